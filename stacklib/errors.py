@@ -1,0 +1,38 @@
+"""The one family of exceptions and the one warning category of stacklib."""
+
+__all__ = [
+    "FrameError",
+    "IntegrationError",
+    "RecipeError",
+    "SaveError",
+    "StacklibError",
+    "StacklibWarning",
+]
+
+
+class StacklibError(Exception):
+    """Base of every error that stacklib raises on purpose.
+
+    The message names the file or the field, says what was found and what was expected,
+    and ends with the remedy.
+    """
+
+
+class FrameError(StacklibError):
+    """A frame, or a set of frames, cannot be used."""
+
+
+class RecipeError(StacklibError, ValueError):
+    """A parameter is unknown, of the wrong type, or out of its range."""
+
+
+class IntegrationError(StacklibError):
+    """The frames and the recipe are each fine, but cannot be integrated together."""
+
+
+class SaveError(StacklibError):
+    """A result cannot be written."""
+
+
+class StacklibWarning(UserWarning):
+    """Something the user should know; the work goes on."""

@@ -1,0 +1,69 @@
+"""Files that appear whole or not at all, and never in place of another one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+__all__ = ["new_file", "replace_atomically"]
+
+
+@contextlib.contextmanager
+def temporary_beside(path: Path) -> Iterator[Path]:
+    """A temporary path in the folder of `path`, removed if it is still there at the end."""
+    handle, name = tempfile.mkstemp(prefix=".stacklib-", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def flush_to_disk(path: Path) -> None:
+    """Wait until the content of `path` is on the disk."""
+    with path.open("rb+") as stream:
+        os.fsync(stream.fileno())
+
+
+def replace_atomically(path: str | Path, content: bytes) -> Path:
+    """Write `content` to `path`; a reader sees the old file or the new one, never a part."""
+    path = Path(path)
+    with temporary_beside(path) as temporary:
+        temporary.write_bytes(content)
+        flush_to_disk(temporary)
+        temporary.replace(path)
+    return path
+
+
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path; at the end it becomes `path`, which must not exist by then.
+
+    Raises
+    ------
+    FileExistsError
+        When `path` exists: it is left as it is.
+    """
+    with temporary_beside(path) as temporary:
+        yield temporary
+        flush_to_disk(temporary)
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            raise
+        except OSError:
+            # A file system without hard links: claim the name first, then replace the empty claim.
+            with path.open("xb"):
+                pass
+            temporary.replace(path)
+        path.chmod(0o666 & ~_umask())
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
