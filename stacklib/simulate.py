@@ -26,7 +26,8 @@ from typing import Any
 
 import numpy as np
 from astropy.io import fits
-from scipy import ndimage
+
+from stacklib.scene import FWHM_PER_SIGMA, Scene, make_scene
 
 __all__ = [
     "Scene",
@@ -43,238 +44,6 @@ __all__ = [
 FAINTEST = 1 / 65535
 #: A defect counts as an outlier from this many sigma of its pixel.
 OUTLIER_SIGMA = 0.5
-
-FWHM_PER_SIGMA = 2.3548
-MOFFAT_BETA = 3.0
-
-
-# --- the sky ------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Scene:
-    """What lies above the sky background, in the reference frame's transparency.
-
-    Attributes
-    ----------
-    extended : ndarray of float64, shape (channels, height, width)
-        Everything that is not a star, as it looks through the seeing; fraction of full scale.
-    x, y : ndarray of float64, shape (stars,)
-        Star positions in pixels; the centre of the first pixel is (0, 0).
-    flux : ndarray of float64, shape (channels, stars)
-        Light of each star summed over its pixels.
-    psf : str
-        ``moffat`` (beta 3) or ``gaussian``.
-    """
-
-    extended: np.ndarray
-    x: np.ndarray
-    y: np.ndarray
-    flux: np.ndarray
-    psf: str = "moffat"
-
-    def render(self, fwhm: float = 2.5) -> np.ndarray:
-        """The scene with stars of this width.
-
-        Parameters
-        ----------
-        fwhm : float
-            Full width at half maximum of the stars, in pixels.
-
-        Returns
-        -------
-        ndarray of float64, shape (channels, height, width)
-            Signal above the sky, fraction of full scale, not clipped.
-        """
-        image = self.extended.copy()
-        # The wings of a star are drawn until they sink into the noise; that is farther out for bright ones.
-        total = self.flux.max(axis=0)
-        for faintest, brightest, radius in ((0.0, 0.05, 3.0), (0.05, 1.0, 6.0), (1.0, np.inf, 16.0)):
-            chosen = (total >= faintest) & (total < brightest)
-            self._add_stars(image, chosen, fwhm, int(np.ceil(radius * fwhm)))
-        return image
-
-    def _add_stars(self, image: np.ndarray, chosen: np.ndarray, fwhm: float, radius: int) -> None:
-        _, height, width = image.shape
-        column, row = np.rint(self.x[chosen]).astype(int), np.rint(self.y[chosen]).astype(int)
-        reach = np.arange(-radius, radius + 1)
-        dx = column[:, None] + reach - self.x[chosen][:, None]
-        dy = row[:, None] + reach - self.y[chosen][:, None]
-        stamps = _psf(self.psf, dx[:, None, :] ** 2 + dy[:, :, None] ** 2, fwhm)
-        for stamp, left, top, flux in zip(
-            stamps, column - radius, row - radius, self.flux[:, chosen].T, strict=True
-        ):
-            rows = slice(max(top, 0), min(top + reach.size, height))
-            columns = slice(max(left, 0), min(left + reach.size, width))
-            if rows.start < rows.stop and columns.start < columns.stop:
-                inside = stamp[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
-                image[:, rows, columns] += flux[:, None, None] * inside
-
-
-def _psf(kind: str, squared_radius: np.ndarray, fwhm: float) -> np.ndarray:
-    """Light per pixel of a star of flux 1 at this distance from its centre."""
-    if kind == "gaussian":
-        variance = (fwhm / FWHM_PER_SIGMA) ** 2
-        return np.exp(-0.5 * squared_radius / variance) / (2 * np.pi * variance)
-    if kind != "moffat":
-        raise ValueError(f"psf: got {kind!r}, expected 'moffat' or 'gaussian'")
-    core = (0.5 * fwhm) ** 2 / (2 ** (1 / MOFFAT_BETA) - 1)
-    return (MOFFAT_BETA - 1) / (np.pi * core) * (1 + squared_radius / core) ** -MOFFAT_BETA
-
-
-def make_scene(
-    kind: str = "galaxy",
-    height: int = 224,
-    width: int = 300,
-    channels: int = 3,
-    seed: int = 1,
-    *,
-    psf: str = "moffat",
-    fwhm: float = 2.5,
-) -> Scene:
-    """A believable piece of sky.
-
-    Parameters
-    ----------
-    kind : str
-        ``galaxy``: a face-on spiral behind field stars; ``globular``: a globular cluster; ``field``: stars only.
-    height, width, channels : int
-        Shape of the images; 1 channel is the luminance of the three.
-    seed : int
-        The same seed gives the same sky.
-    psf : str
-        ``moffat`` or ``gaussian``.
-    fwhm : float
-        Seeing of the extended parts, in pixels.
-
-    Returns
-    -------
-    Scene
-        Its `Scene.render` gives the expected signal above the sky.
-    """
-    makers = {"galaxy": _galaxy, "globular": _globular, "field": _empty}
-    if kind not in makers:
-        raise ValueError(f"kind: got {kind!r}, expected one of {', '.join(makers)}")
-    if channels not in (1, 3):
-        raise ValueError(f"channels: got {channels}, expected 1 (mono) or 3 (colour)")
-    rng = np.random.default_rng([seed, 0])
-    extended, members = makers[kind](rng, height, width)
-    extended = ndimage.gaussian_filter(extended, (0, *[fwhm / FWHM_PER_SIGMA] * 2))
-    stars = np.concatenate([_field_stars(rng, height, width), members], axis=1)
-    x, y, flux = stars[0], stars[1], stars[2:]
-    if channels == 1:
-        extended, flux = extended.mean(axis=0, keepdims=True), flux.mean(axis=0, keepdims=True)
-    return Scene(extended, x, y, flux, psf)
-
-
-def _coloured(x: np.ndarray, y: np.ndarray, flux: np.ndarray, colour_index: np.ndarray) -> np.ndarray:
-    """Stars as rows x, y, red, green, blue; a star of B-V 0.65, like the sun, is white."""
-    excess = np.clip(colour_index, -0.3, 1.9) - 0.65
-    return np.stack([x, y, flux * 10 ** (0.2 * excess), flux, flux * 10 ** (-0.32 * excess)])
-
-
-def _field_stars(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Stars of the Milky Way: many faint ones, a few bright ones."""
-    count = rng.poisson(height * width / 300)
-    flux = np.minimum(0.006 * rng.pareto(0.75, count) + 0.004, 9.0)
-    colour = rng.normal(0.75, 0.45, count)
-    return _coloured(rng.uniform(-8, width + 8, count), rng.uniform(-8, height + 8, count), flux, colour)
-
-
-def _empty(rng: np.random.Generator, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    return np.zeros((3, height, width)), np.zeros((5, 0))
-
-
-def _galaxy(rng: np.random.Generator, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """A face-on spiral: warm bulge and disk, blue logarithmic arms, dust on their inner side, HII regions."""
-    unit = min(height, width)
-    scale_length = 0.125 * unit
-    angle, inclination = np.radians(35), np.radians(20)
-    yy, xx = np.mgrid[:height, :width].astype(float)
-    dx, dy = xx - 0.49 * width, yy - 0.51 * height
-    along = dx * np.cos(angle) + dy * np.sin(angle)
-    across = (dy * np.cos(angle) - dx * np.sin(angle)) / np.cos(inclination)
-    radius, theta = np.hypot(along, across), np.arctan2(across, along)
-    r = radius / scale_length
-
-    winding = np.log(np.maximum(r, 0.05)) / np.tan(np.radians(24))
-    phase = theta - winding + 0.22 * _clouds(rng, height, width, 0.09 * unit)
-    ridge = np.exp(3.0 * (np.cos(2 * phase) - 1)) + 0.45 * np.exp(5.0 * (np.cos(3 * phase + 1.1) - 1)) * (
-        r > 0
-    )
-    begin = 1 / (1 + np.exp(-(r - 0.55) / 0.12))
-    texture = np.exp(0.45 * _clouds(rng, height, width, 0.012 * unit))
-    texture *= np.exp(0.35 * _clouds(rng, height, width, 0.035 * unit))
-
-    bulge = 0.20 * np.exp(-((r / 0.085) ** 0.75)) + 0.03 * np.exp(-((r / 0.35) ** 1.2))
-    disk = 0.022 * np.exp(-r)
-    arms = 0.040 * np.exp(-r / 1.35) * begin * ridge * texture
-    dust = 0.55 * begin * np.exp(4.0 * (np.cos(2 * (phase + 0.42)) - 1)) * np.exp(-r / 4)
-    knots = _knots(rng, arms * (1 + r), unit)
-
-    warm, old, young = (1.12, 1.0, 0.74), (1.08, 1.0, 0.80), (0.74, 0.94, 1.22)
-    reddening = (0.75, 1.0, 1.3)
-    return (
-        np.stack(
-            [
-                (warm[c] * bulge + old[c] * disk + young[c] * arms) * np.exp(-reddening[c] * dust) + knots[c]
-                for c in range(3)
-            ]
-        ),
-        np.zeros((5, 0)),
-    )
-
-
-def _clouds(rng: np.random.Generator, height: int, width: int, size: float) -> np.ndarray:
-    """Smooth noise of standard deviation 1 with structures of this size in pixels."""
-    noise = ndimage.gaussian_filter(rng.standard_normal((height, width)), max(size, 0.7), mode="wrap")
-    return noise / noise.std()
-
-
-def _knots(rng: np.random.Generator, density: np.ndarray, unit: int) -> np.ndarray:
-    """Pink HII regions and blue star clouds, more of them where `density` is high."""
-    height, width = density.shape
-    image = np.zeros((3, height, width))
-    count = 130
-    where = rng.choice(density.size, count, p=density.ravel() / density.sum())
-    peak = np.minimum(0.0022 * (1 + rng.pareto(1.6, count)), 0.03)
-    pink = rng.random(count) < 0.55
-    size = rng.uniform(0.3, 1.6, count) * unit / 224
-    for colour, chosen in (((1.25, 0.62, 0.80), pink), ((0.68, 0.95, 1.25), ~pink)):
-        for broad in (size < 0.9, size >= 0.9):
-            # Two widths are enough variety, and two filters are cheaper than a hundred.
-            points = np.zeros(density.size)
-            np.add.at(points, where[chosen & broad], peak[chosen & broad])
-            sigma = float(np.mean(size[broad]))
-            spots = ndimage.gaussian_filter(points.reshape(height, width), sigma) * 2 * np.pi * sigma**2
-            image += np.array(colour)[:, None, None] * spots
-    return image
-
-
-def _globular(rng: np.random.Generator, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """A globular cluster: a King profile of single stars on the glow of those too faint to be seen."""
-    unit = min(height, width)
-    core, tidal = 0.055 * unit, 0.62 * unit
-    yy, xx = np.mgrid[:height, :width].astype(float)
-    cx, cy = 0.5 * width, 0.5 * height
-
-    def king(radius: np.ndarray) -> np.ndarray:
-        edge = 1 / np.sqrt(1 + (tidal / core) ** 2)
-        return np.maximum(1 / np.sqrt(1 + (radius / core) ** 2) - edge, 0) ** 2
-
-    glow = 0.055 * king(np.hypot(xx - cx, yy - cy))
-    extended = np.array([1.04, 1.0, 0.86])[:, None, None] * glow
-
-    count = 1500
-    radii = np.linspace(0, tidal, 2000)
-    inside = np.cumsum(king(radii) * radii)
-    radius = np.interp(rng.random(count), inside / inside[-1], radii)
-    theta = rng.uniform(0, 2 * np.pi, count)
-    flux = np.minimum(0.010 * rng.pareto(1.15, count) + 0.004, 0.9)
-    # Bright members are orange giants, some of the middle ones lie on the blue horizontal branch.
-    colour = np.where(flux > 0.12, 1.35, np.where(rng.random(count) < 0.25, 0.0, 0.75))
-    colour = colour + rng.normal(0, 0.12, count)
-    return extended, _coloured(cx + radius * np.cos(theta), cy + radius * np.sin(theta), flux, colour)
 
 
 # --- the night ----------------------------------------------------------------------------------------------
@@ -314,7 +83,10 @@ class Trail:
 
 @dataclass(frozen=True)
 class Session:
-    """The night and the equipment, as they are told in the headers; `extra` holds further cards."""
+    """The night and the equipment, as they are told in the headers.
+
+    Exposure and cadence are in seconds, `start` is UTC; `cards` holds further ones, name -> (value, comment).
+    """
 
     object_name: str = "Simulated"
     camera: str = "Simulated camera"
@@ -323,7 +95,7 @@ class Session:
     exposure: float = 180.0
     start: str = "2021-08-15T21:10:00"
     cadence: float = 183.0
-    extra: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
+    cards: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
 
     def header(self, index: int) -> dict[str, tuple[Any, str]]:
         """Cards of one frame: name -> (value, comment)."""
@@ -337,10 +109,12 @@ class Session:
             "EXPTIME": (float(self.exposure), "[s] Exposure time"),
             "INSTRUME": (self.camera, "Camera"),
             "TELESCOP": (self.telescope, "Telescope"),
+            # Made-up frames must not be taken for real ones.
+            "ORIGIN": ("stacklib.simulate", "Simulated frame, not a photograph"),
         }
         if self.filter:
             cards["FILTER"] = (self.filter, "Filter")
-        return cards | dict(self.extra)
+        return cards | dict(self.cards)
 
 
 @dataclass(frozen=True)
@@ -353,6 +127,8 @@ class Simulation:
         Registered frames in [0, 1]; exactly 0 where a frame has no data.
     truth : ndarray of float32, shape (channels, height, width)
         Expected value of the reference frame without noise and defects: what a perfect integration gives.
+    defects : ndarray of float32, shape (count, channels, height, width)
+        Light added by cosmic rays and trails, and what bad pixels left over (that may be negative).
     outliers, nodata : ndarray of bool, shape (count, channels, height, width)
         Pixels hit by a defect of more than 0.5 sigma; pixels outside the registered frame.
     sky : ndarray of float64, shape (count, channels)
@@ -381,6 +157,7 @@ class Simulation:
 
     frames: np.ndarray
     truth: np.ndarray
+    defects: np.ndarray
     outliers: np.ndarray
     nodata: np.ndarray
     sky: np.ndarray
@@ -474,7 +251,7 @@ def simulate_frames(
     seed: int = 1,
     *,
     sky: float | Sequence[float] = 0.05,
-    gradient: float = 0.10,
+    gradient: float = 0.08,
     sky_drift: float = 0.30,
     extinction: float = 0.15,
     full_well: float = 16000.0,
@@ -524,7 +301,7 @@ def simulate_frames(
     cloudy : int or sequence of int
         Frames taken through cloud: how many, or their indices.
     dither : int
-        Frames are moved by up to this many pixels in each direction; registration leaves a border without data.
+        Frames are moved by up to this many pixels each way; registration leaves a border without data.
     session : Session, optional
         What the headers tell.
     clean : bool
@@ -544,21 +321,30 @@ def simulate_frames(
         trails = tuple(trails)
     else:
         trails = _choose_trails(defects_rng, trails, count, height, width)
-    jitter = 0.0 if clean else 0.01
-    sky_levels, transparency, widths = _conditions(
-        night, count, clouds, (sky_drift, extinction, jitter, fwhm * fwhm_spread), fwhm
-    )
+    sky_levels, transparency = _weather(night, count, sky_drift, extinction, 0.0 if clean else 0.01)
+    widths = fwhm * (1 + fwhm_spread * night.standard_normal(count).clip(-2, 2.5))
+    for index in clouds:
+        # Cloud dims the stars and throws back the light of the town.
+        sky_levels[index] *= 1.8
+        transparency[index] *= 0.5
+        widths[index] *= 1.12
     reference = int(np.argmax(transparency**2 / sky_levels))
     shifts = night.integers(-dither, dither + 1, (count, 2))
     # The other frames are registered onto the reference, so it has no border.
     shifts[reference] = 0
     session = session or Session()
+    camera = {
+        "EGAIN": (round(full_well / 65535, 5), "[e-/ADU] Electrons per 16-bit unit"),
+        "RDNOISE": (read_noise, "[e-] Read noise"),
+    }
 
+    shape = (count, channels, height, width)
     simulation = Simulation(
-        frames=np.empty((count, channels, height, width), np.float32),
-        truth=np.empty((channels, height, width), np.float32),
-        outliers=np.zeros((count, channels, height, width), bool),
-        nodata=np.zeros((count, channels, height, width), bool),
+        frames=np.empty(shape, np.float32),
+        defects=np.zeros(shape, np.float32),
+        truth=np.empty(shape[1:], np.float32),
+        outliers=np.zeros(shape, bool),
+        nodata=np.zeros(shape, bool),
         sky=sky_levels[:, None] * np.broadcast_to(np.asarray(sky, float), (channels,)),
         transparency=transparency / transparency[reference],
         fwhm=widths,
@@ -570,12 +356,14 @@ def simulate_frames(
         full_well=full_well,
         read_noise=read_noise,
         scene=make_scene(kind, height, width, channels, seed, psf=psf, fwhm=fwhm),
-        headers=[session.header(index) for index in range(count)],
+        headers=[session.header(index) | camera for index in range(count)],
     )
     sensor = _sensor_defects(defects_rng, hot_pixels, channels, height, width)
     simulation.truth[:] = simulation.expected(reference)
     for index in range(count):
-        _expose(simulation, index, noise_rng, defects_rng, sensor, cosmic_rays)
+        simulation.nodata[index] = _border(height, width, *shifts[index])
+        _strike(simulation, index, defects_rng, sensor, cosmic_rays)
+        _expose(simulation, index, noise_rng)
     return simulation
 
 
@@ -598,25 +386,13 @@ def _choose_trails(
     return tuple(trails)
 
 
-def _conditions(
-    rng: np.random.Generator,
-    count: int,
-    cloudy: tuple[int, ...],
-    amounts: tuple[float, float, float, float],
-    fwhm: float,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Relative sky level, relative transparency and FWHM of each frame, as the target sinks to the west."""
-    sky_drift, extinction, jitter, fwhm_sd = amounts
+def _weather(
+    rng: np.random.Generator, count: int, sky_drift: float, extinction: float, jitter: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Relative sky level and transparency of each frame, as the target sinks in the west."""
     progress = np.linspace(0, 1, count) if count > 1 else np.zeros(1)
     sky = 1 + sky_drift * progress**1.5 + jitter * rng.standard_normal(count)
-    transparency = 1 - extinction * progress**1.3 + jitter * rng.standard_normal(count)
-    widths = fwhm + fwhm_sd * rng.standard_normal(count).clip(-2, 2.5)
-    for index in cloudy:
-        # Cloud dims the stars and throws back the light of the town.
-        sky[index] *= 1.8
-        transparency[index] *= 0.5
-        widths[index] *= 1.12
-    return sky, transparency, widths
+    return sky, 1 - extinction * progress**1.3 + jitter * rng.standard_normal(count)
 
 
 def _tilt(height: int, width: int) -> np.ndarray:
@@ -626,34 +402,35 @@ def _tilt(height: int, width: int) -> np.ndarray:
     return plane - plane.mean()
 
 
-def _expose(
+def _strike(
     simulation: Simulation,
     index: int,
-    noise_rng: np.random.Generator,
-    defects_rng: np.random.Generator,
+    rng: np.random.Generator,
     sensor: tuple[np.ndarray, ...],
     cosmic_rays: float,
 ) -> None:
-    """Fill in frame `index` and its masks."""
-    expected = simulation.expected(index)
-    well, read_noise = simulation.full_well, simulation.read_noise
-    sigma = _noise_sigma(expected, well, read_noise)
-    sky_sigma = _noise_sigma(simulation.sky[index], well, read_noise).mean()
-    deposit = np.zeros(expected.shape)
-    _add_sensor_defects(deposit, sensor, simulation.shifts[index], sky_sigma)
-    for _ in range(defects_rng.poisson(cosmic_rays)):
-        _add_cosmic_ray(deposit, defects_rng, sky_sigma)
+    """Draw the defects of frame `index`."""
+    sky_sigma = _noise_sigma(simulation.sky[index], simulation.full_well, simulation.read_noise).mean()
+    defects = np.zeros(simulation.truth.shape)
+    _add_sensor_defects(defects, sensor, simulation.shifts[index], sky_sigma)
+    for _ in range(rng.poisson(cosmic_rays)):
+        _add_cosmic_ray(defects, rng, sky_sigma)
     for trail in simulation.trails:
         if trail.frame == index:
-            deposit += trail.peak * sky_sigma * trail.profile(*expected.shape[1:])
+            defects += trail.peak * sky_sigma * trail.profile(*defects.shape[1:])
+    simulation.defects[index] = np.where(simulation.nodata[index], 0, defects)
+
+
+def _expose(simulation: Simulation, index: int, rng: np.random.Generator) -> None:
+    """Fill in frame `index` and its mask of outliers."""
+    expected, defects = simulation.expected(index), simulation.defects[index]
+    well, read_noise = simulation.full_well, simulation.read_noise
     # Deposited light has shot noise of its own.
-    noise = noise_rng.standard_normal(expected.shape)
-    noise *= _noise_sigma(expected + np.maximum(deposit, 0), well, read_noise)
-    nodata = simulation.nodata[index]
-    nodata[:] = _border(*expected.shape[1:], *simulation.shifts[index])
-    frame = np.clip(expected + deposit + noise, FAINTEST, 1.0)
-    simulation.frames[index] = np.where(nodata, 0, frame)
-    simulation.outliers[index] = (np.abs(deposit) > OUTLIER_SIGMA * sigma) & ~nodata
+    noise = _noise_sigma(expected + np.maximum(defects, 0), well, read_noise)
+    noise *= rng.standard_normal(expected.shape)
+    frame = np.clip(expected + defects + noise, FAINTEST, 1.0)
+    simulation.frames[index] = np.where(simulation.nodata[index], 0, frame)
+    simulation.outliers[index] = np.abs(defects) > OUTLIER_SIGMA * _noise_sigma(expected, well, read_noise)
 
 
 def _border(height: int, width: int, down: int, right: int) -> np.ndarray:
@@ -684,7 +461,7 @@ def _sensor_defects(
 def _add_sensor_defects(
     deposit: np.ndarray, sensor: tuple[np.ndarray, ...], shift: np.ndarray, sky_sigma: float
 ) -> None:
-    """The sensor stands still while the sky moves, so in registered frames its defects walk with the dither."""
+    """Sensor defects walk with the dither: registration moves the sensor to hold the sky still."""
     rows, columns, amplitudes = sensor[0] + shift[0], sensor[1] + shift[1], sensor[2]
     inside = (rows >= 0) & (rows < deposit.shape[1]) & (columns >= 0) & (columns < deposit.shape[2])
     where = (slice(None), rows[inside], columns[inside])
@@ -743,57 +520,24 @@ def _write_xisf(path: Path, image: np.ndarray, cards: Mapping[str, tuple[Any, st
 
 def sample_m101() -> Simulation:
     """Twenty colour frames of M101: two trails across, one that ends in the frame, one cloudy frame."""
-    session = Session(
-        object_name="M101",
-        camera="ZWO ASI294MC Pro",
-        telescope="Newtonian 200/800",
-        exposure=180.0,
-        start="2021-08-15T21:10:00",
-        cadence=185.0,
-        extra=SIMULATED
-        | {
-            "GAIN": (120, "Camera gain setting"),
-            "CCD-TEMP": (-10.0, "[degC] Sensor temperature"),
-            "EGAIN": (round(16000 / 65535, 4), "[e-/ADU] Electrons per 16-bit unit"),
-            "RDNOISE": (2.0, "[e-] Read noise"),
-        },
+    cards = {"GAIN": (120, "Camera gain setting"), "CCD-TEMP": (-10.0, "[degC] Sensor temperature")}
+    trails = (
+        Trail(6, (-20.0, 52.0), (320.0, 128.0), peak=45.0, fwhm=3.0),
+        Trail(9, (310.0, 150.0), (182.0, 203.0), peak=15.0, fwhm=2.5),
+        Trail(12, (40.0, 240.0), (215.0, -20.0), peak=4.0, fwhm=3.0),
+    )
+    night = Session(
+        "M101", "ZWO ASI294MC Pro", "Newtonian 200/800", "", 180.0, "2021-08-15T21:10:00", 185.0, cards
     )
     return simulate_frames(
-        20,
-        224,
-        300,
-        3,
-        "galaxy",
-        seed=101,
-        sky=(0.055, 0.050, 0.036),
-        trails=(
-            Trail(6, (-20.0, 52.0), (320.0, 128.0), peak=45.0, fwhm=3.0),
-            Trail(12, (40.0, 240.0), (215.0, -20.0), peak=4.0, fwhm=3.0),
-            Trail(9, (310.0, 150.0), (182.0, 203.0), peak=15.0, fwhm=2.5),
-        ),
-        cloudy=(16,),
-        dither=8,
-        session=session,
+        seed=8, sky=(0.055, 0.050, 0.036), trails=trails, cloudy=(16,), dither=8, session=night
     )
 
 
 def sample_m13() -> Simulation:
     """Twelve mono frames of M13 through a luminance filter: one bright trail, one cloudy frame."""
-    session = Session(
-        object_name="M13",
-        camera="QSI 583ws",
-        telescope="Refractor 130/910",
-        filter="L",
-        exposure=60.0,
-        start="2021-08-15T20:05:00",
-        cadence=68.0,
-        extra=SIMULATED
-        | {
-            "CCD-TEMP": (-15.0, "[degC] Sensor temperature"),
-            "EGAIN": (0.5, "[e-/ADU] Electrons per 16-bit unit"),
-            "RDNOISE": (8.0, "[e-] Read noise"),
-        },
-    )
+    cards = {"CCD-TEMP": (-15.0, "[degC] Sensor temperature")}
+    night = Session("M13", "QSI 583ws", "Refractor 130/910", "L", 60.0, "2021-08-15T20:05:00", 68.0, cards)
     return simulate_frames(
         12,
         256,
@@ -802,7 +546,7 @@ def sample_m13() -> Simulation:
         "globular",
         seed=13,
         sky=0.025,
-        full_well=0.5 * 65535,
+        full_well=32000.0,
         read_noise=8.0,
         fwhm=2.3,
         cosmic_rays=9.0,
@@ -810,12 +554,8 @@ def sample_m13() -> Simulation:
         trails=(Trail(4, (60.0, -20.0), (300.0, 280.0), peak=30.0, fwhm=2.6),),
         cloudy=(9,),
         dither=5,
-        session=session,
+        session=night,
     )
-
-
-#: A card that keeps made-up frames from being taken for real ones.
-SIMULATED = {"ORIGIN": ("stacklib.simulate", "Simulated frame, not a photograph")}
 
 
 def make_sample_data(folder: str | Path = "sample_data") -> list[Path]:
@@ -879,10 +619,8 @@ def make_benchmark_frames(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     scene = make_scene("field", height, width, channels, seed).render().astype(np.float32)
-    sky, transparency, _ = _conditions(
-        np.random.default_rng([seed, 1]), count, (), (0.30, 0.15, 0.01, 0.0), 2.5
-    )
-    session = Session(object_name="Benchmark", exposure=60.0, cadence=65.0, extra=SIMULATED)
+    sky, transparency = _weather(np.random.default_rng([seed, 1]), count, 0.30, 0.15, 0.01)
+    session = Session(object_name="Benchmark", exposure=60.0, cadence=65.0)
     full_well, read_noise = np.float32(16000), np.float32(2)
 
     def write(index: int) -> Path:

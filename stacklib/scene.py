@@ -1,0 +1,234 @@
+"""The made-up sky that `stacklib.simulate` photographs: galaxy, globular cluster, field stars."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+__all__ = ["FWHM_PER_SIGMA", "Scene", "make_scene"]
+
+FWHM_PER_SIGMA = 2.3548
+MOFFAT_BETA = 3.0
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What lies above the sky background, in the reference frame's transparency.
+
+    Attributes
+    ----------
+    extended : ndarray of float64, shape (channels, height, width)
+        Everything that is not a star, as it looks through the seeing; fraction of full scale.
+    x, y : ndarray of float64, shape (stars,)
+        Star positions in pixels; the centre of the first pixel is (0, 0).
+    flux : ndarray of float64, shape (channels, stars)
+        Light of each star summed over its pixels.
+    psf : str
+        ``moffat`` (beta 3) or ``gaussian``.
+    """
+
+    extended: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+    flux: np.ndarray
+    psf: str = "moffat"
+
+    def render(self, fwhm: float = 2.5) -> np.ndarray:
+        """The scene with stars of this width.
+
+        Parameters
+        ----------
+        fwhm : float
+            Full width at half maximum of the stars, in pixels.
+
+        Returns
+        -------
+        ndarray of float64, shape (channels, height, width)
+            Signal above the sky, fraction of full scale, not clipped.
+        """
+        image = self.extended.copy()
+        # The wings of a star are drawn until they sink into the noise; that is farther out for bright ones.
+        total = self.flux.max(axis=0)
+        for faintest, brightest, radius in ((0.0, 0.05, 3.0), (0.05, 1.0, 6.0), (1.0, np.inf, 16.0)):
+            chosen = (total >= faintest) & (total < brightest)
+            self._add_stars(image, chosen, fwhm, int(np.ceil(radius * fwhm)))
+        return image
+
+    def _add_stars(self, image: np.ndarray, chosen: np.ndarray, fwhm: float, radius: int) -> None:
+        _, height, width = image.shape
+        column, row = np.rint(self.x[chosen]).astype(int), np.rint(self.y[chosen]).astype(int)
+        reach = np.arange(-radius, radius + 1)
+        dx = column[:, None] + reach - self.x[chosen][:, None]
+        dy = row[:, None] + reach - self.y[chosen][:, None]
+        stamps = _psf(self.psf, dx[:, None, :] ** 2 + dy[:, :, None] ** 2, fwhm)
+        for stamp, left, top, flux in zip(
+            stamps, column - radius, row - radius, self.flux[:, chosen].T, strict=True
+        ):
+            rows = slice(max(top, 0), min(top + reach.size, height))
+            columns = slice(max(left, 0), min(left + reach.size, width))
+            if rows.start < rows.stop and columns.start < columns.stop:
+                inside = stamp[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+                image[:, rows, columns] += flux[:, None, None] * inside
+
+
+def _psf(kind: str, squared_radius: np.ndarray, fwhm: float) -> np.ndarray:
+    """Light per pixel of a star of flux 1 at this distance from its centre."""
+    if kind == "gaussian":
+        variance = (fwhm / FWHM_PER_SIGMA) ** 2
+        return np.exp(-0.5 * squared_radius / variance) / (2 * np.pi * variance)
+    if kind != "moffat":
+        raise ValueError(f"psf: got {kind!r}, expected 'moffat' or 'gaussian'")
+    core = (0.5 * fwhm) ** 2 / (2 ** (1 / MOFFAT_BETA) - 1)
+    return (MOFFAT_BETA - 1) / (np.pi * core) * (1 + squared_radius / core) ** -MOFFAT_BETA
+
+
+def make_scene(
+    kind: str = "galaxy",
+    height: int = 224,
+    width: int = 300,
+    channels: int = 3,
+    seed: int = 1,
+    *,
+    psf: str = "moffat",
+    fwhm: float = 2.5,
+) -> Scene:
+    """A believable piece of sky.
+
+    Parameters
+    ----------
+    kind : str
+        ``galaxy`` (a face-on spiral), ``globular`` (a globular cluster) or ``field`` (stars only).
+    height, width, channels : int
+        Shape of the images; 1 channel is the luminance of the three.
+    seed : int
+        The same seed gives the same sky.
+    psf : str
+        ``moffat`` or ``gaussian``.
+    fwhm : float
+        Seeing of the extended parts, in pixels.
+
+    Returns
+    -------
+    Scene
+        Its `Scene.render` gives the expected signal above the sky.
+    """
+    makers = {"galaxy": _galaxy, "globular": _globular, "field": _empty}
+    if kind not in makers:
+        raise ValueError(f"kind: got {kind!r}, expected one of {', '.join(makers)}")
+    if channels not in (1, 3):
+        raise ValueError(f"channels: got {channels}, expected 1 (mono) or 3 (colour)")
+    rng = np.random.default_rng([seed, 0])
+    extended, members = makers[kind](rng, height, width)
+    extended = ndimage.gaussian_filter(extended, (0, *[fwhm / FWHM_PER_SIGMA] * 2))
+    stars = np.concatenate([_field_stars(rng, height, width), members], axis=1)
+    x, y, flux = stars[0], stars[1], stars[2:]
+    if channels == 1:
+        extended, flux = extended.mean(axis=0, keepdims=True), flux.mean(axis=0, keepdims=True)
+    return Scene(extended, x, y, flux, psf)
+
+
+def _coloured(x: np.ndarray, y: np.ndarray, flux: np.ndarray, colour_index: np.ndarray) -> np.ndarray:
+    """Stars as rows x, y, red, green, blue; a star of B-V 0.65, like the sun, is white."""
+    excess = np.clip(colour_index, -0.3, 1.9) - 0.65
+    return np.stack([x, y, flux * 10 ** (0.2 * excess), flux, flux * 10 ** (-0.32 * excess)])
+
+
+def _field_stars(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """Stars of the Milky Way: many faint ones, a few bright ones."""
+    count = rng.poisson(height * width / 300)
+    flux = np.minimum(0.006 * rng.pareto(0.75, count) + 0.004, 9.0)
+    colour = rng.normal(0.75, 0.45, count)
+    return _coloured(rng.uniform(-8, width + 8, count), rng.uniform(-8, height + 8, count), flux, colour)
+
+
+def _empty(rng: np.random.Generator, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    return np.zeros((3, height, width)), np.zeros((5, 0))
+
+
+def _galaxy(rng: np.random.Generator, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """A face-on spiral: warm bulge and disk, blue logarithmic arms, dust on their inner side, HII regions."""
+    unit = min(height, width)
+    scale_length = 0.125 * unit
+    angle, inclination = np.radians(35), np.radians(20)
+    yy, xx = np.mgrid[:height, :width].astype(float)
+    dx, dy = xx - 0.49 * width, yy - 0.51 * height
+    along = dx * np.cos(angle) + dy * np.sin(angle)
+    across = (dy * np.cos(angle) - dx * np.sin(angle)) / np.cos(inclination)
+    radius, theta = np.hypot(along, across), np.arctan2(across, along)
+    r = radius / scale_length
+
+    winding = np.log(np.maximum(r, 0.05)) / np.tan(np.radians(21))
+    phase = theta - winding + 0.22 * _clouds(rng, height, width, 0.09 * unit)
+    narrow = 0.9 + 0.15 * r
+    ridge = np.exp(3.0 * narrow * (np.cos(2 * phase) - 1))
+    ridge += 0.35 * np.exp(5.0 * narrow * (np.cos(3 * phase + 1.1) - 1)) * np.tanh(r / 2)
+    begin = 1 / (1 + np.exp(-(r - 0.55) / 0.12))
+    texture = np.exp(0.40 * _clouds(rng, height, width, 0.008 * unit))
+    texture *= np.exp(0.35 * _clouds(rng, height, width, 0.025 * unit))
+
+    bulge = 0.15 * np.exp(-((r / 0.085) ** 0.75)) + 0.022 * np.exp(-((r / 0.35) ** 1.2))
+    disk = 0.015 * np.exp(-r)
+    arms = 0.030 * np.exp(-r / 1.35) * begin * (0.12 + ridge) * texture
+    dust = 0.6 * begin * np.exp(5.0 * (np.cos(2 * (phase + 0.40)) - 1)) * np.exp(-r / 4)
+    knots = _knots(rng, arms * ridge * (1 + 0.5 * r), unit)
+    image = np.empty((3, height, width))
+    for channel, (warm, old, young, reddening) in enumerate(
+        ((1.14, 1.08, 0.66, 0.75), (1.0, 1.0, 0.93, 1.0), (0.70, 0.78, 1.32, 1.3))
+    ):
+        stars = warm * bulge + old * disk + young * arms
+        image[channel] = stars * np.exp(-reddening * dust) + knots[channel]
+    return image, np.zeros((5, 0))
+
+
+def _clouds(rng: np.random.Generator, height: int, width: int, size: float) -> np.ndarray:
+    """Smooth noise of standard deviation 1 with structures of this size in pixels."""
+    noise = ndimage.gaussian_filter(rng.standard_normal((height, width)), max(size, 0.7), mode="wrap")
+    return noise / noise.std()
+
+
+def _knots(rng: np.random.Generator, density: np.ndarray, unit: int) -> np.ndarray:
+    """Pink HII regions and blue star clouds, more of them where `density` is high."""
+    height, width = density.shape
+    image = np.zeros((3, height, width))
+    count = 300
+    where = rng.choice(density.size, count, p=density.ravel() / density.sum())
+    peak = np.minimum(0.0035 * (1 + rng.pareto(1.1, count)), 0.10)
+    pink = rng.random(count) < 0.55
+    size = rng.uniform(0.3, 1.6, count) * unit / 224
+    for colour, chosen in (((1.35, 0.50, 0.72), pink), ((0.68, 0.95, 1.25), ~pink)):
+        for broad in (size < 0.9, size >= 0.9):
+            # Two widths are enough variety, and two filters are cheaper than a hundred.
+            points = np.zeros(density.size)
+            np.add.at(points, where[chosen & broad], peak[chosen & broad])
+            sigma = float(np.mean(size[broad]))
+            spots = ndimage.gaussian_filter(points.reshape(height, width), sigma) * 2 * np.pi * sigma**2
+            image += np.array(colour)[:, None, None] * spots
+    return image
+
+
+def _globular(rng: np.random.Generator, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """A globular cluster: a King profile of single stars on the glow of those too faint to be seen."""
+    unit = min(height, width)
+    core, tidal = 0.055 * unit, 0.62 * unit
+    yy, xx = np.mgrid[:height, :width].astype(float)
+    cx, cy = 0.5 * width, 0.5 * height
+
+    def king(radius: np.ndarray) -> np.ndarray:
+        edge = 1 / np.sqrt(1 + (tidal / core) ** 2)
+        return np.maximum(1 / np.sqrt(1 + (radius / core) ** 2) - edge, 0) ** 2
+
+    glow = 0.055 * king(np.hypot(xx - cx, yy - cy))
+    extended = np.array([1.04, 1.0, 0.86])[:, None, None] * glow
+
+    count = 3000
+    radii = np.linspace(0, tidal, 2000)
+    inside = np.cumsum(king(radii) * radii)
+    radius = np.interp(rng.random(count), inside / inside[-1], radii)
+    theta = rng.uniform(0, 2 * np.pi, count)
+    flux = np.minimum(0.010 * rng.pareto(1.15, count) + 0.004, 0.9)
+    # Bright members are orange giants, some of the middle ones lie on the blue horizontal branch.
+    colour = np.where(flux > 0.12, 1.35, np.where(rng.random(count) < 0.25, 0.0, 0.75))
+    colour = colour + rng.normal(0, 0.12, count)
+    return extended, _coloured(cx + radius * np.cos(theta), cy + radius * np.sin(theta), flux, colour)
