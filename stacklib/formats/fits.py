@@ -1,0 +1,422 @@
+"""Reading and writing FITS images.
+
+Headers are parsed by astropy. Pixels are read by position instead: astropy loads whole frames as
+soon as integers are scaled, and a damaged file is noticed too late.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import threading
+import warnings
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from astropy.io import fits
+from astropy.io.fits.verify import VerifyError
+from astropy.utils.exceptions import AstropyWarning
+
+from stacklib.errors import FrameError
+from stacklib.formats.safely import new_file
+from stacklib.formats.scratch import hold
+from stacklib.formats.source import (
+    FileBlock,
+    ImageSource,
+    LazyBlock,
+    clean_text,
+    regular_file_size,
+    unreadable,
+)
+from stacklib.formats.xisf_write import ascii_text, writing_error
+
+__all__ = ["open_image", "write_image"]
+
+RECORD = 2880
+CARD = 80
+#: Real headers have a few hundred cards; one of this size is damaged or hostile.
+MAX_HEADER = 16 * 2**20
+#: Extensions that are looked through for the first image.
+MAX_EXTENSIONS = 64
+MAX_SAMPLES = 10**11
+GZIP = b"\x1f\x8b"
+
+FORMATS = {8: "u8", 16: "i16", 32: "i32", -32: "f32", -64: "f64"}
+
+# warnings.catch_warnings changes the whole process, so only one thread at a time may use it.
+_astropy = threading.Lock()
+
+
+@dataclass
+class _Hdu:
+    """A parsed header and where its data lie."""
+
+    header: dict[str, Any]
+    position: int
+    size: int
+    index: int
+    notes: list[str]
+
+    @property
+    def axes(self) -> list[int]:
+        return [self.header.get(f"NAXIS{axis + 1}", 0) for axis in range(self.header.get("NAXIS", 0))]
+
+    @property
+    def is_image(self) -> bool:
+        kind = self.header.get("XTENSION", "IMAGE")
+        return kind == "IMAGE" and len(self.axes) >= 2 and min(self.axes) > 0
+
+    @property
+    def is_compressed_image(self) -> bool:
+        return self.header.get("ZIMAGE") is True
+
+
+def open_image(path: str | Path, quiet: bool = False) -> ImageSource:
+    """Open a FITS file: its header is read and its size checked, its pixels are not touched yet.
+
+    The first image is taken, in the primary unit or in an extension. Files compressed by gzip or
+    fpack are inflated once, when their first row is read.
+
+    Integers are ADU and divided by ``2**bits - 1``, also the plain signed ones (BITPIX 16 without
+    BZERO: by 65535), unless BSCALE has brought them to the range 0 to 1 already. Floats are taken as
+    they are.
+
+    Parameters
+    ----------
+    path : str or Path
+        A FITS file.
+    quiet : bool
+        Leave the notes in ``source.notes`` instead of issuing them as warnings.
+
+    Raises
+    ------
+    FrameError
+        Naming the file, what is wrong and the remedy.
+
+    Warns
+    -----
+    StacklibWarning
+        For cards that cannot be read; the work goes on without their values.
+    """
+    path = Path(path)
+    file_size = regular_file_size(path)
+    try:
+        with path.open("rb") as stream:
+            zipped = stream.read(2) == GZIP
+        if zipped:
+            source = _open_gzip(path)
+        else:
+            with path.open("rb") as stream:
+                hdu = _first_image(stream, path)
+            source = _open_packed(path, hdu) if hdu.is_compressed_image else _open_plain(path, hdu, file_size)
+    except OSError as error:
+        raise unreadable(path, error) from error
+    if not quiet:
+        source.warn()
+    return source
+
+
+def _open_plain(path: Path, hdu: _Hdu, file_size: int) -> ImageSource:
+    source, size = _image_source(path, hdu)
+    if hdu.position + size > file_size:
+        raise _truncated(path, hdu.position + size, file_size)
+    source.block = FileBlock(path, hdu.position, size)
+    return source
+
+
+def _truncated(path: Path, expected: int, found: int) -> FrameError:
+    return FrameError(
+        f"{path}: is truncated: {found} bytes, its header asks for {expected}; copy the file again or leave it out"
+    )
+
+
+def _open_gzip(path: Path) -> ImageSource:
+    try:
+        with gzip.open(path, "rb") as stream:
+            hdu = _first_image(stream, path)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise _bad_gzip(path, error) from None
+    if hdu.is_compressed_image:
+        raise FrameError(f"{path}: is compressed twice (gzip and fpack); unpack one of them with gunzip")
+    source, size = _image_source(path, hdu)
+    source.block = LazyBlock(size, lambda: hold(_gzip_pieces(path, hdu.position, size), size, path))
+    # The last four bytes are the inflated size (modulo 2**32) where there is one gzip member, as there
+    # nearly always is. Where they do not fit, only inflating tells.
+    with path.open("rb") as stream:
+        stream.seek(-4, 2)
+        inflated = int.from_bytes(stream.read(4), "little")
+    if inflated < (hdu.position + size) % 2**32:
+        with source.block.reader():
+            pass
+    return source
+
+
+def _gzip_pieces(path: Path, position: int, size: int) -> Iterator[bytes]:
+    try:
+        with gzip.open(path, "rb") as stream:
+            stream.seek(position)
+            left = size
+            while left:
+                piece = stream.read(min(left, 2**20))
+                if not piece:
+                    raise _truncated(path, position + size, position + size - left)
+                left -= len(piece)
+                yield piece
+            # Reading on to the end makes gzip verify its checksum; what follows may be extensions.
+            while stream.read(2**20):
+                pass
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise _bad_gzip(path, error) from None
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def _bad_gzip(path: Path, error: Exception) -> FrameError:
+    return FrameError(f"{path}: is not a whole gzip file ({error}); copy the file again or leave it out")
+
+
+def _open_packed(path: Path, hdu: _Hdu) -> ImageSource:
+    """A tile-compressed image (fpack): the header tells all, the pixels are inflated later."""
+    for name in [name for name in hdu.header if name.startswith("ZNAXIS")] + ["ZBITPIX"]:
+        hdu.header[name[1:]] = hdu.header[name]
+    if "ZBLANK" in hdu.header:
+        hdu.header.setdefault("BLANK", hdu.header["ZBLANK"])
+    source, size = _image_source(path, hdu)
+    shape = (source.channels, source.height, source.width)
+
+    def inflate() -> Any:
+        try:
+            with _astropy, warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                with fits.open(path, do_not_scale_image_data=True, memmap=False) as units:
+                    pixels = np.asarray(units[hdu.index].data).reshape(shape)
+            content = memoryview(np.ascontiguousarray(pixels, source.stored)).cast("B")
+        except Exception as error:  # astropy's decoders raise nearly everything on damaged tiles
+            raise FrameError(
+                f"{path}: its compressed tiles cannot be read ({clean_text(str(error))}); copy the file again, "
+                "or unpack it with funpack"
+            ) from error
+        return hold([content], size, path)
+
+    source.block = LazyBlock(size, inflate)
+    return source
+
+
+def _first_image(stream: BinaryIO, path: Path) -> _Hdu:
+    """The first unit that holds an image; the stream is read no further than its header."""
+    position = 0
+    for index in range(MAX_EXTENSIONS):
+        content = _header_bytes(stream, path, first=index == 0)
+        if content is None:
+            break
+        header, notes = _parse_header(content, path)
+        position += len(content)
+        hdu = _Hdu(header, position, _data_size(header, path), index, notes)
+        if hdu.is_image or hdu.is_compressed_image:
+            return hdu
+        position += -(-hdu.size // RECORD) * RECORD
+        stream.seek(position)
+    raise FrameError(f"{path}: holds no image with two or three axes, expected NAXIS = 2 or 3")
+
+
+def _header_bytes(stream: BinaryIO, path: Path, first: bool) -> bytes | None:
+    """The records of one header up to its END card; None after the last unit of a file."""
+    content = bytearray()
+    while len(content) < MAX_HEADER:
+        record = stream.read(RECORD)
+        if not content:
+            if first and not record.startswith(b"SIMPLE  ="):
+                found = record[:9]
+                raise FrameError(f"{path}: starts with {found!r}, expected 'SIMPLE  ='; this is not a FITS file")
+            if not first and not record.startswith(b"XTENSION"):
+                return None
+        if len(record) < RECORD:
+            raise FrameError(
+                f"{path}: its header ends without an END card; the file is truncated, copy it again or leave it out"
+            )
+        content += record
+        if any(record[start : start + 8] == b"END     " for start in range(0, RECORD, CARD)):
+            return bytes(content)
+    raise FrameError(f"{path}: its header has no END card within {MAX_HEADER} bytes; this is not a FITS file")
+
+
+def _parse_header(content: bytes, path: Path) -> tuple[dict[str, Any], list[str]]:
+    """Keywords and values of a header, first occurrence each, and notes on cards that are broken."""
+    # The standard allows printable ASCII only; degree signs and NULs are common all the same.
+    text = "".join(chr(code) if 32 <= code < 127 else "?" if code else " " for code in content)
+    values: dict[str, Any] = {}
+    notes = []
+    with _astropy, warnings.catch_warnings():
+        warnings.simplefilter("ignore", AstropyWarning)
+        for card in fits.Header.fromstring(text).cards:
+            try:
+                name, value = card.keyword.upper(), card.value
+            except (VerifyError, ValueError, TypeError, IndexError) as error:
+                name, value = str(card)[:8].strip(), None
+                shown = clean_text(str(card)[8:40].strip("= "))
+                reason = "" if isinstance(error, VerifyError) else f" ({error})"
+                notes.append(f"card {name} reads {shown!r}, which is no FITS value{reason}; it is left out")
+            if name and name not in values and not isinstance(value, fits.card.Undefined | None):
+                values[name] = clean_text(value.strip()) if isinstance(value, str) else value
+    return values, notes
+
+
+def _data_size(header: dict[str, Any], path: Path) -> int:
+    bits = _whole(header, "BITPIX", path, tuple(FORMATS))
+    count = _whole(header, "NAXIS", path, range(0, 1000))
+    axes = [_whole(header, f"NAXIS{axis + 1}", path, range(0, 2**40)) for axis in range(count)]
+    if not axes:
+        return 0
+    extra = _whole(header, "PCOUNT", path, range(0, 2**60)) if "PCOUNT" in header else 0
+    groups = _whole(header, "GCOUNT", path, range(0, 2**40)) if "GCOUNT" in header else 1
+    return abs(bits) // 8 * groups * (extra + math.prod(axes))
+
+
+def _whole(header: dict[str, Any], name: str, path: Path, allowed: Any) -> int:
+    value = header.get(name)
+    if isinstance(value, bool) or not isinstance(value, int) or value not in allowed:
+        expected = (
+            ", ".join(map(str, allowed)) if isinstance(allowed, tuple) else f"a whole number from {allowed.start} on"
+        )
+        raise FrameError(f"{path}: {name} is {value!r}, expected {expected}; the header is damaged")
+    return value
+
+
+def _number(header: dict[str, Any], name: str, default: float, path: Path) -> float:
+    value = header.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise FrameError(f"{path}: {name} is {value!r}, expected a finite number; the header is damaged")
+    return float(value)
+
+
+def _image_source(path: Path, hdu: _Hdu) -> tuple[ImageSource, int]:
+    """What the header says of the image, still without a block, and the bytes of its pixels."""
+    header = hdu.header
+    bits = _whole(header, "BITPIX", path, tuple(FORMATS))
+    width, height, channels = _geometry(hdu, path)
+    sample_format = FORMATS[bits]
+    stored = np.dtype(f">{sample_format[0]}{abs(bits) // 8}")
+    scale, zero = _number(header, "BSCALE", 1.0, path), _number(header, "BZERO", 0.0, path)
+    if scale == 0:
+        raise FrameError(f"{path}: BSCALE is 0, expected another number; the header is damaged")
+    blank = header.get("BLANK") if bits > 0 else None
+    blank = blank if isinstance(blank, int) and not isinstance(blank, bool) else None
+    source = ImageSource(
+        path=path,
+        channels=channels,
+        height=height,
+        width=width,
+        sample_format=sample_format,
+        integer=bits > 0,
+        full_scale=1.0,
+        stored=stored,
+        block=FileBlock(path, 0, 0),
+        scale=scale,
+        zero=zero,
+        blank=blank,
+        row_order=_row_order(header),
+        keywords=dict(header),
+        notes=list(hdu.notes),
+    )
+    if bits > 0:
+        _scale_integers(source, bits)
+    return source, channels * height * width * stored.itemsize
+
+
+def _geometry(hdu: _Hdu, path: Path) -> tuple[int, int, int]:
+    axes = hdu.axes
+    while len(axes) > 2 and axes[-1] == 1:
+        axes = axes[:-1]
+    if len(axes) not in (2, 3) or not all(isinstance(axis, int) and axis > 0 for axis in axes):
+        raise FrameError(f"{path}: has axes {axes}, expected width, height and at most the channels")
+    if math.prod(axes) > MAX_SAMPLES:
+        raise FrameError(f"{path}: has axes {axes}, more samples than any image; the header is damaged")
+    return axes[0], axes[1], axes[2] if len(axes) == 3 else 1
+
+
+def _scale_integers(source: ImageSource, bits: int) -> None:
+    """Set how stored integers become values between 0 and 1."""
+    half = 2 ** (bits - 1)
+    if bits > 8 and source.scale == 1 and source.zero == half:
+        source.sample_format = f"u{bits}"
+        source.stored = np.dtype(f">u{bits // 8}")
+        source.offset_binary, source.zero = True, 0.0
+        source.blank = None if source.blank is None else source.blank + half
+    elif bits == 8 and source.scale == 1 and source.zero == -half:
+        source.sample_format = "i8"
+    low, high = (0, 255) if bits == 8 else (-half, half - 1)
+    largest = max(abs(source.zero + source.scale * end) for end in (low, high))
+    # Integers that BSCALE has already brought to the range 0 to 1 are not divided once more.
+    source.full_scale = 2.0**bits - 1 if largest > 2 else 1.0
+    source.divisor = source.full_scale
+
+
+def _row_order(header: dict[str, Any]) -> str:
+    text = str(header.get("ROWORDER", "")).strip().lower()
+    return text if text in ("top-down", "bottom-up") else ""
+
+
+def write_image(path: str | Path, image: np.ndarray, keywords: Iterable[tuple[str, Any, str]] = ()) -> Path:
+    """Write one image as a new FITS file, rows top-down.
+
+    Parameters
+    ----------
+    path : str or Path
+        A file that does not exist yet, in a folder that does.
+    image : float32 array (channels, height, width) or (height, width)
+        Stored as BITPIX -32; one channel is stored with two axes.
+    keywords : sequence of (name, value, comment)
+        A name may come again (HISTORY). Structural keywords (NAXIS, BZERO ...) are left out.
+
+    Returns
+    -------
+    Path
+        `path`.
+
+    Raises
+    ------
+    SaveError
+        When the file exists, or cannot be written; no part of it is left then.
+    ValueError
+        When the array is not an image.
+    """
+    path = Path(path)
+    image = np.asarray(image, np.float32)
+    if image.ndim not in (2, 3) or 0 in image.shape:
+        raise ValueError(f"image has shape {image.shape}, expected (channels, height, width)")
+    if image.ndim == 3 and image.shape[0] == 1:
+        image = image[0]
+    try:
+        with _astropy, warnings.catch_warnings():
+            warnings.simplefilter("ignore", AstropyWarning)
+            unit = fits.PrimaryHDU(image, _header_to_write(keywords))
+            with new_file(path) as temporary:
+                unit.writeto(temporary, overwrite=True, output_verify="silentfix+ignore")
+    except OSError as error:
+        raise writing_error(path, error) from error
+    return path
+
+
+STRUCTURAL = ("SIMPLE", "BITPIX", "EXTEND", "BZERO", "BSCALE", "BLANK", "END", "XTENSION", "PCOUNT", "GCOUNT")
+
+
+def _header_to_write(keywords: Iterable[tuple[str, Any, str]]) -> fits.Header:
+    header = fits.Header()
+    for name, value, comment in keywords:
+        name = ascii_text(name).strip().upper()
+        if name in STRUCTURAL or name.startswith("NAXIS") or name == "ROWORDER":
+            continue
+        value = value.item() if isinstance(value, np.generic) else value
+        if isinstance(value, float) and not math.isfinite(value):
+            continue
+        value = ascii_text(value) if isinstance(value, str) else value
+        if name in ("HISTORY", "COMMENT"):
+            header[name] = ascii_text(comment or value)
+        elif name:
+            header[name] = (value, ascii_text(comment or ""))
+    header["ROWORDER"] = ("TOP-DOWN", "order of the rows in this file")
+    return header

@@ -1,0 +1,291 @@
+"""One image file as rows of float32, whatever way its samples are stored."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from stacklib.errors import FrameError, StacklibWarning
+from stacklib.formats.scratch import ReadInto
+
+__all__ = ["Block", "FileBlock", "ImageSource", "LazyBlock", "clean_text", "parse_keyword"]
+
+#: Samples that need converting are read in pieces of about this many bytes: large enough for the
+#: disk, small enough to be still in the processor's cache when they are converted.
+CHUNK = 2**20
+
+
+class Block(Protocol):
+    """A run of bytes that can be read from any offset, by many threads at once."""
+
+    size: int
+
+    def reader(self) -> contextlib.AbstractContextManager[ReadInto]:
+        """A function ``read_into(offset, buffer)``, valid inside the context."""
+
+
+class FileBlock:
+    """A part of a file. Every reader has its own handle, so threads share no file position."""
+
+    def __init__(self, path: Path, position: int, size: int) -> None:
+        self.path, self.position, self.size = path, position, size
+
+    @contextlib.contextmanager
+    def reader(self) -> Iterator[ReadInto]:
+        """A function that reads from an offset in the block straight into a buffer."""
+        try:
+            stream = self.path.open("rb", buffering=0)
+        except OSError as error:
+            raise unreadable(self.path, error) from error
+
+        def read_into(offset: int, view: memoryview) -> None:
+            try:
+                stream.seek(self.position + offset)
+                while len(view):
+                    count = stream.readinto(view)
+                    if not count:
+                        raise FrameError(
+                            f"{self.path}: ends before its pixels do; the file has shrunk since it was opened, "
+                            "copy it again"
+                        )
+                    view = view[count:]
+            except OSError as error:
+                raise unreadable(self.path, error) from error
+
+        with stream:
+            yield read_into
+
+
+class LazyBlock:
+    """A block that is checked or decoded once, when it is first read."""
+
+    def __init__(self, size: int, prepare: Callable[[], Block]) -> None:
+        self.size = size
+        self._prepare = prepare
+        self._lock = threading.Lock()
+        self._block: Block | None = None
+
+    def reader(self) -> contextlib.AbstractContextManager[ReadInto]:
+        """A reader of the prepared block."""
+        with self._lock:
+            if self._block is None:
+                self._block = self._prepare()
+            return self._block.reader()
+
+    def close(self) -> None:
+        """Give back the memory or scratch space; the next read prepares the block again."""
+        with self._lock:
+            self._block = None
+
+
+@dataclass
+class ImageSource:
+    """An opened image file: what its header says, and its rows.
+
+    A value is ``(stored * scale + zero) / divisor``, computed in float64 where float32 would round
+    twice; ``blank`` is the stored integer that means no data and becomes NaN.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    channels, height, width : int
+        Geometry.
+    sample_format : str
+        ``u8``, ``u16``, ``u32``, ``i8``, ``i16``, ``i32``, ``f32`` or ``f64``.
+    integer : bool
+        Whether samples are quantised.
+    full_scale : float
+        ADU of the value 1.0: ``2**bits - 1`` for integers, 1.0 for floats.
+    keywords, properties : dict
+        FITS keywords (upper-case names, first occurrence) and XISF properties, as Python values.
+    row_order : str
+        ``top-down``, ``bottom-up`` or an empty text where the file does not say.
+    notes : list of str
+        What the user should know about this file; see `warn`.
+    """
+
+    path: Path
+    channels: int
+    height: int
+    width: int
+    sample_format: str
+    integer: bool
+    full_scale: float
+    stored: np.dtype
+    block: Block
+    scale: float = 1.0
+    zero: float = 0.0
+    divisor: float = 1.0
+    blank: int | None = None
+    # FITS keeps unsigned integers as signed ones with an offset of half the range: one bit differs.
+    offset_binary: bool = False
+    interleaved: bool = False
+    row_order: str = ""
+    keywords: dict[str, Any] = field(default_factory=dict)
+    properties: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def warn(self) -> None:
+        """Issue the notes as `StacklibWarning`."""
+        for note in self.notes:
+            warnings.warn(f"{self.path}: {note}", StacklibWarning, stacklevel=3)
+
+    def close(self) -> None:
+        """Give back scratch space; no file handle is ever kept between reads."""
+        close = getattr(self.block, "close", None)
+        if close is not None:
+            close()
+
+    def read_rows(self, start: int, stop: int, channel: int, out: np.ndarray | None = None) -> np.ndarray:
+        """Rows ``start`` to ``stop - 1`` of one channel.
+
+        Parameters
+        ----------
+        start, stop : int
+            ``0 <= start <= stop <= height``.
+        channel : int
+            ``0 <= channel < channels``.
+        out : float32 array (stop - start, width), optional
+            Filled and returned when given.
+
+        Returns
+        -------
+        float32 array (stop - start, width)
+            Integers in units of the full scale, XISF floats mapped by their bounds, FITS floats as
+            they are. NaN and Inf stay what they are; a FITS BLANK becomes NaN.
+
+        Raises
+        ------
+        FrameError
+            When the file cannot be read, has shrunk, or its pixels fail their checksum.
+        ValueError
+            When rows, channel or `out` do not fit the image.
+        """
+        if not (0 <= start <= stop <= self.height and 0 <= channel < self.channels):
+            raise ValueError(
+                f"rows {start} to {stop} of channel {channel} do not lie in an image of "
+                f"{self.height} rows and {self.channels} channels"
+            )
+        shape = (stop - start, self.width)
+        if out is None:
+            out = np.empty(shape, np.float32)
+        elif out.shape != shape or out.dtype != np.float32:
+            raise ValueError(f"out is {out.dtype} {out.shape}, expected float32 {shape}")
+        if out.size:
+            with self.block.reader() as read_into:
+                if self._as_stored and out.flags.c_contiguous:
+                    self._read_direct(read_into, start, channel, out)
+                else:
+                    self._read_converted(read_into, start, channel, out)
+        return out
+
+    @property
+    def _as_stored(self) -> bool:
+        """Whether the stored samples are the values, but perhaps for the order of their bytes."""
+        is_float32 = self.stored.newbyteorder("=") == np.float32
+        return is_float32 and not self.interleaved and self._is_plain
+
+    @property
+    def _is_plain(self) -> bool:
+        return self.scale == 1 and self.zero == 0 and self.divisor == 1
+
+    def _read_direct(self, read_into: ReadInto, start: int, channel: int, out: np.ndarray) -> None:
+        offset = (channel * self.height + start) * self.width * self.stored.itemsize
+        read_into(offset, memoryview(out).cast("B"))
+        if not self.stored.isnative:
+            out.view(np.uint32).byteswap(inplace=True)
+
+    def _read_converted(self, read_into: ReadInto, start: int, channel: int, out: np.ndarray) -> None:
+        step = self.channels if self.interleaved else 1
+        plane = 0 if self.interleaved else channel * self.height
+        row_size = self.width * step * self.stored.itemsize
+        rows = max(1, min(len(out), CHUNK // row_size))
+        buffer = np.empty((rows, self.width * step), self.stored)
+        for first in range(0, len(out), rows):
+            target = out[first : first + rows]
+            raw = buffer[: len(target)]
+            read_into((plane + start + first) * row_size, memoryview(raw.view(np.uint8)).cast("B"))
+            if self.interleaved:
+                raw = raw[:, channel::step]
+            self._convert(raw, target)
+
+    def _convert(self, raw: np.ndarray, out: np.ndarray) -> None:
+        if not raw.dtype.isnative:
+            raw = raw.byteswap(inplace=True).view(raw.dtype.newbyteorder("="))
+        if self.offset_binary:
+            np.bitwise_xor(raw, raw.dtype.type(1 << (8 * raw.itemsize - 1)), out=raw)
+        exact = raw.dtype == np.float32 or (raw.dtype.kind in "iu" and raw.itemsize <= 2)
+        if self.scale == 1 and self.zero == 0 and (exact or self.divisor == 1):
+            # Float32 holds these samples exactly, so one division rounds once.
+            with np.errstate(over="ignore", invalid="ignore"):
+                out[...] = raw
+            if self.divisor != 1:
+                out /= np.float32(self.divisor)
+        else:
+            values = raw.astype(np.float64)
+            with np.errstate(over="ignore", invalid="ignore"):
+                values *= self.scale
+                values += self.zero
+                values /= self.divisor
+                out[...] = values
+        if self.blank is not None:
+            out[raw == self.blank] = np.nan
+
+
+def unreadable(path: Path, error: OSError) -> FrameError:
+    """The error for a file that the system does not let us read."""
+    if isinstance(error, FileNotFoundError):
+        return FrameError(f"{path}: no such file; check the name and the folder")
+    if isinstance(error, PermissionError):
+        return FrameError(f"{path}: no permission to read it; change the permissions of the file or its folder")
+    return FrameError(f"{path}: cannot be read ({error.strerror or error}); check the disk and the file")
+
+
+def regular_file_size(path: Path) -> int:
+    """Size of a file in bytes.
+
+    Raises
+    ------
+    FrameError
+        When there is no such file, or it is a folder, a pipe or a device.
+    """
+    try:
+        if not path.is_file():
+            if path.exists():
+                raise FrameError(f"{path}: is not a regular file; name an image file")
+            raise FileNotFoundError(path)
+        return os.stat(path).st_size  # noqa: PTH116
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def clean_text(text: str, keep: str = "") -> str:
+    """`text` without characters that could steer a terminal; those in `keep` stay."""
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() or letter in keep else " " for letter in text)
+
+
+def parse_keyword(text: str) -> bool | int | float | str:
+    """The value of a FITS keyword given as text (``'M101'``, ``T``, ``300``, ``1.5D-3``)."""
+    text = text.strip()
+    if text.startswith("'"):
+        inner = text[1:-1] if text.endswith("'") and len(text) > 1 else text[1:]
+        return clean_text(inner.replace("''", "'").strip())
+    if text in ("T", "F"):
+        return text == "T"
+    for kind, candidate in ((int, text), (float, text.upper().replace("D", "E"))):
+        # Python also takes 1_000, which is no number in FITS.
+        if candidate and candidate[-1] in "0123456789." and "_" not in candidate:
+            with contextlib.suppress(ValueError):
+                return kind(candidate)
+    return clean_text(text)

@@ -1,0 +1,344 @@
+"""Reading and writing XISF, the file format of PixInsight.
+
+Reading starts with a guard: nothing in a header is believed before it is checked, because files
+come from other people's computers. Writing goes through the `xisf` package.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import re
+from pathlib import Path
+from typing import Any
+from xml.etree.ElementTree import Element, ParseError, TreeBuilder
+
+import numpy as np
+from defusedxml.common import DefusedXmlException
+from defusedxml.ElementTree import DefusedXMLParser
+
+from stacklib.errors import FrameError
+from stacklib.formats.source import (
+    ImageSource,
+    clean_text,
+    parse_keyword,
+    regular_file_size,
+    unreadable,
+)
+from stacklib.formats.xisf_blocks import find_block, local_name, refuse
+from stacklib.formats.xisf_write import write_image
+
+__all__ = ["open_image", "write_image"]
+
+SIGNATURE = b"XISF0100"
+HEADER_START = 16
+MAX_HEADER = 64 * 2**20
+MAX_ELEMENTS = 200_000
+MAX_DEPTH = 64
+#: More samples than any camera or mosaic has: 100 gigapixels.
+MAX_SAMPLES = 10**11
+#: Properties stored as blocks are read up to this size each, and this size for the whole file.
+MAX_PROPERTY = 2**20
+MAX_PROPERTIES = 2**23
+
+GEOMETRY = re.compile(r"([0-9]{1,9}):([0-9]{1,9}):([0-9]{1,9})", re.ASCII)
+
+#: XISF sample format -> ours.
+SAMPLE_FORMATS = {
+    "UInt8": "u8",
+    "Byte": "u8",
+    "UInt16": "u16",
+    "UShort": "u16",
+    "UInt32": "u32",
+    "UInt": "u32",
+    "Float32": "f32",
+    "Float": "f32",
+    "Float64": "f64",
+    "Double": "f64",
+}
+
+ELEMENT_TYPES = {
+    "": "f8",
+    "I8": "i1",
+    "UI8": "u1",
+    "I16": "i2",
+    "UI16": "u2",
+    "I32": "i4",
+    "UI32": "u4",
+    "I64": "i8",
+    "UI64": "u8",
+    "F32": "f4",
+    "F64": "f8",
+    "I": "i4",
+    "UI": "u4",
+}
+
+
+def open_image(path: str | Path, quiet: bool = False) -> ImageSource:
+    """Open an XISF file: its header is read and checked, its pixels are not touched yet.
+
+    The first image is taken; a note says so where there are more. All channels are given, also
+    those that are transparency.
+
+    Parameters
+    ----------
+    path : str or Path
+        A monolithic XISF file.
+    quiet : bool
+        Leave the notes in ``source.notes`` instead of issuing them as warnings.
+
+    Raises
+    ------
+    FrameError
+        Naming the file, the field and what was expected.
+
+    Warns
+    -----
+    StacklibWarning
+        For what can be passed over: further images, unreadable properties.
+    """
+    path = Path(path)
+    file_size = regular_file_size(path)
+    root, header_end = read_header(path, file_size)
+    images = [element for element in root if local_name(element) == "Image"]
+    if not images:
+        raise FrameError(f"{path}: has no Image element, expected an XISF file with one image")
+    source = _image_source(images[0], path, file_size, header_end)
+    if len(images) > 1:
+        source.notes.append(f"holds {len(images)} images, the first one is used")
+    source.keywords = _keywords(images[0])
+    source.properties = _Properties(path, file_size, header_end, source.notes).read(images[0])
+    source.row_order = "top-down"
+    if not quiet:
+        source.warn()
+    return source
+
+
+class _CappedBuilder(TreeBuilder):
+    """Builds the element tree and gives up when it grows out of all proportion."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path, self._count, self._depth = path, 0, 0
+
+    def start(self, tag: Any, attrs: Any) -> Element:
+        self._count += 1
+        self._depth += 1
+        if self._count > MAX_ELEMENTS:
+            raise FrameError(f"{self._path}: header has more than {MAX_ELEMENTS} elements, expected fewer")
+        if self._depth > MAX_DEPTH:
+            raise FrameError(f"{self._path}: header is nested deeper than {MAX_DEPTH} elements, expected less")
+        return super().start(tag, attrs)
+
+    def end(self, tag: Any) -> Element:
+        self._depth -= 1
+        return super().end(tag)
+
+
+def read_header(path: Path, file_size: int) -> tuple[Element, int]:
+    """The checked header of an XISF file and the offset of its end.
+
+    Raises
+    ------
+    FrameError
+        When the file is not a sound XISF 1.0 file.
+    """
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(HEADER_START)
+            if start[:8] != SIGNATURE:
+                raise refuse(path, "signature", start[:8], f"{SIGNATURE!r}; this is not an XISF file")
+            length = int.from_bytes(start[8:12], "little")
+            if len(start) < HEADER_START or length == 0 or length > min(file_size - HEADER_START, MAX_HEADER):
+                room = max(file_size - HEADER_START, 0)
+                raise refuse(
+                    path, "header length", length, f"1 to {min(room, MAX_HEADER)} bytes; the file may be truncated"
+                )
+            content = stream.read(length)
+    except OSError as error:
+        raise unreadable(path, error) from error
+    root = _parse(content.rstrip(b"\0"), path)
+    if local_name(root) != "xisf":
+        raise refuse(path, "root element", local_name(root), "xisf")
+    if root.get("version") != "1.0":
+        raise refuse(path, "version", root.get("version"), "'1.0'")
+    return root, HEADER_START + length
+
+
+def _parse(content: bytes, path: Path) -> Element:
+    try:
+        # XISF headers are UTF-8, whatever encoding their first line claims.
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise FrameError(f"{path}: header is not UTF-8 at byte {error.start}, expected UTF-8 text") from None
+    parser = DefusedXMLParser(target=_CappedBuilder(path), forbid_dtd=True)
+    try:
+        parser.feed(text)
+        root = parser.close()
+    except DefusedXmlException:
+        raise FrameError(f"{path}: header has a DOCTYPE, expected plain XML; do not use this file") from None
+    except (ParseError, ValueError) as error:
+        raise FrameError(f"{path}: header is not valid XML ({error}); the file is damaged, copy it again") from None
+    if root is None:
+        raise FrameError(f"{path}: header is empty, expected XML")
+    return root
+
+
+def _image_source(image: Element, path: Path, file_size: int, header_end: int) -> ImageSource:
+    geometry = image.get("geometry", "")
+    match = GEOMETRY.fullmatch(geometry)
+    width, height, channels = map(int, match.groups()) if match else (0, 0, 0)
+    samples = width * height * channels
+    if not 1 <= samples <= MAX_SAMPLES:
+        raise refuse(path, "geometry", geometry, "width:height:channels, whole numbers of at least 1")
+    sample_format = SAMPLE_FORMATS.get(image.get("sampleFormat", ""))
+    if sample_format is None:
+        raise refuse(
+            path, "sampleFormat", image.get("sampleFormat"), "UInt8, UInt16, UInt32, Float32 or Float64"
+        )
+    order = _choice(image, "byteOrder", {"little": "<", "big": ">"}, "little", path)
+    interleaved = _choice(image, "pixelStorage", {"planar": False, "normal": True}, "planar", path)
+    _choice(image, "colorSpace", {"gray": 1, "rgb": 3}, "gray", path)
+    bits = int(sample_format[1:])
+    integer = sample_format[0] == "u"
+    notes: list[str] = []
+    low, high = (0.0, 1.0) if integer else _bounds(image, path, notes)
+    stored = np.dtype(f"{order}{sample_format[0]}{bits // 8}")
+    block = find_block(image, path, file_size, header_end)
+    expected = samples * stored.itemsize
+    if block.decoded_size != expected:
+        field = "compression size" if block.compression else "block size"
+        raise refuse(path, field, block.decoded_size, f"{expected} bytes for {geometry} {sample_format}")
+    return ImageSource(
+        path=path,
+        channels=channels,
+        height=height,
+        width=width,
+        sample_format=sample_format,
+        integer=integer,
+        full_scale=2.0**bits - 1 if integer else 1.0,
+        stored=stored,
+        block=block.open(),
+        zero=-low,
+        divisor=2.0**bits - 1 if integer else high - low,
+        interleaved=interleaved and channels > 1,
+        notes=notes,
+    )
+
+
+def _choice(image: Element, name: str, known: dict[str, Any], default: str, path: Path) -> Any:
+    text = image.get(name, default)
+    if text.lower() not in known:
+        raise refuse(path, name, text, " or ".join(known))
+    return known[text.lower()]
+
+
+def _bounds(image: Element, path: Path, notes: list[str]) -> tuple[float, float]:
+    text = image.get("bounds")
+    if text is None:
+        notes.append("does not give the bounds of its samples, 0:1 is assumed")
+        return 0.0, 1.0
+    values = []
+    with contextlib.suppress(ValueError):
+        values = [float(part) for part in text.split(":") if "_" not in part]
+    if len(values) != 2 or not all(map(math.isfinite, values)) or not math.isfinite(values[1] - values[0]):
+        raise refuse(path, "bounds", text, "two finite numbers, low:high")
+    if values[0] >= values[1]:
+        raise refuse(path, "bounds", text, "a lower bound below the upper one")
+    return values[0], values[1]
+
+
+def _keywords(image: Element) -> dict[str, Any]:
+    keywords: dict[str, Any] = {}
+    for element in image:
+        if local_name(element) == "FITSKeyword":
+            name = clean_text(element.get("name", "")).strip().upper()
+            text = element.get("value", "")
+            if name in ("HISTORY", "COMMENT") and not text.strip():
+                text = element.get("comment", "")
+            if name:
+                keywords.setdefault(name, parse_keyword(text))
+    return keywords
+
+
+class _Properties:
+    """Reads the properties of an image; one that cannot be read is noted and left out."""
+
+    def __init__(self, path: Path, file_size: int, header_end: int, notes: list[str]) -> None:
+        self._path, self._file_size, self._header_end = path, file_size, header_end
+        self._notes = notes
+        self._left = MAX_PROPERTIES
+
+    def read(self, image: Element) -> dict[str, Any]:
+        properties: dict[str, Any] = {}
+        for element in image:
+            if local_name(element) != "Property":
+                continue
+            name = clean_text(element.get("id", ""))
+            try:
+                value = self._value(element)
+            except (FrameError, ValueError, OverflowError):
+                self._notes.append(f"property {name} cannot be read and is left out")
+                continue
+            if name and value is not None:
+                properties.setdefault(name, value)
+        return properties
+
+    def _value(self, element: Element) -> Any:
+        """The property as a Python value, or None for a kind that is of no use here."""
+        kind, text = element.get("type", ""), element.get("value")
+        if kind == "String":
+            return self._text(element)
+        if kind == "TimePoint":
+            return clean_text(text or element.text or "").strip()
+        if kind.endswith(("Vector", "Matrix", "ByteArray")):
+            return self._array(element, kind)
+        if text is None:
+            return None
+        text = text.strip()
+        if kind == "Boolean":
+            return {"true": True, "1": True, "false": False, "0": False}[text] if text in (
+                "true",
+                "1",
+                "false",
+                "0",
+            ) else _fail()
+        if kind.startswith(("Float", "Double")):
+            return float(text)
+        if kind.startswith(("Int", "UInt", "Byte", "Short", "UShort")):
+            return int(text, 0) if text[:2].lower() in ("0x", "0b", "0o") else int(text)
+        return None
+
+    def _text(self, element: Element) -> str | None:
+        if "location" not in element.attrib:
+            text = element.text or element.get("value") or ""
+            return clean_text(text, keep="\n\t")
+        content = self._block(element)
+        return None if content is None else clean_text(content.decode("utf-8"), keep="\n\t")
+
+    def _array(self, element: Element, kind: str) -> np.ndarray | None:
+        dtype = "u1" if kind == "ByteArray" else ELEMENT_TYPES.get(kind[:-6])
+        if dtype is None or "location" not in element.attrib:
+            return None
+        sizes = [element.get(name) for name in (("rows", "columns") if kind.endswith("Matrix") else ("length",))]
+        shape = tuple(int(size or "") for size in sizes)
+        content = self._block(element)
+        if content is None:
+            return None
+        order = ">" if element.get("byteOrder") == "big" else "<"
+        values = np.frombuffer(content, np.dtype(dtype).newbyteorder(order))
+        if min(shape) < 0:
+            _fail()
+        return values.reshape(shape)
+
+    def _block(self, element: Element) -> bytes | None:
+        """The bytes of a property; None for one that is too large to be read at open."""
+        block = find_block(element, self._path, self._file_size, self._header_end)
+        if max(block.size, block.decoded_size) > min(MAX_PROPERTY, self._left):
+            return None
+        self._left -= block.decoded_size
+        return bytes(block.decode())
+
+
+def _fail() -> Any:
+    raise ValueError

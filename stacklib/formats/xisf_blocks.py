@@ -1,0 +1,315 @@
+"""Data blocks of an XISF file: where they lie, how they are packed, and what they must hold.
+
+The `xisf` package is not used for reading. It ignores byteOrder, pixelStorage and checksums, fails
+on embedded images and subblocks, and inflates whatever a file declares, so hardly any block would
+be left for it; the codecs below are the ones it uses itself.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xml.etree.ElementTree import Element
+
+import lz4.block
+import numpy as np
+import zstandard
+
+from stacklib.errors import FrameError
+from stacklib.formats.scratch import MemoryBlock, hold
+from stacklib.formats.source import Block, FileBlock, LazyBlock
+
+__all__ = ["StoredBlock", "find_block", "local_name", "refuse"]
+
+#: How many bytes one stored byte can become at most. Files that claim more are not worth a try.
+EXPANSION = {"zlib": 1040, "lz4": 256, "lz4hc": 256, "zstd": 2**16}
+
+#: LZ4 cannot hold more than this in one block.
+LZ4_LIMIT = 0x7E000000
+
+CHECKSUMS = {
+    name: algorithm
+    for algorithm, names in {
+        "sha1": ("sha1", "sha-1"),
+        "sha256": ("sha256", "sha-256"),
+        "sha512": ("sha512", "sha-512"),
+        "sha3_256": ("sha3-256",),
+        "sha3_512": ("sha3-512",),
+    }.items()
+    for name in names
+}
+
+DECIMAL = re.compile(r"[0-9]{1,19}", re.ASCII)
+
+
+def refuse(path: Path, field: str, found: Any, expected: str) -> FrameError:
+    """The error for a field that is not what it must be."""
+    shown = repr(found) if len(repr(found)) <= 80 else repr(found)[:77] + "..."
+    return FrameError(f"{path}: {field} is {shown}, expected {expected}")
+
+
+def local_name(element: Element) -> str:
+    """The name of an element without its namespace."""
+    return element.tag.rsplit("}", 1)[-1]
+
+
+@dataclass(frozen=True)
+class Compression:
+    """A parsed ``compression`` attribute."""
+
+    codec: str
+    size: int
+    item_size: int
+    subblocks: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class StoredBlock:
+    """A block as it lies in the file: validated, but neither read nor inflated yet.
+
+    Attributes
+    ----------
+    position : int or None
+        Where an attached block starts; None when `content` holds it.
+    size : int
+        Bytes as stored.
+    decoded_size : int
+        Bytes once inflated.
+    """
+
+    path: Path
+    field: str
+    position: int | None
+    content: bytes
+    size: int
+    compression: Compression | None
+    checksum: tuple[str, str] | None
+
+    @property
+    def decoded_size(self) -> int:
+        return self.compression.size if self.compression else self.size
+
+    def open(self) -> Block:
+        """The decoded block; checked and inflated when it is first read."""
+        if self.compression or self.checksum:
+            return LazyBlock(self.decoded_size, self._prepare)
+        return self._stored()
+
+    def decode(self) -> bytes:
+        """All decoded bytes, for small blocks."""
+        stored = self._checked_bytes()
+        return inflate(stored, self.compression, self.path, self.field) if self.compression else stored
+
+    def _stored(self) -> Block:
+        if self.position is None:
+            return MemoryBlock(self.content)
+        return FileBlock(self.path, self.position, self.size)
+
+    def _prepare(self) -> Block:
+        if self.compression:
+            return hold([self.decode()], self.decoded_size, self.path)
+        self._verify(self._pieces())
+        return self._stored()
+
+    def _checked_bytes(self) -> bytes:
+        content = self.content if self.position is not None else self.content
+        if self.position is not None:
+            buffer = bytearray(self.size)
+            with self._stored().reader() as read_into:
+                read_into(0, memoryview(buffer))
+            content = buffer
+        self._verify([content])
+        return content
+
+    def _pieces(self) -> Iterator[memoryview]:
+        piece = memoryview(bytearray(min(self.size, 2**22)))
+        with self._stored().reader() as read_into:
+            for start in range(0, self.size, len(piece) or 1):
+                part = piece[: self.size - start]
+                read_into(start, part)
+                yield part
+
+    def _verify(self, pieces: Any) -> None:
+        if self.checksum is None:
+            return
+        algorithm, expected = self.checksum
+        digest = hashlib.new(algorithm, usedforsecurity=False)
+        for piece in pieces:
+            digest.update(piece)
+        if digest.hexdigest() != expected:
+            raise FrameError(
+                f"{self.path}: {self.field} does not match its {algorithm} checksum; the file is damaged, "
+                "copy it again"
+            )
+
+
+def find_block(element: Element, path: Path, file_size: int, header_end: int) -> StoredBlock:
+    """Validate the location, compression and checksum of an element with a data block.
+
+    Raises
+    ------
+    FrameError
+        Naming the attribute that is wrong and what was expected.
+    """
+    field = local_name(element)
+    location = element.get("location", "")
+    if location == "embedded":
+        data = next((child for child in element if local_name(child) == "Data"), None)
+        if data is None:
+            raise refuse(path, f"{field} location", location, "a Data element inside")
+        attributes, encoding, text = data.attrib, data.get("encoding", ""), data.text
+    elif location.startswith("inline"):
+        attributes, encoding, text = element.attrib, location.partition(":")[2], element.text
+    else:
+        attributes, encoding, text = element.attrib, "", None
+    position, content = None, b""
+    if encoding:
+        content = _decode_text(text or "", encoding, path, field)
+        size = len(content)
+    else:
+        position, size = _attachment(location, path, field, file_size, header_end)
+    compression = _compression(attributes, size, path, field)
+    return StoredBlock(path, field, position, content, size, compression, _checksum(attributes, path, field))
+
+
+def _attachment(location: str, path: Path, field: str, file_size: int, header_end: int) -> tuple[int, int]:
+    expected = "attachment:position:size, embedded or inline:base64 (pixels in other files are not read)"
+    kind, *numbers = location.split(":")
+    if kind != "attachment" or len(numbers) != 2 or not all(map(DECIMAL.fullmatch, numbers)):
+        raise refuse(path, f"{field} location", location, expected)
+    position, size = map(int, numbers)
+    if position < header_end:
+        raise refuse(path, f"{field} position", position, f"a place after the header, from {header_end} on")
+    if position + size > file_size:
+        raise refuse(
+            path,
+            f"{field} location",
+            location,
+            f"a block inside the file of {file_size} bytes; the file is truncated, copy it again",
+        )
+    return position, size
+
+
+def _decode_text(text: str, encoding: str, path: Path, field: str) -> bytes:
+    try:
+        if encoding == "base64":
+            return base64.b64decode("".join(text.split()), validate=True)
+        if encoding == "hex":
+            return bytes.fromhex("".join(text.split()))
+    except ValueError as error:
+        raise FrameError(f"{path}: {field} data are not valid {encoding} ({error}); copy the file again") from None
+    raise refuse(path, f"{field} encoding", encoding, "base64 or hex")
+
+
+def _checksum(attributes: dict[str, str], path: Path, field: str) -> tuple[str, str] | None:
+    text = attributes.get("checksum")
+    if text is None:
+        return None
+    name, _, digits = text.partition(":")
+    algorithm, digits = CHECKSUMS.get(name.lower()), digits.strip().lower()
+    if algorithm is None or len(digits) != 2 * hashlib.new(algorithm).digest_size:
+        raise refuse(path, f"{field} checksum", text, "sha1, sha256, sha512, sha3-256 or sha3-512, a colon, hex")
+    return algorithm, digits
+
+
+def _compression(attributes: dict[str, str], stored: int, path: Path, field: str) -> Compression | None:
+    text = attributes.get("compression")
+    if text is None:
+        return None
+    name, *numbers = text.split(":")
+    codec, _, shuffled = name.lower().partition("+")
+    valid = codec in EXPANSION and shuffled in ("", "sh") and all(map(DECIMAL.fullmatch, numbers))
+    if not valid or len(numbers) not in ((2,) if shuffled else (1, 2)):
+        raise refuse(path, f"{field} compression", text, "codec:size or codec+sh:size:item size (zlib, lz4, lz4hc, zstd)")
+    size, item_size = int(numbers[0]), int(numbers[1]) if shuffled else 1
+    if not 1 <= item_size <= 16:
+        raise refuse(path, f"{field} compression item size", item_size, "1 to 16 bytes")
+    if size > stored * EXPANSION[codec] + 2**16:
+        raise refuse(path, f"{field} compression size", size, f"what {stored} bytes of {codec} can become")
+    return Compression(codec, size, item_size, _subblocks(attributes, stored, size, path, field))
+
+
+def _subblocks(
+    attributes: dict[str, str], stored: int, size: int, path: Path, field: str
+) -> tuple[tuple[int, int], ...]:
+    text = attributes.get("subblocks")
+    if text is None:
+        return ((stored, size),)
+    pairs = [pair.split(",") for pair in text.strip(":").split(":")]
+    if not all(len(pair) == 2 and all(map(DECIMAL.fullmatch, pair)) for pair in pairs):
+        raise refuse(path, f"{field} subblocks", text, "pairs of sizes, c1,u1:c2,u2")
+    numbers = tuple((int(packed), int(plain)) for packed, plain in pairs)
+    if sum(packed for packed, _ in numbers) != stored or sum(plain for _, plain in numbers) != size:
+        raise refuse(path, f"{field} subblocks", text, f"sizes that add up to {stored},{size}")
+    return numbers
+
+
+def inflate(stored: bytes, compression: Compression, path: Path, field: str) -> bytes:
+    """Inflate a block into exactly its declared size.
+
+    Raises
+    ------
+    FrameError
+        When the block holds less or more than declared, or is damaged.
+    """
+    view, pieces, start = memoryview(stored), [], 0
+    for packed, plain in compression.subblocks:
+        piece = view[start : start + packed]
+        start += packed
+        # A subblock that did not get smaller is stored as it is.
+        is_raw = packed == plain and len(compression.subblocks) > 1
+        pieces.append(bytes(piece) if is_raw else _inflate_one(piece, compression.codec, plain, path, field))
+    content = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    return unshuffle(content, compression.item_size) if compression.item_size > 1 else content
+
+
+def _inflate_one(piece: memoryview, codec: str, size: int, path: Path, field: str) -> bytes:
+    try:
+        if codec == "zlib":
+            content = _inflate_zlib(piece, size)
+        elif codec == "zstd":
+            content = _inflate_zstd(piece, size)
+        elif size > LZ4_LIMIT:
+            raise ValueError(f"{size} bytes do not fit in one lz4 block")
+        else:
+            content = lz4.block.decompress(piece, uncompressed_size=size)
+        if len(content) != size:
+            raise ValueError(f"inflates to {len(content)} bytes")
+    except (zlib.error, lz4.block.LZ4BlockError, zstandard.ZstdError, ValueError, MemoryError) as error:
+        raise FrameError(
+            f"{path}: {field} is not a {codec} block of {size} bytes ({error}); the file is damaged, copy it again"
+        ) from None
+    return content
+
+
+def _inflate_zlib(piece: memoryview, size: int) -> bytes:
+    inflater = zlib.decompressobj()
+    content = inflater.decompress(piece, max(size, 1))
+    if not inflater.eof and inflater.decompress(inflater.unconsumed_tail, 1):
+        raise ValueError("holds more than declared")
+    if not inflater.eof:
+        raise ValueError("ends early")
+    return content
+
+
+def _inflate_zstd(piece: memoryview, size: int) -> bytes:
+    declared = zstandard.frame_content_size(piece)
+    if declared not in (-1, size):
+        raise ValueError(f"declares {declared} bytes")
+    return zstandard.ZstdDecompressor().decompress(piece, max_output_size=size)
+
+
+def unshuffle(content: bytes, item_size: int) -> bytes:
+    """Undo byte shuffling: first bytes of all items, then second bytes, and so on.
+
+    Bytes beyond the last whole item are not shuffled.
+    """
+    count = len(content) // item_size
+    planes = np.frombuffer(content, np.uint8, count * item_size).reshape(item_size, count)
+    return np.ascontiguousarray(planes.T).tobytes() + content[count * item_size :]

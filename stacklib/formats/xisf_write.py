@@ -1,0 +1,195 @@
+"""Writing XISF files through the `xisf` package, whole or not at all."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stacklib.errors import SaveError
+from stacklib.formats.safely import new_file
+
+__all__ = ["ascii_text", "write_image", "writing_error"]
+
+IMAGE_TYPES = ("MasterLight", "RejectionMapLow", "RejectionMapHigh", "Light", "WeightMap", "SlopeMap")
+
+_SPELT_OUT = str.maketrans(
+    {"°": "deg", "µ": "u", "μ": "u", "ß": "ss", "ø": "o", "Ø": "O", "æ": "ae", "–": "-", "—": "-", "’": "'"}
+)
+
+
+def ascii_text(text: str, keep: str = "") -> str:
+    """`text` in printable ASCII: accents dropped, a few signs spelt out, the rest as ``\\u...``.
+
+    The `xisf` package writes a file it cannot read again when metadata are not ASCII.
+    """
+    plain = unicodedata.normalize("NFKD", str(text).translate(_SPELT_OUT))
+    plain = "".join(letter for letter in plain if not unicodedata.combining(letter))
+    plain = plain.encode("ascii", "backslashreplace").decode("ascii")
+    return "".join(letter if letter.isprintable() or letter in keep else " " for letter in plain)
+
+
+def writing_error(path: Path, error: OSError) -> SaveError:
+    """The error for a file that cannot be written, with the remedy."""
+    if isinstance(error, FileExistsError):
+        return SaveError(f"{path}: exists already and is never overwritten; choose another name or move it away")
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return SaveError(f"{path}: its folder does not exist; create the folder {path.parent} first")
+    return SaveError(
+        f"{path}: cannot be written ({error.strerror or error}); check the free space and the permissions of "
+        f"{path.parent}, or choose another folder"
+    )
+
+
+def write_image(
+    path: str | Path,
+    image: np.ndarray,
+    *,
+    image_id: str,
+    image_type: str = "MasterLight",
+    keywords: Iterable[tuple[str, Any, str]] = (),
+    properties: Mapping[str, Any] | None = None,
+    compress: bool = False,
+) -> Path:
+    """Write one image as a new XISF file.
+
+    Parameters
+    ----------
+    path : str or Path
+        A file that does not exist yet, in a folder that does.
+    image : float32 or uint16 array (channels, height, width)
+        Stored planar and little-endian; floats with bounds 0:1. One channel or three. A 2-D array
+        is one channel.
+    image_id : str
+        Identifier of the image, for instance ``integration``.
+    image_type : str
+        ``MasterLight``, ``RejectionMapLow``, ``RejectionMapHigh`` ...
+    keywords : sequence of (name, value, comment)
+        FITS keywords; a name may come again (HISTORY).
+    properties : dict, optional
+        XISF property id -> value, or id -> (type, value) with an XISF type. NaN and None are left out.
+    compress : bool
+        Store the pixels as LZ4 with byte shuffling where that makes them smaller.
+
+    Returns
+    -------
+    Path
+        `path`.
+
+    Raises
+    ------
+    SaveError
+        When the file exists, or cannot be written; no part of it is left then.
+    ValueError
+        When the array cannot be stored.
+    """
+    from xisf import XISF
+
+    path = Path(path)
+    image = np.asarray(image)
+    image = image[np.newaxis] if image.ndim == 2 else image
+    if image.ndim != 3 or image.shape[0] not in (1, 3) or image.dtype not in (np.float32, np.uint16):
+        raise ValueError(f"image is {image.dtype} {image.shape}, expected float32 or uint16 (1 or 3, height, width)")
+    image = image.astype(image.dtype.newbyteorder("="), copy=False)
+    # The package knows no image type. It writes the id as given, so room is kept there.
+    type_attribute = f'" imageType="{ascii_identifier(image_type)}'
+    identifier = ascii_identifier(image_id)
+    placeholder = identifier + "_" * len(type_attribute)
+    metadata = {
+        "id": placeholder,
+        "FITSKeywords": _keyword_entries(keywords),
+        "XISFProperties": _property_entries(properties or {}),
+    }
+    try:
+        with new_file(path) as temporary:
+            XISF.write(
+                str(temporary),
+                image.transpose(1, 2, 0),
+                creator_app="stacklib",
+                image_metadata=metadata,
+                xisf_metadata={},
+                codec="lz4hc" if compress else None,
+                shuffle=compress,
+            )
+            _patch(temporary, placeholder, identifier + type_attribute)
+    except OSError as error:
+        raise writing_error(path, error) from error
+    return path
+
+
+def ascii_identifier(text: str) -> str:
+    """`text` as an XISF identifier: ASCII letters, digits and underscores."""
+    plain = "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in text)
+    return plain if plain and not plain[0].isdigit() else "_" + plain
+
+
+def _patch(path: Path, placeholder: str, final: str) -> None:
+    with path.open("rb+") as stream:
+        start = stream.read(16)
+        header = stream.read(int.from_bytes(start[8:12], "little"))
+        position = header.index(f'id="{placeholder}"'.encode()) + len('id="')
+        stream.seek(16 + position)
+        stream.write(final.encode())
+
+
+def _keyword_entries(keywords: Iterable[tuple[str, Any, str]]) -> dict[str, list[dict[str, str]]]:
+    entries: dict[str, list[dict[str, str]]] = {}
+    for name, value, comment in keywords:
+        name = ascii_text(name).strip().upper()
+        if name in ("HISTORY", "COMMENT"):
+            # PixInsight keeps the text of these two in the comment.
+            entry = {"value": "", "comment": ascii_text(comment or value)}
+        else:
+            entry = {"value": keyword_text(value), "comment": ascii_text(comment or "")}
+        entries.setdefault(name, []).append(entry)
+    return entries
+
+
+def keyword_text(value: Any) -> str:
+    """A keyword's value as FITS spells it."""
+    value = value.item() if isinstance(value, np.generic) else value
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "T" if value else "F"
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float):
+        return repr(value).upper() if math.isfinite(value) else ""
+    return "'" + ascii_text(str(value)).replace("'", "''") + "'"
+
+
+def _property_entries(properties: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    entries = {}
+    for name, given in properties.items():
+        kind, value = given if isinstance(given, tuple) and len(given) == 2 else (None, given)
+        value = value.item() if isinstance(value, np.generic) else value
+        kind = kind or _property_type(value)
+        if value is None or (isinstance(value, float) and not math.isfinite(value)):
+            continue
+        if kind == "Boolean":
+            value = "true" if value else "false"
+        elif kind == "String":
+            value = ascii_text(str(value), keep="\n\t")
+        elif isinstance(value, np.ndarray):
+            value = value.astype(value.dtype.newbyteorder("<"))
+        elif not isinstance(value, int | float):
+            value = ascii_text(str(value))
+        name = ascii_text(name)
+        entries[name] = {"id": name, "type": kind, "value": value}
+    return entries
+
+
+def _property_type(value: Any) -> str:
+    if isinstance(value, np.ndarray) and value.ndim in (1, 2):
+        letter = {"f": "F", "i": "I", "u": "UI"}[value.dtype.kind]
+        return f"{letter}{8 * value.itemsize}{'Vector' if value.ndim == 1 else 'Matrix'}"
+    if isinstance(value, bool):
+        return "Boolean"
+    if isinstance(value, int):
+        return "Int32" if -(2**31) <= value < 2**31 else "Int64"
+    return "Float64" if isinstance(value, float) else "String"
