@@ -1,0 +1,576 @@
+"""One pass over a band of pixels: gather, normalise, sort, reject, combine, count.
+
+A band is a float32 array ``(frames, pixels)`` of raw samples. It is worked through in tiles that fit
+into the cache of one core. All arithmetic is done pixel by pixel in a fixed order, so the result does
+not depend on how the image is cut into bands and tiles, or on the number of threads.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+
+from stacklib.estimators import median
+from stacklib.recipe import Recipe
+from stacklib.rejection import ALL_ITERATIONS, rule_for
+from stacklib.sorting import LANES, sort_block, sorting_network
+
+__all__ = [
+    "HIGH",
+    "KEPT",
+    "LOW",
+    "NO_DATA",
+    "Counts",
+    "Pixels",
+    "Settings",
+    "reject",
+    "run_tiles",
+    "verdicts",
+]
+
+#: What became of a sample.
+NO_DATA, KEPT, LOW, HIGH = 0, 1, 2, 3
+
+#: Bytes of sorted samples in a tile: it shares the second-level cache with the raw samples.
+TILE_BYTES = 1 << 18
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the kernel needs to know for one channel, as plain arrays.
+
+    Attributes
+    ----------
+    recipe : Recipe
+        The parameters; `floor` and `full_scale` complete them for the rule.
+    rejection_factor, rejection_offset, factor, offset, weights : ndarray of float64, shape (frames,)
+        A sample is compared as ``x * rejection_factor + rejection_offset`` and combined as
+        ``x * factor + offset``.
+    floor : float
+        Smallest scale that a rule believes (quantised data), in normalised units.
+    full_scale : float
+        ADU at the value 1.
+    """
+
+    recipe: Recipe
+    rejection_factor: np.ndarray
+    rejection_offset: np.ndarray
+    factor: np.ndarray
+    offset: np.ndarray
+    weights: np.ndarray
+    floor: float = 0.0
+    full_scale: float = 65535.0
+
+    @classmethod
+    def plain(cls, recipe: Recipe, frames: int) -> Settings:
+        """No normalisation and equal weights."""
+        one, zero = np.ones(frames), np.zeros(frames)
+        return cls(recipe, one, zero, one, zero, one)
+
+    @property
+    def frames(self) -> int:
+        """Number of frames."""
+        return self.weights.size
+
+    @property
+    def data_range(self) -> tuple[float, float]:
+        """Raw samples strictly between these are data that takes part."""
+        low = self.recipe.range_low if self.recipe.range_clip_low else -math.inf
+        high = self.recipe.range_high if self.recipe.range_clip_high else math.inf
+        return low, high
+
+
+@dataclass
+class Pixels:
+    """What comes out for each pixel; arrays of shape (pixels,), float32.
+
+    Attributes
+    ----------
+    image : the combined value; 0 where there is no data.
+    uncertainty : standard error from the scatter of the survivors; NaN with fewer than 2 of them.
+    rejection_low, rejection_high : rejected samples of that side.
+    coverage : samples that are data.
+    slope : slope of the linear fit, per frame; 0 for other rules.
+    """
+
+    image: np.ndarray
+    uncertainty: np.ndarray
+    rejection_low: np.ndarray
+    rejection_high: np.ndarray
+    coverage: np.ndarray
+    slope: np.ndarray
+
+    @classmethod
+    def empty(cls, pixels: int) -> Pixels:
+        """Arrays to be filled."""
+        return cls(*(np.empty(pixels, np.float32) for _ in range(6)))
+
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        """The six arrays in order."""
+        return (
+            self.image,
+            self.uncertainty,
+            self.rejection_low,
+            self.rejection_high,
+            self.coverage,
+            self.slope,
+        )
+
+    def part(self, start: int, stop: int) -> Pixels:
+        """Views of some of the pixels."""
+        return Pixels(*(array[start:stop] for array in self.arrays()))
+
+
+@dataclass
+class Counts:
+    """How many samples of each frame were rejected; int64 arrays of shape (frames,)."""
+
+    low: np.ndarray
+    high: np.ndarray
+    range_low: np.ndarray
+    range_high: np.ndarray
+    data: np.ndarray
+
+    @classmethod
+    def zeros(cls, frames: int) -> Counts:
+        """Nothing counted yet."""
+        return cls(*(np.zeros(frames, np.int64) for _ in range(5)))
+
+    def add(self, other: Counts) -> None:
+        """Add the counts of another part of the image."""
+        for name in ("low", "high", "range_low", "range_high", "data"):
+            getattr(self, name)[:] += getattr(other, name)
+
+
+@njit(nogil=True, cache=True)
+def _row(raw, i, start, stop, padded):
+    """`LANES` raw samples of frame `i` from pixel `start`; beyond `stop` they are no data."""
+    if start + LANES <= stop:
+        return raw[i, start : start + LANES]
+    for p in range(LANES):
+        padded[p] = raw[i, start + p] if start + p < stop else np.nan
+    return padded
+
+
+@njit(nogil=True, cache=True)
+def gather(raw, start, stop, factor, offset, data_low, data_high, network, ordered, count):
+    """Normalise the samples of a tile and sort them, pixel by pixel; what is no data goes to the end."""
+    frames = raw.shape[0]
+    padded = np.empty(LANES, np.float32)
+    for b in range(ordered.shape[0]):
+        block = ordered[b]
+        valid = count[b]
+        valid[:] = 0
+        for i in range(frames):
+            row = _row(raw, i, start + b * LANES, stop, padded)
+            samples = block[i]
+            f = factor[i]
+            o = offset[i]
+            for p in range(LANES):
+                x = row[p]
+                is_data = (x > data_low) & (x < data_high)
+                v = np.float32(np.float64(x) * f + o)
+                samples[p] = v if is_data else np.float32(np.inf)
+                valid[p] += np.int32(is_data)
+        sort_block(block, network)
+
+
+@njit(nogil=True, cache=True)
+def _limits_by_value(ordered, count, low, high, lowest, highest):
+    """The smallest and the largest kept value of each pixel; ties with a kept value are kept."""
+    for p in range(LANES):
+        lo, hi = low[p], high[p]
+        if hi > lo:
+            lowest[p] = ordered[lo, p]
+            highest[p] = ordered[hi - 1, p]
+            while lo > 0 and ordered[lo - 1, p] == lowest[p]:
+                lo -= 1
+            while hi < count[p] and ordered[hi, p] == highest[p]:
+                hi += 1
+            low[p] = lo
+            high[p] = hi
+        else:
+            lowest[p] = np.inf
+            highest[p] = -np.inf
+
+
+#: Where the sums of `combine` start in their array: weights, deviations, and their products.
+CENTRE, W, WD, WW, WWD, WWDD = (part * LANES for part in range(6))
+
+
+@njit(nogil=True, cache=True)
+def combine(
+    raw,
+    start,
+    stop,
+    ordered,
+    count,
+    low,
+    high,
+    tile_slope,
+    rejection_factor,
+    rejection_offset,
+    factor,
+    offset,
+    weights,
+    data_low,
+    data_high,
+    map_range,
+    rejected_low,
+    rejected_high,
+    range_low,
+    range_high,
+    data,
+    image,
+    uncertainty,
+    map_low,
+    map_high,
+    coverage,
+    slope,
+):
+    """Weighted average of the survivors of a tile, its standard error, and the counts.
+
+    The variance of the average is ``sum w^2 (y - mean)^2 / (sum w)^2 * m / (m - 1)`` for m survivors: it
+    needs no model of the noise, and holds for any weights.
+    """
+    frames = raw.shape[0]
+    padded = np.empty(LANES, np.float32)
+    # One flat array for each type: the compiler sees that its parts do not overlap, and vectorises.
+    limit = np.empty(2 * LANES, np.float32)
+    total = np.empty(6 * LANES)
+    outside = np.empty(2 * LANES, np.int32)
+    lowest, highest = limit[:LANES], limit[LANES:]
+    for b in range(ordered.shape[0]):
+        _limits_by_value(ordered[b], count[b], low[b], high[b], lowest, highest)
+        total[:] = 0.0
+        outside[:] = 0
+        for p in range(LANES):
+            if high[b, p] > low[b, p]:
+                total[CENTRE + p] = ordered[b, (low[b, p] + high[b, p]) // 2, p]
+        first = start + b * LANES
+        for i in range(frames):
+            row = _row(raw, i, first, stop, padded)
+            rf, ro, f, o, weight = rejection_factor[i], rejection_offset[i], factor[i], offset[i], weights[i]
+            n_low = np.int32(0)
+            n_high = np.int32(0)
+            n_below = np.int32(0)
+            n_above = np.int32(0)
+            n_data = np.int32(0)
+            for p in range(LANES):
+                x = row[p]
+                is_data = (x > data_low) & (x < data_high)
+                v = np.float32(np.float64(x) * rf + ro)
+                too_low = is_data & (v < limit[p])
+                too_high = is_data & (v > limit[LANES + p])
+                below = (x <= data_low) & (x > -np.inf)
+                above = (x >= data_high) & (x < np.inf)
+                keep = is_data & (not too_low) & (not too_high)
+                w = weight if keep else 0.0
+                d = np.float64(x) * f + o - total[CENTRE + p] if keep else 0.0
+                wd = w * d
+                total[W + p] += w
+                total[WD + p] += wd
+                total[WW + p] += w * w
+                total[WWD + p] += w * wd
+                total[WWDD + p] += wd * wd
+                outside[p] += np.int32(below)
+                outside[LANES + p] += np.int32(above)
+                n_low += np.int32(too_low)
+                n_high += np.int32(too_high)
+                n_below += np.int32(below)
+                n_above += np.int32(above)
+                n_data += np.int32(is_data)
+            rejected_low[i] += n_low
+            rejected_high[i] += n_high
+            range_low[i] += n_below
+            range_high[i] += n_above
+            data[i] += n_data
+        for p in range(min(LANES, stop - first)):
+            q = first + p
+            survivors = high[b, p] - low[b, p]
+            below_range, above_range = outside[p], outside[LANES + p]
+            map_low[q] = low[b, p] + (below_range if map_range else 0)
+            map_high[q] = count[b, p] - high[b, p] + (above_range if map_range else 0)
+            coverage[q] = count[b, p] + above_range
+            slope[q] = tile_slope[b, p]
+            image[q] = 0.0
+            uncertainty[q] = np.nan
+            sum_w = total[W + p]
+            if survivors > 0 and sum_w > 0.0:
+                mean = total[WD + p] / sum_w
+                image[q] = total[CENTRE + p] + mean
+                if survivors > 1:
+                    scatter = total[WWDD + p] - 2.0 * mean * total[WWD + p] + mean * mean * total[WW + p]
+                    variance = max(scatter, 0.0) / (sum_w * sum_w) * survivors / (survivors - 1.0)
+                    uncertainty[q] = math.sqrt(variance)
+
+
+@njit(nogil=True, cache=True)
+def combine_by_order(
+    raw,
+    start,
+    stop,
+    ordered,
+    count,
+    low,
+    high,
+    rejection_factor,
+    rejection_offset,
+    factor,
+    offset,
+    data_low,
+    data_high,
+    network,
+    position,
+    image,
+):
+    """Median (position 0.5), minimum (0) or maximum (1) of the survivors; overwrites `image`."""
+    frames = raw.shape[0]
+    padded = np.empty(LANES, np.float32)
+    block = np.empty((frames, LANES), np.float32)
+    for b in range(ordered.shape[0]):
+        first = start + b * LANES
+        for i in range(frames):
+            row = _row(raw, i, first, stop, padded)
+            for p in range(LANES):
+                x = row[p]
+                block[i, p] = np.inf
+                if high[b, p] > low[b, p] and x > data_low and x < data_high:
+                    v = np.float32(np.float64(x) * rejection_factor[i] + rejection_offset[i])
+                    if ordered[b, low[b, p], p] <= v <= ordered[b, high[b, p] - 1, p]:
+                        block[i, p] = np.float64(x) * factor[i] + offset[i]
+        sort_block(block, network)
+        for p in range(min(LANES, stop - first)):
+            survivors = high[b, p] - low[b, p]
+            if survivors > 0:
+                if position == 0.5:
+                    image[first + p] = median(block[:, p], 0, survivors)
+                else:
+                    image[first + p] = block[0 if position == 0.0 else survivors - 1, p]
+
+
+@njit(nogil=True, cache=True)
+def fill_saturated(raw, start, stop, count, coverage, factor, offset, data_high, image):
+    """Where every sample is at or above the high range: their median, not a hole."""
+    frames = raw.shape[0]
+    values = np.empty(frames)
+    for q in range(start, stop):
+        b, p = (q - start) // LANES, (q - start) % LANES
+        if count[b, p] == 0 and coverage[q] > 0:
+            n = 0
+            for i in range(frames):
+                x = raw[i, q]
+                if x >= data_high and x < np.inf:
+                    values[n] = np.float64(x) * factor[i] + offset[i]
+                    n += 1
+            values[:n] = np.sort(values[:n])
+            image[q] = median(values, 0, n)
+
+
+@njit(nogil=True, cache=True)
+def judge(raw, start, stop, ordered, low, high, factor, offset, data_low, data_high, verdict):
+    """Write what became of each sample of a tile into `verdict`, uint8 (frames, pixels)."""
+    for i in range(raw.shape[0]):
+        for q in range(start, stop):
+            b, p = (q - start) // LANES, (q - start) % LANES
+            x = raw[i, q]
+            verdict[i, q] = NO_DATA
+            if x > data_low and x < data_high:
+                v = np.float32(np.float64(x) * factor[i] + offset[i])
+                if v < ordered[b, low[b, p], p]:
+                    verdict[i, q] = LOW
+                elif v > ordered[b, high[b, p] - 1, p]:
+                    verdict[i, q] = HIGH
+                else:
+                    verdict[i, q] = KEPT
+
+
+class _Tile:
+    """Buffers of one worker, and the first half of the work: sort and reject."""
+
+    def __init__(self, settings: Settings, max_iterations: int = ALL_ITERATIONS) -> None:
+        frames = settings.frames
+        blocks = max(1, TILE_BYTES // (4 * LANES * max(frames, 1)))
+        self.settings = settings
+        self.max_iterations = max_iterations
+        self.network = sorting_network(frames)
+        rule = rule_for(settings.recipe, frames)
+        self.rule = rule.function
+        self.limits = rule.limits(settings.recipe, settings.floor, settings.full_scale)
+        self.table = rule.table(settings.recipe, frames)
+        self.ordered = np.empty((blocks, frames, LANES), np.float32)
+        self.count = np.empty((blocks, LANES), np.int32)
+        self.low = np.empty((blocks, LANES), np.int32)
+        self.high = np.empty((blocks, LANES), np.int32)
+        self.slope = np.zeros((blocks, LANES), np.float32)
+
+    @property
+    def pixels(self) -> int:
+        """Pixels that fit."""
+        return self.count.size
+
+    def load(self, raw: np.ndarray, start: int, stop: int) -> tuple[np.ndarray, ...]:
+        """Sort the samples of pixels ``start:stop`` and find what is kept.
+
+        Returns views ``ordered, count, low, high, slope`` of the blocks in use.
+        """
+        s = self.settings
+        blocks = -(-(stop - start) // LANES)
+        views = tuple(a[:blocks] for a in (self.ordered, self.count, self.low, self.high, self.slope))
+        ordered, count, low, high, slope = views
+        gather(
+            raw,
+            start,
+            stop,
+            s.rejection_factor,
+            s.rejection_offset,
+            *s.data_range,
+            self.network,
+            ordered,
+            count,
+        )
+        self.rule(ordered, count, self.limits, self.table, self.max_iterations, low, high, slope)
+        return views
+
+
+#: Where the values of an order combination stand among the sorted survivors.
+_POSITIONS = {"median": 0.5, "minimum": 0.0, "maximum": 1.0}
+
+
+def run_tiles(raw: np.ndarray, settings: Settings, pixels: Pixels) -> Counts:
+    """Integrate a band, or a part of one, in the calling thread.
+
+    Parameters
+    ----------
+    raw : ndarray of float32, shape (frames, pixels)
+        Raw samples; contiguous along the pixels.
+    settings : Settings
+        Normalisation, weights and rule.
+    pixels : Pixels
+        Filled; arrays of shape (pixels,).
+
+    Returns
+    -------
+    Counts
+        Rejected samples of each frame.
+    """
+    tile = _Tile(settings)
+    counts = Counts.zeros(settings.frames)
+    s = settings
+    data_low, data_high = s.data_range
+    for start in range(0, raw.shape[1], tile.pixels):
+        stop = min(start + tile.pixels, raw.shape[1])
+        ordered, count, low, high, slope = tile.load(raw, start, stop)
+        combine(
+            raw,
+            start,
+            stop,
+            ordered,
+            count,
+            low,
+            high,
+            slope,
+            s.rejection_factor,
+            s.rejection_offset,
+            s.factor,
+            s.offset,
+            s.weights,
+            data_low,
+            data_high,
+            s.recipe.map_range_rejection,
+            counts.low,
+            counts.high,
+            counts.range_low,
+            counts.range_high,
+            counts.data,
+            *pixels.arrays(),
+        )
+        if s.recipe.combination in _POSITIONS:
+            combine_by_order(
+                raw,
+                start,
+                stop,
+                ordered,
+                count,
+                low,
+                high,
+                s.rejection_factor,
+                s.rejection_offset,
+                s.factor,
+                s.offset,
+                data_low,
+                data_high,
+                tile.network,
+                _POSITIONS[s.recipe.combination],
+                pixels.image,
+            )
+        if s.recipe.range_clip_high:
+            fill_saturated(
+                raw, start, stop, count, pixels.coverage, s.factor, s.offset, data_high, pixels.image
+            )
+    return counts
+
+
+def verdicts(raw: np.ndarray, settings: Settings, max_iterations: int = ALL_ITERATIONS) -> np.ndarray:
+    """What becomes of every sample of a band.
+
+    Parameters
+    ----------
+    raw : ndarray of float32, shape (frames, pixels)
+        Raw samples.
+    settings : Settings
+        Normalisation and rule.
+    max_iterations : int
+        Rounds of clipping at most.
+
+    Returns
+    -------
+    ndarray of uint8, shape (frames, pixels)
+        `NO_DATA`, `KEPT`, `LOW` or `HIGH`.
+    """
+    tile = _Tile(settings, max_iterations)
+    verdict = np.empty(raw.shape, np.uint8)
+    data_low, data_high = settings.data_range
+    factor, offset = settings.rejection_factor, settings.rejection_offset
+    for start in range(0, raw.shape[1], tile.pixels):
+        stop = min(start + tile.pixels, raw.shape[1])
+        ordered, _, low, high, _ = tile.load(raw, start, stop)
+        judge(raw, start, stop, ordered, low, high, factor, offset, data_low, data_high, verdict)
+    return verdict
+
+
+def reject(stack: np.ndarray, recipe: Recipe, max_iterations: int = ALL_ITERATIONS) -> np.ndarray:
+    """Apply the rejection rule of a recipe to a stack: no files, no normalisation.
+
+    Parameters
+    ----------
+    stack : array_like of float32, shape (frames, height, width)
+        Registered samples. NaN and infinite samples are no data, as are those that the range limits of
+        the recipe leave out.
+    recipe : Recipe
+        The rule and its limits.
+    max_iterations : int, optional
+        Rounds of clipping at most; as many as it takes unless given.
+
+    Returns
+    -------
+    ndarray of bool, shape (frames, height, width)
+        True where a sample is kept.
+
+    Examples
+    --------
+    >>> stack = np.full((12, 1, 1), 0.1, np.float32)
+    >>> stack[:, 0, 0] += np.linspace(-0.001, 0.001, 12)
+    >>> stack[4] = 0.5
+    >>> int(reject(stack, Recipe(rejection="sigma", sigma_high=3)).sum())
+    11
+    """
+    stack = np.asarray(stack, dtype=np.float32)
+    if stack.ndim != 3:
+        raise ValueError(f"stack has the shape {stack.shape}, expected (frames, height, width)")
+    raw = np.ascontiguousarray(stack).reshape(stack.shape[0], -1)
+    kept = verdicts(raw, Settings.plain(recipe, stack.shape[0]), max_iterations) == KEPT
+    return kept.reshape(stack.shape)
