@@ -130,7 +130,8 @@ def _open_plain(path: Path, hdu: _Hdu, file_size: int) -> ImageSource:
 
 def _truncated(path: Path, expected: int, found: int) -> FrameError:
     return FrameError(
-        f"{path}: is truncated: {found} bytes, its header asks for {expected}; copy the file again or leave it out"
+        f"{path}: is truncated: {found} bytes, its header asks for {expected}; "
+        "copy the file again or leave it out"
     )
 
 
@@ -197,8 +198,8 @@ def _open_packed(path: Path, hdu: _Hdu) -> ImageSource:
             content = memoryview(np.ascontiguousarray(pixels, source.stored)).cast("B")
         except Exception as error:  # astropy's decoders raise nearly everything on damaged tiles
             raise FrameError(
-                f"{path}: its compressed tiles cannot be read ({clean_text(str(error))}); copy the file again, "
-                "or unpack it with funpack"
+                f"{path}: its compressed tiles cannot be read ({clean_text(str(error))}); "
+                "copy the file again, or unpack it with funpack"
             ) from error
         return hold([content], size, path)
 
@@ -231,12 +232,15 @@ def _header_bytes(stream: BinaryIO, path: Path, first: bool) -> bytes | None:
         if not content:
             if first and not record.startswith(b"SIMPLE  ="):
                 found = record[:9]
-                raise FrameError(f"{path}: starts with {found!r}, expected 'SIMPLE  ='; this is not a FITS file")
+                raise FrameError(
+                    f"{path}: starts with {found!r}, expected 'SIMPLE  ='; this is not a FITS file"
+                )
             if not first and not record.startswith(b"XTENSION"):
                 return None
         if len(record) < RECORD:
             raise FrameError(
-                f"{path}: its header ends without an END card; the file is truncated, copy it again or leave it out"
+                f"{path}: its header ends without an END card; the file is truncated, "
+                "copy it again or leave it out"
             )
         content += record
         if any(record[start : start + 8] == b"END     " for start in range(0, RECORD, CARD)):
@@ -256,13 +260,21 @@ def _parse_header(content: bytes, path: Path) -> tuple[dict[str, Any], list[str]
             try:
                 name, value = card.keyword.upper(), card.value
             except (VerifyError, ValueError, TypeError, IndexError) as error:
-                name, value = str(card)[:8].strip(), None
-                shown = clean_text(str(card)[8:40].strip("= "))
+                name, value = card.keyword.upper(), None
+                shown = _card_text(text, name)
                 reason = "" if isinstance(error, VerifyError) else f" ({error})"
                 notes.append(f"card {name} reads {shown!r}, which is no FITS value{reason}; it is left out")
             if name and name not in values and not isinstance(value, fits.card.Undefined | None):
                 values[name] = clean_text(value.strip()) if isinstance(value, str) else value
     return values, notes
+
+
+def _card_text(header: str, name: str) -> str:
+    """What stands behind the equals sign of the first card of that name, as it is in the file."""
+    for start in range(0, len(header), CARD):
+        if header[start : start + 8].rstrip().upper() == name:
+            return header[start + 8 : start + CARD].partition("/")[0].strip("= ")
+    return ""
 
 
 def _data_size(header: dict[str, Any], path: Path) -> int:
@@ -280,7 +292,9 @@ def _whole(header: dict[str, Any], name: str, path: Path, allowed: Any) -> int:
     value = header.get(name)
     if isinstance(value, bool) or not isinstance(value, int) or value not in allowed:
         expected = (
-            ", ".join(map(str, allowed)) if isinstance(allowed, tuple) else f"a whole number from {allowed.start} on"
+            ", ".join(map(str, allowed))
+            if isinstance(allowed, tuple)
+            else f"a whole number from {allowed.start} on"
         )
         raise FrameError(f"{path}: {name} is {value!r}, expected {expected}; the header is damaged")
     return value

@@ -217,7 +217,7 @@ def _hold_on_disk(pieces: Iterable[bytes], size: int, path: Path) -> ScratchBloc
 
 def _no_room(path: Path, size: int, folder: str, free: int) -> FrameError:
     return FrameError(
-        f"{path}: needs {size / 2**20:.0f} MiB of scratch space and {folder} has {free / 2**20:.0f} MiB free; "
+        f"{path}: needs {size / 2**20:.0f} MiB of scratch space and {folder} has {free / 2**20:.0f} MiB; "
         "make room there, set TMPDIR to another folder, or store the frames uncompressed"
     )
 

@@ -53,8 +53,8 @@ class FileBlock:
                     count = stream.readinto(view)
                     if not count:
                         raise FrameError(
-                            f"{self.path}: ends before its pixels do; the file has shrunk since it was opened, "
-                            "copy it again"
+                            f"{self.path}: ends before its pixels do; the file has shrunk since it was "
+                            "opened, copy it again"
                         )
                     view = view[count:]
             except OSError as error:
@@ -133,6 +133,11 @@ class ImageSource:
     keywords: dict[str, Any] = field(default_factory=dict)
     properties: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def quantization_step(self) -> float:
+        """Distance of neighbouring values; 0.0 for floats."""
+        return abs(self.scale) / self.divisor if self.integer else 0.0
 
     def warn(self) -> None:
         """Issue the notes as `StacklibWarning`."""
@@ -246,7 +251,9 @@ def unreadable(path: Path, error: OSError) -> FrameError:
     if isinstance(error, FileNotFoundError):
         return FrameError(f"{path}: no such file; check the name and the folder")
     if isinstance(error, PermissionError):
-        return FrameError(f"{path}: no permission to read it; change the permissions of the file or its folder")
+        return FrameError(
+            f"{path}: no permission to read it; change the permissions of the file or its folder"
+        )
     return FrameError(f"{path}: cannot be read ({error.strerror or error}); check the disk and the file")
 
 

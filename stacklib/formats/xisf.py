@@ -57,6 +57,9 @@ SAMPLE_FORMATS = {
     "Double": "f64",
 }
 
+BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
+
+#: Type of a vector or matrix property -> NumPy type.
 ELEMENT_TYPES = {
     "": "f8",
     "I8": "i1",
@@ -127,7 +130,9 @@ class _CappedBuilder(TreeBuilder):
         if self._count > MAX_ELEMENTS:
             raise FrameError(f"{self._path}: header has more than {MAX_ELEMENTS} elements, expected fewer")
         if self._depth > MAX_DEPTH:
-            raise FrameError(f"{self._path}: header is nested deeper than {MAX_DEPTH} elements, expected less")
+            raise FrameError(
+                f"{self._path}: header is nested deeper than {MAX_DEPTH} elements, expected less"
+            )
         return super().start(tag, attrs)
 
     def end(self, tag: Any) -> Element:
@@ -152,7 +157,10 @@ def read_header(path: Path, file_size: int) -> tuple[Element, int]:
             if len(start) < HEADER_START or length == 0 or length > min(file_size - HEADER_START, MAX_HEADER):
                 room = max(file_size - HEADER_START, 0)
                 raise refuse(
-                    path, "header length", length, f"1 to {min(room, MAX_HEADER)} bytes; the file may be truncated"
+                    path,
+                    "header length",
+                    length,
+                    f"1 to {min(room, MAX_HEADER)} bytes; the file may be truncated",
                 )
             content = stream.read(length)
     except OSError as error:
@@ -178,7 +186,9 @@ def _parse(content: bytes, path: Path) -> Element:
     except DefusedXmlException:
         raise FrameError(f"{path}: header has a DOCTYPE, expected plain XML; do not use this file") from None
     except (ParseError, ValueError) as error:
-        raise FrameError(f"{path}: header is not valid XML ({error}); the file is damaged, copy it again") from None
+        raise FrameError(
+            f"{path}: header is not valid XML ({error}); the file is damaged, copy it again"
+        ) from None
     if root is None:
         raise FrameError(f"{path}: header is empty, expected XML")
     return root
@@ -297,12 +307,7 @@ class _Properties:
             return None
         text = text.strip()
         if kind == "Boolean":
-            return {"true": True, "1": True, "false": False, "0": False}[text] if text in (
-                "true",
-                "1",
-                "false",
-                "0",
-            ) else _fail()
+            return BOOLEANS[text] if text in BOOLEANS else _fail()
         if kind.startswith(("Float", "Double")):
             return float(text)
         if kind.startswith(("Int", "UInt", "Byte", "Short", "UShort")):
@@ -320,7 +325,9 @@ class _Properties:
         dtype = "u1" if kind == "ByteArray" else ELEMENT_TYPES.get(kind[:-6])
         if dtype is None or "location" not in element.attrib:
             return None
-        sizes = [element.get(name) for name in (("rows", "columns") if kind.endswith("Matrix") else ("length",))]
+        sizes = [
+            element.get(name) for name in (("rows", "columns") if kind.endswith("Matrix") else ("length",))
+        ]
         shape = tuple(int(size or "") for size in sizes)
         content = self._block(element)
         if content is None:

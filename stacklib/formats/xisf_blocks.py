@@ -118,12 +118,11 @@ class StoredBlock:
         return self._stored()
 
     def _checked_bytes(self) -> bytes:
-        content = self.content if self.position is not None else self.content
+        content: bytes | bytearray = self.content
         if self.position is not None:
-            buffer = bytearray(self.size)
+            content = bytearray(self.size)
             with self._stored().reader() as read_into:
-                read_into(0, memoryview(buffer))
-            content = buffer
+                read_into(0, memoryview(content))
         self._verify([content])
         return content
 
@@ -203,7 +202,9 @@ def _decode_text(text: str, encoding: str, path: Path, field: str) -> bytes:
         if encoding == "hex":
             return bytes.fromhex("".join(text.split()))
     except ValueError as error:
-        raise FrameError(f"{path}: {field} data are not valid {encoding} ({error}); copy the file again") from None
+        raise FrameError(
+            f"{path}: {field} data are not valid {encoding} ({error}); copy the file again"
+        ) from None
     raise refuse(path, f"{field} encoding", encoding, "base64 or hex")
 
 
@@ -214,7 +215,9 @@ def _checksum(attributes: dict[str, str], path: Path, field: str) -> tuple[str, 
     name, _, digits = text.partition(":")
     algorithm, digits = CHECKSUMS.get(name.lower()), digits.strip().lower()
     if algorithm is None or len(digits) != 2 * hashlib.new(algorithm).digest_size:
-        raise refuse(path, f"{field} checksum", text, "sha1, sha256, sha512, sha3-256 or sha3-512, a colon, hex")
+        raise refuse(
+            path, f"{field} checksum", text, "sha1, sha256, sha512, sha3-256 or sha3-512, a colon, hex"
+        )
     return algorithm, digits
 
 
@@ -226,7 +229,12 @@ def _compression(attributes: dict[str, str], stored: int, path: Path, field: str
     codec, _, shuffled = name.lower().partition("+")
     valid = codec in EXPANSION and shuffled in ("", "sh") and all(map(DECIMAL.fullmatch, numbers))
     if not valid or len(numbers) not in ((2,) if shuffled else (1, 2)):
-        raise refuse(path, f"{field} compression", text, "codec:size or codec+sh:size:item size (zlib, lz4, lz4hc, zstd)")
+        raise refuse(
+            path,
+            f"{field} compression",
+            text,
+            "codec:size or codec+sh:size:item size (zlib, lz4, lz4hc, zstd)",
+        )
     size, item_size = int(numbers[0]), int(numbers[1]) if shuffled else 1
     if not 1 <= item_size <= 16:
         raise refuse(path, f"{field} compression item size", item_size, "1 to 16 bytes")
@@ -283,7 +291,8 @@ def _inflate_one(piece: memoryview, codec: str, size: int, path: Path, field: st
             raise ValueError(f"inflates to {len(content)} bytes")
     except (zlib.error, lz4.block.LZ4BlockError, zstandard.ZstdError, ValueError, MemoryError) as error:
         raise FrameError(
-            f"{path}: {field} is not a {codec} block of {size} bytes ({error}); the file is damaged, copy it again"
+            f"{path}: {field} is not a {codec} block of {size} bytes ({error}); the file is damaged, "
+            "copy it again"
         ) from None
     return content
 

@@ -36,7 +36,9 @@ def ascii_text(text: str, keep: str = "") -> str:
 def writing_error(path: Path, error: OSError) -> SaveError:
     """The error for a file that cannot be written, with the remedy."""
     if isinstance(error, FileExistsError):
-        return SaveError(f"{path}: exists already and is never overwritten; choose another name or move it away")
+        return SaveError(
+            f"{path}: exists already and is never overwritten; choose another name or move it away"
+        )
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return SaveError(f"{path}: its folder does not exist; create the folder {path.parent} first")
     return SaveError(
@@ -93,7 +95,9 @@ def write_image(
     image = np.asarray(image)
     image = image[np.newaxis] if image.ndim == 2 else image
     if image.ndim != 3 or image.shape[0] not in (1, 3) or image.dtype not in (np.float32, np.uint16):
-        raise ValueError(f"image is {image.dtype} {image.shape}, expected float32 or uint16 (1 or 3, height, width)")
+        raise ValueError(
+            f"image is {image.dtype} {image.shape}, expected float32 or uint16 (1 or 3, height, width)"
+        )
     image = image.astype(image.dtype.newbyteorder("="), copy=False)
     # The package knows no image type. It writes the id as given, so room is kept there.
     type_attribute = f'" imageType="{ascii_identifier(image_type)}'
