@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy import ndimage
@@ -34,6 +34,8 @@ class Scene:
     y: np.ndarray
     flux: np.ndarray
     psf: str = "moffat"
+    # The last picture by its FWHM: on a steady night every frame asks for the same one.
+    _rendered: dict[float, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
 
     def render(self, fwhm: float = 2.5) -> np.ndarray:
         """The scene with stars of this width.
@@ -48,12 +50,16 @@ class Scene:
         ndarray of float64, shape (channels, height, width)
             Signal above the sky, fraction of full scale, not clipped.
         """
+        if fwhm in self._rendered:
+            return self._rendered[fwhm].copy()
         image = self.extended.copy()
         # The wings of a star are drawn until they sink into the noise; that is farther out for bright ones.
         total = self.flux.max(axis=0)
         for faintest, brightest, radius in ((0.0, 0.05, 3.0), (0.05, 1.0, 6.0), (1.0, np.inf, 16.0)):
             chosen = (total >= faintest) & (total < brightest)
             self._add_stars(image, chosen, fwhm, int(np.ceil(radius * fwhm)))
+        self._rendered.clear()
+        self._rendered[fwhm] = image.copy()
         return image
 
     def _add_stars(self, image: np.ndarray, chosen: np.ndarray, fwhm: float, radius: int) -> None:
@@ -196,13 +202,13 @@ def _knots(rng: np.random.Generator, density: np.ndarray, unit: int) -> np.ndarr
     where = rng.choice(density.size, count, p=density.ravel() / density.sum())
     peak = np.minimum(0.0035 * (1 + rng.pareto(1.1, count)), 0.10)
     pink = rng.random(count) < 0.55
-    size = rng.uniform(0.3, 1.6, count) * unit / 224
+    size = rng.uniform(0.3, 1.6, count)
     for colour, chosen in (((1.35, 0.50, 0.72), pink), ((0.68, 0.95, 1.25), ~pink)):
         for broad in (size < 0.9, size >= 0.9):
             # Two widths are enough variety, and two filters are cheaper than a hundred.
             points = np.zeros(density.size)
             np.add.at(points, where[chosen & broad], peak[chosen & broad])
-            sigma = float(np.mean(size[broad]))
+            sigma = float(np.mean(size[broad])) * unit / 224
             spots = ndimage.gaussian_filter(points.reshape(height, width), sigma) * 2 * np.pi * sigma**2
             image += np.array(colour)[:, None, None] * spots
     return image
