@@ -80,7 +80,7 @@ class Settings:
         """Raw samples strictly between these are data that takes part."""
         low = self.recipe.range_low if self.recipe.range_clip_low else -math.inf
         high = self.recipe.range_high if self.recipe.range_clip_high else math.inf
-        return low, high
+        return np.float32(low), np.float32(high)
 
 
 @dataclass
@@ -158,24 +158,24 @@ def _row(raw, i, start, stop, padded):
 @njit(nogil=True, cache=True)
 def gather(raw, start, stop, factor, offset, data_low, data_high, network, ordered, count):
     """Normalise the samples of a tile and sort them, pixel by pixel; what is no data goes to the end."""
-    frames = raw.shape[0]
     padded = np.empty(LANES, np.float32)
-    for b in range(ordered.shape[0]):
-        block = ordered[b]
-        valid = count[b]
-        valid[:] = 0
-        for i in range(frames):
+    count[:] = 0
+    # Frame by frame, so that memory is read in long runs.
+    for i in range(raw.shape[0]):
+        f = factor[i]
+        o = offset[i]
+        for b in range(ordered.shape[0]):
             row = _row(raw, i, start + b * LANES, stop, padded)
-            samples = block[i]
-            f = factor[i]
-            o = offset[i]
+            samples = ordered[b, i]
+            valid = count[b]
             for p in range(LANES):
                 x = row[p]
                 is_data = (x > data_low) & (x < data_high)
                 v = np.float32(np.float64(x) * f + o)
                 samples[p] = v if is_data else np.float32(np.inf)
                 valid[p] += np.int32(is_data)
-        sort_block(block, network)
+    for b in range(ordered.shape[0]):
+        sort_block(ordered[b], network)
 
 
 @njit(nogil=True, cache=True)
@@ -195,6 +195,27 @@ def _limits_by_value(ordered, count, low, high, lowest, highest):
         else:
             lowest[p] = np.inf
             highest[p] = -np.inf
+
+
+@njit(nogil=True, cache=True)
+def _survivors(row, factor, offset, data_low, data_high, limit, kept):
+    """Fill `kept` with 1 for each sample that survives, and with the sample; 0 and 0 for the others."""
+    n_data = np.int32(0)
+    n_low = np.int32(0)
+    n_high = np.int32(0)
+    for p in range(LANES):
+        x = row[p]
+        is_data = (x > data_low) & (x < data_high)
+        v = np.float32(np.float64(x) * factor + offset)
+        too_low = is_data & (v < limit[p])
+        too_high = is_data & (v > limit[LANES + p])
+        keep = is_data & (not too_low) & (not too_high)
+        kept[p] = np.float32(1.0) if keep else np.float32(0.0)
+        kept[LANES + p] = x if keep else np.float32(0.0)
+        n_data += np.int32(is_data)
+        n_low += np.int32(too_low)
+        n_high += np.int32(too_high)
+    return n_data, n_low, n_high
 
 
 #: Where the sums of `combine` start in their array: weights, deviations, and their products.
@@ -238,8 +259,9 @@ def combine(
     """
     frames = raw.shape[0]
     padded = np.empty(LANES, np.float32)
-    # One flat array for each type: the compiler sees that its parts do not overlap, and vectorises.
+    # One flat array for each use: the compiler sees that its parts do not overlap, and vectorises.
     limit = np.empty(2 * LANES, np.float32)
+    kept = np.empty((2, 2 * LANES), np.float32)
     total = np.empty(6 * LANES)
     outside = np.empty(2 * LANES, np.int32)
     lowest, highest = limit[:LANES], limit[LANES:]
@@ -251,43 +273,40 @@ def combine(
             if high[b, p] > low[b, p]:
                 total[CENTRE + p] = ordered[b, (low[b, p] + high[b, p]) // 2, p]
         first = start + b * LANES
-        for i in range(frames):
-            row = _row(raw, i, first, stop, padded)
-            rf, ro, f, o, weight = rejection_factor[i], rejection_offset[i], factor[i], offset[i], weights[i]
-            n_low = np.int32(0)
-            n_high = np.int32(0)
-            n_below = np.int32(0)
-            n_above = np.int32(0)
-            n_data = np.int32(0)
+        for i in range(0, frames, 2):
+            # Two frames at a time: the sums are loaded and stored half as often.
+            kept[:] = 0.0
+            for j in range(i, min(i + 2, frames)):
+                row = _row(raw, j, first, stop, padded)
+                n_data, n_low, n_high = _survivors(
+                    row, rejection_factor[j], rejection_offset[j], data_low, data_high, limit, kept[j - i]
+                )
+                data[j] += n_data
+                rejected_low[j] += n_low
+                rejected_high[j] += n_high
+                if n_data < LANES:
+                    for p in range(min(LANES, stop - first)):
+                        if row[p] <= data_low and row[p] > -np.inf:
+                            outside[p] += 1
+                            range_low[j] += 1
+                        elif row[p] >= data_high and row[p] < np.inf:
+                            outside[LANES + p] += 1
+                            range_high[j] += 1
+            j = min(i + 1, frames - 1)
+            f1, o1, w1 = factor[i], offset[i], weights[i]
+            f2, o2, w2 = factor[j], offset[j], weights[j]
+            ww1, ww2 = w1 * w1, w2 * w2
+            kept1, kept2 = kept[0], kept[1]
             for p in range(LANES):
-                x = row[p]
-                is_data = (x > data_low) & (x < data_high)
-                v = np.float32(np.float64(x) * rf + ro)
-                too_low = is_data & (v < limit[p])
-                too_high = is_data & (v > limit[LANES + p])
-                below = (x <= data_low) & (x > -np.inf)
-                above = (x >= data_high) & (x < np.inf)
-                keep = is_data & (not too_low) & (not too_high)
-                w = weight if keep else 0.0
-                d = np.float64(x) * f + o - total[CENTRE + p] if keep else 0.0
-                wd = w * d
-                total[W + p] += w
-                total[WD + p] += wd
-                total[WW + p] += w * w
-                total[WWD + p] += w * wd
-                total[WWDD + p] += wd * wd
-                outside[p] += np.int32(below)
-                outside[LANES + p] += np.int32(above)
-                n_low += np.int32(too_low)
-                n_high += np.int32(too_high)
-                n_below += np.int32(below)
-                n_above += np.int32(above)
-                n_data += np.int32(is_data)
-            rejected_low[i] += n_low
-            rejected_high[i] += n_high
-            range_low[i] += n_below
-            range_high[i] += n_above
-            data[i] += n_data
+                k1 = np.float64(kept1[p])
+                k2 = np.float64(kept2[p])
+                d1 = (np.float64(kept1[LANES + p]) * f1 + o1 - total[CENTRE + p]) * k1
+                d2 = (np.float64(kept2[LANES + p]) * f2 + o2 - total[CENTRE + p]) * k2
+                total[W + p] += w1 * k1 + w2 * k2
+                total[WD + p] += w1 * d1 + w2 * d2
+                total[WW + p] += ww1 * k1 + ww2 * k2
+                total[WWD + p] += ww1 * d1 + ww2 * d2
+                total[WWDD + p] += ww1 * d1 * d1 + ww2 * d2 * d2
         for p in range(min(LANES, stop - first)):
             q = first + p
             survivors = high[b, p] - low[b, p]
