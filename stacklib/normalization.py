@@ -1,0 +1,164 @@
+"""From the measurements of the frames to what is multiplied and added: value = x factor + offset."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from stacklib.errors import IntegrationError
+
+__all__ = ["output_coefficients", "rejection_coefficients", "scale_factors"]
+
+#: The output mode that does the same as a rejection mode.
+REJECTION_MODES = {
+    "none": "none",
+    "scale_zero_offset": "additive_scaling",
+    "equalize_fluxes": "multiplicative",
+}
+
+
+def scale_factors(
+    scale_low: np.ndarray, scale_high: np.ndarray, reference: int, names: Sequence[str] | None = None
+) -> np.ndarray:
+    """What brings the spread of a frame to that of the reference.
+
+    ``k_i = (s_low,r / s_low,i + s_high,r / s_high,i) / 2``; 1 for the reference and for constant frames.
+
+    Parameters
+    ----------
+    scale_low, scale_high : ndarray of float64, (frames, channels)
+        Scales below and above the median.
+    reference : int
+        Index of the reference frame.
+    names : sequence of str, optional
+        File names, for messages.
+
+    Returns
+    -------
+    ndarray of float64, (frames, channels)
+
+    Raises
+    ------
+    IntegrationError
+        When a frame has no valid sample, or the reference is constant and another frame is not.
+    """
+    low, high = _as_table(scale_low), _as_table(scale_high)
+    _refuse(~(np.isfinite(low) & np.isfinite(high)), names, "without a valid sample", "Leave them out")
+    constant = (low <= 0) | (high <= 0)
+    if np.any(constant[reference] & ~constant.all(axis=0)):
+        raise IntegrationError(
+            f"{_name(names, reference)}: all samples are equal, so it cannot be the reference others are "
+            "scaled to. Choose another reference, or a normalisation without scaling (additive)."
+        )
+    one = np.ones_like(low)
+    factors = np.divide(low[reference], low, out=one.copy(), where=~constant)
+    factors += np.divide(high[reference], high, out=one, where=~constant)
+    factors /= 2
+    factors[reference] = 1.0
+    return factors
+
+
+def output_coefficients(
+    mode: str,
+    location: np.ndarray,
+    scale_low: np.ndarray,
+    scale_high: np.ndarray,
+    reference: int,
+    names: Sequence[str] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Factor and offset of each frame and channel before combination.
+
+    ========================  ==========================================
+    none                      x
+    additive                  x + (m_r - m_i)
+    multiplicative            x m_r / m_i
+    additive_scaling          (x - m_i) k_i + m_r
+    multiplicative_scaling    (x / m_i) k_i m_r
+    ========================  ==========================================
+
+    with the location m and the scale factor k of `scale_factors`. ``multiplicative_scaling`` is
+    PixInsight's definition: it scales twice where a frame differs from the reference by a factor only,
+    and is there for compatibility.
+
+    Parameters
+    ----------
+    mode : str
+        One of the above.
+    location, scale_low, scale_high : ndarray of float64, (frames, channels)
+        Medians, and scales on both sides.
+    reference : int
+        Index of the reference frame: its factor is exactly 1, its offset exactly 0.
+    names : sequence of str, optional
+        File names, for messages.
+
+    Returns
+    -------
+    factor, offset : ndarray of float64, (frames, channels)
+        ``value = x * factor + offset``.
+
+    Raises
+    ------
+    IntegrationError
+        When a frame has no valid sample, a location that must be positive is not, or the reference is
+        constant (see `scale_factors`).
+    """
+    m = _as_table(location)
+    one, zero = np.ones_like(m), np.zeros_like(m)
+    if mode == "none":
+        return one, zero
+    _refuse(~np.isfinite(m), names, "without a valid sample", "Leave them out")
+    r = m[reference]
+    if mode == "additive":
+        return one, r - m
+    if mode in ("multiplicative", "multiplicative_scaling"):
+        remedy = "Use an additive normalisation"
+        _refuse(~(m > 0), names, f"with a median that is not positive, which {mode} divides by", remedy)
+    if mode == "multiplicative":
+        return r / m, zero
+    k = scale_factors(scale_low, scale_high, reference, names)
+    if mode == "additive_scaling":
+        factor, offset = k, r - k * m
+    elif mode == "multiplicative_scaling":
+        factor, offset = k * (r / m), zero
+    else:
+        raise ValueError(f"normalization: unknown mode {mode!r}")
+    return factor, offset
+
+
+def rejection_coefficients(
+    mode: str,
+    location: np.ndarray,
+    scale_low: np.ndarray,
+    scale_high: np.ndarray,
+    reference: int,
+    names: Sequence[str] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Factor and offset of each frame and channel before samples are compared for rejection.
+
+    ========================  ==========================================
+    none                      x
+    scale_zero_offset         (x - m_i) k_i + m_r
+    equalize_fluxes           x m_r / m_i
+    ========================  ==========================================
+
+    Parameters, results and errors as for `output_coefficients`.
+    """
+    if mode not in REJECTION_MODES:
+        raise ValueError(f"rejection_normalization: unknown mode {mode!r}")
+    return output_coefficients(REJECTION_MODES[mode], location, scale_low, scale_high, reference, names)
+
+
+def _as_table(values: np.ndarray) -> np.ndarray:
+    return np.atleast_2d(np.asarray(values, dtype=np.float64))
+
+
+def _name(names: Sequence[str] | None, index: int) -> str:
+    return f"frame {index + 1}" if names is None else names[index]
+
+
+def _refuse(bad: np.ndarray, names: Sequence[str] | None, what: str, remedy: str) -> None:
+    """Raise for the frames that are bad in any channel."""
+    found = [_name(names, i) for i in np.flatnonzero(bad.any(axis=1))]
+    if found:
+        raise IntegrationError(f"frames {what}: {', '.join(found)}. {remedy}.")
