@@ -47,6 +47,9 @@ GZIP = b"\x1f\x8b"
 
 FORMATS = {8: "u8", 16: "i16", 32: "i32", -32: "f32", -64: "f64"}
 
+#: Without these the pixels mean something else, so a broken one is no trifle.
+PIXEL_CARDS = ("BSCALE", "BZERO", "BLANK")
+
 # warnings.catch_warnings changes the whole process, so only one thread at a time may use it.
 _astropy = threading.Lock()
 
@@ -262,6 +265,11 @@ def _parse_header(content: bytes, path: Path) -> tuple[dict[str, Any], list[str]
             except (VerifyError, ValueError, TypeError, IndexError) as error:
                 name, value = card.keyword.upper(), None
                 shown = _card_text(text, name)
+                if name in PIXEL_CARDS:
+                    raise FrameError(
+                        f"{path}: {name} is {shown!r}, expected a number; the header is damaged, "
+                        "repair the card or leave the file out"
+                    ) from None
                 reason = "" if isinstance(error, VerifyError) else f" ({error})"
                 notes.append(f"card {name} reads {shown!r}, which is no FITS value{reason}; it is left out")
             if name and name not in values and not isinstance(value, fits.card.Undefined | None):

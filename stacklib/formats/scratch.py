@@ -62,6 +62,8 @@ class _Arena:
         self.process = os.getpid()
         self.end = 0
         self.live = 0
+        # Also runs when the interpreter ends.
+        weakref.finalize(self, self.file.close)
 
     def claim(self, size: int) -> int:
         with self.lock:

@@ -284,10 +284,10 @@ def clean_text(text: str, keep: str = "") -> str:
 
 def parse_keyword(text: str) -> bool | int | float | str:
     """The value of a FITS keyword given as text (``'M101'``, ``T``, ``300``, ``1.5D-3``)."""
-    text = text.strip()
+    text = clean_text(text).strip()
     if text.startswith("'"):
         inner = text[1:-1] if text.endswith("'") and len(text) > 1 else text[1:]
-        return clean_text(inner.replace("''", "'").strip())
+        return inner.replace("''", "'").strip()
     if text in ("T", "F"):
         return text == "T"
     for kind, candidate in ((int, text), (float, text.upper().replace("D", "E"))):
@@ -295,4 +295,4 @@ def parse_keyword(text: str) -> bool | int | float | str:
         if candidate and candidate[-1] in "0123456789." and "_" not in candidate:
             with contextlib.suppress(ValueError):
                 return kind(candidate)
-    return clean_text(text)
+    return text

@@ -94,11 +94,11 @@ def write_image(
     path = Path(path)
     image = np.asarray(image)
     image = image[np.newaxis] if image.ndim == 2 else image
+    image = image.astype(image.dtype.newbyteorder("="), copy=False)
     if image.ndim != 3 or image.shape[0] not in (1, 3) or image.dtype not in (np.float32, np.uint16):
         raise ValueError(
             f"image is {image.dtype} {image.shape}, expected float32 or uint16 (1 or 3, height, width)"
         )
-    image = image.astype(image.dtype.newbyteorder("="), copy=False)
     # The package knows no image type. It writes the id as given, so room is kept there.
     type_attribute = f'" imageType="{ascii_identifier(image_type)}'
     identifier = ascii_identifier(image_id)
