@@ -85,7 +85,7 @@ class Settings:
 
 @dataclass
 class Pixels:
-    """What comes out for each pixel; arrays of shape (pixels,), float32.
+    """What comes out for each pixel; float32 arrays of one shape, (pixels,) for the kernel.
 
     Attributes
     ----------
@@ -93,7 +93,7 @@ class Pixels:
     uncertainty : standard error from the scatter of the survivors; NaN with fewer than 2 of them.
     rejection_low, rejection_high : rejected samples of that side.
     coverage : samples that are data.
-    slope : slope of the linear fit, per frame; 0 for other rules.
+    slope : slope of the linear fit, per frame; 0 for other rules, or an empty array.
     """
 
     image: np.ndarray
@@ -104,9 +104,12 @@ class Pixels:
     slope: np.ndarray
 
     @classmethod
-    def empty(cls, pixels: int) -> Pixels:
-        """Arrays to be filled."""
-        return cls(*(np.empty(pixels, np.float32) for _ in range(6)))
+    def empty(cls, shape: int | tuple[int, ...], with_slope: bool = True) -> Pixels:
+        """Arrays to be filled; without the slope its array is empty along the last axis."""
+        shape = np.atleast_1d(shape)
+        no_slope = (*shape[:-1], 0)
+        arrays = [np.empty(shape, np.float32) for _ in range(5)]
+        return cls(*arrays, np.empty(shape if with_slope else no_slope, np.float32))
 
     def arrays(self) -> tuple[np.ndarray, ...]:
         """The six arrays in order."""
@@ -119,9 +122,9 @@ class Pixels:
             self.slope,
         )
 
-    def part(self, start: int, stop: int) -> Pixels:
-        """Views of some of the pixels."""
-        return Pixels(*(array[start:stop] for array in self.arrays()))
+    def part(self, index: int | slice) -> Pixels:
+        """Views of a channel, or of some of the pixels."""
+        return Pixels(*(array[index] for array in self.arrays()))
 
 
 @dataclass
@@ -314,7 +317,8 @@ def combine(
             map_low[q] = low[b, p] + (below_range if map_range else 0)
             map_high[q] = count[b, p] - high[b, p] + (above_range if map_range else 0)
             coverage[q] = count[b, p] + above_range
-            slope[q] = tile_slope[b, p]
+            if slope.size > 0:
+                slope[q] = tile_slope[b, p]
             image[q] = 0.0
             uncertainty[q] = np.nan
             sum_w = total[W + p]
@@ -459,7 +463,9 @@ class _Tile:
 _POSITIONS = {"median": 0.5, "minimum": 0.0, "maximum": 1.0}
 
 
-def run_tiles(raw: np.ndarray, settings: Settings, pixels: Pixels) -> Counts:
+def run_tiles(
+    raw: np.ndarray, settings: Settings, pixels: Pixels, first: int = 0, last: int | None = None
+) -> Counts:
     """Integrate a band, or a part of one, in the calling thread.
 
     Parameters
@@ -470,6 +476,8 @@ def run_tiles(raw: np.ndarray, settings: Settings, pixels: Pixels) -> Counts:
         Normalisation, weights and rule.
     pixels : Pixels
         Filled; arrays of shape (pixels,).
+    first, last : int, optional
+        The pixels to work on; all unless given.
 
     Returns
     -------
@@ -480,8 +488,9 @@ def run_tiles(raw: np.ndarray, settings: Settings, pixels: Pixels) -> Counts:
     counts = Counts.zeros(settings.frames)
     s = settings
     data_low, data_high = s.data_range
-    for start in range(0, raw.shape[1], tile.pixels):
-        stop = min(start + tile.pixels, raw.shape[1])
+    last = raw.shape[1] if last is None else last
+    for start in range(first, last, tile.pixels):
+        stop = min(start + tile.pixels, last)
         ordered, count, low, high, slope = tile.load(raw, start, stop)
         combine(
             raw,

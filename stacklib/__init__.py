@@ -1,0 +1,34 @@
+"""Image integration for astrophotography: from registered frames to a clean master."""
+
+from stacklib.errors import (
+    FrameError,
+    IntegrationError,
+    RecipeError,
+    SaveError,
+    StacklibError,
+    StacklibWarning,
+)
+from stacklib.frames import Frame, FrameSet, open_frames
+from stacklib.integration import integrate
+from stacklib.kernel import reject
+from stacklib.recipe import Job, Recipe
+from stacklib.results import Integration
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Frame",
+    "FrameError",
+    "FrameSet",
+    "Integration",
+    "IntegrationError",
+    "Job",
+    "Recipe",
+    "RecipeError",
+    "SaveError",
+    "StacklibError",
+    "StacklibWarning",
+    "integrate",
+    "open_frames",
+    "reject",
+]
