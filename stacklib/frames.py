@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import math
 import os
-import re
 import threading
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
@@ -21,22 +18,18 @@ import numpy as np
 from astropy.table import MaskedColumn, Table
 
 from stacklib.errors import FrameError, StacklibWarning
+from stacklib.finding import ENDINGS, find_images, resolve_path
 from stacklib.formats import fits, xisf
 from stacklib.formats.source import ImageSource, regular_file_size, unreadable
+from stacklib.headers import HeaderFacts
 
-__all__ = ["ENDINGS", "Frame", "FrameSet", "open_frames", "resolve_path"]
-
-#: File name endings of images, in lower case.
-ENDINGS = (".xisf", ".fits", ".fit", ".fts", ".fits.gz", ".fit.gz", ".fts.gz", ".fits.fz", ".fit.fz")
-
-#: What PixInsight appends to the name of a calibrated, debayered, registered frame.
-REGISTERED = "_c_d_r"
+__all__ = ["Frame", "FrameSet", "open_frames", "resolve_path"]
 
 #: Headers are opened by this many threads: what they wait for is the disk or the network.
 OPENERS = 8
 
 
-class Frame:
+class Frame(HeaderFacts):
     """One image file. Only its header is read until rows are asked for.
 
     Frames can be pickled: the path travels, and the file is opened again where it is needed.
@@ -158,89 +151,6 @@ class Frame:
     def notes(self) -> list[str]:
         return self.source.notes
 
-    @cached_property
-    def exposure(self) -> float | None:
-        """Exposure time in seconds, or None."""
-        value = self._number("Instrument:ExposureTime", "EXPTIME", "EXPOSURE")
-        return value if value is not None and value >= 0 else None
-
-    @cached_property
-    def filter(self) -> str:
-        """Name of the filter, or an empty text."""
-        return self._text("Instrument:Filter:Name", "FILTER")
-
-    @cached_property
-    def object(self) -> str:
-        """Name of the target, or an empty text."""
-        return self._text("Observation:Object:Name", "OBJECT")
-
-    @cached_property
-    def camera(self) -> str:
-        """Name of the camera, or an empty text."""
-        return self._text("Instrument:Camera:Name", "INSTRUME")
-
-    @cached_property
-    def gain(self) -> float | None:
-        """Gain setting of the camera (or ISO speed), or None."""
-        return self._number("Instrument:Camera:Gain", "Instrument:Camera:ISOSpeed", "GAIN", "ISOSPEED")
-
-    @cached_property
-    def temperature(self) -> float | None:
-        """Temperature of the sensor in degrees Celsius, or None."""
-        return self._number("Instrument:Sensor:Temperature", "CCD-TEMP")
-
-    @cached_property
-    def cfa_pattern(self) -> str:
-        """Colour filter pattern of the camera, for instance ``RGGB``, or an empty text.
-
-        A debayered frame may name the pattern too; only a frame with one channel is a mosaic.
-        """
-        return self._text("PCL:CFASourcePattern", "BAYERPAT", "CFAPAT")
-
-    @cached_property
-    def date(self) -> datetime | None:
-        """Start of the exposure in UTC, or None."""
-        start = parse_date(self._first("Observation:Time:Start", "DATE-OBS"))
-        clock = self._first("TIME-OBS", "UT-OBS")
-        if start is not None and isinstance(clock, str) and len(str(self._first("DATE-OBS"))) == 10:
-            # Old headers keep date and time of day apart.
-            return parse_date(f"{start:%Y-%m-%d}T{clock}") or start
-        return start
-
-    @cached_property
-    def date_end(self) -> datetime | None:
-        """End of the exposure in UTC, or None."""
-        return parse_date(self._first("Observation:Time:End", "DATE-END"))
-
-    @cached_property
-    def noise_keywords(self) -> list[float] | None:
-        """Noise of each channel as its calibration wrote it (NOISE00, NOISE01 ...), or None."""
-        names = [(f"NOISE{channel:02d}", f"PCL:Noise/{channel}") for channel in range(self.channels)]
-        values = [self._number(*pair) for pair in names]
-        return values if all(value is not None and value > 0 for value in values) else None
-
-    def _first(self, *names: str) -> Any:
-        """The first known value: XISF properties hold a colon in their names, keywords do not."""
-        for name in names:
-            value = (self.properties if ":" in name else self.keywords).get(name)
-            if value is not None and value != "":
-                return value
-        return None
-
-    def _text(self, *names: str) -> str:
-        value = self._first(*names)
-        return "" if value is None else str(value).replace("\n", " ").strip()
-
-    def _number(self, *names: str) -> float | None:
-        for name in names:
-            try:
-                value = float(self._first(name))
-            except (TypeError, ValueError):
-                continue
-            if math.isfinite(value):
-                return value
-        return None
-
     def read(self, rows: slice | None = None, channel: int | None = None) -> np.ndarray:
         """Read pixels.
 
@@ -303,23 +213,6 @@ def _open_source(path: Path) -> ImageSource:
     return (xisf if name.endswith(".xisf") else fits).open_image(path, quiet=True)
 
 
-def parse_date(value: Any) -> datetime | None:
-    """A date and time as found in headers, in UTC; None where it makes no sense.
-
-    A time zone is honoured (``2019-01-01T02:03:04-0700``); without one the time is UTC.
-    """
-    text = str(value or "").strip()
-    old = re.fullmatch(r"(\d\d)/(\d\d)/(\d\d)", text)
-    if old:
-        # The FITS form before 1999.
-        text = f"19{old[3]}-{old[2]}-{old[1]}"
-    try:
-        date = datetime.fromisoformat(text)
-        return date.replace(tzinfo=UTC) if date.tzinfo is None else date.astimezone(UTC)
-    except (ValueError, OverflowError):
-        return None
-
-
 class FrameSet(Sequence[Frame]):
     """An ordered set of frames of one geometry.
 
@@ -362,7 +255,9 @@ class FrameSet(Sequence[Frame]):
     def __getitem__(self, index: Any) -> Frame | FrameSet:
         if isinstance(index, int | np.integer):
             return self._frames[index]
-        chosen = np.arange(len(self))[index if isinstance(index, slice) else np.asarray(index)]
+        if not isinstance(index, slice):
+            index = np.asarray(index) if len(index) else slice(0)
+        chosen = np.arange(len(self))[index]
         if not chosen.size:
             raise FrameError("no frame is selected; select at least one")
         return FrameSet(self._frames[number] for number in chosen)
@@ -508,96 +403,13 @@ def open_frames(where: str | Path | Frame | Iterable[str | Path | Frame]) -> Fra
     entries = [where] if isinstance(where, str | os.PathLike | Frame) else list(where)
     found: list[Path | Frame] = []
     for entry in entries:
-        found += [entry] if isinstance(entry, Frame) else _find(entry)
+        found += [entry] if isinstance(entry, Frame) else find_images(entry)
     if not found:
         raise FrameError("the list of frames is empty; name at least one image file")
     _refuse_duplicates([entry.path if isinstance(entry, Frame) else entry for entry in found])
     frames = _open_all(found)
     _warn_of_unknown_order(frames)
     return FrameSet(frames)
-
-
-def resolve_path(where: str | Path) -> Path:
-    """A path, looked for in the current folder and, where it is not there, in those above it.
-
-    Notebooks run in their own folder under JupyterLab and in the caller's under papermill: a path
-    relative to the project works in both.
-
-    Parameters
-    ----------
-    where : str or Path
-        A file, a folder or a glob pattern; ``~`` is the home folder.
-
-    Returns
-    -------
-    Path
-        An absolute path. A path that is found nowhere is given relative to the current folder.
-    """
-    path = Path(where).expanduser()
-    here = Path.cwd()
-    if not path.is_absolute():
-        for folder in (here, *here.parents):
-            if _exists(folder / path):
-                return folder / path
-    return here / path
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists() or (glob.has_magic(str(path)) and bool(_matches(path)))
-    except (OSError, ValueError):
-        return False
-
-
-def _matches(pattern: Path) -> list[str]:
-    # Path.glob takes no absolute patterns.
-    return glob.glob(str(pattern), recursive=True)  # noqa: PTH207
-
-
-def _find(where: str | os.PathLike[str]) -> list[Path]:
-    """The image files that a folder, pattern or file name stands for."""
-    if not str(where).strip():
-        raise FrameError("the name of the frames is empty; name a folder, a pattern or a file")
-    path = resolve_path(os.fspath(where))
-    try:
-        if path.is_dir():
-            return _find_in_folder(path)
-        if path.exists() or not glob.has_magic(str(path)):
-            if not path.exists():
-                kind = "file" if path.name.lower().endswith(ENDINGS) else "folder or file"
-                raise FrameError(f"{path}: no such {kind}; check the name, or where the notebook was started")
-            return [path]
-    except (OSError, ValueError) as error:
-        raise FrameError(
-            f"{path}: cannot be looked into ({error}); check the name and permissions"
-        ) from error
-    matches = [Path(name) for name in _matches(path) if name.lower().endswith(ENDINGS)]
-    if not matches:
-        raise FrameError(f"{path}: no image matches this pattern; endings looked for: {', '.join(ENDINGS)}")
-    return sorted(matches, key=natural_order)
-
-
-def _find_in_folder(folder: Path) -> list[Path]:
-    images = [
-        path
-        for path in folder.iterdir()
-        if path.name.lower().endswith(ENDINGS) and not path.name.startswith(".") and not path.is_dir()
-    ]
-    if not images:
-        raise FrameError(f"{folder}: holds no images; endings looked for: {', '.join(ENDINGS)}")
-    registered = [path for path in images if _stem(path).endswith(REGISTERED)]
-    return sorted(registered or images, key=natural_order)
-
-
-def _stem(path: Path) -> str:
-    name = path.name.lower()
-    return name.removesuffix(max((end for end in ENDINGS if name.endswith(end)), key=len))
-
-
-def natural_order(path: Path) -> list[Any]:
-    """Sort key by which frame_2 comes before frame_10."""
-    parts = re.split(r"([0-9]+)", path.name.lower())
-    return [(int(part), part) if number % 2 else part for number, part in enumerate(parts)] + [path.name]
 
 
 def _open_all(found: Sequence[Path | Frame]) -> list[Frame]:

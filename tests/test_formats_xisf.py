@@ -633,6 +633,24 @@ def test_a_full_disk_leaves_nothing_behind(file, monkeypatch):
     assert list(file.parent.iterdir()) == []
 
 
+def test_a_file_system_without_hard_links(file, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise OSError(1, "Operation not permitted")
+
+    monkeypatch.setattr("os.link", refuse)
+    image = np.ones((1, 2, 2), np.float32)
+    xisf.write_image(file, image, image_id="x")
+    np.testing.assert_array_equal(read_all(xisf.open_image(file)), image)
+    with pytest.raises(SaveError, match="exists already"):
+        xisf.write_image(file, image, image_id="x")
+    assert list(file.parent.iterdir()) == [file]
+    file.unlink()
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(SaveError, match="cannot be written"):
+        xisf.write_image(file, image, image_id="x")
+    assert list(file.parent.iterdir()) == []
+
+
 def test_a_missing_folder(tmp_path):
     with pytest.raises(SaveError, match="create the folder"):
         xisf.write_image(tmp_path / "no" / "a.xisf", np.zeros((1, 2, 2), np.float32), image_id="x")

@@ -59,8 +59,14 @@ def new_file(path: Path) -> Iterator[Path]:
             # A file system without hard links: claim the name first, then replace the empty claim.
             with path.open("xb"):
                 pass
-            temporary.replace(path)
-        path.chmod(0o666 & ~_umask())
+            try:
+                temporary.replace(path)
+            except BaseException:
+                path.unlink(missing_ok=True)
+                raise
+        # Temporary files are private; some file systems know no permissions.
+        with contextlib.suppress(OSError):
+            path.chmod(0o666 & ~_umask())
 
 
 def _umask() -> int:
