@@ -151,7 +151,10 @@ def _multiresolution(plane, low, fill, squares, with_data) -> Noise | None:
 def _first_guess(plane, low, fill, squares) -> float:
     """Noise from the median deviation of the finest layer in some rows."""
     detail = _finest(plane, low, fill, squares, max(1, plane.shape[0] // 64))
-    return 1.4826 * float(np.median(np.abs(detail))) / LAYER_SIGMAS[0] if detail.size else 0.0
+    if detail.size == 0:
+        return 0.0
+    middle = detail.size // 2
+    return 1.4826 * float(np.partition(np.abs(detail), middle)[middle]) / LAYER_SIGMAS[0]
 
 
 def _k_sigma(plane, low, fill, squares) -> Noise:
@@ -257,13 +260,14 @@ def _finest_rows(plane, low, fill, squares, rows, detail):
     peak = np.empty((5, width), np.float32)
     smooth = np.empty((1, width), np.float32)
     padded = np.empty(width + 4, np.float32)
-    size = 0
+    # Not literal numbers, for which the functions below would be compiled once more.
+    start, middle, one, size = np.int64(0), np.int64(2), np.int64(1), np.int64(0)
     for y in rows:
         for k in range(5):
             source = _reflect(y + k - 2, height)
             _fill_row(plane[source], low, fill, squares[source // SQUARE], five[k], peak[k])
         # The five rows are an image of their own: its middle row needs no mirror.
-        _smooth_row(five, 0, 2, 5, 1, padded, smooth[0])
+        _smooth_row(five, start, middle, middle + 3, one, padded, smooth[0])
         for x in range(width):
             if peak[2, x] == 0:
                 detail[size] = five[2, x] - smooth[0, x]
@@ -284,7 +288,11 @@ def _transform(plane, low, fill, squares, inverse, sure, never):
     peak = np.empty((rows, width), np.float32)
     scratch = np.empty((2, rows, width), np.float32)
     padded = np.empty(width + 4 * 8, np.float32)
-    lanes = np.zeros((3, LANES))
+    detail = np.empty(width, np.float32)
+    flags = np.empty(width, np.uint8)
+    lanes = np.zeros((2, LANES))
+    count = 0
+    size = np.int64(0)
     peaks = np.empty(plane.size + 1, np.float32)
     details = np.empty(plane.size + 1, np.float32)
     size = 0
@@ -294,7 +302,7 @@ def _transform(plane, low, fill, squares, inverse, sure, never):
         for y in range(first, min(stop + REACH, height)):
             _fill_row(plane[y], low, fill, squares[y // SQUARE], image[y - first], peak[y - first])
         source = image
-        reach, step = REACH, 1
+        reach, step = REACH, np.int64(1)
         for layer in range(4):
             reach -= 2 * step
             target = scratch[layer % 2]
@@ -305,13 +313,14 @@ def _transform(plane, low, fill, squares, inverse, sure, never):
             source = target
             step *= 2
         for y in range(start, stop):
-            size = _sum_row(
-                image[y - first], source[y - first], peak[y - first], sure, never, lanes, peaks, details, size
-            )
+            a, b, p = image[y - first], source[y - first], peak[y - first]
+            count += _sum_row(a, b, p, sure, lanes, detail)
+            size = _keep_row(a, b, p, sure, never, flags, peaks, details, size)
     sums = np.zeros(3)
-    for k in range(3):
+    sums[0] = count
+    for k in range(2):
         for i in range(LANES):
-            sums[k] += lanes[k, i]
+            sums[k + 1] += lanes[k, i]
     return sums, peaks[:size].copy(), details[:size].copy()
 
 
@@ -323,22 +332,36 @@ def _raise_peak(source, target, inverse, peak):
 
 
 @njit(cache=True, nogil=True)
-def _sum_row(image, residual, peak, sure, never, lanes, peaks, details, size):
-    """Add the sure pixels of a row to the sums and keep the undecided ones."""
-    counts, totals, squares = lanes
-    for start in range(0, image.size, LANES):
-        stop = min(start + LANES, image.size)
-        a, b, p = image[start:stop], residual[start:stop], peak[start:stop]
-        for i in range(p.size):
-            d = np.float64(a[i] - b[i]) if p[i] <= sure else 0.0
-            counts[i] += 1.0 if p[i] <= sure else 0.0
+def _sum_row(image, residual, peak, sure, lanes, detail):
+    """Add the sure pixels of a row to the sums; returns how many. `detail` is scratch of a row."""
+    totals, squares = lanes
+    width = image.size
+    count = np.int32(0)
+    # Short loops of few operands, which the compiler turns into vector code.
+    for x in range(width):
+        d = image[x] - residual[x]
+        detail[x] = d if peak[x] <= sure else np.float32(0.0)
+    for x in range(width):
+        count = np.int32(count + np.int32(peak[x] <= sure))
+    for start in range(0, width, LANES):
+        part = detail[start : min(start + LANES, width)]
+        for i in range(part.size):
+            d = np.float64(part[i])
             totals[i] += d
             squares[i] += d * d
-        for i in range(p.size):
-            # No branch to mispredict: always written, kept only where undecided.
-            peaks[size] = p[i]
-            details[size] = a[i] - b[i]
-            size += (p[i] > sure) & (p[i] <= never)
+    return count
+
+
+@njit(cache=True, nogil=True)
+def _keep_row(image, residual, peak, sure, never, flags, peaks, details, size):
+    """Append the undecided pixels of a row; returns the new size. `flags` is scratch of a row."""
+    for x in range(image.size):
+        flags[x] = (peak[x] > sure) & (peak[x] <= never)
+    for x in range(image.size):
+        # No branch to mispredict: always written, kept only where undecided.
+        peaks[size] = peak[x]
+        details[size] = image[x] - residual[x]
+        size += flags[x]
     return size
 
 

@@ -292,7 +292,7 @@ def _read_table(path: str) -> Any:
         # The readers of astropy raise many kinds for a malformed table.
         raise IntegrationError(f"{path}: is not a CSV or ECSV table ({error}). Check weight_file.") from error
     if not {"file", "weight"} <= set(table.colnames):
-        found = ", ".join(table.colnames)
+        found = ", ".join(table.colnames) or "none"
         raise IntegrationError(f"{path}: columns {found}; expected file and weight. Rename the columns.")
     return table
 

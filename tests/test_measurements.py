@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stacklib import measurements
+from stacklib import measurement_cache, measurements
 from stacklib.errors import FrameError
 from stacklib.measurements import CACHE_NAME, measure_frames
 from stacklib.noise import plane_noise
@@ -299,7 +299,7 @@ def test_keys_and_merging(tmp_path, monkeypatch):
         measure_frames(frames[:2], **setting)
     measure_frames(frames)
     assert reads(frames) == 0
-    monkeypatch.setattr(measurements, "MEASUREMENT_VERSION", 999)
+    monkeypatch.setattr(measurement_cache, "MEASUREMENT_VERSION", 999)
     measure_frames(frames)
     assert reads(frames) == 8
 
@@ -347,7 +347,7 @@ def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch, caplog):
     def refuse(path, content):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(measurements, "replace_atomically", refuse)
+    monkeypatch.setattr(measurement_cache, "replace_atomically", refuse)
     with caplog.at_level(logging.INFO):
         got = measure_frames(frames)
     assert same(got, measure_frames(frames, cache=False))
