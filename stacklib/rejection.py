@@ -36,7 +36,7 @@ from scipy import special, stats
 
 from stacklib.estimators import absolute_deviation, l1_line, median, moments, sn_scale, sn_scale_block
 from stacklib.recipe import Recipe
-from stacklib.sorting import LANES, sorting_network
+from stacklib.sorting import LANES, larger, smaller, sorting_network
 
 __all__ = ["ALL_ITERATIONS", "RULES", "Rule", "limits_in_vain", "rule_for"]
 
@@ -148,6 +148,8 @@ def sigma(ordered, count, limits, table, max_iterations, low, high, slope):
 #: Winsorization (Huber): clamp at this many sigma, and what that takes from a Gaussian's sigma.
 WINSORIZATION = 1.5
 WINSORIZED_CONSTANT = 1.134
+#: Passes at most until mean and sigma have settled.
+WINSORIZATIONS = 100
 
 
 @njit(nogil=True, cache=True)
@@ -168,7 +170,7 @@ def _winsorized(x, low, high, m, s, cutoff, value, size):
     size[1] = 0
     value[0] = -np.inf
     value[1] = np.inf
-    for iteration in range(100):
+    for iteration in range(WINSORIZATIONS):
         bottom = m - WINSORIZATION * s
         top = m + WINSORIZATION * s
         cut_low = m - cutoff * s
@@ -233,6 +235,75 @@ def _winsorized(x, low, high, m, s, cutoff, value, size):
 
 
 @njit(nogil=True, cache=True)
+def _winsorized_block(block, count, start, cutoff, centre, scale, samples, lanes):
+    """The first round of `_winsorized` for a whole block; fills `centre` and `scale` (LANES,).
+
+    Starts from `centre` and `start`. Where the scale shrinks so much that a clamped sample would lie beyond
+    the cutoff after all, the lane is left to `_winsorized`: its `scale` is NaN.
+    """
+    # lanes: one flat array, of which each part holds one number for every pixel.
+    low, high, m, s = 0, LANES, 2 * LANES, 3 * LANES
+    middle, first, second, active = 4 * LANES, 5 * LANES, 6 * LANES, 7 * LANES
+    for p in range(LANES):
+        lanes[middle + p] = centre[p]
+        lanes[m + p] = centre[p]
+        lanes[s + p] = start[p]
+        lanes[low + p] = centre[p] - WINSORIZATION * start[p]
+        lanes[high + p] = centre[p] + WINSORIZATION * start[p]
+        lanes[active + p] = 1.0 if count[p] >= 3 and start[p] > 0.0 else 0.0
+        scale[p] = start[p]
+    for i in range(block.shape[0]):
+        sample = block[i]
+        cleaned = samples[i]
+        for p in range(LANES):
+            x = np.float64(sample[p])
+            far = (i >= count[p]) | (abs(x - lanes[middle + p]) > cutoff * lanes[s + p])
+            cleaned[p] = lanes[middle + p] if far else x
+    for iteration in range(WINSORIZATIONS):
+        for p in range(LANES):
+            lanes[first + p] = 0.0
+            lanes[second + p] = 0.0
+        for i in range(block.shape[0]):
+            cleaned = samples[i]
+            for p in range(LANES):
+                v = smaller(larger(cleaned[p], lanes[low + p]), lanes[high + p])
+                d = v - lanes[middle + p]
+                # Beyond the samples of a pixel there is only its centre, so d is 0 there.
+                lanes[first + p] += d
+                lanes[second + p] += d * d
+        going_on = 0
+        for p in range(LANES):
+            if lanes[active + p] > 0.0:
+                n = np.float64(count[p])
+                previous = lanes[s + p]
+                total = lanes[first + p]
+                variance = max(lanes[second + p] - total * total / n, 0.0) / (n - 1.0)
+                new = WINSORIZED_CONSTANT * math.sqrt(variance)
+                mean = lanes[middle + p] + total / n
+                lanes[s + p] = new
+                lanes[m + p] = mean
+                centre[p] = mean
+                scale[p] = new
+                if new == 0.0 or (iteration > 0 and abs(previous - new) < 0.0005 * previous):
+                    lanes[active + p] = 0.0
+                else:
+                    bottom, top = lanes[low + p], lanes[high + p]
+                    lanes[low + p] = max(bottom, mean - WINSORIZATION * new)
+                    lanes[high + p] = min(top, mean + WINSORIZATION * new)
+                    if (
+                        bottom < mean - cutoff * new
+                        or top > mean + cutoff * new
+                        or lanes[low + p] > lanes[high + p]
+                    ):
+                        lanes[active + p] = 0.0
+                        scale[p] = np.nan
+                    else:
+                        going_on += 1
+        if going_on == 0:
+            break
+
+
+@njit(nogil=True, cache=True)
 def winsorized_sigma(ordered, count, limits, table, max_iterations, low, high, slope):
     """Clip about the winsorized mean in units of the winsorized sigma, until nothing drops.
 
@@ -243,26 +314,44 @@ def winsorized_sigma(ordered, count, limits, table, max_iterations, low, high, s
     frames = ordered.shape[1]
     network = np.ascontiguousarray(table).view(np.int64)
     distances = np.empty((frames, LANES), np.float32)
+    samples = np.empty((frames, LANES))
+    lanes = np.empty(8 * LANES)
     start = np.empty(LANES)
+    centre = np.empty(LANES)
+    scale = np.empty(LANES)
     work = np.empty(frames)
-    value = np.empty(frames + 2)
-    size = np.empty(frames + 2, np.int64)
+    value = np.empty(WINSORIZATIONS + 2)
+    size = np.empty(WINSORIZATIONS + 2, np.int64)
     for b in range(ordered.shape[0]):
+        block = ordered[b]
         whole = frames >= 3 and count[b].min() == frames
         if whole:
-            sn_scale_block(ordered[b], network, distances, start)
+            sn_scale_block(block, network, distances, start)
+        for p in range(LANES):
+            n = count[b, p]
+            x = block[:, p]
+            centre[p] = median(x, 0, n) if n > 0 else 0.0
+            if not whole:
+                start[p] = sn_scale(x, 0, n, work)
+            if start[p] == 0.0 and n >= 3:
+                start[p] = moments(x, 0, n, centre[p])[1]
+        _winsorized_block(block, count[b], start, cutoff, centre, scale, samples, lanes)
         for p in range(LANES):
             lo, hi = 0, count[b, p]
-            x = ordered[b, :, p]
-            if hi >= 3:
+            x = block[:, p]
+            if hi >= 3 and start[p] > 0.0:
+                m, s = centre[p], scale[p]
+                if np.isnan(s):
+                    m, s = _winsorized(x, lo, hi, median(x, lo, hi), start[p], cutoff, value, size)
                 for iteration in range(max_iterations):
-                    m = median(x, lo, hi)
-                    s = start[p] if whole and iteration == 0 else sn_scale(x, lo, hi, work)
-                    if s == 0.0:
-                        s = moments(x, lo, hi, m)[1]
-                    if s == 0.0:
-                        break
-                    m, s = _winsorized(x, lo, hi, m, s, cutoff if iteration == 0 else np.inf, value, size)
+                    if iteration > 0:
+                        m = median(x, lo, hi)
+                        s = sn_scale(x, lo, hi, work)
+                        if s == 0.0:
+                            s = moments(x, lo, hi, m)[1]
+                        if s == 0.0:
+                            break
+                        m, s = _winsorized(x, lo, hi, m, s, np.inf, value, size)
                     s = max(s, floor)
                     if s == 0.0:
                         break
