@@ -52,6 +52,7 @@ class Store:
 
 
 def open_stores(frames: Sequence[Any], estimator: str, low: float) -> list[Store | None]:
+    """The place of each frame in the cache of its folder; None for a frame that is no file."""
     folders: dict[Path, dict[str, Any]] = {}
     stores: list[Store | None] = []
     for frame in frames:
@@ -89,7 +90,7 @@ def known_planes(store: Store | None, frame: Any) -> list[dict]:
         return nothing
     try:
         entry = [_decoded(plane) for plane in store.sets[store.key]]
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         return nothing
     return entry if len(entry) == frame.channels else nothing
 
@@ -117,7 +118,8 @@ def save_stores(
     folders: dict[Path, dict[str, Any]] = {}
     for i in sorted(changed):
         store = stores[i]
-        if store is None or not _unchanged(store, frames[i]):
+        complete = all("location" in plane for plane in entries[i])
+        if store is None or not complete or not _unchanged(store, frames[i]):
             continue
         if store.folder not in folders:
             # Read again: another run may have written since.

@@ -14,12 +14,22 @@ import numpy as np
 from stacklib.errors import FrameError
 from stacklib.measurement_cache import CACHE_NAME, COLUMNS, known_planes, open_stores, save_stores
 from stacklib.noise import plane_noise
-from stacklib.statistics import ESTIMATORS, UNIT_BOUNDS, finite_range, measure_plane
+from stacklib.statistics import (
+    ESTIMATORS,
+    UNIT_BOUNDS,
+    PlaneStatistics,
+    finite_range,
+    measure_plane,
+    quantization_step,
+    spread_evenly,
+)
 
 __all__ = ["CACHE_NAME", "FrameMeasurements", "measure_frames", "prefer_keywords"]
 
 #: Float samples above this are not in [0, 1]; interpolated stars overshoot 1 a little.
 UNIT_MAXIMUM = 2.0
+#: Quantisation is coarse where the scale is less than this many steps.
+COARSE = 5.0
 
 
 @dataclass(frozen=True)
@@ -109,6 +119,7 @@ def measure_frames(
     Returns
     -------
     FrameMeasurements
+        Coarsely quantised planes are measured as `measure_samples` tells.
 
     Raises
     ------
@@ -122,9 +133,12 @@ def measure_frames(
     stores = open_stores(frames, estimator, low) if cache else [None] * len(frames)
     entries = [known_planes(store, frame) for store, frame in zip(stores, frames, strict=True)]
     work = _Work(frames, estimator, low, noise, keywords is not None, planes)
-    changed = work.run(entries, threads or _processors(), progress)
-    if cache:
-        save_stores(stores, frames, entries, changed)
+    try:
+        work.run(entries, threads or _processors(), progress)
+    finally:
+        # What was measured before an interruption need not be measured again.
+        if cache:
+            save_stores(stores, frames, entries, work.changed)
     unit_range = _check_scale(frames, entries)
     values = {name: _array(entries, name) for name in COLUMNS}
     found, source, notes = _noise(frames, entries, keywords if unit_range else None, noise)
@@ -132,6 +146,22 @@ def measure_frames(
     return FrameMeasurements(
         names, estimator, **values, noise=found, noise_source=source, unit_range=unit_range, notes=notes
     )
+
+
+def measure_samples(
+    plane: np.ndarray, estimator: str, low: float, high: float, extremes: tuple[float, float]
+) -> PlaneStatistics:
+    """`measure_plane`, of evenly spread samples where quantisation would spoil it.
+
+    With a noise of about one step the plain estimators jump: the median by a whole step, and the scales
+    on its two sides by factors, as it moves from one value to the next. Samples of which the scale is
+    less than five steps are spread first, see `stacklib.statistics.spread_evenly`; others are not touched.
+    """
+    measured = measure_plane(plane, estimator, low, high, extremes)
+    step = quantization_step(plane, low, high)
+    if not min(measured.scale_low, measured.scale_high) < COARSE * step:
+        return measured
+    return measure_plane(spread_evenly(plane, step, low, high), estimator, -math.inf, math.inf, extremes)
 
 
 def _processors() -> int:
@@ -187,13 +217,14 @@ class _Work:
     def __init__(self, frames, estimator: str, low: float, noise: bool, keywords: bool, planes):
         self.frames, self.estimator, self.low = frames, estimator, low
         self.noise, self.keywords, self.planes = noise, keywords, planes
+        self.changed: set[int] = set()
 
     def lacks_noise(self, plane: dict) -> bool:
         """Whether the noise has to be measured; keywords are in [0, 1] units and no use for ADU."""
         return self.noise and "noise" not in plane and not (self.keywords and plane["unit"])
 
-    def run(self, entries: list[list[dict]], threads: int, progress) -> set[int]:
-        """Complete `entries` in place; returns the indices of the frames that were measured."""
+    def run(self, entries: list[list[dict]], threads: int, progress) -> None:
+        """Complete `entries` in place and note the indices of the frames that were measured."""
         todo = [
             (i, channel)
             for i, entry in enumerate(entries)
@@ -208,11 +239,11 @@ class _Work:
             measured = pool.map(lambda job: self.measure(*job, entries[job[0]][job[1]]), todo)
             for (i, channel), plane in zip(todo, measured, strict=True):
                 entries[i][channel] = plane
+                self.changed.add(i)
                 done += 1
                 if progress is not None:
                     progress(done, total)
         self._settle_scales(entries)
-        return {i for i, _ in todo}
 
     def read(self, i: int, channel: int) -> np.ndarray:
         """One plane, from memory where it is there."""
@@ -229,7 +260,7 @@ class _Work:
             if unit is None:
                 unit = bool(self.frames[i].integer) or not extremes[1] > UNIT_MAXIMUM
             bounds = (max(UNIT_BOUNDS[0], self.low), UNIT_BOUNDS[1]) if unit else (self.low, math.inf)
-            measured = measure_plane(plane, self.estimator, *bounds, extremes)._asdict()
+            measured = measure_samples(plane, self.estimator, *bounds, extremes)._asdict()
             measured["location"] = measured.pop("median")
             result |= {name: float(measured[name]) for name in COLUMNS} | {"unit": unit}
         if self.lacks_noise(result):

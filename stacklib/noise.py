@@ -32,6 +32,9 @@ CUT_AT_3 = 0.98658
 
 #: Fewer pixels than this say nothing.
 ENOUGH = 256
+#: Where structure is nearly everywhere, the few pixels without are those in which noise cancels it, and
+#: their scatter is too small: below this fraction of the pixels the fallback is better.
+LEAST_FRACTION = 0.05
 #: Rows a band; its scratch planes stay in the second- and third-level cache.
 BAND = 128
 #: Side of the squares in which borders without data are looked for, and how far they are left out.
@@ -132,7 +135,7 @@ def _multiresolution(plane, low, fill, squares, with_data) -> Noise | None:
         )
         for turn in range(ITERATIONS):
             count, total, squared = _with_kept(sums, peaks, details, SIGNIFICANT * sigma)
-            if count < ENOUGH:
+            if count < max(ENOUGH, LEAST_FRACTION * with_data):
                 return None
             previous = sigma
             sigma = math.sqrt(max(squared - total * total / count, 0.0) / (count - 1)) / CLIPPED_SIGMA

@@ -8,7 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stacklib import statistics
-from stacklib.statistics import UNIT_BOUNDS, finite_range, location, measure_plane, scale
+from stacklib.statistics import (
+    UNIT_BOUNDS,
+    finite_range,
+    location,
+    measure_plane,
+    quantization_step,
+    scale,
+    spread_evenly,
+)
 
 EVERYTHING = (-math.inf, math.inf)
 ESTIMATORS = ("bwmv", "mad", "avgdev")
@@ -207,6 +215,28 @@ def test_other_types_and_layouts():
     assert measure_plane(plane.astype(np.float64)) == expected
     assert measure_plane(np.asfortranarray(plane)) == expected
     assert measure_plane(plane.astype(">f4")) == expected
+
+
+@pytest.mark.parametrize("step", [1 / 255, 16 / 65535, 0.001])
+def test_quantisation_step(step):
+    plane = (np.round(sky((300, 300), 14, 0.1, 2 * step) / step) * step).astype(np.float32)
+    plane[:9] = 0
+    assert quantization_step(plane) == pytest.approx(step, rel=1e-4)
+
+
+def test_data_that_are_not_quantised_have_no_step():
+    assert quantization_step(sky((300, 300))) < 1e-8
+    assert quantization_step(np.full((300, 300), 0.1, np.float32)) == 0
+    assert quantization_step(np.zeros((300, 300), np.float32)) == 0
+
+
+def test_samples_are_spread_evenly_over_a_step():
+    plane = np.full((400, 500), 0.5, np.float32)
+    plane[0, :3] = np.nan, 0, 1
+    spread = spread_evenly(plane, 0.01)
+    assert np.isnan(spread[:3]).all()
+    assert np.histogram(spread[3:], 20, (0.495, 0.505))[0] == pytest.approx(1e4, rel=0.01)
+    assert np.array_equal(spread, spread_evenly(plane, 0.01), equal_nan=True)
 
 
 def test_unknown_estimator():
