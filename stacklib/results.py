@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy.table import Table
@@ -15,7 +16,45 @@ from stacklib.noise import plane_noise
 from stacklib.preparation import Preparation
 from stacklib.recipe import Recipe
 
+if TYPE_CHECKING:
+    from stacklib.saving import SavedFiles
+
 __all__ = ["Integration"]
+
+
+def bring_into_range(image: np.ndarray, covered: np.ndarray, how: str) -> tuple[float, float, int]:
+    """Bring an image that leaves the range 0 to 1 back into it, in place.
+
+    Parameters
+    ----------
+    image : ndarray of float32
+        The image.
+    covered : ndarray of bool, same shape
+        Where it has data; elsewhere it stays 0.
+    how : {"rescale", "truncate"}
+        See the parameter `output_range`.
+
+    Returns
+    -------
+    factor, offset : float
+        What was done: ``x * factor + offset``; 1 and 0 when nothing.
+    truncated : int
+        Values that were cut off.
+    """
+    low = min(0.0, float(image.min(initial=0.0)))
+    high = max(1.0, float(image.max(initial=1.0)))
+    if low == 0.0 and high == 1.0:
+        return 1.0, 0.0, 0
+    if how == "truncate":
+        truncated = int(np.count_nonzero((image < 0) | (image > 1)))
+        np.clip(image, 0, 1, out=image)
+        return 1.0, 0.0, truncated
+    factor, offset = 1.0 / (high - low), (0.0 - low) / (high - low)
+    image *= np.float32(factor)
+    image += np.float32(offset)
+    image[~covered] = 0.0
+    np.clip(image, 0, 1, out=image)
+    return factor, offset, 0
 
 
 @dataclass
@@ -45,6 +84,8 @@ class Integration:
         What `output_range` did: ``image = x * range_factor + range_offset``; 1 and 0 when nothing.
     truncated : int
         Values cut off by ``output_range: truncate``.
+    saved : SavedFiles or None
+        Where `save` has put the files last.
     """
 
     image: np.ndarray
@@ -59,6 +100,7 @@ class Integration:
     range_factor: float = 1.0
     range_offset: float = 0.0
     truncated: int = 0
+    saved: SavedFiles | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def assemble(
@@ -90,21 +132,10 @@ class Integration:
     def _bring_into_range(self) -> None:
         """Apply `output_range`; pixels without data stay 0."""
         covered = self.coverage > 0
-        low = min(0.0, float(self.image.min(initial=0.0)))
-        high = max(1.0, float(self.image.max(initial=1.0)))
-        if low == 0.0 and high == 1.0:
-            return
-        if self.recipe.output_range == "truncate":
-            self.truncated = int(np.count_nonzero((self.image < 0) | (self.image > 1)))
-            np.clip(self.image, 0, 1, out=self.image)
-            return
-        self.range_factor = 1.0 / (high - low)
-        self.range_offset = -low / (high - low)
-        self.image *= np.float32(self.range_factor)
-        self.image += np.float32(self.range_offset)
-        self.image[~covered] = 0.0
-        np.clip(self.image, 0, 1, out=self.image)
-        self.uncertainty *= np.float32(self.range_factor)
+        how = self.recipe.output_range
+        self.range_factor, self.range_offset, self.truncated = bring_into_range(self.image, covered, how)
+        if self.range_factor != 1.0:
+            self.uncertainty *= np.float32(self.range_factor)
 
     def __repr__(self) -> str:
         channels, height, width = self.image.shape

@@ -1,0 +1,347 @@
+"""Save a result: a set of files that appears whole or not at all, and never in place of another one."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from astropy.table import Table
+
+from stacklib.errors import SaveError
+from stacklib.formats import fits, xisf
+from stacklib.naming import base_name, default_folder, free_number
+from stacklib.provenance import Provenance, collect, history, keywords, properties
+from stacklib.results import Integration, bring_into_range
+
+__all__ = ["SavedFiles", "save"]
+
+#: ADU at the value 1 of a saved XISF image of frames on an ADU scale.
+FULL_SCALE = 65535.0
+#: Attempts to find a number that no one else takes at the same moment.
+ATTEMPTS = 1000
+
+
+@dataclass(frozen=True)
+class SavedFiles:
+    """The files of one saved result.
+
+    Attributes
+    ----------
+    images : tuple of Path
+        The images, in the order in which `save` returns them.
+    table : Path
+        The table of the frames, ECSV.
+    report : Path
+        The report, plain text.
+    """
+
+    images: tuple[Path, ...]
+    table: Path
+    report: Path
+
+
+@dataclass(frozen=True)
+class Product:
+    """One image of a result: what its file is called, what it is, and its pixels."""
+
+    name: str
+    suffix: str
+    image_type: str
+    pixels: np.ndarray
+
+
+def save(
+    result: Integration,
+    folder: str | Path | None = None,
+    *,
+    date: str | datetime.date | None = None,
+    object: str | None = None,
+    camera: str | None = None,
+    maps: bool = False,
+    fits: bool = False,
+) -> list[Path]:
+    """Write the image and its rejection maps as XISF files, with a table of the frames and a report.
+
+    The files are called ``<date>_<object>_<camera>_<number>.xisf``, then ``..._rejection_low.xisf`` and
+    ``..._rejection_high.xisf``, ``..._frames.ecsv`` and ``..._report.txt``. The number is the first one
+    that is free. Nothing is ever overwritten, also when several programs save at once. When anything
+    goes wrong no file of the set is left.
+
+    Parameters
+    ----------
+    result : Integration
+        What to save. Its attribute `saved` then tells where the files are.
+    folder : str or Path, optional
+        Made if it is missing; ``5_Integration`` beside the folder of the frames unless given.
+    date : str or date, optional
+        Night, for the name; the evening of the earliest frame unless given, see `naming.night_of`.
+    object, camera : str, optional
+        Target and camera, for the name; from the headers unless given. Headers that are silent take
+        them over.
+    maps : bool
+        Also save coverage, uncertainty and, for linear_fit, slope.
+    fits : bool
+        Also save every image as FITS.
+
+    Returns
+    -------
+    list of Path
+        The images: integration, rejection_low, rejection_high, and with `maps` coverage, uncertainty
+        and slope; all of them as XISF, then all as FITS.
+
+    Raises
+    ------
+    SaveError
+        When the files cannot be written, with the remedy.
+
+    Notes
+    -----
+    XISF images are in 0 to 1. Frames on an ADU scale are divided by 65535 for that, and brought into
+    the range as `output_range` says; FITS keeps ADU. In all files 0 stands for no data, also for an
+    uncertainty that is not known.
+    """
+    folder = Path(folder).expanduser().absolute() if folder else default_folder(result.preparation.frames)
+    if result.image.shape[0] not in (1, 3):
+        raise SaveError(
+            f"{folder}: the image has {result.image.shape[0]} channels, expected 1 or 3 for XISF; "
+            "integrate the channels as frames of their own"
+        )
+    facts = collect(result, with_checksums=True)
+    base = base_name(result.preparation.frames[result.preparation.used], date, object, camera)
+    facts.target = facts.target or object or ""
+    facts.camera = facts.camera or camera or ""
+    with _explained(folder), _existing(folder), _workroom(folder) as room:
+        staged = _write_images(result, facts, room, folder, maps, fits)
+        saved = _publish(result, facts, room, folder, base, staged)
+    result.saved = saved
+    return list(saved.images)
+
+
+@contextlib.contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    """Turn errors of the operating system into ours, with the folder that the user knows."""
+    try:
+        yield
+    except SaveError as error:
+        if not isinstance(error.__cause__, OSError):
+            raise
+        raise _folder_error(folder, error.__cause__) from error.__cause__
+    except OSError as error:
+        raise _folder_error(folder, error) from error
+
+
+def _folder_error(folder: Path, error: OSError) -> SaveError:
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        named = error.filename or folder
+        return SaveError(f"{folder}: cannot be made a folder, {named} is a file; choose another folder")
+    return SaveError(
+        f"{folder}: the result cannot be saved there ({error.strerror or error}); nothing was written. "
+        "Check the free space and the permissions of the folder, or choose another one: save(folder)"
+    )
+
+
+@contextlib.contextmanager
+def _existing(folder: Path) -> Iterator[None]:
+    """Make the folder; after an error remove again what was made and is still empty."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        for path in missing:
+            with contextlib.suppress(OSError):
+                path.rmdir()
+        raise
+
+
+@contextlib.contextmanager
+def _workroom(folder: Path) -> Iterator[Path]:
+    """A hidden folder inside `folder` for files in the making; gone at the end."""
+    room = Path(tempfile.mkdtemp(prefix=".stacklib-", dir=folder))
+    try:
+        yield room
+    finally:
+        shutil.rmtree(room, ignore_errors=True)
+
+
+def _products(result: Integration, maps: bool) -> list[Product]:
+    """The images to save, in order; all finite."""
+    found = [
+        Product("integration", "", "MasterLight", result.image),
+        Product("rejection_low", "_rejection_low", "RejectionMapLow", result.rejection_low),
+        Product("rejection_high", "_rejection_high", "RejectionMapHigh", result.rejection_high),
+    ]
+    if maps:
+        # XISF knows no type for the first two.
+        found.append(Product("coverage", "_coverage", "WeightMap", result.coverage))
+        found.append(Product("uncertainty", "_uncertainty", "WeightMap", result.uncertainty))
+        if result.slope is not None:
+            found.append(Product("slope", "_slope", "SlopeMap", result.slope))
+    return found
+
+
+def _finite(pixels: np.ndarray) -> np.ndarray:
+    return pixels if np.isfinite(pixels).all() else np.nan_to_num(pixels, posinf=0.0, neginf=0.0)
+
+
+def _in_unit_range(products: list[Product], result: Integration) -> tuple[list[Product], list[str]]:
+    """Images of frames on an ADU scale as XISF wants them, and what was done, in words."""
+    if result.preparation.measurements.unit_range:
+        return products, []
+    image = _finite(result.image) / np.float32(FULL_SCALE)
+    covered = result.coverage > 0
+    factor, offset, cut = bring_into_range(image, covered, result.recipe.output_range)
+    lines = [f"XISF: ADU divided by {FULL_SCALE:g}"]
+    if cut:
+        lines.append(f"XISF: {cut} values outside 0 to 1 were cut off")
+    elif (factor, offset) != (1.0, 0.0):
+        lines.append(f"XISF: then rescaled into 0 to 1 as x * {factor:.9g} + {offset:.9g}")
+    scale = factor / FULL_SCALE
+    changed = {
+        "integration": lambda pixels: image,
+        "uncertainty": lambda pixels: pixels * np.float32(scale),
+        "slope": lambda pixels: _rescaled_slope(pixels, scale),
+    }
+    return [
+        Product(p.name, p.suffix, p.image_type, changed.get(p.name, lambda pixels: pixels)(p.pixels))
+        for p in products
+    ], lines
+
+
+def _rescaled_slope(slope: np.ndarray, scale: float) -> np.ndarray:
+    """The slope map for values that are multiplied by `scale`."""
+    quarter = math.pi / 4
+    return (np.arctan(np.tan(slope.astype(np.float64) * quarter) * scale) / quarter).astype(np.float32)
+
+
+def _write_images(
+    result: Integration, facts: Provenance, room: Path, folder: Path, maps: bool, also_fits: bool
+) -> list[tuple[Path, str]]:
+    """Write the images into the workroom: (path, suffix of the final name), in order."""
+    products = _products(result, maps)
+    scaled, remarks = _in_unit_range(products, result)
+    flipped = result.preparation.frames[0].row_order == "bottom-up"
+    turned = ["rows turned over: the frames have the bottom row first"] if flipped else []
+    lines = history(result, facts, turned + remarks)
+    cards, about = keywords(result, facts, lines), properties(result, facts, lines, folder)
+    staged = []
+    for product in scaled:
+        path = room / f"{product.name}.xisf"
+        xisf.write_image(
+            path,
+            _as_stored(product.pixels, flipped),
+            image_id=product.name,
+            image_type=product.image_type,
+            keywords=cards,
+            properties=about,
+        )
+        staged.append((path, f"{product.suffix}.xisf"))
+    if also_fits:
+        cards = keywords(result, facts, history(result, facts, turned), "fits")
+        for product in products:
+            path = room / f"{product.name}.fits"
+            fits.write_image(path, _as_stored(product.pixels, flipped), cards)
+            staged.append((path, f"{product.suffix}.fits"))
+    return staged
+
+
+def _as_stored(pixels: np.ndarray, flipped: bool) -> np.ndarray:
+    """Finite pixels, the top row first."""
+    pixels = _finite(pixels)
+    return np.ascontiguousarray(pixels[:, ::-1]) if flipped else pixels
+
+
+def frame_table(result: Integration, checksums: list[str]) -> Table:
+    """The table of the frames as it is saved: with checksums, and the run in its `meta`."""
+    table = result.frames.copy()
+    table["sha256"] = checksums
+    table.meta |= {
+        "rule": result.rule,
+        "region": list(result.region),
+        "recipe": result.recipe.to_dict(),
+    }
+    return table
+
+
+def _publish(
+    result: Integration,
+    facts: Provenance,
+    room: Path,
+    folder: Path,
+    base: str,
+    images: list[tuple[Path, str]],
+) -> SavedFiles:
+    """Give all files their names under the first free number."""
+    table, report = room / "frames.ecsv", room / "report.txt"
+    frame_table(result, facts.checksums).write(table, format="ascii.ecsv")
+    number = -1
+    for _ in range(ATTEMPTS):
+        number = free_number(folder, base, number + 1)
+        stem = f"{base}_{number:04d}"
+        final = [folder / f"{stem}{suffix}" for _, suffix in images]
+        saved = SavedFiles(tuple(final), folder / f"{stem}_frames.ecsv", folder / f"{stem}_report.txt")
+        report.write_text(_report(result, saved), encoding="utf-8")
+        # Every set has a report: who has its name has the number. The image comes last.
+        pairs = [(report, saved.report), (table, saved.table)]
+        pairs += [(path, name) for (path, _), name in zip(images, final, strict=True)][::-1]
+        if _name_all(pairs):
+            return saved
+    raise SaveError(f"{folder}: no number is free for {base}; choose another folder or name")
+
+
+def _report(result: Integration, saved: SavedFiles) -> str:
+    return f"{result}\n"
+
+
+def _name_all(pairs: list[tuple[Path, Path]]) -> bool:
+    """Give each (file, name) its name, all or none; False when a name is taken."""
+    try:
+        for staged, path in pairs:
+            _flush(staged)
+            _name(staged, path)
+    except BaseException as error:
+        for staged, path in pairs:
+            _take_back(staged, path)
+        if isinstance(error, FileExistsError):
+            return False
+        raise
+    return True
+
+
+def _name(staged: Path, path: Path) -> None:
+    """Make `staged` also known as `path`, which must not exist."""
+    try:
+        os.link(staged, path)
+    except FileExistsError:
+        raise
+    except OSError:
+        # A file system without hard links: claim the name first, then replace the empty claim.
+        with path.open("xb"):
+            pass
+        try:
+            staged.replace(path)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+
+
+def _take_back(staged: Path, path: Path) -> None:
+    """Undo `_name`; a file of someone else is left alone."""
+    with contextlib.suppress(OSError):
+        if not staged.exists():
+            path.replace(staged)
+        elif path.exists() and staged.samefile(path):
+            path.unlink()
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb+") as stream:
+        os.fsync(stream.fileno())
