@@ -8,37 +8,52 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
+from stacklib.compiled import compiled
 from stacklib.sorting import LANES, larger, smaller, sort_block
 
-__all__ = ["absolute_deviation", "l1_line", "median", "moments", "sn_scale", "sn_scale_block"]
+__all__ = [
+    "absolute_deviation",
+    "deviation_sums",
+    "l1_line",
+    "median",
+    "moments",
+    "sn_scale",
+    "sn_scale_block",
+]
 
 #: Makes Sn of Gaussian samples estimate their sigma, for many samples and for 2 to 9 of them.
 SN_CONSTANT = 1.1926
 SN_SMALL = np.array([1.0, 1.0, 0.743, 1.851, 0.954, 1.351, 0.993, 1.198, 1.005, 1.131])
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def median(x, low, high):
     """Median of ``x[low:high]``: the middle sample, or the mean of the two middles."""
     return 0.5 * (np.float64(x[(low + high - 1) // 2]) + np.float64(x[(low + high) // 2]))
 
 
-@njit(nogil=True, cache=True)
-def moments(x, low, high, centre):
-    """Mean and sample standard deviation (n - 1) of ``x[low:high]``, summed about `centre`."""
-    n = high - low
+@compiled
+def deviation_sums(x, low, high, centre):
+    """Sums of the deviations of ``x[low:high]`` from `centre` and of their squares."""
     first = 0.0
     second = 0.0
     for i in range(low, high):
         d = np.float64(x[i]) - centre
         first += d
         second += d * d
+    return first, second
+
+
+@compiled
+def moments(x, low, high, centre):
+    """Mean and sample standard deviation (n - 1) of ``x[low:high]``, summed about `centre`."""
+    n = high - low
+    first, second = deviation_sums(x, low, high, centre)
     return centre + first / n, math.sqrt(max(second - first * first / n, 0.0) / (n - 1))
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def absolute_deviation(x, low, high, centre, rank):
     """The absolute deviation from `centre` that `rank` others do not exceed (0-based order)."""
     # Deviations of a sorted column grow from the centre outward: merge the two sides.
@@ -59,14 +74,14 @@ def absolute_deviation(x, low, high, centre, rank):
     return d
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _sn_factor(n):
     if n < 10:
         return SN_CONSTANT * SN_SMALL[n]
     return SN_CONSTANT * n / (n - 0.9) if n % 2 else SN_CONSTANT
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def sn_scale(x, low, high, work):
     """Sn of Rousseeuw and Croux (1993), as a Gaussian sigma, with their finite-sample factor.
 
@@ -91,7 +106,7 @@ def sn_scale(x, low, high, work):
     return _sn_factor(n) * _smallest(work, n, (n - 1) // 2)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _smallest(values, n, rank):
     """The value of 0-based `rank` among ``values[:n]``, which are reordered (Hoare's selection)."""
     left, right = 0, n - 1
@@ -116,7 +131,7 @@ def _smallest(values, n, rank):
     return values[rank]
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def sn_scale_block(block, network, distances, scale):
     """`sn_scale` for the pixels of a block that all have all their samples; fills `scale` (LANES,)."""
     # Every window is tried instead of the best one looked for: without branches this runs over the
@@ -140,7 +155,7 @@ def sn_scale_block(block, network, distances, scale):
         scale[p] = factor * distances[(n - 1) // 2, p]
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def l1_line(abscissa, x, low, high, order, residual):
     """The line ``a + b u`` with the smallest sum of absolute residuals through sorted points.
 

@@ -11,8 +11,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
+from stacklib.compiled import compiled
 from stacklib.estimators import median
 from stacklib.recipe import Recipe
 from stacklib.rejection import ALL_ITERATIONS, rule_for
@@ -148,7 +148,7 @@ class Counts:
             getattr(self, name)[:] += getattr(other, name)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _row(raw, i, start, stop, padded):
     """`LANES` raw samples of frame `i` from pixel `start`; beyond `stop` they are no data."""
     if start + LANES <= stop:
@@ -158,7 +158,7 @@ def _row(raw, i, start, stop, padded):
     return padded
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def gather(raw, start, stop, factor, offset, data_low, data_high, network, ordered, count):
     """Normalise the samples of a tile and sort them, pixel by pixel; what is no data goes to the end."""
     padded = np.empty(LANES, np.float32)
@@ -181,7 +181,7 @@ def gather(raw, start, stop, factor, offset, data_low, data_high, network, order
         sort_block(ordered[b], network)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _limits_by_value(ordered, count, low, high, lowest, highest):
     """The smallest and the largest kept value of each pixel; ties with a kept value are kept."""
     for p in range(LANES):
@@ -200,7 +200,7 @@ def _limits_by_value(ordered, count, low, high, lowest, highest):
             highest[p] = -np.inf
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _survivors(row, factor, offset, data_low, data_high, limit, kept):
     """Fill `kept` with 1 for each sample that survives, and with the sample; 0 and 0 for the others."""
     n_data = np.int32(0)
@@ -225,7 +225,7 @@ def _survivors(row, factor, offset, data_low, data_high, limit, kept):
 CENTRE, W, WD, WW, WWD, WWDD = (part * LANES for part in range(6))
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def combine(
     raw,
     start,
@@ -331,7 +331,7 @@ def combine(
                     uncertainty[q] = math.sqrt(variance)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def combine_by_order(
     raw,
     start,
@@ -375,7 +375,7 @@ def combine_by_order(
                     image[first + p] = block[0 if position == 0.0 else survivors - 1, p]
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def fill_saturated(raw, start, stop, count, coverage, factor, offset, data_high, image):
     """Where every sample is at or above the high range: their median, not a hole."""
     frames = raw.shape[0]
@@ -393,7 +393,7 @@ def fill_saturated(raw, start, stop, count, coverage, factor, offset, data_high,
             image[q] = median(values, 0, n)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def judge(raw, start, stop, ordered, low, high, factor, offset, data_low, data_high, verdict):
     """Write what became of each sample of a tile into `verdict`, uint8 (frames, pixels)."""
     for i in range(raw.shape[0]):

@@ -31,10 +31,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from scipy import special, stats
 
-from stacklib.estimators import absolute_deviation, l1_line, median, moments, sn_scale, sn_scale_block
+from stacklib.compiled import compiled
+from stacklib.estimators import (
+    absolute_deviation,
+    deviation_sums,
+    l1_line,
+    median,
+    moments,
+    sn_scale,
+    sn_scale_block,
+)
 from stacklib.recipe import Recipe
 from stacklib.sorting import LANES, larger, smaller, sorting_network
 
@@ -44,7 +52,7 @@ __all__ = ["ALL_ITERATIONS", "RULES", "Rule", "limits_in_vain", "rule_for"]
 ALL_ITERATIONS = 10_000
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def none(ordered, count, limits, table, max_iterations, low, high, slope):
     """Keep everything."""
     for b in range(ordered.shape[0]):
@@ -53,7 +61,7 @@ def none(ordered, count, limits, table, max_iterations, low, high, slope):
             high[b, p] = count[b, p]
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def min_max(ordered, count, limits, table, max_iterations, low, high, slope):
     """Drop fixed numbers of samples at the ends; where none would be left, keep the middle."""
     drop_low = int(limits[0])
@@ -72,7 +80,7 @@ def min_max(ordered, count, limits, table, max_iterations, low, high, slope):
                 high[b, p] = n // 2 + 1
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _clip(x, low, high, centre, scale, limit_low, limit_high):
     """Move both ends inward past the samples that lie beyond the limits, in units of `scale`."""
     while low < high - 1 and (centre - x[low]) / scale > limit_low:
@@ -82,7 +90,7 @@ def _clip(x, low, high, centre, scale, limit_low, limit_high):
     return low, high
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def percentile(ordered, count, limits, table, max_iterations, low, high, slope):
     """One pass: drop what differs from the median by more than a fraction of it."""
     for b in range(ordered.shape[0]):
@@ -97,7 +105,7 @@ def percentile(ordered, count, limits, table, max_iterations, low, high, slope):
             high[b, p] = hi
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _block_moments(block, count, centre, scale):
     """Median and standard deviation of every pixel of a block, bit for bit as `median` and `moments`."""
     first = np.zeros(LANES)
@@ -117,7 +125,7 @@ def _block_moments(block, count, centre, scale):
         scale[p] = math.sqrt(max(second[p] - first[p] * first[p] / n, 0.0) / (n - 1.0))
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def sigma(ordered, count, limits, table, max_iterations, low, high, slope):
     """Clip about the median in units of the standard deviation, until nothing drops."""
     limit_low, limit_high, floor = limits[0], limits[1], limits[2]
@@ -152,7 +160,7 @@ WINSORIZED_CONSTANT = 1.134
 WINSORIZATIONS = 100
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _winsorized(x, low, high, m, s, cutoff, value, size):
     """Winsorized mean and sigma of ``x[low:high]``, iterated from the start `m`, `s`.
 
@@ -234,7 +242,7 @@ def _winsorized(x, low, high, m, s, cutoff, value, size):
     return m, s
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _winsorized_block(block, count, start, cutoff, centre, scale, samples, lanes):
     """The first round of `_winsorized` for a whole block; fills `centre` and `scale` (LANES,).
 
@@ -303,7 +311,7 @@ def _winsorized_block(block, count, start, cutoff, centre, scale, samples, lanes
             break
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def winsorized_sigma(ordered, count, limits, table, max_iterations, low, high, slope):
     """Clip about the winsorized mean in units of the winsorized sigma, until nothing drops.
 
@@ -363,7 +371,7 @@ def winsorized_sigma(ordered, count, limits, table, max_iterations, low, high, s
             high[b, p] = hi
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def averaged_sigma(ordered, count, limits, table, max_iterations, low, high, slope):
     """Clip about the median; sigma follows the square root of the median from one first estimate."""
     limit_low, limit_high, floor = limits[0], limits[1], limits[2]
@@ -392,7 +400,7 @@ def averaged_sigma(ordered, count, limits, table, max_iterations, low, high, slo
             high[b, p] = hi
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def ccd_noise(ordered, count, limits, table, max_iterations, low, high, slope):
     """Clip about the median in units of the noise that the camera must have at that level."""
     limit_low, limit_high, floor = limits[0], limits[1], limits[2]
@@ -417,7 +425,7 @@ def ccd_noise(ordered, count, limits, table, max_iterations, low, high, slope):
             high[b, p] = hi
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def linear_fit(ordered, count, limits, table, max_iterations, low, high, slope):
     """Clip about an L1 line through the sorted samples, in units of twice the mean deviation from it."""
     limit_low, limit_high, floor = limits[0], limits[1], limits[2]
@@ -460,7 +468,7 @@ def linear_fit(ordered, count, limits, table, max_iterations, low, high, slope):
             high[b, p] = hi
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _trimmed_mean(x, low, high, drop_low, drop_high):
     """Mean of ``x[low:high]`` without its ends; the median where too little would be left."""
     if drop_low + drop_high >= high - low - 2:
@@ -471,7 +479,7 @@ def _trimmed_mean(x, low, high, drop_low, drop_high):
     return total / (high - low - drop_low - drop_high)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def gesd(ordered, count, limits, table, max_iterations, low, high, slope):
     """The generalized extreme Studentized deviate test (Rosner 1983).
 
@@ -488,10 +496,12 @@ def gesd(ordered, count, limits, table, max_iterations, low, high, slope):
             if hi >= 3 and (use_low or use_high):
                 x = ordered[b, :, p]
                 at_most = min(max(int(fraction * hi), 1), hi - 2)
+                middle = median(x, lo, hi)
+                first, second = deviation_sums(x, lo, hi, middle)
                 for i in range(min(at_most, max_iterations)):
                     n = hi - lo
-                    centre, s = moments(x, lo, hi, median(x, lo, hi))
-                    s = max(s, floor)
+                    centre = middle + first / n
+                    s = max(math.sqrt(max(second - first * first / n, 0.0) / (n - 1)), floor)
                     if s == 0.0:
                         break
                     if pixinsight:
@@ -503,8 +513,16 @@ def gesd(ordered, count, limits, table, max_iterations, low, high, slope):
                     significant = max(above, below) > critical[n]
                     if above >= below:
                         hi -= 1
+                        d = np.float64(x[hi]) - middle
                     else:
+                        d = np.float64(x[lo]) - middle
                         lo += 1
+                    if d * d > 0.5 * second:
+                        # Taking away most of a sum leaves its rounding errors: sum again.
+                        first, second = deviation_sums(x, lo, hi, middle)
+                    else:
+                        first -= d
+                        second -= d * d
                     if significant:
                         kept_low, kept_high = lo, hi
                     elif pixinsight:
@@ -513,7 +531,7 @@ def gesd(ordered, count, limits, table, max_iterations, low, high, slope):
             high[b, p] = kept_high
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _chauvenet_centre_and_scale(x, low, high, phase, abscissae, distance, order, residual):
     """Centre and spread of the three phases of robust Chauvenet rejection, from robust to precise."""
     n = high - low
@@ -541,7 +559,7 @@ def _chauvenet_centre_and_scale(x, low, high, phase, abscissae, distance, order,
     return m, correction * (intercept + gradient)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def chauvenet(ordered, count, limits, table, max_iterations, low, high, slope):
     """Robust Chauvenet rejection (Maples et al. 2018): drop what is expected fewer than `limit` times.
 

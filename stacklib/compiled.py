@@ -1,0 +1,43 @@
+"""Compiled functions, and a cache of them that is never out of date.
+
+Numba keeps compiled code beside each source file and compiles again when that file changes. It does not
+notice when a function or a constant from another file changes, which was compiled in. So when any file
+with compiled functions has changed, all of the kept code is forgotten.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numba
+
+__all__ = ["compiled"]
+
+
+def compiled(function: Callable) -> Callable:
+    """Compile a function at its first call; it runs without the interpreter's lock."""
+    return numba.njit(nogil=True, cache=True)(function)
+
+
+def _forget_outdated(package: Path) -> None:
+    kept = package / "__pycache__"
+    stamp_file = kept / "compiled.stamp"
+    stamp = hashlib.sha256(numba.__version__.encode())
+    for source in sorted(package.glob("*.py")):
+        content = source.read_bytes()
+        if b"@compiled" in content:
+            stamp.update(source.name.encode() + content)
+    with contextlib.suppress(OSError):
+        if stamp_file.exists() and stamp_file.read_text() == stamp.hexdigest():
+            return
+        for pattern in ("*.nbi", "*.nbc"):
+            for path in kept.glob(pattern):
+                path.unlink(missing_ok=True)
+        kept.mkdir(exist_ok=True)
+        stamp_file.write_text(stamp.hexdigest())
+
+
+_forget_outdated(Path(__file__).parent)
