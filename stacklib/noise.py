@@ -138,7 +138,7 @@ def _multiresolution(plane, low, fill, squares, with_data) -> Noise | None:
             if count < max(ENOUGH, LEAST_FRACTION * with_data):
                 return None
             previous = sigma
-            sigma = math.sqrt(max(squared - total * total / count, 0.0) / (count - 1)) / CLIPPED_SIGMA
+            sigma = _deviation(count, total, squared) / CLIPPED_SIGMA
             if sigma == 0:
                 return None
             if abs(sigma - previous) < 1e-4 * previous:
@@ -162,17 +162,25 @@ def _first_guess(plane, low, fill, squares) -> float:
 
 def _k_sigma(plane, low, fill, squares) -> Noise:
     """Noise from the finest layer, its structure clipped at 3 sigma."""
-    detail = _finest(plane, low, fill, squares, 1).astype(np.float64)
-    total = detail.size
-    if total < 2:
+    detail = _finest(plane, low, fill, squares, 1)
+    if detail.size < 2:
         return Noise(math.nan, 0.0, "none")
-    sigma = float(np.std(detail))
+    nothing, peaks = np.zeros(3), np.abs(detail)
+    sigma = _deviation(*_with_kept(nothing, peaks, detail, math.inf))
+    count = detail.size
     for _ in range(ITERATIONS):
-        kept = detail[np.abs(detail) <= SIGNIFICANT * sigma]
-        previous, sigma = sigma, float(np.std(kept)) / CUT_AT_3
+        count, total, squared = _with_kept(nothing, peaks, detail, SIGNIFICANT * sigma)
+        if count < 2:
+            break
+        previous, sigma = sigma, _deviation(count, total, squared) / CUT_AT_3
         if abs(sigma - previous) <= 1e-4 * previous:
             break
-    return Noise(sigma / LAYER_SIGMAS[0], kept.size / total, "k-sigma")
+    return Noise(sigma / LAYER_SIGMAS[0], count / detail.size, "k-sigma")
+
+
+def _deviation(count: float, total: float, squared: float) -> float:
+    """Standard deviation (n - 1) from the count, the sum and the sum of squares."""
+    return math.sqrt(max(squared - total * total / count, 0.0) / (count - 1))
 
 
 def _finest(plane, low, fill, squares, step: int) -> np.ndarray:
