@@ -221,5 +221,8 @@ def l1_line(abscissa, x, low, high, order, residual):
         else:
             rise_value, rise_slope = value - tangent * slope, tangent
         slope = (fall_value - rise_value) / (rise_slope - fall_slope)
+    if slope * run <= 1e-12 * rise:
+        # A slope of the size of rounding errors: the line is flat, at the median.
+        return median(x, low, high), 0.0
     middle = 0.5 * (residual[order[(n - 1) // 2]] + residual[order[half]])
     return centre + middle, slope

@@ -15,8 +15,8 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from stacklib.compiled import compiled
 from stacklib.statistics import location
 
 __all__ = ["Noise", "plane_noise"]
@@ -192,7 +192,7 @@ def _finest(plane, low, fill, squares, step: int) -> np.ndarray:
     return detail[:size]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _count_empty(plane, low):
     """Pixels without data in each square, int64 (rows, columns)."""
     height, width = plane.shape
@@ -212,7 +212,7 @@ def _count_empty(plane, low):
     return empty
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _reflect(i, size):
     """Index mirrored into 0 .. size - 1."""
     while i < 0 or i >= size:
@@ -222,7 +222,7 @@ def _reflect(i, size):
     return i
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _smooth_row(source, first, y, height, step, padded, out):
     """One row of the image smoothed by the B3 spline with holes; `source` starts at row `first`."""
     width = out.size
@@ -250,7 +250,7 @@ def _smooth_row(source, first, y, height, step, padded, out):
         )
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _fill_row(row, low, fill, border, image, peak):
     """A row with `fill` in place of no data; `peak` is infinite where a pixel is left out, else 0."""
     infinity = np.float32(np.inf)
@@ -263,7 +263,7 @@ def _fill_row(row, low, fill, border, image, peak):
             peak[square * SQUARE : (square + 1) * SQUARE] = infinity
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _finest_rows(plane, low, fill, squares, rows, detail):
     """Write the finest layer of `rows` to `detail`, pixels with data only; returns how many."""
     height, width = plane.shape
@@ -286,7 +286,7 @@ def _finest_rows(plane, low, fill, squares, rows, detail):
     return size
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _transform(plane, low, fill, squares, inverse, sure, never):
     """Detail of the pixels that hold no structure, by their largest layer in units of sigma_j.
 
@@ -335,14 +335,14 @@ def _transform(plane, low, fill, squares, inverse, sure, never):
     return sums, peaks[:size].copy(), details[:size].copy()
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _raise_peak(source, target, inverse, peak):
     for x in range(peak.size):
         w = abs(source[x] - target[x]) * inverse
         peak[x] = w if w > peak[x] else peak[x]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _sum_row(image, residual, peak, sure, lanes, detail):
     """Add the sure pixels of a row to the sums; returns how many. `detail` is scratch of a row."""
     totals, squares = lanes
@@ -363,7 +363,7 @@ def _sum_row(image, residual, peak, sure, lanes, detail):
     return count
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _keep_row(image, residual, peak, sure, never, flags, peaks, details, size):
     """Append the undecided pixels of a row; returns the new size. `flags` is scratch of a row."""
     for x in range(image.size):
@@ -376,7 +376,7 @@ def _keep_row(image, residual, peak, sure, never, flags, peaks, details, size):
     return size
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _with_kept(sums, peaks, details, limit):
     """The three sums with the kept pixels whose peak is at most `limit` added."""
     count, total, squared = sums

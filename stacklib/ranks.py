@@ -11,7 +11,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
+
+from stacklib.compiled import compiled
 
 __all__ = ["Ranks"]
 
@@ -126,7 +127,7 @@ def _between(ordered: np.ndarray, low: np.float32, high: np.float32) -> np.ndarr
     return ordered[np.searchsorted(ordered, low, "right") : np.searchsorted(ordered, high, "left")]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _count_and_keep(flat, low, high, lo, hi, counts, kept):
     """Counts of x <= low, x < high, then x < lo, x <= lo, x <= hi of three brackets; keeps lo < x < hi.
 

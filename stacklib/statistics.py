@@ -11,8 +11,8 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from stacklib.compiled import compiled
 from stacklib.ranks import Ranks
 
 __all__ = [
@@ -295,7 +295,7 @@ def _halves(flat: np.ndarray, low: float, high: float, width: int) -> _Halves | 
     return _Halves(median, mad_low, mad_high, count_low, count_high)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _side_sums(flat, low, high, median, mad_low, mad_high):
     """Sums over the samples x <= median (even index) and x > median (odd index).
 
@@ -332,7 +332,7 @@ def _side_sums(flat, low, high, median, mad_low, mad_high):
     return sums
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _spread(flat, low, high, step):
     """See `spread_evenly`."""
     result = np.empty_like(flat)
@@ -345,7 +345,7 @@ def _spread(flat, low, high, step):
     return result
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _finite_keys(bits):
     """Smallest and largest of the finite float32 samples with these bits, as integers in the same order.
 
