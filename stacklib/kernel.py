@@ -15,7 +15,7 @@ import numpy as np
 from stacklib.compiled import compiled
 from stacklib.estimators import median
 from stacklib.recipe import Recipe
-from stacklib.rejection import ALL_ITERATIONS, rule_for
+from stacklib.rejection import ALL_ITERATIONS, SLOPE, rule_for
 from stacklib.sorting import LANES, sort_block, sorting_network
 
 __all__ = [
@@ -234,7 +234,7 @@ def combine(
     count,
     low,
     high,
-    tile_slope,
+    detail,
     rejection_factor,
     rejection_offset,
     factor,
@@ -318,7 +318,7 @@ def combine(
             map_high[q] = count[b, p] - high[b, p] + (above_range if map_range else 0)
             coverage[q] = count[b, p] + above_range
             if slope.size > 0:
-                slope[q] = tile_slope[b, p]
+                slope[q] = detail[b, p, SLOPE]
             image[q] = 0.0
             uncertainty[q] = np.nan
             sum_w = total[W + p]
@@ -428,7 +428,7 @@ class _Tile:
         self.count = np.empty((blocks, LANES), np.int32)
         self.low = np.empty((blocks, LANES), np.int32)
         self.high = np.empty((blocks, LANES), np.int32)
-        self.slope = np.zeros((blocks, LANES), np.float32)
+        self.detail = np.empty((blocks, LANES, 4))
 
     @property
     def pixels(self) -> int:
@@ -438,12 +438,12 @@ class _Tile:
     def load(self, raw: np.ndarray, start: int, stop: int) -> tuple[np.ndarray, ...]:
         """Sort the samples of pixels ``start:stop`` and find what is kept.
 
-        Returns views ``ordered, count, low, high, slope`` of the blocks in use.
+        Returns views ``ordered, count, low, high, detail`` of the blocks in use.
         """
         s = self.settings
         blocks = -(-(stop - start) // LANES)
-        views = tuple(a[:blocks] for a in (self.ordered, self.count, self.low, self.high, self.slope))
-        ordered, count, low, high, slope = views
+        views = tuple(a[:blocks] for a in (self.ordered, self.count, self.low, self.high, self.detail))
+        ordered, count, low, high, detail = views
         gather(
             raw,
             start,
@@ -455,7 +455,7 @@ class _Tile:
             ordered,
             count,
         )
-        self.rule(ordered, count, self.limits, self.table, self.max_iterations, low, high, slope)
+        self.rule(ordered, count, self.limits, self.table, self.max_iterations, low, high, detail)
         return views
 
 
@@ -491,7 +491,7 @@ def run_tiles(
     last = raw.shape[1] if last is None else last
     for start in range(first, last, tile.pixels):
         stop = min(start + tile.pixels, last)
-        ordered, count, low, high, slope = tile.load(raw, start, stop)
+        ordered, count, low, high, detail = tile.load(raw, start, stop)
         combine(
             raw,
             start,
@@ -500,7 +500,7 @@ def run_tiles(
             count,
             low,
             high,
-            slope,
+            detail,
             s.rejection_factor,
             s.rejection_offset,
             s.factor,

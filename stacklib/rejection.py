@@ -1,7 +1,7 @@
 """The rejection rules: sorted samples of a pixel in, the kept interval out.
 
 Every rule keeps a contiguous run of the sorted samples, whatever centre and limits it uses. So a rule
-is one compiled function ``rule(ordered, count, limits, table, max_iterations, low, high, slope)`` over
+is one compiled function ``rule(ordered, count, limits, table, max_iterations, low, high, detail)`` over
 a tile:
 
 ordered : float32 (blocks, frames, LANES)
@@ -17,8 +17,9 @@ max_iterations : int
     Rounds of clipping at most. The story of a pixel is told by 1, 2, 3 ... rounds of the same rule.
 low, high : int32 (blocks, LANES)
     Filled with the kept interval, ``ordered[b, low:high, p]``.
-slope : float32 (blocks, LANES)
-    Filled by linear_fit with the slope of its last line per frame.
+detail : float64 (blocks, LANES, 4)
+    Filled with what the last round went by: `CENTRE`, `LOWER`, `UPPER` and, for linear_fit, `SLOPE`.
+    Samples below `LOWER` or above `UPPER` are dropped; NaN where there is no such limit.
 
 A test is strict, and at least one sample survives. With fewer than 3 samples nothing is rejected, except by
 min_max.
@@ -46,23 +47,46 @@ from stacklib.estimators import (
 from stacklib.recipe import Recipe
 from stacklib.sorting import LANES, larger, smaller, sorting_network
 
-__all__ = ["ALL_ITERATIONS", "RULES", "Rule", "limits_in_vain", "rule_for"]
+__all__ = [
+    "ALL_ITERATIONS",
+    "CENTRE",
+    "LOWER",
+    "RULES",
+    "SLOPE",
+    "UPPER",
+    "Rule",
+    "limits_in_vain",
+    "rule_for",
+]
+
+#: Positions in the detail of a pixel.
+CENTRE, LOWER, UPPER, SLOPE = range(4)
 
 #: As many rounds as it takes.
 ALL_ITERATIONS = 10_000
 
 
 @compiled
-def none(ordered, count, limits, table, max_iterations, low, high, slope):
+def _note(detail, centre, lower, upper, slope):
+    """Keep what a round went by."""
+    detail[CENTRE] = centre
+    detail[LOWER] = lower
+    detail[UPPER] = upper
+    detail[SLOPE] = slope
+
+
+@compiled
+def none(ordered, count, limits, table, max_iterations, low, high, detail):
     """Keep everything."""
     for b in range(ordered.shape[0]):
         for p in range(LANES):
             low[b, p] = 0
             high[b, p] = count[b, p]
+            _note(detail[b, p], np.nan, np.nan, np.nan, 0.0)
 
 
 @compiled
-def min_max(ordered, count, limits, table, max_iterations, low, high, slope):
+def min_max(ordered, count, limits, table, max_iterations, low, high, detail):
     """Drop fixed numbers of samples at the ends; where none would be left, keep the middle."""
     drop_low = int(limits[0])
     drop_high = int(limits[1])
@@ -78,6 +102,7 @@ def min_max(ordered, count, limits, table, max_iterations, low, high, slope):
             else:
                 low[b, p] = (n - 1) // 2
                 high[b, p] = n // 2 + 1
+            _note(detail[b, p], np.nan, np.nan, np.nan, 0.0)
 
 
 @compiled
@@ -91,15 +116,23 @@ def _clip(x, low, high, centre, scale, limit_low, limit_high):
 
 
 @compiled
-def percentile(ordered, count, limits, table, max_iterations, low, high, slope):
+def _note_limits(detail, centre, scale, limits):
+    """Keep centre and limits of a round that clips in units of `scale`."""
+    _note(detail, centre, centre - limits[0] * scale, centre + limits[1] * scale, 0.0)
+
+
+@compiled
+def percentile(ordered, count, limits, table, max_iterations, low, high, detail):
     """One pass: drop what differs from the median by more than a fraction of it."""
     for b in range(ordered.shape[0]):
         for p in range(LANES):
             x = ordered[b, :, p]
             lo, hi = 0, count[b, p]
+            _note(detail[b, p], np.nan, np.nan, np.nan, 0.0)
             if hi >= 3 and max_iterations >= 1:
                 centre = median(x, lo, hi)
                 if centre > 0.0:
+                    _note_limits(detail[b, p], centre, centre, limits)
                     lo, hi = _clip(x, lo, hi, centre, centre, limits[0], limits[1])
             low[b, p] = lo
             high[b, p] = hi
@@ -126,7 +159,7 @@ def _block_moments(block, count, centre, scale):
 
 
 @compiled
-def sigma(ordered, count, limits, table, max_iterations, low, high, slope):
+def sigma(ordered, count, limits, table, max_iterations, low, high, detail):
     """Clip about the median in units of the standard deviation, until nothing drops."""
     limit_low, limit_high, floor = limits[0], limits[1], limits[2]
     centre = np.empty(LANES)
@@ -136,6 +169,7 @@ def sigma(ordered, count, limits, table, max_iterations, low, high, slope):
         _block_moments(ordered[b], count[b], centre, scale)
         for p in range(LANES):
             lo, hi = 0, count[b, p]
+            _note(detail[b, p], np.nan, np.nan, np.nan, 0.0)
             m, s = centre[p], max(scale[p], floor)
             if hi >= 3 and s > 0.0:
                 x = ordered[b, :, p]
@@ -145,6 +179,7 @@ def sigma(ordered, count, limits, table, max_iterations, low, high, slope):
                         s = max(moments(x, lo, hi, m)[1], floor)
                         if s == 0.0:
                             break
+                    _note_limits(detail[b, p], m, s, limits)
                     before = hi - lo
                     lo, hi = _clip(x, lo, hi, m, s, limit_low, limit_high)
                     if hi - lo == before or hi - lo < 3:
@@ -312,7 +347,7 @@ def _winsorized_block(block, count, start, cutoff, centre, scale, samples, lanes
 
 
 @compiled
-def winsorized_sigma(ordered, count, limits, table, max_iterations, low, high, slope):
+def winsorized_sigma(ordered, count, limits, table, max_iterations, low, high, detail):
     """Clip about the winsorized mean in units of the winsorized sigma, until nothing drops.
 
     The start is the median and Sn; where Sn is 0, because more than half of the samples are equal,
@@ -347,6 +382,7 @@ def winsorized_sigma(ordered, count, limits, table, max_iterations, low, high, s
         for p in range(LANES):
             lo, hi = 0, count[b, p]
             x = block[:, p]
+            _note(detail[b, p], np.nan, np.nan, np.nan, 0.0)
             if hi >= 3 and start[p] > 0.0:
                 m, s = centre[p], scale[p]
                 if np.isnan(s):
@@ -363,6 +399,7 @@ def winsorized_sigma(ordered, count, limits, table, max_iterations, low, high, s
                     s = max(s, floor)
                     if s == 0.0:
                         break
+                    _note_limits(detail[b, p], m, s, limits)
                     before = hi - lo
                     lo, hi = _clip(x, lo, hi, m, s, limit_low, limit_high)
                     if hi - lo == before or hi - lo < 3:
@@ -372,13 +409,14 @@ def winsorized_sigma(ordered, count, limits, table, max_iterations, low, high, s
 
 
 @compiled
-def averaged_sigma(ordered, count, limits, table, max_iterations, low, high, slope):
+def averaged_sigma(ordered, count, limits, table, max_iterations, low, high, detail):
     """Clip about the median; sigma follows the square root of the median from one first estimate."""
     limit_low, limit_high, floor = limits[0], limits[1], limits[2]
     for b in range(ordered.shape[0]):
         for p in range(LANES):
             lo, hi = 0, count[b, p]
             x = ordered[b, :, p]
+            _note(detail[b, p], np.nan, np.nan, np.nan, 0.0)
             if hi >= 3:
                 m = median(x, lo, hi)
                 squares = 0.0
@@ -391,6 +429,7 @@ def averaged_sigma(ordered, count, limits, table, max_iterations, low, high, slo
                     s = max(per_root * math.sqrt(m), floor)
                     if s == 0.0:
                         break
+                    _note_limits(detail[b, p], m, s, limits)
                     before = hi - lo
                     lo, hi = _clip(x, lo, hi, m, s, limit_low, limit_high)
                     if hi - lo == before or hi - lo < 3:
@@ -401,7 +440,7 @@ def averaged_sigma(ordered, count, limits, table, max_iterations, low, high, slo
 
 
 @compiled
-def ccd_noise(ordered, count, limits, table, max_iterations, low, high, slope):
+def ccd_noise(ordered, count, limits, table, max_iterations, low, high, detail):
     """Clip about the median in units of the noise that the camera must have at that level."""
     limit_low, limit_high, floor = limits[0], limits[1], limits[2]
     read_noise, gain, scale_noise, full_scale = limits[3], limits[4], limits[5], limits[6]
@@ -409,6 +448,7 @@ def ccd_noise(ordered, count, limits, table, max_iterations, low, high, slope):
         for p in range(LANES):
             lo, hi = 0, count[b, p]
             x = ordered[b, :, p]
+            _note(detail[b, p], np.nan, np.nan, np.nan, 0.0)
             if hi >= 3:
                 for _ in range(max_iterations):
                     m = median(x, lo, hi)
@@ -417,6 +457,7 @@ def ccd_noise(ordered, count, limits, table, max_iterations, low, high, slope):
                     s = max(math.sqrt(variance) / full_scale, floor)
                     if s == 0.0:
                         break
+                    _note_limits(detail[b, p], m, s, limits)
                     before = hi - lo
                     lo, hi = _clip(x, lo, hi, m, s, limit_low, limit_high)
                     if hi - lo == before or hi - lo < 3:
@@ -426,7 +467,7 @@ def ccd_noise(ordered, count, limits, table, max_iterations, low, high, slope):
 
 
 @compiled
-def linear_fit(ordered, count, limits, table, max_iterations, low, high, slope):
+def linear_fit(ordered, count, limits, table, max_iterations, low, high, detail):
     """Clip about an L1 line through the sorted samples, in units of twice the mean deviation from it."""
     limit_low, limit_high, floor = limits[0], limits[1], limits[2]
     frames = ordered.shape[1]
@@ -437,7 +478,7 @@ def linear_fit(ordered, count, limits, table, max_iterations, low, high, slope):
     for b in range(ordered.shape[0]):
         for p in range(LANES):
             lo, hi = 0, count[b, p]
-            slope[b, p] = 0.0
+            _note(detail[b, p], np.nan, np.nan, np.nan, 0.0)
             if hi >= 5:
                 x = column
                 for i in range(hi):
@@ -445,11 +486,13 @@ def linear_fit(ordered, count, limits, table, max_iterations, low, high, slope):
                 for _ in range(max_iterations):
                     start, n = lo, hi - lo
                     intercept, gradient = l1_line(position, x, lo, hi, order, residual)
-                    slope[b, p] = gradient
                     deviation = 0.0
                     for j in range(n):
                         deviation += abs(np.float64(x[lo + j]) - (intercept + gradient * j))
                     s = max(2.0 * deviation / n * math.sqrt(1.0 + gradient * gradient), floor)
+                    end = intercept + gradient * (n - 1)
+                    lower, upper = intercept - limit_low * s, end + limit_high * s
+                    _note(detail[b, p], 0.5 * (intercept + end), lower, upper, gradient)
                     if s == 0.0:
                         break
                     while lo < hi - 1:
@@ -480,7 +523,7 @@ def _trimmed_mean(x, low, high, drop_low, drop_high):
 
 
 @compiled
-def gesd(ordered, count, limits, table, max_iterations, low, high, slope):
+def gesd(ordered, count, limits, table, max_iterations, low, high, detail):
     """The generalized extreme Studentized deviate test (Rosner 1983).
 
     The most deviating sample is taken away up to k times; rejected are all up to the last one that exceeded
@@ -493,6 +536,7 @@ def gesd(ordered, count, limits, table, max_iterations, low, high, slope):
         for p in range(LANES):
             lo, hi = 0, count[b, p]
             kept_low, kept_high = lo, hi
+            _note(detail[b, p], np.nan, np.nan, np.nan, 0.0)
             if hi >= 3 and (use_low or use_high):
                 x = ordered[b, :, p]
                 at_most = min(max(int(fraction * hi), 1), hi - 2)
@@ -511,6 +555,9 @@ def gesd(ordered, count, limits, table, max_iterations, low, high, slope):
                     above = (x[hi - 1] - centre) / s if use_high else -np.inf
                     below = (centre - x[lo]) / (relaxation * s) if use_low else -np.inf
                     significant = max(above, below) > critical[n]
+                    lower = centre - relaxation * critical[n] * s if use_low else -np.inf
+                    upper = centre + critical[n] * s if use_high else np.inf
+                    _note(detail[b, p], centre, lower, upper, 0.0)
                     if above >= below:
                         hi -= 1
                         d = np.float64(x[hi]) - middle
@@ -560,13 +607,14 @@ def _chauvenet_centre_and_scale(x, low, high, phase, abscissae, distance, order,
 
 
 @compiled
-def chauvenet(ordered, count, limits, table, max_iterations, low, high, slope):
+def chauvenet(ordered, count, limits, table, max_iterations, low, high, detail):
     """Robust Chauvenet rejection (Maples et al. 2018): drop what is expected fewer than `limit` times.
 
     Three phases: median and a line through the inner deviations; median and 68.3 % deviation; mean and
     standard deviation. Each goes on until nothing drops. `max_iterations` bounds the dropped samples.
     """
     limit = limits[3]
+    quantile = table[0]
     use_low, use_high = np.isfinite(limits[0]), np.isfinite(limits[1])
     floor = limits[2]
     frames = ordered.shape[1]
@@ -578,22 +626,25 @@ def chauvenet(ordered, count, limits, table, max_iterations, low, high, slope):
         for p in range(LANES):
             lo, hi = 0, count[b, p]
             x = ordered[b, :, p]
+            _note(detail[b, p], np.nan, np.nan, np.nan, 0.0)
             phase = 0
             dropped = 0
             while phase < 3 and hi - lo >= 3 and dropped < max_iterations:
                 n = hi - lo
                 m, s = _chauvenet_centre_and_scale(x, lo, hi, phase, table[n], distance, order, residual)
                 s = max(s, floor)
-                expected_low = np.inf
-                expected_high = np.inf
-                if s > 0.0:
-                    if use_low:
-                        expected_low = n * 0.5 * math.erfc((m - x[lo]) / s / root2)
-                    if use_high:
-                        expected_high = n * 0.5 * math.erfc((x[hi - 1] - m) / s / root2)
-                if min(expected_low, expected_high) >= limit:
+                if s <= 0.0:
                     phase += 1
-                elif expected_low <= expected_high:
+                    continue
+                # The end that lies farther out is the one where fewer samples are expected.
+                z_low = (m - x[lo]) / s if use_low else -np.inf
+                z_high = (x[hi - 1] - m) / s if use_high else -np.inf
+                lower = m - quantile[n] * s if use_low else -np.inf
+                upper = m + quantile[n] * s if use_high else np.inf
+                _note(detail[b, p], m, lower, upper, 0.0)
+                if n * 0.5 * math.erfc(max(z_low, z_high) / root2) >= limit:
+                    phase += 1
+                elif z_low >= z_high:
                     lo += 1
                     dropped += 1
                 else:
@@ -623,8 +674,13 @@ def _gesd_table(recipe: Recipe, frames: int) -> np.ndarray:
 
 
 def _chauvenet_table(recipe: Recipe, frames: int) -> np.ndarray:
-    """Expected deviations of the inner 68.3 % in sigma: row n holds those of n samples."""
-    table = np.zeros((frames + 1, max(1, int(0.683 * frames + 0.317))))
+    """Expected deviations of the inner 68.3 % in sigma: row n holds those of n samples.
+
+    Row 0 holds the deviation at which as few samples are expected as the limit says, by the number of
+    samples.
+    """
+    table = np.zeros((frames + 1, frames + 1))
+    table[0, 1:] = math.sqrt(2) * special.erfcinv(2 * recipe.chauvenet_limit / np.arange(1, frames + 1))
     for n in range(3, frames + 1):
         i = np.arange(1, int(0.683 * n + 0.317) + 1)
         table[n, : i.size] = math.sqrt(2) * special.erfinv((i - 0.317) / n)
