@@ -1,0 +1,137 @@
+"""What is timed in Python: stacklib, its kernel alone, ccdproc, numpy.median, and plain reading."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+import stacklib
+from stacklib.kernel import Pixels, Settings, run_tiles
+from stacklib.measurements import CACHE_NAME
+from stacklib.preparation import prepare
+from stacklib.sorting import LANES
+
+#: The rules that are timed.
+RULES = ("sigma", "winsorized_sigma")
+#: Parts of the image for each thread, as in `stacklib.integration`.
+PARTS = 4
+
+
+def processors() -> int:
+    """Processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def recipe(rule: str, weights: str = "none", normalised: bool = True) -> stacklib.Recipe:
+    """Limits of 3 sigma on both sides; additive normalisation with scaling, or none at all."""
+    return stacklib.Recipe(
+        rejection=rule,
+        sigma_low=3.0,
+        sigma_high=3.0,
+        normalization="additive_scaling" if normalised else "none",
+        rejection_normalization="scale_zero_offset" if normalised else "none",
+        weights=weights,
+    )
+
+
+def files(folder: str | Path) -> list[Path]:
+    """The frames of a set."""
+    return sorted(Path(folder).glob("*.fits"))
+
+
+def forget(folder: str | Path) -> None:
+    """Remove the measurements that stacklib keeps beside the frames."""
+    (Path(folder) / CACHE_NAME).unlink(missing_ok=True)
+
+
+def integrate(
+    folder: str | Path, rule: str, weights: str = "none", memory: str = "2GB", normalised: bool = True
+) -> stacklib.Integration:
+    """Integrate a set of frames."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", stacklib.StacklibWarning)
+        settings = recipe(rule, weights, normalised)
+        return stacklib.integrate(folder, settings, memory=memory, progress=False)
+
+
+def integrate_and_save(folder: str | Path, rule: str, path: Path) -> None:
+    """Integrate, measure the noise of the result and write it, which Siril's stacking step includes."""
+    from stacklib.formats.fits import write_image
+
+    result = integrate(folder, rule)
+    path.unlink(missing_ok=True)
+    write_image(path, result.image, [("NOISE", float(result.noise[0]), "")])
+
+
+def integrate_sample(folder: str | Path) -> None:
+    """What a first call looks like: the suggested recipe."""
+    stacklib.integrate(folder, progress=False)
+
+
+def read_bytes(folder: str | Path) -> None:
+    """Read every byte of every file, and do nothing with it."""
+    with ThreadPoolExecutor(processors()) as pool:
+        list(pool.map(lambda path: len(path.read_bytes()), files(folder)))
+
+
+def read_cube(folder: str | Path) -> np.ndarray:
+    """All samples, float32 (frames, pixels)."""
+    frames = stacklib.open_frames(str(folder))
+    cube = np.empty((len(frames), frames.height, frames.width), np.float32)
+    with ThreadPoolExecutor(processors()) as pool:
+        list(pool.map(lambda i: frames[i].read_rows(0, frames.height, 0, cube[i]), range(len(frames))))
+    return cube.reshape(len(frames), -1)
+
+
+def kernel_settings(folder: str | Path, rule: str) -> Settings:
+    """What `integrate` would hand to the kernel."""
+    return prepare(stacklib.open_frames(str(folder)), recipe(rule)).settings(0)
+
+
+def run_kernel(cube: np.ndarray, settings: Settings) -> Pixels:
+    """Integrate samples in memory, float32 (frames, pixels), with all processors."""
+    size, threads = cube.shape[1], processors()
+    pixels = Pixels.empty(size, with_slope=False)
+    step = -(-size // (threads * PARTS * LANES)) * LANES
+    with ThreadPoolExecutor(threads) as pool:
+        parts = [(start, min(start + step, size)) for start in range(0, size, step)]
+        for part in [pool.submit(run_tiles, cube, settings, pixels, *part) for part in parts]:
+            part.result()
+    return pixels
+
+
+def read_and_median(folder: str | Path) -> None:
+    """What a few lines of numpy do."""
+    np.median(read_cube(folder), axis=0)
+
+
+def ccdproc_version() -> str:
+    """Version of ccdproc; empty where it is not installed."""
+    try:
+        import ccdproc
+    except ImportError:
+        return ""
+    return ccdproc.__version__
+
+
+def ccdproc_combine(folder: str | Path) -> np.ndarray:
+    """ccdproc with the same limits, without normalisation, and the same memory."""
+    import ccdproc
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return ccdproc.combine(
+            [str(path) for path in files(folder)],
+            method="average",
+            sigma_clip=True,
+            sigma_clip_func="median",
+            sigma_clip_dev_func="std",
+            sigma_clip_low_thresh=3,
+            sigma_clip_high_thresh=3,
+            unit="adu",
+            mem_limit=2e9,
+        ).data

@@ -1,0 +1,51 @@
+"""Commands and jobs in processes of their own: wall time, CPU time and peak memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+#: Folder of compiled code in the scratch folder.
+COMPILED = "compiled"
+
+
+@dataclass(frozen=True)
+class Process:
+    """What a process took: seconds, seconds of all its threads, bytes; and what it printed."""
+
+    wall: float
+    cpu: float
+    peak: int
+    output: str
+
+
+def run(command: list[str], scratch: Path, **variables: str) -> Process:
+    """Run a command to its end, with these environment variables on top of the usual ones.
+
+    Raises
+    ------
+    RuntimeError
+        When it fails.
+    """
+    report, log = scratch / "process.json", scratch / "process.log"
+    environment = os.environ | variables
+    # Byte code is kept, as it is for everybody who does not forbid it.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    launcher = [sys.executable, "-I", "-S", str(HERE / "launch.py"), str(report), str(log)]
+    subprocess.run([*launcher, *command], env=environment, check=True)
+    output = log.read_text(errors="replace")
+    measured = json.loads(report.read_text())
+    if measured.pop("status") != 0:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{output[-2000:]}")
+    return Process(**measured, output=output)
+
+
+def run_job(name: str, scratch: Path, compiled: Path, **arguments: object) -> Process:
+    """Run a job of `job.py`, with its compiled code kept in the folder `compiled`."""
+    command = [sys.executable, str(HERE / "job.py"), name, json.dumps(arguments, default=str)]
+    return run(command, scratch, NUMBA_CACHE_DIR=str(compiled))

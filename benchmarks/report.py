@@ -1,0 +1,79 @@
+"""Tables in Markdown, what the machine is, and the part of README.md that is written by the script."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+import numba
+import numpy as np
+import siril
+from contenders import ccdproc_version, processors
+
+import stacklib
+
+BEGIN, END = "<!-- begin: last run -->", "<!-- end: last run -->"
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is promised, what was measured, and whether that is enough; None where it was not measured."""
+
+    text: str
+    measured: str
+    met: bool | None
+
+    @property
+    def verdict(self) -> str:
+        """One word."""
+        return "not measured" if self.met is None else "ok" if self.met else "missed"
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """A table in Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def machine() -> str:
+    """Processors, memory and versions in words."""
+    gigabytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    versions = {
+        "Python": platform.python_version(),
+        "numpy": np.__version__,
+        "numba": numba.__version__,
+        "stacklib": stacklib.__version__,
+        "Siril": siril.version() or "not installed",
+        "ccdproc": ccdproc_version() or "not installed",
+    }
+    listed = ", ".join(f"{name} {version}" for name, version in versions.items())
+    hardware = f"{processors()} cores of {_processor()}, {gigabytes:.0f} GB of memory, {platform.system()}"
+    return f"{hardware}. {listed}."
+
+
+def _processor() -> str:
+    """Name and family of the processor."""
+    information = Path("/proc/cpuinfo")
+    if not information.exists():
+        return platform.processor() or platform.machine()
+    pairs = (line.split(":", 1) for line in information.read_text().splitlines() if ":" in line)
+    known = {name.strip(): value.strip() for name, value in pairs}
+    return f"{known.get('model name', platform.machine())} (family {known.get('cpu family', 'unknown')})"
+
+
+def write_readme(path: Path, text: str) -> None:
+    """Replace what stands between the markers.
+
+    Raises
+    ------
+    RuntimeError
+        When they are not there.
+    """
+    content = path.read_text(encoding="utf-8")
+    before, begin, rest = content.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise RuntimeError(f"{path}: has no lines {BEGIN} and {END}")
+    path.write_text(f"{before}{BEGIN}\n{text.strip()}\n{END}{after}", encoding="utf-8")

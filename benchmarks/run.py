@@ -1,0 +1,59 @@
+"""Speed and memory of an integration, side by side with Siril, ccdproc and numpy.
+
+``python benchmarks/run.py`` simulates the frames, lets all contenders run by turns, and prints the tables.
+Siril and ccdproc are left out where they are not installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+
+from processes import COMPILED
+
+HERE = Path(__file__).resolve().parent
+
+
+def main() -> None:
+    """Parse the options, run, print, tidy up."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="small frames: a test of the script itself")
+    parser.add_argument("--keep", action="store_true", help="leave benchmarks/scratch where it is")
+    parser.add_argument("--write", action="store_true", help="put the tables into benchmarks/README.md")
+    options = parser.parse_args()
+    scratch = HERE / "scratch"
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
+    start = time.monotonic()
+    try:
+        text = report(scratch, options.quick, options.write)
+    finally:
+        if not options.keep:
+            shutil.rmtree(scratch, ignore_errors=True)
+    print(text)
+    print(f"Took {(time.monotonic() - start) / 60:.1f} minutes.", file=sys.stderr)
+
+
+def report(scratch: Path, quick: bool, write: bool) -> str:
+    """Run everything; the tables."""
+    # Before numba is imported: code compiled from the files as they are now, and from no earlier ones.
+    os.environ["NUMBA_CACHE_DIR"] = str(scratch / COMPILED)
+    from report import write_readme
+    from sections import QUICK, Benchmark, Plan
+
+    plan = QUICK if quick else Plan()
+    free = shutil.disk_usage(scratch).free
+    if free < 1.2 * plan.bytes + 5e8:
+        sys.exit(f"{plan.bytes / 1e9:.1f} GB of frames are to be simulated, {free / 1e9:.1f} GB are free")
+    text = Benchmark(plan, scratch).run()
+    if write:
+        write_readme(HERE / "README.md", text)
+    return text
+
+
+if __name__ == "__main__":
+    main()
