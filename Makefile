@@ -1,0 +1,33 @@
+# make run | test | lab | bench        with another Python: make run PYTHON=python3.12
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: run test lab bench clean
+
+run: .venv/notebook.stamp
+	$(BIN)/stacklib run sample_data/M101/4_Registered
+
+lab: .venv/notebook.stamp
+	$(BIN)/stacklib lab
+
+test: .venv/test.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest
+
+bench: .venv/bench.stamp
+	$(BIN)/python benchmarks/run.py
+
+clean:
+	rm -rf .venv
+
+# Each stamp remembers which extras are installed; they are installed anew when pyproject.toml changes.
+.venv/notebook.stamp: EXTRAS = notebook
+.venv/test.stamp: EXTRAS = notebook,test
+.venv/bench.stamp: EXTRAS = notebook,test,bench
+.venv/%.stamp: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable ".[$(EXTRAS)]"
+	@touch $@
+
+$(BIN)/python:
+	$(PYTHON) -m venv .venv

@@ -1,0 +1,178 @@
+"""What the notebooks call: from the parameters cell to a checked job, and how a run ends."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import sys
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from stacklib.errors import RecipeError, StacklibWarning
+from stacklib.progress import in_live_notebook
+from stacklib.recipe import Job, Parameter, Recipe
+from stacklib.results import Integration
+
+__all__ = ["RESULT_MIME", "describe", "is_live", "job_from", "parameters_cell", "show_files"]
+
+#: Under this type the list of files is kept in a saved notebook, for programs that run it.
+RESULT_MIME = "application/vnd.stacklib.result+json"
+
+#: Headings of the parameters cell, by the parameter that they stand above.
+HEADINGS = {
+    "frames": "The run",
+    "rejection": "Rejection: the rule, and the limits that each rule listens to",
+    "range_clip_low": "Range: what is no data, and what is saturated",
+    "normalization": "Normalisation, weights, combination",
+}
+
+#: What a parameter has to look like for a stray name to be taken as a misspelt parameter.
+_LITERALS = (bool, int, float, str, list)
+
+
+def parameters_cell() -> str:
+    """The parameters cell of the integration notebook, made from the recipe.
+
+    One literal assignment a line, with a type and the help text behind it, in the form that
+    ``papermill --help-notebook`` understands: a second ``=`` or a ``|`` in a line would hide it.
+    """
+    lines = []
+    for name, parameter in _parameters().items():
+        if name in HEADINGS:
+            lines += [""] * bool(lines) + [f"# {HEADINGS[name]}"]
+        annotation = "str" if parameter.kind is list else parameter.kind.__name__
+        lines.append(f"{name}: {annotation} = {_literal(parameter.default)}  # {describe(parameter)}")
+    return "\n".join(lines)
+
+
+def job_from(namespace: Mapping[str, Any]) -> Job:
+    """The job that the parameters cell describes, checked; also sets up figures and warnings.
+
+    Parameters
+    ----------
+    namespace : dict
+        ``globals()`` of the notebook. Only the names of parameters are looked at.
+
+    Returns
+    -------
+    Job
+
+    Raises
+    ------
+    RecipeError
+        When a value has the wrong type (also the text ``"false"`` in the place of a switch) or lies
+        out of range, or when a name looks like a misspelt parameter.
+    """
+    _set_up_session()
+    known = _parameters()
+    _refuse_misspelt(namespace, known)
+    return Job.from_dict({name: namespace[name] for name in known if name in namespace})
+
+
+def is_live(interactive: bool) -> bool:
+    """Whether to show live panels: they are wanted, and there is a browser that can show them."""
+    return interactive and in_live_notebook()
+
+
+def show_files(result: Integration, files: Iterable[str | Path]) -> None:
+    """Display where the files of a result are, and leave the list in the notebook for programs."""
+    from IPython.display import display
+
+    paths = [Path(file).absolute() for file in files]
+    if result.saved is not None:
+        paths += [result.saved.table, result.saved.report]
+    width = max(len(path.name) for path in paths)
+    lines = [f"{path.name:<{width}}  {path.stat().st_size / 1e6:8.2f} MB" for path in paths]
+    text = "\n".join([f"in {paths[0].parent}", *lines])
+    known = {"files": [str(path) for path in paths], "summary": summary(result)}
+    display({"text/plain": text, RESULT_MIME: known}, raw=True)
+
+
+def summary(result: Integration) -> str:
+    """The result in one line: frames, rule, rejected samples, noise."""
+    left_out = len(result.frames) - result.preparation.count
+    some = f" ({left_out} left out)" if left_out else ""
+    ratios = " ".join(f"{ratio:.3f}" for ratio in result.noise_ratio)
+    return (
+        f"{result.preparation.count} frames{some}, {result.rule}: "
+        f"rejected {100 * result.rejected_low.mean():.2f} % low, "
+        f"{100 * result.rejected_high.mean():.2f} % high; noise {ratios} of the reference frame "
+        f"(1/sqrt(N) is {result.expected_noise_ratio:.3f})"
+    )
+
+
+def _parameters() -> dict[str, Parameter]:
+    return {**Job.parameters(), **Recipe.parameters()}
+
+
+def _literal(value: Any) -> str:
+    # Double quotes, as everywhere else; repr prefers single ones.
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
+
+
+def describe(parameter: Parameter) -> str:
+    """The help text with unit, range or choices behind it, on one line."""
+    if parameter.choices:
+        return f"{parameter.help} One of: {', '.join(parameter.choices)}."
+    if parameter.kind not in (int, float):
+        return parameter.help
+    unit = f" {parameter.unit}" if parameter.unit else ""
+    usual = "; usual {:g} to {:g}".format(*parameter.recommended) if parameter.recommended else ""
+    return f"{parameter.help} [{parameter.low:g} to {parameter.high:g}{unit}{usual}]"
+
+
+def _refuse_misspelt(namespace: Mapping[str, Any], known: Mapping[str, Parameter]) -> None:
+    """A misspelt name on the command line arrives as one more variable: better say so than ignore it."""
+    for name, value in namespace.items():
+        if name in known or name.startswith("_") or not isinstance(value, _LITERALS):
+            continue
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
+        if near:
+            raise RecipeError(f"parameters: unknown parameter {name!r}; did you mean {near[0]}?")
+
+
+def _set_up_session() -> None:
+    """Figures inline (a live canvas would leave nothing in a saved notebook), warnings in one line."""
+    try:
+        from IPython import get_ipython
+    except ImportError:
+        return
+    shell = get_ipython()
+    if shell is None:
+        return
+    if getattr(shell, "kernel", None) is not None:
+        shell.run_line_magic("matplotlib", "inline")
+    warnings.formatwarning = _short_warning
+
+
+def _short_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """The warnings of stacklib as notes, without the path of the cell; others as always."""
+    if issubclass(category, StacklibWarning):
+        return f"Note: {message}\n"
+    return _usual_warning(message, category, filename, lineno, line)
+
+
+_usual_warning = warnings.formatwarning
+
+
+def refresh_parameters(notebook: str | Path) -> bool:
+    """Write the parameters cell of a notebook anew; whether anything changed."""
+    import nbformat
+
+    path = Path(notebook)
+    content = nbformat.read(path, as_version=4)
+    cell = next(c for c in content.cells if "parameters" in c.metadata.get("tags", []))
+    before, cell.source = cell.source, parameters_cell()
+    if cell.source != before:
+        nbformat.write(content, path)
+    return cell.source != before
+
+
+if __name__ == "__main__":
+    # python -m stacklib.notebook notebooks/4_integrate.ipynb
+    for argument in sys.argv[1:]:
+        print(argument, "changed" if refresh_parameters(argument) else "is up to date")

@@ -1,0 +1,97 @@
+"""The screen stretch: how a linear image is made visible, for looking only."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+__all__ = ["Limits", "binned", "screen_limits", "stretch"]
+
+#: The sky background of a stretched picture, and how many robust sigmas below it is black.
+BACKGROUND, BLACK_SIGMAS = 0.15, 2.8
+#: Samples of a channel from which the stretch is computed at most.
+LIMIT_SAMPLES = 1 << 20
+#: Pictures with more columns than this are binned for the screen.
+SCREEN_WIDTH = 1200
+
+
+class Limits(NamedTuple):
+    """A screen stretch: a black point for each channel, and for all of them one span and midtones balance."""
+
+    black: tuple[float, ...]
+    span: float
+    midtones: float
+
+
+def screen_limits(image: np.ndarray) -> Limits:
+    """The stretch that shows faint things, from the median and MAD of each channel.
+
+    Parameters
+    ----------
+    image : ndarray of float, shape (channels, height, width) or (height, width)
+        NaN and exactly 0 are no data.
+
+    Returns
+    -------
+    Limits
+        Black lies 2.8 x 1.4826 MAD below the median of a channel, so that the sky comes out grey; span
+        and midtones are linked, from the mean MAD: the colours of what stands above the sky are kept.
+        The median is shown at 0.15 of full brightness. White is 1, or the largest value of images
+        that go beyond.
+    """
+    planes = image[np.newaxis] if image.ndim == 2 else image
+    step = max(1, round((planes[0].size / LIMIT_SAMPLES) ** 0.5))
+    samples = [plane[np.isfinite(plane) & (plane != 0)] for plane in planes[:, ::step, ::step]]
+    if not all(known.size for known in samples):
+        return Limits((0.0,) * len(planes), 1.0, 0.5)
+    centres = [float(np.median(known)) for known in samples]
+    spreads = [1.4826 * float(np.median(np.abs(k - c))) for k, c in zip(samples, centres, strict=True)]
+    sky = BLACK_SIGMAS * float(np.mean(spreads))
+    black = tuple(centre - sky for centre in centres)
+    # A flat image at the very top has no span.
+    span = max(1.0, *(float(known.max()) for known in samples)) - min(black) or 1.0
+    return Limits(black, span, _midtones(BACKGROUND, sky / span) if 0 < sky < span else 0.5)
+
+
+def stretch(image: np.ndarray, limits: Limits | None = None) -> np.ndarray:
+    """The image as it is shown: a midtones transfer function above a black point.
+
+    With ``x = (value - black) / span``, cut to 0..1, and m the midtones balance, what is shown is
+    ``(m - 1) x / ((2 m - 1) x - m)``, which maps 0 to 0, m to 1/2 and 1 to 1. This is for looking
+    only: no file is written with it.
+
+    Parameters
+    ----------
+    image : ndarray of float, shape (channels, height, width) or (height, width)
+        One or three channels; of any other number the first is shown. NaN and
+        exactly 0 (no data) become black.
+    limits : Limits, optional
+        The stretch of another image, so that the two can be compared; `screen_limits` of this one
+        unless given.
+
+    Returns
+    -------
+    ndarray of float32, shape (height, width) or (height, width, 3)
+        0 to 1, ready for ``imshow``.
+    """
+    planes = image[np.newaxis] if image.ndim == 2 else image
+    black, span, m = screen_limits(planes) if limits is None else limits
+    x = (planes - np.float32(black)[:, np.newaxis, np.newaxis]) / np.float32(span)
+    x = np.where(np.isnan(planes) | (planes == 0), np.float32(0), np.clip(x, 0, 1))
+    shown = _midtones(np.float32(m), x).astype(np.float32, copy=False)
+    return np.moveaxis(shown, 0, -1) if len(planes) == 3 else shown[0]
+
+
+def _midtones(m, x):
+    return (m - 1) * x / ((2 * m - 1) * x - m)
+
+
+def binned(image: np.ndarray, width: int = SCREEN_WIDTH) -> tuple[np.ndarray, int]:
+    """The mean of blocks of pixels, few enough for a screen, and the side of a block."""
+    side = -(-image.shape[-1] // width)
+    if side == 1:
+        return image, 1
+    rows, columns = (size // side * side for size in image.shape[-2:])
+    blocks = image[:, :rows, :columns].reshape(-1, rows // side, side, columns // side, side)
+    return blocks.mean(axis=(2, 4), dtype=np.float32), side

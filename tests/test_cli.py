@@ -1,0 +1,198 @@
+"""The command line: what it understands, what it refuses, and what a run leaves."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from conftest import ROOT, SAMPLES
+
+import stacklib as sl
+from stacklib import cli
+
+M13 = SAMPLES / "M13" / "4_Registered"
+
+
+def command(*arguments: object, folder: Path = ROOT) -> subprocess.CompletedProcess:
+    called = [sys.executable, "-m", "stacklib.cli", *map(str, arguments)]
+    return subprocess.run(called, cwd=folder, capture_output=True, text=True, encoding="utf-8", timeout=300)
+
+
+# what is understood ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("clip_low", "false", False),
+        ("clip_low", "No", False),
+        ("range_clip_high", "TRUE", True),
+        ("sigma_high", "2.8", 2.8),
+        ("sigma_high", "3", 3.0),
+        ("min_max_low", "2", 2),
+        ("min_max_low", "2.0", 2),
+        ("rejection", "gesd", "gesd"),
+        ("reference", "007", "007"),
+    ],
+)
+def test_values_get_the_type_of_their_parameter(name, text, value):
+    job = cli.job_from_arguments("here", [(name, text)])
+    got = job.to_dict()[name]
+    assert got == value and type(got) is type(value)
+
+
+def test_job_file_comes_first_then_parameters_then_output(tmp_path):
+    path = tmp_path / "job.yaml"
+    path.write_text("frames: [a.fits, b.fits]\nrejection: sigma\nsigma_low: 3.4\noutput: there\n", "utf-8")
+    job = cli.job_from_arguments(str(path), [("sigma_low", "3.1"), ("sigma_high", "2.7")], "elsewhere")
+    recipe = sl.Recipe(rejection="sigma", sigma_low=3.1, sigma_high=2.7)
+    assert job == sl.Job(frames=["a.fits", "b.fits"], output="elsewhere", recipe=recipe)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("-p", "sigma_hihg", "2.8"), "unknown parameter 'sigma_hihg'; did you mean sigma_high?"),
+        (("-p", "clip_low", "perhaps"), "clip_low: got 'perhaps', expected True or False"),
+        (("-p", "sigma_low", "99"), "sigma_low: got 99.0, expected a number from 0.5 to 20"),
+        (("-p", "sigma_low", "nan"), "sigma_low: got nan"),
+        (("-p", "min_max_low", "1.5"), "min_max_low: got 1.5, expected a whole number"),
+        (("-p", "rejection", "winsor"), "rejection: got 'winsor', expected one of auto"),
+        (("-p", "sigma_low"), "-p"),
+        (("--otput", "there"), "--otput"),
+        (("-p", "memory", "lots"), "memory: got 'lots'"),
+    ],
+)
+def test_wrong_calls_end_with_2_and_one_line(arguments, words, capsys, tmp_path):
+    try:
+        code = cli.main(["run", str(M13), "--output", str(tmp_path / "results"), *arguments])
+    except SystemExit as end:  # argparse ends by itself
+        code = end.code
+    printed = capsys.readouterr()
+    assert code == 2 and words in printed.err
+    assert "Traceback" not in printed.err
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize("target", ["nowhere", "nowhere.yaml", "README.md"])
+def test_frames_that_cannot_be_used_are_named(target, capsys):
+    assert cli.main(["run", target]) in (1, 2)
+    printed = capsys.readouterr()
+    assert target in printed.err and printed.err.startswith("stacklib: ") and "Traceback" not in printed.err
+
+
+def test_output_that_cannot_be_made_is_named(capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert cli.main(["run", str(M13), "--output", str(tmp_path / "file" / "results")]) == 1
+    assert "choose another --output" in capsys.readouterr().err
+
+
+def test_version_and_help(capsys):
+    for arguments, words in ((["--version"], sl.__version__), (["--help"], "stacklib run recipe.yaml")):
+        with pytest.raises(SystemExit) as end:
+            cli.main(arguments)
+        assert end.value.code == 0 and words in capsys.readouterr().out
+    with pytest.raises(SystemExit) as end:
+        cli.main([])
+    assert end.value.code == 2
+
+
+def test_help_of_run_names_every_parameter(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["run", "--help"])
+    shown = capsys.readouterr().out
+    for name in sl.Job.parameters() | sl.Recipe.parameters():
+        assert f"\n  {name} " in shown or f"\n  {name}\n" in shown
+
+
+# runs --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> tuple[subprocess.CompletedProcess, Path]:
+    """One run of the mono sample into a folder that was not there, from a session of JupyterLab."""
+    output = tmp_path_factory.mktemp("cli") / "new" / "results"
+    done = command("run", "sample_data/M13/4_Registered", "-p", "sigma_high", "2.8", "--output", output)
+    assert done.returncode == 0, done.stderr
+    return done, output
+
+
+def test_run_prints_where_everything_is(run):
+    done, output = run
+    paths = [Path(line) for line in done.stdout.splitlines() if line.startswith(str(output))]
+    assert [path.name.removeprefix("20210815_M13_QSI583ws_0000") for path in paths] == [
+        *(".xisf", "_rejection_low.xisf", "_rejection_high.xisf"),
+        *("_frames.ecsv", "_report.txt", "_notebook.ipynb"),
+    ]
+    assert all(path.stat().st_size for path in paths)
+    assert sorted(paths) == sorted(output.iterdir())
+    assert "12 frames, sigma: rejected" in done.stdout
+    assert "12 frames integrated: 100%" in done.stdout
+
+
+def test_run_keeps_the_notebook_with_its_parameters(run):
+    content = nbformat.read(next(run[1].glob("*_notebook.ipynb")), as_version=4)
+    injected = next(c.source for c in content.cells if "injected-parameters" in c.metadata.get("tags", []))
+    assert "sigma_high = 2.8" in injected and "interactive = False" in injected
+    assert f'frames = "{M13}"' in injected.replace("\\\\", "\\")
+    assert "sigma_low" not in injected
+
+
+def test_failed_run_keeps_the_notebook_and_says_where(tmp_path):
+    done = command("run", M13, "--output", tmp_path, "-p", "weights", "keyword", "-p", "weight_keyword", "NO")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("Note: ")]
+    assert lines[-2].startswith("stacklib: ") and "NO" in lines[-2]
+    assert lines[-1].endswith(str(tmp_path / "failed_notebook.ipynb"))
+    content = nbformat.read(tmp_path / "failed_notebook.ipynb", as_version=4)
+    assert [o.ename for c in content.cells for o in c.get("outputs", []) if o.output_type == "error"]
+
+
+def test_notebooks_are_never_overwritten(tmp_path):
+    names = []
+    for text in ("first", "second"):
+        running = cli._claim(tmp_path, "running_notebook")
+        running.write_text(text)
+        names.append(cli._keep(running, "m_notebook").name)
+    assert names == ["m_notebook.ipynb", "m_notebook_2.ipynb"]
+    assert (tmp_path / names[0]).read_text() == "first"
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
+
+
+# lab ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def called(monkeypatch) -> list[list[str]]:
+    """The commands that would have been run."""
+    commands = []
+    monkeypatch.setattr(cli.subprocess, "call", lambda command: commands.append(command) or 0)
+    return commands
+
+
+def test_lab_opens_the_first_notebook(called):
+    assert cli.main(["lab", "--no-browser"]) == 0
+    first = min(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
+    assert called[0][1:3] == ["-m", "jupyterlab"]
+    assert f"--ServerApp.root_dir={ROOT}" in called[0]
+    assert called[0][-2:] == [f"--LabApp.default_url=/lab/tree/notebooks/{first}", "--no-browser"]
+
+
+def test_lab_opens_copies_of_installed_notebooks(called, monkeypatch, tmp_path, capsys):
+    installed = tmp_path / "site-packages" / "stacklib"
+    (installed / "notebooks").mkdir(parents=True)
+    (installed / "notebooks" / "4_integrate.ipynb").write_text("installed")
+    monkeypatch.setattr(sl, "__file__", str(installed / "__init__.py"))
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        assert cli.main(["lab"]) == 0
+        copy = tmp_path / "stacklib_notebooks" / "4_integrate.ipynb"
+        assert copy.read_text() in ("installed", "changed by the user")
+        copy.write_text("changed by the user")
+    assert copy.read_text() == "changed by the user"
+    assert f"--ServerApp.root_dir={tmp_path}" in called[0]
+    assert str(copy.parent) in capsys.readouterr().out

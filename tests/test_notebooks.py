@@ -1,0 +1,204 @@
+"""The notebooks: their parameters are the recipe's, they hold no outputs, and they run without a person."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from conftest import ROOT, SAMPLES
+
+import stacklib as sl
+from stacklib import notebook
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+INTEGRATE = ROOT / "notebooks" / "4_integrate.ipynb"
+PARAMETERS = sl.Job.parameters() | sl.Recipe.parameters()
+
+#: Drawing into these hangs notebooks that run without a browser, every now and then.
+HANGING = re.compile(r"\bOutput\(|\binteract\(|\binteractive_output\b|\binteractive\(")
+
+
+def read(path: Path) -> nbformat.NotebookNode:
+    content = nbformat.read(path, as_version=4)
+    nbformat.validate(content)
+    return content
+
+
+def code_cells(content: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    return [cell for cell in content.cells if cell.cell_type == "code"]
+
+
+def is_parameters(cell: nbformat.NotebookNode) -> bool:
+    return "parameters" in cell.metadata.get("tags", [])
+
+
+def papermill(*arguments: object, folder: Path = ROOT) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "papermill", *map(str, arguments)]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, encoding="utf-8", timeout=300)
+
+
+# what is in git ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_is_clean(path):
+    content = read(path)
+    assert content.metadata.kernelspec.name == "python3"
+    assert content.metadata.language_info.name == "python"
+    assert sum(map(is_parameters, code_cells(content))) == 1
+    for cell in code_cells(content):
+        assert not cell.outputs and cell.execution_count is None, f"stored output of: {cell.source}"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_cells_are_short_and_define_nothing(path):
+    for cell in code_cells(read(path)):
+        tree = ast.parse(cell.source)
+        assert is_parameters(cell) or len(cell.source.splitlines()) <= 8, cell.source
+        assert not any(isinstance(node, ast.FunctionDef | ast.ClassDef) for node in ast.walk(tree))
+
+
+def test_nothing_draws_where_it_could_hang():
+    sources = {path: path.read_text(encoding="utf-8") for path in (ROOT / "stacklib").rglob("*.py")}
+    for path in NOTEBOOKS:
+        sources[path] = "\n".join(cell.source for cell in code_cells(read(path)))
+    assert not [path.name for path, text in sources.items() if HANGING.search(text)]
+
+
+def test_parameters_cell_equals_the_recipe():
+    cell = next(cell for cell in code_cells(read(INTEGRATE)) if is_parameters(cell))
+    assert cell.source == notebook.parameters_cell(), (
+        "write it anew with: python -m stacklib.notebook notebooks/4_integrate.ipynb"
+    )
+
+
+def test_parameters_cell_can_be_written_anew(tmp_path):
+    stale = read(INTEGRATE)
+    next(cell for cell in code_cells(stale) if is_parameters(cell)).source = "frames: str = ''"
+    nbformat.write(stale, tmp_path / "stale.ipynb")
+    assert notebook.refresh_parameters(tmp_path / "stale.ipynb")
+    assert read(tmp_path / "stale.ipynb") == read(INTEGRATE)
+    assert not notebook.refresh_parameters(tmp_path / "stale.ipynb")
+
+
+def test_help_lists_every_parameter():
+    shown = papermill("--help-notebook", INTEGRATE).stdout
+    for name, parameter in PARAMETERS.items():
+        kind = "str" if parameter.kind is list else parameter.kind.__name__
+        default = json.dumps(parameter.default) if isinstance(parameter.default, str) else parameter.default
+        assert f"  {name}: {kind} (default {default})" in shown
+        assert parameter.help in shown
+    assert shown.count("(default ") == len(PARAMETERS)
+
+
+# from parameters to a job ------------------------------------------------------------------------
+
+
+def namespace(**changes: object) -> dict[str, object]:
+    """The variables of a notebook after its parameters cell."""
+    variables: dict[str, object] = {"__name__": "__main__", "In": ["", "x"], "exit": object()}
+    exec(notebook.parameters_cell(), variables)
+    return variables | changes
+
+
+def test_defaults_make_the_default_job():
+    assert notebook.job_from(namespace()) == sl.Job()
+
+
+def test_job_takes_parameters_and_nothing_else():
+    job = notebook.job_from(namespace(sigma_high=2, frames=["a.fits", "b.fits"], other=3, Recipe=sl.Recipe))
+    assert job == sl.Job(frames=["a.fits", "b.fits"], recipe=sl.Recipe(sigma_high=2.0))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("clip_low", "false"),
+        ("sigma_high", "2.8"),
+        ("sigma_low", 99),
+        ("rejection", "winsorised"),
+        ("frames", []),
+    ],
+)
+def test_wrong_values_are_refused_by_name(name, value):
+    with pytest.raises(sl.RecipeError, match=rf"{name}: got .*expected"):
+        notebook.job_from(namespace(**{name: value}))
+
+
+def test_misspelt_parameter_is_refused():
+    with pytest.raises(sl.RecipeError, match=r"sigma_hihg.*did you mean sigma_high"):
+        notebook.job_from(namespace(sigma_hihg=2.8))
+
+
+@pytest.mark.parametrize("variable", ["JPY_SESSION_NAME", "VOILA_KERNEL_ID"])
+def test_live_needs_both_the_wish_and_a_browser(monkeypatch, variable):
+    monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
+    monkeypatch.delenv("VOILA_KERNEL_ID", raising=False)
+    assert not notebook.is_live(True)
+    monkeypatch.setenv(variable, "something")
+    assert notebook.is_live(True) and not notebook.is_live(False)
+
+
+# runs --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory) -> nbformat.NotebookNode:
+    """The integration notebook as papermill leaves it, with a recipe file and parameters."""
+    folder = tmp_path_factory.mktemp("papermill")
+    sl.Recipe(rejection="sigma", sigma_high=2.8).save(folder / "recipe.yaml")
+    run = papermill(
+        *(INTEGRATE, folder / "out.ipynb", "-f", folder / "recipe.yaml"),
+        *("-p", "frames", SAMPLES / "M13" / "4_Registered", "-p", "output", folder / "results"),
+        *("-p", "sigma_low", "3.4"),
+        folder=folder,
+    )
+    assert run.returncode == 0, run.stderr
+    return read(folder / "out.ipynb")
+
+
+def outputs(content: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    return [output for cell in code_cells(content) for output in cell.outputs]
+
+
+def test_papermill_runs_the_notebook(executed):
+    printed = "".join(output.text for output in outputs(executed) if output.output_type == "stream")
+    for line in ("rejection: sigma", "sigma_low: 3.4 sigma", "sigma_high: 2.8 sigma"):
+        assert line in printed
+    assert not [output for output in outputs(executed) if output.output_type == "error"]
+
+
+def test_a_run_leaves_figures_tables_and_text(executed):
+    shown = [kind for output in outputs(executed) for kind in output.get("data", {})]
+    assert shown.count("image/png") == 4
+    assert shown.count("text/html") == 2
+    assert not [kind for kind in shown if "widget" in kind]
+
+
+def test_a_run_says_where_its_files_are(executed):
+    known = [
+        o.data[notebook.RESULT_MIME] for o in outputs(executed) if notebook.RESULT_MIME in o.get("data", {})
+    ]
+    names = [Path(file).name for file in known[0]["files"]]
+    assert names[:3] == [
+        f"20210815_M13_QSI583ws_0000{part}.xisf" for part in ("", "_rejection_low", "_rejection_high")
+    ]
+    assert all(Path(file).is_file() for file in known[0]["files"])
+    assert known[0]["summary"].startswith("12 frames, sigma: rejected ")
+
+
+def test_warnings_are_notes_without_paths(executed):
+    notes = [o.text for o in outputs(executed) if o.output_type == "stream" and o.name == "stderr"]
+    assert all(note.startswith("Note: ") and "ipykernel" not in note for note in notes)
+
+
+def test_papermill_shows_what_is_wrong(tmp_path):
+    run = papermill(INTEGRATE, tmp_path / "out.ipynb", "-p", "clip_low", "false", "-p", "sigma_high", "2.8")
+    assert run.returncode != 0
+    assert "clip_low: got 'false', expected True or False" in run.stderr
