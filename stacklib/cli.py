@@ -21,10 +21,10 @@ import stacklib
 from stacklib.errors import IntegrationError, RecipeError, SaveError, StacklibError
 from stacklib.finding import resolve_path
 from stacklib.frames import open_frames
-from stacklib.integration import parse_memory
 from stacklib.naming import default_folder
 from stacklib.notebook import RESULT_MIME, describe
 from stacklib.recipe import Job, Parameter, Recipe, refuse_unknown
+from stacklib.samples import parse_memory
 
 __all__ = ["Run", "job_from_arguments", "main", "notebooks_folder", "run_job"]
 

@@ -26,6 +26,7 @@ __all__ = [
     "Counts",
     "Pixels",
     "Settings",
+    "last_round",
     "reject",
     "run_tiles",
     "verdicts",
@@ -559,15 +560,32 @@ def verdicts(raw: np.ndarray, settings: Settings, max_iterations: int = ALL_ITER
     ndarray of uint8, shape (frames, pixels)
         `NO_DATA`, `KEPT`, `LOW` or `HIGH`.
     """
+    return last_round(raw, settings, max_iterations)[0]
+
+
+def last_round(
+    raw: np.ndarray, settings: Settings, max_iterations: int = ALL_ITERATIONS
+) -> tuple[np.ndarray, np.ndarray]:
+    """`verdicts`, and what the last round of each pixel went by.
+
+    Returns
+    -------
+    verdict : ndarray of uint8, shape (frames, pixels)
+        What becomes of every sample.
+    detail : ndarray of float64, shape (pixels, 4)
+        Centre, lower limit, upper limit and slope, see `stacklib.rejection`.
+    """
     tile = _Tile(settings, max_iterations)
     verdict = np.empty(raw.shape, np.uint8)
+    detail = np.empty((raw.shape[1], 4))
     data_low, data_high = settings.data_range
     factor, offset = settings.rejection_factor, settings.rejection_offset
     for start in range(0, raw.shape[1], tile.pixels):
         stop = min(start + tile.pixels, raw.shape[1])
-        ordered, _, low, high, _ = tile.load(raw, start, stop)
+        ordered, _, low, high, details = tile.load(raw, start, stop)
         judge(raw, start, stop, ordered, low, high, factor, offset, data_low, data_high, verdict)
-    return verdict
+        detail[start:stop] = details.reshape(-1, 4)[: stop - start]
+    return verdict, detail
 
 
 def reject(stack: np.ndarray, recipe: Recipe, max_iterations: int = ALL_ITERATIONS) -> np.ndarray:

@@ -107,6 +107,7 @@ def prepare(
     threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
     planes: Callable[[int, int], np.ndarray] | None = None,
+    measurements: FrameMeasurements | None = None,
 ) -> Preparation:
     """Measure the frames, choose the reference, and work out normalisation and weights.
 
@@ -118,6 +119,9 @@ def prepare(
         The parameters.
     threads, progress, planes
         See `stacklib.measurements.measure_frames`.
+    measurements : FrameMeasurements, optional
+        Measurements of these frames that are at hand, made with the recipe's estimator; the noise must
+        be among them if the weights need it.
 
     Returns
     -------
@@ -136,15 +140,16 @@ def prepare(
             "Add registered frames of the same field"
         )
     average = recipe.combination == "average"
-    measurements = measure_frames(
-        frames,
-        recipe.scale_estimator,
-        noise=average and needs_noise(recipe.weights),
-        range_low=recipe.range_low if recipe.range_clip_low else None,
-        threads=threads,
-        progress=progress,
-        planes=planes,
-    )
+    if measurements is None:
+        measurements = measure_frames(
+            frames,
+            recipe.scale_estimator,
+            noise=average and needs_noise(recipe.weights),
+            range_low=recipe.range_low if recipe.range_clip_low else None,
+            threads=threads,
+            progress=progress,
+            planes=planes,
+        )
     notes = list(measurements.notes)
     weighting = recipe if average else recipe.replace(weights="none")
     empty = [frames[i].name for i in np.flatnonzero((measurements.count == 0).any(axis=1))]

@@ -1,0 +1,279 @@
+"""One pixel, told step by step: its samples, the limits of each round, and why a sample was rejected.
+
+The story is told by the very rule that integrates, stopped after 1, 2, 3 ... rounds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from stacklib.errors import RecipeError
+from stacklib.frames import FrameSet, open_frames
+from stacklib.kernel import HIGH, KEPT, LOW, NO_DATA, Pixels, Settings, last_round, run_tiles
+from stacklib.preparation import Preparation, prepare
+from stacklib.recipe import Recipe
+from stacklib.rejection import CENTRE, LOWER, UPPER
+
+__all__ = ["PixelStory", "Round", "explain", "tell"]
+
+#: Rules whose limits are multiples of a sigma.
+SIGMA_RULES = ("sigma", "winsorized_sigma", "averaged_sigma", "ccd_noise")
+#: Rounds told at most.
+MOST_ROUNDS = 1000
+
+WORDS = {NO_DATA: "no data", KEPT: "kept", LOW: "rejected low", HIGH: "rejected high"}
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round of clipping.
+
+    Attributes
+    ----------
+    number : int
+        1 for the first round.
+    centre, lower, upper : float
+        What the round went by, in the units of the compared values: samples below `lower` or above
+        `upper` are dropped. NaN where the rule has no such value.
+    verdict : ndarray of uint8, shape (frames,)
+        What has become of each sample after this round, see `stacklib.kernel`.
+    dropped : tuple of int
+        Positions of the frames that this round rejected.
+    """
+
+    number: int
+    centre: float
+    lower: float
+    upper: float
+    verdict: np.ndarray = field(repr=False)
+    dropped: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class PixelStory:
+    """All that happened at one pixel of one channel; prints as a text.
+
+    Arrays have the shape (frames,), over the frames that are integrated.
+
+    Attributes
+    ----------
+    x, y, channel : int
+        The pixel, from the top left corner, counted from 0.
+    files : tuple of str
+        File names.
+    rule : str
+        The rejection rule.
+    raw : ndarray of float32
+        Samples as they are in the files.
+    compared : ndarray of float32
+        Samples normalised for rejection: these are what the rule sees.
+    combined : ndarray of float64
+        Samples normalised for output: these are what is averaged.
+    weights : ndarray of float64
+        Weights of the frames.
+    rounds : tuple of Round
+        The rounds of clipping; the last one rejects nothing, or nothing more could be rejected.
+    verdict : ndarray of uint8
+        What became of each sample.
+    reasons : tuple of str
+        The same in words.
+    value, uncertainty : float
+        The combined value (before `output_range`) and its standard error from the scatter of the survivors
+        (without the correction that an integration makes for clipping); NaN where it is not known.
+    """
+
+    x: int
+    y: int
+    channel: int
+    files: tuple[str, ...]
+    rule: str
+    raw: np.ndarray = field(repr=False)
+    compared: np.ndarray = field(repr=False)
+    combined: np.ndarray = field(repr=False)
+    weights: np.ndarray = field(repr=False)
+    rounds: tuple[Round, ...] = field(repr=False)
+    verdict: np.ndarray = field(repr=False)
+    reasons: tuple[str, ...] = field(repr=False)
+    value: float
+    uncertainty: float
+
+    def count(self, verdict: int) -> int:
+        """How many samples had this fate."""
+        return int(np.count_nonzero(self.verdict == verdict))
+
+    @property
+    def summary(self) -> str:
+        """The outcome in one sentence."""
+        kept, total = self.count(KEPT), len(self.files)
+        low, high, missing = self.count(LOW), self.count(HIGH), self.count(NO_DATA)
+        parts = [f"{number} {words}" for number, words in ((low, "rejected low"), (high, "rejected high"))]
+        if missing:
+            parts.append(f"{missing} without data")
+        return f"{self.value:.6g} from {kept} of {total} samples ({', '.join(parts)})"
+
+    def __str__(self) -> str:
+        where = f"Pixel x {self.x}, y {self.y}, channel {self.channel}: {self.rule}"
+        lines = [where, *(self._tell(number) for number in self.rounds), f"Result: {self.summary}", ""]
+        width = max(len(name) for name in self.files)
+        lines.append(f"{'frame':<{width}}  {'raw':>10}  {'compared':>10}  verdict")
+        rows = zip(self.files, self.raw, self.compared, self.reasons, strict=True)
+        lines += [f"{name:<{width}}  {raw:>10.6g}  {value:>10.6g}  {why}" for name, raw, value, why in rows]
+        return "\n".join(lines)
+
+    def _tell(self, number: Round) -> str:
+        text = f"Round {number.number}: "
+        if np.isfinite(number.centre):
+            text += f"centre {number.centre:.6g}, keeps {number.lower:.6g} to {number.upper:.6g}; "
+        names = [self.files[i] for i in number.dropped]
+        return text + (f"rejects {', '.join(names)}" if names else "rejects nothing")
+
+
+def explain(
+    frames: FrameSet | str | Path | list | Preparation,
+    recipe: Recipe | None = None,
+    x: int = 0,
+    y: int = 0,
+    channel: int = 0,
+) -> PixelStory:
+    """Tell what happens at one pixel.
+
+    Parameters
+    ----------
+    frames : FrameSet, what `open_frames` takes, or Preparation
+        The frames. A `Preparation` (of a result, for instance) saves measuring them, and brings its
+        recipe.
+    recipe : Recipe, optional
+        The parameters; `Recipe.suggest` for these frames unless given.
+    x, y, channel : int
+        Column, row and channel, counted from 0 at the top left.
+
+    Returns
+    -------
+    PixelStory
+
+    Raises
+    ------
+    RecipeError
+        When the pixel lies outside the frames.
+    """
+    if not isinstance(frames, Preparation):
+        frames = frames if isinstance(frames, FrameSet) else open_frames(frames)
+        recipe = Recipe.suggest(frames) if recipe is None else recipe
+        frames = prepare(frames, recipe)
+    p = frames
+    for name, value, size in (
+        ("x", x, p.frames.width),
+        ("y", y, p.frames.height),
+        ("channel", channel, p.frames.channels),
+    ):
+        if not 0 <= value < size:
+            raise RecipeError(f"{name}: got {value}, expected 0 to {size - 1}, inside the frames")
+    column = [p.frames[int(i)].read_rows(y, y + 1, channel)[0, x] for i in p.used]
+    files = tuple(p.measurements.names[int(i)] for i in p.used)
+    return tell(np.array(column, np.float32), p.settings(channel), files, x, y, channel)
+
+
+def tell(
+    raw: np.ndarray, settings: Settings, files: tuple[str, ...], x: int = 0, y: int = 0, channel: int = 0
+) -> PixelStory:
+    """The story of samples that are in memory.
+
+    Parameters
+    ----------
+    raw : ndarray of float32, shape (frames,)
+        Raw samples of a pixel.
+    settings : Settings
+        Normalisation, weights and rule.
+    files : tuple of str
+        Names of the frames.
+    x, y, channel : int
+        Which pixel it is.
+
+    Returns
+    -------
+    PixelStory
+    """
+    samples = np.ascontiguousarray(raw, dtype=np.float32)[:, np.newaxis]
+    rounds = _rounds(samples, settings)
+    verdict = rounds[-1].verdict
+    compared = raw.astype(np.float64) * settings.rejection_factor + settings.rejection_offset
+    compared = compared.astype(np.float32)
+    pixel = Pixels.empty(1)
+    run_tiles(samples, settings, pixel)
+    rule = settings.recipe.rule_for(settings.frames)
+    return PixelStory(
+        x=x,
+        y=y,
+        channel=channel,
+        files=files,
+        rule=rule,
+        raw=samples[:, 0],
+        compared=compared,
+        combined=raw.astype(np.float64) * settings.factor + settings.offset,
+        weights=settings.weights,
+        rounds=rounds,
+        verdict=verdict,
+        reasons=tuple(_reason(i, raw, compared, rounds, settings, rule) for i in range(raw.size)),
+        value=float(pixel.image[0]),
+        uncertainty=float(pixel.uncertainty[0]),
+    )
+
+
+def _rounds(samples: np.ndarray, settings: Settings) -> tuple[Round, ...]:
+    """Run the rule with 1, 2, 3 ... rounds until nothing changes any more."""
+    rounds: list[Round] = []
+    before, known = last_round(samples, settings, 0)[0][:, 0], None
+    for number in range(1, MOST_ROUNDS + 1):
+        verdicts, details = last_round(samples, settings, number)
+        verdict, detail = verdicts[:, 0], details[0]
+        same = known is not None and np.array_equal(detail, known, equal_nan=True)
+        if same and np.array_equal(verdict, before):
+            break
+        dropped = tuple(np.flatnonzero((verdict != before) & (before == KEPT)).tolist())
+        rounds.append(Round(number, detail[CENTRE], detail[LOWER], detail[UPPER], verdict, dropped))
+        before, known = verdict, detail
+    return tuple(rounds)
+
+
+def _reason(
+    i: int, raw: np.ndarray, compared: np.ndarray, rounds: tuple[Round, ...], settings: Settings, rule: str
+) -> str:
+    """The verdict on one sample in words."""
+    verdict = int(rounds[-1].verdict[i])
+    if verdict == NO_DATA:
+        return _why_no_data(float(raw[i]), settings)
+    if verdict == KEPT:
+        last = rounds[-1]
+        return "kept" + _distance(compared[i], last, settings, rule)
+    number = next(r for r in rounds if r.verdict[i] == verdict)
+    side, limit = ("below", number.lower) if verdict == LOW else ("above", number.upper)
+    text = f"{WORDS[verdict]} in round {number.number}"
+    if np.isfinite(limit):
+        beyond = compared[i] < limit if verdict == LOW else compared[i] > limit
+        text += f": {side} {limit:.6g}" if beyond else ": with a more deviating sample"
+        return text + _distance(compared[i], number, settings, rule)
+    return f"{text}: among the {'darkest' if verdict == LOW else 'brightest'}"
+
+
+def _why_no_data(raw: float, settings: Settings) -> str:
+    low, high = (float(value) for value in settings.data_range)
+    if not np.isfinite(raw):
+        return "no data: the sample is not a number"
+    if raw <= low:
+        return f"no data: {raw:.6g} is not above range_low {low:g} (border)"
+    return f"left out: {raw:.6g} is not below range_high {high:g} (saturated)"
+
+
+def _distance(value: float, number: Round, settings: Settings, rule: str) -> str:
+    """How far a sample lies from the centre, in the sigma of its round."""
+    if rule not in SIGMA_RULES or not np.isfinite(number.centre):
+        return ""
+    for side, sign in (("low", -1), ("high", 1)):
+        edge = number.lower if side == "low" else number.upper
+        if np.isfinite(edge) and edge != number.centre:
+            scale = sign * (edge - number.centre) / getattr(settings.recipe, f"sigma_{side}")
+            return f" ({(value - number.centre) / scale:+.2f} sigma)"
+    return ""
