@@ -82,7 +82,7 @@ def _clean_run(
     deviation = random.standard_normal((frames, pixels), dtype=np.float32)
     raw = np.float32(level) + np.float32(noise) * deviation
     settings = replace(Settings.plain(recipe, frames), full_scale=full_scale)
-    result = Pixels.empty(pixels)
+    result = Pixels.empty(pixels, settings)
     run_tiles(raw, settings, result)
     low, high = (float(map_.sum(dtype=np.float64)) for map_ in (result.rejection_low, result.rejection_high))
     # Against the plain average of the very same samples, so that chance cancels out.

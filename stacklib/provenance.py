@@ -1,14 +1,14 @@
-"""What a saved image tells of its origin: keywords, HISTORY, properties, and a record of the run."""
+"""What a saved image tells of its origin: facts of the frames, keywords, properties, a record of the run."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
 import re
-import textwrap
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -20,15 +20,12 @@ import numpy as np
 import yaml
 
 from stacklib.errors import FrameError
-from stacklib.formats.xisf_write import ascii_text
 from stacklib.frames import Frame, FrameSet
 from stacklib.naming import most_common
 from stacklib.results import Integration
 
-__all__ = ["Provenance", "checksums", "collect", "history", "keywords", "properties"]
+__all__ = ["Provenance", "checksums", "collect", "keywords", "properties"]
 
-#: Longest HISTORY line: 80 columns of a card less the name.
-WIDTH = 72
 #: Files that are read at the same time for their checksums.
 READERS = 4
 
@@ -158,7 +155,7 @@ def _end(frame: Frame) -> datetime | None:
 def _spoken(frame: Frame) -> dict[str, Any]:
     """The keywords of a frame that say something of the others too; names of things as `Frame` knows them."""
     names = (name for name in frame.keywords if not NOT_CARRIED.fullmatch(name) and not WCS.fullmatch(name))
-    found = {name: frame.keywords[name] for name in names}
+    found = {name: frame.keywords[name] for name in names if frame.keywords[name] == frame.keywords[name]}
     facts = {
         "OBJECT": frame.object,
         "INSTRUME": frame.camera,
@@ -250,80 +247,6 @@ def _iso(date: datetime) -> str:
     return date.strftime("%Y-%m-%dT%H:%M:%S.") + f"{date.microsecond // 1000:03d}"
 
 
-def history(result: Integration, facts: Provenance, more: Iterable[str] = ()) -> list[str]:
-    """The run in lines of at most 72 ASCII characters: parameters, frames, what was left out and why.
-
-    Parameters
-    ----------
-    result : Integration
-        The result.
-    facts : Provenance
-        From `collect`.
-    more : iterable of str
-        What else was done to the image.
-    """
-    return [line for text in _history(result, facts, more) for line in _wrapped(text)]
-
-
-def _wrapped(text: str) -> list[str]:
-    plain = ascii_text(text)
-    return textwrap.wrap(plain, WIDTH, subsequent_indent="    ", break_on_hyphens=False) or [""]
-
-
-def _history(result: Integration, facts: Provenance, more: Iterable[str]) -> Iterator[str]:
-    p = result.preparation
-    left, top, width, height = result.region
-    yield f"stacklib {version('stacklib')}: integration of {p.count} of {len(p.frames)} frames"
-    yield f"rejection rule: {result.rule}"
-    for name, value in result.recipe.to_dict().items():
-        yield f"{name} = {_plain(value)}"
-    yield f"reference frame: {p.measurements.names[p.reference]}"
-    if (left, top, width, height) != (0, 0, p.frames.width, p.frames.height):
-        yield f"region: left {left}, top {top}, width {width}, height {height}"
-    yield from range_in_words(result)
-    yield from more
-    for name, words in facts.differing.items():
-        yield f"{name} differs: {words}"
-    if facts.without_exposure:
-        yield f"{facts.without_exposure} frames do not tell their exposure; EXPTIME leaves them out"
-    position = {int(i): k for k, i in enumerate(p.used)}
-    for i, name in enumerate(p.measurements.names):
-        yield f"frame {i + 1}: {name}"
-        yield f"sha256 {facts.checksums[i] or 'not known: the file is gone or was changed'}"
-        yield from _frame_in_words(result, i, position.get(i))
-
-
-def _frame_in_words(result: Integration, i: int, k: int | None) -> Iterator[str]:
-    p = result.preparation
-    for name, values in (("weight", p.weights), ("scale", p.scale), ("offset", p.offset)):
-        yield f"  {name} " + " ".join(f"{value:.9g}" for value in values[i])
-    if k is None:
-        yield f"  left out: {p.excluded[i]}"
-        return
-    for name in ("low", "high", "range_low", "range_high"):
-        counts = [int(getattr(c, name)[k]) for c in result.counts]
-        if any(counts) or not name.startswith("range"):
-            yield f"  rejected {name.replace('_', ' ')} " + " ".join(map(str, counts))
-    yield "  samples with data " + " ".join(str(int(c.data[k])) for c in result.counts)
-
-
-def range_in_words(result: Integration) -> list[str]:
-    """What was done to bring the image into 0 to 1, if anything."""
-    if result.truncated:
-        return [f"output range: {result.truncated} values outside 0 to 1 were cut off"]
-    if (result.range_factor, result.range_offset) != (1.0, 0.0):
-        return [
-            f"output range: rescaled into 0 to 1 as x * {result.range_factor:.9g} + {result.range_offset:.9g}"
-        ]
-    return []
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return repr(value) if isinstance(value, float) else str(value) if value != "" else "''"
-
-
 def properties(result: Integration, facts: Provenance, lines: Iterable[str], folder: Path) -> dict[str, Any]:
     """XISF properties of a file of the result.
 
@@ -381,8 +304,16 @@ def _run_record(result: Integration) -> dict[str, Any]:
         "notes": list(p.notes),
     }
     if recipe.weights == "csv":
-        record["weight_file"] = str(Path(recipe.weight_file).absolute())
+        path = Path(recipe.weight_file).absolute()
+        record["weight_file"] = {"path": str(path), "sha256": _digest(path)}
     return record
+
+
+def _digest(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return ""
 
 
 def _frame_records(result: Integration, facts: Provenance, folder: Path) -> list[dict[str, Any]]:

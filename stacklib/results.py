@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from astropy.table import Table
 
+from stacklib.expectation import expected_noise_factor, expected_rejection
 from stacklib.kernel import Counts, Pixels
 from stacklib.noise import plane_noise
 from stacklib.preparation import Preparation
@@ -225,15 +227,77 @@ class Integration:
     @property
     def noise_ratio(self) -> np.ndarray:
         """Noise of the image in units of that of the reference frame, float64 (channels,)."""
-        return self.noise / self.reference_noise
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return self.noise / self.reference_noise
 
     @property
     def expected_noise_ratio(self) -> float:
         """``1 / sqrt(N)``: what an average of N equal frames reaches."""
         return 1.0 / math.sqrt(self.preparation.count)
 
-    def save(self, folder: str | Path | None = None, **options) -> list[Path]:
-        """Write the image and its rejection maps as XISF files; see `stacklib.saving.save`."""
+    @cached_property
+    def allowed_noise_ratio(self) -> np.ndarray:
+        """What these frames allow, in units of the reference frame's noise, float64 (channels,).
+
+        ``sqrt(sum w^2 s^2) / sum w`` for the weights and the noise of the frames, times the loss to
+        the rule's false rejections. NaN where the noise of the frames is not known.
+        """
+        p = self.preparation
+        used = np.searchsorted(p.used, p.reference)
+        ratios = []
+        for channel in range(len(self.image)):
+            noise, weights = p.normalised_noise(channel), p.settings(channel).weights
+            spread = math.sqrt(np.sum((weights * noise) ** 2)) / weights.sum()
+            ratios.append(spread / noise[used] if noise[used] > 0 else math.nan)
+        return np.array(ratios) * self.expected_noise_factor
+
+    @property
+    def expected_rejection(self) -> tuple[float, float]:
+        """Fractions (low, high) that the rule would reject in clean frames like these."""
+        return expected_rejection(*self._clean_frames)
+
+    @property
+    def expected_noise_factor(self) -> float:
+        """Noise of clean frames like these after rule and combination, over that of their average."""
+        return expected_noise_factor(*self._clean_frames)
+
+    @property
+    def _clean_frames(self) -> tuple[Recipe, int, float, float, float]:
+        """The arguments of the functions in `stacklib.expectation`."""
+        p = self.preparation
+        level = float(p.measurements.location[p.reference].mean())
+        noise = np.array([p.normalised_noise(channel) for channel in range(len(self.image))])
+        if not np.isfinite(noise).all():
+            noise = p.measurements.scale_low[p.reference]
+        return self.recipe, p.count, level, float(noise.mean()), p.full_scale
+
+    @property
+    def summary(self) -> str:
+        """The result in three lines."""
+        from stacklib.report import summary
+
+        return summary(self)
+
+    def report(self) -> str:
+        """The result in a page of text; `save` writes it beside the images."""
+        from stacklib.report import report
+
+        return report(self)
+
+    def save(
+        self,
+        folder: str | Path | None = None,
+        *,
+        date: str | datetime.date | None = None,
+        object: str | None = None,
+        camera: str | None = None,
+        maps: bool = False,
+        fits: bool = False,
+    ) -> list[Path]:
+        """Write the image and its rejection maps as XISF files, a table and a report.
+
+        See `stacklib.saving.save`. Where the table and the report are is told by `saved`.
+        """
         from stacklib.saving import save
 
-        return save(self, folder, **options)
+        return save(self, folder, date=date, object=object, camera=camera, maps=maps, fits=fits)

@@ -5,9 +5,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import math
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +13,12 @@ import numpy as np
 from astropy.table import Table
 
 from stacklib.errors import SaveError
+from stacklib.file_sets import existing_folder, name_all, workroom
 from stacklib.formats import fits, xisf
+from stacklib.history import history
 from stacklib.naming import base_name, default_folder, free_number
-from stacklib.provenance import Provenance, collect, history, keywords, properties
+from stacklib.provenance import Provenance, collect, keywords, properties
+from stacklib.report import report as describe
 from stacklib.results import Integration, bring_into_range
 
 __all__ = ["SavedFiles", "save"]
@@ -118,9 +118,13 @@ def save(
     base = base_name(result.preparation.frames[result.preparation.used], date, object, camera)
     facts.target = facts.target or object or ""
     facts.camera = facts.camera or camera or ""
-    with _explained(folder), _existing(folder), _workroom(folder) as room:
-        staged = _write_images(result, facts, room, folder, maps, fits)
-        saved = _publish(result, facts, room, folder, base, staged)
+    with _explained(folder), existing_folder(folder), workroom(folder) as room:
+        products = _products(result, maps)
+        scaled, remarks = _in_unit_range(products, result)
+        staged = _write_xisf(result, facts, scaled, remarks, room, folder)
+        if fits:
+            staged += _write_fits(result, facts, products, room)
+        saved = _publish(result, facts, remarks, room, folder, base, staged)
     result.saved = saved
     return list(saved.images)
 
@@ -148,30 +152,6 @@ def _folder_error(folder: Path, error: OSError) -> SaveError:
     )
 
 
-@contextlib.contextmanager
-def _existing(folder: Path) -> Iterator[None]:
-    """Make the folder; after an error remove again what was made and is still empty."""
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        yield
-    except BaseException:
-        for path in missing:
-            with contextlib.suppress(OSError):
-                path.rmdir()
-        raise
-
-
-@contextlib.contextmanager
-def _workroom(folder: Path) -> Iterator[Path]:
-    """A hidden folder inside `folder` for files in the making; gone at the end."""
-    room = Path(tempfile.mkdtemp(prefix=".stacklib-", dir=folder))
-    try:
-        yield room
-    finally:
-        shutil.rmtree(room, ignore_errors=True)
-
-
 def _products(result: Integration, maps: bool) -> list[Product]:
     """The images to save, in order; all finite."""
     found = [
@@ -195,11 +175,11 @@ def _finite(pixels: np.ndarray) -> np.ndarray:
 def _in_unit_range(products: list[Product], result: Integration) -> tuple[list[Product], list[str]]:
     """Images of frames on an ADU scale as XISF wants them, and what was done, in words."""
     if result.preparation.measurements.unit_range:
-        return products, []
+        return products, _turned(result)
     image = _finite(result.image) / np.float32(FULL_SCALE)
     covered = result.coverage > 0
     factor, offset, cut = bring_into_range(image, covered, result.recipe.output_range)
-    lines = [f"XISF: ADU divided by {FULL_SCALE:g}"]
+    lines = [*_turned(result), f"XISF: ADU divided by {FULL_SCALE:g}"]
     if cut:
         lines.append(f"XISF: {cut} values outside 0 to 1 were cut off")
     elif (factor, offset) != (1.0, 0.0):
@@ -222,41 +202,55 @@ def _rescaled_slope(slope: np.ndarray, scale: float) -> np.ndarray:
     return (np.arctan(np.tan(slope.astype(np.float64) * quarter) * scale) / quarter).astype(np.float32)
 
 
-def _write_images(
-    result: Integration, facts: Provenance, room: Path, folder: Path, maps: bool, also_fits: bool
+def _write_xisf(
+    result: Integration,
+    facts: Provenance,
+    products: list[Product],
+    remarks: list[str],
+    room: Path,
+    folder: Path,
 ) -> list[tuple[Path, str]]:
     """Write the images into the workroom: (path, suffix of the final name), in order."""
-    products = _products(result, maps)
-    scaled, remarks = _in_unit_range(products, result)
-    flipped = result.preparation.frames[0].row_order == "bottom-up"
-    turned = ["rows turned over: the frames have the bottom row first"] if flipped else []
-    lines = history(result, facts, turned + remarks)
+    lines = history(result, facts, remarks)
     cards, about = keywords(result, facts, lines), properties(result, facts, lines, folder)
     staged = []
-    for product in scaled:
+    for product in products:
         path = room / f"{product.name}.xisf"
         xisf.write_image(
             path,
-            _as_stored(product.pixels, flipped),
+            _as_stored(product.pixels, result),
             image_id=product.name,
             image_type=product.image_type,
             keywords=cards,
             properties=about,
         )
         staged.append((path, f"{product.suffix}.xisf"))
-    if also_fits:
-        cards = keywords(result, facts, history(result, facts, turned), "fits")
-        for product in products:
-            path = room / f"{product.name}.fits"
-            fits.write_image(path, _as_stored(product.pixels, flipped), cards)
-            staged.append((path, f"{product.suffix}.fits"))
     return staged
 
 
-def _as_stored(pixels: np.ndarray, flipped: bool) -> np.ndarray:
+def _write_fits(
+    result: Integration, facts: Provenance, products: list[Product], room: Path
+) -> list[tuple[Path, str]]:
+    """The same as FITS, in the units of the frames."""
+    cards = keywords(result, facts, history(result, facts, _turned(result)), "fits")
+    staged = []
+    for product in products:
+        path = room / f"{product.name}.fits"
+        fits.write_image(path, _as_stored(product.pixels, result), cards)
+        staged.append((path, f"{product.suffix}.fits"))
+    return staged
+
+
+def _turned(result: Integration) -> list[str]:
+    """That the rows of the files are in another order than those of the frames, if so."""
+    bottom_up = result.preparation.frames[0].row_order == "bottom-up"
+    return ["rows turned over: the frames have the bottom row first"] if bottom_up else []
+
+
+def _as_stored(pixels: np.ndarray, result: Integration) -> np.ndarray:
     """Finite pixels, the top row first."""
     pixels = _finite(pixels)
-    return np.ascontiguousarray(pixels[:, ::-1]) if flipped else pixels
+    return np.ascontiguousarray(pixels[:, ::-1]) if _turned(result) else pixels
 
 
 def frame_table(result: Integration, checksums: list[str]) -> Table:
@@ -274,6 +268,7 @@ def frame_table(result: Integration, checksums: list[str]) -> Table:
 def _publish(
     result: Integration,
     facts: Provenance,
+    remarks: list[str],
     room: Path,
     folder: Path,
     base: str,
@@ -288,60 +283,10 @@ def _publish(
         stem = f"{base}_{number:04d}"
         final = [folder / f"{stem}{suffix}" for _, suffix in images]
         saved = SavedFiles(tuple(final), folder / f"{stem}_frames.ecsv", folder / f"{stem}_report.txt")
-        report.write_text(_report(result, saved), encoding="utf-8")
+        report.write_text(describe(result, saved, facts, remarks), encoding="utf-8")
         # Every set has a report: who has its name has the number. The image comes last.
         pairs = [(report, saved.report), (table, saved.table)]
         pairs += [(path, name) for (path, _), name in zip(images, final, strict=True)][::-1]
-        if _name_all(pairs):
+        if name_all(pairs):
             return saved
     raise SaveError(f"{folder}: no number is free for {base}; choose another folder or name")
-
-
-def _report(result: Integration, saved: SavedFiles) -> str:
-    return f"{result}\n"
-
-
-def _name_all(pairs: list[tuple[Path, Path]]) -> bool:
-    """Give each (file, name) its name, all or none; False when a name is taken."""
-    try:
-        for staged, path in pairs:
-            _flush(staged)
-            _name(staged, path)
-    except BaseException as error:
-        for staged, path in pairs:
-            _take_back(staged, path)
-        if isinstance(error, FileExistsError):
-            return False
-        raise
-    return True
-
-
-def _name(staged: Path, path: Path) -> None:
-    """Make `staged` also known as `path`, which must not exist."""
-    try:
-        os.link(staged, path)
-    except FileExistsError:
-        raise
-    except OSError:
-        # A file system without hard links: claim the name first, then replace the empty claim.
-        with path.open("xb"):
-            pass
-        try:
-            staged.replace(path)
-        except BaseException:
-            path.unlink(missing_ok=True)
-            raise
-
-
-def _take_back(staged: Path, path: Path) -> None:
-    """Undo `_name`; a file of someone else is left alone."""
-    with contextlib.suppress(OSError):
-        if not staged.exists():
-            path.replace(staged)
-        elif path.exists() and staged.samefile(path):
-            path.unlink()
-
-
-def _flush(path: Path) -> None:
-    with path.open("rb+") as stream:
-        os.fsync(stream.fileno())
