@@ -125,13 +125,18 @@ def l1_line(u, x, notes: Notes | None = None) -> tuple[float, float]:
 
 
 def drop_beyond(x: list[float], center: float, scale: float, low: float, high: float, notes: Notes):
-    """The samples within the limits about the center; the middle ones where that would be none."""
+    """The samples within the limits about the center; the middle ones where that would be none.
+
+    At least one sample survives; which one, the definition leaves open: no mask is right or wrong then.
+    """
     kept = []
     for value in x:
         too_low = notes.exceeds((center - value) / scale, low)
         too_high = notes.exceeds((value - center) / scale, high)
         if not too_low and not too_high:
             kept.append(value)
+    if not kept:
+        notes.narrow(0.0)
     return kept or middle(x)
 
 
@@ -379,10 +384,11 @@ def ccd_noise(x, recipe, notes, max_iterations):
             break
         m = median(x)
         adu = m * FULL_SCALE
-        variance = (read_noise / gain) ** 2 + adu / gain + (scale_noise * adu) ** 2
-        if variance <= 0:
-            break
+        # A level below zero has no photons and so no shot noise.
+        variance = (read_noise / gain) ** 2 + max(adu, 0.0) / gain + (scale_noise * adu) ** 2
         s = math.sqrt(variance) / FULL_SCALE
+        if notes.is_zero(s, x):
+            break
         notes.log(m=m, s=s)
         before, x = x, drop_beyond(x, m, s, low, high, notes)
         if len(x) == len(before):
