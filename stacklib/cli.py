@@ -59,7 +59,7 @@ class Run:
     notebook : Path
         The executed notebook.
     summary : str
-        The result in one line.
+        The result in a few lines.
     """
 
     files: list[Path]
@@ -225,7 +225,7 @@ def run_job(job: Job) -> Run:
     executed = _claim(output, "running_notebook")
     try:
         error = _execute(notebooks_folder() / NOTEBOOK, executed, values)
-        files, line = _left_in(executed) if error is None else ([], "")
+        files, text = _left_in(executed) if error is None else ([], "")
     except BaseException:
         # Ctrl-C, or an accident: what was run until then is worth keeping, an empty file is not.
         _keep(executed, "stopped_notebook")
@@ -233,7 +233,7 @@ def run_job(job: Job) -> Run:
     if error is not None:
         kept = _keep(executed, "failed_notebook")
         raise IntegrationError(f"{error}\nThe notebook shows where: {kept}")
-    return Run(files, _keep(executed, f"{files[0].stem}_notebook"), line)
+    return Run(files, _keep(executed, f"{files[0].stem}_notebook"), text)
 
 
 def _make_folder(folder: Path) -> None:

@@ -86,21 +86,8 @@ def show_files(result: Integration, files: Iterable[str | Path]) -> None:
     width = max(len(path.name) for path in paths)
     lines = [f"{path.name:<{width}}  {path.stat().st_size / 1e6:8.2f} MB" for path in paths]
     text = "\n".join([f"in {paths[0].parent}", *lines])
-    known = {"files": [str(path) for path in paths], "summary": summary(result)}
+    known = {"files": [str(path) for path in paths], "summary": result.summary}
     display({"text/plain": text, RESULT_MIME: known}, raw=True)
-
-
-def summary(result: Integration) -> str:
-    """The result in one line: frames, rule, rejected samples, noise."""
-    left_out = len(result.frames) - result.preparation.count
-    some = f" ({left_out} left out)" if left_out else ""
-    ratios = " ".join(f"{ratio:.3f}" for ratio in result.noise_ratio)
-    return (
-        f"{result.preparation.count} frames{some}, {result.rule}: "
-        f"rejected {100 * result.rejected_low.mean():.2f} % low, "
-        f"{100 * result.rejected_high.mean():.2f} % high; noise {ratios} of the reference frame "
-        f"(1/sqrt(N) is {result.expected_noise_ratio:.3f})"
-    )
 
 
 def _parameters() -> dict[str, Parameter]:

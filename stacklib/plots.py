@@ -8,7 +8,6 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from stacklib.expectation import expected_rejection
 from stacklib.results import Integration
 from stacklib.screen import binned, screen_limits, stretch
 
@@ -161,7 +160,7 @@ def figure_frames(result: Integration) -> Figure:
 
 def _rejected_by_frame(axes: Axes, result: Integration, numbers: np.ndarray, used: np.ndarray) -> None:
     low, high = (_channel_mean(result.frames[f"rejected_{side}"]) * 100 for side in ("low", "high"))
-    expected = [100 * part for part in expected_rejection(result.recipe, result.preparation.count)]
+    expected = [100 * part for part in result.expected_rejection]
     floor = _floor(low[used], high[used], *expected)
     looks = {
         "low (too dark)": (low, LOW, "v", "--", expected[0]),
@@ -217,8 +216,8 @@ def _weights_by_frame(axes: Axes, result: Integration, numbers: np.ndarray, used
 def figure_noise(result: Integration) -> Figure:
     """Noise of the integration in units of the reference frame's, against 1/sqrt(N).
 
-    Both are measured in the same way. Beside the rule for equal frames stands what these frames allow,
-    from their own noise and weights: ``sqrt(sum w^2 s^2) / sum w``.
+    Both are measured in the same way. Beside the curve for equal frames stands what these frames allow,
+    see `Integration.allowed_noise_ratio`.
 
     Parameters
     ----------
@@ -239,8 +238,8 @@ def figure_noise(result: Integration) -> Figure:
     for i, (name, colour, ratio) in enumerate(zip(names, colours, ratios, strict=True)):
         label = f"after, {name}: {ratio:.3f}".replace(", :", ":")
         axes.plot(count + spread[i], ratio, MARKERS[i % len(MARKERS)], color=colour, ms=8, label=label)
-    allowed = _allowed_ratio(result)
-    if allowed is not None:
+    allowed = float(np.mean(result.allowed_noise_ratio))
+    if np.isfinite(allowed):
         axes.plot(
             count, allowed, "_", color=INK, ms=26, mew=2, label=f"what these frames allow: {allowed:.3f}"
         )
@@ -255,17 +254,6 @@ def figure_noise(result: Integration) -> Figure:
         f"equal frames would reach {result.expected_noise_ratio:.3f}",
     )
     return figure
-
-
-def _allowed_ratio(result: Integration) -> float | None:
-    """Noise of the weighted mean of the frames as they are, mean of the channels; None where not known."""
-    p = result.preparation
-    ratios = []
-    for channel, reference_noise in enumerate(result.reference_noise):
-        noise, weights = p.normalised_noise(channel), p.weights[p.used, channel]
-        ratios.append(np.sqrt(np.sum((weights * noise) ** 2)) / weights.sum() / reference_noise)
-    known = result.recipe.combination == "average" and np.all(np.isfinite(ratios))
-    return float(np.mean(ratios)) if known else None
 
 
 # common ------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,9 +17,10 @@ from stacklib import cli
 M13 = SAMPLES / "M13" / "4_Registered"
 
 
-def command(*arguments: object, folder: Path = ROOT) -> subprocess.CompletedProcess:
+def command(*arguments: object, **variables: str) -> subprocess.CompletedProcess:
     called = [sys.executable, "-m", "stacklib.cli", *map(str, arguments)]
-    return subprocess.run(called, cwd=folder, capture_output=True, text=True, encoding="utf-8", timeout=300)
+    how = {"capture_output": True, "text": True, "encoding": "utf-8", "timeout": 300}
+    return subprocess.run(called, cwd=ROOT, env=os.environ | variables, **how)
 
 
 # what is understood ------------------------------------------------------------------------------
@@ -115,7 +117,8 @@ def test_help_of_run_names_every_parameter(capsys):
 def run(tmp_path_factory) -> tuple[subprocess.CompletedProcess, Path]:
     """One run of the mono sample into a folder that was not there, from a session of JupyterLab."""
     output = tmp_path_factory.mktemp("cli") / "new" / "results"
-    done = command("run", "sample_data/M13/4_Registered", "-p", "sigma_high", "2.8", "--output", output)
+    arguments = ("sample_data/M13/4_Registered", "-p", "sigma_high", "2.8", "--output", output)
+    done = command("run", *arguments, JPY_SESSION_NAME="4_integrate.ipynb")
     assert done.returncode == 0, done.stderr
     return done, output
 
@@ -129,7 +132,8 @@ def test_run_prints_where_everything_is(run):
     ]
     assert all(path.stat().st_size for path in paths)
     assert sorted(paths) == sorted(output.iterdir())
-    assert "12 frames, sigma: rejected" in done.stdout
+    assert "\nsigma: rejected" in done.stdout
+    # Progress is text, even where a session of JupyterLab is around.
     assert "12 frames integrated: 100%" in done.stdout
 
 

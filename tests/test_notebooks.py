@@ -190,7 +190,7 @@ def test_a_run_says_where_its_files_are(executed):
         f"20210815_M13_QSI583ws_0000{part}.xisf" for part in ("", "_rejection_low", "_rejection_high")
     ]
     assert all(Path(file).is_file() for file in known[0]["files"])
-    assert known[0]["summary"].startswith("12 frames, sigma: rejected ")
+    assert known[0]["summary"].startswith("12 of 12 frames")
 
 
 def test_warnings_are_notes_without_paths(executed):
