@@ -10,12 +10,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from astropy.table import Table
+
 from stacklib.errors import RecipeError, StacklibWarning
 from stacklib.progress import in_live_notebook
 from stacklib.recipe import Job, Parameter, Recipe
 from stacklib.results import Integration
 
-__all__ = ["RESULT_MIME", "describe", "is_live", "job_from", "parameters_cell", "show_files"]
+__all__ = ["RESULT_MIME", "describe", "is_live", "job_from", "parameters_cell", "show_files", "show_table"]
 
 #: Under this type the list of files is kept in a saved notebook, for programs that run it.
 RESULT_MIME = "application/vnd.stacklib.result+json"
@@ -76,6 +78,15 @@ def is_live(interactive: bool) -> bool:
     return interactive and in_live_notebook()
 
 
+def show_table(table: Table) -> None:
+    """Display a whole table without its data types, which mean little to a person."""
+    from IPython.display import display
+
+    texts = {"text/plain": False, "text/html": True}
+    options = {"show_dtype": False, "max_lines": -1, "max_width": -1}
+    display({kind: "\n".join(table.pformat(html=html, **options)) for kind, html in texts.items()}, raw=True)
+
+
 def show_files(result: Integration, files: Iterable[str | Path]) -> None:
     """Display where the files of a result are, and leave the list in the notebook for programs."""
     from IPython.display import display
@@ -84,7 +95,7 @@ def show_files(result: Integration, files: Iterable[str | Path]) -> None:
     if result.saved is not None:
         paths += [result.saved.table, result.saved.report]
     width = max(len(path.name) for path in paths)
-    lines = [f"{path.name:<{width}}  {path.stat().st_size / 1e6:8.2f} MB" for path in paths]
+    lines = [f"{path.name:<{width}}  {path.stat().st_size / 1e3:10,.0f} kB" for path in paths]
     text = "\n".join([f"in {paths[0].parent}", *lines])
     known = {"files": [str(path) for path in paths], "summary": result.summary}
     display({"text/plain": text, RESULT_MIME: known}, raw=True)

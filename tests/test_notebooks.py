@@ -177,7 +177,7 @@ def test_papermill_runs_the_notebook(executed):
 def test_a_run_leaves_figures_tables_and_text(executed):
     shown = [kind for output in outputs(executed) for kind in output.get("data", {})]
     assert shown.count("image/png") == 4
-    assert shown.count("text/html") == 2
+    assert shown.count("text/html") == 1
     assert not [kind for kind in shown if "widget" in kind]
 
 
