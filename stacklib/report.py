@@ -193,7 +193,7 @@ def _rejection(result: Integration) -> list[str]:
         "so outliers are about": np.maximum(measured - clean, 0),
     }
     lines = [f"{'Rejected samples':<28}{'low':>10}{'high':>10}"]
-    lines += [f"  {name:<26}{100 * low:>8.3f} %{100 * high:>8.3f} %" for name, (low, high) in rows.items()]
+    lines += [f"  {name:<27}{100 * low:>7.3f} %{100 * high:>8.3f} %" for name, (low, high) in rows.items()]
     samples = {
         name: sum(int(getattr(c, name).sum()) for c in result.counts)
         for name in ("range_low", "range_high", "data")
@@ -202,7 +202,7 @@ def _rejection(result: Integration) -> list[str]:
     for name, word in (("range_low", "no data"), ("range_high", "saturated")):
         if samples[name]:
             note = "counted above" if result.recipe.report_range_rejection else "not counted above"
-            lines.append(f"  {f'{word} ({note})':<26}{100 * samples[name] / total:>8.3f} %")
+            lines.append(f"  {f'{word} ({note})':<27}{100 * samples[name] / total:>7.3f} %")
     return lines
 
 
