@@ -26,7 +26,8 @@ clean:
 .venv/test.stamp: EXTRAS = notebook,test
 .venv/bench.stamp: EXTRAS = notebook,test,bench
 .venv/%.stamp: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable ".[$(EXTRAS)]"
+	@echo "Installing into .venv, which takes a few minutes the first time"
+	@$(BIN)/python -m pip install --quiet --editable ".[$(EXTRAS)]"
 	@touch $@
 
 $(BIN)/python:
