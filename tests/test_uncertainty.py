@@ -119,6 +119,31 @@ def test_few_samples_claim_little(tmp_path):
         assert 0.95 < claimed / (1e-3 / np.sqrt(count)) < 2
 
 
+@pytest.mark.parametrize(
+    ("changes", "outliers"),
+    [
+        ({"rejection": "min_max"}, 1),
+        ({"rejection": "percentile"}, 2),
+        ({"rejection": "sigma", "sigma_high": 2.0}, 1),
+        ({"rejection": "winsorized_sigma"}, 2),
+    ],
+    ids=lambda value: str(value),
+)
+def test_a_rejected_outlier_does_not_count(tmp_path, changes, outliers):
+    # Six frames, and the light of cosmic rays is gone: so it must not be in the uncertainty either.
+    stack = np.random.default_rng(2).normal(LEVEL, 1e-3, (6, 40, 40)).astype(np.float32)
+    stack[:outliers, ::5, ::5] += 0.3
+    tmp_path.joinpath("a").mkdir()
+    for i, image in enumerate(stack):
+        fits.write_image(tmp_path / "a" / f"{i}.fits", image, [("ROWORDER", "TOP-DOWN", "")])
+    result = sl.integrate(tmp_path / "a", sl.Recipe(**PLAIN, weights="none", **changes), progress=False)
+    hit = np.zeros((40, 40), bool)
+    hit[::5, ::5] = True
+    gone = hit & (np.abs(result.image[0] - LEVEL) < 0.01)
+    assert gone.sum() > 0.9 * hit.sum()
+    assert np.median(result.uncertainty[0][gone]) < 4 * np.median(result.uncertainty[0][~hit])
+
+
 @pytest.mark.parametrize("count", [12, 16])
 def test_simulated_frames_with_the_default_recipe(tmp_path, count):
     night = simulate_frames(count, 150, 150, 1, "field", 4, clean=True)
