@@ -9,28 +9,32 @@ from collections.abc import Callable
 
 
 class Timings:
-    """Seconds by contender and rule, one value for each repetition."""
+    """Seconds of wall and CPU time by contender and rule, one value for each repetition."""
 
     def __init__(self) -> None:
-        self.seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
+        self.wall: dict[tuple[str, str], list[float]] = defaultdict(list)
+        self.cpu: dict[tuple[str, str], list[float]] = defaultdict(list)
 
-    def add(self, name: str, rule: str, seconds: float) -> None:
-        """Keep a value."""
-        self.seconds[name, rule].append(seconds)
+    def add(self, name: str, rule: str, wall: float, cpu: float) -> None:
+        """Keep what one repetition took."""
+        self.wall[name, rule].append(wall)
+        self.cpu[name, rule].append(cpu)
 
     def measure(self, name: str, rule: str, call: Callable, *arguments: object, **options: object) -> None:
         """Call something and keep how long it took."""
-        start = time.perf_counter()
+        wall, cpu = time.perf_counter(), time.process_time()
         call(*arguments, **options)
-        self.add(name, rule, time.perf_counter() - start)
+        self.add(name, rule, time.perf_counter() - wall, time.process_time() - cpu)
 
-    def values(self, name: str, rule: str) -> list[float]:
-        """All values; none for what was not timed."""
-        return self.seconds.get((name, rule), [])
+    def cells(self, name: str, rule: str) -> list[str]:
+        """For a table: wall time with its spread, CPU time of all threads; empty for what was not timed."""
+        if not self.wall.get((name, rule)):
+            return ["", ""]
+        return [spread(self.wall[name, rule]), number(statistics.median(self.cpu[name, rule]))]
 
     def ratios(self, slow: tuple[str, str], fast: tuple[str, str]) -> list[float]:
         """How many times faster `fast` was than `slow`, repetition by repetition."""
-        pairs = zip(self.values(*slow), self.values(*fast), strict=False)
+        pairs = zip(self.wall.get(slow, []), self.wall.get(fast, []), strict=False)
         return [one / other for one, other in pairs]
 
 
