@@ -201,7 +201,7 @@ def tell(
     verdict = rounds[-1].verdict
     compared = raw.astype(np.float64) * settings.rejection_factor + settings.rejection_offset
     compared = compared.astype(np.float32)
-    pixel = Pixels.empty(1)
+    pixel = Pixels.empty(1, settings)
     run_tiles(samples, settings, pixel)
     rule = settings.recipe.rule_for(settings.frames)
     return PixelStory(

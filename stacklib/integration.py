@@ -6,13 +6,14 @@ import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from stacklib.errors import StacklibWarning
 from stacklib.frames import FrameSet, open_frames
-from stacklib.kernel import Counts, Pixels, run_tiles
+from stacklib.kernel import Counts, Pixels, Settings, run_tiles
 from stacklib.preparation import Preparation, prepare
 from stacklib.progress import progress_bar
 from stacklib.recipe import Recipe
@@ -23,8 +24,6 @@ from stacklib.uncertainty import claim_factors
 
 __all__ = ["integrate", "integrate_samples"]
 
-#: Pixels whose uncertainty is raised at once.
-CLAIM_STEP = 1 << 20
 #: Parts into which a band is cut for each thread, so that all end at about the same time.
 PARTS = 4
 
@@ -129,9 +128,9 @@ def integrate_samples(
     _, _, width, height = samples.region
     threads = samples.threads
     channels, used = preparation.frames.channels, preparation.used
-    settings = [preparation.settings(channel) for channel in range(channels)]
-    keep_slope = preparation.recipe.rule_for(used.size) == "linear_fit"
-    whole = Pixels.empty((channels, width * height), keep_slope)
+    make = _with_claims if true_claims else Preparation.settings
+    settings = [make(preparation, channel) for channel in range(channels)]
+    whole = Pixels.empty((channels, width * height), settings[0])
     planes = [whole.part(channel) for channel in range(channels)]
     counts = [Counts.zeros(used.size) for _ in range(channels)]
     bands = samples.bands(used)
@@ -157,9 +156,6 @@ def integrate_samples(
                 for future in (*running, *coming.reading):
                     future.cancel()
                 raise
-    if true_claims:
-        for channel, pixels in enumerate(planes):
-            _raise_claims(preparation, channel, pixels)
     return Integration.assemble(preparation, samples.region, whole, counts)
 
 
@@ -170,15 +166,13 @@ def _parts(pixels: int, threads: int) -> list[tuple[int, int]]:
     return [(start, min(start + step, pixels)) for start in range(0, pixels, step)]
 
 
-def _raise_claims(preparation: Preparation, channel: int, pixels: Pixels) -> None:
-    """Make the uncertainty of a channel true, see `stacklib.uncertainty`."""
+def _with_claims(preparation: Preparation, channel: int) -> Settings:
+    """Settings of a channel that make its uncertainty true, see `stacklib.uncertainty`."""
+    settings = preparation.settings(channel)
     noise = preparation.normalised_noise(channel)
     if not np.all(np.isfinite(noise)):
         noise = np.full(noise.size, preparation.measurements.scale_low[preparation.reference, channel])
     if not np.all(noise > 0):
         noise = np.ones(noise.size)
     level = preparation.measurements.location[preparation.reference, channel]
-    factors = claim_factors(preparation.settings(channel), level, noise, pixels.coverage)
-    for start in range(0, pixels.coverage.size, CLAIM_STEP):
-        part = slice(start, start + CLAIM_STEP)
-        pixels.uncertainty[part] *= factors[pixels.coverage[part].astype(np.intp)]
+    return replace(settings, claims=claim_factors(settings, level, noise))

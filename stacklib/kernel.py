@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stacklib.compiled import compiled
-from stacklib.estimators import median
+from stacklib.estimators import median, moments
 from stacklib.recipe import Recipe
 from stacklib.rejection import ALL_ITERATIONS, SLOPE, rule_for
 from stacklib.sorting import LANES, sort_block, sorting_network
@@ -54,6 +54,9 @@ class Settings:
         Smallest scale that a rule believes (quantised data), in normalised units.
     full_scale : float
         ADU at the value 1.
+    claims : ndarray of float64, shape (frames + 1, frames + 1), or None
+        What the standard error of a pixel is multiplied by, by the number of its samples and of those
+        rejected, see `stacklib.uncertainty`; None leaves it as it is.
     """
 
     recipe: Recipe
@@ -64,6 +67,7 @@ class Settings:
     weights: np.ndarray
     floor: float = 0.0
     full_scale: float = 65535.0
+    claims: np.ndarray | None = None
 
     @classmethod
     def plain(cls, recipe: Recipe, frames: int) -> Settings:
@@ -91,10 +95,10 @@ class Pixels:
     Attributes
     ----------
     image : the combined value; 0 where there is no data.
-    uncertainty : standard error from the scatter of the survivors; NaN with fewer than 2 of them.
+    uncertainty : standard error from the scatter of the survivors; NaN with fewer than 2 samples.
     rejection_low, rejection_high : rejected samples of that side.
-    coverage : samples that are data.
-    slope : slope of the linear fit, per frame; 0 for other rules, or an empty array.
+    coverage : samples that are data, saturated ones included.
+    slope : slope of the linear fit, per frame; empty for other rules.
     """
 
     image: np.ndarray
@@ -105,15 +109,16 @@ class Pixels:
     slope: np.ndarray
 
     @classmethod
-    def empty(cls, shape: int | tuple[int, ...], with_slope: bool = True) -> Pixels:
-        """Arrays to be filled; without the slope its array is empty along the last axis."""
+    def empty(cls, shape: int | tuple[int, ...], settings: Settings) -> Pixels:
+        """Arrays to be filled; a slope that the rule does not give has no pixels."""
         shape = np.atleast_1d(shape)
-        no_slope = (*shape[:-1], 0)
-        arrays = [np.empty(shape, np.float32) for _ in range(5)]
-        return cls(*arrays, np.empty(shape if with_slope else no_slope, np.float32))
+        image, uncertainty, low, high, coverage = (np.empty(shape, np.float32) for _ in range(5))
+        with_slope = settings.recipe.rule_for(settings.frames) == "linear_fit"
+        slope = np.empty(shape if with_slope else (*shape[:-1], 0), np.float32)
+        return cls(image, uncertainty, low, high, coverage, slope)
 
     def arrays(self) -> tuple[np.ndarray, ...]:
-        """The six arrays in order."""
+        """The arrays in order."""
         return (
             self.image,
             self.uncertainty,
@@ -222,6 +227,9 @@ def _survivors(row, factor, offset, data_low, data_high, limit, kept):
     return n_data, n_low, n_high
 
 
+#: Fewer survivors of a clipped pixel than this say nothing of its noise.
+TOO_FEW = 5
+
 #: Where the sums of `combine` start in their array: weights, deviations, and their products.
 CENTRE, W, WD, WW, WWD, WWDD = (part * LANES for part in range(6))
 
@@ -244,6 +252,7 @@ def combine(
     data_low,
     data_high,
     map_range,
+    claims,
     rejected_low,
     rejected_high,
     range_low,
@@ -259,7 +268,8 @@ def combine(
     """Weighted average of the survivors of a tile, its standard error, and the counts.
 
     The variance of the average is ``sum w^2 (y - mean)^2 / (sum w)^2 * m / (m - 1)`` for m survivors: it
-    needs no model of the noise, and holds for any weights.
+    needs no model of the noise, and holds for any weights. Where a rule leaves fewer than `TOO_FEW` of
+    more samples, these may agree by chance: there the scatter of all samples counts.
     """
     frames = raw.shape[0]
     padded = np.empty(LANES, np.float32)
@@ -323,13 +333,19 @@ def combine(
             image[q] = 0.0
             uncertainty[q] = np.nan
             sum_w = total[W + p]
-            if survivors > 0 and sum_w > 0.0:
+            if survivors > 0:
                 mean = total[WD + p] / sum_w
                 image[q] = total[CENTRE + p] + mean
-                if survivors > 1:
+                rejected = count[b, p] - survivors
+                variance = np.nan
+                if rejected > 0 and survivors < TOO_FEW:
+                    column = ordered[b, :, p]
+                    spread = moments(column, 0, count[b, p], np.float64(column[count[b, p] // 2]))[1]
+                    variance = spread * spread / count[b, p]
+                elif survivors > 1:
                     scatter = total[WWDD + p] - 2.0 * mean * total[WWD + p] + mean * mean * total[WW + p]
                     variance = max(scatter, 0.0) / (sum_w * sum_w) * survivors / (survivors - 1.0)
-                    uncertainty[q] = math.sqrt(variance)
+                uncertainty[q] = claims[count[b, p], rejected] * math.sqrt(variance)
 
 
 @compiled
@@ -487,6 +503,7 @@ def run_tiles(
     """
     tile = _Tile(settings)
     counts = Counts.zeros(settings.frames)
+    claims = np.ones((settings.frames + 1,) * 2) if settings.claims is None else settings.claims
     s = settings
     data_low, data_high = s.data_range
     last = raw.shape[1] if last is None else last
@@ -510,6 +527,7 @@ def run_tiles(
             data_low,
             data_high,
             s.recipe.map_range_rejection,
+            claims,
             counts.low,
             counts.high,
             counts.range_low,

@@ -19,6 +19,9 @@ from stacklib.weighting import choose_reference, excluded_by_weight, frame_weigh
 
 __all__ = ["Preparation", "prepare"]
 
+#: A weight that counts for nothing beside any other.
+LEAST_WEIGHT = 1e-12
+
 
 @dataclass(frozen=True)
 class Preparation:
@@ -83,6 +86,8 @@ class Preparation:
         weights = self.weights[self.used, channel]
         if self.recipe.combination != "average":
             weights = np.ones_like(weights)
+        # Where nothing but frames of weight 0 survive, their average is better than a hole.
+        weights = np.maximum(weights, LEAST_WEIGHT)
         steps = np.array([self.frames[int(i)].quantization_step for i in self.used])
         factor = self.rejection_factor[self.used, channel]
         return Settings(
@@ -158,8 +163,10 @@ def prepare(
     reference = choose_reference(frames, measurements, weighting)
     scales = (measurements.scale_low, measurements.scale_high)
     names = measurements.names
-    scale = _scale_if_needed(recipe, scales, reference, names)
-    weights, more = frame_weights(frames, measurements, weighting, scale)
+    arguments = (measurements.location, *scales, reference, names)
+    rejection_factor, rejection_offset = rejection_coefficients(recipe.rejection_normalization, *arguments)
+    factor, offset = output_coefficients(recipe.normalization, *arguments)
+    weights, more = frame_weights(frames, measurements, weighting, factor)
     notes += more
     excluded = excluded_by_weight(weights, recipe.min_weight)
     if reference in excluded:
@@ -167,9 +174,6 @@ def prepare(
         notes.append(f"{names[reference]}: kept in spite of its low weight, as the reference you chose")
     used = np.array([i for i in range(len(frames)) if i not in excluded])
     notes += limits_in_vain(recipe, used.size)
-    arguments = (measurements.location, *scales, reference, names)
-    rejection_factor, rejection_offset = rejection_coefficients(recipe.rejection_normalization, *arguments)
-    factor, offset = output_coefficients(recipe.normalization, *arguments)
     return Preparation(
         frames,
         recipe,
@@ -177,7 +181,7 @@ def prepare(
         used,
         excluded,
         reference,
-        scale,
+        _scale_if_needed(recipe, scales, reference, names),
         weights / weights[used].max(axis=0),
         rejection_factor,
         rejection_offset,

@@ -107,11 +107,17 @@ def min_max(ordered, count, limits, table, max_iterations, low, high, detail):
 
 @compiled
 def _clip(x, low, high, centre, scale, limit_low, limit_high):
-    """Move both ends inward past the samples that lie beyond the limits, in units of `scale`."""
-    while low < high - 1 and (centre - x[low]) / scale > limit_low:
+    """Move both ends inward past the samples that lie beyond the limits, in units of `scale`.
+
+    Where none would be left, the middle of them is kept.
+    """
+    first, last = low, high
+    while low < high and (centre - x[low]) / scale > limit_low:
         low += 1
-    while high - 1 > low and (x[high - 1] - centre) / scale > limit_high:
+    while high > low and (x[high - 1] - centre) / scale > limit_high:
         high -= 1
+    if low == high:
+        return (first + last - 1) // 2, (first + last) // 2 + 1
     return low, high
 
 
@@ -632,10 +638,11 @@ def chauvenet(ordered, count, limits, table, max_iterations, low, high, detail):
             while phase < 3 and hi - lo >= 3 and dropped < max_iterations:
                 n = hi - lo
                 m, s = _chauvenet_centre_and_scale(x, lo, hi, phase, table[n], distance, order, residual)
-                s = max(s, floor)
                 if s <= 0.0:
+                    # Half of the samples are equal: that says nothing of the spread.
                     phase += 1
                     continue
+                s = max(s, floor)
                 # The end that lies farther out is the one where fewer samples are expected.
                 z_low = (m - x[lo]) / s if use_low else -np.inf
                 z_high = (x[hi - 1] - m) / s if use_high else -np.inf

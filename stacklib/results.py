@@ -73,7 +73,7 @@ class Integration:
         Samples that are data, as a fraction of the frames.
     uncertainty : ndarray of float32, shape (channels, height, width)
         Standard error of the image, from the scatter of the survivors, see `stacklib.uncertainty`;
-        NaN where fewer than two samples survive, and for the combinations minimum and maximum.
+        NaN where fewer than two samples are data, and for the combinations minimum and maximum.
     slope : ndarray of float32, shape (channels, height, width), or None
         ``atan(b) / (pi / 4)`` for the slope b of the fitted line per frame; only for linear_fit.
     preparation : Preparation

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import re
 import warnings
@@ -54,7 +55,7 @@ def checked_region(region: Region | None, frames: FrameSet) -> Region:
     if region is None:
         return 0, 0, frames.width, frames.height
     try:
-        left, top, width, height = (int(value) for value in region)
+        left, top, width, height = (operator.index(value) for value in region)
     except (TypeError, ValueError):
         left = top = width = height = -1
     inside = 0 <= left < left + width <= frames.width and 0 <= top < top + height <= frames.height

@@ -8,23 +8,28 @@ weights and the number of samples. It is found by letting the same rule work on 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 
 from stacklib.kernel import Pixels, Settings, run_tiles
+from stacklib.recipe import Recipe
 
 __all__ = ["claim_factors"]
 
-#: Simulated pixels: the factor is then known to about 0.4 %.
-TRIALS = 32_768
-#: From this many samples on, the spread of (value - truth) / claim is well defined and measured directly.
-ENOUGH = 8
-#: Samples sets for which the factor is measured; between them it is interpolated.
+#: Simulated pixels: the factor is then known to about 0.4 %; fewer where frames are missing.
+TRIALS, TRIALS_OF_FEW = 32_768, 16_384
+#: Pixels with the same number of rejected samples that make a factor of their own.
+ENOUGH = 200
+#: Numbers of samples for which factors are measured; between them they are interpolated.
 STEPS = (2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 60, 80, 120, 200, 400, 800)
 
 
-def claim_factors(settings: Settings, level: float, noise: np.ndarray, coverage: np.ndarray) -> np.ndarray:
-    """By how much the claimed standard error must be multiplied, by the number of samples.
+def claim_factors(settings: Settings, level: float, noise: np.ndarray) -> np.ndarray:
+    """By how much the claimed standard error must be multiplied.
+
+    A pixel that lost samples is told apart from one that lost none: on clean sky it lost them because its
+    samples happened to cluster, and then their scatter claims far too little.
 
     Parameters
     ----------
@@ -34,54 +39,72 @@ def claim_factors(settings: Settings, level: float, noise: np.ndarray, coverage:
         Typical value of a sample (a few rules depend on it).
     noise : ndarray of float64, shape (frames,)
         Noise of the normalised frames; only ratios matter for most rules.
-    coverage : ndarray
-        The numbers of samples that occur.
 
     Returns
     -------
-    ndarray of float64, shape (frames + 1,)
-        The factor for 0, 1, 2 ... samples. With it ``(value - truth) / uncertainty`` has the standard
-        deviation 1 on clean sky. NaN for combinations that say nothing about the truth (minimum,
-        maximum).
+    ndarray of float64, shape (frames + 1, frames + 1)
+        The factor by the number of samples and the number of those rejected. With it
+        ``(value - truth) / uncertainty`` has the standard deviation 1 on clean sky, whatever the rule. NaN
+        for combinations that say nothing about the truth (minimum, maximum).
     """
     frames = settings.frames
     if settings.recipe.combination in ("minimum", "maximum"):
-        return np.full(frames + 1, np.nan)
+        return np.full((frames + 1, frames + 1), np.nan)
     order = np.lexsort((settings.weights, noise))
     noise, weights = noise[order], settings.weights[order]
-    counts = [n for n in STEPS if coverage.min(initial=frames) <= n < frames] if coverage.size else []
-    counts = [*counts, frames]
-    factors = [_factor(settings, level, noise, weights, n) for n in counts]
-    return np.interp(np.arange(frames + 1), counts, factors)
+    counts = [*(n for n in STEPS if n < frames), frames]
+    measured = np.array([_factors(settings, level, noise, weights, n) for n in counts])
+    every = np.arange(frames + 1)
+    return np.stack([np.interp(every, counts, column) for column in measured.T], axis=1)
 
 
-def _factor(settings: Settings, level: float, noise: np.ndarray, weights: np.ndarray, n: int) -> float:
+def _factors(settings: Settings, level: float, noise: np.ndarray, weights: np.ndarray, n: int) -> np.ndarray:
+    """Factors of pixels with `n` samples by the number of those rejected, (frames + 1,)."""
     frames = settings.frames
-    trials = TRIALS if n == frames else TRIALS // 4
+    trials = TRIALS if n == frames else TRIALS_OF_FEW
     # Fewer samples than frames: take frames of all kinds.
     chosen = np.linspace(0, frames - 1, n).round().astype(int)
-    zero, one = np.zeros(n), np.ones(n)
     clean = replace(
-        settings,
-        recipe=settings.recipe.replace(
-            range_clip_low=False, range_clip_high=False, rejection=settings.recipe.rule_for(frames)
-        ),
-        rejection_factor=one,
-        rejection_offset=zero,
-        factor=one,
-        offset=zero,
+        Settings.plain(_without_ranges(settings.recipe, frames), n),
         weights=weights[chosen],
+        floor=settings.floor,
+        full_scale=settings.full_scale,
     )
-    random = np.random.default_rng(20210815)
-    deviation = random.standard_normal((n, trials)) * noise[chosen, np.newaxis]
-    pixels = Pixels.empty(trials)
+    deviation = _gaussian(n, trials) * noise[chosen, np.newaxis]
+    pixels = Pixels.empty(trials, clean)
     run_tiles((level + deviation).astype(np.float32), clean, pixels)
     error = pixels.image.astype(np.float64) - level
     claim = pixels.uncertainty.astype(np.float64)
-    known = claim > 0
-    if not known.any():
-        return 1.0
-    if n >= ENOUGH:
-        return float(np.sqrt(np.mean((error[known] / claim[known]) ** 2)))
-    ratio = np.sqrt(np.mean(error[known] ** 2) / np.mean(claim[known] ** 2))
-    return float(ratio * np.sqrt((n - 1) / (n - 3) if n > 3 else 1.0))
+    rejected = (pixels.rejection_low + pixels.rejection_high).astype(np.intp)
+    factors = np.ones(frames + 1)
+    for count in range(n):
+        chosen = (rejected == count) & (claim > 0)
+        few = np.count_nonzero(chosen) < ENOUGH
+        if few:
+            # The rarer cases together, from here on.
+            chosen = (rejected >= count) & (claim > 0)
+        if chosen.any():
+            factors[count:] = _factor(error[chosen], claim[chosen], n)
+        if few:
+            break
+    return factors
+
+
+def _factor(error: np.ndarray, claim: np.ndarray, n: int) -> float:
+    """What makes the claims of pixels with `n` samples true: error over claim gets the deviation 1."""
+    if n >= 8:
+        return float(np.sqrt(np.mean((error / claim) ** 2)))
+    # So few samples may agree by chance, and the ratio has no standard deviation (Student's t): make
+    # the claim true on average, and widen it as for t where that exists.
+    widened = (n - 1) / (n - 3) if n > 3 else 1.0
+    return float(np.sqrt(np.mean(error**2) / np.mean(claim**2) * widened))
+
+
+def _without_ranges(recipe: Recipe, frames: int) -> Recipe:
+    """The recipe with its rule made definite, for samples that are all data."""
+    return recipe.replace(range_clip_low=False, range_clip_high=False, rejection=recipe.rule_for(frames))
+
+
+@lru_cache(maxsize=64)
+def _gaussian(n: int, trials: int) -> np.ndarray:
+    return np.random.default_rng(20210815).standard_normal((n, trials), dtype=np.float32)

@@ -46,7 +46,7 @@ def frame_weights(
     ==========  ===================================================================================
     none        1
     exposure    exposure time
-    noise       1 / (k_i sigma_i)^2: the inverse variance after scaling
+    noise       1 / (k_i sigma_i)^2: the inverse variance after normalisation
     snr         (avgdev_i / sigma_i)^2: mean absolute deviation, as a measure of the signal, over the
                 noise (PixInsight's SNR estimate); scaling does not change it
     signal      avgdev_i
@@ -65,7 +65,7 @@ def frame_weights(
     recipe : Recipe
         `weights`, `weight_keyword` and `weight_file` are used.
     scale_factors : ndarray of float64, (frames, channels)
-        k_i of `stacklib.normalization.scale_factors`.
+        k_i: what the samples are multiplied by before they are combined.
 
     Returns
     -------
@@ -152,7 +152,7 @@ def choose_reference(frames: Sequence[Any], measurements: FrameMeasurements, rec
     names = [frame.name for frame in frames]
     if recipe.reference:
         return find_frame(names, recipe.reference, "reference")
-    factors = _provisional_factors(measurements)
+    factors = _provisional_factors(measurements, recipe.normalization)
     weights = _relative(frame_weights(frames, measurements, recipe, factors)[0])
     if np.ptp(weights) > 1e-12:
         return int(np.argmax(weights))
@@ -187,17 +187,20 @@ def _relative(weights: np.ndarray) -> np.ndarray:
     return mean / best if best > 0 else mean
 
 
-def _provisional_factors(measurements: FrameMeasurements) -> np.ndarray:
-    total = np.ones_like(measurements.scale_low)
-    low, high = measurements.scale_low, measurements.scale_high
-    usable = (low > 0) & (high > 0)
-    for channel in range(total.shape[1]):
-        use = usable[:, channel]
-        if use.any():
-            ratios = np.median(low[use, channel]) / low[use, channel]
-            ratios = ratios + np.median(high[use, channel]) / high[use, channel]
-            total[use, channel] = ratios / 2
-    return total
+def _provisional_factors(measurements: FrameMeasurements, normalization: str) -> np.ndarray:
+    """What the samples would be multiplied by if the reference were a typical frame."""
+    factors = np.ones_like(measurements.location)
+    if normalization.startswith("multiplicative"):
+        factors *= _typical_over(measurements.location)
+    if normalization.endswith("scaling"):
+        factors *= (_typical_over(measurements.scale_low) + _typical_over(measurements.scale_high)) / 2
+    return factors
+
+
+def _typical_over(values: np.ndarray) -> np.ndarray:
+    """Median of the frames over the value of each frame, by channel; 1 where a value is not positive."""
+    typical = np.nanmedian(np.where(values > 0, values, np.nan), axis=0) if np.any(values > 0) else 1.0
+    return np.divide(typical, values, out=np.ones_like(values), where=values > 0)
 
 
 def _raw_weights(

@@ -125,18 +125,13 @@ def l1_line(u, x, notes: Notes | None = None) -> tuple[float, float]:
 
 
 def drop_beyond(x: list[float], center: float, scale: float, low: float, high: float, notes: Notes):
-    """The samples within the limits about the center; the middle ones where that would be none.
-
-    At least one sample survives; which one, the definition leaves open: no mask is right or wrong then.
-    """
+    """The samples within the limits about the center; the middle ones where that would be none."""
     kept = []
     for value in x:
         too_low = notes.exceeds((center - value) / scale, low)
         too_high = notes.exceeds((value - center) / scale, high)
         if not too_low and not too_high:
             kept.append(value)
-    if not kept:
-        notes.narrow(0.0)
     return kept or middle(x)
 
 
