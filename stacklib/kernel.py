@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stacklib.compiled import compiled
-from stacklib.estimators import median, moments
+from stacklib.estimators import absolute_deviation, median
 from stacklib.recipe import Recipe
 from stacklib.rejection import ALL_ITERATIONS, SLOPE, rule_for
 from stacklib.sorting import LANES, sort_block, sorting_network
@@ -95,7 +95,7 @@ class Pixels:
     Attributes
     ----------
     image : the combined value; 0 where there is no data.
-    uncertainty : standard error from the scatter of the survivors; NaN with fewer than 2 samples.
+    uncertainty : standard error from the scatter of the samples; NaN with fewer than 2 of them.
     rejection_low, rejection_high : rejected samples of that side.
     coverage : samples that are data, saturated ones included.
     slope : slope of the linear fit, per frame; empty for other rules.
@@ -227,8 +227,8 @@ def _survivors(row, factor, offset, data_low, data_high, limit, kept):
     return n_data, n_low, n_high
 
 
-#: Fewer survivors of a clipped pixel than this say nothing of its noise.
-TOO_FEW = 5
+#: The least sigma of a clipped pixel, in median absolute deviations of all its samples.
+LEAST_SCATTER = 0.7 * 1.4826
 
 #: Where the sums of `combine` start in their array: weights, deviations, and their products.
 CENTRE, W, WD, WW, WWD, WWDD = (part * LANES for part in range(6))
@@ -268,8 +268,8 @@ def combine(
     """Weighted average of the survivors of a tile, its standard error, and the counts.
 
     The variance of the average is ``sum w^2 (y - mean)^2 / (sum w)^2 * m / (m - 1)`` for m survivors: it
-    needs no model of the noise, and holds for any weights. Where a rule leaves fewer than `TOO_FEW` of
-    more samples, these may agree by chance: there the scatter of all samples counts.
+    needs no model of the noise, and holds for any weights. Where samples were rejected it is at least that
+    of the median absolute deviation of all samples, see `LEAST_SCATTER`.
     """
     frames = raw.shape[0]
     padded = np.empty(LANES, np.float32)
@@ -278,6 +278,8 @@ def combine(
     kept = np.empty((2, 2 * LANES), np.float32)
     total = np.empty(6 * LANES)
     outside = np.empty(2 * LANES, np.int32)
+    # From the units in which samples are compared to those in which they are combined.
+    rescaled = factor.sum() / rejection_factor.sum()
     lowest, highest = limit[:LANES], limit[LANES:]
     for b in range(ordered.shape[0]):
         _limits_by_value(ordered[b], count[b], low[b], high[b], lowest, highest)
@@ -338,13 +340,18 @@ def combine(
                 image[q] = total[CENTRE + p] + mean
                 rejected = count[b, p] - survivors
                 variance = np.nan
-                if rejected > 0 and survivors < TOO_FEW:
-                    column = ordered[b, :, p]
-                    spread = moments(column, 0, count[b, p], np.float64(column[count[b, p] // 2]))[1]
-                    variance = spread * spread / count[b, p]
-                elif survivors > 1:
+                if survivors > 1:
                     scatter = total[WWDD + p] - 2.0 * mean * total[WWD + p] + mean * mean * total[WW + p]
                     variance = max(scatter, 0.0) / (sum_w * sum_w) * survivors / (survivors - 1.0)
+                if rejected > 0:
+                    # Survivors may agree by chance: all samples, outliers or not, show the least scatter.
+                    n = count[b, p]
+                    column = ordered[b, :, p]
+                    centre = median(column, 0, n)
+                    spread = absolute_deviation(column, 0, n, centre, (n - 1) // 2)
+                    spread = 0.5 * (spread + absolute_deviation(column, 0, n, centre, n // 2))
+                    least = (LEAST_SCATTER * spread * rescaled) ** 2 / survivors
+                    variance = least if survivors < 2 else max(variance, least)
                 uncertainty[q] = claims[count[b, p], rejected] * math.sqrt(variance)
 
 
@@ -633,7 +640,7 @@ def reject(stack: np.ndarray, recipe: Recipe, max_iterations: int = ALL_ITERATIO
     11
     """
     stack = np.asarray(stack, dtype=np.float32)
-    if stack.ndim != 3:
+    if stack.ndim != 3 or len(stack) == 0:
         raise ValueError(f"stack has the shape {stack.shape}, expected (frames, height, width)")
     raw = np.ascontiguousarray(stack).reshape(stack.shape[0], -1)
     kept = verdicts(raw, Settings.plain(recipe, stack.shape[0]), max_iterations) == KEPT

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -312,7 +313,7 @@ class Recipe(_Checked):
         Recipe
             ``sigma`` for up to 15 frames, ``winsorized_sigma`` for more; sigma low 3.2, sigma high 2.9.
         """
-        count = frames if isinstance(frames, int) else len(frames)
+        count = int(frames) if isinstance(frames, numbers.Integral) else len(frames)
         return cls(rejection=cls().rule_for(count))
 
     def rule_for(self, count: int) -> str:
@@ -458,13 +459,16 @@ class Job(_Checked):
         """
         path = Path(path)
         try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8"))
+            values = yaml.load(path.read_text(encoding="utf-8"), _EachNameOnce)
         except OSError as error:
             raise RecipeError(f"{path}: cannot be read ({error.strerror}); name a YAML file") from error
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             where = getattr(error, "problem_mark", None)
             line = f" at line {where.line + 1}" if where is not None else ""
-            raise RecipeError(f"{path}: is not valid YAML{line}; write one 'name: value' a line") from error
+            problem = getattr(error, "problem", None) or "unreadable text"
+            raise RecipeError(
+                f"{path}: is not valid YAML{line} ({problem}); write one 'name: value' a line"
+            ) from error
         if values is None:
             values = {}
         if not isinstance(values, dict):
@@ -474,6 +478,20 @@ class Job(_Checked):
         except RecipeError as error:
             text = str(error)
             raise RecipeError(text if text.startswith(str(path)) else f"{path}: {text}") from None
+
+
+class _EachNameOnce(yaml.SafeLoader):
+    """Safe YAML that refuses a name given twice, instead of taking the last one silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key.value} is given twice", key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 def refuse_unknown(values: Mapping[str, Any], known: Mapping[str, Parameter], source: str) -> None:

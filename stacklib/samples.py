@@ -46,9 +46,13 @@ def checked_threads(threads: int | None) -> int:
     if threads is None:
         affinity = getattr(os, "sched_getaffinity", None)
         return len(affinity(0)) if affinity else os.cpu_count() or 1
-    if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= 1024:
+    try:
+        number = 0 if isinstance(threads, bool) else operator.index(threads)
+    except TypeError:
+        number = 0
+    if not 1 <= number <= 1024:
         raise RecipeError(f"threads: got {threads!r}, expected a whole number from 1 to 1024")
-    return threads
+    return number
 
 
 def checked_region(region: Region | None, frames: FrameSet) -> Region:

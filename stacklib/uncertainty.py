@@ -21,8 +21,10 @@ __all__ = ["claim_factors"]
 TRIALS, TRIALS_OF_FEW = 32_768, 16_384
 #: Pixels with the same number of rejected samples that make a factor of their own.
 ENOUGH = 200
+#: Fewer pixels than this say nothing: the factor is that of fewer rejected samples.
+LEAST = 40
 #: Numbers of samples for which factors are measured; between them they are interpolated.
-STEPS = (2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 60, 80, 120, 200, 400, 800)
+STEPS = (*range(2, 13), 14, 17, 20, 25, 30, 40, 60, 80, 120, 200, 400, 800)
 
 
 def claim_factors(settings: Settings, level: float, noise: np.ndarray) -> np.ndarray:
@@ -51,26 +53,49 @@ def claim_factors(settings: Settings, level: float, noise: np.ndarray) -> np.nda
     if settings.recipe.combination in ("minimum", "maximum"):
         return np.full((frames + 1, frames + 1), np.nan)
     order = np.lexsort((settings.weights, noise))
-    noise, weights = noise[order], settings.weights[order]
+    return _table(
+        _without_ranges(settings.recipe, frames),
+        level,
+        tuple(noise[order].tolist()),
+        tuple(settings.weights[order].tolist()),
+        settings.floor,
+        settings.full_scale,
+    )
+
+
+@lru_cache(maxsize=64)
+def _table(
+    recipe: Recipe,
+    level: float,
+    noise: tuple[float, ...],
+    weights: tuple[float, ...],
+    floor: float,
+    full_scale: float,
+) -> np.ndarray:
+    frames = len(weights)
+    settings = replace(
+        Settings.plain(recipe, frames), weights=np.array(weights), floor=floor, full_scale=full_scale
+    )
     counts = [*(n for n in STEPS if n < frames), frames]
-    measured = np.array([_factors(settings, level, noise, weights, n) for n in counts])
+    measured = np.array([_factors(settings, level, np.array(noise), n) for n in counts])
     every = np.arange(frames + 1)
     return np.stack([np.interp(every, counts, column) for column in measured.T], axis=1)
 
 
-def _factors(settings: Settings, level: float, noise: np.ndarray, weights: np.ndarray, n: int) -> np.ndarray:
+def _factors(settings: Settings, level: float, noise: np.ndarray, n: int) -> np.ndarray:
     """Factors of pixels with `n` samples by the number of those rejected, (frames + 1,)."""
     frames = settings.frames
     trials = TRIALS if n == frames else TRIALS_OF_FEW
     # Fewer samples than frames: take frames of all kinds.
     chosen = np.linspace(0, frames - 1, n).round().astype(int)
     clean = replace(
-        Settings.plain(_without_ranges(settings.recipe, frames), n),
-        weights=weights[chosen],
+        Settings.plain(settings.recipe, n),
+        weights=settings.weights[chosen],
         floor=settings.floor,
         full_scale=settings.full_scale,
     )
-    deviation = _gaussian(n, trials) * noise[chosen, np.newaxis]
+    random = np.random.default_rng(20210815)
+    deviation = random.standard_normal((n, trials), dtype=np.float32) * noise[chosen, np.newaxis]
     pixels = Pixels.empty(trials, clean)
     run_tiles((level + deviation).astype(np.float32), clean, pixels)
     error = pixels.image.astype(np.float64) - level
@@ -83,7 +108,7 @@ def _factors(settings: Settings, level: float, noise: np.ndarray, weights: np.nd
         if few:
             # The rarer cases together, from here on.
             chosen = (rejected >= count) & (claim > 0)
-        if chosen.any():
+        if np.count_nonzero(chosen) >= LEAST:
             factors[count:] = _factor(error[chosen], claim[chosen], n)
         if few:
             break
@@ -103,8 +128,3 @@ def _factor(error: np.ndarray, claim: np.ndarray, n: int) -> float:
 def _without_ranges(recipe: Recipe, frames: int) -> Recipe:
     """The recipe with its rule made definite, for samples that are all data."""
     return recipe.replace(range_clip_low=False, range_clip_high=False, rejection=recipe.rule_for(frames))
-
-
-@lru_cache(maxsize=64)
-def _gaussian(n: int, trials: int) -> np.ndarray:
-    return np.random.default_rng(20210815).standard_normal((n, trials), dtype=np.float32)

@@ -131,6 +131,11 @@ def integrate(frames, recipe, measured, reference_index) -> Slow:
     steps = np.array([frames[i].quantization_step for i in used])
     for c in range(channels):
         known = [(measured.location[i, c], k[i, c], measured.location[r, c]) for i in used]
+        # What samples are multiplied by, on average, for output and for rejection.
+        output, rejection = (
+            sum(normalise(mode, 1.0, *how) - normalise(mode, 0.0, *how) for how in known)
+            for mode in (recipe.normalization, recipe.rejection_normalization)
+        )
         for pixel in np.ndindex(height, width):
             at = (c, *pixel)
             raw = stack[(used, *at)]
@@ -138,13 +143,23 @@ def integrate(frames, recipe, measured, reference_index) -> Slow:
             compared = np.array([normalise(recipe.rejection_normalization, x, *how) for x, how in pairs])
             y = np.array([normalise(recipe.normalization, x, *how) for x, how in pairs])
             floor = np.max(steps * k[used, c]) / math.sqrt(12)
-            _one_pixel(slow, at, recipe, raw, compared.astype(np.float32), y, weights[used, c], floor)
+            _one_pixel(
+                slow,
+                at,
+                recipe,
+                raw,
+                compared.astype(np.float32),
+                y,
+                weights[used, c],
+                floor,
+                output / rejection,
+            )
     if measured.unit_range:
         _bring_into_range(slow.image, recipe.output_range, slow.coverage)
     return slow
 
 
-def _one_pixel(slow, at, recipe, raw, compared, y, w, floor):
+def _one_pixel(slow, at, recipe, raw, compared, y, w, floor, rescaled):
     c, n = at[0], len(raw)
     data = reference.is_data(raw, recipe)
     valid = reference.is_valid(raw, recipe)
@@ -168,11 +183,14 @@ def _one_pixel(slow, at, recipe, raw, compared, y, w, floor):
     slow.coverage[at] = data.sum() / n
     slow.samples[at] = valid.sum()
     slow.image[at] = reference.combine_pixel(raw, y, kept, recipe, w)
-    if kept.sum() < min(5, valid.sum()):
-        # So few survivors of a clipped pixel may agree by chance.
-        slow.error[at] = np.std(compared[valid], ddof=1) / math.sqrt(valid.sum()) if kept.any() else math.nan
-    elif kept.any():
+    if kept.any():
         slow.error[at] = standard_error(y[kept], w[kept])
+        if kept.sum() < valid.sum():
+            # Survivors may agree by chance: all samples show the least scatter.
+            x = compared[valid].astype(float)
+            mad = np.median(np.abs(x - np.median(x)))
+            least = 0.7 * 1.4826 * mad * rescaled / math.sqrt(kept.sum())
+            slow.error[at] = np.nanmax([slow.error[at], least])
 
 
 def _bring_into_range(image, mode, coverage):
