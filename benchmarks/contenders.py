@@ -95,7 +95,7 @@ def kernel_settings(folder: str | Path, rule: str) -> Settings:
 def run_kernel(cube: np.ndarray, settings: Settings) -> Pixels:
     """Integrate samples in memory, float32 (frames, pixels), with all processors."""
     size, threads = cube.shape[1], processors()
-    pixels = Pixels.empty(size, with_slope=False)
+    pixels = Pixels.empty(size, settings)
     step = -(-size // (threads * PARTS * LANES)) * LANES
     with ThreadPoolExecutor(threads) as pool:
         parts = [(start, min(start + step, size)) for start in range(0, size, step)]
