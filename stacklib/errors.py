@@ -17,6 +17,10 @@ class StacklibError(Exception):
     and ends with the remedy.
     """
 
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows: the message, which says it all, instead of the way through the code."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class FrameError(StacklibError):
     """A frame, or a set of frames, cannot be used."""

@@ -38,7 +38,9 @@ def resolve_path(where: str | Path) -> Path:
     path = Path(where).expanduser()
     here = Path.cwd()
     if not path.is_absolute():
-        for folder in (here, *here.parents):
+        # A bare pattern such as *.xisf would match strangers farther up.
+        bare = len(path.parts) == 1 and glob.has_magic(str(path))
+        for folder in (here,) if bare else (here, *here.parents):
             if _exists(folder / path):
                 return folder / path
     return here / path

@@ -39,7 +39,7 @@ def test_environment_mirrors_pyproject():
     extras = PROJECT["project"]["optional-dependencies"]
     wanted = PROJECT["project"]["dependencies"] + extras["notebook"] + extras["test"]
     # What PyPI has and conda-forge has not, or under another name.
-    from_pip = [name for name in wanted if name.startswith("xisf")]
+    from_pip = [name for name in wanted if name.startswith(("xisf", "playwright"))]
     renamed = {"matplotlib": "matplotlib-base"}
     names = [re.sub(r"^[\w-]+", lambda m: renamed.get(m[0], m[0]), name) for name in wanted]
     assert listed == [name for name in names if name not in from_pip]

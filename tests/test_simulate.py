@@ -301,7 +301,7 @@ def test_sample_files_stay_small():
 
 def test_headers_of_the_samples():
     folder = SAMPLES / "M101" / "4_Registered"
-    paths = sorted(folder.iterdir())
+    paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     assert paths[0].name == "M101_Light_180s_0001_c_d_r.xisf"
     assert paths[-1].name == "M101_Light_180s_0020_c_d_r.xisf"
     dates = []

@@ -1,0 +1,167 @@
+"""What all panels are made of: pictures, sliders with a number box, a canvas that can be clicked."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+
+import ipywidgets as widgets
+import numpy as np
+from ipympl.backend_nbagg import Canvas, FigureManager
+from matplotlib.figure import Figure
+from PIL import Image
+
+from stacklib.recipe import Parameter
+
+__all__ = ["NumberSlider", "Picture", "encoded", "live_canvas", "readout"]
+
+#: Height of the band under a slider that marks the recommended values.
+BAND_HEIGHT = 6
+
+
+def encoded(picture: np.ndarray, scale: int = 1) -> bytes:
+    """A picture as JPEG bytes.
+
+    Parameters
+    ----------
+    picture : ndarray of uint8, shape (height, width) or (height, width, 3)
+        Grey or colour.
+    scale : int
+        Repeat each pixel so often in both directions.
+    """
+    if scale > 1:
+        picture = picture.repeat(scale, axis=0).repeat(scale, axis=1)
+    stream = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(picture)).save(stream, "JPEG", quality=90, subsampling=0)
+    return stream.getvalue()
+
+
+class Picture(widgets.Image):
+    """A picture that follows a slider: bytes that the browser shows at once."""
+
+    def __init__(self, alt: str, width: str = "100%") -> None:
+        super().__init__(format="jpeg", layout=widgets.Layout(width=width, height="auto"))
+        self.add_class("stacklib-picture")
+        self.alt = alt
+
+    def show(self, picture: np.ndarray, scale: int = 1) -> None:
+        """Show a picture, see `encoded`."""
+        self.value = encoded(picture, scale)
+
+
+class NumberSlider(widgets.VBox):
+    """A slider for a parameter, with a number box, and the recommended values marked below it.
+
+    Parameters
+    ----------
+    parameter : Parameter
+        Range, unit, help and recommended values.
+    value : float
+        Where to start.
+    low, high, step : float, optional
+        The part of the range that the slider covers; the number box takes the whole range.
+    """
+
+    def __init__(
+        self,
+        parameter: Parameter,
+        value: float,
+        low: float | None = None,
+        high: float | None = None,
+        step: float = 0.1,
+    ) -> None:
+        whole = parameter.kind is int
+        low = parameter.low if low is None else low
+        high = parameter.high if high is None else high
+        step = 1 if whole else step
+        slider_kind = widgets.IntSlider if whole else widgets.FloatSlider
+        box_kind = widgets.BoundedIntText if whole else widgets.BoundedFloatText
+        options = {} if whole else {"readout_format": ".2f"}
+        self.name = parameter.name
+        self.slider = slider_kind(
+            value=min(max(value, low), high),
+            min=low,
+            max=high,
+            step=step,
+            description=parameter.name,
+            description_tooltip=parameter.help,
+            readout=False,
+            style={"description_width": "11em"},
+            layout=widgets.Layout(flex="1 1 auto", width="auto"),
+            **options,
+        )
+        self.box = box_kind(
+            value=value,
+            min=parameter.low,
+            max=parameter.high,
+            step=step,
+            description_tooltip=f"{parameter.help} {parameter.expected}",
+            layout=widgets.Layout(width="6em", flex="0 0 auto"),
+        )
+        self._following = False
+        self.slider.observe(self._from_slider, "value")
+        self.box.observe(self._from_box, "value")
+        unit = widgets.Label(parameter.unit, layout=widgets.Layout(flex="0 0 auto"))
+        children = [widgets.HBox([self.slider, self.box, unit])]
+        if parameter.recommended:
+            children.append(_band(parameter.recommended, low, high))
+        super().__init__(children)
+
+    @property
+    def number(self) -> float:
+        """The value of the parameter."""
+        return self.box.value
+
+    @number.setter
+    def number(self, value: float) -> None:
+        self.box.value = value
+
+    def on_change(self, call: Callable[[], None]) -> None:
+        """Call this after every change of the value."""
+        self.box.observe(lambda change: call(), "value")
+
+    def _from_slider(self, change: dict) -> None:
+        if not self._following:
+            self.box.value = change["new"]
+
+    def _from_box(self, change: dict) -> None:
+        # A number outside the slider's part of the range moves the handle to its end, and stays.
+        self._following = True
+        try:
+            self.slider.value = min(max(change["new"], self.slider.min), self.slider.max)
+        finally:
+            self._following = False
+
+
+def _band(recommended: tuple[float, float], low: float, high: float) -> widgets.HTML:
+    start, stop = (100 * (value - low) / (high - low) for value in recommended)
+    words = f"recommended: {recommended[0]:g} to {recommended[1]:g}"
+    return widgets.HTML(
+        f'<div title="{words}" style="margin:0 9em 0 12em;height:{BAND_HEIGHT}px;position:relative">'
+        f'<div style="position:absolute;left:{start:.1f}%;width:{stop - start:.1f}%;height:100%;'
+        f'background:#0072b2;border-radius:3px"></div></div>'
+        f'<div style="margin-left:12em;font-size:85%;opacity:.75;line-height:1.2">{words}</div>'
+    )
+
+
+def readout(text: str = "") -> widgets.HTML:
+    """A line of text beside a picture, read out by screen readers when it changes."""
+    return widgets.HTML(f'<div role="status" aria-live="polite">{text}</div>')
+
+
+def live_canvas(figure: Figure, on_click: Callable[[float, float], None] | None = None) -> Canvas:
+    """The canvas of a figure as a widget; `on_click` gets the data coordinates of a click inside axes."""
+    canvas = Canvas(figure)
+    FigureManager(canvas, 0)
+    canvas.header_visible = False
+    canvas.footer_visible = False
+    canvas.toolbar_visible = False
+    canvas.resizable = False
+    if on_click is not None:
+
+        def clicked(event) -> None:
+            if event.inaxes is not None:
+                on_click(event.xdata, event.ydata)
+
+        figure.canvas.mpl_connect("button_press_event", clicked)
+    return canvas
