@@ -25,6 +25,8 @@ def main() -> None:
     parser.add_argument("--keep", action="store_true", help="leave benchmarks/scratch where it is")
     parser.add_argument("--write", action="store_true", help="put the tables into benchmarks/README.md")
     options = parser.parse_args()
+    if options.quick and options.write:
+        parser.error("--quick measures nothing that could be written down")
     scratch = HERE / "scratch"
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
