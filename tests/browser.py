@@ -1,0 +1,248 @@
+"""Drive the notebooks in a real JupyterLab, in Chromium, as a person would."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Locator, Page, sync_playwright
+
+#: Names under which systems install the browser.
+NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+MISSING = "no Chromium for the browser tests: apt install chromium, or set CHROMIUM to its path"
+
+FLAGS = [
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage"),
+]
+
+#: Settings of JupyterLab that leave nothing to chance.
+SETTINGS = {
+    "@jupyterlab/apputils-extension:notification": {
+        "fetchNews": "false",
+        "checkForUpdates": False,
+        "doNotDisturbMode": True,
+    },
+    # Every cell stays in the page, seen or not.
+    "@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"},
+    "@jupyterlab/docmanager-extension:plugin": {"autosave": False},
+}
+
+#: Console errors that say nothing about a notebook, and why.
+HARMLESS = {
+    "ResizeObserver loop": "the browser puts a layout off to its next frame",
+    "favicon.ico": "the tab has no icon",
+}
+
+OUTPUT = ".jp-OutputArea-output"
+ERRORS = f'{OUTPUT}[data-mime-type="application/vnd.jupyter.error"]'
+NOTES = f'{OUTPUT}[data-mime-type="application/vnd.jupyter.stderr"]'
+
+KERNEL_READY = """async () => {
+    const context = window.jupyterapp?.shell.currentWidget?.sessionContext;
+    if (!context) return false;
+    await context.ready;
+    const kernel = context.session?.kernel;
+    return !!kernel && kernel.connectionStatus === 'connected' && kernel.status === 'idle';
+}"""
+
+# An idle kernel is not enough: it is idle before its first cell, too. After an error, later cells never run.
+ALL_CELLS_RAN = """errors => {
+    const cells = [...document.querySelectorAll('.jp-NotebookPanel .jp-CodeCell')];
+    const prompts = cells.map(cell => cell.querySelector('.jp-InputPrompt')?.textContent.trim() ?? '');
+    const running = prompts.some(prompt => prompt.includes('*'));
+    const done = cells.length > 0 && prompts.every(prompt => /^\\[\\d+\\]:$/.test(prompt));
+    return done || (!running && !!document.querySelector(errors));
+}"""
+
+# What pictures and canvases show, not where they come from.
+PICTURES = """() => {
+    const pixels = image => {
+        if (!image.complete || !image.naturalWidth) return '';
+        const canvas = document.createElement('canvas');
+        [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
+        canvas.getContext('2d').drawImage(image, 0, 0);
+        return canvas.toDataURL();
+    };
+    const canvases = [...document.querySelectorAll('.jupyter-matplotlib-canvas-div canvas')];
+    const images = [...document.querySelectorAll('.jp-OutputArea img.widget-image, .widget-image img')];
+    return canvases.map(c => c.width ? c.toDataURL() : '').concat(images.map(pixels)).join('|');
+}"""
+
+
+def chromium_or_skip() -> str:
+    """The browser: what CHROMIUM says, else Debian's, else one on the PATH.
+
+    Without one the test is skipped; where tests must run (CI=true) it fails.
+    """
+    wanted = os.environ.get("CHROMIUM")
+    places = [wanted] if wanted else ["/usr/bin/chromium", *NAMES]
+    for place in places:
+        if found := shutil.which(place):
+            return found
+    must_run = os.environ.get("CI", "").lower() in ("1", "true")
+    return pytest.fail(MISSING) if must_run else pytest.skip(MISSING)
+
+
+class Server:
+    """A JupyterLab of its own: free port, token, and none of the settings of the machine."""
+
+    def __init__(self, root: Path) -> None:
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            self.port = taken.getsockname()[1]
+        self.token = secrets.token_hex(16)
+        self.home = tempfile.TemporaryDirectory(prefix="lab-", ignore_cleanup_errors=True)
+        home = Path(self.home.name)
+        for plugin, values in SETTINGS.items():
+            package, name = plugin.split(":")
+            file = home / "settings" / package / f"{name}.jupyterlab-settings"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(values), encoding="utf-8")
+        folders = {
+            "JUPYTER_CONFIG_DIR": "config",
+            "JUPYTER_DATA_DIR": "data",
+            "JUPYTER_RUNTIME_DIR": "runtime",
+            "JUPYTERLAB_SETTINGS_DIR": "settings",
+            "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
+            "IPYTHONDIR": "ipython",
+        }
+        environment = os.environ | {name: str(home / folder) for name, folder in folders.items()}
+        command = [
+            *(sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--expose-app-in-browser"),
+            *(f"--ServerApp.root_dir={root}", "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={self.port}"),
+            *("--ServerApp.port_retries=0", f"--IdentityProvider.token={self.token}"),
+        ]
+        self.log = (home / "server.log").open("w+", encoding="utf-8", errors="replace")
+        self.process = subprocess.Popen(
+            command, env=environment, cwd=root, stdout=self.log, stderr=subprocess.STDOUT
+        )
+
+    def address(self, path: str) -> str:
+        """The address of a page."""
+        joint = "&" if "?" in path else "?"
+        return f"http://127.0.0.1:{self.port}/{path}{joint}token={self.token}"
+
+    def __enter__(self) -> Server:
+        end = time.monotonic() + 60
+        while time.monotonic() < end and self.process.poll() is None:
+            try:
+                urllib.request.urlopen(self.address("api/status"), timeout=5).close()
+                return self
+            except OSError:
+                time.sleep(0.1)
+        self.__exit__()
+        raise RuntimeError("JupyterLab did not start")
+
+    def __exit__(self, *exception: object) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(15)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.log.close()
+        self.home.cleanup()
+
+
+class Lab:
+    """A server and a browser that opens its notebooks."""
+
+    def __init__(self, server: Server, browser: Browser) -> None:
+        self.server, self.browser = server, browser
+
+    @contextlib.contextmanager
+    def open(self, path: str) -> Iterator[Notebook]:
+        """A notebook in a page of its own, with a kernel that is ready; both end with the block."""
+        page = self.browser.new_page(viewport={"width": 1400, "height": 1000})
+        try:
+            notebook = Notebook(page)
+            page.goto(self.server.address(f"lab/tree/{path}?reset"))
+            page.wait_for_selector(".jp-NotebookPanel .jp-CodeCell", timeout=60_000)
+            # Running cells before that opens a dialog that waits for an answer.
+            page.wait_for_function(KERNEL_READY, timeout=60_000)
+            yield notebook
+        finally:
+            with contextlib.suppress(Exception):
+                page.evaluate("() => window.jupyterapp.serviceManager.sessions.shutdownAll()")
+            page.close()
+
+
+class Notebook:
+    """An open notebook."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.console: list[str] = []
+        page.on("console", lambda message: self._note(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: self._note(f"page error: {error}"))
+
+    def _note(self, text: str) -> None:
+        if not any(part in text for part in HARMLESS):
+            self.console.append(text[:400])
+
+    def run_all(self, timeout: float = 120) -> None:
+        """Run all cells and wait for the last one."""
+        self.page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
+        self.page.wait_for_function(ALL_CELLS_RAN, arg=ERRORS, timeout=1e3 * timeout)
+
+    def errors(self) -> list[str]:
+        """What went wrong: error outputs, console errors, and on stderr all that is not a note of ours.
+
+        The warnings of stacklib go to stderr by design, as lines that begin with "Note: ".
+        """
+        said = "\n".join(self.page.locator(NOTES).all_inner_texts()).splitlines()
+        odd = [line for line in said if line.strip() and not line.startswith("Note: ")]
+        return [*self.page.locator(ERRORS).all_inner_texts(), *odd, *self.console]
+
+    def pictures(self) -> str:
+        """A fingerprint of all live pictures and canvases."""
+        return hashlib.sha1(self.page.evaluate(PICTURES).encode()).hexdigest()
+
+    def settled(self, pause: float = 0.4) -> str:
+        """The fingerprint when nothing changes any more."""
+        last = None
+        while last != (now := self.pictures()):
+            last = now
+            self.page.wait_for_timeout(1e3 * pause)
+        return now
+
+    def seconds_to_change(self, before: str, since: float, timeout: float = 20) -> float:
+        """Wait until the pictures differ from a fingerprint; the time that it took."""
+        while time.perf_counter() - since < timeout:
+            if self.pictures() != before:
+                return time.perf_counter() - since
+            self.page.wait_for_timeout(5)
+        raise AssertionError(f"the picture did not change within {timeout:g} s")
+
+    def slider(self, name: str) -> Locator:
+        """The handle of the slider with this description."""
+        row = self.page.locator(".widget-slider", has=self.page.get_by_text(name, exact=True)).first
+        handle = row.locator(".noUi-handle").first
+        handle.scroll_into_view_if_needed()
+        return handle
+
+
+@contextlib.contextmanager
+def laboratory(root: Path, chromium: str) -> Iterator[Lab]:
+    """One server and one browser for many notebooks."""
+    with Server(root) as server, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        try:
+            yield Lab(server, browser)
+        finally:
+            browser.close()
