@@ -19,7 +19,7 @@ __all__ = ["compiled"]
 
 def compiled(function: Callable) -> Callable:
     """Compile a function at its first call; it runs without the interpreter's lock."""
-    return numba.njit(nogil=True, cache=True)(function)
+    return numba.njit(nogil=True, cache=True, error_model="numpy")(function)
 
 
 def _forget_outdated(package: Path) -> None:

@@ -35,8 +35,8 @@ __all__ = [
 #: What became of a sample.
 NO_DATA, KEPT, LOW, HIGH = 0, 1, 2, 3
 
-#: Bytes of sorted samples in a tile: it shares the second-level cache with the raw samples.
-TILE_BYTES = 1 << 18
+#: Bytes of sorted samples in a tile: they share the second-level cache with as many unsorted and raw ones.
+TILE_BYTES = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -165,8 +165,11 @@ def _row(raw, i, start, stop, padded):
 
 
 @compiled
-def gather(raw, start, stop, factor, offset, data_low, data_high, network, ordered, count):
-    """Normalise the samples of a tile and sort them, pixel by pixel; what is no data goes to the end."""
+def gather(raw, start, stop, factor, offset, data_low, data_high, network, values, ordered, count):
+    """Normalise the samples of a tile and sort them, pixel by pixel; what is no data goes to the end.
+
+    `values` keeps them in the order of the frames, infinite where there is no data.
+    """
     padded = np.empty(LANES, np.float32)
     count[:] = 0
     # Frame by frame, so that memory is read in long runs.
@@ -176,12 +179,15 @@ def gather(raw, start, stop, factor, offset, data_low, data_high, network, order
         for b in range(ordered.shape[0]):
             row = _row(raw, i, start + b * LANES, stop, padded)
             samples = ordered[b, i]
+            unsorted = values[b, i]
             valid = count[b]
             for p in range(LANES):
                 x = row[p]
                 is_data = (x > data_low) & (x < data_high)
                 v = np.float32(np.float64(x) * f + o)
-                samples[p] = v if is_data else np.float32(np.inf)
+                v = v if is_data else np.float32(np.inf)
+                samples[p] = v
+                unsorted[p] = v
                 valid[p] += np.int32(is_data)
     for b in range(ordered.shape[0]):
         sort_block(ordered[b], network)
@@ -207,31 +213,30 @@ def _limits_by_value(ordered, count, low, high, lowest, highest):
 
 
 @compiled
-def _survivors(row, factor, offset, data_low, data_high, limit, kept):
+def _survivors(row, values, limit, kept):
     """Fill `kept` with 1 for each sample that survives, and with the sample; 0 and 0 for the others."""
     n_data = np.int32(0)
     n_low = np.int32(0)
     n_high = np.int32(0)
     for p in range(LANES):
-        x = row[p]
-        is_data = (x > data_low) & (x < data_high)
-        v = np.float32(np.float64(x) * factor + offset)
-        too_low = is_data & (v < limit[p])
-        too_high = is_data & (v > limit[LANES + p])
-        keep = is_data & (not too_low) & (not too_high)
+        v = values[p]
+        too_low = v < limit[p]
+        too_high = v > limit[LANES + p]
+        is_data = v < np.inf
+        keep = (not too_low) & (not too_high)
         kept[p] = np.float32(1.0) if keep else np.float32(0.0)
-        kept[LANES + p] = x if keep else np.float32(0.0)
+        kept[LANES + p] = row[p] if keep else np.float32(0.0)
         n_data += np.int32(is_data)
-        n_low += np.int32(too_low)
-        n_high += np.int32(too_high)
+        n_low += np.int32(too_low & is_data)
+        n_high += np.int32(too_high & is_data)
     return n_data, n_low, n_high
 
 
 #: The least sigma of a clipped pixel, in median absolute deviations of all its samples.
 LEAST_SCATTER = 0.7 * 1.4826
 
-#: Where the sums of `combine` start in their array: weights, deviations, and their products.
-CENTRE, W, WD, WW, WWD, WWDD = (part * LANES for part in range(6))
+#: Where the sums of `combine` start in their array: weights, weighted deviations and their squares.
+CENTRE, W, WD, WDD = (part * LANES for part in range(4))
 
 
 @compiled
@@ -239,13 +244,13 @@ def combine(
     raw,
     start,
     stop,
+    values,
     ordered,
     count,
     low,
     high,
     detail,
     rejection_factor,
-    rejection_offset,
     factor,
     offset,
     weights,
@@ -267,16 +272,16 @@ def combine(
 ):
     """Weighted average of the survivors of a tile, its standard error, and the counts.
 
-    The variance of the average is ``sum w^2 (y - mean)^2 / (sum w)^2 * m / (m - 1)`` for m survivors: it
-    needs no model of the noise, and holds for any weights. Where samples were rejected it is at least that
-    of the median absolute deviation of all samples, see `LEAST_SCATTER`.
+    The variance of the average of m survivors is ``sum w (y - mean)^2 / sum w / (m - 1)``, as for weights
+    that are inverse variances; how far others are from that is in `claims`. Where samples were rejected it
+    is at least that of the median absolute deviation of all samples, see `LEAST_SCATTER`.
     """
     frames = raw.shape[0]
     padded = np.empty(LANES, np.float32)
     # One flat array for each use: the compiler sees that its parts do not overlap, and vectorises.
     limit = np.empty(2 * LANES, np.float32)
     kept = np.empty((2, 2 * LANES), np.float32)
-    total = np.empty(6 * LANES)
+    total = np.empty(4 * LANES)
     outside = np.empty(2 * LANES, np.int32)
     # From the units in which samples are compared to those in which they are combined.
     rescaled = factor.sum() / rejection_factor.sum()
@@ -294,9 +299,7 @@ def combine(
             kept[:] = 0.0
             for j in range(i, min(i + 2, frames)):
                 row = _row(raw, j, first, stop, padded)
-                n_data, n_low, n_high = _survivors(
-                    row, rejection_factor[j], rejection_offset[j], data_low, data_high, limit, kept[j - i]
-                )
+                n_data, n_low, n_high = _survivors(row, values[b, j], limit, kept[j - i])
                 data[j] += n_data
                 rejected_low[j] += n_low
                 rejected_high[j] += n_high
@@ -311,7 +314,6 @@ def combine(
             j = min(i + 1, frames - 1)
             f1, o1, w1 = factor[i], offset[i], weights[i]
             f2, o2, w2 = factor[j], offset[j], weights[j]
-            ww1, ww2 = w1 * w1, w2 * w2
             kept1, kept2 = kept[0], kept[1]
             for p in range(LANES):
                 k1 = np.float64(kept1[p])
@@ -320,9 +322,7 @@ def combine(
                 d2 = (np.float64(kept2[LANES + p]) * f2 + o2 - total[CENTRE + p]) * k2
                 total[W + p] += w1 * k1 + w2 * k2
                 total[WD + p] += w1 * d1 + w2 * d2
-                total[WW + p] += ww1 * k1 + ww2 * k2
-                total[WWD + p] += ww1 * d1 + ww2 * d2
-                total[WWDD + p] += ww1 * d1 * d1 + ww2 * d2 * d2
+                total[WDD + p] += w1 * d1 * d1 + w2 * d2 * d2
         for p in range(min(LANES, stop - first)):
             q = first + p
             survivors = high[b, p] - low[b, p]
@@ -341,17 +341,23 @@ def combine(
                 rejected = count[b, p] - survivors
                 variance = np.nan
                 if survivors > 1:
-                    scatter = total[WWDD + p] - 2.0 * mean * total[WWD + p] + mean * mean * total[WW + p]
-                    variance = max(scatter, 0.0) / (sum_w * sum_w) * survivors / (survivors - 1.0)
+                    scatter = total[WDD + p] - mean * total[WD + p]
+                    variance = max(scatter, 0.0) / sum_w / (survivors - 1.0)
                 if rejected > 0:
                     # Survivors may agree by chance: all samples, outliers or not, show the least scatter.
+                    # Half of them lie in the middle half, which is mostly near enough to spare the search.
                     n = count[b, p]
                     column = ordered[b, :, p]
                     centre = median(column, 0, n)
-                    spread = absolute_deviation(column, 0, n, centre, (n - 1) // 2)
-                    spread = 0.5 * (spread + absolute_deviation(column, 0, n, centre, n // 2))
-                    least = (LEAST_SCATTER * spread * rescaled) ** 2 / survivors
-                    variance = least if survivors < 2 else max(variance, least)
+                    first_quarter = n // 4
+                    nearest = max(centre - column[first_quarter], column[first_quarter + n // 2] - centre)
+                    unit = (LEAST_SCATTER * rescaled) ** 2 / survivors
+                    if not variance >= unit * nearest * nearest:
+                        spread = absolute_deviation(column, 0, n, centre, (n - 1) // 2)
+                        spread = 0.5 * (spread + absolute_deviation(column, 0, n, centre, n // 2))
+                        variance = (
+                            max(variance, unit * spread * spread) if survivors > 1 else unit * spread**2
+                        )
                 uncertainty[q] = claims[count[b, p], rejected] * math.sqrt(variance)
 
 
@@ -360,16 +366,12 @@ def combine_by_order(
     raw,
     start,
     stop,
+    values,
     ordered,
-    count,
     low,
     high,
-    rejection_factor,
-    rejection_offset,
     factor,
     offset,
-    data_low,
-    data_high,
     network,
     position,
     image,
@@ -383,12 +385,11 @@ def combine_by_order(
         for i in range(frames):
             row = _row(raw, i, first, stop, padded)
             for p in range(LANES):
-                x = row[p]
                 block[i, p] = np.inf
-                if high[b, p] > low[b, p] and x > data_low and x < data_high:
-                    v = np.float32(np.float64(x) * rejection_factor[i] + rejection_offset[i])
-                    if ordered[b, low[b, p], p] <= v <= ordered[b, high[b, p] - 1, p]:
-                        block[i, p] = np.float64(x) * factor[i] + offset[i]
+                v = values[b, i, p]
+                some = high[b, p] > low[b, p] and v < np.inf
+                if some and ordered[b, low[b, p], p] <= v <= ordered[b, high[b, p] - 1, p]:
+                    block[i, p] = np.float64(row[p]) * factor[i] + offset[i]
         sort_block(block, network)
         for p in range(min(LANES, stop - first)):
             survivors = high[b, p] - low[b, p]
@@ -418,15 +419,14 @@ def fill_saturated(raw, start, stop, count, coverage, factor, offset, data_high,
 
 
 @compiled
-def judge(raw, start, stop, ordered, low, high, factor, offset, data_low, data_high, verdict):
+def judge(values, start, stop, ordered, low, high, verdict):
     """Write what became of each sample of a tile into `verdict`, uint8 (frames, pixels)."""
-    for i in range(raw.shape[0]):
+    for i in range(verdict.shape[0]):
         for q in range(start, stop):
             b, p = (q - start) // LANES, (q - start) % LANES
-            x = raw[i, q]
+            v = values[b, i, p]
             verdict[i, q] = NO_DATA
-            if x > data_low and x < data_high:
-                v = np.float32(np.float64(x) * factor[i] + offset[i])
+            if v < np.inf:
                 if v < ordered[b, low[b, p], p]:
                     verdict[i, q] = LOW
                 elif v > ordered[b, high[b, p] - 1, p]:
@@ -448,6 +448,7 @@ class _Tile:
         self.rule = rule.function
         self.limits = rule.limits(settings.recipe, settings.floor, settings.full_scale)
         self.table = rule.table(settings.recipe, frames)
+        self.values = np.empty((blocks, frames, LANES), np.float32)
         self.ordered = np.empty((blocks, frames, LANES), np.float32)
         self.count = np.empty((blocks, LANES), np.int32)
         self.low = np.empty((blocks, LANES), np.int32)
@@ -468,14 +469,16 @@ class _Tile:
         blocks = -(-(stop - start) // LANES)
         views = tuple(a[:blocks] for a in (self.ordered, self.count, self.low, self.high, self.detail))
         ordered, count, low, high, detail = views
+        factor, offset = s.rejection_factor, s.rejection_offset
         gather(
             raw,
             start,
             stop,
-            s.rejection_factor,
-            s.rejection_offset,
+            factor,
+            offset,
             *s.data_range,
             self.network,
+            self.values[:blocks],
             ordered,
             count,
         )
@@ -521,13 +524,13 @@ def run_tiles(
             raw,
             start,
             stop,
+            tile.values,
             ordered,
             count,
             low,
             high,
             detail,
             s.rejection_factor,
-            s.rejection_offset,
             s.factor,
             s.offset,
             s.weights,
@@ -547,16 +550,12 @@ def run_tiles(
                 raw,
                 start,
                 stop,
+                tile.values,
                 ordered,
-                count,
                 low,
                 high,
-                s.rejection_factor,
-                s.rejection_offset,
                 s.factor,
                 s.offset,
-                data_low,
-                data_high,
                 tile.network,
                 _POSITIONS[s.recipe.combination],
                 pixels.image,
@@ -603,12 +602,10 @@ def last_round(
     tile = _Tile(settings, max_iterations)
     verdict = np.empty(raw.shape, np.uint8)
     detail = np.empty((raw.shape[1], 4))
-    data_low, data_high = settings.data_range
-    factor, offset = settings.rejection_factor, settings.rejection_offset
     for start in range(0, raw.shape[1], tile.pixels):
         stop = min(start + tile.pixels, raw.shape[1])
         ordered, _, low, high, details = tile.load(raw, start, stop)
-        judge(raw, start, stop, ordered, low, high, factor, offset, data_low, data_high, verdict)
+        judge(tile.values, start, stop, ordered, low, high, verdict)
         detail[start:stop] = details.reshape(-1, 4)[: stop - start]
     return verdict, detail
 

@@ -32,7 +32,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
 from stacklib.compiled import compiled
 from stacklib.estimators import (
@@ -64,6 +64,14 @@ CENTRE, LOWER, UPPER, SLOPE = range(4)
 
 #: As many rounds as it takes.
 ALL_ITERATIONS = 10_000
+
+
+@compiled
+def _copied(block, p, n, column):
+    """The first `n` samples of a pixel side by side, where they are quicker to get at again and again."""
+    for i in range(n):
+        column[i] = block[i, p]
+    return column
 
 
 @compiled
@@ -199,6 +207,8 @@ WINSORIZATION = 1.5
 WINSORIZED_CONSTANT = 1.134
 #: Passes at most until mean and sigma have settled.
 WINSORIZATIONS = 100
+#: As many passes are done for a whole block; most pixels have settled by then.
+PASSES_TOGETHER = 4
 
 
 @compiled
@@ -284,15 +294,17 @@ def _winsorized(x, low, high, m, s, cutoff, value, size):
 
 
 @compiled
-def _winsorized_block(block, count, start, cutoff, centre, scale, samples, lanes):
+def _winsorized_block(block, count, start, cutoff, centre, scale, cleaned, lanes):
     """The first round of `_winsorized` for a whole block; fills `centre` and `scale` (LANES,).
 
-    Starts from `centre` and `start`. Where the scale shrinks so much that a clamped sample would lie beyond
-    the cutoff after all, the lane is left to `_winsorized`: its `scale` is NaN.
+    Starts from `centre` and `start`. Clamping again and again is clamping once at the inner limits so far,
+    unless the scale shrinks so much that a clamped sample lies beyond the cutoff after all: such a pixel
+    is left to `_winsorized`, its `scale` is NaN.
     """
     # lanes: one flat array, of which each part holds one number for every pixel.
     low, high, m, s = 0, LANES, 2 * LANES, 3 * LANES
     middle, first, second, active = 4 * LANES, 5 * LANES, 6 * LANES, 7 * LANES
+    frames = block.shape[0]
     for p in range(LANES):
         lanes[middle + p] = centre[p]
         lanes[m + p] = centre[p]
@@ -301,32 +313,49 @@ def _winsorized_block(block, count, start, cutoff, centre, scale, samples, lanes
         lanes[high + p] = centre[p] + WINSORIZATION * start[p]
         lanes[active + p] = 1.0 if count[p] >= 3 and start[p] > 0.0 else 0.0
         scale[p] = start[p]
-    for i in range(block.shape[0]):
+    for i in range(frames):
         sample = block[i]
-        cleaned = samples[i]
+        clean = cleaned[i]
         for p in range(LANES):
             x = np.float64(sample[p])
             far = (i >= count[p]) | (abs(x - lanes[middle + p]) > cutoff * lanes[s + p])
-            cleaned[p] = lanes[middle + p] if far else x
+            clean[p] = np.float32(lanes[middle + p]) if far else sample[p]
     for iteration in range(WINSORIZATIONS):
-        for p in range(LANES):
-            lanes[first + p] = 0.0
-            lanes[second + p] = 0.0
-        for i in range(block.shape[0]):
-            cleaned = samples[i]
+        alone = iteration >= PASSES_TOGETHER
+        if not alone:
             for p in range(LANES):
-                v = smaller(larger(cleaned[p], lanes[low + p]), lanes[high + p])
-                d = v - lanes[middle + p]
-                # Beyond the samples of a pixel there is only its centre, so d is 0 there.
-                lanes[first + p] += d
-                lanes[second + p] += d * d
+                lanes[first + p] = 0.0
+                lanes[second + p] = 0.0
+            for i in range(frames):
+                clean = cleaned[i]
+                for p in range(LANES):
+                    v = smaller(larger(np.float64(clean[p]), lanes[low + p]), lanes[high + p])
+                    d = v - lanes[middle + p]
+                    lanes[first + p] += d
+                    lanes[second + p] += d * d
         going_on = 0
         for p in range(LANES):
             if lanes[active + p] > 0.0:
                 n = np.float64(count[p])
+                if alone:
+                    # Few pixels need so many passes.
+                    total, squares = 0.0, 0.0
+                    bottom, top, zero = lanes[low + p], lanes[high + p], lanes[middle + p]
+                    for i in range(frames):
+                        d = smaller(larger(np.float64(cleaned[i, p]), bottom), top) - zero
+                        total += d
+                        squares += d * d
+                else:
+                    total, squares = lanes[first + p], lanes[second + p]
+                # What lies beyond the samples of a pixel is on its centre; it may be clamped, too.
+                beyond = frames - count[p]
+                if beyond > 0:
+                    clamped = np.float64(np.float32(lanes[middle + p]))
+                    d = smaller(larger(clamped, lanes[low + p]), lanes[high + p]) - lanes[middle + p]
+                    total -= beyond * d
+                    squares -= beyond * d * d
                 previous = lanes[s + p]
-                total = lanes[first + p]
-                variance = max(lanes[second + p] - total * total / n, 0.0) / (n - 1.0)
+                variance = max(squares - total * total / n, 0.0) / (n - 1.0)
                 new = WINSORIZED_CONSTANT * math.sqrt(variance)
                 mean = lanes[middle + p] + total / n
                 lanes[s + p] = new
@@ -363,12 +392,13 @@ def winsorized_sigma(ordered, count, limits, table, max_iterations, low, high, d
     frames = ordered.shape[1]
     network = np.ascontiguousarray(table).view(np.int64)
     distances = np.empty((frames, LANES), np.float32)
-    samples = np.empty((frames, LANES))
+    cleaned = np.empty((frames, LANES), np.float32)
     lanes = np.empty(8 * LANES)
     start = np.empty(LANES)
     centre = np.empty(LANES)
     scale = np.empty(LANES)
     work = np.empty(frames)
+    column = np.empty(frames, np.float32)
     value = np.empty(WINSORIZATIONS + 2)
     size = np.empty(WINSORIZATIONS + 2, np.int64)
     for b in range(ordered.shape[0]):
@@ -384,17 +414,19 @@ def winsorized_sigma(ordered, count, limits, table, max_iterations, low, high, d
                 start[p] = sn_scale(x, 0, n, work)
             if start[p] == 0.0 and n >= 3:
                 start[p] = moments(x, 0, n, centre[p])[1]
-        _winsorized_block(block, count[b], start, cutoff, centre, scale, samples, lanes)
+        _winsorized_block(block, count[b], start, cutoff, centre, scale, cleaned, lanes)
         for p in range(LANES):
             lo, hi = 0, count[b, p]
-            x = block[:, p]
             _note(detail[b, p], np.nan, np.nan, np.nan, 0.0)
             if hi >= 3 and start[p] > 0.0:
                 m, s = centre[p], scale[p]
+                x = block[:, p]
                 if np.isnan(s):
                     m, s = _winsorized(x, lo, hi, median(x, lo, hi), start[p], cutoff, value, size)
                 for iteration in range(max_iterations):
                     if iteration > 0:
+                        if iteration == 1:
+                            x = _copied(block, p, hi, column)
                         m = median(x, lo, hi)
                         s = sn_scale(x, lo, hi, work)
                         if s == 0.0:
@@ -538,13 +570,14 @@ def gesd(ordered, count, limits, table, max_iterations, low, high, detail):
     use_low, use_high = np.isfinite(limits[0]), np.isfinite(limits[1])
     floor, fraction, relaxation, pixinsight = limits[2], limits[3], limits[4], limits[5] > 0.0
     critical = table[0]
+    column = np.empty(ordered.shape[1], np.float32)
     for b in range(ordered.shape[0]):
         for p in range(LANES):
             lo, hi = 0, count[b, p]
             kept_low, kept_high = lo, hi
             _note(detail[b, p], np.nan, np.nan, np.nan, 0.0)
             if hi >= 3 and (use_low or use_high):
-                x = ordered[b, :, p]
+                x = _copied(ordered[b], p, hi, column)
                 at_most = min(max(int(fraction * hi), 1), hi - 2)
                 middle = median(x, lo, hi)
                 first, second = deviation_sums(x, lo, hi, middle)
@@ -624,6 +657,7 @@ def chauvenet(ordered, count, limits, table, max_iterations, low, high, detail):
     use_low, use_high = np.isfinite(limits[0]), np.isfinite(limits[1])
     floor = limits[2]
     frames = ordered.shape[1]
+    column = np.empty(frames, np.float32)
     distance = np.empty(frames)
     order = np.empty(frames, np.int64)
     residual = np.empty(frames)
@@ -631,7 +665,7 @@ def chauvenet(ordered, count, limits, table, max_iterations, low, high, detail):
     for b in range(ordered.shape[0]):
         for p in range(LANES):
             lo, hi = 0, count[b, p]
-            x = ordered[b, :, p]
+            x = _copied(ordered[b], p, hi, column)
             _note(detail[b, p], np.nan, np.nan, np.nan, 0.0)
             phase = 0
             dropped = 0
@@ -675,7 +709,7 @@ def _gesd_table(recipe: Recipe, frames: int) -> np.ndarray:
     n = np.arange(frames + 1, dtype=np.float64)
     critical = np.full(frames + 1, np.inf)
     left = n[3:]
-    t = stats.t.isf(recipe.gesd_significance / (2 * left), left - 2)
+    t = -special.stdtrit(left - 2, recipe.gesd_significance / (2 * left))
     critical[3:] = t * (left - 1) / np.sqrt((left - 2 + t * t) * left)
     return critical[np.newaxis]
 

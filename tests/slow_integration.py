@@ -98,7 +98,7 @@ def standard_error(y, w):
     if n < 2:
         return math.nan
     mean = math.fsum(w * y) / math.fsum(w)
-    return math.sqrt(math.fsum((w * (y - mean)) ** 2) * n / (n - 1)) / math.fsum(w)
+    return math.sqrt(math.fsum(w * (y - mean) ** 2) / math.fsum(w) / (n - 1))
 
 
 def integrate(frames, recipe, measured, reference_index) -> Slow:

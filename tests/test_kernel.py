@@ -112,7 +112,7 @@ def test_verdicts_counts_and_averages_agree(frames, pixels, seed):
             assert found.image[p] == pytest.approx(np.average(v, weights=w), rel=1e-6)
         if kept.sum() > 1 and kept.sum() == valid[:, p].sum():
             n, mean = len(v), np.average(v, weights=w)
-            error = math.sqrt(np.sum((w * (v - mean)) ** 2) * n / (n - 1)) / w.sum()
+            error = math.sqrt(np.sum(w * (v - mean) ** 2) / w.sum() / (n - 1))
             assert found.uncertainty[p] == pytest.approx(error, rel=1e-5, abs=1e-12)
         if valid[:, p].sum() < 2:
             assert np.isnan(found.uncertainty[p])
