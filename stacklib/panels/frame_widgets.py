@@ -1,0 +1,235 @@
+"""The live side of the frame selector: rows to tick, a picture to blink, plots to click."""
+
+from __future__ import annotations
+
+import html
+from typing import TYPE_CHECKING, Any
+
+import ipywidgets as widgets
+import numpy as np
+from matplotlib.figure import Figure
+
+from stacklib.errors import RecipeError, StacklibError
+from stacklib.panels.common import Picture, live_canvas, readout
+from stacklib.panels.frame_plots import NightPlots
+from stacklib.plots import GROUND
+
+if TYPE_CHECKING:
+    from stacklib.panels.frame_selector import FrameSelector
+
+__all__ = ["COLUMNS", "SelectorWidgets", "cell_text"]
+
+#: Column of the table: heading, form, width of the cell in pixels.
+COLUMNS = {
+    "time": ("start (UTC)", "", 76),
+    "exposure": ("exp. (s)", "{:g}", 50),
+    "sky": ("sky", "{:.4g}", 62),
+    "noise": ("noise", "{:.3g}", 66),
+    "scale": ("scale", "{:.3g}", 66),
+    "weight": ("weight", "{:.2f}", 50),
+    "stars": ("stars", "{:d}", 42),
+    "fwhm": ("FWHM (px)", "{:.2f}", 52),
+    "eccentricity": ("eccen-tricity", "{:.2f}", 54),
+    "transparency": ("light", "{:.2f}", 46),
+    "shift_x": ("shift x (px)", "{:+.2f}", 52),
+    "shift_y": ("shift y (px)", "{:+.2f}", 52),
+    "matched": ("matched", "{:.0%}", 58),
+}
+#: Width of the large picture, pixels.
+PICTURE = 640
+
+
+class SelectorWidgets:
+    """The live side of the panel; the state is the selector's."""
+
+    def __init__(self, selector: FrameSelector) -> None:
+        self.selector, self._busy = selector, False
+        count = len(selector.table)
+        self.ticks = [
+            widgets.Checkbox(True, description=name, indent=False, layout=_width("130px"))
+            for name in selector.short_names
+        ]
+        self.cells = [widgets.HTML(layout=_width("740px")) for _ in range(count)]
+        self.rows = widgets.VBox(layout=widgets.Layout(max_height="420px", overflow="auto", display="block"))
+        self.lines = []
+        for index, (tick, cell) in enumerate(zip(self.ticks, self.cells, strict=True)):
+            picture = Picture(f"frame {selector.short_names[index]}", "80px")
+            picture.show(selector._thumbnails[index])
+            self.lines.append(
+                widgets.HBox([tick, picture, cell], layout=widgets.Layout(align_items="center"))
+            )
+            tick.observe(self._ticked, "value")
+        self.status = readout()
+        self.box = widgets.VBox(
+            [self._choosing(), self.status, _heading(), self.rows, *self._blinking(), self._plots()],
+            layout=widgets.Layout(max_width="980px"),
+        )
+        self._sort()
+        self.refresh()
+
+    def _choosing(self) -> widgets.Widget:
+        names = ["number", "file", *COLUMNS]
+        self.column = widgets.Dropdown(options=names, description="sort by", layout=_width("230px"))
+        self.descending = widgets.Checkbox(
+            False, description="descending", indent=False, layout=_width("110px")
+        )
+        self.expression = widgets.Text(
+            placeholder="fwhm < 3.5 and eccentricity < 0.6",
+            description="select where",
+            continuous_update=False,
+            style={"description_width": "initial"},
+            layout=_width("420px"),
+        )
+        self.column.observe(lambda change: self._sort(), "value")
+        self.descending.observe(lambda change: self._sort(), "value")
+        self.expression.observe(lambda change: self._apply(), "value")
+        self.file = widgets.Text("recipe.yaml", description="job file", layout=_width("300px"))
+        selector = self.selector
+        buttons = [
+            _button("Apply", "Select the frames for which the expression is true", self._apply),
+            _button("Leave out suggested", "Leave out the frames that look bad", selector.suggest),
+            _button("Select all", "Select every frame", self._all),
+        ]
+        save = _button("Save", "Write the chosen frames into the job file", self._save)
+        return widgets.VBox(
+            [
+                widgets.HBox([self.expression, *buttons]),
+                widgets.HBox([self.column, self.descending, self.file, save]),
+            ]
+        )
+
+    def _blinking(self) -> list[widgets.Widget]:
+        count = len(self.ticks)
+        play = widgets.Play(value=1, min=1, max=count, interval=500, description="blink")
+        play.repeat = True
+        self.slider = widgets.IntSlider(
+            1, 1, count, description="frame", readout=False, layout=_width("420px")
+        )
+        self.number = widgets.BoundedIntText(1, 1, count, layout=_width("70px"))
+        pause = widgets.BoundedIntText(
+            500, 100, 5000, step=100, description="pause (ms)", layout=_width("170px")
+        )
+        widgets.jslink((play, "value"), (self.slider, "value"))
+        widgets.jslink((pause, "value"), (play, "interval"))
+        widgets.link((self.slider, "value"), (self.number, "value"))
+        self.slider.observe(lambda change: self._look(), "value")
+        self.tick = widgets.Checkbox(True, description="selected", indent=False, layout=_width("100px"))
+        self.tick.observe(self._ticked_here, "value")
+        self.picture = Picture("the frame", "640px")
+        self.words = readout()
+        controls = widgets.HBox([play, self.slider, self.number, pause, self.tick])
+        return [controls, self.words, self.picture]
+
+    def _plots(self) -> widgets.Widget:
+        figure = Figure(figsize=(9.6, 4.4), dpi=100, facecolor=GROUND, layout="constrained")
+        self.night = NightPlots(figure, self.selector.table, self.selector.short_names)
+        self.canvas = live_canvas(figure, self._clicked)
+        figure.canvas.draw()
+        figure.set_layout_engine("none")
+        return self.canvas
+
+    def refresh(self) -> None:
+        """Show the state of the selector."""
+        selector, self._busy = self.selector, True
+        try:
+            for index, (tick, cell) in enumerate(zip(self.ticks, self.cells, strict=True)):
+                tick.value = bool(selector._selected[index])
+                cell.value = _line(selector, index)
+        finally:
+            self._busy = False
+        self._say(selector.summary)
+        self.night.update(selector._selected)
+        self.canvas.draw_idle()
+        self._look()
+
+    def _look(self) -> None:
+        index = self.slider.value - 1
+        picture = self.selector._pictures[index]
+        self.picture.show(picture, max(1, PICTURE // picture.shape[1]))
+        self.picture.alt = self.selector.describe(index)
+        self.words.value = readout(html.escape(self.picture.alt)).value
+        self._busy = True
+        self.tick.value = bool(self.selector._selected[index])
+        self._busy = False
+
+    def _say(self, text: str) -> None:
+        self.status.value = readout(html.escape(text)).value
+
+    def _sort(self) -> None:
+        values = self.selector.table[self.column.value]
+        values = np.asarray(values.filled("") if hasattr(values, "filled") else values)
+        order = np.argsort(values, kind="stable")
+        if self.descending.value:
+            # Numbers that are not known stay at the end.
+            known = np.isfinite(values[order]) if values.dtype.kind == "f" else np.ones(order.size, bool)
+            order = np.concatenate([order[known][::-1], order[~known]])
+        self.rows.children = [self.lines[index] for index in order]
+
+    def _ticked(self, change: dict) -> None:
+        if not self._busy:
+            self.selector._choose(np.array([tick.value for tick in self.ticks]), self.selector._why)
+
+    def _ticked_here(self, change: dict) -> None:
+        if not self._busy:
+            self.ticks[self.slider.value - 1].value = change["new"]
+
+    def _clicked(self, x: float, y: float) -> None:
+        self.slider.value = int(np.nanargmin(np.abs(self.night.x - x))) + 1
+
+    def _all(self) -> None:
+        self.selector.selected = np.ones(len(self.ticks), bool)
+
+    def _apply(self) -> None:
+        if self.expression.value.strip():
+            try:
+                self.selector.apply(self.expression.value)
+            except RecipeError as error:
+                self._say(str(error))
+
+    def _save(self) -> None:
+        try:
+            path = self.selector.save(self.file.value.strip() or "recipe.yaml")
+            self._say(f"Saved {path}. {self.selector.summary}")
+        except (StacklibError, OSError) as error:
+            self._say(f"Not saved. {error}")
+
+
+# pieces -------------------------------------------------------------------------------------------
+
+
+def cell_text(row: Any, name: str) -> str:
+    value = row[name]
+    if name == "time":
+        return "–" if value is np.ma.masked or not value else str(value)[11:]
+    return COLUMNS[name][1].format(value) if np.isfinite(value) else "–"
+
+
+def _line(selector: FrameSelector, index: int) -> str:
+    """The numbers of a frame, and below them what is to be said of it."""
+    cells = "".join(_box(cell_text(selector.table[index], name), name) for name in COLUMNS)
+    left_out, suggested = selector.reasons.get(index), selector.suggestions.get(index)
+    note = (
+        f"Left out: {left_out}" if left_out else f"Suggested to leave out: {suggested}" if suggested else ""
+    )
+    note = f'<div style="line-height:1.4;font-weight:bold">{html.escape(note)}</div>' if note else ""
+    return f'<div style="display:flex;line-height:1.3">{cells}</div>{note}'
+
+
+def _heading() -> widgets.Widget:
+    cells = "".join(_box(heading, name) for name, (heading, _, _) in COLUMNS.items())
+    style = "display:flex;line-height:1.2;margin-left:214px;font-weight:bold;align-items:end"
+    return widgets.HTML(f'<div style="{style}">{cells}</div>')
+
+
+def _box(text: str, name: str) -> str:
+    return f'<span style="flex:0 0 {COLUMNS[name][2]}px;text-align:right;padding-right:4px">{text}</span>'
+
+
+def _width(width: str) -> widgets.Layout:
+    return widgets.Layout(width=width, flex="0 0 auto")
+
+
+def _button(text: str, tooltip: str, call: Any) -> widgets.Button:
+    button = widgets.Button(description=text, tooltip=tooltip, layout=widgets.Layout(width="auto"))
+    button.on_click(lambda _: call())
+    return button

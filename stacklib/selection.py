@@ -1,0 +1,142 @@
+"""Rows of a table chosen by an expression such as ``fwhm < 3.5 and eccentricity < 0.6``."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from astropy.table import Table
+
+from stacklib.errors import RecipeError
+
+__all__ = ["select"]
+
+_BINARY: dict[type, Callable] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+}
+_COMPARE: dict[type, Callable] = {
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+}
+ALLOWED = "columns, numbers, < <= > >= == !=, and, or, not, + - * /, abs() and brackets"
+
+
+def select(table: Table, expression: str) -> np.ndarray:
+    """Rows for which an expression is true.
+
+    Parameters
+    ----------
+    table : Table
+        Its columns of numbers are the names that the expression may use.
+    expression : str
+        Columns, numbers, comparisons, ``and``, ``or``, ``not``, ``+ - * /`` and ``abs()``. Nothing
+        else is understood, and no code is run.
+
+    Returns
+    -------
+    ndarray of bool, shape (rows,)
+        A comparison with a number that is not known (NaN or masked) is false.
+
+    Raises
+    ------
+    RecipeError
+        When the expression cannot be read, or names a column that is not there.
+    """
+    try:
+        tree = ast.parse(expression.strip(), mode="eval").body
+        with np.errstate(all="ignore"):
+            result = _Reader(table, expression).value(tree)
+    except (SyntaxError, ValueError, RecursionError, OverflowError, ZeroDivisionError, MemoryError) as error:
+        if isinstance(error, RecipeError):
+            raise
+        raise RecipeError(
+            f"selection: {expression!r} cannot be read; write it like fwhm < 3.5 and eccentricity < 0.6"
+        ) from None
+    if np.asarray(result).dtype != bool:
+        raise RecipeError(
+            f"selection: {expression!r} is a number, expected something true or false, such as fwhm < 3.5"
+        )
+    return np.broadcast_to(result, len(table)).copy()
+
+
+class _Reader:
+    """Works out an expression, one node at a time."""
+
+    def __init__(self, table: Table, expression: str) -> None:
+        self.table, self.expression = table, expression
+        self.names = [name for name in table.colnames if np.asarray(table[name]).dtype.kind in "iufb"]
+
+    def value(self, node: ast.expr) -> Any:
+        match node:
+            case ast.Constant(value=bool() | int() | float()):
+                return np.bool_(node.value) if isinstance(node.value, bool) else float(node.value)
+            case ast.Name():
+                return self.column(node.id)
+            case ast.BoolOp():
+                parts = [self.truth(part) for part in node.values]
+                join = np.logical_and if isinstance(node.op, ast.And) else np.logical_or
+                return join.reduce(np.broadcast_arrays(*parts))
+            case ast.UnaryOp(op=ast.Not()):
+                return np.logical_not(self.truth(node.operand))
+            case ast.UnaryOp(op=ast.USub()):
+                return -self.number(node.operand)
+            case ast.UnaryOp(op=ast.UAdd()):
+                return self.number(node.operand)
+            case ast.BinOp() if type(node.op) in _BINARY:
+                return _BINARY[type(node.op)](self.number(node.left), self.number(node.right))
+            case ast.Compare():
+                return self.comparison(node)
+            case ast.Call(func=ast.Name(id="abs"), args=[argument], keywords=[]):
+                return np.abs(self.number(argument))
+        raise RecipeError(
+            f"selection: {ast.unparse(node)!r} in {self.expression!r} is not understood; use {ALLOWED}"
+        )
+
+    def comparison(self, node: ast.Compare) -> Any:
+        """Also chains, such as ``2 < fwhm < 3``."""
+        sides = [self.number(side) for side in (node.left, *node.comparators)]
+        result: Any = np.bool_(True)
+        for left, sign, right in zip(sides[:-1], node.ops, sides[1:], strict=True):
+            if type(sign) not in _COMPARE:
+                raise RecipeError(f"selection: {self.expression!r} is not understood; use {ALLOWED}")
+            known = ~(np.isnan(left) | np.isnan(right))
+            result = result & np.asarray(_COMPARE[type(sign)](left, right)) & known
+        return result
+
+    def column(self, name: str) -> np.ndarray:
+        if name in self.names:
+            column = self.table[name]
+            if column.dtype.kind == "b":
+                return np.asarray(column)
+            return np.ma.filled(np.ma.asarray(column, float), np.nan)
+        near = difflib.get_close_matches(name, self.names, n=1)
+        hint = f"did you mean {near[0]}?" if near else "known are: " + ", ".join(self.names)
+        raise RecipeError(f"selection: unknown column {name!r}; {hint}")
+
+    def truth(self, node: ast.expr) -> Any:
+        value = self.value(node)
+        if np.asarray(value).dtype != bool:
+            raise RecipeError(
+                f"selection: {ast.unparse(node)!r} in {self.expression!r} is a number; compare it with one"
+            )
+        return value
+
+    def number(self, node: ast.expr) -> Any:
+        value = self.value(node)
+        if np.asarray(value).dtype == bool:
+            raise RecipeError(
+                f"selection: {ast.unparse(node)!r} in {self.expression!r} is true or false, not a number; "
+                "join comparisons by and, or"
+            )
+        return value

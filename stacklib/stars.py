@@ -1,0 +1,187 @@
+"""The stars of a frame, their common width and shape, and where they stand against another frame's."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.optimize import least_squares
+from scipy.spatial import cKDTree
+
+from stacklib.errors import FrameError
+
+__all__ = ["Stars", "find_stars", "match", "match_all", "require_sep"]
+
+#: Stars stand this many sigmas above the noise; the background is measured in meshes of this side.
+DETECTION, MESH = 5.0, 32
+#: Stars of which the shape is measured, and how far around their centres, in pixels.
+SHAPES, REACH = 60, 9
+#: Stars are saturated above this fraction of the brightest sample of the frame, if that is near 1.
+SATURATED = 0.85
+#: The brightest stars are matched; the offset is looked for this far, and fits this well, in pixels.
+MATCHED, FARTHEST, CLOSE = 200, 24.0, 1.5
+
+
+@dataclass(frozen=True)
+class Stars:
+    """The stars of one frame, brightest first; width and eccentricity of what they have in common."""
+
+    x: np.ndarray
+    y: np.ndarray
+    flux: np.ndarray
+    fwhm: float
+    eccentricity: float
+
+
+# stars of one frame ------------------------------------------------------------------------------
+
+
+def require_sep() -> Any:
+    # Late: only the notebooks need it.
+    try:
+        import sep
+    except ImportError as error:
+        raise FrameError("stars are found with sep, which is missing; run: pip install sep") from error
+    return sep
+
+
+def find_stars(image: np.ndarray) -> Stars:
+    """The stars in the mean of the channels; 0 and NaN are no data."""
+    sep = require_sep()
+    empty = ~np.isfinite(image).all(axis=0) | (image == 0).all(axis=0)
+    light = np.ascontiguousarray(np.where(empty, 0, image.mean(axis=0)), np.float32)
+    nothing = Stars(*np.empty((3, 0)), math.nan, math.nan)
+    if empty.all() or np.ptp(light[~empty]) == 0:
+        return nothing
+    background = sep.Background(light, mask=empty, bw=MESH, bh=MESH)
+    flat = light - background.back()
+    flat[empty] = 0
+    found = _extract(sep, flat, background.globalrms, empty)
+    # Cosmic rays are a pixel or two wide, satellite trails and galaxies are much larger than stars.
+    found = found[(found["npix"] >= 5) & (found["b"] > 0.55) & (found["flag"] & ~sep.OBJ_MERGED == 0)]
+    size = np.sqrt(found["a"] * found["b"])
+    found = found[size < 2.5 * np.median(size)] if size.size else found
+    if not found.size:
+        return nothing
+    found = found[np.argsort(found["flux"])[::-1]]
+    fwhm, eccentricity = _common_shape(flat, found, light, background.globalrms)
+    radius = max(4.0, 1.5 * fwhm) if math.isfinite(fwhm) else 4.0
+    flux, _, _ = sep.sum_circle(flat, found["x"], found["y"], radius, mask=empty)
+    return Stars(found["x"], found["y"], flux, fwhm, eccentricity)
+
+
+def _extract(sep: Any, flat: np.ndarray, rms: float, empty: np.ndarray) -> np.ndarray:
+    for threshold in DETECTION * 2.0 ** np.arange(8):
+        try:
+            return sep.extract(flat, float(threshold), err=rms, mask=empty, minarea=5)
+        except Exception as error:
+            # sep has no class of its own for a full buffer; fewer stars are enough then.
+            if "pixel buffer" not in str(error) and "deblending overflow" not in str(error):
+                raise
+    return sep.extract(flat, 1e4, err=rms, mask=empty, minarea=5)
+
+
+def _common_shape(flat: np.ndarray, found: np.ndarray, light: np.ndarray, rms: float) -> tuple[float, float]:
+    """FWHM (pixels) and eccentricity of an elliptical Moffat profile fitted to clean stars together."""
+    height, width = flat.shape
+    top = float(light.max())
+    full = SATURATED * top if top > 0.9 else math.inf
+    column, row = np.rint(found["x"]).astype(int), np.rint(found["y"]).astype(int)
+    inside = (np.minimum(column, row) >= REACH) & (column < width - REACH) & (row < height - REACH)
+    column, row = np.clip(column, 0, width - 1), np.clip(row, 0, height - 1)
+    clean = inside & (light[row, column] < full) & (found["peak"] > 10 * rms) & (found["flag"] == 0)
+    if np.count_nonzero(clean) >= 8:
+        # Knots of galaxies and blends are wider than stars.
+        size = np.sqrt(found["a"] * found["b"])
+        centre = float(np.median(size[clean]))
+        sigma = 1.4826 * float(np.median(np.abs(size[clean] - centre)))
+        clean &= np.abs(size - centre) < max(2.5 * sigma, 0.2 * centre)
+    tree = cKDTree(np.c_[found["x"], found["y"]])
+    alone = np.array([len(near) == 1 for near in tree.query_ball_point(tree.data, REACH)])
+    clean = clean & alone if np.count_nonzero(clean & alone) >= 5 else clean
+    chosen = np.flatnonzero(clean)[:SHAPES]
+    if not chosen.size:
+        return math.nan, math.nan
+    stars = [_samples(flat, found[i], int(column[i]), int(row[i]), rms) for i in chosen]
+    return _fit_moffat(*np.concatenate(stars, axis=1))
+
+
+def _samples(flat: np.ndarray, star: Any, column: int, row: int, rms: float) -> np.ndarray:
+    """Offsets, values in units of the star's light, and their weights, of the pixels around a star."""
+    reach = np.arange(-REACH, REACH + 1)
+    dy, dx = np.meshgrid(row + reach - star["y"], column + reach - star["x"], indexing="ij")
+    values = flat[row - REACH : row + REACH + 1, column - REACH : column + REACH + 1]
+    near = dx**2 + dy**2 <= max(3.0, 2.5 * star["a"]) ** 2
+    light = float(values[near].sum())
+    if not light > 0:
+        return np.empty((4, 0))
+    weights = np.full(np.count_nonzero(near), min(light / rms, 500.0))
+    return np.stack([dx[near], dy[near], values[near] / light, weights])
+
+
+def _fit_moffat(
+    dx: np.ndarray, dy: np.ndarray, values: np.ndarray, weights: np.ndarray
+) -> tuple[float, float]:
+    """``A (1 + q)^-beta`` with a quadratic form q of the offsets; robust against neighbours."""
+    if values.size < 20:
+        return math.nan, math.nan
+
+    def residuals(p: np.ndarray) -> np.ndarray:
+        # The form is L L^T, so that it is positive.
+        u, v = np.exp(p[1]) * dx + p[2] * dy, np.exp(p[3]) * dy
+        return weights * (np.exp(p[0]) * (1 + u**2 + v**2) ** -np.exp(p[4]) - values)
+
+    bounds = ([-9, -5, -3, -5, np.log(1.5)], [3, 2, 3, 2, np.log(12)])
+    fit = least_squares(residuals, (-2.0, -0.7, 0.0, -0.7, 1.1), loss="soft_l1", f_scale=3.0, bounds=bounds)
+    _, first, shear, second, power = fit.x
+    form = np.array([[np.exp(2 * first), np.exp(first) * shear], [0, shear**2 + np.exp(2 * second)]])
+    form[1, 0] = form[0, 1]
+    small, large = np.linalg.eigvalsh(form)
+    major, minor = (2 * math.sqrt((2 ** (1 / np.exp(power)) - 1) / part) for part in (small, large))
+    return math.sqrt(major * minor), math.sqrt(1 - (minor / major) ** 2)
+
+
+# stars of two frames -----------------------------------------------------------------------------
+
+
+def match_all(stars: list[Stars]) -> tuple[int, list[tuple[float, float, float, float]]]:
+    """The reference, and light, shift and matched fraction of each frame against it.
+
+    The frame with the most stars is the reference, unless it is itself the odd one.
+    """
+    best: tuple[float, int, list] = (-1.0, 0, [])
+    for candidate in np.argsort([-found.x.size for found in stars], kind="stable")[:5]:
+        matches = [match(stars[candidate], found) for found in stars]
+        fraction = float(np.nanmedian([0.0, *(match[3] for match in matches)]))
+        if fraction > best[0]:
+            best = fraction, int(candidate), matches
+        if fraction > 0.5:
+            break
+    return best[1], best[2]
+
+
+def match(reference: Stars, other: Stars) -> tuple[float, float, float, float]:
+    """Light, shift in x and y, and matched fraction of a frame against the reference."""
+    if min(reference.x.size, other.x.size) < 3:
+        return math.nan, math.nan, math.nan, math.nan
+    here, there = (np.c_[s.x, s.y][:MATCHED] for s in (reference, other))
+    offsets = (there[None] - here[:, None]).reshape(-1, 2)
+    offsets = offsets[np.abs(offsets).max(axis=1) < FARTHEST]
+    if not len(offsets):
+        return math.nan, math.nan, math.nan, 0.0
+    # The true offset is the one that most pairs share.
+    pairs = cKDTree(offsets)
+    shift = offsets[int(np.argmax(pairs.query_ball_point(offsets, CLOSE, return_length=True)))]
+    for _ in range(3):
+        shift = np.median(offsets[pairs.query_ball_point(shift, CLOSE)], axis=0)
+    distance, nearest = cKDTree(here).query(there - shift)
+    close = distance < CLOSE
+    pairs_of = np.unique(nearest[close]).size
+    light = (
+        float(np.median(other.flux[:MATCHED][close] / reference.flux[nearest[close]]))
+        if pairs_of
+        else math.nan
+    )
+    return light, float(shift[0]), float(shift[1]), pairs_of / min(len(here), len(there))

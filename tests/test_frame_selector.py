@@ -1,0 +1,231 @@
+"""The frame selector, driven from code and through its widgets, without a browser."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import ipywidgets as widgets
+import numpy as np
+import pytest
+from conftest import SAMPLES
+from PIL import Image
+
+import stacklib as sl
+from stacklib.panels.frame_selector import FrameSelector
+
+# ipympl makes its toolbar in a way that traitlets frowns upon.
+pytestmark = pytest.mark.filterwarnings("ignore:Passing unrecognized arguments to super.Toolbar")
+
+#: The frame behind a cloud.
+CLOUDY = 16
+
+
+@pytest.fixture(scope="module")
+def measured() -> FrameSelector:
+    return FrameSelector(SAMPLES / "M101" / "4_Registered", progress=False)
+
+
+@pytest.fixture
+def panel(measured) -> FrameSelector:
+    measured.selected = np.ones(20, bool)
+    return measured
+
+
+def everything(widget: widgets.Widget) -> list[widgets.Widget]:
+    return [widget, *(w for child in getattr(widget, "children", ()) for w in everything(child))]
+
+
+# from code ---------------------------------------------------------------------------------------
+
+
+def test_all_frames_are_selected_at_first(panel):
+    assert panel.selected.all() and panel.reasons == {}
+    assert panel.summary == "20 of 20 frames are selected."
+    assert panel.short_names[6] == "0007"
+
+
+def test_suggestion_leaves_out_the_cloudy_frame(panel):
+    assert list(panel.suggest()) == [CLOUDY]
+    assert np.flatnonzero(~panel.selected).tolist() == [CLOUDY]
+    assert "0017 (cloud: " in panel.summary and len(panel.frames) == 19
+    assert "left out: cloud" in panel.describe(CLOUDY)
+
+
+def test_suggestion_keeps_what_was_left_out_by_hand(panel):
+    panel.selected = range(1, 20)
+    panel.suggest()
+    assert list(panel.reasons) == [0, CLOUDY] and panel.reasons[0] == "by hand"
+
+
+def test_expression(panel):
+    kept = panel.apply(" fwhm < 2.5 and weight > 0.6 ")
+    assert kept.tolist() == ((panel.table["fwhm"] < 2.5) & (panel.table["weight"] > 0.6)).tolist()
+    assert set(panel.reasons.values()) == {"not fwhm < 2.5 and weight > 0.6"}
+    with pytest.raises(sl.RecipeError, match="did you mean fwhm"):
+        panel.apply("fwmh < 2.5")
+    assert panel.selected.tolist() == kept.tolist()
+
+
+@pytest.mark.parametrize("kind", ["numbers", "booleans", "frames", "nothing"])
+def test_selected_can_be_set(panel, kind):
+    booleans = np.arange(20) < 3
+    panel.selected = {
+        "numbers": [0, 1, 2],
+        "booleans": booleans.tolist(),
+        "frames": panel.all_frames[:3],
+        "nothing": [],
+    }[kind]
+    assert panel.selected.tolist() == (booleans & (kind != "nothing")).tolist()
+
+
+def test_selected_is_a_copy_and_has_to_fit(panel):
+    panel.selected[:] = False
+    assert panel.selected.all()
+    with pytest.raises(ValueError, match="got 3 values, expected 20"):
+        panel.selected = [True, False, True]
+
+
+def test_weights_come_from_the_recipe():
+    panel = FrameSelector(SAMPLES / "M13" / "4_Registered", sl.Recipe(weights="exposure"), progress=False)
+    assert (panel.table["weight"] == 1).all()
+
+
+def test_one_frame_is_enough(tmp_path):
+    panel = FrameSelector(next((SAMPLES / "M13" / "4_Registered").glob("*.fits")), progress=False)
+    assert panel.suggest() == {} and len(panel.frames) == 1
+    assert panel.figure() is not None and panel.widget is not None
+
+
+# saving ------------------------------------------------------------------------------------------
+
+
+def test_saved_choice_can_be_loaded_and_opened(panel, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    panel.suggest()
+    path = panel.save(recipe=sl.Recipe(sigma_high=2.7))
+    job = sl.Job.load(path)
+    assert path == Path("recipe.yaml") and job.recipe == sl.Recipe(sigma_high=2.7)
+    assert sl.open_frames(job.frames).names == panel.frames.names
+
+
+def test_saving_again_keeps_everything_but_the_frames(panel, tmp_path):
+    path = tmp_path / "job.yaml"
+    path.write_text("memory: 1GB\nsigma_low: 3.4\nframes: elsewhere\n", encoding="utf-8")
+    panel.save(path)
+    job = sl.Job.load(path)
+    assert (job.memory, job.recipe.sigma_low, len(job.frames)) == ("1GB", 3.4, 20)
+
+
+def test_frames_near_the_job_file_are_named_relatively(tmp_path, monkeypatch):
+    folder = tmp_path / "night" / "lights"
+    folder.mkdir(parents=True)
+    for file in sorted((SAMPLES / "M13" / "4_Registered").glob("*.fits"))[:3]:
+        (folder / file.name).write_bytes(file.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    panel = FrameSelector("night/lights", progress=False)
+    panel.save()
+    frames = sl.Job.load("recipe.yaml").frames
+    assert frames[0] == "night/lights/M13_L_060s_001_c_d_r.fits"
+    assert sl.open_frames(frames).names == panel.frames.names
+
+
+def test_nothing_useless_is_saved(panel, tmp_path):
+    panel.selected = []
+    with pytest.raises(sl.FrameError, match="select at least one"):
+        panel.save(tmp_path / "recipe.yaml")
+    panel.suggest()
+    panel.selected = [0, 1, 2]
+    with pytest.raises(sl.RecipeError, match=r"reference: .*_0007_.* is not selected"):
+        panel.save(tmp_path / "recipe.yaml", sl.Recipe(reference="M101_Light_180s_0007_c_d_r.xisf"))
+    assert not (tmp_path / "recipe.yaml").exists()
+
+
+# the static figure -------------------------------------------------------------------------------
+
+
+def test_figure_shows_all_frames_and_marks_those_left_out(panel):
+    panel.suggest()
+    figure = panel.figure()
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png")
+    assert Image.open(stream).width <= 980
+    titles = [axes.get_title() for axes in figure.axes]
+    assert "0001" in titles and "0017\ncloud" in titles
+    assert figure.subfigs[0].get_suptitle().startswith("19 of 20 frames selected")
+
+
+# the live panel ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def live(panel):
+    assert panel.widget is panel.widget
+    return panel._panel
+
+
+def test_ticks_and_state_follow_each_other(panel, live):
+    live.ticks[3].value = False
+    assert panel.reasons == {3: "by hand"} and "Left out: by hand" in live.cells[3].value
+    panel.suggest()
+    assert [tick.value for tick in live.ticks].count(False) == 2
+    assert "18 of 20 frames" in live.status.value
+    assert live.night.crossed[0].get_xdata().tolist() == panel.table["hours"][[3, CLOUDY]].tolist()
+
+
+def test_blinking(panel, live):
+    panel.suggest()
+    live.slider.value = 1
+    first = live.picture.value
+    live.number.value = CLOUDY + 1
+    assert live.slider.value == CLOUDY + 1 and live.picture.value != first
+    assert "0017" in live.words.value and "cloud" in live.words.value
+    assert not live.tick.value
+    live.tick.value = True
+    assert panel.selected.all()
+    assert (
+        np.array(Image.open(io.BytesIO(live.picture.value))).mean()
+        > 1.5 * np.array(Image.open(io.BytesIO(first))).mean()
+    ), "one stretch for all frames: the cloud is brighter"
+
+
+def test_a_click_in_a_plot_shows_the_frame(panel, live):
+    live._clicked(float(panel.table["hours"][9]) + 0.01, 0.0)
+    assert live.slider.value == 10
+
+
+def test_sorting(panel, live):
+    def order() -> list[str]:
+        return [row.children[0].description for row in live.rows.children]
+
+    live.column.value = "fwhm"
+    by_width = [panel.short_names[i] for i in np.argsort(panel.table["fwhm"])]
+    assert order() == by_width
+    live.descending.value = True
+    assert order() == by_width[::-1]
+    live.descending.value, live.column.value = False, "number"
+    assert order() == panel.short_names
+
+
+def test_expression_box_says_what_is_wrong(panel, live):
+    live.expression.value = "fwmh < 3"
+    assert "did you mean fwhm?" in live.status.value and panel.selected.all()
+    live.expression.value = "number <= 5"
+    assert panel.selected.sum() == 5
+
+
+def test_save_button(panel, live, tmp_path):
+    live.file.value = str(tmp_path / "missing" / "job.yaml")
+    live._save()
+    assert "Not saved" in live.status.value
+    live.file.value = str(tmp_path / "job.yaml")
+    live._save()
+    assert "Saved" in live.status.value and len(sl.Job.load(tmp_path / "job.yaml").frames) == 20
+
+
+def test_pictures_and_controls_have_words(live):
+    parts = everything(live.box)
+    assert all(part.alt for part in parts if isinstance(part, widgets.Image))
+    named = (widgets.Checkbox, widgets.IntSlider, widgets.Dropdown, widgets.Text, widgets.Button)
+    assert all(part.description for part in parts if isinstance(part, named))
+    assert live.box.layout.max_width == "980px"
