@@ -17,7 +17,16 @@ from stacklib.progress import in_live_notebook
 from stacklib.recipe import Job, Parameter, Recipe
 from stacklib.results import Integration
 
-__all__ = ["RESULT_MIME", "describe", "is_live", "job_from", "parameters_cell", "show_files", "show_table"]
+__all__ = [
+    "RESULT_MIME",
+    "describe",
+    "is_live",
+    "job_from",
+    "parameters_cell",
+    "show_files",
+    "show_panel",
+    "show_table",
+]
 
 #: Under this type the list of files is kept in a saved notebook, for programs that run it.
 RESULT_MIME = "application/vnd.stacklib.result+json"
@@ -76,6 +85,21 @@ def job_from(namespace: Mapping[str, Any]) -> Job:
 def is_live(interactive: bool) -> bool:
     """Whether to show live panels: they are wanted, and there is a browser that can show them."""
     return interactive and in_live_notebook()
+
+
+def show_panel(panel: Any, interactive: bool) -> None:
+    """Display a panel: its widget where `is_live`, otherwise its static figure.
+
+    Parameters
+    ----------
+    panel : object
+        Has a ``widget``, and a method ``figure()`` that returns a matplotlib figure.
+    interactive : bool
+        Whether live panels are wanted.
+    """
+    from IPython.display import display
+
+    display(panel.widget if is_live(interactive) else panel.figure())
 
 
 def show_table(table: Table) -> None:
