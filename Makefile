@@ -1,14 +1,17 @@
-# make run | test | lab | bench        with another Python: make run PYTHON=python3.12
+# make run | test | lab | gallery | bench        with another Python: make run PYTHON=python3.12
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test lab bench clean
+.PHONY: run test lab gallery bench clean
 
 run: .venv/notebook.stamp
 	$(BIN)/stacklib run sample_data/M101/4_Registered
 
 lab: .venv/notebook.stamp
 	$(BIN)/stacklib lab
+
+gallery: .venv/notebook.stamp
+	$(BIN)/python -m stacklib.gallery build/gallery
 
 test: .venv/test.stamp
 	$(BIN)/ruff check .
