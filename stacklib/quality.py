@@ -18,6 +18,12 @@ __all__ = ["UNITS", "measure_quality", "suggest_exclusions"]
 
 #: Units of the columns; a column that is not here has none.
 UNITS = {"hours": "h", "exposure": "s", "fwhm": "pix", "shift_x": "pix", "shift_y": "pix"}
+#: How many digits of the columns are shown.
+_SHOWN = {
+    **dict.fromkeys(("hours", "fwhm", "eccentricity", "transparency", "matched", "weight"), ".2f"),
+    **dict.fromkeys(("sky", "noise", "scale"), ".3g"),
+    **dict.fromkeys(("shift_x", "shift_y"), "+.2f"),
+}
 
 
 def measure_quality(
@@ -94,6 +100,8 @@ def measure_quality(
         table[name] = [match[column] for match in matches]
     for name, unit in UNITS.items():
         table[name].unit = unit
+    for name, form in _SHOWN.items():
+        table[name].info.format = form
     table.meta["reference"] = reference
     table.meta["level"] = "full scale = 1" if measurements.unit_range else "ADU"
     return table

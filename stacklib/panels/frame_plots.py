@@ -73,7 +73,7 @@ class NightPlots:
         for axes, label, values in zip(grid.ravel(), PLOTTED.values(), self.values, strict=True):
             # All points once, unseen, so that the limits never change.
             axes.plot(self.x, values, alpha=0)
-            axes.margins(0.08, 0.14)
+            axes.margins(0.08, 0.16)
             self.kept += axes.plot([], [], "o", color=LOW, ms=4.5, label="selected")
             self.crossed += axes.plot([], [], "X", color=HIGH, ms=7.5, label="left out")
             self.texts.append(
@@ -81,12 +81,12 @@ class NightPlots:
                     axes.annotate(
                         name[-12:],
                         (x, y),
-                        (-7, 0),
+                        (0, 6),
                         textcoords="offset points",
                         color=INK,
                         fontsize=7.5,
-                        va="center",
-                        ha="right",
+                        va="bottom",
+                        ha="center",
                         visible=False,
                     )
                     for name, x, y in zip(names, self.x, values, strict=True)

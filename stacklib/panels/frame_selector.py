@@ -116,9 +116,8 @@ class FrameSelector:
         verdict = f"left out: {self.reasons[index]}" if index in self.reasons else "selected"
         if index in self.suggestions and index not in self.reasons:
             verdict += f", but {self.suggestions[index]}"
-        return f"Frame {index + 1} of {len(self.table)}, {row['file']}, {verdict}. " + ", ".join(
-            known
-        ).replace("eccen-", "eccen")
+        numbers = ", ".join(known).replace("eccen-", "eccen").replace("trans-", "trans")
+        return f"Frame {index + 1} of {len(self.table)}, {row['file']}, {verdict}. {numbers}"
 
     def save(self, path: str | Path = "recipe.yaml", recipe: Recipe | None = None) -> Path:
         """Write the chosen frames and the recipe as a job file, which `Job.load` and papermill read.

@@ -21,19 +21,19 @@ __all__ = ["COLUMNS", "SelectorWidgets", "cell_text"]
 
 #: Column of the table: heading, form, width of the cell in pixels.
 COLUMNS = {
-    "time": ("start (UTC)", "", 76),
-    "exposure": ("exp. (s)", "{:g}", 50),
-    "sky": ("sky", "{:.4g}", 62),
-    "noise": ("noise", "{:.3g}", 66),
-    "scale": ("scale", "{:.3g}", 66),
-    "weight": ("weight", "{:.2f}", 50),
-    "stars": ("stars", "{:d}", 42),
+    "time": ("start (UTC)", "", 66),
+    "exposure": ("exp. (s)", "{:g}", 44),
+    "sky": ("sky", "{:.4g}", 60),
+    "noise": ("noise", "{:.3g}", 60),
+    "scale": ("scale", "{:.3g}", 60),
+    "weight": ("weight", "{:.2f}", 54),
+    "stars": ("stars", "{:d}", 46),
     "fwhm": ("FWHM (px)", "{:.2f}", 52),
     "eccentricity": ("eccen-tricity", "{:.2f}", 54),
-    "transparency": ("light", "{:.2f}", 46),
+    "transparency": ("trans-parency", "{:.2f}", 58),
     "shift_x": ("shift x (px)", "{:+.2f}", 52),
     "shift_y": ("shift y (px)", "{:+.2f}", 52),
-    "matched": ("matched", "{:.0%}", 58),
+    "matched": ("matched", "{:.0%}", 60),
 }
 #: Width of the large picture, pixels.
 PICTURE = 640
@@ -46,10 +46,10 @@ class SelectorWidgets:
         self.selector, self._busy = selector, False
         count = len(selector.table)
         self.ticks = [
-            widgets.Checkbox(True, description=name, indent=False, layout=_width("130px"))
+            widgets.Checkbox(True, description=name, indent=False, layout=_width("118px"))
             for name in selector.short_names
         ]
-        self.cells = [widgets.HTML(layout=_width("740px")) for _ in range(count)]
+        self.cells = [widgets.HTML(layout=_width("720px")) for _ in range(count)]
         self.rows = widgets.VBox(layout=widgets.Layout(max_height="420px", overflow="auto", display="block"))
         self.lines = []
         for index, (tick, cell) in enumerate(zip(self.ticks, self.cells, strict=True)):
@@ -123,9 +123,10 @@ class SelectorWidgets:
     def _plots(self) -> widgets.Widget:
         figure = Figure(figsize=(9.6, 4.4), dpi=100, facecolor=GROUND, layout="constrained")
         self.night = NightPlots(figure, self.selector.table, self.selector.short_names)
-        self.canvas = live_canvas(figure, self._clicked)
-        figure.canvas.draw()
+        # The layout is worked out once; after that redrawing is quick.
+        figure.draw_without_rendering()
         figure.set_layout_engine("none")
+        self.canvas = live_canvas(figure, self._clicked)
         return self.canvas
 
     def refresh(self) -> None:
@@ -139,7 +140,9 @@ class SelectorWidgets:
             self._busy = False
         self._say(selector.summary)
         self.night.update(selector._selected)
-        self.canvas.draw_idle()
+        if not self.canvas.syncing_data_url:
+            # Before there is a browser nothing must be drawn; it asks for the first picture itself.
+            self.canvas.draw_idle()
         self._look()
 
     def _look(self) -> None:
@@ -217,7 +220,7 @@ def _line(selector: FrameSelector, index: int) -> str:
 
 def _heading() -> widgets.Widget:
     cells = "".join(_box(heading, name) for name, (heading, _, _) in COLUMNS.items())
-    style = "display:flex;line-height:1.2;margin-left:214px;font-weight:bold;align-items:end"
+    style = "display:flex;line-height:1.2;margin-left:204px;font-weight:bold;align-items:end"
     return widgets.HTML(f'<div style="{style}">{cells}</div>')
 
 
