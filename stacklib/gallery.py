@@ -37,7 +37,7 @@ pre { overflow-x: auto; padding: .6rem .8rem; background: var(--soft); border-ra
   line-height: 1.4 }
 table { border-collapse: collapse; display: block; overflow-x: auto; font-size: .85rem }
 td, th { padding: .2rem .6rem; border: 1px solid var(--line); text-align: left }
-.jp-InputPrompt, .jp-OutputPrompt, .anchor-link { display: none }
+.prompt, .anchor-link { display: none }
 .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(17rem, 1fr)); gap: 1.2rem;
   padding: 0 }
 .cards li { list-style: none; border: 1px solid var(--line); border-radius: 6px; padding: 1rem }
@@ -153,8 +153,9 @@ def _title_and_line(content: nbformat.NotebookNode) -> tuple[str, str]:
     """The heading, and what one does, from the first cell."""
     text = content.cells[0].source
     title = re.search(r"^# (.+)$", text, re.MULTILINE)
-    line = re.search(r"\*\*What you do:\*\* (.+?)(?=\n- |\n\n|\Z)", text, re.DOTALL)
-    return title[1] if title else "Notebook", " ".join(line[1].split()) if line else ""
+    line = re.search(r"\*\*What you(?:'ll)? do:\*\* (.+?)(?=\n- |\n\n|\Z)", text, re.DOTALL)
+    said = " ".join(line[1].split()) if line else ""
+    return title[1] if title else "Notebook", said[:1].upper() + said[1:]
 
 
 def _figures(content: nbformat.NotebookNode) -> Iterator[nbformat.NotebookNode]:

@@ -34,7 +34,7 @@ def site(tmp_path_factory) -> Path:
 
 def test_index_names_every_notebook(site):
     text = (site / "index.html").read_text(encoding="utf-8")
-    assert "How integration works" in text and "Small &amp; odd" in text and "<p>almost nothing.</p>" in text
+    assert "How integration works" in text and "Small &amp; odd" in text and "<p>Almost nothing.</p>" in text
     for target in re.findall(r"(?:href|src)='([^']+)'", text):
         assert (site / target).is_file(), target
 
