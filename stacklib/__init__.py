@@ -8,6 +8,7 @@ from stacklib.errors import (
     StacklibError,
     StacklibWarning,
 )
+from stacklib.explain import PixelStory, explain
 from stacklib.frames import Frame, FrameSet, open_frames
 from stacklib.integration import integrate
 from stacklib.kernel import reject
@@ -23,11 +24,13 @@ __all__ = [
     "Integration",
     "IntegrationError",
     "Job",
+    "PixelStory",
     "Recipe",
     "RecipeError",
     "SaveError",
     "StacklibError",
     "StacklibWarning",
+    "explain",
     "integrate",
     "open_frames",
     "reject",

@@ -5,7 +5,8 @@ The story is told by the very rule that integrates, stopped after 1, 2, 3 ... ro
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import textwrap
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +14,22 @@ import numpy as np
 from stacklib.errors import RecipeError
 from stacklib.frames import FrameSet, open_frames
 from stacklib.kernel import HIGH, KEPT, LOW, NO_DATA, Pixels, Settings, last_round, run_tiles
+from stacklib.labels import own_parts, shortened
 from stacklib.preparation import Preparation, prepare
 from stacklib.recipe import Recipe
 from stacklib.rejection import CENTRE, LOWER, UPPER
+from stacklib.results import Integration
 
 __all__ = ["PixelStory", "Round", "explain", "tell"]
 
 #: Rules whose limits are multiples of a sigma.
 SIGMA_RULES = ("sigma", "winsorized_sigma", "averaged_sigma", "ccd_noise")
+#: Rules that look at the samples once, without limits.
+WITHOUT_LIMITS = ("none", "min_max")
 #: Rounds told at most.
 MOST_ROUNDS = 1000
+#: Columns of the text, and the narrowest column of names.
+WIDTH, LEAST_NAME = 100, 12
 
 WORDS = {NO_DATA: "no data", KEPT: "kept", LOW: "rejected low", HIGH: "rejected high"}
 
@@ -64,6 +71,10 @@ class PixelStory:
         The pixel, from the top left corner, counted from 0.
     files : tuple of str
         File names.
+    numbers : tuple of int
+        Which frames these are among all that were given, counted from 1.
+    excluded : tuple of str
+        Frames that take no part, with the reason.
     rule : str
         The rejection rule.
     raw : ndarray of float32
@@ -99,10 +110,17 @@ class PixelStory:
     reasons: tuple[str, ...] = field(repr=False)
     value: float
     uncertainty: float
+    numbers: tuple[int, ...] = ()
+    excluded: tuple[str, ...] = ()
 
     def count(self, verdict: int) -> int:
         """How many samples had this fate."""
         return int(np.count_nonzero(self.verdict == verdict))
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What tells the file names apart: ``0007`` of ``M101_Light_0007_c_d_r.xisf``."""
+        return own_parts(self.files)
 
     @property
     def summary(self) -> str:
@@ -112,27 +130,43 @@ class PixelStory:
         parts = [f"{number} {words}" for number, words in ((low, "rejected low"), (high, "rejected high"))]
         if missing:
             parts.append(f"{missing} without data")
+        if missing == total:
+            return f"no frame has data here ({total} frames)"
         return f"{self.value:.6g} from {kept} of {total} samples ({', '.join(parts)})"
 
+    def tell_round(self, number: int) -> str:
+        """One round in a sentence; `number` counts from 1."""
+        told = self.rounds[number - 1]
+        names = ", ".join(self.labels[i] for i in told.dropped)
+        if self.rule == "none":
+            return "No rejection: every sample that is data is kept"
+        if self.rule == "min_max":
+            return f"Drops the ends, whatever they are: {names or 'nothing'}"
+        word = "Test" if self.rule == "gesd" else "Round"
+        text = f"{word} {told.number}: "
+        if np.isfinite(told.centre):
+            middle = "middle of the line" if self.rule == "linear_fit" else "centre"
+            text += f"{middle} {told.centre:.6g}, keeps {_interval(told)}; "
+        return text + (f"rejects {names}" if names else "rejects nothing")
+
     def __str__(self) -> str:
-        where = f"Pixel x {self.x}, y {self.y}, channel {self.channel}: {self.rule}"
-        lines = [where, *(self._tell(number) for number in self.rounds), f"Result: {self.summary}", ""]
-        width = max(len(name) for name in self.files)
-        lines.append(f"{'frame':<{width}}  {'raw':>10}  {'compared':>10}  verdict")
-        rows = zip(self.files, self.raw, self.compared, self.reasons, strict=True)
+        rule = self.rule.replace("_", " ")
+        lines = [f"Pixel x {self.x}, y {self.y}, channel {self.channel}: {rule}, {len(self.files)} frames"]
+        lines += [self.tell_round(i + 1) for i in range(len(self.rounds))]
+        lines += [f"Result: {self.summary}"]
+        lines += [f"Left out: {excluded}" for excluded in self.excluded]
+        lines = [textwrap.fill(line, WIDTH, subsequent_indent="    ") for line in lines]
+        room = WIDTH - 28 - max(map(len, self.reasons))
+        names = shortened(self.files, max(room, LEAST_NAME))
+        width = max(len("frame"), *map(len, names))
+        lines += ["", f"{'frame':<{width}}  {'raw':>10}  {'compared':>10}  verdict"]
+        rows = zip(names, self.raw, self.compared, self.reasons, strict=True)
         lines += [f"{name:<{width}}  {raw:>10.6g}  {value:>10.6g}  {why}" for name, raw, value, why in rows]
         return "\n".join(lines)
 
-    def _tell(self, number: Round) -> str:
-        text = f"Round {number.number}: "
-        if np.isfinite(number.centre):
-            text += f"centre {number.centre:.6g}, keeps {number.lower:.6g} to {number.upper:.6g}; "
-        names = [self.files[i] for i in number.dropped]
-        return text + (f"rejects {', '.join(names)}" if names else "rejects nothing")
-
 
 def explain(
-    frames: FrameSet | str | Path | list | Preparation,
+    frames: FrameSet | str | Path | list | Preparation | Integration,
     recipe: Recipe | None = None,
     x: int = 0,
     y: int = 0,
@@ -142,13 +176,14 @@ def explain(
 
     Parameters
     ----------
-    frames : FrameSet, what `open_frames` takes, or Preparation
-        The frames. A `Preparation` (of a result, for instance) saves measuring them, and brings its
-        recipe.
+    frames : FrameSet, what `open_frames` takes, Preparation, or Integration
+        The frames. A result, or its `Preparation`, saves measuring them, and brings its recipe: then
+        `recipe` is not looked at.
     recipe : Recipe, optional
         The parameters; `Recipe.suggest` for these frames unless given.
     x, y, channel : int
-        Column, row and channel, counted from 0 at the top left.
+        Column, row and channel, counted from 0 at the top left of the whole frames, also where a result
+        covers a region ``(left, top, ...)`` only: its ``image[channel, y - top, x - left]``.
 
     Returns
     -------
@@ -157,23 +192,35 @@ def explain(
     Raises
     ------
     RecipeError
-        When the pixel lies outside the frames.
+        When the pixel lies outside the frames, or outside the region of a result.
+
+    Examples
+    --------
+    >>> print(explain("sample_data/M13/4_Registered", x=160, y=128))  # doctest: +SKIP
     """
+    spans = None
+    if isinstance(frames, Integration):
+        left, top, width, height = frames.region
+        spans, frames = ((left, width), (top, height), (0, len(frames.image))), frames.preparation
     if not isinstance(frames, Preparation):
         frames = frames if isinstance(frames, FrameSet) else open_frames(frames)
         recipe = Recipe.suggest(frames) if recipe is None else recipe
         frames = prepare(frames, recipe)
     p = frames
-    for name, value, size in (
-        ("x", x, p.frames.width),
-        ("y", y, p.frames.height),
-        ("channel", channel, p.frames.channels),
-    ):
-        if not 0 <= value < size:
-            raise RecipeError(f"{name}: got {value}, expected 0 to {size - 1}, inside the frames")
+    spans = spans or ((0, p.frames.width), (0, p.frames.height), (0, p.frames.channels))
+    for name, value, (first, size) in zip(("x", "y", "channel"), (x, y, channel), spans, strict=True):
+        if not first <= value < first + size:
+            where = "frames" if size in p.frames.shape else "region of the result"
+            raise RecipeError(
+                f"{name}: got {value}, expected {first} to {first + size - 1}, inside the {where}"
+            )
     column = [p.frames[int(i)].read_rows(y, y + 1, channel)[0, x] for i in p.used]
-    files = tuple(p.measurements.names[int(i)] for i in p.used)
-    return tell(np.array(column, np.float32), p.settings(channel), files, x, y, channel)
+    names = p.measurements.names
+    story = tell(
+        np.array(column, np.float32), p.settings(channel), tuple(names[int(i)] for i in p.used), x, y, channel
+    )
+    excluded = tuple(f"{names[i]}: {why}" for i, why in p.excluded.items())
+    return replace(story, numbers=tuple(int(i) + 1 for i in p.used), excluded=excluded)
 
 
 def tell(
@@ -219,6 +266,7 @@ def tell(
         reasons=tuple(_reason(i, raw, compared, rounds, settings, rule) for i in range(raw.size)),
         value=float(pixel.image[0]),
         uncertainty=float(pixel.uncertainty[0]),
+        numbers=tuple(range(1, raw.size + 1)),
     )
 
 
@@ -246,16 +294,27 @@ def _reason(
     if verdict == NO_DATA:
         return _why_no_data(float(raw[i]), settings)
     if verdict == KEPT:
-        last = rounds[-1]
-        return "kept" + _distance(compared[i], last, settings, rule)
+        return "kept" + _distance(compared[i], rounds[-1], settings, rule)
     number = next(r for r in rounds if r.verdict[i] == verdict)
     side, limit = ("below", number.lower) if verdict == LOW else ("above", number.upper)
-    text = f"{WORDS[verdict]} in round {number.number}"
-    if np.isfinite(limit):
-        beyond = compared[i] < limit if verdict == LOW else compared[i] > limit
-        text += f": {side} {limit:.6g}" if beyond else ": with a more deviating sample"
-        return text + _distance(compared[i], number, settings, rule)
-    return f"{text}: among the {'darkest' if verdict == LOW else 'brightest'}"
+    if rule in WITHOUT_LIMITS or not np.isfinite(limit):
+        return f"{WORDS[verdict]}: among the {'darkest' if verdict == LOW else 'brightest'}"
+    text = f"{WORDS[verdict]} in {'test' if rule == 'gesd' else 'round'} {number.number}: "
+    if compared[i] < limit if verdict == LOW else compared[i] > limit:
+        return text + f"{side} {limit:.6g}" + _distance(compared[i], number, settings, rule)
+    if rule == "gesd":
+        return text + "with an outlier that it had hidden"
+    if rule == "linear_fit":
+        return text + "too far from the line at its rank"
+    return text + "beyond a sample that is rejected"
+
+
+def _interval(number: Round) -> str:
+    """What a round keeps."""
+    lower, upper = number.lower, number.upper
+    if not np.isfinite(lower):
+        return f"up to {upper:.6g}" if np.isfinite(upper) else "everything"
+    return f"{lower:.6g} to {upper:.6g}" if np.isfinite(upper) else f"{lower:.6g} and more"
 
 
 def _why_no_data(raw: float, settings: Settings) -> str:

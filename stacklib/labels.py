@@ -1,0 +1,64 @@
+"""Short names for frames: what tells their file names apart."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+__all__ = ["own_parts", "shortened"]
+
+
+def own_parts(names: Sequence[str]) -> tuple[str, ...]:
+    """What the names do not share, in whole words; never empty.
+
+    Examples
+    --------
+    >>> own_parts(["M101_Light_0007_c_d_r.xisf", "M101_Light_0012_c_d_r.xisf"])
+    ('0007', '0012')
+    """
+    return tuple(name[start:stop] for name, (start, stop) in zip(names, _spans(names), strict=True))
+
+
+def shortened(names: Sequence[str], width: int) -> list[str]:
+    """The names in at most so many columns: what they share goes first, from its middle."""
+    if max(map(len, names)) <= width:
+        return list(names)
+    return [_shorten(name, *span, width) for name, span in zip(names, _spans(names), strict=True)]
+
+
+def _shorten(name: str, start: int, stop: int, width: int) -> str:
+    own = name[start:stop]
+    if stop <= width:
+        return name[:stop]
+    if len(own) + 3 <= width:
+        return f"{name[: width - 2 - len(own)]}..{own}"
+    if len(own) <= width:
+        return own
+    tail = (width - 2) // 2
+    return f"{own[: width - 2 - tail]}..{own[len(own) - tail :]}"
+
+
+def _spans(names: Sequence[str]) -> list[tuple[int, int]]:
+    """Where in each name its own words begin and end."""
+    start, stop = _common(names), _common([name[::-1] for name in names])
+    shortest = min(map(len, names))
+    if len(names) < 2 or start == shortest:
+        return [(0, len(name)) for name in names]
+    # Whole words: back to the separator on the left, on to the one on the right.
+    start = max((found.end() for found in re.finditer(r"[^A-Za-z0-9]", names[0][:start])), default=0)
+    ending = names[0][len(names[0]) - min(stop, shortest - start) :]
+    separator = re.search(r"[^A-Za-z0-9]", ending)
+    stop = len(ending) - separator.start() if separator else 0
+    if any(start >= len(name) - stop for name in names):
+        return [(0, len(name)) for name in names]
+    return [(start, len(name) - stop) for name in names]
+
+
+def _common(names: Sequence[str]) -> int:
+    """How many characters all names begin with."""
+    shared = 0
+    for characters in zip(*names, strict=False):
+        if len(set(characters)) > 1:
+            break
+        shared += 1
+    return shared

@@ -1,0 +1,350 @@
+"""The pixel inspector: click a pixel, see its samples, the limits round by round, and the verdicts."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from html import escape
+
+import ipywidgets as widgets
+import numpy as np
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+
+from stacklib.explain import PixelStory, explain
+from stacklib.masks import frame_mask, frame_verdicts, most_rejected
+from stacklib.panels.common import live_canvas, readout
+from stacklib.panels.quick_canvas import QuickCanvas
+from stacklib.panels.verdict_table import verdict_table
+from stacklib.plots import EDGE, GROUND, INK, _show
+from stacklib.results import Integration
+from stacklib.screen import screen_limits, stretch
+from stacklib.story_plots import MASK_COLOURS, VIEWS, StoryAxes, figure_inspection, picture_of
+
+__all__ = ["MASK", "PixelInspector"]
+
+#: The view that shows where one frame was rejected.
+MASK = "mask of a frame"
+#: Pixels across the close-up.
+CLOSE = 41
+#: Pixels of the screen.
+WIDTH = 980
+
+
+class PixelInspector:
+    """A panel that tells the story of any pixel of a result.
+
+    Everything can be read and set from code; pixels are those of the whole frames, counted from 0.
+
+    Parameters
+    ----------
+    result : Integration
+        What was integrated. Its frames are read again, a row at a time.
+    x, y, channel : int
+        The pixel to begin with; -1 for the one with the most rejections.
+
+    Attributes
+    ----------
+    selected : tuple of int
+        The pixel, (x, y, channel).
+    story : PixelStory
+        What happened there.
+    round : int
+        The round that is drawn, from 1; the last one after a pixel was chosen.
+    view : str
+        The picture: one of `stacklib.story_plots.VIEWS`, or ``"mask of a frame"``.
+    frame : int
+        The frame whose mask is shown, numbered from 1 as in the tables; setting it shows its mask.
+    """
+
+    def __init__(self, result: Integration, x: int = -1, y: int = -1, channel: int = -1) -> None:
+        self.result = result
+        self._view = "rejected high"
+        self._frame = int(result.preparation.used[0]) + 1
+        self._masks: tuple[int, np.ndarray, int] | None = None
+        self._busy = self._built = False
+        known = (x, y, max(channel, 0))
+        x, y, channel = known if x >= 0 and y >= 0 else most_rejected(result, channel)
+        self._story = explain(result, x=x, y=y, channel=channel)
+        self._round = len(self._story.rounds)
+
+    # state -----------------------------------------------------------------------------------------
+
+    @property
+    def selected(self) -> tuple[int, int, int]:
+        return self._story.x, self._story.y, self._story.channel
+
+    @selected.setter
+    def selected(self, pixel: tuple[int, ...]) -> None:
+        x, y, *channel = (int(value) for value in pixel)
+        self._story = explain(self.result, x=x, y=y, channel=channel[0] if channel else self.selected[2])
+        self._round = len(self._story.rounds)
+        self._refresh()
+
+    @property
+    def story(self) -> PixelStory:
+        return self._story
+
+    @property
+    def round(self) -> int:
+        return self._round
+
+    @round.setter
+    def round(self, number: int) -> None:
+        self._round = _within("round", number, len(self._story.rounds))
+        self._refresh(picture=False)
+
+    @property
+    def view(self) -> str:
+        return self._view
+
+    @view.setter
+    def view(self, view: str) -> None:
+        if view not in (*VIEWS, MASK):
+            raise ValueError(f"view: got {view!r}, expected one of {', '.join((*VIEWS, MASK))}")
+        self._view = view
+        self._refresh(story=False)
+
+    @property
+    def frame(self) -> int:
+        return self._frame
+
+    @frame.setter
+    def frame(self, number: int) -> None:
+        number = _within("frame", number, len(self.result.preparation.frames))
+        if number - 1 not in self.result.preparation.used:
+            raise ValueError(f"frame: {number} was left out: {self.result.preparation.excluded[number - 1]}")
+        self._frame, self._view = number, MASK
+        self._refresh(story=False)
+
+    def mask(self) -> tuple[np.ndarray, int]:
+        """Where the chosen frame was rejected, see `frame_mask`, and the step between its pixels.
+
+        The whole channel is judged once and kept, one byte a sample; of images larger than a screen
+        every step-th row and column.
+        """
+        channel = self.selected[2]
+        if self._masks is None or self._masks[0] != channel:
+            self._masks = (channel, *frame_verdicts(self.result, channel))
+        _, verdict, step = self._masks
+        return frame_mask(verdict[int(np.searchsorted(self.result.preparation.used, self._frame - 1))]), step
+
+    def figure(self) -> Figure:
+        """Image, high map and samples of the pixel: for where there is no browser."""
+        return figure_inspection(self.result, self._story, self._round)
+
+    @property
+    def text(self) -> str:
+        """What the pictures show at the pixel, in words."""
+        x, y, channel = self.selected
+        left, top, *_ = self.result.region
+        at = channel, y - top, x - left
+        maps = self.result.rejection_low, self.result.rejection_high, self.result.coverage
+        low, high, coverage = (100 * float(part[at]) for part in maps)
+        value, error = float(self.result.image[at]), float(self.result.uncertainty[at])
+        known = f" ± {error:.2g}" if np.isfinite(error) else ""
+        part = f" (column {x - left}, row {y - top} of the region)" if left or top else ""
+        words = f"x {x}, y {y}, channel {channel}{part}: image {value:.6g}{known}; rejected {low:.0f} % low, "
+        words += f"{high:.0f} % high of the frames; coverage {coverage:.0f} %."
+        if self._view == MASK:
+            mask, step = self.mask()
+            known = max(1, int(np.sum(mask >= 0)))
+            lost = [100 * float(np.sum(mask == value)) / known for value in (1, 2)]
+            words += f" Frame {self._frame} lost {lost[0]:.2f} % low, {lost[1]:.2f} % high of this channel"
+            words += "." if step == 1 else f", judged at every {step}th row and column."
+        return words
+
+    # widgets ---------------------------------------------------------------------------------------
+
+    @cached_property
+    def widget(self) -> widgets.VBox:
+        """The live panel."""
+        p, (left, top, width, height) = self.result.preparation, self.result.region
+        names = [(f"{i + 1}: {p.measurements.names[i]}", int(i) + 1) for i in p.used]
+        wide = {"description_width": "5em"}
+        self._view_box = widgets.Dropdown(options=(*VIEWS, MASK), description="picture", style=wide)
+        self._frame_box = widgets.Dropdown(options=names, description="frame", style=wide)
+        self._x = _number_box("x", left, left + width - 1)
+        self._y = _number_box("y", top, top + height - 1)
+        self._channel = _number_box("channel", 0, len(self.result.image) - 1)
+        self._slider = widgets.IntSlider(1, 1, 1, description="round", readout=False, style=wide)
+        self._number = _number_box("round number", 1, 1, "10em")
+        self._where, self._what, self._table = readout(), readout(), widgets.HTML()
+        self._picture_canvas, self._story_canvas = self._make_picture(), self._make_story()
+        self._built = True
+        self._refresh()
+        for box in (self._x, self._y, self._channel):
+            box.observe(lambda change: self._from_browser("selected", self._numbers), "value")
+        for box in (self._slider, self._number):
+            box.observe(lambda change: self._from_browser("round", change["new"]), "value")
+        self._view_box.observe(lambda change: self._from_browser("view", change["new"]), "value")
+        self._frame_box.observe(lambda change: self._from_browser("frame", change["new"]), "value")
+        row = widgets.Layout(flex_flow="row wrap")
+        return widgets.VBox(
+            [
+                widgets.HBox([self._view_box, self._frame_box, self._x, self._y, self._channel], layout=row),
+                self._picture_canvas,
+                self._where,
+                widgets.HBox([self._slider, self._number], layout=row),
+                self._story_canvas,
+                self._what,
+                self._table,
+            ],
+            layout=widgets.Layout(max_width=f"{WIDTH}px"),
+        )
+
+    def _from_browser(self, name: str, value: object) -> None:
+        if not self._busy:
+            setattr(self, name, value)
+
+    @property
+    def _numbers(self) -> tuple[int, int, int]:
+        return self._x.value, self._y.value, self._channel.value
+
+    def _make_picture(self):
+        """The canvas with the whole picture and the close-up; a click chooses a pixel."""
+        _, _, width, height = self.result.region
+        tall = float(np.clip(4.9 * height / width, 2.2, 7.0)) + 0.84
+        figure = Figure(figsize=(WIDTH / 100, tall), dpi=100, facecolor=GROUND)
+        bottom, high = 0.52 / tall, 1 - 0.84 / tall
+        self._whole = figure.add_axes((0.06, bottom, 0.5, high))
+        self._bar = figure.add_axes((0.565, bottom, 0.012, high))
+        self._close = figure.add_axes((0.69, bottom, 0.3, high))
+        self._limits = screen_limits(self.result.image)
+        blank = np.zeros((2, 2))
+        self._images = [_show(axes, blank, "") for axes in (self._whole, self._close)]
+        self._whole.set_aspect("equal", anchor="E")
+        self._marks = []
+        for axes, size in ((self._whole, 13), (self._close, 10)):
+            for colour, wide in (("black", 3.5), ("white", 1.6)):
+                look = {"marker": "s", "ms": size, "mfc": "none", "mec": colour, "mew": wide}
+                self._marks += axes.plot([0], [0], ls="", clip_on=False, **look)
+        self._close.set_title("Close-up", color=INK, fontsize=10)
+        self._close.set(xticks=[], yticks=[], ylabel="")
+        moving = [self._images[1], self._close.xaxis.label, *self._marks]
+        canvas = live_canvas(figure)
+        self._picture = QuickCanvas(canvas, moving)
+        canvas.mpl_connect("button_press_event", self._clicked)
+        return canvas
+
+    def _make_story(self):
+        figure = Figure(figsize=(WIDTH / 100, 3.5), dpi=100, facecolor=GROUND)
+        figure.subplots_adjust(left=0.085, right=0.91, bottom=0.25, top=0.92, wspace=0.04)
+        self._dots = StoryAxes(figure, *figure.subplots(1, 2, sharey=True))
+        canvas = live_canvas(figure)
+        self._samples = QuickCanvas(canvas, self._dots.moving)
+        return canvas
+
+    def _clicked(self, event) -> None:
+        if event.inaxes in (self._whole, self._close):
+            left, top, width, height = self.result.region
+            x = min(max(round(event.xdata), left), left + width - 1)
+            y = min(max(round(event.ydata), top), top + height - 1)
+            self.selected = (x, y, self.selected[2])
+
+    # drawing ---------------------------------------------------------------------------------------
+
+    def _refresh(self, picture: bool = True, story: bool = True) -> None:
+        """Bring widgets and artists to the state."""
+        if not self._built:
+            return
+        self._busy = True
+        try:
+            x, y, channel = self.selected
+            self._x.value, self._y.value, self._channel.value = x, y, channel
+            self._view_box.value, self._frame_box.value = self._view, self._frame
+            for box in (self._slider, self._number):
+                box.max = len(self._story.rounds)
+                box.value = self._round
+        finally:
+            self._busy = False
+        if story:
+            self._dots.show(self._story, self._round)
+            self._samples.update()
+            told, summary = self._story.tell_round(self._round), self._story.summary
+            self._what.value = readout(f"{escape(told)}.<br>Result: {summary}").value
+            self._table.value = verdict_table(self._story, self._round)
+        if picture:
+            self._draw_picture()
+        self._where.value = readout(escape(self.text)).value
+
+    def _draw_picture(self) -> None:
+        x, y, channel = self.selected
+        left, top, width, height = self.result.region
+        key = (self._view, self._frame if self._view == MASK else 0, channel)
+        changed = key != getattr(self, "_drawn", None)
+        if changed:
+            self._drawn = key
+            self._draw_whole(channel)
+        column, row = (
+            int(np.clip(at - first - CLOSE // 2, 0, max(0, size - CLOSE)))
+            for at, first, size in ((x, left, width), (y, top, height))
+        )
+        across, down = min(CLOSE, width), min(CLOSE, height)
+        part, step = self._part(column, row, across, down, channel)
+        first, second = left + column - 0.5, top + row - 0.5
+        self._images[1].set_data(part)
+        self._images[1].set_extent(
+            (first, first + part.shape[1] * step, second + part.shape[0] * step, second)
+        )
+        for mark in self._marks:
+            mark.set_data([x], [y])
+        self._close.set_xlabel(
+            f"x {left + column} to {left + column + across - 1}, y {top + row} to {top + row + down - 1}"
+        )
+        (self._picture.redraw if changed else self._picture.update)()
+
+    def _part(self, column: int, row: int, across: int, down: int, channel: int) -> tuple[np.ndarray, int]:
+        """The close-up, pixel for pixel where that is at hand."""
+        rows, columns = slice(row, row + down), slice(column, column + across)
+        if self._view == "image":
+            return stretch(self.result.image[:, rows, columns], self._limits), 1
+        if self._view == MASK:
+            mask, step = self.mask()
+            chosen = (range(s.start // step, -(-s.stop // step)) for s in (rows, columns))
+            return mask[
+                np.ix_(*([i for i in c if i < n] for c, n in zip(chosen, mask.shape, strict=True)))
+            ], step
+        names = {"rejected high": "rejection_high", "rejected low": "rejection_low", "coverage": "coverage"}
+        return 100 * getattr(self.result, names[self._view])[channel, rows, columns], 1
+
+    def _draw_whole(self, channel: int) -> None:
+        left, top, *_ = self.result.region
+        if self._view == MASK:
+            picture, side = self.mask()
+            look = {"cmap": MASK_COLOURS, "vmin": -1.5, "vmax": 2.5}
+            title = f"Where frame {self._frame} was rejected, channel {channel}"
+        else:
+            picture, side, look = picture_of(self.result, self._view, channel)
+            title = self._view.capitalize() + ("" if self._view == "image" else f", channel {channel}")
+        norm = look.get("norm") or Normalize(look["vmin"], look["vmax"])
+        for image in self._images:
+            image.set_cmap(look["cmap"])
+            image.set_norm(norm)
+        self._whole.set_title(title, color=INK, fontsize=10, loc="left")
+        height, width = picture.shape[:2]
+        self._images[0].set_data(picture)
+        self._images[0].set_extent(
+            (left - 0.5, left - 0.5 + width * side, top - 0.5 + height * side, top - 0.5)
+        )
+        self._bar.clear()
+        self._bar.set_visible(self._view != "image")
+        bar = self._bar.figure.colorbar(ScalarMappable(norm, look["cmap"]), cax=self._bar)
+        bar.outline.set_edgecolor(EDGE)
+        if self._view == MASK:
+            bar.set_ticks([-1, 0, 1, 2], labels=["no data", "kept", "low", "high"])
+        else:
+            bar.set_label("% of the frames", color=INK, fontsize=8)
+        self._bar.tick_params(colors=INK, labelsize=8, length=2)
+
+
+def _within(name: str, value: int, last: int) -> int:
+    if not 1 <= int(value) <= last:
+        raise ValueError(f"{name}: got {value}, expected 1 to {last}")
+    return int(value)
+
+
+def _number_box(name: str, low: int, high: int, width: str = "11em") -> widgets.BoundedIntText:
+    style = {"description_width": "5em"}
+    layout = widgets.Layout(width=width)
+    return widgets.BoundedIntText(low, min=low, max=high, description=name, style=style, layout=layout)

@@ -1,0 +1,32 @@
+"""The verdicts on the samples of a pixel as a table for the browser."""
+
+from __future__ import annotations
+
+from html import escape
+
+from stacklib.explain import PixelStory
+from stacklib.kernel import HIGH, KEPT, LOW, NO_DATA
+
+__all__ = ["verdict_table"]
+
+SYMBOLS = {KEPT: "●", LOW: "▼", HIGH: "▲", NO_DATA: "✕"}
+
+
+def verdict_table(story: PixelStory, number: int) -> str:
+    """The verdict on every frame in words; rejected rows carry a symbol, a word and bold type."""
+    verdict, rows = story.rounds[number - 1].verdict, []
+    for i, (name, why) in enumerate(zip(story.files, story.reasons, strict=True)):
+        now = int(verdict[i])
+        weight = "bold" if now in (LOW, HIGH) else "normal"
+        later = " (still kept in this round)" if now == KEPT != int(story.verdict[i]) else ""
+        cells = [SYMBOLS[now], str(story.numbers[i]), escape(name)]
+        cells += [f"{story.raw[i]:.6g}", f"{story.compared[i]:.6g}", escape(why + later)]
+        row = "".join(f'<td style="padding:0 .7em;text-align:left">{cell}</td>' for cell in cells)
+        rows.append(f'<tr style="font-weight:{weight}">{row}</tr>')
+    heads = ("", "frame", "file", "raw", "compared", "verdict")
+    head = "".join(f'<th scope="col" style="padding:0 .7em;text-align:left">{word}</th>' for word in heads)
+    left_out = "".join(f"<div>Left out: {escape(text)}</div>" for text in story.excluded)
+    return (
+        '<div style="max-height:340px;overflow:auto;line-height:1.45" tabindex="0" aria-label="verdicts">'
+        f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>{left_out}</div>"
+    )
