@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from typing import Any
 
 import ipywidgets as widgets
 import numpy as np
@@ -13,10 +14,38 @@ from PIL import Image
 
 from stacklib.recipe import Parameter
 
-__all__ = ["NumberSlider", "Picture", "encoded", "live_canvas", "readout"]
+__all__ = [
+    "NumberSlider",
+    "Picture",
+    "control_value",
+    "encoded",
+    "live_canvas",
+    "parameter_control",
+    "readout",
+    "set_control",
+]
 
 #: Height of the band under a slider that marks the recommended values.
 BAND_HEIGHT = 6
+#: The part of the range that a slider covers, and its step; the number boxes take the whole range.
+SLIDERS = {
+    "sigma_low": (1.0, 6.0, 0.1),
+    "sigma_high": (1.0, 6.0, 0.1),
+    "winsorization_cutoff": (1.5, 10.0, 0.1),
+    "percentile_low": (0.0, 1.0, 0.01),
+    "percentile_high": (0.0, 1.0, 0.01),
+    "min_max_low": (0, 10, 1),
+    "min_max_high": (0, 10, 1),
+    "linear_fit_low": (1.0, 10.0, 0.1),
+    "linear_fit_high": (1.0, 10.0, 0.1),
+    "gesd_outliers_fraction": (0.0, 0.9, 0.01),
+    "gesd_significance": (0.001, 0.5, 0.001),
+    "gesd_low_relaxation": (1.0, 10.0, 0.1),
+    "chauvenet_limit": (0.001, 0.5, 0.001),
+    "ccd_gain": (0.1, 10.0, 0.1),
+    "ccd_read_noise": (0.0, 50.0, 0.5),
+    "ccd_scale_noise": (0.0, 0.5, 0.01),
+}
 
 
 def encoded(picture: np.ndarray, scale: int = 1) -> bytes:
@@ -84,7 +113,7 @@ class NumberSlider(widgets.VBox):
             max=high,
             step=step,
             description=parameter.name,
-            description_tooltip=parameter.help,
+            tooltip=parameter.help,
             readout=False,
             style={"description_width": "11em"},
             layout=widgets.Layout(flex="1 1 auto", width="auto"),
@@ -95,7 +124,7 @@ class NumberSlider(widgets.VBox):
             min=parameter.low,
             max=parameter.high,
             step=step,
-            description_tooltip=f"{parameter.help} {parameter.expected}",
+            tooltip=f"{parameter.help} {parameter.expected}",
             layout=widgets.Layout(width="6em", flex="0 0 auto"),
         )
         self._following = False
@@ -142,6 +171,33 @@ def _band(recommended: tuple[float, float], low: float, high: float) -> widgets.
         f'background:#0072b2;border-radius:3px"></div></div>'
         f'<div style="margin-left:12em;font-size:85%;opacity:.75;line-height:1.2">{words}</div>'
     )
+
+
+def parameter_control(parameter: Parameter, value: Any) -> widgets.Widget:
+    """The widget of a parameter, to be read and set with `control_value` and `set_control`."""
+    options = {"description": parameter.name, "tooltip": parameter.help, "layout": {"width": "auto"}}
+    style = {"description_width": "11em"}
+    if parameter.name in SLIDERS:
+        low, high, step = SLIDERS[parameter.name]
+        return NumberSlider(parameter, value, low, high, step)
+    if parameter.kind is bool:
+        return widgets.Checkbox(value, indent=False, **options)
+    return widgets.Dropdown(options=parameter.choices, value=value, style=style, **options)
+
+
+def control_value(control: widgets.Widget) -> Any:
+    """What a control of `parameter_control` shows."""
+    # The steps of a slider add up to 2.9000000000000004.
+    number = isinstance(control, NumberSlider)
+    return round(control.number, 9) if number else control.value
+
+
+def set_control(control: widgets.Widget, value: Any) -> None:
+    """Let a control of `parameter_control` show a value."""
+    if isinstance(control, NumberSlider):
+        control.number = value
+    else:
+        control.value = value
 
 
 def readout(text: str = "") -> widgets.HTML:

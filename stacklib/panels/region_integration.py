@@ -1,0 +1,315 @@
+"""A region that is integrated again and again with other settings, and what is told of it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize, PowerNorm
+from matplotlib.figure import Figure
+
+from stacklib.frames import FrameSet, open_frames
+from stacklib.integration import integrate_samples
+from stacklib.measurements import FrameMeasurements, measure_frames
+from stacklib.plots import GROUND, INK, _show
+from stacklib.preparation import Preparation, prepare
+from stacklib.recipe import RULE_PARAMETERS, Recipe
+from stacklib.results import Integration
+from stacklib.samples import Region, Samples
+from stacklib.screen import Limits, binned, screen_limits, stretch
+from stacklib.weighting import needs_noise
+
+__all__ = ["SIDE", "RegionIntegration", "brightest_region", "figure_region", "in_short"]
+
+#: Side of the region unless another is asked for, and columns of pixels of the pictures at most.
+SIDE = 512
+#: Columns of pixels of the overview.
+OVERVIEW = 480
+#: The scale of the maps ends where this many frames are rejected; that of the difference at so many
+#: standard errors of the image.
+MAP_FRAMES, DIFFERENCE_ERRORS = 5, 8
+#: An outlier is a sample this many sigmas above the median; what it leaves, this many uncertainties.
+OUTLIER_SIGMAS, RESIDUAL_ERRORS = 5.0, 3.0
+#: Standard error of a median in units of that of an average.
+MEDIAN_FACTOR = 1.2533
+#: What needs new baselines: all that moves samples or weighs them.
+BASICS = (
+    *("normalization", "weights", "scale_estimator", "reference", "combination", "min_weight"),
+    *("weight_keyword", "weight_file"),
+    *("range_clip_low", "range_clip_high", "range_low", "range_high", "output_range"),
+)
+MAP_COLOURS = np.rint(255 * colormaps["inferno"](np.arange(256))[:, :3]).astype(np.uint8)
+DIFFERENCE_COLOURS = np.rint(255 * colormaps["RdBu_r"](np.arange(256))[:, :3]).astype(np.uint8)
+
+
+class RegionIntegration:
+    """Integrates one region with changing recipes; samples and measurements are kept.
+
+    Parameters
+    ----------
+    frames : FrameSet, str, Path or list
+        Registered frames, or where they are.
+    recipe : Recipe, optional
+        `Recipe.suggest` for these frames unless given.
+    region : (left, top, width, height), optional
+        512 x 512 pixels at the brightest structure unless given; moved and cut to lie inside the frames.
+
+    Attributes
+    ----------
+    result : Integration
+        The region, integrated with the recipe; its uncertainty is the quick one.
+    overview : ndarray of float32, shape (channels, height, width)
+        The reference frame, binned by `overview_side`.
+    """
+
+    def __init__(self, frames: Any, recipe: Recipe | None = None, region: Region | None = None) -> None:
+        self.frames = frames if isinstance(frames, FrameSet) else open_frames(frames)
+        self.recipe = Recipe.suggest(self.frames) if recipe is None else recipe
+        self._measured: dict[tuple, FrameMeasurements] = {}
+        preparation = self._prepare(self.recipe)
+        reference = self.frames[preparation.reference].read()
+        self.overview, self.overview_side = binned(reference, OVERVIEW)
+        wanted = brightest_region(self.overview, self.overview_side) if region is None else region
+        self._limits: Limits | None = None
+        self._kept_basics: tuple | None = None
+        self.region = wanted
+
+    @property
+    def region(self) -> Region:
+        """The region; what is set is moved, then cut, to lie inside the frames."""
+        return self.samples.region
+
+    @region.setter
+    def region(self, region: Region) -> None:
+        left, top, width, height = (int(value) for value in region)
+        width = min(max(width, 1), self.frames.width)
+        height = min(max(height, 1), self.frames.height)
+        left = min(max(left, 0), self.frames.width - width)
+        top = min(max(top, 0), self.frames.height - height)
+        self.samples = Samples(self.frames, (left, top, width, height))
+        self.samples.hold()
+        self.frames.close()
+        self._kept_basics = None
+        self.integrate(self.recipe)
+
+    def integrate(self, recipe: Recipe) -> Integration:
+        """Integrate the region with another recipe, which is kept if that is possible."""
+        preparation = self._prepare(recipe)
+        self.result = integrate_samples(self.samples, preparation, true_claims=False)
+        self.recipe = recipe
+        basics = tuple(getattr(recipe, name) for name in BASICS)
+        if basics != self._kept_basics:
+            self._kept_basics = basics
+            self._limits = self._residual = None
+            self.plain = integrate_samples(
+                self.samples, self._prepare(recipe.replace(rejection="none")), true_claims=False
+            )
+        return self.result
+
+    def _prepare(self, recipe: Recipe) -> Preparation:
+        low = recipe.range_low if recipe.range_clip_low else None
+        key = recipe.scale_estimator, low
+        if key not in self._measured:
+            self._measured[key] = measure_frames(self.frames, recipe.scale_estimator, range_low=low)
+        measured = self._measured[key]
+        noise = recipe.combination == "average" and needs_noise(recipe.weights)
+        if not noise and measured.noise_source == "measured":
+            # As `integrate` has it, so that all numbers are the same.
+            unknown = np.full_like(measured.noise, math.nan)
+            measured = replace(measured, noise=unknown, noise_source="not measured", notes=())
+        return prepare(self.frames, recipe, measurements=measured)
+
+    # numbers -------------------------------------------------------------------------------------
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """Rejected and expected samples in percent, noise penalty, residual outlier light in percent."""
+        result = self.result
+        expected = result.expected_rejection
+        return {
+            "rejected_low": 100 * float(result.rejected_low.mean()),
+            "rejected_high": 100 * float(result.rejected_high.mean()),
+            "expected_low": 100 * expected[0],
+            "expected_high": 100 * expected[1],
+            "noise_penalty": 100 * (result.expected_noise_factor - 1),
+            "residual_light": self.residual_light(),
+        }
+
+    def residual_light(self) -> float:
+        """Light of outliers that the result still holds, in percent of what no rejection leaves.
+
+        Where a sample stands more than 5 sigma above the median of the frames, the excess of the result
+        over that median is added up as far as it is above 3 standard errors of the median; the same is
+        done without rejection. NaN where there are no such outliers. Sigma is 1.4826 times the median
+        absolute deviation of the pixel's samples, at least that of the median pixel; only pixels at
+        which all frames have data are looked at.
+        """
+        if self._residual is None:
+            self._residual = self._find_outliers()
+        median, threshold, outliers, left = self._residual
+        return 100 * _excess(self.result, median, threshold, outliers) / left if left > 0 else math.nan
+
+    def _find_outliers(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+        preparation = self.plain.preparation
+        channels, used = self.frames.channels, preparation.used
+        shape = self.plain.image.shape
+        median, threshold, outliers = np.empty(shape, np.float32), np.empty(shape, np.float32), np.ones(shape)
+        for channel in range(channels):
+            settings = preparation.settings(channel)
+            values = self.samples.held[channel][used] * settings.factor[:, None, None].astype(np.float32)
+            values += settings.offset[:, None, None].astype(np.float32)
+            middle = _median(values)
+            values -= middle
+            largest = values.max(axis=0)
+            spread = 1.4826 * _median(np.abs(values))
+            covered = (self.plain.coverage[channel] == 1) & np.isfinite(spread)
+            least = float(np.median(spread[covered])) if covered.any() else 0.0
+            spread = np.maximum(spread, least)
+            median[channel] = middle
+            threshold[channel] = RESIDUAL_ERRORS * MEDIAN_FACTOR * spread / math.sqrt(used.size)
+            outliers[channel] = covered & (largest > OUTLIER_SIGMAS * spread)
+        outliers = outliers.astype(bool)
+        return median, threshold, outliers, _excess(self.plain, median, threshold, outliers)
+
+    def words(self, numbers: dict[str, float] | None = None) -> str:
+        """The numbers as text."""
+        n = self.numbers if numbers is None else numbers
+        residual = n["residual_light"]
+        light = "no outliers here" if math.isnan(residual) else f"{residual:.1f} % of that without rejection"
+        return (
+            f"rejected low {n['rejected_low']:.3f} %, expected of clean noise {n['expected_low']:.3f} %\n"
+            f"rejected high {n['rejected_high']:.3f} %, expected of clean noise {n['expected_high']:.3f} %\n"
+            f"noise penalty {n['noise_penalty']:+.2f} %\n"
+            f"residual outlier light: {light}"
+        )
+
+    # pictures ------------------------------------------------------------------------------------
+
+    @property
+    def limits(self) -> Limits:
+        """One stretch for all pictures until region, normalisation or weights change."""
+        if self._limits is None:
+            self._limits = screen_limits(binned(original(self.plain), SIDE)[0])
+            errors = self.plain.uncertainty[np.isfinite(self.plain.uncertainty)]
+            usual = float(np.median(errors)) / self.plain.range_factor if errors.size else 0.0
+            self.difference_top = DIFFERENCE_ERRORS * usual or 1e-6
+        return self._limits
+
+    @property
+    def map_top(self) -> float:
+        """Where the scale of the maps ends, as a fraction of the frames."""
+        return min(1.0, MAP_FRAMES / self.result.preparation.count)
+
+    def picture(self, result: Integration | None = None) -> np.ndarray:
+        """A result for the screen, uint8."""
+        image = original(self.result if result is None else result)
+        return np.rint(255 * stretch(binned(image, SIDE)[0], self.limits)).astype(np.uint8)
+
+    def map_picture(self, side: str) -> np.ndarray:
+        """A rejection map (low, high) for the screen, uint8 (height, width, 3); square root scale."""
+        fractions = _mean(getattr(self.result, f"rejection_{side}"))
+        index = 255 * np.sqrt(np.minimum(fractions / np.float32(self.map_top), 1))
+        return MAP_COLOURS[index.astype(np.uint8)]
+
+    def difference(self, other: Integration | None = None) -> np.ndarray:
+        """The result minus another one, or minus that without rejection; (height, width)."""
+        return _mean(original(self.result) - original(self.plain if other is None else other))
+
+    def difference_picture(self, other: Integration | None = None) -> np.ndarray:
+        """The difference for the screen: blue is darker, red is brighter."""
+        self.limits  # noqa: B018 - sets the scale as well
+        index = 127.5 * (1 + self.difference(other) / np.float32(self.difference_top))
+        return DIFFERENCE_COLOURS[np.clip(np.nan_to_num(index, nan=127.5), 0, 255).astype(np.uint8)]
+
+
+def original(result: Integration) -> np.ndarray:
+    """The image in the units of the frames, before `output_range`."""
+    if result.range_factor == 1.0 and result.range_offset == 0.0:
+        return result.image
+    return (result.image - np.float32(result.range_offset)) / np.float32(result.range_factor)
+
+
+def in_short(result: Integration) -> str:
+    """Rule and limits in a few words."""
+    names = RULE_PARAMETERS[result.rule]
+    values = (getattr(result.recipe, name) for name in names)
+    limits = ", ".join(f"{v:g}" if isinstance(v, int | float) else v for v in values)
+    return f"{result.rule.replace('_', ' ')} {limits}".strip()
+
+
+def brightest_region(overview: np.ndarray, side: int) -> Region:
+    """Left, top, width and height of the default region: the window with the most light above the sky.
+
+    Single bright stars are cut off at the 99th percentile, so that structure counts, not one star.
+    """
+    light = overview.mean(axis=0, dtype=np.float64)
+    sky, top = np.percentile(light[light > 0], (50, 99)) if (light > 0).any() else (0.0, 1.0)
+    light = np.clip(light, sky, max(top, sky)) - sky
+    size = max(1, SIDE // side)
+    tall, wide = (min(size, length) for length in light.shape)
+    sums = np.pad(light, ((1, 0), (1, 0))).cumsum(axis=0).cumsum(axis=1)
+    windows = sums[tall:, wide:] - sums[:-tall, wide:] - sums[tall:, :-wide] + sums[:-tall, :-wide]
+    # Of windows that are as good, the one in the middle.
+    best = np.argwhere(windows >= 0.999 * windows.max())
+    row, column = best[np.argmin(((best - best.mean(axis=0)) ** 2).sum(axis=1))]
+    return int(column) * side, int(row) * side, SIDE, SIDE
+
+
+def figure_region(model: RegionIntegration, other: Integration | None = None) -> Figure:
+    """The four pictures of a region with colour bars, and its numbers, as a static figure."""
+    result, (left, top, width, height) = model.result, model.region
+    figure = Figure(
+        figsize=(9.6, 7.9 * height / width + 1.9), dpi=100, facecolor=GROUND, layout="constrained"
+    )
+    axes = figure.subplots(2, 2)
+    side = -(-width // SIDE)
+    name = "setting A" if other is not None else "no rejection"
+    shown = {
+        "Result, stretched for the screen": (model.picture(), None),
+        "Rejected low (too dark)": (model.map_picture("low"), "map"),
+        "Rejected high (too bright)": (model.map_picture("high"), "map"),
+        f"Result minus {name}": (model.difference_picture(other), "difference"),
+    }
+    for place, (title, (picture, scale)) in zip(axes.flat, shown.items(), strict=True):
+        drawn = _show(place, picture / 255, title, side, corner=(left, top))
+        if scale:
+            _colour_bar(figure, place, model, scale)
+        else:
+            drawn.set_clim(0, 1)
+    rule, count = result.rule.replace("_", " "), result.preparation.count
+    title = f"{count} frames, {rule}, {width} x {height} pixels at ({left}, {top})\n{model.words()}"
+    figure.suptitle(title, color=INK, fontsize=10.5, x=0.01, ha="left")
+    return figure
+
+
+def _colour_bar(figure: Figure, axes: Any, model: RegionIntegration, scale: str) -> None:
+    if scale == "map":
+        colours, label = ScalarMappable(PowerNorm(0.5, 0, 100 * model.map_top), "inferno"), "% of the frames"
+    else:
+        adu = model.result.preparation.full_scale
+        top = model.difference_top * adu
+        colours, label = ScalarMappable(Normalize(-top, top), "RdBu_r"), "ADU" if adu > 1 else "raw value"
+    bar = figure.colorbar(colours, ax=axes, pad=0.012, aspect=24, extend="max" if scale == "map" else "both")
+    bar.set_label(label, color=INK, fontsize=9)
+    bar.ax.tick_params(colors=INK, labelsize=8, length=2)
+
+
+def _mean(planes: np.ndarray) -> np.ndarray:
+    small = binned(planes, SIDE)[0]
+    return small[0] if len(small) == 1 else small.mean(axis=0)
+
+
+def _median(values: np.ndarray) -> np.ndarray:
+    """Median over the first axis; the mean of the two in the middle for even numbers."""
+    count = len(values)
+    middle = sorted({(count - 1) // 2, count // 2})
+    return np.partition(values, middle, axis=0)[middle].mean(axis=0)
+
+
+def _excess(result: Integration, median: np.ndarray, threshold: np.ndarray, where: np.ndarray) -> float:
+    above = (original(result) - median - threshold)[where]
+    return float(np.maximum(above, 0).sum(dtype=np.float64))

@@ -1,0 +1,226 @@
+"""The rejection explorer, driven from code and through its widgets, without a browser."""
+
+from __future__ import annotations
+
+import io
+import warnings
+
+import numpy as np
+import pytest
+from conftest import SAMPLES
+from matplotlib.backend_bases import MouseEvent
+from PIL import Image
+
+import stacklib as sl
+from stacklib.panels.region_integration import brightest_region
+from stacklib.panels.rejection_explorer import RejectionExplorer
+from stacklib.recipe import RULE_PARAMETERS
+
+# ipympl makes its toolbar in a way that traitlets frowns upon.
+pytestmark = pytest.mark.filterwarnings("ignore:Passing unrecognized arguments to super.Toolbar")
+
+REGION = (60, 50, 96, 80)
+
+
+def make(target: str = "M13", **options) -> RejectionExplorer:
+    return RejectionExplorer(SAMPLES / target / "4_Registered", **{"region": REGION} | options)
+
+
+@pytest.fixture
+def panel() -> RejectionExplorer:
+    return make()
+
+
+@pytest.fixture
+def live(panel) -> RejectionExplorer:
+    assert panel.widget is panel.widget
+    return panel
+
+
+def message(panel: RejectionExplorer) -> str:
+    return panel._message.value
+
+
+# from code ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", ["M13", "M101"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"rejection": "sigma", "sigma_high": 2.5},
+        {"rejection": "percentile", "weights": "none"},
+        {"rejection": "none", "normalization": "multiplicative"},
+        {"scale_estimator": "mad", "combination": "median"},
+    ],
+    ids=lambda changes: "-".join(map(str, changes.values())) or "suggested",
+)
+def test_numbers_are_those_of_integrate(target, changes):
+    panel = make(target)
+    panel.recipe = panel.recipe.replace(**changes)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", sl.StacklibWarning)
+        folder = SAMPLES / target / "4_Registered"
+        whole = sl.integrate(folder, panel.recipe, region=REGION, progress=False)
+    assert np.array_equal(panel.result.image, whole.image)
+    assert np.array_equal(panel.result.rejection_low, whole.rejection_low)
+    assert np.array_equal(panel.result.rejection_high, whole.rejection_high)
+    numbers = panel.numbers
+    assert numbers["rejected_low"] == 100 * whole.rejected_low.mean()
+    assert numbers["rejected_high"] == 100 * whole.rejected_high.mean()
+    assert (numbers["expected_low"], numbers["expected_high"]) == tuple(
+        100 * part for part in whole.expected_rejection
+    )
+    assert numbers["noise_penalty"] == 100 * (whole.expected_noise_factor - 1)
+
+
+def test_lower_limits_reject_more_and_cost_more(panel):
+    panel.recipe = panel.recipe.replace(sigma_low=2.0, sigma_high=2.0)
+    more = panel.numbers
+    panel.recipe = panel.recipe.replace(sigma_low=4.0, sigma_high=4.0)
+    less = panel.numbers
+    assert more["rejected_high"] > less["rejected_high"]
+    assert more["noise_penalty"] > less["noise_penalty"]
+
+
+def test_rejection_removes_the_light_of_outliers():
+    panel = make("M101")
+    assert panel.numbers["residual_light"] < 20
+    panel.recipe = panel.recipe.replace(rejection="none")
+    assert panel.numbers["residual_light"] == 100
+    assert not panel.model.difference().any()
+
+
+def test_region_is_moved_and_cut_to_lie_inside(panel):
+    panel.region = (-20, 1000, 100, 60)
+    assert panel.region == (0, 196, 100, 60)
+    panel.region = (5, 5, 5000, 5000)
+    assert panel.region == (0, 0, 320, 256)
+    assert panel.result.image.shape == (1, 256, 320)
+
+
+def test_default_region_holds_the_brightest_structure():
+    overview = np.full((1, 400, 400), 0.1, np.float32)
+    overview[0, 240:320, 200:280] = 0.5
+    left, top, width, height = brightest_region(overview, 4)
+    assert (width, height) == (512, 512)
+    assert left <= 800 and left + width >= 1120 and top <= 960 and top + height >= 1280
+
+
+def test_use_writes_a_recipe(panel, tmp_path):
+    panel.recipe = panel.recipe.replace(sigma_high=2.7, weights="none")
+    path = panel.use(tmp_path / "recipe.yaml")
+    assert sl.Recipe.load(path) == panel.recipe == sl.Job.load(path).recipe
+
+
+def test_use_keeps_the_frames_of_a_job_file(panel, tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("frames: [a.xisf, b.xisf]\nsigma_high: 5\n", encoding="utf-8")
+    panel.use(path)
+    job = sl.Job.load(path)
+    assert job.frames == ["a.xisf", "b.xisf"] and job.recipe == panel.recipe
+    assert "output:" not in path.read_text(encoding="utf-8")
+
+
+def test_use_refuses_to_replace_what_is_no_job_file(panel, tmp_path):
+    path = tmp_path / "notes.yaml"
+    path.write_text("milk: 2\n", encoding="utf-8")
+    with pytest.raises(sl.RecipeError):
+        panel.use(path)
+    assert path.read_text(encoding="utf-8") == "milk: 2\n"
+
+
+def test_figure_shows_four_pictures_and_the_numbers(panel):
+    figure = panel.figure()
+    figure.savefig(io.BytesIO())
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    assert sum(bool(title) for title in titles) == 4
+    assert all(line in figure.get_suptitle() for line in panel.summary.splitlines())
+
+
+# through the widgets -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", RULE_PARAMETERS)
+def test_each_rule_shows_its_own_parameters(live, rule):
+    live.recipe = live.recipe.replace(rejection=rule)
+    shown = tuple(getattr(c, "name", None) or c.description for c in live._rule_box.children)
+    assert shown == RULE_PARAMETERS[rule]
+
+
+def test_a_slider_changes_recipe_pictures_and_numbers(live):
+    before = live._pictures["high"].value, live._numbers.value
+    live._controls["sigma_high"].slider.value = 2.0
+    assert live.recipe.sigma_high == 2.0
+    assert live._pictures["high"].value != before[0] and live._numbers.value != before[1]
+    assert f"{live.numbers['rejected_high']:.3f} %" in live._numbers.value
+
+
+def test_setting_the_recipe_moves_the_widgets(live):
+    recipe = live.recipe.replace(rejection="gesd", gesd_significance=0.1, weights="none", clip_low=False)
+    live.recipe = recipe
+    assert live.recipe == recipe
+    assert live._controls["gesd_significance"].number == 0.1
+    assert live._controls["weights"].value == "none" and not live._controls["clip_low"].value
+
+
+def test_settings_that_cannot_be_used_are_told_and_change_nothing(live):
+    before = live.recipe
+    live._controls["weights"].value = "keyword"
+    assert live.recipe == before and "weight_keyword" in message(live)
+    live._controls["weights"].value = "noise"
+    assert "weight_keyword" not in message(live)
+
+
+def test_a_and_b_blink(live):
+    first = live._pictures["result"].value
+    live.keep_as_a()
+    live._controls["rejection"].value = "none"
+    second = live._pictures["result"].value
+    assert first != second
+    live._play.playing = True
+    assert live._pictures["result"].value == first and "A: sigma" in live._titles["result"].value
+    live._play.value = 1
+    assert live._pictures["result"].value == second and "B: none" in live._titles["result"].value
+    live._play.value, live._play.playing = 0, False
+    assert live._pictures["result"].value == second
+
+
+def test_difference_against_setting_a(live):
+    live.keep_as_a()
+    plain = live._pictures["difference"].value
+    live._against.value = "setting A"
+    assert live._pictures["difference"].value != plain
+    assert not live.model.difference(live.a).any()
+
+
+def test_region_boxes_and_dragging_move_the_region(live):
+    live._region_boxes[0].value = 100
+    assert live.region == (100, 50, 96, 80)
+    axes = live._rectangle.axes
+    canvas = axes.figure.canvas
+    for name, place in (
+        ("button_press_event", (150, 100)),
+        ("motion_notify_event", (170, 120)),
+        ("button_release_event", (170, 120)),
+    ):
+        event = MouseEvent(name, canvas, *axes.transData.transform(place), button=1)
+        canvas.callbacks.process(name, event)
+    assert live.region == (122, 80, 96, 80)
+    assert [box.value for box in live._region_boxes] == [122, 80]
+
+
+def test_use_these_says_where(live, tmp_path):
+    live._path.value = str(tmp_path / "chosen.yaml")
+    live._save()
+    assert "chosen.yaml" in message(live)
+    assert sl.Recipe.load(tmp_path / "chosen.yaml") == live.recipe
+    live._path.value = str(tmp_path / "missing" / "chosen.yaml")
+    live._save()
+    assert message(live)
+
+
+def test_pictures_are_jpeg_of_the_region(live):
+    for picture in live._pictures.values():
+        assert Image.open(io.BytesIO(picture.value)).size == REGION[2:]
