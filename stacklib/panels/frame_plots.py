@@ -33,8 +33,8 @@ def figure_selection(selector: FrameSelector) -> Figure:
     across = min(10, count)
     down = -(-count // across)
     height, width = selector._thumbnails[0].shape[:2]
-    sheet = down * (8.9 / across * height / width + 0.3) + 0.5
-    figure = Figure(figsize=(8.9, sheet + 4.4), dpi=110, facecolor=GROUND, layout="constrained")
+    sheet = down * (8.7 / across * height / width + 0.3) + 0.5
+    figure = Figure(figsize=(8.7, sheet + 4.4), dpi=110, facecolor=GROUND, layout="constrained")
     upper, lower = figure.subfigures(2, 1, height_ratios=(sheet, 4.4))
     upper.set_facecolor(GROUND), lower.set_facecolor(GROUND)
     cells = np.ravel(upper.subplots(down, across, squeeze=False))
