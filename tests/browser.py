@@ -209,6 +209,10 @@ class Notebook:
         odd = [line for line in said if line.strip() and not line.startswith("Note: ")]
         return [*self.page.locator(ERRORS).all_inner_texts(), *odd, *self.console]
 
+    def readouts(self) -> str:
+        """What the panels say in words."""
+        return "\n".join(self.page.locator("[role=status][aria-live]").all_inner_texts())
+
     def pictures(self) -> str:
         """A fingerprint of all live pictures and canvases."""
         return hashlib.sha1(self.page.evaluate(PICTURES).encode()).hexdigest()
