@@ -260,6 +260,7 @@ class RejectionExplorer:
         self._against = widgets.Dropdown(
             options=(NO_REJECTION, SETTING_A),
             description="Difference to",
+            style={"description_width": "initial"},
             layout=widgets.Layout(width="auto"),
         )
         self._against.observe(lambda change: self._show_pictures(), "value")
