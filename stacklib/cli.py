@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import contextlib
 import importlib.util
 import itertools
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +40,11 @@ INSTALL = 'pip install "stacklib[notebook]"'
 
 #: What stands for a switch on the command line.
 SWITCHES = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+
+#: What the process that runs the notebook executes.
+CHILD = "from stacklib.cli import _run_notebook; _run_notebook()"
+#: Seconds that an interrupted run gets to shut its kernel down.
+PATIENCE = 20
 
 EXAMPLES = """\
 examples:
@@ -72,7 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
     if rest and options.command is not _lab:
-        parser.error(f"unknown argument {rest[0]!r}")
+        given = sys.argv[1:] if arguments is None else list(arguments)
+        parser.error(f"unknown argument {rest[0]!r}{_as_parameter(rest[0], given)}")
     options.rest = rest
     try:
         return options.command(options)
@@ -127,9 +137,26 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _known() -> dict[str, Parameter]:
+    """What -p can set; a run from the command line is never interactive."""
+    known = Job.parameters() | Recipe.parameters()
+    return {name: parameter for name, parameter in known.items() if name != "interactive"}
+
+
+def _as_parameter(argument: str, given: Sequence[str]) -> str:
+    """The hint for ``--sigma_high 3``: a parameter that was given as an option."""
+    word, equals, value = argument.partition("=")
+    name = word.lstrip("-").replace("-", "_")
+    if not word.startswith("-") or name not in _known():
+        return ""
+    if not equals:
+        value = next(iter(given[given.index(argument) + 1 :]), "VALUE")
+    return f"; did you mean -p {name} {value}?"
+
+
 def _parameter_list() -> str:
     lines = ["parameters for -p and for job files, with their defaults:"]
-    for name, parameter in (Job.parameters() | Recipe.parameters()).items():
+    for name, parameter in _known().items():
         default = str(parameter.default).lower() if parameter.kind is bool else parameter.default
         lines += [f"  {name} {default}".rstrip(), f"      {describe(parameter)}"]
     return "\n".join(lines)
@@ -166,11 +193,21 @@ def job_from_arguments(
     RecipeError
         For an unknown name or an invalid value.
     """
-    known = {**Job.parameters(), **Recipe.parameters()}
+    known = _known()
     texts = dict(parameters)
+    if "interactive" in texts:
+        raise RecipeError("-p interactive: a run from the command line is never interactive; leave it out")
     refuse_unknown(texts, known, "-p")
+    for name, count in Counter(name for name, _ in parameters).items():
+        if count > 1:
+            raise RecipeError(f"-p {name}: given {count} times; give it once")
+    if output is not None and "output" in texts:
+        raise RecipeError("-p output: given beside --output; give one of the two")
+    from_file = Path(target).suffix.lower() in (".yaml", ".yml")
+    if "frames" in texts and not from_file:
+        raise RecipeError(f"-p frames: the frames are given already, {target}; give one of the two")
     values = {"frames": target}
-    if Path(target).suffix.lower() in (".yaml", ".yml"):
+    if from_file:
         values = Job.load(resolve_path(target)).to_dict()
     values |= {name: _typed(known[name], text) for name, text in texts.items()}
     if output is not None:
@@ -208,12 +245,21 @@ def run_job(job: Job) -> Run:
     ------
     StacklibError
         When the frames cannot be used, or the run fails. The notebook is kept with the error in it.
+    KeyboardInterrupt
+        When the run is stopped. It leaves nothing behind.
     """
     with warnings.catch_warnings():
         # The notebook will say it again, in its place.
         warnings.simplefilter("ignore")
         frames = open_frames(job.frames)
+    if len(frames) < 2:
+        # The integration would say so too, but only when a kernel runs.
+        raise IntegrationError(
+            f"{frames[0].path}: is the only frame; an integration needs at least 2, better 8 or more. "
+            "Add registered frames of the same field"
+        )
     output = Path(job.output).expanduser().absolute() if job.output else default_folder(frames)
+    was_there = output.exists()
     _make_folder(output)
     one = isinstance(job.frames, str)
     values = _changed(job) | {
@@ -226,14 +272,20 @@ def run_job(job: Job) -> Run:
     try:
         error = _execute(notebooks_folder() / NOTEBOOK, executed, values)
         files, text = _left_in(executed) if error is None else ([], "")
+    except KeyboardInterrupt:
+        executed.unlink(missing_ok=True)
+        if not was_there:
+            with contextlib.suppress(OSError):
+                output.rmdir()
+        raise
     except BaseException:
-        # Ctrl-C, or an accident: what was run until then is worth keeping, an empty file is not.
+        # What was run until the accident is worth keeping, half a file is not.
         _keep(executed, "stopped_notebook")
         raise
     if error is not None:
         kept = _keep(executed, "failed_notebook")
-        raise IntegrationError(f"{error}\nThe notebook shows where: {kept}")
-    return Run(files, _keep(executed, f"{files[0].stem}_notebook"), text)
+        raise IntegrationError(f"{error}\nThe notebook shows where: {kept}" if kept else error)
+    return Run(files, _keep(executed, f"{files[0].stem}_notebook") or executed, text)
 
 
 def _make_folder(folder: Path) -> None:
@@ -250,14 +302,100 @@ def _changed(job: Job) -> dict[str, Any]:
 
 
 def _execute(notebook: Path, executed: Path, values: dict[str, Any]) -> str | None:
-    """Run the notebook; the error in one line if a cell failed."""
+    """Run the notebook in a process of its own; the error in one line if a cell failed.
+
+    Ctrl-C then reaches this process only, which can end the other one in order.
+    """
+    # A kernel that inherits these takes itself for one with a browser.
+    variables = {k: v for k, v in os.environ.items() if k not in ("JPY_SESSION_NAME", "VOILA_KERNEL_ID")}
+    if os.name == "nt":
+        apart: dict[str, Any] = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+    else:
+        apart = {"start_new_session": True}
+    sys.stdout.flush()
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD],
+        env=variables,
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        **apart,
+    )
+    try:
+        with contextlib.suppress(BrokenPipeError):
+            child.stdin.write(json.dumps([str(notebook), str(executed), values]).encode() + b"\n")
+            child.stdin.flush()
+        tail = _pass_through(child)
+        child.wait()
+    except BaseException:
+        _stop(child)
+        raise
+    finally:
+        child.stdin.close()
+        child.stderr.close()
+    kind, text = json.loads(tail.splitlines()[0]) if tail else ("ended", "")
+    if kind == "missing":
+        raise IntegrationError(f"{text} is missing; install it with: {INSTALL}")
+    if kind == "unwritten":
+        raise SaveError(
+            f"{executed.parent}: the notebook of the run cannot be written there ({text}). "
+            "Check the free space and the permissions of the folder, or choose another --output"
+        )
+    if kind == "ended":
+        return f"the process that runs the notebook ended with code {child.returncode}; run it again"
+    return text if kind == "failed" else None
+
+
+def _pass_through(child: subprocess.Popen) -> bytes:
+    """Print what the process says on stderr; what stands behind a zero byte is its report."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    while chunk := child.stderr.read1():
+        words, zero, tail = chunk.partition(b"\0")
+        sys.stderr.write(decoder.decode(words))
+        sys.stderr.flush()
+        if zero:
+            return tail + child.stderr.read()
+    return b""
+
+
+def _stop(child: subprocess.Popen) -> None:
+    """End the process and its kernel; what they say while they end is of no use."""
+    if os.name == "nt":
+        child.terminate()
+    try:
+        # This closes the stdin of the process, which interrupts it.
+        child.communicate(timeout=PATIENCE)
+    except BaseException:
+        # It takes too long, also for a user who pressed Ctrl-C again.
+        child.kill()
+        child.wait()
+
+
+def _run_notebook() -> None:
+    """What the process does that `_execute` starts: papermill, then a report on stderr."""
+    sys.stderr.reconfigure(encoding="utf-8", errors="backslashreplace")
+    notebook, executed, values = json.loads(sys.stdin.buffer.readline())
+    if os.name != "nt":
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        threading.Thread(target=_interrupt_when_alone, daemon=True).start()
+    report = _papermill(notebook, executed, values)
+    sys.stdout.flush()
+    sys.stderr.write("\0" + json.dumps(report) + "\n")
+    sys.stderr.flush()
+
+
+def _interrupt_when_alone() -> None:
+    """Wait until stdin is closed: the run was stopped, or the process that started this one is gone."""
+    while os.read(0, 1):
+        pass
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def _papermill(notebook: str, executed: str, values: dict[str, Any]) -> tuple[str, str]:
+    """Run the notebook; how it ended, and what there is to say about it."""
     try:
         import papermill
     except ImportError as error:
-        raise IntegrationError(f"{error.name} is missing; install it with: {INSTALL}") from error
-    # A kernel that inherits these takes itself for one with a browser.
-    for name in ("JPY_SESSION_NAME", "VOILA_KERNEL_ID"):
-        os.environ.pop(name, None)
+        return "missing", str(error.name)
     try:
         papermill.execute_notebook(
             notebook,
@@ -270,8 +408,10 @@ def _execute(notebook: Path, executed: Path, values: dict[str, Any]) -> str | No
         )
     except papermill.PapermillExecutionError as error:
         known = error.ename in vars(stacklib) and error.ename.endswith("Error")
-        return error.evalue if known else f"{error.ename}: {error.evalue}"
-    return None
+        return "failed", str(error.evalue) if known else f"{error.ename}: {error.evalue}"
+    except OSError as error:
+        return "unwritten", error.strerror or str(error)
+    return "done", ""
 
 
 def _left_in(executed: Path) -> tuple[list[Path], str]:
@@ -284,11 +424,13 @@ def _left_in(executed: Path) -> tuple[list[Path], str]:
     raise IntegrationError(f"{executed}: the notebook ended without a result")
 
 
-def _keep(executed: Path, stem: str) -> Path:
-    """Give the executed notebook the first free name; an empty file is removed."""
-    if not executed.stat().st_size:
-        executed.unlink()
-        return executed
+def _keep(executed: Path, stem: str) -> Path | None:
+    """Give the executed notebook the first free name; one that is not whole is removed."""
+    try:
+        json.loads(executed.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        executed.unlink(missing_ok=True)
+        return None
     return executed.replace(_claim(executed.parent, stem))
 
 

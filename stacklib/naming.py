@@ -12,6 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from stacklib.errors import RecipeError
 from stacklib.formats.xisf_write import ascii_text
 from stacklib.frames import Frame, FrameSet
 from stacklib.headers import parse_date
@@ -122,9 +123,11 @@ def _degrees(value: Any) -> float | None:
 def _given_date(date: str | datetime.date) -> str:
     if isinstance(date, datetime.date):
         return date.strftime("%Y%m%d")
-    text = str(date).strip()
-    plain = re.fullmatch(r"(\d{4})-(\d\d)-(\d\d)", text)
-    return "".join(plain.groups()) if plain else file_part(text)
+    digits = re.fullmatch(r"(\d{4})(-?)(\d\d)\2(\d\d)", str(date).strip(), re.ASCII)
+    try:
+        return datetime.date(*(int(digits[part]) for part in (1, 3, 4))).strftime("%Y%m%d")
+    except (TypeError, ValueError):
+        raise RecipeError(f"date: got {date!r}, expected YYYYMMDD or YYYY-MM-DD, such as 20210815") from None
 
 
 def object_name(text: str) -> str:

@@ -144,7 +144,8 @@ def _explained(folder: Path) -> Iterator[None]:
 
 def _folder_error(folder: Path, error: OSError) -> SaveError:
     if isinstance(error, FileExistsError | NotADirectoryError):
-        named = error.filename or folder
+        above = (path for path in (folder, *folder.parents) if path.exists() and not path.is_dir())
+        named = next(above, error.filename or folder)
         return SaveError(f"{folder}: cannot be made a folder, {named} is a file; choose another folder")
     return SaveError(
         f"{folder}: the result cannot be saved there ({error.strerror or error}); nothing was written. "

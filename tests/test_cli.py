@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 from conftest import ROOT, SAMPLES
 
 import stacklib as sl
-from stacklib import cli
+from stacklib import cli, naming, saving
 
 M13 = SAMPLES / "M13" / "4_Registered"
 
@@ -66,6 +68,12 @@ def test_job_file_comes_first_then_parameters_then_output(tmp_path):
         (("-p", "sigma_low"), "-p"),
         (("--otput", "there"), "--otput"),
         (("-p", "memory", "lots"), "memory: got 'lots'"),
+        (("-p", "sigma_low", "2", "-p", "sigma_low", "3"), "-p sigma_low: given 2 times"),
+        (("-p", "frames", "elsewhere"), "-p frames: the frames are given already"),
+        (("-p", "output", "elsewhere"), "-p output: given beside --output"),
+        (("-p", "interactive", "true"), "-p interactive: a run from the command line is never interactive"),
+        (("--sigma_high", "3"), "unknown argument '--sigma_high'; did you mean -p sigma_high 3?"),
+        (("--sigma-high=3",), "did you mean -p sigma_high 3?"),
     ],
 )
 def test_wrong_calls_end_with_2_and_one_line(arguments, words, capsys, tmp_path):
@@ -92,6 +100,21 @@ def test_output_that_cannot_be_made_is_named(capsys, tmp_path):
     assert "choose another --output" in capsys.readouterr().err
 
 
+def test_file_in_the_way_of_a_folder_is_named(tmp_path):
+    (tmp_path / "errs.py").write_text("")
+    error = NotADirectoryError(20, "Not a directory", str(tmp_path / "errs.py" / "x"))
+    told = str(saving._folder_error(tmp_path / "errs.py" / "x", error))
+    assert f"{tmp_path / 'errs.py'} is a file; choose another folder" in told
+
+
+def test_date_that_is_none_is_refused():
+    for date in ("2021-08-15", "20210815", datetime.datetime(2021, 8, 15, 22)):
+        assert naming.base_name([], date) == "20210815_noobject_nocamera"
+    for date in ("yesterday", "20211508", "2021-0815", "today 20210815"):
+        with pytest.raises(sl.RecipeError, match=r"date: got '.*', expected YYYYMMDD or YYYY-MM-DD"):
+            naming.base_name([], date)
+
+
 def test_version_and_help(capsys):
     for arguments, words in ((["--version"], sl.__version__), (["--help"], "stacklib run recipe.yaml")):
         with pytest.raises(SystemExit) as end:
@@ -106,8 +129,9 @@ def test_help_of_run_names_every_parameter(capsys):
     with pytest.raises(SystemExit):
         cli.main(["run", "--help"])
     shown = capsys.readouterr().out
-    for name in sl.Job.parameters() | sl.Recipe.parameters():
+    for name in set(sl.Job.parameters() | sl.Recipe.parameters()) - {"interactive"}:
         assert f"\n  {name} " in shown or f"\n  {name}\n" in shown
+    assert "interactive" not in shown
 
 
 # runs --------------------------------------------------------------------------------------------
@@ -160,11 +184,61 @@ def test_notebooks_are_never_overwritten(tmp_path):
     names = []
     for text in ("first", "second"):
         running = cli._claim(tmp_path, "running_notebook")
-        running.write_text(text)
+        running.write_text(f'"{text}"')
         names.append(cli._keep(running, "m_notebook").name)
     assert names == ["m_notebook.ipynb", "m_notebook_2.ipynb"]
-    assert (tmp_path / names[0]).read_text() == "first"
+    assert (tmp_path / names[0]).read_text() == '"first"'
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
+
+
+def test_single_frame_starts_no_kernel(monkeypatch, tmp_path):
+    monkeypatch.setattr(cli, "_execute", lambda *_: pytest.fail("a kernel was started"))
+    frame = min(path for path in M13.iterdir() if not path.name.startswith("."))
+    with pytest.raises(sl.IntegrationError, match="is the only frame"):
+        cli.run_job(sl.Job(frames=str(frame), output=str(tmp_path / "results")))
+    assert not (tmp_path / "results").exists()
+
+
+FULL_DISK = """
+import papermill
+from pathlib import Path
+
+def half(notebook, executed, *_, **__):
+    Path(executed).write_text('{"cells": [')
+    raise OSError(28, "No space left on device")
+
+papermill.execute_notebook = half
+"""
+
+
+def test_full_disk_is_named_and_half_a_notebook_removed(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(cli, "CHILD", FULL_DISK + cli.CHILD)
+    assert cli.main(["run", str(M13), "--output", str(tmp_path)]) == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"stacklib: {tmp_path}: ") and "No space left on device" in printed
+    assert "free space" in printed and "Traceback" not in printed
+    assert not list(tmp_path.iterdir())
+
+
+def test_process_that_dies_is_told(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(cli, "CHILD", "import os; os._exit(9)")
+    assert cli.main(["run", str(M13), "--output", str(tmp_path)]) == 1
+    assert "ended with code 9" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no SIGINT for another process")
+def test_interrupt_leaves_nothing_behind(tmp_path):
+    output = tmp_path / "results"
+    called = [sys.executable, "-u", "-m", "stacklib.cli", "run", str(M13), "--output", str(output)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(called, cwd=ROOT, start_new_session=True, **pipes) as process:
+        first = process.stdout.readline()  # the kernel is at work
+        os.killpg(process.pid, signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert first and process.returncode == 130
+    assert said.splitlines()[-1] == "stacklib: stopped" and "Traceback" not in said and "Socket" not in said
+    assert not list(tmp_path.iterdir())
 
 
 # lab ---------------------------------------------------------------------------------------------
