@@ -202,3 +202,12 @@ def test_papermill_shows_what_is_wrong(tmp_path):
     run = papermill(INTEGRATE, tmp_path / "out.ipynb", "-p", "clip_low", "false", "-p", "sigma_high", "2.8")
     assert run.returncode != 0
     assert "clip_low: got 'false', expected True or False" in run.stderr
+
+
+@pytest.mark.parametrize("path", [p for p in NOTEBOOKS if p != INTEGRATE], ids=lambda path: path.stem)
+def test_notebook_runs_without_a_browser(path, tmp_path):
+    (tmp_path / "sample_data").symlink_to(SAMPLES, target_is_directory=True)
+    run = papermill(path, tmp_path / "out.ipynb", "-y", "interactive: false", folder=tmp_path)
+    assert run.returncode == 0, run.stderr
+    shown = [kind for output in outputs(read(tmp_path / "out.ipynb")) for kind in output.get("data", {})]
+    assert "image/png" in shown and not [kind for kind in shown if "widget" in kind]
