@@ -14,7 +14,7 @@ import numpy as np
 from stacklib.errors import StacklibWarning
 from stacklib.frames import FrameSet, open_frames
 from stacklib.kernel import Counts, Pixels, Settings, run_tiles
-from stacklib.preparation import Preparation, prepare
+from stacklib.preparation import Preparation, prepare, refuse_single
 from stacklib.progress import progress_bar
 from stacklib.recipe import Recipe
 from stacklib.results import Integration
@@ -78,6 +78,7 @@ def integrate(
     """
     frames = frames if isinstance(frames, FrameSet) else open_frames(frames)
     recipe = Recipe.suggest(frames) if recipe is None else recipe
+    refuse_single(frames)
     samples = Samples(frames, region, threads, memory)
     with _measuring(progress, frames) as report:
         planes = None
@@ -96,7 +97,7 @@ def integrate(
 def _measuring(shown: bool, frames: FrameSet) -> Iterator:
     """A bar that counts measured planes; the callable it yields takes (done, total)."""
     planes = len(frames) * frames.channels
-    with progress_bar(planes, f"{len(frames)} frames measured", " planes", shown) as bar:
+    with progress_bar(planes, f"{len(frames)} frames measured", "plane", shown) as bar:
 
         def report(count: int, total: int) -> None:
             bar.update(count - bar.n)

@@ -142,7 +142,7 @@ def measure_frames(
     unit_range = _check_scale(frames, entries)
     values = {name: _array(entries, name) for name in COLUMNS}
     found, source, notes = _noise(frames, entries, keywords if unit_range else None, noise)
-    names = tuple(frame.name for frame in frames)
+    names = tuple(getattr(frames, "names", None) or [frame.name for frame in frames])
     return FrameMeasurements(
         names, estimator, **values, noise=found, noise_source=source, unit_range=unit_range, notes=notes
     )

@@ -17,7 +17,7 @@ from stacklib.recipe import Recipe
 from stacklib.rejection import limits_in_vain
 from stacklib.weighting import choose_reference, excluded_by_weight, frame_weights, needs_noise
 
-__all__ = ["Preparation", "prepare"]
+__all__ = ["Preparation", "prepare", "refuse_single"]
 
 #: A weight that counts for nothing beside any other.
 LEAST_WEIGHT = 1e-12
@@ -139,11 +139,9 @@ def prepare(
     FrameError
         When a frame cannot be read, or the frames have different scales.
     """
-    if len(frames) < 2:
-        raise IntegrationError(
-            f"{frames[0].path}: is the only frame; an integration needs at least 2, better 8 or more. "
-            "Add registered frames of the same field"
-        )
+    refuse_single(frames)
+    # Which rule it is depends on the frames that were given, not on those that turn out to weigh enough.
+    recipe = recipe.replace(rejection=recipe.rule_for(len(frames)))
     average = recipe.combination == "average"
     if measurements is None:
         measurements = measure_frames(
@@ -157,7 +155,7 @@ def prepare(
         )
     notes = list(measurements.notes)
     weighting = recipe if average else recipe.replace(weights="none")
-    empty = [frames[i].name for i in np.flatnonzero((measurements.count == 0).any(axis=1))]
+    empty = [measurements.names[i] for i in np.flatnonzero((measurements.count == 0).any(axis=1))]
     if empty:
         raise IntegrationError(f"{', '.join(empty)}: no sample that is data. Leave out these frames")
     reference = choose_reference(frames, measurements, weighting)
@@ -173,6 +171,7 @@ def prepare(
         del excluded[reference]
         notes.append(f"{names[reference]}: kept in spite of its low weight, as the reference you chose")
     used = np.array([i for i in range(len(frames)) if i not in excluded])
+    notes += _about_excluded(excluded, weights, recipe.min_weight, names)
     notes += limits_in_vain(recipe, used.size)
     return Preparation(
         frames,
@@ -189,6 +188,31 @@ def prepare(
         offset,
         tuple(dict.fromkeys(notes)),
     )
+
+
+def refuse_single(frames: FrameSet) -> None:
+    """Raise `IntegrationError` when there is nothing to combine."""
+    if len(frames) < 2:
+        raise IntegrationError(
+            f"{frames[0].path}: is the only frame; an integration needs at least 2, better 8 or more. "
+            "Add registered frames of the same field"
+        )
+
+
+def _about_excluded(
+    excluded: dict[int, str], weights: np.ndarray, least: float, names: tuple[str, ...]
+) -> list[str]:
+    """Which frames are left out for their weight, and whether it is all but those that must stay."""
+    if not excluded:
+        return []
+    some = ", ".join(names[i] for i in list(excluded)[:5])
+    some += f" and {len(excluded) - 5} more" if len(excluded) > 5 else ""
+    notes = [f"{len(excluded)} of {len(names)} frames are left out by min_weight {least:g}: {some}"]
+    relative = weights.mean(axis=1) / weights.mean(axis=1).max()
+    below = np.count_nonzero(relative < least) - len(excluded)
+    if below > 0:
+        notes.append(f"{below} more frames are below it, but the best are kept; lower min_weight")
+    return notes
 
 
 def _scale_if_needed(recipe: Recipe, scales: tuple, reference: int, names: tuple[str, ...]) -> np.ndarray:

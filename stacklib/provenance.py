@@ -20,6 +20,7 @@ import numpy as np
 import yaml
 
 from stacklib.errors import FrameError
+from stacklib.finding import resolve_path
 from stacklib.frames import Frame, FrameSet
 from stacklib.naming import most_common
 from stacklib.results import Integration
@@ -304,7 +305,7 @@ def _run_record(result: Integration) -> dict[str, Any]:
         "notes": list(p.notes),
     }
     if recipe.weights == "csv":
-        path = Path(recipe.weight_file).absolute()
+        path = resolve_path(recipe.weight_file)
         record["weight_file"] = {"path": str(path), "sha256": _digest(path)}
     return record
 

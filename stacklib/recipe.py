@@ -149,8 +149,18 @@ def _text(default: str, help: str) -> Any:
     return _parameter(str, default, help)
 
 
+def _refusing_unknown(cls: type, *values: Any, **named: Any) -> Any:
+    """A new object, unless a name is unknown: that gets the error of a recipe, not one of Python."""
+    refuse_unknown(named, {field.name: None for field in dataclasses.fields(cls)}, cls.__name__)
+    return object.__new__(cls)
+
+
 class _Checked:
     """Validation shared by the two dataclasses below."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.__new__ = _refusing_unknown
 
     def __post_init__(self) -> None:
         for name, parameter in self.parameters().items():
@@ -423,7 +433,10 @@ class Job(_Checked):
         "sample_data/M101/4_Registered",
         "Folder, glob pattern or list of files with the registered light frames.",
     )
-    output: str = _text("", "Folder for the results; empty: 5_Integration beside the folder of the frames.")
+    output: str = _text(
+        "",
+        "Folder for the results, from where the run was started; empty: 5_Integration beside the frames.",
+    )
     interactive: bool = _switch(True, "Show live panels where there is a browser; False: figures only.")
     memory: str = _text("2GB", "Memory budget of the integration, for instance 800MB or 4GB.")
     save_maps: bool = _switch(False, "Also save coverage, uncertainty and (linear_fit) slope.")

@@ -828,20 +828,23 @@ def limits_in_vain(recipe: Recipe, frames: int) -> list[str]:
             "add frames, or use min_max"
         ]
     notes = []
+    in_vain = []
     if name in ("sigma", "winsorized_sigma", "averaged_sigma", "ccd_noise"):
         for side in ("low", "high"):
             limit = getattr(recipe, f"sigma_{side}")
             if not getattr(recipe, f"clip_{side}"):
                 continue
             if name in ("sigma", "averaged_sigma") and limit >= math.sqrt(frames):
-                notes.append(
-                    f"sigma_{side} {limit:g} cannot reject anything with {frames} frames: one outlier among "
-                    f"them lies at most {math.sqrt(frames):.2f} sigma out; lower it, add frames, or use "
-                    "winsorized_sigma or percentile"
-                )
+                in_vain.append(f"sigma_{side} {limit:g}")
             if name != "ccd_noise" and limit <= math.sqrt(3):
                 notes.append(
                     f"sigma_{side} {limit:g} is so low that repeated clipping eats into good samples; "
                     "use at least 2"
                 )
+    if in_vain:
+        notes.append(
+            f"{' and '.join(in_vain)} cannot reject anything with {frames} frames: one outlier among them "
+            f"lies at most {math.sqrt(frames):.2f} sigma out; lower it, add frames, or use "
+            "winsorized_sigma or percentile"
+        )
     return notes

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from stacklib.errors import IntegrationError
+from stacklib.finding import resolve_path
 from stacklib.measurements import FrameMeasurements
 
 __all__ = [
@@ -26,10 +27,8 @@ FEWEST = 3
 
 #: Said when weights rest on noise that was measured on the registered frames.
 MEASURED_NOISE_NOTE = (
-    "The frames have no NOISE keywords, so their noise was measured after registration. Interpolation "
-    "correlates neighbouring pixels and hides noise, more in some frames than in others (a shift by half a "
-    "pixel turns 20 into 7.9), so noise weights may be off. Write NOISE keywords when calibrating, or choose "
-    "other weights."
+    "The frames have no NOISE keywords, so their noise was measured after registration, which hides "
+    "a part of it: noise weights may be off. Write NOISE keywords when calibrating, or choose other weights."
 )
 
 
@@ -149,9 +148,8 @@ def choose_reference(frames: Sequence[Any], measurements: FrameMeasurements, rec
     IntegrationError
         When no frame, or more than one, has the name that the user chose; and as `frame_weights`.
     """
-    names = [frame.name for frame in frames]
     if recipe.reference:
-        return find_frame(names, recipe.reference, "reference")
+        return find_frame(measurements.names, recipe.reference, "reference")
     factors = _provisional_factors(measurements, recipe.normalization)
     weights = _relative(frame_weights(frames, measurements, recipe, factors)[0])
     if np.ptp(weights) > 1e-12:
@@ -163,21 +161,28 @@ def choose_reference(frames: Sequence[Any], measurements: FrameMeasurements, rec
 
 
 def find_frame(names: Sequence[str], wanted: str, what: str = "frame") -> int:
-    """Index of the frame with this file name, or with this file name less its extension.
+    """Index of the frame with this name, or this file name, with or without its extension.
 
     Raises
     ------
     IntegrationError
         When there is none, or more than one.
     """
-    base = Path(wanted).name
-    found = [i for i, name in enumerate(names) if name == base]
-    found = found or [i for i, name in enumerate(names) if Path(name).stem == base]
+    found = _matching(names, wanted)
     if len(found) == 1:
         return found[0]
     problem = "is none of the frames" if not found else "fits more than one frame"
     some = ", ".join(names[i] for i in (found or range(min(3, len(names)))))
-    raise IntegrationError(f"{what}: {wanted} {problem}. Give the file name of one, such as {some}.")
+    raise IntegrationError(f"{what}: {wanted} {problem}. Give the name of one, such as {some}.")
+
+
+def _matching(names: Sequence[str], wanted: str) -> list[int]:
+    """Indices of the names that fit best: with folders, as file names, then without extension."""
+    text = str(wanted).replace("\\", "/")
+    base = Path(text).name
+    found = [i for i, name in enumerate(names) if text == name or text.endswith(f"/{name}")]
+    found = found or [i for i, name in enumerate(names) if Path(name).name == base]
+    return found or [i for i, name in enumerate(names) if base in (Path(name).stem, name)]
 
 
 def _relative(weights: np.ndarray) -> np.ndarray:
@@ -215,7 +220,7 @@ def _raw_weights(
     if kind == "keyword":
         return _spread(_keyword_values(frames, recipe.weight_keyword), shape)
     if kind == "csv":
-        return _spread(_table_values([frame.name for frame in frames], recipe.weight_file), shape)
+        return _spread(_table_values(measured.names, recipe.weight_file), shape)
     formulas: dict[str, Callable[[], np.ndarray]] = {
         "noise": lambda: 1.0 / np.square(factors * measured.noise),
         "snr": lambda: np.square(measured.avgdev / measured.noise),
@@ -265,14 +270,18 @@ def _number(value: Any) -> float:
 def _table_values(names: Sequence[str], path: str) -> list[float]:
     """The column ``weight`` of a table for the frames of these names."""
     table = _read_table(path)
-    rows: dict[str, float] = {}
+    values: list[float | None] = [None] * len(names)
+    exact = [False] * len(names)
     for file, weight in zip(table["file"], table["weight"], strict=True):
-        name, value = Path(str(file).replace("\\", "/")).name, _number(weight)
-        if not math.isnan(value) and rows.setdefault(name, value) != value:
-            raise IntegrationError(f"{path}: two different weights for {name}. Keep one of the rows.")
-    stems = {Path(name).stem: value for name, value in rows.items()}
-    # A row may name the file without its extension, or with that of an earlier stage.
-    values = [rows.get(name, rows.get(Path(name).stem, stems.get(Path(name).stem))) for name in names]
+        value = _number(weight)
+        text = str(file).replace("\\", "/")
+        # A row may name the file without its extension, or with that of an earlier stage.
+        for i in [] if math.isnan(value) else _matching(names, text) or _matching(names, Path(text).stem):
+            named = text == names[i] or text.endswith(f"/{names[i]}")
+            if values[i] is not None and values[i] != value and named == exact[i]:
+                raise IntegrationError(f"{path}: two different weights for {names[i]}. Keep one of the rows.")
+            if values[i] is None or named:
+                values[i], exact[i] = value, named
     missing = [name for name, value in zip(names, values, strict=True) if value is None]
     _refuse(missing, f"{path}: no weight for", "Add a row for each, or choose other weights")
     return [value for value in values if value is not None]
@@ -288,7 +297,7 @@ def _read_table(path: str) -> Any:
         )
     try:
         form = "ascii.ecsv" if Path(path).suffix.lower() == ".ecsv" else "ascii.csv"
-        table = Table.read(path, format=form)
+        table = Table.read(resolve_path(path), format=form)
     except OSError as error:
         raise IntegrationError(f"{path}: cannot be read ({error.strerror}). Check weight_file.") from error
     except Exception as error:

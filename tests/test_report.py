@@ -125,6 +125,7 @@ def test_nothing_unusual_is_not_mentioned(folder):
     assert "unusually" not in text and "Left out" not in text and "Files" not in text
 
 
+@pytest.mark.filterwarnings("ignore:1 of 12 frames are left out by min_weight")
 def test_frames_left_out_and_their_reasons(folder, tmp_path):
     names = [path.name for path in sorted(folder.glob("*.xisf"))]
     table = "file,weight\n" + "".join(f"{name},{0.001 if i == 4 else 1}\n" for i, name in enumerate(names))
