@@ -27,6 +27,7 @@ from stacklib.finding import resolve_path
 from stacklib.frames import open_frames
 from stacklib.naming import default_folder
 from stacklib.notebook import RESULT_MIME, describe
+from stacklib.preparation import refuse_single
 from stacklib.recipe import Job, Parameter, Recipe, refuse_unknown
 from stacklib.samples import parse_memory
 
@@ -252,12 +253,8 @@ def run_job(job: Job) -> Run:
         # The notebook will say it again, in its place.
         warnings.simplefilter("ignore")
         frames = open_frames(job.frames)
-    if len(frames) < 2:
-        # The integration would say so too, but only when a kernel runs.
-        raise IntegrationError(
-            f"{frames[0].path}: is the only frame; an integration needs at least 2, better 8 or more. "
-            "Add registered frames of the same field"
-        )
+    # The integration would say so too, but only when a kernel runs.
+    refuse_single(frames)
     output = Path(job.output).expanduser().absolute() if job.output else default_folder(frames)
     was_there = output.exists()
     _make_folder(output)

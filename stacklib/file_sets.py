@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+from stacklib.formats.safely import flush_to_disk, give_name
 
 __all__ = ["existing_folder", "name_all", "workroom"]
 
@@ -40,8 +41,8 @@ def name_all(pairs: list[tuple[Path, Path]]) -> bool:
     """Give each (file, name) its name, all or none; False when a name is taken."""
     try:
         for staged, path in pairs:
-            _flush(staged)
-            _name(staged, path)
+            flush_to_disk(staged)
+            give_name(staged, path)
     except BaseException as error:
         for staged, path in pairs:
             _take_back(staged, path)
@@ -51,32 +52,10 @@ def name_all(pairs: list[tuple[Path, Path]]) -> bool:
     return True
 
 
-def _name(staged: Path, path: Path) -> None:
-    """Make `staged` also known as `path`, which must not exist."""
-    try:
-        os.link(staged, path)
-    except FileExistsError:
-        raise
-    except OSError:
-        # A file system without hard links: claim the name first, then replace the empty claim.
-        with path.open("xb"):
-            pass
-        try:
-            staged.replace(path)
-        except BaseException:
-            path.unlink(missing_ok=True)
-            raise
-
-
 def _take_back(staged: Path, path: Path) -> None:
-    """Undo `_name`; a file of someone else is left alone."""
+    """Undo `give_name`; a file of someone else is left alone."""
     with contextlib.suppress(OSError):
         if not staged.exists():
             path.replace(staged)
         elif staged.stat().st_nlink > 1 and path.exists() and staged.samefile(path):
             path.unlink()
-
-
-def _flush(path: Path) -> None:
-    with path.open("rb+") as stream:
-        os.fsync(stream.fileno())

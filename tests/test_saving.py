@@ -17,6 +17,7 @@ from xisf import XISF
 
 import stacklib as sl
 from stacklib import file_sets, naming, saving
+from stacklib.formats import safely
 from stacklib.headers import parse_date
 from stacklib.simulate import Session, simulate_frames
 
@@ -282,7 +283,7 @@ def test_a_name_taken_at_the_last_moment(result, tmp_path, monkeypatch, name, li
 
     monkeypatch.setattr(saving, "free_number", free_number)
     if not links:
-        monkeypatch.setattr(file_sets.os, "link", no_links)
+        monkeypatch.setattr(safely.os, "link", no_links)
     paths = result.save(tmp_path)
     assert paths[0].name == f"{BASE}_0001.xisf"
     assert rival.read_text() == "mine"
@@ -309,8 +310,8 @@ FAILING = [
     (saving.xisf, "write_image"),
     (saving.fits, "write_image"),
     (saving.Table, "write"),
-    (file_sets, "_flush"),
-    (file_sets, "_name"),
+    (file_sets, "flush_to_disk"),
+    (file_sets, "give_name"),
 ]
 
 
@@ -342,7 +343,7 @@ def test_a_failure_leaves_nothing(result, tmp_path, monkeypatch, where, name, fa
 def test_a_failure_leaves_other_files_alone(result, tmp_path, monkeypatch):
     before = result.save(tmp_path)
     content = {path: path.read_bytes() for path in before}
-    monkeypatch.setattr(file_sets, "_flush", full_disk)
+    monkeypatch.setattr(file_sets, "flush_to_disk", full_disk)
     with pytest.raises(sl.SaveError):
         result.save(tmp_path)
     assert {path: path.read_bytes() for path in before} == content

@@ -51,22 +51,27 @@ def new_file(path: Path) -> Iterator[Path]:
     with temporary_beside(path) as temporary:
         yield temporary
         flush_to_disk(temporary)
-        try:
-            os.link(temporary, path)
-        except FileExistsError:
-            raise
-        except OSError:
-            # A file system without hard links: claim the name first, then replace the empty claim.
-            with path.open("xb"):
-                pass
-            try:
-                temporary.replace(path)
-            except BaseException:
-                path.unlink(missing_ok=True)
-                raise
+        give_name(temporary, path)
         # Temporary files are private; some file systems know no permissions.
         with contextlib.suppress(OSError):
             path.chmod(0o666 & ~_umask())
+
+
+def give_name(staged: Path, path: Path) -> None:
+    """Make `staged` known as `path`, which must not exist; without hard links it is moved there."""
+    try:
+        os.link(staged, path)
+    except FileExistsError:
+        raise
+    except OSError:
+        # A file system without hard links: claim the name first, then replace the empty claim.
+        with path.open("xb"):
+            pass
+        try:
+            staged.replace(path)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
 
 
 def _umask() -> int:
