@@ -13,13 +13,16 @@ from stacklib.compiled import compiled
 from stacklib.sorting import LANES, larger, smaller, sort_block
 
 __all__ = [
+    "CENTRES",
+    "SQUARES",
+    "SUMS",
     "absolute_deviation",
     "deviation_sums",
-    "l1_line",
     "median",
     "moments",
     "sn_scale",
     "sn_scale_block",
+    "sums_in_order",
 ]
 
 #: Makes Sn of Gaussian samples estimate their sigma, for many samples and for 2 to 9 of them.
@@ -51,6 +54,58 @@ def moments(x, low, high, centre):
     n = high - low
     first, second = deviation_sums(x, low, high, centre)
     return centre + first / n, math.sqrt(max(second - first * first / n, 0.0) / (n - 1))
+
+
+#: Parts of the array of sums of a block: what deviations are taken from, their sums, and those of squares.
+CENTRES, SUMS, SQUARES = (part * LANES for part in range(3))
+
+
+@compiled
+def _add_some(sample, i, low, high, sums):
+    """Add the sorted samples at position `i` to the sums of the pixels whose part they are in."""
+    i = np.int32(i)
+    for p in range(LANES):
+        d = np.float64(sample[p]) - sums[CENTRES + p]
+        d = d if (i >= low[p]) & (i < high[p]) else 0.0
+        sums[SUMS + p] += d
+        sums[SQUARES + p] += d * d
+
+
+@compiled
+def sums_in_order(block, low, high, sums):
+    """`deviation_sums` of every pixel of a block, bit for bit.
+
+    Parameters
+    ----------
+    block : ndarray of float32, shape (frames, LANES)
+        Sorted samples.
+    low, high : ndarray of int32, shape (LANES,)
+        The part of the samples of each pixel that is looked at.
+    sums : ndarray of float64
+        `CENTRES` are read, `SUMS` and `SQUARES` are filled. One flat array, so that the compiler sees that
+        its parts do not overlap.
+    """
+    frames = block.shape[0]
+    sums[SUMS : SQUARES + LANES] = 0.0
+    start, stop = low.max(), high.min()
+    if start >= stop:
+        start = stop = frames
+    for i in range(start):
+        _add_some(block[i], i, low, high, sums)
+    # What is looked at in all pixels, four at a time: the sums are loaded and stored less often.
+    fours = start + (stop - start) // 4 * 4
+    for i in range(start, fours, 4):
+        x1, x2, x3, x4 = block[i], block[i + 1], block[i + 2], block[i + 3]
+        for p in range(LANES):
+            centre = sums[CENTRES + p]
+            d1 = np.float64(x1[p]) - centre
+            d2 = np.float64(x2[p]) - centre
+            d3 = np.float64(x3[p]) - centre
+            d4 = np.float64(x4[p]) - centre
+            sums[SUMS + p] = sums[SUMS + p] + d1 + d2 + d3 + d4
+            sums[SQUARES + p] = sums[SQUARES + p] + d1 * d1 + d2 * d2 + d3 * d3 + d4 * d4
+    for i in range(fours, frames):
+        _add_some(block[i], i, low, high, sums)
 
 
 @compiled
@@ -153,76 +208,3 @@ def sn_scale_block(block, network, distances, scale):
     factor = _sn_factor(n)
     for p in range(LANES):
         scale[p] = factor * distances[(n - 1) // 2, p]
-
-
-@compiled
-def l1_line(abscissa, x, low, high, order, residual):
-    """The line ``a + b u`` with the smallest sum of absolute residuals through sorted points.
-
-    Where several lines are equally good, the one with the smallest slope, at the middle of the
-    intercepts that are equally good for it.
-
-    Parameters
-    ----------
-    abscissa : ndarray of float64
-        Ascending abscissae; point ``j`` is ``(abscissa[j], x[low + j])``.
-    order : ndarray of int64
-        Scratch for at least ``high - low`` positions.
-    residual : ndarray of float64
-        Scratch for at least ``high - low`` values.
-
-    Returns
-    -------
-    intercept, slope : float
-
-    Notes
-    -----
-    With the best intercept for slope b the sum is ``F(b) = sum of the larger half of r - sum of the
-    smaller half``, ``r = x - b u``: a convex chain of straight pieces. F is at least every line that
-    touches it, so the crossing of a falling and a rising one is tried, and the touching line found
-    there replaces one of the two (Kelley 1960), until F lies on the crossing: that is the minimum.
-    """
-    n = high - low
-    half = n // 2
-    centre = np.float64(x[low + half])
-    rise = 0.0
-    run = 0.0
-    for j in range(half):
-        rise += np.float64(x[high - 1 - j]) - np.float64(x[low + j])
-        run += abscissa[n - 1 - j] - abscissa[j]
-    if rise <= 0.0:
-        return centre, 0.0
-    for j in range(n):
-        order[j] = j
-    fall_value, fall_slope = rise, -run
-    rise_value, rise_slope = -rise, run
-    slope = rise / run
-    for _ in range(100):
-        # Insertion sort: from one trial to the next the order hardly changes.
-        for j in range(n):
-            residual[j] = (np.float64(x[low + j]) - centre) - slope * abscissa[j]
-        for j in range(1, n):
-            k = order[j]
-            r = residual[k]
-            i = j - 1
-            while i >= 0 and residual[order[i]] > r:
-                order[i + 1] = order[i]
-                i -= 1
-            order[i + 1] = k
-        value = 0.0
-        tangent = 0.0
-        for j in range(half):
-            value += residual[order[n - 1 - j]] - residual[order[j]]
-            tangent += abscissa[order[j]] - abscissa[order[n - 1 - j]]
-        if value - (fall_value + fall_slope * slope) <= 1e-12 * rise:
-            break
-        if tangent < 0.0:
-            fall_value, fall_slope = value - tangent * slope, tangent
-        else:
-            rise_value, rise_slope = value - tangent * slope, tangent
-        slope = (fall_value - rise_value) / (rise_slope - fall_slope)
-    if slope * run <= 1e-12 * rise:
-        # A slope of the size of rounding errors: the line is flat, at the median.
-        return median(x, low, high), 0.0
-    middle = 0.5 * (residual[order[(n - 1) // 2]] + residual[order[half]])
-    return centre + middle, slope

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
+from stacklib.clipping import CENTRE, LOWER, UPPER
 from stacklib.errors import RecipeError
 from stacklib.frames import FrameSet, open_frames
 from stacklib.kernel import HIGH, KEPT, LOW, NO_DATA, Pixels, Settings, last_round, run_tiles
 from stacklib.labels import own_parts, shortened
 from stacklib.preparation import Preparation, prepare
 from stacklib.recipe import Recipe
-from stacklib.rejection import CENTRE, LOWER, UPPER
 from stacklib.results import Integration
 
 __all__ = ["PixelStory", "Round", "explain", "tell"]

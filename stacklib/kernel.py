@@ -12,11 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from stacklib.combination import COUNTED, combine, combine_by_order, fill_saturated
 from stacklib.compiled import compiled
-from stacklib.estimators import absolute_deviation, median
 from stacklib.recipe import Recipe
-from stacklib.rejection import ALL_ITERATIONS, SLOPE, rule_for
-from stacklib.sorting import LANES, sort_block, sorting_network
+from stacklib.rejection import ALL_ITERATIONS, rule_for
+from stacklib.sorting import LANES, sorting_network
+from stacklib.tiles import gather
 
 __all__ = [
     "HIGH",
@@ -36,7 +37,7 @@ __all__ = [
 NO_DATA, KEPT, LOW, HIGH = 0, 1, 2, 3
 
 #: Bytes of sorted samples in a tile: they share the second-level cache with as many unsorted and raw ones.
-TILE_BYTES = 1 << 17
+TILE_BYTES = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,13 @@ class Settings:
     def frames(self) -> int:
         """Number of frames."""
         return self.weights.size
+
+    @property
+    def table(self) -> np.ndarray:
+        """The frame table of `stacklib.tiles`."""
+        return np.stack(
+            [self.rejection_factor, self.rejection_offset, self.factor, self.offset, self.weights]
+        )
 
     @property
     def data_range(self) -> tuple[float, float]:
@@ -135,287 +143,49 @@ class Pixels:
 
 @dataclass
 class Counts:
-    """How many samples of each frame were rejected; int64 arrays of shape (frames,)."""
+    """How many samples of each frame were rejected, beyond the ranges, or data.
 
-    low: np.ndarray
-    high: np.ndarray
-    range_low: np.ndarray
-    range_high: np.ndarray
-    data: np.ndarray
+    Attributes
+    ----------
+    table : ndarray of int64, shape (5, frames)
+        One row for each of the properties.
+    """
+
+    table: np.ndarray
 
     @classmethod
     def zeros(cls, frames: int) -> Counts:
         """Nothing counted yet."""
-        return cls(*(np.zeros(frames, np.int64) for _ in range(5)))
+        return cls(np.zeros((len(COUNTED), frames), np.int64))
 
     def add(self, other: Counts) -> None:
         """Add the counts of another part of the image."""
-        for name in ("low", "high", "range_low", "range_high", "data"):
-            getattr(self, name)[:] += getattr(other, name)
+        self.table += other.table
 
+    @property
+    def low(self) -> np.ndarray:
+        """Samples rejected as too low, (frames,)."""
+        return self.table[COUNTED.index("low")]
 
-@compiled
-def _row(raw, i, start, stop, padded):
-    """`LANES` raw samples of frame `i` from pixel `start`; beyond `stop` they are no data."""
-    if start + LANES <= stop:
-        return raw[i, start : start + LANES]
-    for p in range(LANES):
-        padded[p] = raw[i, start + p] if start + p < stop else np.nan
-    return padded
+    @property
+    def high(self) -> np.ndarray:
+        """Samples rejected as too high, (frames,)."""
+        return self.table[COUNTED.index("high")]
 
+    @property
+    def range_low(self) -> np.ndarray:
+        """Samples at or below the low range limit, (frames,)."""
+        return self.table[COUNTED.index("range_low")]
 
-@compiled
-def gather(raw, start, stop, factor, offset, data_low, data_high, network, values, ordered, count):
-    """Normalise the samples of a tile and sort them, pixel by pixel; what is no data goes to the end.
+    @property
+    def range_high(self) -> np.ndarray:
+        """Samples at or above the high range limit, (frames,)."""
+        return self.table[COUNTED.index("range_high")]
 
-    `values` keeps them in the order of the frames, infinite where there is no data.
-    """
-    padded = np.empty(LANES, np.float32)
-    count[:] = 0
-    # Frame by frame, so that memory is read in long runs.
-    for i in range(raw.shape[0]):
-        f = factor[i]
-        o = offset[i]
-        for b in range(ordered.shape[0]):
-            row = _row(raw, i, start + b * LANES, stop, padded)
-            samples = ordered[b, i]
-            unsorted = values[b, i]
-            valid = count[b]
-            for p in range(LANES):
-                x = row[p]
-                is_data = (x > data_low) & (x < data_high)
-                v = np.float32(np.float64(x) * f + o)
-                v = v if is_data else np.float32(np.inf)
-                samples[p] = v
-                unsorted[p] = v
-                valid[p] += np.int32(is_data)
-    for b in range(ordered.shape[0]):
-        sort_block(ordered[b], network)
-
-
-@compiled
-def _limits_by_value(ordered, count, low, high, lowest, highest):
-    """The smallest and the largest kept value of each pixel; ties with a kept value are kept."""
-    for p in range(LANES):
-        lo, hi = low[p], high[p]
-        if hi > lo:
-            lowest[p] = ordered[lo, p]
-            highest[p] = ordered[hi - 1, p]
-            while lo > 0 and ordered[lo - 1, p] == lowest[p]:
-                lo -= 1
-            while hi < count[p] and ordered[hi, p] == highest[p]:
-                hi += 1
-            low[p] = lo
-            high[p] = hi
-        else:
-            lowest[p] = np.inf
-            highest[p] = -np.inf
-
-
-@compiled
-def _survivors(row, values, limit, kept):
-    """Fill `kept` with 1 for each sample that survives, and with the sample; 0 and 0 for the others."""
-    n_data = np.int32(0)
-    n_low = np.int32(0)
-    n_high = np.int32(0)
-    for p in range(LANES):
-        v = values[p]
-        too_low = v < limit[p]
-        too_high = v > limit[LANES + p]
-        is_data = v < np.inf
-        keep = (not too_low) & (not too_high)
-        kept[p] = np.float32(1.0) if keep else np.float32(0.0)
-        kept[LANES + p] = row[p] if keep else np.float32(0.0)
-        n_data += np.int32(is_data)
-        n_low += np.int32(too_low & is_data)
-        n_high += np.int32(too_high & is_data)
-    return n_data, n_low, n_high
-
-
-#: The least sigma of a clipped pixel, in median absolute deviations of all its samples.
-LEAST_SCATTER = 0.7 * 1.4826
-
-#: Where the sums of `combine` start in their array: weights, weighted deviations and their squares.
-CENTRE, W, WD, WDD = (part * LANES for part in range(4))
-
-
-@compiled
-def combine(
-    raw,
-    start,
-    stop,
-    values,
-    ordered,
-    count,
-    low,
-    high,
-    detail,
-    rejection_factor,
-    factor,
-    offset,
-    weights,
-    data_low,
-    data_high,
-    map_range,
-    claims,
-    rejected_low,
-    rejected_high,
-    range_low,
-    range_high,
-    data,
-    image,
-    uncertainty,
-    map_low,
-    map_high,
-    coverage,
-    slope,
-):
-    """Weighted average of the survivors of a tile, its standard error, and the counts.
-
-    The variance of the average of m survivors is ``sum w (y - mean)^2 / sum w / (m - 1)``, as for weights
-    that are inverse variances; how far others are from that is in `claims`. Where samples were rejected it
-    is at least that of the median absolute deviation of all samples, see `LEAST_SCATTER`.
-    """
-    frames = raw.shape[0]
-    padded = np.empty(LANES, np.float32)
-    # One flat array for each use: the compiler sees that its parts do not overlap, and vectorises.
-    limit = np.empty(2 * LANES, np.float32)
-    kept = np.empty((2, 2 * LANES), np.float32)
-    total = np.empty(4 * LANES)
-    outside = np.empty(2 * LANES, np.int32)
-    # From the units in which samples are compared to those in which they are combined.
-    rescaled = factor.sum() / rejection_factor.sum()
-    lowest, highest = limit[:LANES], limit[LANES:]
-    for b in range(ordered.shape[0]):
-        _limits_by_value(ordered[b], count[b], low[b], high[b], lowest, highest)
-        total[:] = 0.0
-        outside[:] = 0
-        for p in range(LANES):
-            if high[b, p] > low[b, p]:
-                total[CENTRE + p] = ordered[b, (low[b, p] + high[b, p]) // 2, p]
-        first = start + b * LANES
-        for i in range(0, frames, 2):
-            # Two frames at a time: the sums are loaded and stored half as often.
-            kept[:] = 0.0
-            for j in range(i, min(i + 2, frames)):
-                row = _row(raw, j, first, stop, padded)
-                n_data, n_low, n_high = _survivors(row, values[b, j], limit, kept[j - i])
-                data[j] += n_data
-                rejected_low[j] += n_low
-                rejected_high[j] += n_high
-                if n_data < LANES:
-                    for p in range(min(LANES, stop - first)):
-                        if row[p] <= data_low and row[p] > -np.inf:
-                            outside[p] += 1
-                            range_low[j] += 1
-                        elif row[p] >= data_high and row[p] < np.inf:
-                            outside[LANES + p] += 1
-                            range_high[j] += 1
-            j = min(i + 1, frames - 1)
-            f1, o1, w1 = factor[i], offset[i], weights[i]
-            f2, o2, w2 = factor[j], offset[j], weights[j]
-            kept1, kept2 = kept[0], kept[1]
-            for p in range(LANES):
-                k1 = np.float64(kept1[p])
-                k2 = np.float64(kept2[p])
-                d1 = (np.float64(kept1[LANES + p]) * f1 + o1 - total[CENTRE + p]) * k1
-                d2 = (np.float64(kept2[LANES + p]) * f2 + o2 - total[CENTRE + p]) * k2
-                total[W + p] += w1 * k1 + w2 * k2
-                total[WD + p] += w1 * d1 + w2 * d2
-                total[WDD + p] += w1 * d1 * d1 + w2 * d2 * d2
-        for p in range(min(LANES, stop - first)):
-            q = first + p
-            survivors = high[b, p] - low[b, p]
-            below_range, above_range = outside[p], outside[LANES + p]
-            map_low[q] = low[b, p] + (below_range if map_range else 0)
-            map_high[q] = count[b, p] - high[b, p] + (above_range if map_range else 0)
-            coverage[q] = count[b, p] + above_range
-            if slope.size > 0:
-                slope[q] = detail[b, p, SLOPE]
-            image[q] = 0.0
-            uncertainty[q] = np.nan
-            sum_w = total[W + p]
-            if survivors > 0:
-                mean = total[WD + p] / sum_w
-                image[q] = total[CENTRE + p] + mean
-                rejected = count[b, p] - survivors
-                variance = np.nan
-                if survivors > 1:
-                    scatter = total[WDD + p] - mean * total[WD + p]
-                    variance = max(scatter, 0.0) / sum_w / (survivors - 1.0)
-                if rejected > 0:
-                    # Survivors may agree by chance: all samples, outliers or not, show the least scatter.
-                    # Half of them lie in the middle half, which is mostly near enough to spare the search.
-                    n = count[b, p]
-                    column = ordered[b, :, p]
-                    centre = median(column, 0, n)
-                    first_quarter = n // 4
-                    nearest = max(centre - column[first_quarter], column[first_quarter + n // 2] - centre)
-                    unit = (LEAST_SCATTER * rescaled) ** 2 / survivors
-                    if not variance >= unit * nearest * nearest:
-                        spread = absolute_deviation(column, 0, n, centre, (n - 1) // 2)
-                        spread = 0.5 * (spread + absolute_deviation(column, 0, n, centre, n // 2))
-                        variance = (
-                            max(variance, unit * spread * spread) if survivors > 1 else unit * spread**2
-                        )
-                uncertainty[q] = claims[count[b, p], rejected] * math.sqrt(variance)
-
-
-@compiled
-def combine_by_order(
-    raw,
-    start,
-    stop,
-    values,
-    ordered,
-    low,
-    high,
-    factor,
-    offset,
-    network,
-    position,
-    image,
-):
-    """Median (position 0.5), minimum (0) or maximum (1) of the survivors; overwrites `image`."""
-    frames = raw.shape[0]
-    padded = np.empty(LANES, np.float32)
-    block = np.empty((frames, LANES), np.float32)
-    for b in range(ordered.shape[0]):
-        first = start + b * LANES
-        for i in range(frames):
-            row = _row(raw, i, first, stop, padded)
-            for p in range(LANES):
-                block[i, p] = np.inf
-                v = values[b, i, p]
-                some = high[b, p] > low[b, p] and v < np.inf
-                if some and ordered[b, low[b, p], p] <= v <= ordered[b, high[b, p] - 1, p]:
-                    block[i, p] = np.float64(row[p]) * factor[i] + offset[i]
-        sort_block(block, network)
-        for p in range(min(LANES, stop - first)):
-            survivors = high[b, p] - low[b, p]
-            if survivors > 0:
-                if position == 0.5:
-                    image[first + p] = median(block[:, p], 0, survivors)
-                else:
-                    image[first + p] = block[0 if position == 0.0 else survivors - 1, p]
-
-
-@compiled
-def fill_saturated(raw, start, stop, count, coverage, factor, offset, data_high, image):
-    """Where every sample is at or above the high range: their median, not a hole."""
-    frames = raw.shape[0]
-    values = np.empty(frames)
-    for q in range(start, stop):
-        b, p = (q - start) // LANES, (q - start) % LANES
-        if count[b, p] == 0 and coverage[q] > 0:
-            n = 0
-            for i in range(frames):
-                x = raw[i, q]
-                if x >= data_high and x < np.inf:
-                    values[n] = np.float64(x) * factor[i] + offset[i]
-                    n += 1
-            values[:n] = np.sort(values[:n])
-            image[q] = median(values, 0, n)
+    @property
+    def data(self) -> np.ndarray:
+        """Samples that take part, rejected or not, (frames,)."""
+        return self.table[COUNTED.index("data")]
 
 
 @compiled
@@ -435,6 +205,18 @@ def judge(values, start, stop, ordered, low, high, verdict):
                     verdict[i, q] = KEPT
 
 
+#: Bytes of a line of the cache: a vector across two of them takes twice as long to load.
+CACHE_LINE = 64
+
+
+def _aligned(shape: tuple[int, ...], dtype: type) -> np.ndarray:
+    """An array that starts with a line of the cache."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    room = np.empty(size + CACHE_LINE, np.uint8)
+    start = -room.ctypes.data % CACHE_LINE
+    return room[start : start + size].view(dtype).reshape(shape)
+
+
 class _Tile:
     """Buffers of one worker, and the first half of the work: sort and reject."""
 
@@ -447,13 +229,15 @@ class _Tile:
         rule = rule_for(settings.recipe, frames)
         self.rule = rule.function
         self.limits = rule.limits(settings.recipe, settings.floor, settings.full_scale)
-        self.table = rule.table(settings.recipe, frames)
-        self.values = np.empty((blocks, frames, LANES), np.float32)
-        self.ordered = np.empty((blocks, frames, LANES), np.float32)
-        self.count = np.empty((blocks, LANES), np.int32)
-        self.low = np.empty((blocks, LANES), np.int32)
-        self.high = np.empty((blocks, LANES), np.int32)
-        self.detail = np.empty((blocks, LANES, 4))
+        self.rule_table = rule.table(settings.recipe, frames)
+        self.table = settings.table
+        self.data_range = settings.data_range
+        self.values = _aligned((blocks, frames, LANES), np.float32)
+        self.ordered = _aligned((blocks, frames, LANES), np.float32)
+        self.count = _aligned((blocks, LANES), np.int32)
+        self.low = _aligned((blocks, LANES), np.int32)
+        self.high = _aligned((blocks, LANES), np.int32)
+        self.detail = _aligned((blocks, 4, LANES), np.float64)
 
     @property
     def pixels(self) -> int:
@@ -465,24 +249,12 @@ class _Tile:
 
         Returns views ``ordered, count, low, high, detail`` of the blocks in use.
         """
-        s = self.settings
         blocks = -(-(stop - start) // LANES)
         views = tuple(a[:blocks] for a in (self.ordered, self.count, self.low, self.high, self.detail))
         ordered, count, low, high, detail = views
-        factor, offset = s.rejection_factor, s.rejection_offset
-        gather(
-            raw,
-            start,
-            stop,
-            factor,
-            offset,
-            *s.data_range,
-            self.network,
-            self.values[:blocks],
-            ordered,
-            count,
-        )
-        self.rule(ordered, count, self.limits, self.table, self.max_iterations, low, high, detail)
+        values = self.values[:blocks]
+        gather(raw, start, stop, self.table, *self.data_range, self.network, values, ordered, count)
+        self.rule(ordered, count, self.limits, self.rule_table, self.max_iterations, low, high, detail)
         return views
 
 
@@ -514,8 +286,8 @@ def run_tiles(
     tile = _Tile(settings)
     counts = Counts.zeros(settings.frames)
     claims = np.ones((settings.frames + 1,) * 2) if settings.claims is None else settings.claims
-    s = settings
-    data_low, data_high = s.data_range
+    recipe = settings.recipe
+    data_low, data_high = settings.data_range
     last = raw.shape[1] if last is None else last
     for start in range(first, last, tile.pixels):
         stop = min(start + tile.pixels, last)
@@ -530,22 +302,16 @@ def run_tiles(
             low,
             high,
             detail,
-            s.rejection_factor,
-            s.factor,
-            s.offset,
-            s.weights,
+            tile.table,
             data_low,
             data_high,
-            s.recipe.map_range_rejection,
+            recipe.map_range_rejection,
             claims,
-            counts.low,
-            counts.high,
-            counts.range_low,
-            counts.range_high,
-            counts.data,
+            counts.table,
             *pixels.arrays(),
         )
-        if s.recipe.combination in _POSITIONS:
+        if recipe.combination in _POSITIONS:
+            position = _POSITIONS[recipe.combination]
             combine_by_order(
                 raw,
                 start,
@@ -554,16 +320,13 @@ def run_tiles(
                 ordered,
                 low,
                 high,
-                s.factor,
-                s.offset,
+                tile.table,
                 tile.network,
-                _POSITIONS[s.recipe.combination],
+                position,
                 pixels.image,
             )
-        if s.recipe.range_clip_high:
-            fill_saturated(
-                raw, start, stop, count, pixels.coverage, s.factor, s.offset, data_high, pixels.image
-            )
+        if recipe.range_clip_high:
+            fill_saturated(raw, start, stop, count, pixels.coverage, tile.table, data_high, pixels.image)
     return counts
 
 
@@ -597,7 +360,7 @@ def last_round(
     verdict : ndarray of uint8, shape (frames, pixels)
         What becomes of every sample.
     detail : ndarray of float64, shape (pixels, 4)
-        Centre, lower limit, upper limit and slope, see `stacklib.rejection`.
+        Centre, lower limit, upper limit and slope, see `stacklib.clipping`.
     """
     tile = _Tile(settings, max_iterations)
     verdict = np.empty(raw.shape, np.uint8)
@@ -606,7 +369,7 @@ def last_round(
         stop = min(start + tile.pixels, raw.shape[1])
         ordered, _, low, high, details = tile.load(raw, start, stop)
         judge(tile.values, start, stop, ordered, low, high, verdict)
-        detail[start:stop] = details.reshape(-1, 4)[: stop - start]
+        detail[start:stop] = np.moveaxis(details, 1, 2).reshape(-1, 4)[: stop - start]
     return verdict, detail
 
 
