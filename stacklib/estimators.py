@@ -187,24 +187,55 @@ def _smallest(values, n, rank):
 
 
 @compiled
-def sn_scale_block(block, network, distances, scale):
-    """`sn_scale` for the pixels of a block that all have all their samples; fills `scale` (LANES,)."""
+def sn_scale_block(block, n, pixels, network, distances, scale):
+    """`sn_scale` of the first `n` samples of the first `pixels` pixels of a block, bit for bit.
+
+    Parameters
+    ----------
+    block : ndarray of float32, shape (frames, LANES)
+        Sorted samples, finite up to the one at ``n - 1``.
+    n : int
+        How many of them are looked at, at least 2.
+    pixels : int
+        How many pixels.
+    network : ndarray of int64
+        Sorting network for `frames` samples.
+    distances : ndarray of float32, shape (frames, LANES)
+        Scratch.
+    scale : ndarray of float64, shape (LANES,)
+        Filled.
+    """
     # Every window is tried instead of the best one looked for: without branches this runs over the
     # pixels in vector lanes. Rounding to float32 keeps the order, so both ways give the same bits.
-    n = block.shape[0]
-    width = n // 2 + 1
+    last = n // 2
     for i in range(n):
         nearest = distances[i]
         sample = block[i]
-        for p in range(LANES):
+        for p in range(pixels):
             nearest[p] = np.inf
-        for start in range(max(0, i - width + 1), min(i, n - width) + 1):
-            first = block[start]
-            last = block[start + width - 1]
-            for p in range(LANES):
-                s = sample[p]
-                nearest[p] = smaller(nearest[p], larger(s - first[p], last[p] - s))
-    sort_block(distances, network)
+        start = max(0, i - last)
+        stop = min(i, n - last - 1) + 1
+        # Four windows at a time: the best so far is loaded and stored less often.
+        while start + 4 <= stop:
+            a1, a2, a3, a4 = block[start], block[start + 1], block[start + 2], block[start + 3]
+            z = start + last
+            z1, z2, z3, z4 = block[z], block[z + 1], block[z + 2], block[z + 3]
+            for p in range(pixels):
+                x = sample[p]
+                d1 = larger(x - a1[p], z1[p] - x)
+                d2 = larger(x - a2[p], z2[p] - x)
+                d3 = larger(x - a3[p], z3[p] - x)
+                d4 = larger(x - a4[p], z4[p] - x)
+                nearest[p] = smaller(nearest[p], smaller(smaller(d1, d2), smaller(d3, d4)))
+            start += 4
+        while start < stop:
+            a1, z1 = block[start], block[start + last]
+            for p in range(pixels):
+                x = sample[p]
+                nearest[p] = smaller(nearest[p], larger(x - a1[p], z1[p] - x))
+            start += 1
+    distances[n:] = np.inf
+    sort_block(distances, network, pixels)
     factor = _sn_factor(n)
-    for p in range(LANES):
+    for p in range(pixels):
         scale[p] = factor * distances[(n - 1) // 2, p]

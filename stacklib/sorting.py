@@ -79,12 +79,12 @@ larger = _float_operation("maxnum")
 
 
 @compiled
-def sort_block(block, network):
-    """Sort each pixel of `block` along the frames, in place. There must be no NaN."""
+def sort_block(block, network, pixels=LANES):
+    """Sort the first `pixels` pixels of `block` along the frames, in place. There must be no NaN."""
     for k in range(network.shape[0]):
         lower = block[network[k, 0]]
         upper = block[network[k, 1]]
-        for p in range(LANES):
+        for p in range(pixels):
             a = lower[p]
             b = upper[p]
             lower[p] = smaller(a, b)

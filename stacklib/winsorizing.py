@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from stacklib.clipping import clip, copied, note, note_limits
+from stacklib.clipping import SLOPE, clip, note_limits
 from stacklib.compiled import compiled
 from stacklib.estimators import median, moments, sn_scale, sn_scale_block
 from stacklib.sorting import LANES, larger, smaller
@@ -18,8 +18,8 @@ WINSORIZATION = 1.5
 WINSORIZED_CONSTANT = 1.134
 #: Passes at most until mean and sigma have settled.
 WINSORIZATIONS = 100
-#: As many passes are done for a whole block; most pixels have settled by then.
-PASSES_TOGETHER = 4
+#: From this many pixels of a block on it is quicker to work on all of its pixels at once.
+TOGETHER = 20
 
 
 @compiled
@@ -104,92 +104,244 @@ def _winsorized(x, low, high, m, s, cutoff, value, size):
     return m, s
 
 
+#: Parts of the state of a block, float64: winsorized mean (from the median) and sigma so far; what a sum is
+#: multiplied by for the mean and the variance; rows beyond the samples; 1 where another pass is needed; the
+#: sums of the clamped deviations and of their squares, and what the core contributes to them.
+MEAN, SIGMA, PER_SIZE, PER_FREEDOM, BEYOND, ACTIVE = (part * LANES for part in range(6))
+SUM, SQUARES, CORE_SUM, CORE_SQUARES = (part * LANES for part in range(6, 10))
+#: Parts of its limits, float32: where deviations are clamped, and the extremes of the core.
+BOTTOM, TOP, CORE_LOWEST, CORE_HIGHEST = (part * LANES for part in range(4))
+
+
 @compiled
-def _winsorized_block(block, count, start, cutoff, centre, scale, cleaned, lanes):
-    """The first round of `_winsorized` for a whole block; fills `centre` and `scale` (LANES,).
+def _sum_core(cleaned, pixels, limits, state):
+    """Sums and extremes of the core: the middle half of the samples, which is hardly ever clamped."""
+    frames = cleaned.shape[0]
+    state[CORE_SUM : CORE_SQUARES + LANES] = 0.0
+    for p in range(pixels):
+        limits[CORE_LOWEST + p] = 0.0
+        limits[CORE_HIGHEST + p] = 0.0
+    for i in range(frames // 4, frames - frames // 4):
+        clean = cleaned[i]
+        for p in range(pixels):
+            limits[CORE_LOWEST + p] = smaller(limits[CORE_LOWEST + p], clean[p])
+            limits[CORE_HIGHEST + p] = larger(limits[CORE_HIGHEST + p], clean[p])
+            d = np.float64(clean[p])
+            state[CORE_SUM + p] += d
+            state[CORE_SQUARES + p] += d * d
+
+
+@compiled
+def _clamped(x, bottom, top):
+    return np.float64(smaller(larger(x, bottom), top))
+
+
+@compiled
+def _sum_clamped(cleaned, pixels, limits, state):
+    """Sums of the clamped deviations of a block and of their squares, where the core is not clamped."""
+    frames = cleaned.shape[0]
+    quarter = frames // 4
+    for p in range(pixels):
+        state[SUM + p] = state[CORE_SUM + p]
+        state[SQUARES + p] = state[CORE_SQUARES + p]
+    # Four rows at a time: the sums are loaded and stored less often.
+    for i in range(0, quarter - 1, 2):
+        c1, c2, c3, c4 = cleaned[i], cleaned[frames - 1 - i], cleaned[i + 1], cleaned[frames - 2 - i]
+        for p in range(pixels):
+            bottom, top = limits[BOTTOM + p], limits[TOP + p]
+            d1 = _clamped(c1[p], bottom, top)
+            d2 = _clamped(c2[p], bottom, top)
+            d3 = _clamped(c3[p], bottom, top)
+            d4 = _clamped(c4[p], bottom, top)
+            state[SUM + p] = state[SUM + p] + d1 + d2 + d3 + d4
+            state[SQUARES + p] = state[SQUARES + p] + d1 * d1 + d2 * d2 + d3 * d3 + d4 * d4
+    if quarter % 2:
+        c1, c2 = cleaned[quarter - 1], cleaned[frames - quarter]
+        for p in range(pixels):
+            bottom, top = limits[BOTTOM + p], limits[TOP + p]
+            d1 = _clamped(c1[p], bottom, top)
+            d2 = _clamped(c2[p], bottom, top)
+            state[SUM + p] = state[SUM + p] + d1 + d2
+            state[SQUARES + p] = state[SQUARES + p] + d1 * d1 + d2 * d2
+
+
+@compiled
+def _core_is_clamped(p, limits):
+    return (limits[BOTTOM + p] > limits[CORE_LOWEST + p]) | (limits[TOP + p] < limits[CORE_HIGHEST + p])
+
+
+@compiled
+def _sum_clamped_alone(cleaned, p, limits, state):
+    """`_sum_clamped` for one pixel, bit for bit, and where the core is clamped, too."""
+    frames = cleaned.shape[0]
+    quarter = frames // 4
+    bottom, top = limits[BOTTOM + p], limits[TOP + p]
+    total, squares = state[CORE_SUM + p], state[CORE_SQUARES + p]
+    if _core_is_clamped(p, limits):
+        total, squares = 0.0, 0.0
+        for i in range(quarter, frames - quarter):
+            d = _clamped(cleaned[i, p], bottom, top)
+            total += d
+            squares += d * d
+    for i in range(quarter):
+        d1 = _clamped(cleaned[i, p], bottom, top)
+        d2 = _clamped(cleaned[frames - 1 - i, p], bottom, top)
+        total = total + d1 + d2
+        squares = squares + d1 * d1 + d2 * d2
+    state[SUM + p] = total
+    state[SQUARES + p] = squares
+
+
+@compiled
+def _take_pass(first, last, iteration, cutoff, limits, state, scale):
+    """Mean and sigma of pixels ``first:last`` from their sums; the limits of the next pass where one is needed."""
+    for p in range(first, last):
+        bottom, top = limits[BOTTOM + p], limits[TOP + p]
+        # What lies beyond the samples of a pixel is on its median; it may be clamped, too.
+        d = _clamped(np.float32(0.0), bottom, top)
+        total = state[SUM + p] - state[BEYOND + p] * d
+        squares = state[SQUARES + p] - state[BEYOND + p] * d * d
+        previous = state[SIGMA + p]
+        mean = total * state[PER_SIZE + p]
+        new = math.sqrt(larger(squares - total * mean, 0.0) * state[PER_FREEDOM + p])
+        settled = (new == 0.0) | ((iteration > 0) & (abs(previous - new) < 0.0005 * previous))
+        lower = larger(bottom, np.float32(mean - WINSORIZATION * new))
+        upper = smaller(top, np.float32(mean + WINSORIZATION * new))
+        lost = (bottom < mean - cutoff * new) | (top > mean + cutoff * new) | (lower > upper)
+        active = state[ACTIVE + p] > 0.0
+        go_on = active & (not settled)
+        state[MEAN + p] = mean if active else state[MEAN + p]
+        state[SIGMA + p] = new if active else previous
+        state[ACTIVE + p] = 1.0 if go_on & (not lost) else 0.0
+        limits[BOTTOM + p] = lower if go_on else bottom
+        limits[TOP + p] = upper if go_on else top
+        scale[p] = np.nan if go_on & lost else scale[p]
+
+
+@compiled
+def _winsorized_block(block, count, pixels, start, cutoff, centre, scale, cleaned, limits, state):
+    """`_winsorized` for the first `pixels` pixels of a block; fills `centre` and `scale` (LANES,).
 
     Starts from `centre` and `start`. Clamping again and again is clamping once at the inner limits so far,
     unless the scale shrinks so much that a clamped sample lies beyond the cutoff after all: such a pixel
-    is left to `_winsorized`, its `scale` is NaN.
+    is left to `_winsorized`, its `scale` is NaN. Samples are taken as float32 deviations from the median.
     """
-    # lanes: one flat array, of which each part holds one number for every pixel.
-    low, high, m, s = 0, LANES, 2 * LANES, 3 * LANES
-    middle, first, second, active = 4 * LANES, 5 * LANES, 6 * LANES, 7 * LANES
     frames = block.shape[0]
-    for p in range(LANES):
-        lanes[middle + p] = centre[p]
-        lanes[m + p] = centre[p]
-        lanes[s + p] = start[p]
-        lanes[low + p] = centre[p] - WINSORIZATION * start[p]
-        lanes[high + p] = centre[p] + WINSORIZATION * start[p]
-        lanes[active + p] = 1.0 if count[p] >= 3 and start[p] > 0.0 else 0.0
-        scale[p] = start[p]
+    for p in range(pixels):
+        n = np.float64(max(count[p], 2))
+        state[MEAN + p] = 0.0
+        state[SIGMA + p] = start[p]
+        state[BEYOND + p] = frames - n
+        state[PER_SIZE + p] = 1.0 / n
+        state[PER_FREEDOM + p] = WINSORIZED_CONSTANT**2 / (n - 1.0)
+        state[ACTIVE + p] = 1.0 if (count[p] >= 3) & (start[p] > 0.0) else 0.0
+        limits[BOTTOM + p] = -WINSORIZATION * start[p]
+        limits[TOP + p] = WINSORIZATION * start[p]
+        scale[p] = 0.0
     for i in range(frames):
         sample = block[i]
         clean = cleaned[i]
-        for p in range(LANES):
-            x = np.float64(sample[p])
-            far = (i >= count[p]) | (abs(x - lanes[middle + p]) > cutoff * lanes[s + p])
-            clean[p] = np.float32(lanes[middle + p]) if far else sample[p]
-    for iteration in range(WINSORIZATIONS):
-        alone = iteration >= PASSES_TOGETHER
-        if not alone:
-            for p in range(LANES):
-                lanes[first + p] = 0.0
-                lanes[second + p] = 0.0
-            for i in range(frames):
-                clean = cleaned[i]
-                for p in range(LANES):
-                    v = smaller(larger(np.float64(clean[p]), lanes[low + p]), lanes[high + p])
-                    d = v - lanes[middle + p]
-                    lanes[first + p] += d
-                    lanes[second + p] += d * d
-        going_on = 0
-        for p in range(LANES):
-            if lanes[active + p] > 0.0:
-                n = np.float64(count[p])
-                if alone:
-                    # Few pixels need so many passes.
-                    total, squares = 0.0, 0.0
-                    bottom, top, zero = lanes[low + p], lanes[high + p], lanes[middle + p]
-                    for i in range(frames):
-                        d = smaller(larger(np.float64(cleaned[i, p]), bottom), top) - zero
-                        total += d
-                        squares += d * d
-                else:
-                    total, squares = lanes[first + p], lanes[second + p]
-                # What lies beyond the samples of a pixel is on its centre; it may be clamped, too.
-                beyond = frames - count[p]
-                if beyond > 0:
-                    clamped = np.float64(np.float32(lanes[middle + p]))
-                    d = smaller(larger(clamped, lanes[low + p]), lanes[high + p]) - lanes[middle + p]
-                    total -= beyond * d
-                    squares -= beyond * d * d
-                previous = lanes[s + p]
-                variance = max(squares - total * total / n, 0.0) / (n - 1.0)
-                new = WINSORIZED_CONSTANT * math.sqrt(variance)
-                mean = lanes[middle + p] + total / n
-                lanes[s + p] = new
-                lanes[m + p] = mean
-                centre[p] = mean
-                scale[p] = new
-                if new == 0.0 or (iteration > 0 and abs(previous - new) < 0.0005 * previous):
-                    lanes[active + p] = 0.0
-                else:
-                    bottom, top = lanes[low + p], lanes[high + p]
-                    lanes[low + p] = max(bottom, mean - WINSORIZATION * new)
-                    lanes[high + p] = min(top, mean + WINSORIZATION * new)
-                    if (
-                        bottom < mean - cutoff * new
-                        or top > mean + cutoff * new
-                        or lanes[low + p] > lanes[high + p]
-                    ):
-                        lanes[active + p] = 0.0
-                        scale[p] = np.nan
-                    else:
-                        going_on += 1
-        if going_on == 0:
+        for p in range(pixels):
+            d = np.float64(sample[p]) - centre[p]
+            far = (np.int32(i) >= count[p]) | (abs(d) > cutoff * start[p])
+            clean[p] = np.float32(0.0 if far else d)
+    _sum_core(cleaned, pixels, limits, state)
+    iteration = 0
+    while iteration < WINSORIZATIONS:
+        active = np.int32(0)
+        apart = np.int32(0)
+        for p in range(pixels):
+            needed = state[ACTIVE + p] > 0.0
+            active = np.int32(active + np.int32(needed))
+            apart = np.int32(apart + np.int32(needed & _core_is_clamped(p, limits)))
+        if active < TOGETHER:
             break
+        _sum_clamped(cleaned, pixels, limits, state)
+        if apart > 0:
+            for p in range(pixels):
+                if _core_is_clamped(p, limits):
+                    _sum_clamped_alone(cleaned, p, limits, state)
+        _take_pass(0, pixels, iteration, cutoff, limits, state, scale)
+        iteration += 1
+    # The few that have not settled yet go on one by one.
+    for p in range(pixels):
+        own = iteration
+        while state[ACTIVE + p] > 0.0 and own < WINSORIZATIONS:
+            _sum_clamped_alone(cleaned, p, limits, state)
+            _take_pass(p, p + 1, own, cutoff, limits, state, scale)
+            own += 1
+    for p in range(pixels):
+        centre[p] += state[MEAN + p]
+        scale[p] += state[SIGMA + p]
+
+
+@compiled
+def _start(block, count, pixels, network, distances, work, centre, scale):
+    """Median and Sn of the pixels of a block; where Sn is 0, the standard deviation."""
+    # Sn is computed for as many samples as the pixel in the middle has, which most have, or one by one.
+    n = count[pixels // 2]
+    together = np.int32(0)
+    for p in range(pixels):
+        together = np.int32(together + np.int32(count[p] == n))
+    if n >= 3 and together >= min(TOGETHER, pixels):
+        sn_scale_block(block, n, pixels, network, distances, scale)
+        lower, upper = block[(n - 1) // 2], block[n // 2]
+        for p in range(pixels):
+            centre[p] = 0.5 * (np.float64(lower[p]) + np.float64(upper[p]))
+    else:
+        n = np.int32(-1)
+        together = np.int32(0)
+    zeros = np.int32(0)
+    if together < pixels:
+        for p in range(pixels):
+            if count[p] != n:
+                scale[p] = sn_scale(block[:, p], 0, count[p], work)
+                centre[p] = median(block[:, p], 0, count[p]) if count[p] > 0 else 0.0
+    for p in range(pixels):
+        zeros = np.int32(zeros + np.int32(scale[p] == 0.0))
+    if zeros > 0:
+        for p in range(pixels):
+            if scale[p] == 0.0 and count[p] >= 3:
+                scale[p] = moments(block[:, p], 0, count[p], centre[p])[1]
+
+
+@compiled
+def _pack(ordered, chosen, low, high, block, count):
+    """Copy the kept samples of some pixels of a tile side by side; beyond them the largest is repeated."""
+    for k in range(chosen.size):
+        b, p = chosen[k] // LANES, chosen[k] % LANES
+        count[k] = high[b, p] - low[b, p]
+    for i in range(block.shape[0]):
+        for k in range(chosen.size):
+            b, p = chosen[k] // LANES, chosen[k] % LANES
+            block[i, k] = ordered[b, min(low[b, p] + i, high[b, p] - 1), p]
+
+
+@compiled
+def _by_count(chosen, low, high, frames):
+    """Pixels of a tile in the order of how many samples they keep."""
+    start = np.zeros(frames + 2, np.int64)
+    for q in chosen:
+        start[high[q // LANES, q % LANES] - low[q // LANES, q % LANES] + 1] += 1
+    start = np.cumsum(start)
+    in_order = np.empty_like(chosen)
+    for q in chosen:
+        n = high[q // LANES, q % LANES] - low[q // LANES, q % LANES]
+        in_order[start[n]] = q
+        start[n] += 1
+    return in_order
+
+
+@compiled
+def _decide(block, last, count, pixels, limits, start, centre, scale, drops):
+    """Make the scales final, NaN where there is none, and find the pixels that drop a sample."""
+    for p in range(pixels):
+        s = larger(scale[p], limits[2])
+        clips = (count[p] >= 3) & (start[p] > 0.0) & (s > 0.0)
+        drops[p] = ((centre[p] - block[0, p]) / s > limits[0]) | ((last[p] - centre[p]) / s > limits[1])
+        drops[p] &= clips
+        scale[p] = s if clips else np.nan
+        centre[p] = centre[p] if clips else np.nan
 
 
 @compiled
@@ -197,61 +349,74 @@ def winsorized_sigma(ordered, count, limits, table, max_iterations, low, high, d
     """Clip about the winsorized mean in units of the winsorized sigma, until nothing drops.
 
     The start is the median and Sn; where Sn is 0, because more than half of the samples are equal,
-    the standard deviation.
+    the standard deviation. The first round works on the blocks as they are, with the cutoff; pixels that
+    dropped a sample are packed into blocks of their own for the next one.
     """
-    limit_low, limit_high, floor, cutoff = limits[0], limits[1], limits[2], limits[3]
-    frames = ordered.shape[1]
+    cutoff = limits[3]
+    blocks, frames = ordered.shape[0], ordered.shape[1]
     network = np.ascontiguousarray(table).view(np.int64)
+    packed = np.empty((frames, LANES), np.float32)
+    packed_count = np.empty(LANES, np.int32)
     distances = np.empty((frames, LANES), np.float32)
     cleaned = np.empty((frames, LANES), np.float32)
-    lanes = np.empty(8 * LANES)
+    inner = np.empty(4 * LANES, np.float32)
+    state = np.empty(10 * LANES)
     start = np.empty(LANES)
     centre = np.empty(LANES)
     scale = np.empty(LANES)
+    last = np.empty(LANES, np.float32)
+    drops = np.empty(LANES, np.bool_)
     work = np.empty(frames)
-    column = np.empty(frames, np.float32)
     value = np.empty(WINSORIZATIONS + 2)
     size = np.empty(WINSORIZATIONS + 2, np.int64)
-    for b in range(ordered.shape[0]):
-        block = ordered[b]
-        whole = frames >= 3 and count[b].min() == frames
-        if whole:
-            sn_scale_block(block, network, distances, start)
-        for p in range(LANES):
-            n = count[b, p]
-            x = block[:, p]
-            centre[p] = median(x, 0, n) if n > 0 else 0.0
-            if not whole:
-                start[p] = sn_scale(x, 0, n, work)
-            if start[p] == 0.0 and n >= 3:
-                start[p] = moments(x, 0, n, centre[p])[1]
-        _winsorized_block(block, count[b], start, cutoff, centre, scale, cleaned, lanes)
-        for p in range(LANES):
-            lo, hi = 0, count[b, p]
-            note(detail[b], p, np.nan, np.nan, np.nan, 0.0)
-            if hi >= 3 and start[p] > 0.0:
-                m, s = centre[p], scale[p]
-                x = block[:, p]
-                if np.isnan(s):
-                    m, s = _winsorized(x, lo, hi, median(x, lo, hi), start[p], cutoff, value, size)
-                for iteration in range(max_iterations):
-                    if iteration > 0:
-                        if iteration == 1:
-                            x = copied(block, p, hi, column)
-                        m = median(x, lo, hi)
-                        s = sn_scale(x, lo, hi, work)
-                        if s == 0.0:
-                            s = moments(x, lo, hi, m)[1]
-                        if s == 0.0:
-                            break
-                        m, s = _winsorized(x, lo, hi, m, s, np.inf, value, size)
-                    s = max(s, floor)
-                    if s == 0.0:
-                        break
-                    note_limits(detail[b], p, m, s, limits)
-                    before = hi - lo
-                    lo, hi = clip(x, lo, hi, m, s, limit_low, limit_high)
-                    if hi - lo == before or hi - lo < 3:
-                        break
-            low[b, p] = lo
-            high[b, p] = hi
+    low[:] = 0
+    high[:] = count
+    detail[:, :SLOPE] = np.nan
+    detail[:, SLOPE] = 0.0
+    waiting = np.arange(blocks * LANES)
+    for iteration in range(max_iterations):
+        if iteration > 0:
+            waiting = _by_count(waiting, low, high, frames)
+            cutoff = np.inf
+        dropped = 0
+        for first in range(0, waiting.size, LANES):
+            chosen = waiting[first : first + LANES]
+            pixels = chosen.size
+            if iteration == 0:
+                block, n = ordered[first // LANES], count[first // LANES]
+                for p in range(LANES):
+                    last[p] = block[max(n[p], 1) - 1, p]
+            else:
+                block, n = packed, packed_count
+                _pack(ordered, chosen, low, high, block, n)
+                last[:] = block[frames - 1]
+            _start(block, n, pixels, network, distances, work, centre, start)
+            _winsorized_block(block, n, pixels, start, cutoff, centre, scale, cleaned, inner, state)
+            for p in range(pixels):
+                if np.isnan(scale[p]):
+                    m = median(block[:, p], 0, n[p])
+                    centre[p], scale[p] = _winsorized(block[:, p], 0, n[p], m, start[p], cutoff, value, size)
+            _decide(block, last, n, pixels, limits, start, centre, scale, drops)
+            if iteration == 0:
+                noted = detail[first // LANES]
+                for p in range(LANES):
+                    note_limits(noted, p, centre[p], scale[p], limits)
+            else:
+                for k in range(pixels):
+                    if scale[k] > 0.0:
+                        note_limits(
+                            detail[chosen[k] // LANES], chosen[k] % LANES, centre[k], scale[k], limits
+                        )
+            for k in range(pixels):
+                if drops[k]:
+                    q = chosen[k]
+                    b, p = q // LANES, q % LANES
+                    lo, hi = clip(block[:, k], 0, n[k], centre[k], scale[k], limits[0], limits[1])
+                    high[b, p] = low[b, p] + hi
+                    low[b, p] += lo
+                    if 3 <= hi - lo < n[k]:
+                        waiting[dropped] = q
+                        dropped += 1
+        if dropped == 0:
+            break
+        waiting = waiting[:dropped]
