@@ -194,7 +194,7 @@ def _sum_clamped_alone(cleaned, p, limits, state):
 
 @compiled
 def _take_pass(first, last, iteration, cutoff, limits, state, scale):
-    """Mean and sigma of pixels ``first:last`` from their sums; the limits of the next pass where one is needed."""
+    """Mean and sigma of pixels ``first:last`` from their sums, and the limits of the next pass."""
     for p in range(first, last):
         bottom, top = limits[BOTTOM + p], limits[TOP + p]
         # What lies beyond the samples of a pixel is on its median; it may be clamped, too.
