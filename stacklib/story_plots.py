@@ -59,10 +59,19 @@ class StoryAxes:
         Where to draw.
     left, right : Axes
         Axes that share their y axis.
+    titled : bool
+        Write the heading above the samples.
+
+    Attributes
+    ----------
+    heading : str
+        Pixel, round, and what is rejected so far.
+    moving : list of Artist
+        What `show` changes, in the order of drawing.
     """
 
-    def __init__(self, figure: Figure, left: Axes, right: Axes) -> None:
-        self.figure, self.axes = figure, (left, right)
+    def __init__(self, figure: Figure, left: Axes, right: Axes, titled: bool = True) -> None:
+        self.figure, self.axes, self.heading = figure, (left, right), ""
         self.points: list[dict[int, Line2D]] = []
         self.limits: list[list[Line2D]] = []
         self.earlier: list[Line2D] = []
@@ -95,11 +104,12 @@ class StoryAxes:
         self.legend = figure.legend(
             handles, names, loc="outside lower center", ncols=5, frameon=False, labelcolor=INK, fontsize=9
         )
-        self.title = left.set_title("", color=INK, fontsize=10, loc="left")
-        #: What `show` changes, in the order of drawing.
+        self.title = left.set_title("", color=INK, fontsize=10, loc="left") if titled else None
+        # Text is the slowest to draw.
+        left.yaxis.set_major_locator(MaxNLocator(5))
         self.moving = [left.yaxis, *self.earlier, *self.limits[0], *self.limits[1]]
         self.moving += [line for points in self.points for line in points.values()]
-        self.moving += [*self.texts, *self.beyond, self.title]
+        self.moving += [*self.texts, *self.beyond] + [self.title] * titled
 
     def show(self, story: PixelStory, number: int | None = None) -> None:
         """Draw a story after round `number` (from 1; the last unless given)."""
@@ -157,7 +167,9 @@ class StoryAxes:
         verdict = told.verdict
         where = f"x {story.x}, y {story.y}, channel {story.channel}"
         counted = f"{np.sum(verdict == LOW)} low, {np.sum(verdict == HIGH)} high rejected so far"
-        self.title.set_text(f"{where}. {verb} {number} of {len(story.rounds)}: {counted}")
+        self.heading = f"{where}. {verb} {number} of {len(story.rounds)}: {counted}"
+        if self.title is not None:
+            self.title.set_text(self.heading)
 
 
 def _span(story: PixelStory, told: Round) -> tuple[float, float]:

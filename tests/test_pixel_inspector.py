@@ -33,7 +33,6 @@ def panel(m101) -> PixelInspector:
     inspector = PixelInspector(m101)
     assert inspector.widget is inspector.widget
     inspector._picture_canvas.draw()
-    inspector._story_canvas.draw()
     return inspector
 
 

@@ -1,27 +1,20 @@
-"""What all panels are made of: pictures, sliders with a number box, a canvas that can be clicked."""
+"""What all panels are made of: sliders with a number box, controls of parameters, lines of text."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
+from html import escape
 from typing import Any
 
 import ipywidgets as widgets
-import numpy as np
-from ipympl.backend_nbagg import Canvas, FigureManager
-from matplotlib.figure import Figure
-from PIL import Image
 
 from stacklib.recipe import Parameter
 
 __all__ = [
     "NumberSlider",
-    "Picture",
+    "Readout",
     "control_value",
-    "encoded",
-    "live_canvas",
     "parameter_control",
-    "readout",
     "set_control",
 ]
 
@@ -46,36 +39,6 @@ SLIDERS = {
     "ccd_read_noise": (0.0, 50.0, 0.5),
     "ccd_scale_noise": (0.0, 0.5, 0.01),
 }
-
-
-def encoded(picture: np.ndarray, scale: int = 1) -> bytes:
-    """A picture as JPEG bytes.
-
-    Parameters
-    ----------
-    picture : ndarray of uint8, shape (height, width) or (height, width, 3)
-        Grey or colour.
-    scale : int
-        Repeat each pixel so often in both directions.
-    """
-    if scale > 1:
-        picture = picture.repeat(scale, axis=0).repeat(scale, axis=1)
-    stream = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(picture)).save(stream, "JPEG", quality=90, subsampling=0)
-    return stream.getvalue()
-
-
-class Picture(widgets.Image):
-    """A picture that follows a slider: bytes that the browser shows at once."""
-
-    def __init__(self, alt: str, width: str = "100%") -> None:
-        super().__init__(format="jpeg", layout=widgets.Layout(width=width, height="auto"))
-        self.add_class("stacklib-picture")
-        self.alt = alt
-
-    def show(self, picture: np.ndarray, scale: int = 1) -> None:
-        """Show a picture, see `encoded`."""
-        self.value = encoded(picture, scale)
 
 
 class NumberSlider(widgets.VBox):
@@ -200,24 +163,18 @@ def set_control(control: widgets.Widget, value: Any) -> None:
         control.value = value
 
 
-def readout(text: str = "") -> widgets.HTML:
-    """A line of text beside a picture, read out by screen readers when it changes."""
-    return widgets.HTML(f'<div role="status" aria-live="polite">{text}</div>')
+class Readout(widgets.HTML):
+    """Lines of text beside a picture, read out by screen readers when they change."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.say()
 
-def live_canvas(figure: Figure, on_click: Callable[[float, float], None] | None = None) -> Canvas:
-    """The canvas of a figure as a widget; `on_click` gets the data coordinates of a click inside axes."""
-    canvas = Canvas(figure)
-    FigureManager(canvas, 0)
-    canvas.header_visible = False
-    canvas.footer_visible = False
-    canvas.toolbar_visible = False
-    canvas.resizable = False
-    if on_click is not None:
+    def say(self, *lines: str) -> None:
+        """Show these lines."""
+        self.say_html(*(escape(line) for line in lines))
 
-        def clicked(event) -> None:
-            if event.inaxes is not None:
-                on_click(event.xdata, event.ydata)
-
-        figure.canvas.mpl_connect("button_press_event", clicked)
-    return canvas
+    def say_html(self, *lines: str) -> None:
+        """Show lines that are HTML already."""
+        text = "<br>".join(lines)
+        self.value = f'<div role="status" aria-live="polite" style="line-height:1.35">{text}</div>'

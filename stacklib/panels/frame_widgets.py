@@ -10,8 +10,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from stacklib.errors import RecipeError, StacklibError
-from stacklib.panels.common import Picture, live_canvas, readout
+from stacklib.panels.common import Readout
 from stacklib.panels.frame_plots import NightPlots
+from stacklib.panels.live_canvas import draw_when_seen, live_canvas
+from stacklib.panels.pictures import Picture
 from stacklib.plots import GROUND
 
 if TYPE_CHECKING:
@@ -59,7 +61,7 @@ class SelectorWidgets:
                 widgets.HBox([tick, picture, cell], layout=widgets.Layout(align_items="center"))
             )
             tick.observe(self._ticked, "value")
-        self.status = readout()
+        self.status = Readout()
         self.box = widgets.VBox(
             [self._choosing(), self.status, _heading(), self.rows, *self._blinking(), self._plots()],
             layout=widgets.Layout(max_width="980px"),
@@ -116,7 +118,7 @@ class SelectorWidgets:
         self.tick = widgets.Checkbox(True, description="selected", indent=False, layout=_width("100px"))
         self.tick.observe(self._ticked_here, "value")
         self.picture = Picture("the frame", "640px")
-        self.words = readout()
+        self.words = Readout()
         controls = widgets.HBox([play, self.slider, self.number, pause, self.tick])
         return [controls, self.words, self.picture]
 
@@ -140,9 +142,7 @@ class SelectorWidgets:
             self._busy = False
         self._say(selector.summary)
         self.night.update(selector._selected)
-        if not self.canvas.syncing_data_url:
-            # Before there is a browser nothing must be drawn; it asks for the first picture itself.
-            self.canvas.draw_idle()
+        draw_when_seen(self.canvas)
         self._look()
 
     def _look(self) -> None:
@@ -150,13 +150,13 @@ class SelectorWidgets:
         picture = self.selector._pictures[index]
         self.picture.show(picture, max(1, PICTURE // picture.shape[1]))
         self.picture.alt = self.selector.describe(index)
-        self.words.value = readout(html.escape(self.picture.alt)).value
+        self.words.say(self.picture.alt)
         self._busy = True
         self.tick.value = bool(self.selector._selected[index])
         self._busy = False
 
     def _say(self, text: str) -> None:
-        self.status.value = readout(html.escape(text)).value
+        self.status.say(text)
 
     def _sort(self) -> None:
         values = self.selector.table[self.column.value]

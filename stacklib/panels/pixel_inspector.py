@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cached_property
-from html import escape
 
 import ipywidgets as widgets
 import numpy as np
@@ -13,8 +12,9 @@ from matplotlib.figure import Figure
 
 from stacklib.explain import PixelStory, explain
 from stacklib.masks import frame_mask, frame_verdicts, most_rejected
-from stacklib.panels.common import live_canvas, readout
-from stacklib.panels.quick_canvas import QuickCanvas
+from stacklib.panels.common import Readout
+from stacklib.panels.live_canvas import QuickCanvas, live_canvas
+from stacklib.panels.pictures import FigurePicture
 from stacklib.panels.verdict_table import verdict_table
 from stacklib.plots import EDGE, GROUND, INK, _show
 from stacklib.results import Integration
@@ -169,8 +169,9 @@ class PixelInspector:
         self._channel = _number_box("channel", 0, len(self.result.image) - 1)
         self._slider = widgets.IntSlider(1, 1, 1, description="round", readout=False, style=wide)
         self._number = _number_box("round number", 1, 1, "10em")
-        self._where, self._what, self._table = readout(), readout(), widgets.HTML()
-        self._picture_canvas, self._story_canvas = self._make_picture(), self._make_story()
+        self._where, self._heading, self._what = Readout(), Readout(), Readout()
+        self._table = widgets.HTML()
+        self._picture_canvas, self._samples = self._make_picture(), self._make_story()
         self._built = True
         self._refresh()
         for box in (self._x, self._y, self._channel):
@@ -186,7 +187,8 @@ class PixelInspector:
                 self._picture_canvas,
                 self._where,
                 widgets.HBox([self._slider, self._number], layout=row),
-                self._story_canvas,
+                self._heading,
+                self._samples,
                 self._what,
                 self._table,
             ],
@@ -227,13 +229,13 @@ class PixelInspector:
         canvas.mpl_connect("button_press_event", self._clicked)
         return canvas
 
-    def _make_story(self):
-        figure = Figure(figsize=(WIDTH / 100, 3.5), dpi=100, facecolor=GROUND)
-        figure.subplots_adjust(left=0.085, right=0.91, bottom=0.25, top=0.92, wspace=0.04)
-        self._dots = StoryAxes(figure, *figure.subplots(1, 2, sharey=True))
-        canvas = live_canvas(figure)
-        self._samples = QuickCanvas(canvas, self._dots.moving)
-        return canvas
+    def _make_story(self) -> FigurePicture:
+        figure = Figure(figsize=(WIDTH / 100, 3.3), dpi=100, facecolor=GROUND)
+        figure.subplots_adjust(left=0.085, right=0.91, bottom=0.26, top=0.96, wspace=0.04)
+        self._dots = StoryAxes(figure, *figure.subplots(1, 2, sharey=True), titled=False)
+        # Where the label would fit is otherwise worked out anew with every drawing.
+        self._dots.axes[0].yaxis.set_label_coords(-0.18, 0.5)
+        return FigurePicture(figure, self._dots.moving, "Samples of the pixel")
 
     def _clicked(self, event) -> None:
         if event.inaxes in (self._whole, self._close):
@@ -248,9 +250,13 @@ class PixelInspector:
         """Bring widgets and artists to the state."""
         if not self._built:
             return
+        x, y, channel = self.selected
+        if story:
+            # The samples are on their way to the browser before anything else is worked out.
+            self._dots.show(self._story, self._round)
+            self._samples.update(self._picture_canvas.device_pixel_ratio)
         self._busy = True
         try:
-            x, y, channel = self.selected
             self._x.value, self._y.value, self._channel.value = x, y, channel
             self._view_box.value, self._frame_box.value = self._view, self._frame
             for box in (self._slider, self._number):
@@ -259,14 +265,14 @@ class PixelInspector:
         finally:
             self._busy = False
         if story:
-            self._dots.show(self._story, self._round)
-            self._samples.update()
             told, summary = self._story.tell_round(self._round), self._story.summary
-            self._what.value = readout(f"{escape(told)}.<br>Result: {summary}").value
+            self._heading.say(self._dots.heading)
+            self._what.say(f"{told}.", f"Result: {summary}")
+            self._samples.alt = f"Samples of pixel x {x}, y {y}, channel {channel}. {told}. Result: {summary}"
             self._table.value = verdict_table(self._story, self._round)
         if picture:
             self._draw_picture()
-        self._where.value = readout(escape(self.text)).value
+        self._where.say(self.text)
 
     def _draw_picture(self) -> None:
         x, y, channel = self.selected

@@ -17,15 +17,20 @@ from stacklib.formats.safely import replace_atomically
 from stacklib.frames import resolve_path
 from stacklib.panels.common import (
     NumberSlider,
-    Picture,
+    Readout,
     control_value,
-    encoded,
-    live_canvas,
     parameter_control,
-    readout,
     set_control,
 )
-from stacklib.panels.region_integration import RegionIntegration, figure_region, in_short
+from stacklib.panels.live_canvas import QuickCanvas, live_canvas
+from stacklib.panels.pictures import Picture, encoded
+from stacklib.panels.region_integration import (
+    DIFFERENCE_COLOURS,
+    MAP_COLOURS,
+    RegionIntegration,
+    figure_region,
+    in_short,
+)
 from stacklib.recipe import RULE_PARAMETERS, Job, Recipe, commented_yaml
 from stacklib.results import Integration
 from stacklib.samples import Region
@@ -235,6 +240,7 @@ class RejectionExplorer:
         self._rectangle = Rectangle((0, 0), 1, 1, fill=False, ec="#f0a63a", lw=2)
         axes.add_patch(self._rectangle)
         canvas = live_canvas(figure)
+        self._overview = QuickCanvas(canvas, [self._rectangle])
         canvas.mpl_connect("button_press_event", self._drag)
         canvas.mpl_connect("motion_notify_event", self._drag)
         canvas.mpl_connect("button_release_event", self._drag)
@@ -245,13 +251,13 @@ class RejectionExplorer:
         self._pictures, self._titles, cells = {}, {}, []
         for name in ("result", "low", "high", "difference"):
             self._pictures[name] = Picture(name)
-            self._titles[name] = readout()
+            self._titles[name] = Readout()
             cells.append(widgets.VBox([self._titles[name], self._pictures[name]]))
         layout = widgets.Layout(grid_template_columns="repeat(2, minmax(0, 1fr))", grid_gap="6px")
         return widgets.GridBox(cells, layout=layout)
 
     def _make_comparison(self) -> widgets.Widget:
-        self._numbers, self._message = readout(), readout()
+        self._numbers, self._message = Readout(), Readout()
         keep = widgets.Button(description="Keep as A", tooltip="Keep these settings to compare with others")
         keep.on_click(lambda button: self.keep_as_a())
         self._play = widgets.Play(value=0, min=0, max=1, interval=BLINK, show_repeat=False, repeat=True)
@@ -303,7 +309,7 @@ class RejectionExplorer:
             left = min(max(event.xdata - width / 2, 0), self.model.frames.width - width)
             top = min(max(event.ydata - height / 2, 0), self.model.frames.height - height)
             self._rectangle.set_xy((left, top))
-            self._rectangle.figure.canvas.draw_idle()
+            self._overview.update()
         if event.name == "button_release_event":
             self._dragging = False
             self.region = (*(round(value) for value in self._rectangle.get_xy()), *self.region[2:])
@@ -332,7 +338,7 @@ class RejectionExplorer:
             self._quiet = False
         left, top, width, height = self.region
         self._rectangle.set_bounds(left, top, width, height)
-        self._rectangle.figure.canvas.draw_idle()
+        self._overview.update()
         self._show_rule()
         self._show_all()
 
@@ -351,13 +357,14 @@ class RejectionExplorer:
     def _show_pictures(self) -> None:
         model = self.model
         other = self.a if self._against.value == SETTING_A else None
+        # What one looks at goes first; the browser shows it while the others are made.
         self._b_picture = encoded(model.picture())
         if self.a is not None and self._play.playing:
             self._a_picture = encoded(model.picture(self.a))
         self._show_result()
         for side in ("low", "high"):
-            self._pictures[side].show(model.map_picture(side))
-        self._pictures["difference"].show(model.difference_picture(other))
+            self._pictures[side].show(model.map_picture(side), colours=MAP_COLOURS)
+        self._pictures["difference"].show(model.difference_picture(other), colours=DIFFERENCE_COLOURS)
 
     def _show_result(self) -> None:
         """A or B while they blink, otherwise B, which is the result."""
@@ -368,7 +375,7 @@ class RejectionExplorer:
             if self.a is None
             else f" {'A' if shows_a else 'B'}: {in_short(self.a if shows_a else self.result)}"
         )
-        _tell(self._titles["result"], f"Result{name}")
+        self._title("result", f"Result{name}")
 
     def _show_numbers(self) -> None:
         numbers, model = self.numbers, self.model
@@ -377,17 +384,18 @@ class RejectionExplorer:
         other = SETTING_A if self.a is not None and self._against.value == SETTING_A else NO_REJECTION
         for side, word in (("low", "too dark"), ("high", "too bright")):
             rejected = f"Rejected {side} ({word}): {numbers[f'rejected_{side}']:.3f} %"
-            _tell(self._titles[side], f"{rejected}; brightest: {top:.0f} % of the frames")
-        _tell(self._titles["difference"], f"Result minus {other}; blue to red: -{scale:.3g} to +{scale:.3g}")
+            self._title(side, f"{rejected}; brightest: {top:.0f} % of the frames")
+        self._title("difference", f"Result minus {other}; blue to red: -{scale:.3g} to +{scale:.3g}")
         lines = [escape(line) for line in model.words(numbers).splitlines()]
         lines += [f"Note: {escape(note)}" for note in self.result.preparation.notes]
         lines[3] = f'<span title="{escape(RESIDUAL_HELP)}">{lines[3]}</span>'
-        self._numbers.value = f'<div role="status" aria-live="polite">{"<br>".join(lines)}</div>'
+        self._numbers.say_html(*lines)
+
+    def _title(self, name: str, text: str) -> None:
+        """Above a picture, and as its name for those who cannot see it."""
+        self._titles[name].say(text)
+        self._pictures[name].alt = text
 
     def _say(self, text: str) -> None:
         if self._live:
-            _tell(self._message, text)
-
-
-def _tell(line: widgets.HTML, text: str) -> None:
-    line.value = f'<div role="status" aria-live="polite" style="line-height:1.3">{escape(text)}</div>'
+            self._message.say(text)
