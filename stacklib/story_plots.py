@@ -13,10 +13,10 @@ from matplotlib.ticker import MaxNLocator
 
 from stacklib.explain import PixelStory, Round, explain
 from stacklib.kernel import HIGH, KEPT, LOW, NO_DATA
+from stacklib.look import EDGE, FAINT, GROUND, INK, PANEL, colour_bar, map_top, show_picture, write_title
+from stacklib.look import HIGH as HIGH_COLOUR
+from stacklib.look import LOW as LOW_COLOUR
 from stacklib.masks import frame_mask, frame_verdicts, most_rejected
-from stacklib.plots import EDGE, FAINT, GROUND, INK, PANEL, _map_top, _show, _title
-from stacklib.plots import HIGH as HIGH_COLOUR
-from stacklib.plots import LOW as LOW_COLOUR
 from stacklib.results import Integration
 from stacklib.screen import binned, stretch
 
@@ -40,8 +40,9 @@ LOOKS = {
     HIGH: ("^", HIGH_COLOUR, 8.0, "rejected high"),
     NO_DATA: ("x", FAINT, 7.0, "no data"),
 }
-#: A mask of one frame: no data, kept, rejected low, rejected high.
-MASK_COLOURS = ListedColormap(["#4a5361", "#0a0d11", LOW_COLOUR, HIGH_COLOUR])
+#: A mask of one frame: no data, kept, rejected low, rejected high. Each is clearly lighter than the one
+#: before, but for the first two, so that they stay apart without colours.
+MASK_COLOURS = ListedColormap(["#343b46", "#080a0d", "#3a87c8", "#ffe08a"])
 #: Samples farther out than so many times the span of the limits are drawn at the edge.
 FAR = 2.0
 #: Samples within so many median absolute deviations are never far.
@@ -231,13 +232,13 @@ def picture_of(result: Integration, view: str, channel: int = 0) -> tuple[np.nda
     plane, side = binned(getattr(result, name)[channel : channel + 1])
     if view == "coverage":
         return 100 * plane[0], side, {"cmap": "viridis", "vmin": 0, "vmax": 100}
-    return 100 * plane[0], side, {"cmap": "inferno", "norm": PowerNorm(0.5, 0, _map_top(result))}
+    return 100 * plane[0], side, {"cmap": "inferno", "norm": PowerNorm(0.5, 0, map_top(result))}
 
 
 def _draw(axes: Axes, result: Integration, view: str, channel: int, title: str = ""):
     picture, side, look = picture_of(result, view, channel)
     words = title or (view.capitalize() + ("" if view == "image" else f", channel {channel}"))
-    shown = _show(axes, picture, words, side, corner=result.region[:2], **look)
+    shown = show_picture(axes, picture, words, side, corner=result.region[:2], **look)
     return shown
 
 
@@ -248,9 +249,7 @@ def figure_map(result: Integration, view: str = "rejected high", channel: int = 
     axes = figure.subplots()
     shown = _draw(axes, result, view, channel)
     if view != "image":
-        bar = figure.colorbar(shown, ax=axes, pad=0.012, aspect=30)
-        bar.set_label("% of the frames", color=INK, fontsize=9)
-        bar.ax.tick_params(colors=INK, labelsize=8)
+        colour_bar(figure, shown, "% of the frames", aspect=30)
     return figure
 
 
@@ -265,12 +264,12 @@ def figure_mask(result: Integration, number: int, channel: int = 0) -> Figure:
     figure = _new(WIDTH, min(12.0, 0.8 * WIDTH * height / width + 1.1))
     axes = figure.subplots()
     words = f"Frame {number}, {p.measurements.names[number - 1]}, channel {channel}"
-    _show(axes, mask, words, step, corner=result.region[:2], cmap=MASK_COLOURS, vmin=-1.5, vmax=2.5)
+    show_picture(axes, mask, words, step, corner=result.region[:2], cmap=MASK_COLOURS, vmin=-1.5, vmax=2.5)
     known = max(1, int(np.sum(mask >= 0)))
     names = {1: "rejected low", 2: "rejected high"}
     words = ", ".join(f"{100 * np.sum(mask == value) / known:.2f} % {name}" for value, name in names.items())
     note = "" if step == 1 else f" (every {step}th row and column)"
-    _title(figure, f"Where frame {number} was rejected: {words}{note}")
+    write_title(figure, f"Where frame {number} was rejected: {words}{note}")
     _mask_legend(figure)
     return figure
 
@@ -308,7 +307,7 @@ def figure_fractions(result: Integration) -> Figure:
     axes.tick_params(colors=INK, labelsize=9)
     axes.grid(axis="y", color=EDGE, lw=0.7)
     axes.legend(frameon=False, labelcolor=INK, fontsize=9)
-    _title(figure, "How many samples the pixels lost, of those where all frames have data")
+    write_title(figure, "How many samples the pixels lost, of those where all frames have data")
     return figure
 
 
@@ -338,5 +337,5 @@ def figure_inspection(
         axes.plot(story.x, story.y, "s", ms=13, mfc="none", mec="#ffffff", mew=1.6)
     dots[1].sharey(dots[0])
     StoryAxes(figure, *dots).show(story, number)
-    _title(figure, f"Pixel x {story.x}, y {story.y}: {story.summary}")
+    write_title(figure, f"Pixel x {story.x}, y {story.y}: {story.summary}")
     return figure

@@ -136,6 +136,17 @@ def test_misspelt_parameter_is_refused():
         notebook.job_from(namespace(sigma_hihg=2.8))
 
 
+def test_a_recipe_file_gives_the_recipe_and_the_frames_that_it_names(tmp_path):
+    path = sl.Recipe(rejection="sigma", sigma_high=2.5).save(tmp_path / "recipe.yaml")
+    job = notebook.job_from(namespace(), path)
+    assert (job.frames, job.recipe) == (sl.Job().frames, sl.Recipe(rejection="sigma", sigma_high=2.5))
+    path.write_text("frames: [a.fits, b.fits]\nsigma_high: 2.5\n", encoding="utf-8")
+    for left in (sl.Job().frames, ""):
+        assert notebook.job_from(namespace(frames=left), path).frames == ["a.fits", "b.fits"]
+    job = notebook.job_from(namespace(frames="somewhere else"), path)
+    assert (job.frames, job.recipe.sigma_high) == ("somewhere else", 2.5)
+
+
 @pytest.mark.parametrize("variable", ["JPY_SESSION_NAME", "VOILA_KERNEL_ID"])
 def test_live_needs_both_the_wish_and_a_browser(monkeypatch, variable):
     monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
@@ -178,6 +189,12 @@ def test_a_run_leaves_figures_tables_and_text(executed):
     shown = [kind for output in outputs(executed) for kind in output.get("data", {})]
     assert shown.count("image/png") == 4
     assert shown.count("text/html") == 1
+    words = [
+        output.metadata["image/png"].alt
+        for output in outputs(executed)
+        if "image/png" in output.get("data", {})
+    ]
+    assert "The noise of 12 frames is" in "\n".join(words) and all(words)
     assert not [kind for kind in shown if "widget" in kind]
 
 

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from conftest import integrate_quietly
+from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
 import stacklib as sl
@@ -104,6 +105,14 @@ def test_mask_is_that_of_the_frame(panel, m101):
     mask, step = panel.mask()
     assert step == 1
     assert np.sum(mask == 1) == m101.counts[1].low[16] and np.sum(mask == 2) == m101.counts[1].high[16]
+
+
+def test_mask_colours_stay_apart_without_colour():
+    weights = (0.2126, 0.7152, 0.0722)
+    shades = [np.dot(np.power(to_rgb(colour), 2.2), weights) for colour in story_plots.MASK_COLOURS.colors]
+    lightness = [116 * np.cbrt(shade) - 16 for shade in shades]
+    none, kept, low, high = lightness
+    assert kept < none - 15 and none < low - 25 and low < high - 25
 
 
 def test_table_tells_every_frame_by_symbol_and_word(panel):

@@ -10,11 +10,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from stacklib.errors import RecipeError, StacklibError
+from stacklib.look import GROUND
 from stacklib.panels.common import Readout
 from stacklib.panels.frame_plots import NightPlots
 from stacklib.panels.live_canvas import draw_when_seen, live_canvas
 from stacklib.panels.pictures import Picture
-from stacklib.plots import GROUND
 
 if TYPE_CHECKING:
     from stacklib.panels.frame_selector import FrameSelector
@@ -56,7 +56,7 @@ class SelectorWidgets:
         self.lines = []
         for index, (tick, cell) in enumerate(zip(self.ticks, self.cells, strict=True)):
             picture = Picture(f"frame {selector.short_names[index]}", "80px")
-            picture.show(selector._thumbnails[index])
+            picture.show(selector.thumbnails[index])
             self.lines.append(
                 widgets.HBox([tick, picture, cell], layout=widgets.Layout(align_items="center"))
             )
@@ -136,23 +136,23 @@ class SelectorWidgets:
         selector, self._busy = self.selector, True
         try:
             for index, (tick, cell) in enumerate(zip(self.ticks, self.cells, strict=True)):
-                tick.value = bool(selector._selected[index])
+                tick.value = bool(selector.selected[index])
                 cell.value = _line(selector, index)
         finally:
             self._busy = False
         self._say(selector.summary)
-        self.night.update(selector._selected)
+        self.night.update(selector.selected)
         draw_when_seen(self.canvas)
         self._look()
 
     def _look(self) -> None:
         index = self.slider.value - 1
-        picture = self.selector._pictures[index]
+        picture = self.selector.pictures[index]
         self.picture.show(picture, max(1, PICTURE // picture.shape[1]))
         self.picture.alt = self.selector.describe(index)
         self.words.say(self.picture.alt)
         self._busy = True
-        self.tick.value = bool(self.selector._selected[index])
+        self.tick.value = bool(self.selector.selected[index])
         self._busy = False
 
     def _say(self, text: str) -> None:
@@ -170,7 +170,7 @@ class SelectorWidgets:
 
     def _ticked(self, change: dict) -> None:
         if not self._busy:
-            self.selector._choose(np.array([tick.value for tick in self.ticks]), self.selector._why)
+            self.selector.choose(np.array([tick.value for tick in self.ticks]))
 
     def _ticked_here(self, change: dict) -> None:
         if not self._busy:

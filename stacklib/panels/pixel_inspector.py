@@ -11,12 +11,12 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from stacklib.explain import PixelStory, explain
+from stacklib.look import GROUND, INK, dress_bar, show_picture
 from stacklib.masks import frame_mask, frame_verdicts, most_rejected
 from stacklib.panels.common import Readout
 from stacklib.panels.live_canvas import QuickCanvas, live_canvas
 from stacklib.panels.pictures import FigurePicture
 from stacklib.panels.verdict_table import verdict_table
-from stacklib.plots import EDGE, GROUND, INK, _show
 from stacklib.results import Integration
 from stacklib.screen import screen_limits, stretch
 from stacklib.story_plots import MASK_COLOURS, VIEWS, StoryAxes, figure_inspection, picture_of
@@ -214,7 +214,7 @@ class PixelInspector:
         self._close = figure.add_axes((0.69, bottom, 0.3, high))
         self._limits = screen_limits(self.result.image)
         blank = np.zeros((2, 2))
-        self._images = [_show(axes, blank, "") for axes in (self._whole, self._close)]
+        self._images = [show_picture(axes, blank, "") for axes in (self._whole, self._close)]
         self._whole.set_aspect("equal", anchor="E")
         self._marks = []
         for axes, size in ((self._whole, 13), (self._close, 10)):
@@ -336,12 +336,9 @@ class PixelInspector:
         self._bar.clear()
         self._bar.set_visible(self._view != "image")
         bar = self._bar.figure.colorbar(ScalarMappable(norm, look["cmap"]), cax=self._bar)
-        bar.outline.set_edgecolor(EDGE)
         if self._view == MASK:
             bar.set_ticks([-1, 0, 1, 2], labels=["no data", "kept", "low", "high"])
-        else:
-            bar.set_label("% of the frames", color=INK, fontsize=8)
-        self._bar.tick_params(colors=INK, labelsize=8, length=2)
+        dress_bar(bar, "" if self._view == MASK else "% of the frames")
 
 
 def _within(name: str, value: int, last: int) -> int:

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 
 from stacklib.frames import FrameSet, open_frames
 from stacklib.integration import integrate_samples
+from stacklib.look import GROUND, INK, colour_bar, show_picture
 from stacklib.measurements import FrameMeasurements, measure_frames
-from stacklib.plots import GROUND, INK, _show
 from stacklib.preparation import Preparation, prepare
 from stacklib.recipe import RULE_PARAMETERS, Recipe
 from stacklib.results import Integration
@@ -63,7 +63,7 @@ class RegionIntegration:
     frames : FrameSet, str, Path or list
         Registered frames, or where they are.
     recipe : Recipe, optional
-        `Recipe.suggest` for these frames unless given.
+        `Recipe.suggest` for these frames unless given; the rule ``auto`` becomes the one that it stands for.
     region : (left, top, width, height), optional
         512 x 512 pixels at the brightest structure unless given; moved and cut to lie inside the frames.
 
@@ -77,7 +77,8 @@ class RegionIntegration:
 
     def __init__(self, frames: Any, recipe: Recipe | None = None, region: Region | None = None) -> None:
         self.frames = frames if isinstance(frames, FrameSet) else open_frames(frames)
-        self.recipe = Recipe.suggest(self.frames) if recipe is None else recipe
+        recipe = Recipe() if recipe is None else recipe
+        self.recipe = recipe.replace(rejection=recipe.rule_for(len(self.frames)))
         self._measured: dict[tuple, FrameMeasurements] = {}
         preparation = self._prepare(self.recipe)
         reference = self.frames[preparation.reference].read()
@@ -286,7 +287,7 @@ def figure_region(model: RegionIntegration, other: Integration | None = None) ->
         f"Result minus {name}": (DIFFERENCE_COLOURS[model.difference_picture(other)], "difference"),
     }
     for place, (title, (picture, scale)) in zip(axes.flat, shown.items(), strict=True):
-        drawn = _show(place, picture / 255, title, side, corner=(left, top))
+        drawn = show_picture(place, picture / 255, title, side, corner=(left, top))
         if scale:
             _colour_bar(figure, place, model, scale)
         else:
@@ -304,9 +305,7 @@ def _colour_bar(figure: Figure, axes: Any, model: RegionIntegration, scale: str)
         adu = model.result.preparation.full_scale
         top = model.difference_top * adu
         colours, label = ScalarMappable(Normalize(-top, top), "RdBu_r"), "ADU" if adu > 1 else "raw value"
-    bar = figure.colorbar(colours, ax=axes, pad=0.012, aspect=24, extend="max" if scale == "map" else "both")
-    bar.set_label(label, color=INK, fontsize=9)
-    bar.ax.tick_params(colors=INK, labelsize=8, length=2)
+    colour_bar(figure, colours, label, axes, aspect=24, extend="max" if scale == "map" else "both")
 
 
 def _mean(planes: np.ndarray) -> np.ndarray:

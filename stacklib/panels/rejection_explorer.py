@@ -14,7 +14,6 @@ from matplotlib.patches import Rectangle
 
 from stacklib.errors import StacklibError
 from stacklib.formats.safely import replace_atomically
-from stacklib.frames import resolve_path
 from stacklib.panels.common import (
     NumberSlider,
     Readout,
@@ -68,37 +67,17 @@ class RejectionExplorer:
     recipe : Recipe, optional
         Where to start; `Recipe.suggest` for these frames unless given.
     region : (left, top, width, height), optional
-        512 x 512 pixels at the brightest structure unless given.
+        512 x 512 pixels at the brightest structure unless given, or given with a width or height of 0.
     """
 
     def __init__(self, frames: Any, recipe: Recipe | None = None, region: Region | None = None) -> None:
-        self.model = RegionIntegration(frames, recipe, region)
+        wanted = region if region and region[2] and region[3] else None
+        self.model = RegionIntegration(frames, recipe, wanted)
         self.a: Integration | None = None
         self._a_picture = b""
         self._quiet = self._live = False
         #: The file that "Use these" writes at first.
         self.path: str | Path = "recipe.yaml"
-
-    @classmethod
-    def start(
-        cls, frames: Any, recipe_file: str | Path = "", region: Region = (0, 0, 0, 0)
-    ) -> RejectionExplorer:
-        """An explorer from what the parameters of a notebook say.
-
-        Parameters
-        ----------
-        frames : str or list
-            Where the frames are; empty: those that the recipe file names.
-        recipe_file : str or Path
-            Recipe or job file; empty: the rule of thumb for this many frames.
-        region : (left, top, width, height)
-            A width or height of 0: the default region.
-        """
-        job = Job.load(resolve_path(recipe_file)) if recipe_file else None
-        if not frames and job is not None:
-            frames = job.frames
-        wanted = region if region[2] and region[3] else None
-        return cls(frames, None if job is None else job.recipe, wanted)
 
     # from code -----------------------------------------------------------------------------------
 
