@@ -7,12 +7,15 @@ import json
 import sys
 import warnings
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from astropy.table import Table
+from matplotlib.figure import Figure
 
 from stacklib.errors import RecipeError, StacklibWarning
+from stacklib.finding import resolve_path
 from stacklib.progress import in_live_notebook
 from stacklib.recipe import Job, Parameter, Recipe
 from stacklib.results import Integration
@@ -23,6 +26,7 @@ __all__ = [
     "is_live",
     "job_from",
     "parameters_cell",
+    "set_up_session",
     "show_files",
     "show_panel",
     "show_table",
@@ -58,13 +62,16 @@ def parameters_cell() -> str:
     return "\n".join(lines)
 
 
-def job_from(namespace: Mapping[str, Any]) -> Job:
+def job_from(namespace: Mapping[str, Any], recipe_file: str | Path = "") -> Job:
     """The job that the parameters cell describes, checked; also sets up figures and warnings.
 
     Parameters
     ----------
     namespace : dict
         ``globals()`` of the notebook. Only the names of parameters are looked at.
+    recipe_file : str or Path
+        Recipe or job file that gives the recipe, and the frames as well where it names any and the
+        parameters cell leaves them at their default or empty; an empty text for none.
 
     Returns
     -------
@@ -74,12 +81,17 @@ def job_from(namespace: Mapping[str, Any]) -> Job:
     ------
     RecipeError
         When a value has the wrong type (also the text ``"false"`` in the place of a switch) or lies
-        out of range, or when a name looks like a misspelt parameter.
+        out of range, or when a name looks like a misspelt parameter; when the recipe file cannot be read.
     """
-    _set_up_session()
+    set_up_session()
     known = _parameters()
     _refuse_misspelt(namespace, known)
-    return Job.from_dict({name: namespace[name] for name in known if name in namespace})
+    job = Job.from_dict({name: namespace[name] for name in known if name in namespace})
+    if not recipe_file:
+        return job
+    given = Job.load(resolve_path(recipe_file))
+    chosen = job.frames not in ("", Job().frames)
+    return replace(job, recipe=given.recipe, frames=job.frames if chosen else given.frames)
 
 
 def is_live(interactive: bool) -> bool:
@@ -155,8 +167,11 @@ def _refuse_misspelt(namespace: Mapping[str, Any], known: Mapping[str, Parameter
             raise RecipeError(f"parameters: unknown parameter {name!r}; did you mean {near[0]}?")
 
 
-def _set_up_session() -> None:
-    """Figures inline (a live canvas would leave nothing in a saved notebook), warnings in one line."""
+def set_up_session() -> None:
+    """Make a notebook ready: figures inline, with a description, and warnings in one line.
+
+    Inline, because a live canvas would leave nothing in a saved notebook.
+    """
     try:
         from IPython import get_ipython
     except ImportError:
@@ -166,7 +181,18 @@ def _set_up_session() -> None:
         return
     if getattr(shell, "kernel", None) is not None:
         shell.run_line_magic("matplotlib", "inline")
+        shell.display_formatter.formatters["image/png"].for_type(Figure, _described)
     warnings.formatwarning = _short_warning
+
+
+def _described(figure: Figure) -> tuple[str, dict[str, str]] | None:
+    """A figure as PNG, with its titles as the text that stands for it in pages."""
+    from IPython.core.pylabtools import print_figure
+
+    drawn = print_figure(figure, fmt="png", base64=True)
+    titles = [axes.get_title(loc="left") or axes.get_title() for axes in figure.axes]
+    words = [text for text in (figure.get_suptitle(), *titles) if text]
+    return drawn and (drawn, {"alt": ". ".join(" ".join(text.split()) for text in words)})
 
 
 def _short_warning(
