@@ -14,14 +14,18 @@ from typing import Any
 from astropy.table import Table
 from matplotlib.figure import Figure
 
+from stacklib.batch_job import BatchJob
 from stacklib.errors import RecipeError, StacklibWarning
 from stacklib.finding import resolve_path
 from stacklib.progress import in_live_notebook
 from stacklib.recipe import Job, Parameter, Recipe
+from stacklib.report import numbers
 from stacklib.results import Integration
 
 __all__ = [
+    "NOTE",
     "RESULT_MIME",
+    "batch_from",
     "describe",
     "is_live",
     "job_from",
@@ -34,6 +38,8 @@ __all__ = [
 
 #: Under this type the list of files is kept in a saved notebook, for programs that run it.
 RESULT_MIME = "application/vnd.stacklib.result+json"
+#: How a warning of stacklib begins in a notebook.
+NOTE = "Note: "
 
 #: Headings of the parameters cell, by the parameter that they stand above.
 HEADINGS = {
@@ -47,15 +53,15 @@ HEADINGS = {
 _LITERALS = (bool, int, float, str, list)
 
 
-def parameters_cell() -> str:
-    """The parameters cell of the integration notebook, made from the recipe.
+def parameters_cell(parameters: Mapping[str, Parameter] | None = None) -> str:
+    """The parameters cell of a notebook: of the integration, made from the recipe, unless others are given.
 
     One literal assignment a line, with a type and the help text behind it, in the form that
     ``papermill --help-notebook`` understands: a second ``=`` or a ``|`` in a line would hide it.
     """
     lines = []
-    for name, parameter in _parameters().items():
-        if name in HEADINGS:
+    for name, parameter in (parameters or _parameters()).items():
+        if name in HEADINGS and not parameters:
             lines += [""] * bool(lines) + [f"# {HEADINGS[name]}"]
         annotation = "str" if parameter.kind is list else parameter.kind.__name__
         lines.append(f"{name}: {annotation} = {_literal(parameter.default)}  # {describe(parameter)}")
@@ -92,6 +98,14 @@ def job_from(namespace: Mapping[str, Any], recipe_file: str | Path = "") -> Job:
     given = Job.load(resolve_path(recipe_file))
     chosen = job.frames not in ("", Job().frames)
     return replace(job, recipe=given.recipe, frames=job.frames if chosen else given.frames)
+
+
+def batch_from(namespace: Mapping[str, Any]) -> BatchJob:
+    """The batch that the parameters cell describes, checked as `job_from` does."""
+    set_up_session()
+    known = BatchJob.parameters()
+    _refuse_misspelt(namespace, known)
+    return BatchJob.from_dict({name: namespace[name] for name in known if name in namespace})
 
 
 def is_live(interactive: bool) -> bool:
@@ -133,7 +147,7 @@ def show_files(result: Integration, files: Iterable[str | Path]) -> None:
     width = max(len(path.name) for path in paths)
     lines = [f"{path.name:<{width}}  {path.stat().st_size / 1e3:10,.0f} kB" for path in paths]
     text = "\n".join([f"in {paths[0].parent}", *lines])
-    known = {"files": [str(path) for path in paths], "summary": result.summary}
+    known = {"files": [str(path) for path in paths], "summary": result.summary, "numbers": numbers(result)}
     display({"text/plain": text, RESULT_MIME: known}, raw=True)
 
 
@@ -200,7 +214,7 @@ def _short_warning(
 ) -> str:
     """The warnings of stacklib as notes, without the path of the cell; others as always."""
     if issubclass(category, StacklibWarning):
-        return f"Note: {message}\n"
+        return f"{NOTE}{message}\n"
     return _usual_warning(message, category, filename, lineno, line)
 
 
@@ -214,13 +228,14 @@ def refresh_parameters(notebook: str | Path) -> bool:
     path = Path(notebook)
     content = nbformat.read(path, as_version=4)
     cell = next(c for c in content.cells if "parameters" in c.metadata.get("tags", []))
-    before, cell.source = cell.source, parameters_cell()
+    others = BatchJob.parameters() if path.name.startswith("5_") else None
+    before, cell.source = cell.source, parameters_cell(others)
     if cell.source != before:
         nbformat.write(content, path)
     return cell.source != before
 
 
 if __name__ == "__main__":
-    # python -m stacklib.notebook notebooks/4_integrate.ipynb
+    # python -m stacklib.notebook notebooks/4_integrate.ipynb notebooks/5_batch.ipynb
     for argument in sys.argv[1:]:
         print(argument, "changed" if refresh_parameters(argument) else "is up to date")

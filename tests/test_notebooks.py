@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,10 +16,14 @@ from conftest import ROOT, SAMPLES
 
 import stacklib as sl
 from stacklib import notebook
+from stacklib.batch_job import BatchJob
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 INTEGRATE = ROOT / "notebooks" / "4_integrate.ipynb"
+BATCH = ROOT / "notebooks" / "5_batch.ipynb"
 PARAMETERS = sl.Job.parameters() | sl.Recipe.parameters()
+#: Notebooks whose parameters come from the package, and which.
+MADE = {INTEGRATE: PARAMETERS, BATCH: BatchJob.parameters()}
 
 #: Drawing into these hangs notebooks that run without a browser, every now and then.
 HANGING = re.compile(r"\bOutput\(|\binteract\(|\binteractive_output\b|\binteractive\(")
@@ -71,10 +76,11 @@ def test_nothing_draws_where_it_could_hang():
     assert not [path.name for path, text in sources.items() if HANGING.search(text)]
 
 
-def test_parameters_cell_equals_the_recipe():
-    cell = next(cell for cell in code_cells(read(INTEGRATE)) if is_parameters(cell))
-    assert cell.source == notebook.parameters_cell(), (
-        "write it anew with: python -m stacklib.notebook notebooks/4_integrate.ipynb"
+@pytest.mark.parametrize("path", MADE, ids=lambda path: path.stem)
+def test_parameters_cell_equals_the_package(path):
+    cell = next(cell for cell in code_cells(read(path)) if is_parameters(cell))
+    assert cell.source == notebook.parameters_cell(MADE[path] if path == BATCH else None), (
+        f"write it anew with: python -m stacklib.notebook notebooks/{path.name}"
     )
 
 
@@ -87,14 +93,15 @@ def test_parameters_cell_can_be_written_anew(tmp_path):
     assert not notebook.refresh_parameters(tmp_path / "stale.ipynb")
 
 
-def test_help_lists_every_parameter():
-    shown = papermill("--help-notebook", INTEGRATE).stdout
-    for name, parameter in PARAMETERS.items():
+@pytest.mark.parametrize("path", MADE, ids=lambda path: path.stem)
+def test_help_lists_every_parameter(path):
+    shown = papermill("--help-notebook", path).stdout
+    for name, parameter in MADE[path].items():
         kind = "str" if parameter.kind is list else parameter.kind.__name__
         default = json.dumps(parameter.default) if isinstance(parameter.default, str) else parameter.default
         assert f"  {name}: {kind} (default {default})" in shown
         assert parameter.help in shown
-    assert shown.count("(default ") == len(PARAMETERS)
+    assert shown.count("(default ") == len(MADE[path])
 
 
 # from parameters to a job ------------------------------------------------------------------------
@@ -223,7 +230,9 @@ def test_papermill_shows_what_is_wrong(tmp_path):
 
 @pytest.mark.parametrize("path", [p for p in NOTEBOOKS if p != INTEGRATE], ids=lambda path: path.stem)
 def test_notebook_runs_without_a_browser(path, tmp_path):
-    (tmp_path / "sample_data").symlink_to(SAMPLES, target_is_directory=True)
+    # A copy: results do not end up in the project.
+    results = shutil.ignore_patterns("5_Integration", ".stacklib*", "batch.*")
+    shutil.copytree(SAMPLES, tmp_path / "sample_data", ignore=results)
     run = papermill(path, tmp_path / "out.ipynb", "-y", "interactive: false", folder=tmp_path)
     assert run.returncode == 0, run.stderr
     shown = [kind for output in outputs(read(tmp_path / "out.ipynb")) for kind in output.get("data", {})]
