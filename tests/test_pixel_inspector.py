@@ -33,7 +33,8 @@ def panel(m101) -> PixelInspector:
     """A panel with its widgets."""
     inspector = PixelInspector(m101)
     assert inspector.widget is inspector.widget
-    inspector._picture_canvas.draw()
+    for canvas in inspector._canvases:
+        canvas.draw()
     return inspector
 
 
@@ -97,7 +98,7 @@ def test_every_view_is_drawn_with_a_close_up(panel, view):
     assert whole.shape[:2] == (224, 300) and close.shape[:2] == (41, 41)
     np.testing.assert_array_equal(np.ma.getdata(close)[-1, -1], np.ma.getdata(whole)[-1, -1])
     assert tuple(panel._images[1].get_extent()) == (258.5, 299.5, 223.5, 182.5)
-    assert png(panel._picture_canvas.figure).shape[1] == 980
+    assert png(panel._canvases[0].figure).shape[1] == 550
 
 
 def test_mask_is_that_of_the_frame(panel, m101):

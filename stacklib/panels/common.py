@@ -18,6 +18,8 @@ __all__ = [
     "set_control",
 ]
 
+#: Room for the longest name of a parameter, for a number, and for its unit.
+LABEL, BOX, UNIT = "12.5em", "5.4em", "3.2em"
 #: Height of the band under a slider that marks the recommended values.
 BAND_HEIGHT = 6
 #: The part of the range that a slider covers, and its step; the number boxes take the whole range.
@@ -78,7 +80,7 @@ class NumberSlider(widgets.VBox):
             description=parameter.name,
             tooltip=parameter.help,
             readout=False,
-            style={"description_width": "11em"},
+            style={"description_width": LABEL},
             layout=widgets.Layout(flex="1 1 auto", width="auto"),
             **options,
         )
@@ -88,12 +90,12 @@ class NumberSlider(widgets.VBox):
             max=parameter.high,
             step=step,
             tooltip=f"{parameter.help} {parameter.expected}",
-            layout=widgets.Layout(width="6em", flex="0 0 auto"),
+            layout=widgets.Layout(width=BOX, flex="0 0 auto"),
         )
         self._following = False
         self.slider.observe(self._from_slider, "value")
         self.box.observe(self._from_box, "value")
-        unit = widgets.Label(parameter.unit, layout=widgets.Layout(flex="0 0 auto"))
+        unit = widgets.Label(parameter.unit, layout=widgets.Layout(width=UNIT, flex="0 0 auto"))
         children = [widgets.HBox([self.slider, self.box, unit])]
         if parameter.recommended:
             children.append(_band(parameter.recommended, low, high))
@@ -129,17 +131,19 @@ def _band(recommended: tuple[float, float], low: float, high: float) -> widgets.
     start, stop = (100 * (value - low) / (high - low) for value in recommended)
     words = f"recommended: {recommended[0]:g} to {recommended[1]:g}"
     return widgets.HTML(
-        f'<div title="{words}" style="margin:0 9em 0 12em;height:{BAND_HEIGHT}px;position:relative">'
+        f'<div title="{words}" style="margin:0 calc({BOX} + {UNIT} + 26px) 0 calc({LABEL} + 18px);'
+        f'height:{BAND_HEIGHT}px;position:relative">'
         f'<div style="position:absolute;left:{start:.1f}%;width:{stop - start:.1f}%;height:100%;'
         f'background:#0072b2;border-radius:3px"></div></div>'
-        f'<div style="margin-left:12em;font-size:85%;opacity:.75;line-height:1.2">{words}</div>'
+        f'<div style="margin-left:{LABEL};padding-left:10px;font-size:85%;opacity:.75;line-height:1.2">'
+        f"{words}</div>"
     )
 
 
 def parameter_control(parameter: Parameter, value: Any) -> widgets.Widget:
     """The widget of a parameter, to be read and set with `control_value` and `set_control`."""
     options = {"description": parameter.name, "tooltip": parameter.help, "layout": {"width": "auto"}}
-    style = {"description_width": "11em"}
+    style = {"description_width": LABEL}
     if parameter.name in SLIDERS:
         low, high, step = SLIDERS[parameter.name]
         return NumberSlider(parameter, value, low, high, step)

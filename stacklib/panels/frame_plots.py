@@ -63,13 +63,13 @@ def _caption(selector: FrameSelector, axes: Any, index: int) -> None:
 class NightPlots:
     """Small plots over time; frames that are left out are crosses with their name."""
 
-    def __init__(self, figure: FigureBase, table: Table, names: Sequence[str]) -> None:
+    def __init__(self, figure: FigureBase, table: Table, names: Sequence[str], columns: int = 3) -> None:
         hours = np.asarray(table["hours"], float)
         timed = bool(np.isfinite(hours).all())
         self.x = hours if timed else np.asarray(table["number"], float)
         self.values = [np.asarray(table[name], float) for name in PLOTTED]
         self.kept, self.crossed, self.texts = [], [], []
-        grid = figure.subplots(2, 3, sharex=True)
+        grid = figure.subplots(len(PLOTTED) // columns, columns, sharex=True)
         for axes, label, values in zip(grid.ravel(), PLOTTED.values(), self.values, strict=True):
             # All points once, unseen, so that the limits never change.
             axes.plot(self.x, values, alpha=0)
@@ -99,7 +99,7 @@ class NightPlots:
             axes.set_axisbelow(True)
             for spine in axes.spines.values():
                 spine.set_color(EDGE)
-        for axes in grid[1]:
+        for axes in grid[-1]:
             axes.set_xlabel("hours since the first frame" if timed else "frame", color=FAINT, fontsize=8.5)
         figure.legend(
             handles=[self.kept[0], self.crossed[0]],

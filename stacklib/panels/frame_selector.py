@@ -130,7 +130,7 @@ class FrameSelector:
     def describe(self, index: int) -> str:
         """One frame in words."""
         row = self.table[index]
-        known = [f"{heading} {cell_text(row, name)}" for name, (heading, _, _) in COLUMNS.items()]
+        known = [f"{heading} {cell_text(row, name)}" for name, (heading, _) in COLUMNS.items()]
         verdict = f"left out: {self.reasons[index]}" if index in self.reasons else "selected"
         if index in self.suggestions and index not in self.reasons:
             verdict += f", but {self.suggestions[index]}"

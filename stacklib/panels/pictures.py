@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 import ipywidgets as widgets
 import numpy as np
@@ -44,6 +45,10 @@ def _bytes(image: Image.Image, kind: str, **options: int) -> bytes:
     return stream.getvalue()
 
 
+def _at_most(width: str) -> widgets.Layout:
+    return widgets.Layout(width=width, max_width="100%", height="auto", margin="0", object_fit="contain")
+
+
 class Picture(widgets.Image):
     """A picture with a description for those who cannot see it.
 
@@ -60,7 +65,7 @@ class Picture(widgets.Image):
     description = Unicode("").tag(sync=True)
 
     def __init__(self, alt: str, width: str = "100%") -> None:
-        super().__init__(format="jpeg", layout=widgets.Layout(width=width, height="auto"), tooltip=alt)
+        super().__init__(format="jpeg", layout=_at_most(width), tooltip=alt)
         self.add_class("stacklib-picture")
 
     @property
@@ -77,8 +82,10 @@ class Picture(widgets.Image):
         self.value = encoded(picture, scale, colours)
 
 
-class FigurePicture(Picture):
-    """A figure as a picture in which only some artists move; the rest is drawn once.
+class FigurePicture(widgets.HBox):
+    """A figure as pictures in which only some artists move; the rest is drawn once.
+
+    Its parts stand side by side where there is room, and look like one picture.
 
     Parameters
     ----------
@@ -86,18 +93,26 @@ class FigurePicture(Picture):
         The figure. Its canvas is replaced.
     artists : iterable of Artist
         What moves, in the order of drawing.
-    alt : str
-        The description.
+    cuts : sequence of float
+        Where the figure is cut into parts, as fractions of its width.
     """
 
-    def __init__(self, figure: Figure, artists: Iterable[Artist], alt: str) -> None:
-        super().__init__(alt)
+    def __init__(self, figure: Figure, artists: Iterable[Artist], cuts: Sequence[float] = ()) -> None:
         self.figure, self.artists = figure, list(artists)
         self.canvas = FigureCanvasAgg(figure)
         self._dpi = figure.dpi
         self._background = None
         for artist in self.artists:
             artist.set_animated(True)
+        wide = figure.get_figwidth() * figure.dpi
+        self._columns = [round(cut * wide) for cut in (0, *cuts, 1)]
+        parts = [Picture("", f"{last - first}px") for first, last in pairwise(self._columns)]
+        super().__init__(parts, layout=widgets.Layout(flex_flow="row wrap"))
+
+    def describe(self, *words: str) -> None:
+        """What the parts show, for those who cannot see them."""
+        for part, text in zip(self.children, words, strict=True):
+            part.alt = text
 
     def update(self, sharpness: float = 1.0) -> None:
         """Draw the moving artists, with so many pixels for each of the screen in both directions."""
@@ -111,4 +126,7 @@ class FigurePicture(Picture):
             self.canvas.restore_region(self._background)
         for artist in self.artists:
             self.figure.draw_artist(artist)
-        self.value = encoded(np.asarray(self.canvas.buffer_rgba())[..., :3])
+        pixels = np.asarray(self.canvas.buffer_rgba())[..., :3]
+        edges = pairwise(round(column * sharpness) for column in self._columns)
+        for part, (first, last) in zip(self.children, edges, strict=True):
+            part.show(pixels[:, first:last])

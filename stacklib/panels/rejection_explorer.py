@@ -49,6 +49,17 @@ CHOICES = (
 NO_REJECTION, SETTING_A = "no rejection", "setting A"
 #: Milliseconds that A and B are shown while they blink.
 BLINK = 600
+#: The pictures stand beside what is set where there is room, otherwise below, and then the region last.
+STYLE = """<style>
+.stacklib-panel { container-type: inline-size; max-width: 980px }
+.stacklib-explorer { gap: 4px 8px; grid-template: "controls pictures" auto "region pictures" 1fr
+  / 400px minmax(0, 1fr) }
+.stacklib-controls { grid-area: controls }
+.stacklib-pictures { grid-area: pictures }
+.stacklib-region { grid-area: region; align-self: start }
+@container (max-width: 780px) {
+  .stacklib-explorer { grid-template: "controls" "pictures" "region" / minmax(0, 1fr) } }
+</style>"""
 RESIDUAL_HELP = (
     "Where a sample stands more than 5 sigma above the median of the frames: how far the result is above "
     "that median, beyond 3 standard errors, in percent of the same sum without rejection."
@@ -166,21 +177,22 @@ class RejectionExplorer:
         more = widgets.VBox([self._controls[name] for name in (*CHOICES[4:], *SWITCHES)])
         accordion = widgets.Accordion([more], titles=("More: estimator, combination, switches",))
         self._region_boxes = [self._region_box("left", 0), self._region_box("top", 1)]
-        left = widgets.VBox(
-            [
-                *(self._controls["rejection"], self._rule_box, *basics, accordion),
-                widgets.HTML("<b>Region</b>: drag the rectangle, or type its corner"),
-                *(self._make_overview(), widgets.HBox(self._region_boxes)),
-            ],
-            layout=widgets.Layout(width="390px", flex="0 0 auto"),
-        )
-        right = widgets.VBox(
-            [self._make_pictures(), self._make_comparison(), self._make_saving()],
-            layout=widgets.Layout(flex="1 1 auto", min_width="0"),
-        )
+        words = widgets.HTML("<b>Region</b>: drag the rectangle, or type its corner")
+        parts = {
+            "controls": [self._controls["rejection"], self._rule_box, *basics, accordion],
+            "pictures": [self._make_pictures(), self._make_comparison(), self._make_saving()],
+            "region": [words, self._make_overview(), widgets.HBox(self._region_boxes)],
+        }
+        boxes = [widgets.VBox(children) for children in parts.values()]
+        for name, box in zip(parts, boxes, strict=True):
+            box.add_class(f"stacklib-{name}")
+        grid = widgets.GridBox(boxes)
+        grid.add_class("stacklib-explorer")
         self._live = True
         self._refresh()
-        return widgets.HBox([left, right], layout=widgets.Layout(width="100%", max_width="980px"))
+        panel = widgets.VBox([widgets.HTML(STYLE), grid], layout=widgets.Layout(width="100%"))
+        panel.add_class("stacklib-panel")
+        return panel
 
     def _make_controls(self) -> dict[str, widgets.Widget]:
         parameters = Recipe.parameters()
@@ -249,7 +261,7 @@ class RejectionExplorer:
             layout=widgets.Layout(width="auto"),
         )
         self._against.observe(lambda change: self._show_pictures(), "value")
-        blink = widgets.HBox([widgets.Label("Blink A/B"), self._play])
+        blink = widgets.HBox([widgets.Label("Blink A/B"), self._play], layout=widgets.Layout(flex="0 0 auto"))
         row = widgets.HBox([keep, blink, self._against], layout=widgets.Layout(flex_flow="row wrap"))
         return widgets.VBox([self._numbers, row, self._message])
 
@@ -257,7 +269,7 @@ class RejectionExplorer:
         self._path = widgets.Text(str(self.path), description="File", style={"description_width": "3em"})
         button = widgets.Button(description="Use these", button_style="primary")
         button.on_click(lambda button: self._save())
-        return widgets.HBox([button, self._path])
+        return widgets.HBox([button, self._path], layout=widgets.Layout(flex_flow="row wrap"))
 
     # from the widgets ----------------------------------------------------------------------------
 
