@@ -1,9 +1,14 @@
 """The one family of exceptions and the one warning category of stacklib."""
 
+from __future__ import annotations
+
+from pathlib import Path
+
 __all__ = [
     "FrameError",
     "IntegrationError",
     "RecipeError",
+    "RunError",
     "SaveError",
     "StacklibError",
     "StacklibWarning",
@@ -32,6 +37,14 @@ class RecipeError(StacklibError, ValueError):
 
 class IntegrationError(StacklibError):
     """The frames and the recipe are each fine, but cannot be integrated together."""
+
+
+class RunError(IntegrationError):
+    """A cell of the notebook failed; `reason` is its error, `notebook` is where it can be seen, or None."""
+
+    def __init__(self, reason: str, notebook: Path | None) -> None:
+        super().__init__(f"{reason}\nThe notebook shows where: {notebook}" if notebook else reason)
+        self.reason, self.notebook = reason, notebook
 
 
 class SaveError(StacklibError):

@@ -77,14 +77,21 @@ def _only_the_rule(recipe: Recipe, frames: int) -> Recipe:
 def _clean_run(
     recipe: Recipe, frames: int, level: float, noise: float, full_scale: float
 ) -> tuple[float, float, float]:
+    raw, plain = _clean_stack(frames, level, noise)
+    settings = replace(Settings.plain(recipe, frames), full_scale=full_scale)
+    result = Pixels.empty(raw.shape[1], settings)
+    run_tiles(raw, settings, result)
+    low, high = (float(map_.sum(dtype=np.float64)) for map_ in (result.rejection_low, result.rejection_high))
+    # Against the plain average of the very same samples, so that chance cancels out.
+    spread = result.image.std(dtype=np.float64)
+    return low / raw.size, high / raw.size, float(spread / plain) if plain > 0 else 1.0
+
+
+@lru_cache(maxsize=2)
+def _clean_stack(frames: int, level: float, noise: float) -> tuple[np.ndarray, float]:
+    """Clean samples, and the noise of their average; kept, as many limits are tried on one stack."""
     pixels = int(np.clip(SAMPLES // frames, FEWEST, MOST))
     random = np.random.default_rng(20210815)
     deviation = random.standard_normal((frames, pixels), dtype=np.float32)
     raw = np.float32(level) + np.float32(noise) * deviation
-    settings = replace(Settings.plain(recipe, frames), full_scale=full_scale)
-    result = Pixels.empty(pixels, settings)
-    run_tiles(raw, settings, result)
-    low, high = (float(map_.sum(dtype=np.float64)) for map_ in (result.rejection_low, result.rejection_high))
-    # Against the plain average of the very same samples, so that chance cancels out.
-    spread, plain = result.image.std(dtype=np.float64), raw.mean(axis=0, dtype=np.float64).std()
-    return low / raw.size, high / raw.size, float(spread / plain) if plain > 0 else 1.0
+    return raw, float(raw.mean(axis=0, dtype=np.float64).std())

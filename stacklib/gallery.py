@@ -17,7 +17,7 @@ from pathlib import Path
 import nbformat
 from PIL import Image
 
-from stacklib.cli import notebooks_folder
+from stacklib.running import notebooks_folder
 
 __all__ = ["build", "main"]
 

@@ -8,12 +8,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from scipy import stats
 
-from stacklib import plots
 from stacklib.expectation import expected_noise_factor, expected_rejection
 from stacklib.explain import PixelStory
 from stacklib.kernel import KEPT, LOW, reject
 from stacklib.lessons import LEFT_OUT, Lesson
-from stacklib.plots import EDGE, FAINT, INK
+from stacklib.look import EDGE, FAINT, INK, PANEL, colour_bar, dress, new_figure, show_picture, write_title
+from stacklib.look import HIGH as HIGH_COLOUR
+from stacklib.look import LOW as LOW_COLOUR
 from stacklib.recipe import REJECTION_RULES, Recipe
 from stacklib.screen import screen_limits, stretch
 
@@ -29,7 +30,7 @@ __all__ = [
     "figure_small_stacks",
 ]
 
-DARK, BRIGHT, GOOD = plots.LOW, plots.HIGH, "#cdd5e0"
+DARK, BRIGHT, GOOD = LOW_COLOUR, HIGH_COLOUR, "#cdd5e0"
 
 
 # averaging ---------------------------------------------------------------------------------------
@@ -40,11 +41,11 @@ def figure_frames(lesson: Lesson) -> Figure:
     clean = lesson.clean
     limits = screen_limits(clean.frames[0])
     average = clean.frames.mean(axis=0, dtype=float)
-    figure = plots._figure(13.0, 4.1)
+    figure = new_figure(13.0, 4.1)
     shown = {"The truth": clean.truth, "One frame": clean.frames[0], f"Average of {lesson.count}": average}
     for axes, (name, image) in zip(figure.subplots(1, 3), shown.items(), strict=True):
-        plots._show(axes, stretch(image, limits), name)
-    plots._title(figure, "The faint parts are in every frame, under its noise")
+        show_picture(axes, stretch(image, limits), name)
+    write_title(figure, "The faint parts are in every frame, under its noise")
     return figure
 
 
@@ -52,7 +53,7 @@ def figure_averaging(lesson: Lesson) -> Figure:
     """Measured noise of mean and median of the first n frames, against 1/sqrt(n)."""
     deviations = lesson.deviations()
     numbers = np.arange(1, lesson.count + 1)
-    figure = plots._figure(11.0, 4.4)
+    figure = new_figure(11.0, 4.4)
     axes = figure.subplots()
     axes.plot(numbers, 1 / np.sqrt(numbers), color=FAINT, lw=1.6, label=r"theory: $1/\sqrt{N}$")
     measured = {}
@@ -66,8 +67,8 @@ def figure_averaging(lesson: Lesson) -> Figure:
     axes.set_xticks([n for n in (1, 2, 3, 5, 10, 20, 50, 100) if n <= lesson.count])
     axes.set_yticks([n for n in (1, 0.7, 0.5, 0.3, 0.2, 0.1) if n > 0.8 / np.sqrt(lesson.count)])
     axes.set_xlabel("number of frames N", color=INK)
-    plots._dress(axes, "noise (one frame = 1)")
-    plots._title(
+    dress(axes, "noise (one frame = 1)")
+    write_title(
         figure,
         f"{lesson.count} frames: noise {measured['mean'][-1]:.3f} of one frame's, "
         f"theory {lesson.count**-0.5:.3f}",
@@ -85,7 +86,7 @@ def figure_cosmic_ray(lesson: Lesson, brightness: float = 40.0) -> Figure:
         Of the cosmic ray in the picture, in sigma of one frame.
     """
     count, deviations = lesson.count, lesson.deviations()
-    figure = plots._figure(13.0, 4.2)
+    figure = new_figure(13.0, 4.2)
     left, right = figure.subplots(1, 2, width_ratios=(5, 6))
     # A typical pixel: without the hit, both are right.
     typical = np.abs(deviations.mean(axis=0)) + np.abs(np.median(deviations, axis=0))
@@ -97,7 +98,7 @@ def figure_cosmic_ray(lesson: Lesson, brightness: float = 40.0) -> Figure:
     left.axhline(np.median(samples), color=DARK, ls="--", lw=1.6, label=f"median {np.median(samples):+.2f}")
     left.xaxis.set_major_locator(MaxNLocator(10, integer=True))
     left.set_xlabel("frame", color=INK)
-    plots._dress(left, "above the truth (sigma of one frame)")
+    dress(left, "above the truth (sigma of one frame)")
     heights = np.geomspace(1, 300, 13)
     moved = {np.mean: [], np.median: []}
     for height in heights:
@@ -111,8 +112,8 @@ def figure_cosmic_ray(lesson: Lesson, brightness: float = 40.0) -> Figure:
     right.set(xscale="log", yscale="log")
     _logarithmic(right.xaxis, right.yaxis)
     right.set_xlabel("brightness of the cosmic ray (sigma of one frame)", color=INK)
-    plots._dress(right, "error (sigma of one frame)")
-    plots._title(
+    dress(right, "error (sigma of one frame)")
+    write_title(
         figure,
         f"A hit of {brightness:g} sigma moves the mean of {count} frames by {brightness / count:.2g} sigma; "
         f"their noise is {count**-0.5:.2f}",
@@ -126,7 +127,7 @@ def figure_cosmic_ray(lesson: Lesson, brightness: float = 40.0) -> Figure:
 def figure_rounds(story: PixelStory) -> Figure:
     """Round by round: the samples still in, the limits, and what is rejected."""
     rounds = story.rounds
-    figure = plots._figure(11.0, 1.1 + 0.75 * len(rounds))
+    figure = new_figure(11.0, 1.1 + 0.75 * len(rounds))
     axes = figure.subplots()
     gone = np.zeros(len(story.files), bool)
     for number in rounds:
@@ -146,15 +147,15 @@ def figure_rounds(story: PixelStory) -> Figure:
     axes.set_yticks([number.number for number in rounds])
     axes.set_ylim(len(rounds) + 0.6, 0.4)
     axes.set_xlabel("sample (thousandths of full scale)", color=INK)
-    plots._dress(axes, "round")
+    dress(axes, "round")
     rule = story.rule.replace("_", " ")
-    plots._title(figure, f"{rule}: {len(story.files)} samples, {story.count(KEPT)} kept")
+    write_title(figure, f"{rule}: {len(story.files)} samples, {story.count(KEPT)} kept")
     return figure
 
 
 def figure_rules(lesson: Lesson) -> Figure:
     """The same pixel under every rule, with the default limits."""
-    figure = plots._figure(11.0, 5.2)
+    figure = new_figure(11.0, 5.2)
     axes = figure.subplots()
     sky, sigma = float(lesson.clean.sky[0, 0]), float(np.median(lesson.clean.sigma(0)))
     drawn = {"kept": ("o", GOOD, 5), "rejected low": ("v", DARK, 8), "rejected high": ("^", BRIGHT, 8)}
@@ -175,9 +176,9 @@ def figure_rules(lesson: Lesson) -> Figure:
     axes.set_yticks(range(len(REJECTION_RULES)), [rule.replace("_", " ") for rule in REJECTION_RULES])
     axes.set_ylim(len(REJECTION_RULES) - 0.4, -0.6)
     axes.set_xlabel("sample above the truth (sigma of one frame); grey: limits of the last round", color=INK)
-    plots._dress(axes, "")
+    dress(axes, "")
     axes.legend(loc="upper left", frameon=False, labelcolor=INK, fontsize=9)
-    plots._title(figure, "One pixel, every rule; at the right what comes out (0 is the truth)")
+    write_title(figure, "One pixel, every rule; at the right what comes out (0 is the truth)")
     return figure
 
 
@@ -197,7 +198,7 @@ def figure_small_stacks(height: float = 10.0, limit: float = 2.9, trials: int = 
         Pixels for each number of frames.
     """
     numbers = np.arange(3, 26)
-    figure = plots._figure(13.0, 4.2)
+    figure = new_figure(13.0, 4.2)
     left, right = figure.subplots(1, 2)
     farthest = []
     found: dict[str, list[float]] = {"sigma": [], "winsorized_sigma": []}
@@ -213,17 +214,17 @@ def figure_small_stacks(height: float = 10.0, limit: float = 2.9, trials: int = 
     left.plot(numbers, np.sqrt(numbers), color=FAINT, lw=1.6, label=r"$\sqrt{N}$")
     left.plot(numbers, farthest, "o", color=DARK, ms=5, label="an endlessly bright hit")
     left.axhline(limit, color=BRIGHT, ls="--", lw=1.6, label=f"limit {limit:g} sigma")
-    plots._dress(left, "distance from the median (sigma)")
+    dress(left, "distance from the median (sigma)")
     right.plot(numbers, found["winsorized_sigma"], "s-", color=BRIGHT, ms=5, label="winsorized sigma")
     right.plot(numbers, found["sigma"], "o-", color=DARK, ms=5, label="sigma")
     right.set_ylim(-4, 104)
-    plots._dress(right, f"hits of {height:g} sigma found (%)")
+    dress(right, f"hits of {height:g} sigma found (%)")
     for axes in (left, right):
         axes.set_xlabel("number of frames N", color=INK)
         axes.xaxis.set_major_locator(MaxNLocator(12, integer=True))
         axes.legend(loc="lower right", frameon=False, labelcolor=INK, fontsize=9)
     needed = int(limit**2) + 1
-    plots._title(
+    write_title(
         figure, f"Below {needed} frames, sigma clipping at {limit:g} sigma cannot reject a single outlier"
     )
     return figure
@@ -232,7 +233,7 @@ def figure_small_stacks(height: float = 10.0, limit: float = 2.9, trials: int = 
 def figure_cost(lesson: Lesson) -> Figure:
     """What clipping does where there is nothing to reject: good samples lost, and noise gained."""
     limits = np.array([1.75, 2.0, 2.25, 2.5, 2.75, 3.0, 3.5, 4.0])
-    figure = plots._figure(13.0, 4.2)
+    figure = new_figure(13.0, 4.2)
     left, right = figure.subplots(1, 2)
     for rule, colour, marker in (("winsorized_sigma", BRIGHT, "s"), ("sigma", DARK, "o")):
         recipes = [Recipe(rejection=rule, sigma_low=k, sigma_high=k) for k in limits]
@@ -248,12 +249,12 @@ def figure_cost(lesson: Lesson) -> Figure:
     right.plot(fine, 100 * gained, color=FAINT, ls=":", lw=1.6, label="very many frames")
     left.set_yscale("log")
     _logarithmic(left.yaxis)
-    plots._dress(left, "good samples rejected (%)")
-    plots._dress(right, "noise added (%)")
+    dress(left, "good samples rejected (%)")
+    dress(right, "noise added (%)")
     for axes in (left, right):
         axes.set_xlabel("limit on both sides (sigma)", color=INK)
         axes.legend(loc="upper right", frameon=False, labelcolor=INK, fontsize=9)
-    plots._title(figure, f"The price of clipping {lesson.count} clean frames")
+    write_title(figure, f"The price of clipping {lesson.count} clean frames")
     return figure
 
 
@@ -262,14 +263,14 @@ def figure_cost(lesson: Lesson) -> Figure:
 
 def figure_left_out(lesson: Lesson) -> Figure:
     """The error of the master when one step is left out: master minus truth."""
-    figure = plots._figure(13.0, 3.5)
+    figure = new_figure(13.0, 3.5)
     for axes, name in zip(figure.subplots(1, len(LEFT_OUT)), LEFT_OUT, strict=True):
         error = lesson.error(name)
         title = f"{name}: {lesson.sky_noise(name):.3f}"
-        shown = plots._show(axes, error, title, cmap="cividis", vmin=-0.8, vmax=0.8)
-        axes.set_facecolor(plots.PANEL)
-    _bar(figure, shown, "master minus truth\n(sigma of one frame)")
-    plots._title(
+        shown = show_picture(axes, error, title, cmap="cividis", vmin=-0.8, vmax=0.8)
+        axes.set_facecolor(PANEL)
+    colour_bar(figure, shown, "master minus truth\n(sigma of one frame)")
+    write_title(
         figure,
         f"What each step is for: error of the sky, in the noise of one frame (1/sqrt({lesson.count}) "
         f"is {lesson.count**-0.5:.3f})",
@@ -280,25 +281,18 @@ def figure_left_out(lesson: Lesson) -> Figure:
 def figure_maps(lesson: Lesson) -> Figure:
     """What was planted, and the two rejection maps, in percent of the frames."""
     result = lesson.results["nothing left out"]
-    figure = plots._figure(13.0, 4.0)
+    figure = new_figure(13.0, 4.0)
     maps = {
         "Planted: too bright by 2 sigma or more": lesson.planted(2) / lesson.count,
         "Rejected high (too bright)": result.rejection_high[0],
         "Rejected low (too dark)": result.rejection_low[0],
     }
     for axes, (name, fractions) in zip(figure.subplots(1, 3), maps.items(), strict=True):
-        shown = plots._show(axes, 100 * fractions, name, cmap="inferno", vmin=0, vmax=300 / lesson.count)
-    _bar(figure, shown, "% of the frames", extend="max")
+        shown = show_picture(axes, 100 * fractions, name, cmap="inferno", vmin=0, vmax=300 / lesson.count)
+    colour_bar(figure, shown, "% of the frames", extend="max")
     rule = result.rule.replace("_", " ")
-    plots._title(figure, f"Reading rejection maps: {lesson.count} frames, {rule}")
+    write_title(figure, f"Reading rejection maps: {lesson.count} frames, {rule}")
     return figure
-
-
-def _bar(figure: Figure, shown, label: str, **options) -> None:
-    bar = figure.colorbar(shown, ax=figure.axes, pad=0.012, aspect=22, **options)
-    bar.set_label(label, color=INK, fontsize=9)
-    bar.ax.tick_params(colors=INK, labelsize=8, length=2)
-    bar.outline.set_edgecolor(EDGE)
 
 
 def _logarithmic(*axes: Axis) -> None:

@@ -13,7 +13,7 @@ from stacklib.errors import StacklibWarning
 from stacklib.explain import PixelStory, tell
 from stacklib.integration import integrate
 from stacklib.kernel import Settings
-from stacklib.notebook import _set_up_session
+from stacklib.notebook import set_up_session
 from stacklib.recipe import Parameter, Recipe
 from stacklib.results import Integration
 from stacklib.simulate import Simulation, Trail, simulate_frames
@@ -131,7 +131,7 @@ def start(frames: int = 20, seed: int = 8) -> Lesson:
     RecipeError
         When a parameter has the wrong type or lies out of range.
     """
-    _set_up_session()
+    set_up_session()
     count, seed = FRAMES.check(frames), SEED.check(seed)
     size = {"count": count, "height": 200, "width": 260, "channels": 1, "seed": seed}
     trails = (

@@ -7,22 +7,30 @@ import json
 import sys
 import warnings
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from astropy.table import Table
+from matplotlib.figure import Figure
 
+from stacklib.batch_job import BatchJob
 from stacklib.errors import RecipeError, StacklibWarning
+from stacklib.finding import resolve_path
 from stacklib.progress import in_live_notebook
 from stacklib.recipe import Job, Parameter, Recipe
+from stacklib.report import numbers
 from stacklib.results import Integration
 
 __all__ = [
+    "NOTE",
     "RESULT_MIME",
+    "batch_from",
     "describe",
     "is_live",
     "job_from",
     "parameters_cell",
+    "set_up_session",
     "show_files",
     "show_panel",
     "show_table",
@@ -30,6 +38,8 @@ __all__ = [
 
 #: Under this type the list of files is kept in a saved notebook, for programs that run it.
 RESULT_MIME = "application/vnd.stacklib.result+json"
+#: How a warning of stacklib begins in a notebook.
+NOTE = "Note: "
 
 #: Headings of the parameters cell, by the parameter that they stand above.
 HEADINGS = {
@@ -43,28 +53,31 @@ HEADINGS = {
 _LITERALS = (bool, int, float, str, list)
 
 
-def parameters_cell() -> str:
-    """The parameters cell of the integration notebook, made from the recipe.
+def parameters_cell(parameters: Mapping[str, Parameter] | None = None) -> str:
+    """The parameters cell of a notebook: of the integration, made from the recipe, unless others are given.
 
     One literal assignment a line, with a type and the help text behind it, in the form that
     ``papermill --help-notebook`` understands: a second ``=`` or a ``|`` in a line would hide it.
     """
     lines = []
-    for name, parameter in _parameters().items():
-        if name in HEADINGS:
+    for name, parameter in (parameters or _parameters()).items():
+        if name in HEADINGS and not parameters:
             lines += [""] * bool(lines) + [f"# {HEADINGS[name]}"]
         annotation = "str" if parameter.kind is list else parameter.kind.__name__
         lines.append(f"{name}: {annotation} = {_literal(parameter.default)}  # {describe(parameter)}")
     return "\n".join(lines)
 
 
-def job_from(namespace: Mapping[str, Any]) -> Job:
+def job_from(namespace: Mapping[str, Any], recipe_file: str | Path = "") -> Job:
     """The job that the parameters cell describes, checked; also sets up figures and warnings.
 
     Parameters
     ----------
     namespace : dict
         ``globals()`` of the notebook. Only the names of parameters are looked at.
+    recipe_file : str or Path
+        Recipe or job file that gives the recipe, and the frames as well where it names any and the
+        parameters cell leaves them at their default or empty; an empty text for none.
 
     Returns
     -------
@@ -74,12 +87,25 @@ def job_from(namespace: Mapping[str, Any]) -> Job:
     ------
     RecipeError
         When a value has the wrong type (also the text ``"false"`` in the place of a switch) or lies
-        out of range, or when a name looks like a misspelt parameter.
+        out of range, or when a name looks like a misspelt parameter; when the recipe file cannot be read.
     """
-    _set_up_session()
+    set_up_session()
     known = _parameters()
     _refuse_misspelt(namespace, known)
-    return Job.from_dict({name: namespace[name] for name in known if name in namespace})
+    job = Job.from_dict({name: namespace[name] for name in known if name in namespace})
+    if not recipe_file:
+        return job
+    given = Job.load(resolve_path(recipe_file))
+    chosen = job.frames not in ("", Job().frames)
+    return replace(job, recipe=given.recipe, frames=job.frames if chosen else given.frames)
+
+
+def batch_from(namespace: Mapping[str, Any]) -> BatchJob:
+    """The batch that the parameters cell describes, checked as `job_from` does."""
+    set_up_session()
+    known = BatchJob.parameters()
+    _refuse_misspelt(namespace, known)
+    return BatchJob.from_dict({name: namespace[name] for name in known if name in namespace})
 
 
 def is_live(interactive: bool) -> bool:
@@ -121,7 +147,7 @@ def show_files(result: Integration, files: Iterable[str | Path]) -> None:
     width = max(len(path.name) for path in paths)
     lines = [f"{path.name:<{width}}  {path.stat().st_size / 1e3:10,.0f} kB" for path in paths]
     text = "\n".join([f"in {paths[0].parent}", *lines])
-    known = {"files": [str(path) for path in paths], "summary": result.summary}
+    known = {"files": [str(path) for path in paths], "summary": result.summary, "numbers": numbers(result)}
     display({"text/plain": text, RESULT_MIME: known}, raw=True)
 
 
@@ -155,8 +181,11 @@ def _refuse_misspelt(namespace: Mapping[str, Any], known: Mapping[str, Parameter
             raise RecipeError(f"parameters: unknown parameter {name!r}; did you mean {near[0]}?")
 
 
-def _set_up_session() -> None:
-    """Figures inline (a live canvas would leave nothing in a saved notebook), warnings in one line."""
+def set_up_session() -> None:
+    """Make a notebook ready: figures inline, with a description, and warnings in one line.
+
+    Inline, because a live canvas would leave nothing in a saved notebook.
+    """
     try:
         from IPython import get_ipython
     except ImportError:
@@ -166,7 +195,18 @@ def _set_up_session() -> None:
         return
     if getattr(shell, "kernel", None) is not None:
         shell.run_line_magic("matplotlib", "inline")
+        shell.display_formatter.formatters["image/png"].for_type(Figure, _described)
     warnings.formatwarning = _short_warning
+
+
+def _described(figure: Figure) -> tuple[str, dict[str, str]] | None:
+    """A figure as PNG, with its titles as the text that stands for it in pages."""
+    from IPython.core.pylabtools import print_figure
+
+    drawn = print_figure(figure, fmt="png", base64=True)
+    titles = [axes.get_title(loc="left") or axes.get_title() for axes in figure.axes]
+    words = [text for text in (figure.get_suptitle(), *titles) if text]
+    return drawn and (drawn, {"alt": ". ".join(" ".join(text.split()) for text in words)})
 
 
 def _short_warning(
@@ -174,7 +214,7 @@ def _short_warning(
 ) -> str:
     """The warnings of stacklib as notes, without the path of the cell; others as always."""
     if issubclass(category, StacklibWarning):
-        return f"Note: {message}\n"
+        return f"{NOTE}{message}\n"
     return _usual_warning(message, category, filename, lineno, line)
 
 
@@ -188,13 +228,14 @@ def refresh_parameters(notebook: str | Path) -> bool:
     path = Path(notebook)
     content = nbformat.read(path, as_version=4)
     cell = next(c for c in content.cells if "parameters" in c.metadata.get("tags", []))
-    before, cell.source = cell.source, parameters_cell()
+    others = BatchJob.parameters() if path.name.startswith("5_") else None
+    before, cell.source = cell.source, parameters_cell(others)
     if cell.source != before:
         nbformat.write(content, path)
     return cell.source != before
 
 
 if __name__ == "__main__":
-    # python -m stacklib.notebook notebooks/4_integrate.ipynb
+    # python -m stacklib.notebook notebooks/4_integrate.ipynb notebooks/5_batch.ipynb
     for argument in sys.argv[1:]:
         print(argument, "changed" if refresh_parameters(argument) else "is up to date")

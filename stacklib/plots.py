@@ -8,6 +8,19 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from stacklib.look import (
+    BAR,
+    FAINT,
+    HIGH,
+    INK,
+    LOW,
+    colour_bar,
+    dress,
+    map_top,
+    new_figure,
+    show_picture,
+    write_title,
+)
 from stacklib.results import Integration
 from stacklib.screen import binned, screen_limits, stretch
 
@@ -24,10 +37,6 @@ CENTRE = 600
 #: A frame is numbered where it lost this many times the median, and this many percent more.
 OUTSTANDING, OUTSTANDING_PERCENT = 1.6, 0.1
 
-# Figures bring their own ground, so that they read alike in dark and light notebooks.
-GROUND, PANEL, EDGE, INK, FAINT = "#12161d", "#181e27", "#333c49", "#e3e8f0", "#97a1b1"
-# Two colours that stay apart for every kind of colour vision (after Okabe and Ito), and one for bars.
-LOW, HIGH, BAR = "#56b4e9", "#f0a63a", "#5d7fa3"
 RGB = ("#ff7a6b", "#5fd38a", "#6fa8ff")
 MARKERS = "so^Dv"
 
@@ -50,33 +59,22 @@ def figure_result(result: Integration) -> Figure:
     """
     image, side = binned(result.image)
     maps = [_mean_map(m) for m in (result.rejection_low, result.rejection_high)]
-    figure = _figure(13.0, 3.75 * image.shape[1] / image.shape[2] + 0.95)
+    figure = new_figure(13.0, 3.75 * image.shape[1] / image.shape[2] + 0.95)
     first, *others = figure.subplots(1, 3)
-    _show(first, stretch(image), "Integration, stretched for the screen", side)
-    scale = PowerNorm(0.5, 0, _map_top(result))
+    show_picture(first, stretch(image), "Integration, stretched for the screen", side)
+    scale = PowerNorm(0.5, 0, map_top(result))
     for axes, counts, word in zip(others, maps, ("low (too dark)", "high (too bright)"), strict=True):
-        shown = _show(axes, counts, f"Rejected {word}", side, cmap="inferno", norm=scale)
-    bar = figure.colorbar(shown, ax=others, extend="max", pad=0.012, aspect=22)
-    bar.set_label("% of the frames", color=INK, fontsize=9)
-    bar.ax.tick_params(colors=INK, labelsize=8, length=2)
-    bar.outline.set_edgecolor(EDGE)
+        shown = show_picture(axes, counts, f"Rejected {word}", side, cmap="inferno", norm=scale)
+    colour_bar(figure, shown, "% of the frames", others, extend="max")
     low, high = 100 * result.rejected_low.mean(), 100 * result.rejected_high.mean()
     count, rule = result.preparation.count, result.rule.replace("_", " ")
-    _title(figure, f"{count} frames, {rule}: rejected {low:.2f} % of the samples low, {high:.2f} % high")
+    write_title(figure, f"{count} frames, {rule}: rejected {low:.2f} % of the samples low, {high:.2f} % high")
     return figure
 
 
 def _mean_map(fractions: np.ndarray) -> np.ndarray:
     """A rejection map for the screen: mean of the channels, in percent."""
     return 100 * binned(fractions.mean(axis=0, keepdims=True))[0][0]
-
-
-def _map_top(result: Integration) -> float:
-    """The end of the colour scale in percent; one frame must show, the border may be beyond it."""
-    inside = result.coverage.min(axis=0) == 1
-    maps = (result.rejection_low, result.rejection_high)
-    usual = [100 * float(np.percentile(m[:, inside], 99.9)) for m in maps] if inside.any() else []
-    return min(100.0, max(400.0 / result.preparation.count, *usual))
 
 
 def figure_before_after(result: Integration) -> Figure:
@@ -99,32 +97,16 @@ def figure_before_after(result: Integration) -> Figure:
     before = reference.read(rows=slice(top + y, top + y + tall))[:, :, left + x : left + x + wide]
     after = (result.image[:, y : y + tall, x : x + wide] - result.range_offset) / result.range_factor
     limits = screen_limits(before)
-    figure = _figure(12.0, 6.0 * tall / wide + 0.75)
+    figure = new_figure(12.0, 6.0 * tall / wide + 0.75)
     cut = "" if (wide, tall) == (width, height) else ", centre"
     names = (f"One frame: {reference.name}{cut}", f"{result.preparation.count} frames integrated{cut}")
     for axes, picture, name in zip(figure.subplots(1, 2), (before, after), names, strict=True):
-        _show(axes, stretch(picture, limits), name, corner=(left + x, top + y))
+        show_picture(axes, stretch(picture, limits), name, corner=(left + x, top + y))
     ratio = result.noise_ratio.mean()
-    _title(figure, f"Before and after, with the same stretch: the noise fell to {ratio:.2f} of one frame's")
+    write_title(
+        figure, f"Before and after, with the same stretch: the noise fell to {ratio:.2f} of one frame's"
+    )
     return figure
-
-
-def _show(axes: Axes, picture: np.ndarray, title: str, side: int = 1, corner=(0, 0), **options):
-    """A picture with row 0 at the top; the axes count pixels of the image."""
-    height, width = picture.shape[:2]
-    x, y = corner[0] - 0.5, corner[1] - 0.5
-    options = {"vmin": 0, "vmax": 1, "cmap": "gray"} | options if "norm" not in options else options
-    extent = (x, x + width * side, y + height * side, y)
-    shown = axes.imshow(picture, origin="upper", extent=extent, **options)
-    axes.set_title(title, color=INK, fontsize=10, loc="left")
-    axes.tick_params(colors=FAINT, labelsize=8, length=2)
-    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-    axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
-    axes.set_xlabel("x (pixels)", color=FAINT, fontsize=8)
-    axes.set_ylabel("y (pixels)", color=FAINT, fontsize=8)
-    for spine in axes.spines.values():
-        spine.set_color(EDGE)
-    return shown
 
 
 # plots -------------------------------------------------------------------------------------------
@@ -147,14 +129,14 @@ def figure_frames(result: Integration) -> Figure:
     table = result.frames
     numbers = np.arange(1, len(table) + 1)
     used = np.asarray(table["used"])
-    figure = _figure(11.0, 6.0)
+    figure = new_figure(11.0, 6.0)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     _rejected_by_frame(upper, result, numbers, used)
     _weights_by_frame(lower, result, numbers, used)
     lower.set_xlabel("frame, in the order of the table", color=INK)
     lower.xaxis.set_major_locator(MaxNLocator(20, integer=True))
     lower.set_xlim(0.4, len(table) + 0.6)
-    _title(figure, "What each frame lost, and what it counts for")
+    write_title(figure, "What each frame lost, and what it counts for")
     return figure
 
 
@@ -185,7 +167,7 @@ def _rejected_by_frame(axes: Axes, result: Integration, numbers: np.ndarray, use
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
-    _dress(axes, "rejected samples (%)")
+    dress(axes, "rejected samples (%)")
 
 
 def _outstanding(numbers: np.ndarray, values: np.ndarray) -> list[tuple[int, float]]:
@@ -210,7 +192,7 @@ def _weights_by_frame(axes: Axes, result: Integration, numbers: np.ndarray, used
     reference = result.preparation.reference
     axes.plot(numbers[reference], weights[reference] + 0.09, "*", color=INK, ms=10, label="reference frame")
     axes.set_ylim(0, 1.25)
-    _dress(axes, "weight (best = 1)")
+    dress(axes, "weight (best = 1)")
 
 
 def figure_noise(result: Integration) -> Figure:
@@ -228,7 +210,7 @@ def figure_noise(result: Integration) -> Figure:
     Figure
     """
     count, ratios = result.preparation.count, result.noise_ratio
-    figure = _figure(11.0, 4.4)
+    figure = new_figure(11.0, 4.4)
     axes = figure.subplots()
     n = np.linspace(1, count, 200)
     axes.plot(n, 1 / np.sqrt(n), color=FAINT, lw=1.6, label=r"equal frames: $1/\sqrt{N}$")
@@ -247,8 +229,8 @@ def figure_noise(result: Integration) -> Figure:
     axes.set_xlim(0.5, count * 1.06)
     axes.xaxis.set_major_locator(MaxNLocator(10, integer=True))
     axes.set_xlabel("number of frames N", color=INK)
-    _dress(axes, "noise (one frame = 1)")
-    _title(
+    dress(axes, "noise (one frame = 1)")
+    write_title(
         figure,
         f"The noise of {count} frames is {ratios.mean():.3f} of that of one; "
         f"equal frames would reach {result.expected_noise_ratio:.3f}",
@@ -257,26 +239,6 @@ def figure_noise(result: Integration) -> Figure:
 
 
 # common ------------------------------------------------------------------------------------------
-
-
-def _figure(width: float, height: float) -> Figure:
-    return Figure(figsize=(width, height), dpi=110, facecolor=GROUND, layout="constrained")
-
-
-def _title(figure: Figure, sentence: str) -> None:
-    figure.suptitle(sentence, color=INK, fontsize=12.5, x=0.01, ha="left")
-
-
-def _dress(axes: Axes, label: str) -> None:
-    """The look that all plots share."""
-    axes.set_facecolor(PANEL)
-    axes.set_ylabel(label, color=INK)
-    axes.tick_params(colors=INK, labelsize=9, length=3)
-    axes.grid(axis="y", color=EDGE, lw=0.7)
-    axes.set_axisbelow(True)
-    for spine in axes.spines.values():
-        spine.set_color(EDGE)
-    axes.legend(loc="center left", bbox_to_anchor=(1.005, 0.5), frameon=False, labelcolor=INK, fontsize=9)
 
 
 def _channels(count: int) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import math
 import numbers
 from collections.abc import Mapping
@@ -169,15 +170,17 @@ class _Checked:
     @classmethod
     def parameters(cls) -> dict[str, Parameter]:
         """The parameters by name, in the order in which people meet them."""
-        return {
-            field.name: Parameter(
-                name=field.name,
-                default=field.default,
-                **field.metadata,
-            )
-            for field in dataclasses.fields(cls)
-            if "help" in field.metadata
-        }
+        return {parameter.name: parameter for parameter in _parameters_of(cls)}
+
+
+@functools.cache
+def _parameters_of(cls: type) -> tuple[Parameter, ...]:
+    """Made once: a slider that moves makes a new recipe with every step."""
+    return tuple(
+        Parameter(name=field.name, default=field.default, **field.metadata)
+        for field in dataclasses.fields(cls)
+        if "help" in field.metadata
+    )
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from stacklib.results import Integration
 if TYPE_CHECKING:
     from stacklib.saving import SavedFiles
 
-__all__ = ["report", "summary", "unusual_frames"]
+__all__ = ["numbers", "report", "summary", "unusual_frames"]
 
 WIDTH = 100
 #: A frame lost unusually many samples on a side: more than this many times the median, and this fraction.
@@ -80,6 +80,39 @@ def summary(result: Integration) -> str:
             f"1/sqrt({p.count}) is {result.expected_noise_ratio:.3f}",
         ]
     )
+
+
+def numbers(result: Integration) -> dict[str, Any]:
+    """The result in numbers, for tables of many results.
+
+    Returns
+    -------
+    dict
+        Ready for JSON. Lists have one value a channel, None where it is not known; rejected are means
+        over frames and channels, as fractions; noise ratios are in units of the reference frame's noise.
+    """
+    p = result.preparation
+    channels, height, width = result.image.shape
+    _, noise, ratio = _measured_noise(result)
+    return {
+        "frames": len(p.frames),
+        "used": p.count,
+        "width": width,
+        "height": height,
+        "channels": channels,
+        "rule": result.rule,
+        "rejected_low": float(result.rejected_low.mean()),
+        "rejected_high": float(result.rejected_high.mean()),
+        "noise": _known(noise),
+        "noise_ratio": _known(ratio),
+        "expected_noise_ratio": result.expected_noise_ratio,
+        "left_out": _left_out(result),
+        "unusual": _unusual_in_words(result),
+    }
+
+
+def _known(values: np.ndarray) -> list[float | None]:
+    return [float(value) if math.isfinite(value) else None for value in values]
 
 
 def unusual_frames(result: Integration) -> list[tuple[int, str, float, float]]:

@@ -13,10 +13,10 @@ from matplotlib.ticker import MaxNLocator
 
 from stacklib.explain import PixelStory, Round, explain
 from stacklib.kernel import HIGH, KEPT, LOW, NO_DATA
+from stacklib.look import EDGE, FAINT, GROUND, INK, PANEL, colour_bar, map_top, show_picture, write_title
+from stacklib.look import HIGH as HIGH_COLOUR
+from stacklib.look import LOW as LOW_COLOUR
 from stacklib.masks import frame_mask, frame_verdicts, most_rejected
-from stacklib.plots import EDGE, FAINT, GROUND, INK, PANEL, _map_top, _show, _title
-from stacklib.plots import HIGH as HIGH_COLOUR
-from stacklib.plots import LOW as LOW_COLOUR
 from stacklib.results import Integration
 from stacklib.screen import binned, stretch
 
@@ -40,8 +40,9 @@ LOOKS = {
     HIGH: ("^", HIGH_COLOUR, 8.0, "rejected high"),
     NO_DATA: ("x", FAINT, 7.0, "no data"),
 }
-#: A mask of one frame: no data, kept, rejected low, rejected high.
-MASK_COLOURS = ListedColormap(["#4a5361", "#0a0d11", LOW_COLOUR, HIGH_COLOUR])
+#: A mask of one frame: no data, kept, rejected low, rejected high. Each is clearly lighter than the one
+#: before, but for the first two, so that they stay apart without colours.
+MASK_COLOURS = ListedColormap(["#343b46", "#080a0d", "#3a87c8", "#ffe08a"])
 #: Samples farther out than so many times the span of the limits are drawn at the edge.
 FAR = 2.0
 #: Samples within so many median absolute deviations are never far.
@@ -59,10 +60,19 @@ class StoryAxes:
         Where to draw.
     left, right : Axes
         Axes that share their y axis.
+    bare : bool
+        Leave out heading and legend, which are told elsewhere: text takes the longest to draw.
+
+    Attributes
+    ----------
+    heading : str
+        Pixel, round, and what is rejected so far.
+    moving : list of Artist
+        What `show` changes, in the order of drawing.
     """
 
-    def __init__(self, figure: Figure, left: Axes, right: Axes) -> None:
-        self.figure, self.axes = figure, (left, right)
+    def __init__(self, figure: Figure, left: Axes, right: Axes, bare: bool = False) -> None:
+        self.figure, self.axes, self.heading = figure, (left, right), ""
         self.points: list[dict[int, Line2D]] = []
         self.limits: list[list[Line2D]] = []
         self.earlier: list[Line2D] = []
@@ -90,16 +100,19 @@ class StoryAxes:
             left.text(0, 0, "", color=colour, fontsize=8.5, va="center")
             for colour in (LOW_COLOUR, HIGH_COLOUR)
         ]
-        handles = [self.points[0][fate] for fate in LOOKS] + [self.earlier[0]]
-        names = [words for *_, words in LOOKS.values()] + ["limits of earlier rounds"]
-        self.legend = figure.legend(
-            handles, names, loc="outside lower center", ncols=5, frameon=False, labelcolor=INK, fontsize=9
-        )
-        self.title = left.set_title("", color=INK, fontsize=10, loc="left")
-        #: What `show` changes, in the order of drawing.
+        self.title = None if bare else left.set_title("", color=INK, fontsize=10, loc="left")
+        if not bare:
+            self._add_legend()
+        left.yaxis.set_major_locator(MaxNLocator(5))
         self.moving = [left.yaxis, *self.earlier, *self.limits[0], *self.limits[1]]
         self.moving += [line for points in self.points for line in points.values()]
-        self.moving += [*self.texts, *self.beyond, self.title]
+        self.moving += [*self.texts, *self.beyond] + ([] if bare else [self.title])
+
+    def _add_legend(self) -> None:
+        handles = [self.points[0][fate] for fate in LOOKS] + [self.earlier[0]]
+        names = [words for *_, words in LOOKS.values()] + ["limits of earlier rounds"]
+        options = {"ncols": 5, "frameon": False, "labelcolor": INK, "fontsize": 9}
+        self.figure.legend(handles, names, loc="outside lower center", **options)
 
     def show(self, story: PixelStory, number: int | None = None) -> None:
         """Draw a story after round `number` (from 1; the last unless given)."""
@@ -129,7 +142,7 @@ class StoryAxes:
 
     def _write(self, story: PixelStory, number: int, low: float, high: float) -> None:
         told = story.rounds[number - 1]
-        places = _apart([told.centre, told.lower, told.upper], (high - low) * 0.065)
+        places = _apart([told.centre, told.lower, told.upper], (high - low) * 0.085)
         words = ("centre", "low limit", "high limit")
         for text, word, value, place in zip(
             self.texts, words, (told.centre, told.lower, told.upper), places, strict=True
@@ -157,7 +170,9 @@ class StoryAxes:
         verdict = told.verdict
         where = f"x {story.x}, y {story.y}, channel {story.channel}"
         counted = f"{np.sum(verdict == LOW)} low, {np.sum(verdict == HIGH)} high rejected so far"
-        self.title.set_text(f"{where}. {verb} {number} of {len(story.rounds)}: {counted}")
+        self.heading = f"{where}. {verb} {number} of {len(story.rounds)}: {counted}"
+        if self.title is not None:
+            self.title.set_text(self.heading)
 
 
 def _span(story: PixelStory, told: Round) -> tuple[float, float]:
@@ -219,13 +234,13 @@ def picture_of(result: Integration, view: str, channel: int = 0) -> tuple[np.nda
     plane, side = binned(getattr(result, name)[channel : channel + 1])
     if view == "coverage":
         return 100 * plane[0], side, {"cmap": "viridis", "vmin": 0, "vmax": 100}
-    return 100 * plane[0], side, {"cmap": "inferno", "norm": PowerNorm(0.5, 0, _map_top(result))}
+    return 100 * plane[0], side, {"cmap": "inferno", "norm": PowerNorm(0.5, 0, map_top(result))}
 
 
 def _draw(axes: Axes, result: Integration, view: str, channel: int, title: str = ""):
     picture, side, look = picture_of(result, view, channel)
     words = title or (view.capitalize() + ("" if view == "image" else f", channel {channel}"))
-    shown = _show(axes, picture, words, side, corner=result.region[:2], **look)
+    shown = show_picture(axes, picture, words, side, corner=result.region[:2], **look)
     return shown
 
 
@@ -236,9 +251,7 @@ def figure_map(result: Integration, view: str = "rejected high", channel: int = 
     axes = figure.subplots()
     shown = _draw(axes, result, view, channel)
     if view != "image":
-        bar = figure.colorbar(shown, ax=axes, pad=0.012, aspect=30)
-        bar.set_label("% of the frames", color=INK, fontsize=9)
-        bar.ax.tick_params(colors=INK, labelsize=8)
+        colour_bar(figure, shown, "% of the frames", aspect=30)
     return figure
 
 
@@ -253,12 +266,12 @@ def figure_mask(result: Integration, number: int, channel: int = 0) -> Figure:
     figure = _new(WIDTH, min(12.0, 0.8 * WIDTH * height / width + 1.1))
     axes = figure.subplots()
     words = f"Frame {number}, {p.measurements.names[number - 1]}, channel {channel}"
-    _show(axes, mask, words, step, corner=result.region[:2], cmap=MASK_COLOURS, vmin=-1.5, vmax=2.5)
+    show_picture(axes, mask, words, step, corner=result.region[:2], cmap=MASK_COLOURS, vmin=-1.5, vmax=2.5)
     known = max(1, int(np.sum(mask >= 0)))
     names = {1: "rejected low", 2: "rejected high"}
     words = ", ".join(f"{100 * np.sum(mask == value) / known:.2f} % {name}" for value, name in names.items())
     note = "" if step == 1 else f" (every {step}th row and column)"
-    _title(figure, f"Where frame {number} was rejected: {words}{note}")
+    write_title(figure, f"Where frame {number} was rejected: {words}{note}")
     _mask_legend(figure)
     return figure
 
@@ -296,7 +309,7 @@ def figure_fractions(result: Integration) -> Figure:
     axes.tick_params(colors=INK, labelsize=9)
     axes.grid(axis="y", color=EDGE, lw=0.7)
     axes.legend(frameon=False, labelcolor=INK, fontsize=9)
-    _title(figure, "How many samples the pixels lost, of those where all frames have data")
+    write_title(figure, "How many samples the pixels lost, of those where all frames have data")
     return figure
 
 
@@ -326,5 +339,5 @@ def figure_inspection(
         axes.plot(story.x, story.y, "s", ms=13, mfc="none", mec="#ffffff", mew=1.6)
     dots[1].sharey(dots[0])
     StoryAxes(figure, *dots).show(story, number)
-    _title(figure, f"Pixel x {story.x}, y {story.y}: {story.summary}")
+    write_title(figure, f"Pixel x {story.x}, y {story.y}: {story.summary}")
     return figure

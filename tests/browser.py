@@ -84,6 +84,27 @@ PICTURES = """() => {
 }"""
 
 
+# Runs from the next key or button that is pressed to the frame in which all these pictures are new. The page
+# measures itself: questions from outside would take longer than what is measured.
+STOPWATCH = """selector => {
+    const shown = [...document.querySelectorAll(selector)].map(element => ({element, before: element.src}));
+    if (!shown.length) throw new Error(`nothing matches ${selector}`);
+    const changed = ({element, before}) => element.src !== before && element.complete;
+    window.stopwatch = new Promise(resolve => {
+        const start = event => {
+            ['keydown', 'mousedown'].forEach(type => removeEventListener(type, start, true));
+            const look = now => {
+                if (shown.every(changed)) resolve(performance.now() - event.timeStamp);
+                else if (now - event.timeStamp > 20000) resolve(NaN);
+                else requestAnimationFrame(look);
+            };
+            requestAnimationFrame(look);
+        };
+        ['keydown', 'mousedown'].forEach(type => addEventListener(type, start, true));
+    });
+}"""
+
+
 def chromium_or_skip() -> str:
     """The browser: what CHROMIUM says, else Debian's, else one on the PATH.
 
@@ -232,6 +253,16 @@ class Notebook:
                 return time.perf_counter() - since
             self.page.wait_for_timeout(5)
         raise AssertionError(f"the picture did not change within {timeout:g} s")
+
+    def start_stopwatch(self, selector: str) -> None:
+        """Measure from the next key or mouse button to the change of all pictures that match."""
+        self.page.evaluate(STOPWATCH, selector)
+
+    def stopwatch(self) -> float:
+        """What was measured, in milliseconds."""
+        measured = self.page.evaluate("() => window.stopwatch")
+        assert measured == measured, "the picture did not change within 20 s"
+        return measured
 
     def slider(self, name: str) -> Locator:
         """The handle of the slider with this description."""

@@ -14,7 +14,7 @@ import pytest
 from conftest import ROOT, SAMPLES
 
 import stacklib as sl
-from stacklib import cli, naming, saving
+from stacklib import cli, naming, notebook_process, running, saving
 
 M13 = SAMPLES / "M13" / "4_Registered"
 
@@ -97,7 +97,7 @@ def test_frames_that_cannot_be_used_are_named(target, capsys):
 def test_output_that_cannot_be_made_is_named(capsys, tmp_path):
     (tmp_path / "file").write_text("")
     assert cli.main(["run", str(M13), "--output", str(tmp_path / "file" / "results")]) == 1
-    assert "choose another --output" in capsys.readouterr().err
+    assert "choose another folder for the results" in capsys.readouterr().err
 
 
 def test_file_in_the_way_of_a_folder_is_named(tmp_path):
@@ -183,19 +183,19 @@ def test_failed_run_keeps_the_notebook_and_says_where(tmp_path):
 def test_notebooks_are_never_overwritten(tmp_path):
     names = []
     for text in ("first", "second"):
-        running = cli._claim(tmp_path, "running_notebook")
-        running.write_text(f'"{text}"')
-        names.append(cli._keep(running, "m_notebook").name)
+        executed = running.claim(tmp_path, "running_notebook")
+        executed.write_text(f'"{text}"')
+        names.append(running._keep(executed, "m_notebook").name)
     assert names == ["m_notebook.ipynb", "m_notebook_2.ipynb"]
     assert (tmp_path / names[0]).read_text() == '"first"'
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
 
 
 def test_single_frame_starts_no_kernel(monkeypatch, tmp_path):
-    monkeypatch.setattr(cli, "_execute", lambda *_: pytest.fail("a kernel was started"))
+    monkeypatch.setattr(running, "finish", lambda _: pytest.fail("a kernel was started"))
     frame = min(path for path in M13.iterdir() if not path.name.startswith("."))
     with pytest.raises(sl.IntegrationError, match="is the only frame"):
-        cli.run_job(sl.Job(frames=str(frame), output=str(tmp_path / "results")))
+        running.run_job(sl.Job(frames=str(frame), output=str(tmp_path / "results")))
     assert not (tmp_path / "results").exists()
 
 
@@ -212,7 +212,7 @@ papermill.execute_notebook = half
 
 
 def test_full_disk_is_named_and_half_a_notebook_removed(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(cli, "CHILD", FULL_DISK + cli.CHILD)
+    monkeypatch.setattr(notebook_process, "CHILD", FULL_DISK + notebook_process.CHILD)
     assert cli.main(["run", str(M13), "--output", str(tmp_path)]) == 1
     printed = capsys.readouterr().err
     assert printed.startswith(f"stacklib: {tmp_path}: ") and "No space left on device" in printed
@@ -221,7 +221,7 @@ def test_full_disk_is_named_and_half_a_notebook_removed(monkeypatch, tmp_path, c
 
 
 def test_process_that_dies_is_told(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(cli, "CHILD", "import os; os._exit(9)")
+    monkeypatch.setattr(notebook_process, "CHILD", "import os; os._exit(9)")
     assert cli.main(["run", str(M13), "--output", str(tmp_path)]) == 1
     assert "ended with code 9" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

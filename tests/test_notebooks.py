@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,10 +16,14 @@ from conftest import ROOT, SAMPLES
 
 import stacklib as sl
 from stacklib import notebook
+from stacklib.batch_job import BatchJob
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 INTEGRATE = ROOT / "notebooks" / "4_integrate.ipynb"
+BATCH = ROOT / "notebooks" / "5_batch.ipynb"
 PARAMETERS = sl.Job.parameters() | sl.Recipe.parameters()
+#: Notebooks whose parameters come from the package, and which.
+MADE = {INTEGRATE: PARAMETERS, BATCH: BatchJob.parameters()}
 
 #: Drawing into these hangs notebooks that run without a browser, every now and then.
 HANGING = re.compile(r"\bOutput\(|\binteract\(|\binteractive_output\b|\binteractive\(")
@@ -71,10 +76,11 @@ def test_nothing_draws_where_it_could_hang():
     assert not [path.name for path, text in sources.items() if HANGING.search(text)]
 
 
-def test_parameters_cell_equals_the_recipe():
-    cell = next(cell for cell in code_cells(read(INTEGRATE)) if is_parameters(cell))
-    assert cell.source == notebook.parameters_cell(), (
-        "write it anew with: python -m stacklib.notebook notebooks/4_integrate.ipynb"
+@pytest.mark.parametrize("path", MADE, ids=lambda path: path.stem)
+def test_parameters_cell_equals_the_package(path):
+    cell = next(cell for cell in code_cells(read(path)) if is_parameters(cell))
+    assert cell.source == notebook.parameters_cell(MADE[path] if path == BATCH else None), (
+        f"write it anew with: python -m stacklib.notebook notebooks/{path.name}"
     )
 
 
@@ -87,14 +93,15 @@ def test_parameters_cell_can_be_written_anew(tmp_path):
     assert not notebook.refresh_parameters(tmp_path / "stale.ipynb")
 
 
-def test_help_lists_every_parameter():
-    shown = papermill("--help-notebook", INTEGRATE).stdout
-    for name, parameter in PARAMETERS.items():
+@pytest.mark.parametrize("path", MADE, ids=lambda path: path.stem)
+def test_help_lists_every_parameter(path):
+    shown = papermill("--help-notebook", path).stdout
+    for name, parameter in MADE[path].items():
         kind = "str" if parameter.kind is list else parameter.kind.__name__
         default = json.dumps(parameter.default) if isinstance(parameter.default, str) else parameter.default
         assert f"  {name}: {kind} (default {default})" in shown
         assert parameter.help in shown
-    assert shown.count("(default ") == len(PARAMETERS)
+    assert shown.count("(default ") == len(MADE[path])
 
 
 # from parameters to a job ------------------------------------------------------------------------
@@ -134,6 +141,17 @@ def test_wrong_values_are_refused_by_name(name, value):
 def test_misspelt_parameter_is_refused():
     with pytest.raises(sl.RecipeError, match=r"sigma_hihg.*did you mean sigma_high"):
         notebook.job_from(namespace(sigma_hihg=2.8))
+
+
+def test_a_recipe_file_gives_the_recipe_and_the_frames_that_it_names(tmp_path):
+    path = sl.Recipe(rejection="sigma", sigma_high=2.5).save(tmp_path / "recipe.yaml")
+    job = notebook.job_from(namespace(), path)
+    assert (job.frames, job.recipe) == (sl.Job().frames, sl.Recipe(rejection="sigma", sigma_high=2.5))
+    path.write_text("frames: [a.fits, b.fits]\nsigma_high: 2.5\n", encoding="utf-8")
+    for left in (sl.Job().frames, ""):
+        assert notebook.job_from(namespace(frames=left), path).frames == ["a.fits", "b.fits"]
+    job = notebook.job_from(namespace(frames="somewhere else"), path)
+    assert (job.frames, job.recipe.sigma_high) == ("somewhere else", 2.5)
 
 
 @pytest.mark.parametrize("variable", ["JPY_SESSION_NAME", "VOILA_KERNEL_ID"])
@@ -178,6 +196,12 @@ def test_a_run_leaves_figures_tables_and_text(executed):
     shown = [kind for output in outputs(executed) for kind in output.get("data", {})]
     assert shown.count("image/png") == 4
     assert shown.count("text/html") == 1
+    words = [
+        output.metadata["image/png"].alt
+        for output in outputs(executed)
+        if "image/png" in output.get("data", {})
+    ]
+    assert "The noise of 12 frames is" in "\n".join(words) and all(words)
     assert not [kind for kind in shown if "widget" in kind]
 
 
@@ -206,7 +230,9 @@ def test_papermill_shows_what_is_wrong(tmp_path):
 
 @pytest.mark.parametrize("path", [p for p in NOTEBOOKS if p != INTEGRATE], ids=lambda path: path.stem)
 def test_notebook_runs_without_a_browser(path, tmp_path):
-    (tmp_path / "sample_data").symlink_to(SAMPLES, target_is_directory=True)
+    # A copy: results do not end up in the project.
+    results = shutil.ignore_patterns("5_Integration", ".stacklib*", "batch.*")
+    shutil.copytree(SAMPLES, tmp_path / "sample_data", ignore=results)
     run = papermill(path, tmp_path / "out.ipynb", "-y", "interactive: false", folder=tmp_path)
     assert run.returncode == 0, run.stderr
     shown = [kind for output in outputs(read(tmp_path / "out.ipynb")) for kind in output.get("data", {})]

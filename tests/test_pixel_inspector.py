@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from conftest import integrate_quietly
+from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
 import stacklib as sl
@@ -32,8 +33,8 @@ def panel(m101) -> PixelInspector:
     """A panel with its widgets."""
     inspector = PixelInspector(m101)
     assert inspector.widget is inspector.widget
-    inspector._picture_canvas.draw()
-    inspector._story_canvas.draw()
+    for canvas in inspector._canvases:
+        canvas.draw()
     return inspector
 
 
@@ -97,7 +98,7 @@ def test_every_view_is_drawn_with_a_close_up(panel, view):
     assert whole.shape[:2] == (224, 300) and close.shape[:2] == (41, 41)
     np.testing.assert_array_equal(np.ma.getdata(close)[-1, -1], np.ma.getdata(whole)[-1, -1])
     assert tuple(panel._images[1].get_extent()) == (258.5, 299.5, 223.5, 182.5)
-    assert png(panel._picture_canvas.figure).shape[1] == 980
+    assert png(panel._canvases[0].figure).shape[1] == 550
 
 
 def test_mask_is_that_of_the_frame(panel, m101):
@@ -105,6 +106,14 @@ def test_mask_is_that_of_the_frame(panel, m101):
     mask, step = panel.mask()
     assert step == 1
     assert np.sum(mask == 1) == m101.counts[1].low[16] and np.sum(mask == 2) == m101.counts[1].high[16]
+
+
+def test_mask_colours_stay_apart_without_colour():
+    weights = (0.2126, 0.7152, 0.0722)
+    shades = [np.dot(np.power(to_rgb(colour), 2.2), weights) for colour in story_plots.MASK_COLOURS.colors]
+    lightness = [116 * np.cbrt(shade) - 16 for shade in shades]
+    none, kept, low, high = lightness
+    assert kept < none - 15 and none < low - 25 and low < high - 25
 
 
 def test_table_tells_every_frame_by_symbol_and_word(panel):

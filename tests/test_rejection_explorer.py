@@ -12,7 +12,7 @@ from matplotlib.backend_bases import MouseEvent
 from PIL import Image
 
 import stacklib as sl
-from stacklib.panels.region_integration import brightest_region
+from stacklib.panels.region_integration import MAP_COLOURS, brightest_region
 from stacklib.panels.rejection_explorer import RejectionExplorer
 from stacklib.recipe import RULE_PARAMETERS
 
@@ -221,6 +221,21 @@ def test_use_these_says_where(live, tmp_path):
     assert message(live)
 
 
-def test_pictures_are_jpeg_of_the_region(live):
+def test_pictures_are_those_of_the_region(live):
     for picture in live._pictures.values():
         assert Image.open(io.BytesIO(picture.value)).size == REGION[2:]
+
+
+def test_maps_are_shown_exactly(live):
+    for side in ("low", "high"):
+        shown = Image.open(io.BytesIO(live._pictures[side].value)).convert("RGB")
+        np.testing.assert_array_equal(np.asarray(shown), MAP_COLOURS[live.model.map_picture(side)])
+
+
+def test_every_picture_has_a_name_for_screen_readers(live):
+    for picture in live._pictures.values():
+        # The page makes it a title only beside an empty description.
+        state = picture.get_state()
+        assert state["tooltip"] == picture.alt != "" and state["description"] == ""
+    live._controls["sigma_high"].slider.value = 2.0
+    assert f"{live.numbers['rejected_high']:.3f} %" in live._pictures["high"].alt

@@ -1,30 +1,25 @@
-"""What all panels are made of: pictures, sliders with a number box, a canvas that can be clicked."""
+"""What all panels are made of: sliders with a number box, controls of parameters, lines of text."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
+from html import escape
 from typing import Any
 
 import ipywidgets as widgets
-import numpy as np
-from ipympl.backend_nbagg import Canvas, FigureManager
-from matplotlib.figure import Figure
-from PIL import Image
 
 from stacklib.recipe import Parameter
 
 __all__ = [
     "NumberSlider",
-    "Picture",
+    "Readout",
     "control_value",
-    "encoded",
-    "live_canvas",
     "parameter_control",
-    "readout",
     "set_control",
 ]
 
+#: Room for the longest name of a parameter, for a number, and for its unit.
+LABEL, BOX, UNIT = "12.5em", "5.4em", "3.2em"
 #: Height of the band under a slider that marks the recommended values.
 BAND_HEIGHT = 6
 #: The part of the range that a slider covers, and its step; the number boxes take the whole range.
@@ -46,36 +41,6 @@ SLIDERS = {
     "ccd_read_noise": (0.0, 50.0, 0.5),
     "ccd_scale_noise": (0.0, 0.5, 0.01),
 }
-
-
-def encoded(picture: np.ndarray, scale: int = 1) -> bytes:
-    """A picture as JPEG bytes.
-
-    Parameters
-    ----------
-    picture : ndarray of uint8, shape (height, width) or (height, width, 3)
-        Grey or colour.
-    scale : int
-        Repeat each pixel so often in both directions.
-    """
-    if scale > 1:
-        picture = picture.repeat(scale, axis=0).repeat(scale, axis=1)
-    stream = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(picture)).save(stream, "JPEG", quality=90, subsampling=0)
-    return stream.getvalue()
-
-
-class Picture(widgets.Image):
-    """A picture that follows a slider: bytes that the browser shows at once."""
-
-    def __init__(self, alt: str, width: str = "100%") -> None:
-        super().__init__(format="jpeg", layout=widgets.Layout(width=width, height="auto"))
-        self.add_class("stacklib-picture")
-        self.alt = alt
-
-    def show(self, picture: np.ndarray, scale: int = 1) -> None:
-        """Show a picture, see `encoded`."""
-        self.value = encoded(picture, scale)
 
 
 class NumberSlider(widgets.VBox):
@@ -115,7 +80,7 @@ class NumberSlider(widgets.VBox):
             description=parameter.name,
             tooltip=parameter.help,
             readout=False,
-            style={"description_width": "11em"},
+            style={"description_width": LABEL},
             layout=widgets.Layout(flex="1 1 auto", width="auto"),
             **options,
         )
@@ -125,12 +90,12 @@ class NumberSlider(widgets.VBox):
             max=parameter.high,
             step=step,
             tooltip=f"{parameter.help} {parameter.expected}",
-            layout=widgets.Layout(width="6em", flex="0 0 auto"),
+            layout=widgets.Layout(width=BOX, flex="0 0 auto"),
         )
         self._following = False
         self.slider.observe(self._from_slider, "value")
         self.box.observe(self._from_box, "value")
-        unit = widgets.Label(parameter.unit, layout=widgets.Layout(flex="0 0 auto"))
+        unit = widgets.Label(parameter.unit, layout=widgets.Layout(width=UNIT, flex="0 0 auto"))
         children = [widgets.HBox([self.slider, self.box, unit])]
         if parameter.recommended:
             children.append(_band(parameter.recommended, low, high))
@@ -166,17 +131,19 @@ def _band(recommended: tuple[float, float], low: float, high: float) -> widgets.
     start, stop = (100 * (value - low) / (high - low) for value in recommended)
     words = f"recommended: {recommended[0]:g} to {recommended[1]:g}"
     return widgets.HTML(
-        f'<div title="{words}" style="margin:0 9em 0 12em;height:{BAND_HEIGHT}px;position:relative">'
+        f'<div title="{words}" style="margin:0 calc({BOX} + {UNIT} + 26px) 0 calc({LABEL} + 18px);'
+        f'height:{BAND_HEIGHT}px;position:relative">'
         f'<div style="position:absolute;left:{start:.1f}%;width:{stop - start:.1f}%;height:100%;'
         f'background:#0072b2;border-radius:3px"></div></div>'
-        f'<div style="margin-left:12em;font-size:85%;opacity:.75;line-height:1.2">{words}</div>'
+        f'<div style="margin-left:{LABEL};padding-left:10px;font-size:85%;opacity:.75;line-height:1.2">'
+        f"{words}</div>"
     )
 
 
 def parameter_control(parameter: Parameter, value: Any) -> widgets.Widget:
     """The widget of a parameter, to be read and set with `control_value` and `set_control`."""
     options = {"description": parameter.name, "tooltip": parameter.help, "layout": {"width": "auto"}}
-    style = {"description_width": "11em"}
+    style = {"description_width": LABEL}
     if parameter.name in SLIDERS:
         low, high, step = SLIDERS[parameter.name]
         return NumberSlider(parameter, value, low, high, step)
@@ -200,24 +167,18 @@ def set_control(control: widgets.Widget, value: Any) -> None:
         control.value = value
 
 
-def readout(text: str = "") -> widgets.HTML:
-    """A line of text beside a picture, read out by screen readers when it changes."""
-    return widgets.HTML(f'<div role="status" aria-live="polite">{text}</div>')
+class Readout(widgets.HTML):
+    """Lines of text beside a picture, read out by screen readers when they change."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.say()
 
-def live_canvas(figure: Figure, on_click: Callable[[float, float], None] | None = None) -> Canvas:
-    """The canvas of a figure as a widget; `on_click` gets the data coordinates of a click inside axes."""
-    canvas = Canvas(figure)
-    FigureManager(canvas, 0)
-    canvas.header_visible = False
-    canvas.footer_visible = False
-    canvas.toolbar_visible = False
-    canvas.resizable = False
-    if on_click is not None:
+    def say(self, *lines: str) -> None:
+        """Show these lines."""
+        self.say_html(*(escape(line) for line in lines))
 
-        def clicked(event) -> None:
-            if event.inaxes is not None:
-                on_click(event.xdata, event.ydata)
-
-        figure.canvas.mpl_connect("button_press_event", clicked)
-    return canvas
+    def say_html(self, *lines: str) -> None:
+        """Show lines that are HTML already."""
+        text = "<br>".join(lines)
+        self.value = f'<div role="status" aria-live="polite" style="line-height:1.35">{text}</div>'

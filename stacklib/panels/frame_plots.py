@@ -9,7 +9,7 @@ import numpy as np
 from astropy.table import Table
 from matplotlib.figure import Figure, FigureBase
 
-from stacklib.plots import EDGE, FAINT, GROUND, HIGH, INK, LOW, PANEL
+from stacklib.look import EDGE, FAINT, GROUND, HIGH, INK, LOW, PANEL
 
 if TYPE_CHECKING:
     from stacklib.panels.frame_selector import FrameSelector
@@ -32,7 +32,7 @@ def figure_selection(selector: FrameSelector) -> Figure:
     count = len(selector.table)
     across = min(10, count)
     down = -(-count // across)
-    height, width = selector._thumbnails[0].shape[:2]
+    height, width = selector.thumbnails[0].shape[:2]
     sheet = down * (8.7 / across * height / width + 0.3) + 0.5
     figure = Figure(figsize=(8.7, sheet + 4.4), dpi=110, facecolor=GROUND, layout="constrained")
     upper, lower = figure.subfigures(2, 1, height_ratios=(sheet, 4.4))
@@ -40,12 +40,12 @@ def figure_selection(selector: FrameSelector) -> Figure:
     cells = np.ravel(upper.subplots(down, across, squeeze=False))
     for axes in cells:
         axes.set_axis_off()
-    for index, picture in enumerate(selector._thumbnails):
+    for index, picture in enumerate(selector.thumbnails):
         cells[index].imshow(picture, cmap="gray", vmin=0, vmax=255)
         _caption(selector, cells[index], index)
-    words = f"{selector._selected.sum()} of {count} frames selected; crossed frames are left out"
+    words = f"{selector.selected.sum()} of {count} frames selected; crossed frames are left out"
     upper.suptitle(words, color=INK, fontsize=11.5, x=0.01, ha="left")
-    NightPlots(lower, selector.table, selector.short_names).update(selector._selected)
+    NightPlots(lower, selector.table, selector.short_names).update(selector.selected)
     return figure
 
 
@@ -63,13 +63,13 @@ def _caption(selector: FrameSelector, axes: Any, index: int) -> None:
 class NightPlots:
     """Small plots over time; frames that are left out are crosses with their name."""
 
-    def __init__(self, figure: FigureBase, table: Table, names: Sequence[str]) -> None:
+    def __init__(self, figure: FigureBase, table: Table, names: Sequence[str], columns: int = 3) -> None:
         hours = np.asarray(table["hours"], float)
         timed = bool(np.isfinite(hours).all())
         self.x = hours if timed else np.asarray(table["number"], float)
         self.values = [np.asarray(table[name], float) for name in PLOTTED]
         self.kept, self.crossed, self.texts = [], [], []
-        grid = figure.subplots(2, 3, sharex=True)
+        grid = figure.subplots(len(PLOTTED) // columns, columns, sharex=True)
         for axes, label, values in zip(grid.ravel(), PLOTTED.values(), self.values, strict=True):
             # All points once, unseen, so that the limits never change.
             axes.plot(self.x, values, alpha=0)
@@ -99,7 +99,7 @@ class NightPlots:
             axes.set_axisbelow(True)
             for spine in axes.spines.values():
                 spine.set_color(EDGE)
-        for axes in grid[1]:
+        for axes in grid[-1]:
             axes.set_xlabel("hours since the first frame" if timed else "frame", color=FAINT, fontsize=8.5)
         figure.legend(
             handles=[self.kept[0], self.crossed[0]],

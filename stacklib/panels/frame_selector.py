@@ -52,6 +52,8 @@ class FrameSelector:
         One row a frame, see `stacklib.quality.measure_quality`.
     suggestions : dict of int to str
         Index of each frame that had better be left out, and why.
+    pictures, thumbnails : list of ndarray of uint8
+        The frames for the screen, all with one stretch.
     all_frames : FrameSet
         The frames to choose from.
     """
@@ -61,8 +63,8 @@ class FrameSelector:
         self.recipe = recipe
         self.table, images = _measure(self.all_frames, recipe or Recipe(), progress)
         limits = screen_limits(images[self.table.meta["reference"]])
-        self._pictures = [_bytes(stretch(image, limits)) for image in images]
-        self._thumbnails = [_bytes(stretch(binned(image, THUMBNAIL)[0], limits)) for image in images]
+        self.pictures = [_bytes(stretch(image, limits)) for image in images]
+        self.thumbnails = [_bytes(stretch(binned(image, THUMBNAIL)[0], limits)) for image in images]
         self.suggestions = suggest_exclusions(self.table)
         self.short_names = _short(self.all_frames.names)
         self._selected = np.ones(len(self.table), bool)
@@ -76,7 +78,7 @@ class FrameSelector:
 
     @selected.setter
     def selected(self, choice: FrameSet | Sequence[bool] | Sequence[int] | np.ndarray) -> None:
-        self._choose(self._as_mask(choice), {})
+        self.choose(self._as_mask(choice), {})
 
     @property
     def frames(self) -> FrameSet:
@@ -96,23 +98,39 @@ class FrameSelector:
         text = f"{self._selected.sum()} of {len(self.table)} frames are selected."
         return f"{text} Left out: {', '.join(left_out)}." if left_out else text
 
+    def choose(self, selected: np.ndarray, why: dict[int, str] | None = None) -> None:
+        """Choose frames, and say why others are left out.
+
+        Parameters
+        ----------
+        selected : ndarray of bool, shape (frames,)
+            Which frames are chosen.
+        why : dict of int to str, optional
+            Index and reason of frames that are left out; the reasons that are known unless given.
+        """
+        known = self._why if why is None else why
+        self._selected = np.array(selected, bool)
+        self._why = {i: reason for i, reason in known.items() if not self._selected[i]}
+        if self._panel is not None:
+            self._panel.refresh()
+
     def apply(self, expression: str) -> np.ndarray:
         """Choose the frames for which an expression is true, see `stacklib.selection.select`."""
         mask = select(self.table, expression)
-        self._choose(mask, {int(i): f"not {expression.strip()}" for i in np.flatnonzero(~mask)})
+        self.choose(mask, {int(i): f"not {expression.strip()}" for i in np.flatnonzero(~mask)})
         return self.selected
 
     def suggest(self) -> dict[int, str]:
         """Leave out the frames that look bad, on top of those that are left out; index and reason of each."""
         mask = self.selected
         mask[list(self.suggestions)] = False
-        self._choose(mask, self._why | self.suggestions)
+        self.choose(mask, self._why | self.suggestions)
         return dict(self.suggestions)
 
     def describe(self, index: int) -> str:
         """One frame in words."""
         row = self.table[index]
-        known = [f"{heading} {cell_text(row, name)}" for name, (heading, _, _) in COLUMNS.items()]
+        known = [f"{heading} {cell_text(row, name)}" for name, (heading, _) in COLUMNS.items()]
         verdict = f"left out: {self.reasons[index]}" if index in self.reasons else "selected"
         if index in self.suggestions and index not in self.reasons:
             verdict += f", but {self.suggestions[index]}"
@@ -173,11 +191,6 @@ class FrameSelector:
         mask = np.zeros(self._selected.shape, bool)
         mask[values if values.size else slice(0)] = True
         return mask
-
-    def _choose(self, mask: np.ndarray, why: dict[int, str]) -> None:
-        self._selected, self._why = np.array(mask, bool), {i: w for i, w in why.items() if not mask[i]}
-        if self._panel is not None:
-            self._panel.refresh()
 
 
 def _measure(frames: FrameSet, recipe: Recipe, progress: bool) -> tuple[Table, list[np.ndarray]]:

@@ -10,31 +10,35 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from stacklib.errors import RecipeError, StacklibError
-from stacklib.panels.common import Picture, live_canvas, readout
+from stacklib.look import GROUND
+from stacklib.panels.common import Readout
 from stacklib.panels.frame_plots import NightPlots
-from stacklib.plots import GROUND
+from stacklib.panels.live_canvas import draw_when_seen, live_canvas
+from stacklib.panels.pictures import Picture
 
 if TYPE_CHECKING:
     from stacklib.panels.frame_selector import FrameSelector
 
 __all__ = ["COLUMNS", "SelectorWidgets", "cell_text"]
 
-#: Column of the table: heading, form, width of the cell in pixels.
+#: Column of the table: heading and form.
 COLUMNS = {
-    "time": ("start (UTC)", "", 66),
-    "exposure": ("exp. (s)", "{:g}", 44),
-    "sky": ("sky", "{:.4g}", 60),
-    "noise": ("noise", "{:.3g}", 60),
-    "scale": ("scale", "{:.3g}", 60),
-    "weight": ("weight", "{:.2f}", 54),
-    "stars": ("stars", "{:d}", 46),
-    "fwhm": ("FWHM (px)", "{:.2f}", 52),
-    "eccentricity": ("eccen-tricity", "{:.2f}", 54),
-    "transparency": ("trans-parency", "{:.2f}", 58),
-    "shift_x": ("shift x (px)", "{:+.2f}", 52),
-    "shift_y": ("shift y (px)", "{:+.2f}", 52),
-    "matched": ("matched", "{:.0%}", 60),
+    "time": ("start (UTC)", ""),
+    "exposure": ("exp. (s)", "{:g}"),
+    "sky": ("sky", "{:.4g}"),
+    "noise": ("noise", "{:.3g}"),
+    "scale": ("scale", "{:.3g}"),
+    "weight": ("weight", "{:.2f}"),
+    "stars": ("stars", "{:d}"),
+    "fwhm": ("FWHM (px)", "{:.2f}"),
+    "eccentricity": ("eccen-tricity", "{:.2f}"),
+    "transparency": ("trans-parency", "{:.2f}"),
+    "shift_x": ("shift x (px)", "{:+.2f}"),
+    "shift_y": ("shift y (px)", "{:+.2f}"),
+    "matched": ("matched", "{:.0%}"),
 }
+#: Width of a cell: all alike, so that they stand below each other where a row takes several lines.
+CELL = 57
 #: Width of the large picture, pixels.
 PICTURE = 640
 
@@ -46,20 +50,22 @@ class SelectorWidgets:
         self.selector, self._busy = selector, False
         count = len(selector.table)
         self.ticks = [
-            widgets.Checkbox(True, description=name, indent=False, layout=_width("118px"))
+            widgets.Checkbox(True, description=name, indent=False, layout=_width("112px"))
             for name in selector.short_names
         ]
-        self.cells = [widgets.HTML(layout=_width("720px")) for _ in range(count)]
-        self.rows = widgets.VBox(layout=widgets.Layout(max_height="420px", overflow="auto", display="block"))
+        self.cells = [widgets.HTML(layout=_rest()) for _ in range(count)]
+        self.rows = widgets.VBox(
+            layout=widgets.Layout(max_height="420px", overflow="hidden scroll", display="block")
+        )
         self.lines = []
         for index, (tick, cell) in enumerate(zip(self.ticks, self.cells, strict=True)):
             picture = Picture(f"frame {selector.short_names[index]}", "80px")
-            picture.show(selector._thumbnails[index])
+            picture.show(selector.thumbnails[index])
             self.lines.append(
                 widgets.HBox([tick, picture, cell], layout=widgets.Layout(align_items="center"))
             )
             tick.observe(self._ticked, "value")
-        self.status = readout()
+        self.status = Readout()
         self.box = widgets.VBox(
             [self._choosing(), self.status, _heading(), self.rows, *self._blinking(), self._plots()],
             layout=widgets.Layout(max_width="980px"),
@@ -93,8 +99,8 @@ class SelectorWidgets:
         save = _button("Save", "Write the chosen frames into the job file", self._save)
         return widgets.VBox(
             [
-                widgets.HBox([self.expression, *buttons]),
-                widgets.HBox([self.column, self.descending, self.file, save]),
+                _wrapped(self.expression, *buttons),
+                _wrapped(self.column, self.descending, self.file, save),
             ]
         )
 
@@ -116,13 +122,13 @@ class SelectorWidgets:
         self.tick = widgets.Checkbox(True, description="selected", indent=False, layout=_width("100px"))
         self.tick.observe(self._ticked_here, "value")
         self.picture = Picture("the frame", "640px")
-        self.words = readout()
-        controls = widgets.HBox([play, self.slider, self.number, pause, self.tick])
+        self.words = Readout()
+        controls = _wrapped(play, self.slider, self.number, pause, self.tick)
         return [controls, self.words, self.picture]
 
     def _plots(self) -> widgets.Widget:
-        figure = Figure(figsize=(9.6, 4.4), dpi=100, facecolor=GROUND, layout="constrained")
-        self.night = NightPlots(figure, self.selector.table, self.selector.short_names)
+        figure = Figure(figsize=(5.5, 5.6), dpi=100, facecolor=GROUND, layout="constrained")
+        self.night = NightPlots(figure, self.selector.table, self.selector.short_names, columns=2)
         # The layout is worked out once; after that redrawing is quick.
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
@@ -134,29 +140,27 @@ class SelectorWidgets:
         selector, self._busy = self.selector, True
         try:
             for index, (tick, cell) in enumerate(zip(self.ticks, self.cells, strict=True)):
-                tick.value = bool(selector._selected[index])
+                tick.value = bool(selector.selected[index])
                 cell.value = _line(selector, index)
         finally:
             self._busy = False
         self._say(selector.summary)
-        self.night.update(selector._selected)
-        if not self.canvas.syncing_data_url:
-            # Before there is a browser nothing must be drawn; it asks for the first picture itself.
-            self.canvas.draw_idle()
+        self.night.update(selector.selected)
+        draw_when_seen(self.canvas)
         self._look()
 
     def _look(self) -> None:
         index = self.slider.value - 1
-        picture = self.selector._pictures[index]
+        picture = self.selector.pictures[index]
         self.picture.show(picture, max(1, PICTURE // picture.shape[1]))
         self.picture.alt = self.selector.describe(index)
-        self.words.value = readout(html.escape(self.picture.alt)).value
+        self.words.say(self.picture.alt)
         self._busy = True
-        self.tick.value = bool(self.selector._selected[index])
+        self.tick.value = bool(self.selector.selected[index])
         self._busy = False
 
     def _say(self, text: str) -> None:
-        self.status.value = readout(html.escape(text)).value
+        self.status.say(text)
 
     def _sort(self) -> None:
         values = self.selector.table[self.column.value]
@@ -170,7 +174,7 @@ class SelectorWidgets:
 
     def _ticked(self, change: dict) -> None:
         if not self._busy:
-            self.selector._choose(np.array([tick.value for tick in self.ticks]), self.selector._why)
+            self.selector.choose(np.array([tick.value for tick in self.ticks]))
 
     def _ticked_here(self, change: dict) -> None:
         if not self._busy:
@@ -209,23 +213,37 @@ def cell_text(row: Any, name: str) -> str:
 
 def _line(selector: FrameSelector, index: int) -> str:
     """The numbers of a frame, and below them what is to be said of it."""
-    cells = "".join(_box(cell_text(selector.table[index], name), name) for name in COLUMNS)
+    cells = "".join(_box(cell_text(selector.table[index], name)) for name in COLUMNS)
     left_out, suggested = selector.reasons.get(index), selector.suggestions.get(index)
     note = (
         f"Left out: {left_out}" if left_out else f"Suggested to leave out: {suggested}" if suggested else ""
     )
     note = f'<div style="line-height:1.4;font-weight:bold">{html.escape(note)}</div>' if note else ""
-    return f'<div style="display:flex;line-height:1.3">{cells}</div>{note}'
+    return f'<div style="display:flex;flex-wrap:wrap;line-height:1.3">{cells}</div>{note}'
 
 
 def _heading() -> widgets.Widget:
-    cells = "".join(_box(heading, name) for name, (heading, _, _) in COLUMNS.items())
-    style = "display:flex;line-height:1.2;margin-left:204px;font-weight:bold;align-items:end"
+    cells = "".join(_box(heading) for heading, _ in COLUMNS.values())
+    # As wide as the cells below it, so that where there is little room both begin new lines alike.
+    style = (
+        "display:flex;flex-wrap:wrap;line-height:1.2;margin:0 19px 0 204px;font-weight:bold;align-items:end"
+    style += ";font-size:92%"
+    )
     return widgets.HTML(f'<div style="{style}">{cells}</div>')
 
 
-def _box(text: str, name: str) -> str:
-    return f'<span style="flex:0 0 {COLUMNS[name][2]}px;text-align:right;padding-right:4px">{text}</span>'
+def _box(text: str) -> str:
+    style = f"flex:0 0 {CELL}px;box-sizing:border-box;text-align:right;padding-right:4px"
+    return f'<span style="{style}">{text}</span>'
+
+
+def _wrapped(*parts: widgets.Widget) -> widgets.HBox:
+    """Side by side where there is room."""
+    return widgets.HBox(parts, layout=widgets.Layout(flex_flow="row wrap"))
+
+
+def _rest() -> widgets.Layout:
+    return widgets.Layout(flex="1 1 0", min_width="0")
 
 
 def _width(width: str) -> widgets.Layout:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from functools import cached_property
-from html import escape
 
 import ipywidgets as widgets
 import numpy as np
+from ipympl.backend_nbagg import Canvas
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from stacklib.explain import PixelStory, explain
+from stacklib.look import GROUND, INK, dress_bar, show_picture
 from stacklib.masks import frame_mask, frame_verdicts, most_rejected
-from stacklib.panels.common import live_canvas, readout
-from stacklib.panels.quick_canvas import QuickCanvas
+from stacklib.panels.common import Readout
+from stacklib.panels.live_canvas import QuickCanvas, live_canvas
+from stacklib.panels.pictures import FigurePicture
 from stacklib.panels.verdict_table import verdict_table
-from stacklib.plots import EDGE, GROUND, INK, _show
 from stacklib.results import Integration
 from stacklib.screen import screen_limits, stretch
 from stacklib.story_plots import MASK_COLOURS, VIEWS, StoryAxes, figure_inspection, picture_of
@@ -27,8 +28,11 @@ __all__ = ["MASK", "PixelInspector"]
 MASK = "mask of a frame"
 #: Pixels across the close-up.
 CLOSE = 41
-#: Pixels of the screen.
-WIDTH = 980
+#: Pixels of the screen: the whole picture, the close-up, and the samples.
+WHOLE, ASIDE, WIDTH = 550, 390, 940
+#: Where the samples are cut in two, between frame order and sorted.
+CUT = 0.56
+LEGEND = "● kept, ▼ rejected low, ▲ rejected high, ✕ no data; dashed grey: limits of earlier rounds"
 
 
 class PixelInspector:
@@ -168,9 +172,10 @@ class PixelInspector:
         self._y = _number_box("y", top, top + height - 1)
         self._channel = _number_box("channel", 0, len(self.result.image) - 1)
         self._slider = widgets.IntSlider(1, 1, 1, description="round", readout=False, style=wide)
-        self._number = _number_box("round number", 1, 1, "10em")
-        self._where, self._what, self._table = readout(), readout(), widgets.HTML()
-        self._picture_canvas, self._story_canvas = self._make_picture(), self._make_story()
+        self._number = _number_box("number", 1, 1)
+        self._where, self._heading, self._what = Readout(), Readout(), Readout()
+        self._table = widgets.HTML()
+        self._canvases, self._samples = self._make_pictures(), self._make_story()
         self._built = True
         self._refresh()
         for box in (self._x, self._y, self._channel):
@@ -179,18 +184,19 @@ class PixelInspector:
             box.observe(lambda change: self._from_browser("round", change["new"]), "value")
         self._view_box.observe(lambda change: self._from_browser("view", change["new"]), "value")
         self._frame_box.observe(lambda change: self._from_browser("frame", change["new"]), "value")
-        row = widgets.Layout(flex_flow="row wrap")
         return widgets.VBox(
             [
-                widgets.HBox([self._view_box, self._frame_box, self._x, self._y, self._channel], layout=row),
-                self._picture_canvas,
+                _row(self._view_box, self._frame_box, self._x, self._y, self._channel),
+                _row(*self._canvases),
                 self._where,
-                widgets.HBox([self._slider, self._number], layout=row),
-                self._story_canvas,
+                _row(self._slider, self._number),
+                self._heading,
+                self._samples,
+                widgets.HTML(f'<div style="line-height:1.35">{LEGEND}</div>'),
                 self._what,
                 self._table,
             ],
-            layout=widgets.Layout(max_width=f"{WIDTH}px"),
+            layout=widgets.Layout(max_width="980px"),
         )
 
     def _from_browser(self, name: str, value: object) -> None:
@@ -201,39 +207,43 @@ class PixelInspector:
     def _numbers(self) -> tuple[int, int, int]:
         return self._x.value, self._y.value, self._channel.value
 
-    def _make_picture(self):
-        """The canvas with the whole picture and the close-up; a click chooses a pixel."""
+    def _make_pictures(self) -> list[Canvas]:
+        """The canvases with the whole picture and the close-up; a click chooses a pixel."""
         _, _, width, height = self.result.region
-        tall = float(np.clip(4.9 * height / width, 2.2, 7.0)) + 0.84
-        figure = Figure(figsize=(WIDTH / 100, tall), dpi=100, facecolor=GROUND)
+        across = 0.78 * WHOLE / 100
+        tall = float(np.clip(across * height / width, 2.2, 7.0)) + 0.84
+        whole = Figure(figsize=(WHOLE / 100, tall), dpi=100, facecolor=GROUND)
         bottom, high = 0.52 / tall, 1 - 0.84 / tall
-        self._whole = figure.add_axes((0.06, bottom, 0.5, high))
-        self._bar = figure.add_axes((0.565, bottom, 0.012, high))
-        self._close = figure.add_axes((0.69, bottom, 0.3, high))
+        self._whole = whole.add_axes((0.09, bottom, 0.78, high))
+        self._bar = whole.add_axes((0.88, bottom, 0.02, high))
+        aside = Figure(figsize=(ASIDE / 100, ASIDE / 100), dpi=100, facecolor=GROUND)
+        self._close = aside.add_axes((0.05, 0.1, 0.9, 0.82))
         self._limits = screen_limits(self.result.image)
         blank = np.zeros((2, 2))
-        self._images = [_show(axes, blank, "") for axes in (self._whole, self._close)]
+        self._images = [show_picture(axes, blank, "") for axes in (self._whole, self._close)]
         self._whole.set_aspect("equal", anchor="E")
         self._marks = []
         for axes, size in ((self._whole, 13), (self._close, 10)):
             for colour, wide in (("black", 3.5), ("white", 1.6)):
                 look = {"marker": "s", "ms": size, "mfc": "none", "mec": colour, "mew": wide}
                 self._marks += axes.plot([0], [0], ls="", clip_on=False, **look)
-        self._close.set_title("Close-up", color=INK, fontsize=10)
+        self._close.set_title("Close-up", color=INK, fontsize=10, loc="left")
         self._close.set(xticks=[], yticks=[], ylabel="")
-        moving = [self._images[1], self._close.xaxis.label, *self._marks]
-        canvas = live_canvas(figure)
-        self._picture = QuickCanvas(canvas, moving)
-        canvas.mpl_connect("button_press_event", self._clicked)
-        return canvas
+        canvases = [live_canvas(figure) for figure in (whole, aside)]
+        moving = self._marks[:2], [self._images[1], self._close.xaxis.label, *self._marks[2:]]
+        self._quick = [QuickCanvas(*both) for both in zip(canvases, moving, strict=True)]
+        for canvas in canvases:
+            canvas.mpl_connect("button_press_event", self._clicked)
+        return canvases
 
-    def _make_story(self):
-        figure = Figure(figsize=(WIDTH / 100, 3.5), dpi=100, facecolor=GROUND)
-        figure.subplots_adjust(left=0.085, right=0.91, bottom=0.25, top=0.92, wspace=0.04)
-        self._dots = StoryAxes(figure, *figure.subplots(1, 2, sharey=True))
-        canvas = live_canvas(figure)
-        self._samples = QuickCanvas(canvas, self._dots.moving)
-        return canvas
+    def _make_story(self) -> FigurePicture:
+        figure = Figure(figsize=(WIDTH / 100, 3.1), dpi=100, facecolor=GROUND)
+        left, right = figure.add_axes((0.095, 0.165, 0.45, 0.8)), figure.add_axes((0.575, 0.165, 0.335, 0.8))
+        right.sharey(left)
+        self._dots = StoryAxes(figure, left, right, bare=True)
+        # Where the label would fit is otherwise worked out anew with every drawing.
+        left.yaxis.set_label_coords(-0.155, 0.5)
+        return FigurePicture(figure, self._dots.moving, [CUT])
 
     def _clicked(self, event) -> None:
         if event.inaxes in (self._whole, self._close):
@@ -248,9 +258,13 @@ class PixelInspector:
         """Bring widgets and artists to the state."""
         if not self._built:
             return
+        x, y, channel = self.selected
+        if story:
+            # The samples are on their way to the browser before anything else is worked out.
+            self._dots.show(self._story, self._round)
+            self._samples.update(self._canvases[0].device_pixel_ratio)
         self._busy = True
         try:
-            x, y, channel = self.selected
             self._x.value, self._y.value, self._channel.value = x, y, channel
             self._view_box.value, self._frame_box.value = self._view, self._frame
             for box in (self._slider, self._number):
@@ -259,14 +273,15 @@ class PixelInspector:
         finally:
             self._busy = False
         if story:
-            self._dots.show(self._story, self._round)
-            self._samples.update()
             told, summary = self._story.tell_round(self._round), self._story.summary
-            self._what.value = readout(f"{escape(told)}.<br>Result: {summary}").value
+            self._heading.say(self._dots.heading)
+            self._what.say(f"{told}.", f"Result: {summary}")
+            words = f"Samples of pixel x {x}, y {y}, channel {channel}"
+            self._samples.describe(f"{words}, in the order of the frames. {told}", f"{words}, sorted")
             self._table.value = verdict_table(self._story, self._round)
         if picture:
             self._draw_picture()
-        self._where.value = readout(escape(self.text)).value
+        self._where.say(self.text)
 
     def _draw_picture(self) -> None:
         x, y, channel = self.selected
@@ -292,7 +307,8 @@ class PixelInspector:
         self._close.set_xlabel(
             f"x {left + column} to {left + column + across - 1}, y {top + row} to {top + row + down - 1}"
         )
-        (self._picture.redraw if changed else self._picture.update)()
+        for canvas in self._quick:
+            (canvas.redraw if changed else canvas.update)()
 
     def _part(self, column: int, row: int, across: int, down: int, channel: int) -> tuple[np.ndarray, int]:
         """The close-up, pixel for pixel where that is at hand."""
@@ -330,12 +346,14 @@ class PixelInspector:
         self._bar.clear()
         self._bar.set_visible(self._view != "image")
         bar = self._bar.figure.colorbar(ScalarMappable(norm, look["cmap"]), cax=self._bar)
-        bar.outline.set_edgecolor(EDGE)
         if self._view == MASK:
             bar.set_ticks([-1, 0, 1, 2], labels=["no data", "kept", "low", "high"])
-        else:
-            bar.set_label("% of the frames", color=INK, fontsize=8)
-        self._bar.tick_params(colors=INK, labelsize=8, length=2)
+        dress_bar(bar, "" if self._view == MASK else "% of the frames")
+
+
+def _row(*parts: widgets.Widget) -> widgets.HBox:
+    """Side by side where there is room."""
+    return widgets.HBox(parts, layout=widgets.Layout(flex_flow="row wrap"))
 
 
 def _within(name: str, value: int, last: int) -> int:

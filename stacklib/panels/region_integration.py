@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 
 from stacklib.frames import FrameSet, open_frames
 from stacklib.integration import integrate_samples
+from stacklib.look import GROUND, INK, colour_bar, show_picture
 from stacklib.measurements import FrameMeasurements, measure_frames
-from stacklib.plots import GROUND, INK, _show
 from stacklib.preparation import Preparation, prepare
 from stacklib.recipe import RULE_PARAMETERS, Recipe
 from stacklib.results import Integration
@@ -23,7 +23,15 @@ from stacklib.samples import Region, Samples
 from stacklib.screen import Limits, binned, screen_limits, stretch
 from stacklib.weighting import needs_noise
 
-__all__ = ["SIDE", "RegionIntegration", "brightest_region", "figure_region", "in_short"]
+__all__ = [
+    "DIFFERENCE_COLOURS",
+    "MAP_COLOURS",
+    "SIDE",
+    "RegionIntegration",
+    "brightest_region",
+    "figure_region",
+    "in_short",
+]
 
 #: Side of the region unless another is asked for, and columns of pixels of the pictures at most.
 SIDE = 512
@@ -42,6 +50,7 @@ BASICS = (
     *("weight_keyword", "weight_file"),
     *("range_clip_low", "range_clip_high", "range_low", "range_high", "output_range"),
 )
+#: The colour of each level of the maps and of the difference, uint8 (256, 3).
 MAP_COLOURS = np.rint(255 * colormaps["inferno"](np.arange(256))[:, :3]).astype(np.uint8)
 DIFFERENCE_COLOURS = np.rint(255 * colormaps["RdBu_r"](np.arange(256))[:, :3]).astype(np.uint8)
 
@@ -54,7 +63,7 @@ class RegionIntegration:
     frames : FrameSet, str, Path or list
         Registered frames, or where they are.
     recipe : Recipe, optional
-        `Recipe.suggest` for these frames unless given.
+        `Recipe.suggest` for these frames unless given; the rule ``auto`` becomes the one that it stands for.
     region : (left, top, width, height), optional
         512 x 512 pixels at the brightest structure unless given; moved and cut to lie inside the frames.
 
@@ -68,7 +77,8 @@ class RegionIntegration:
 
     def __init__(self, frames: Any, recipe: Recipe | None = None, region: Region | None = None) -> None:
         self.frames = frames if isinstance(frames, FrameSet) else open_frames(frames)
-        self.recipe = Recipe.suggest(self.frames) if recipe is None else recipe
+        recipe = Recipe() if recipe is None else recipe
+        self.recipe = recipe.replace(rejection=recipe.rule_for(len(self.frames)))
         self._measured: dict[tuple, FrameMeasurements] = {}
         preparation = self._prepare(self.recipe)
         reference = self.frames[preparation.reference].read()
@@ -210,20 +220,22 @@ class RegionIntegration:
         return np.rint(255 * stretch(binned(image, SIDE)[0], self.limits)).astype(np.uint8)
 
     def map_picture(self, side: str) -> np.ndarray:
-        """A rejection map (low, high) for the screen, uint8 (height, width, 3); square root scale."""
+        """A rejection map (low, high) for the screen, uint8 levels of `MAP_COLOURS`; square root scale."""
         fractions = _mean(getattr(self.result, f"rejection_{side}"))
-        index = 255 * np.sqrt(np.minimum(fractions / np.float32(self.map_top), 1))
-        return MAP_COLOURS[index.astype(np.uint8)]
+        return (255 * np.sqrt(np.minimum(fractions / np.float32(self.map_top), 1))).astype(np.uint8)
 
     def difference(self, other: Integration | None = None) -> np.ndarray:
-        """The result minus another one, or minus that without rejection; (height, width)."""
+        """The result minus another one, or minus that without rejection; a new (height, width)."""
         return _mean(original(self.result) - original(self.plain if other is None else other))
 
     def difference_picture(self, other: Integration | None = None) -> np.ndarray:
-        """The difference for the screen: blue is darker, red is brighter."""
+        """The difference for the screen, uint8 levels of `DIFFERENCE_COLOURS`: blue darker, red brighter."""
         self.limits  # noqa: B018 - sets the scale as well
-        index = 127.5 * (1 + self.difference(other) / np.float32(self.difference_top))
-        return DIFFERENCE_COLOURS[np.clip(np.nan_to_num(index, nan=127.5), 0, 255).astype(np.uint8)]
+        index = self.difference(other)
+        index *= np.float32(127.5 / self.difference_top)
+        index += np.float32(127.5)
+        np.nan_to_num(index, copy=False, nan=127.5)
+        return np.clip(index, 0, 255, out=index).astype(np.uint8)
 
 
 def original(result: Integration) -> np.ndarray:
@@ -270,12 +282,12 @@ def figure_region(model: RegionIntegration, other: Integration | None = None) ->
     name = "setting A" if other is not None else "no rejection"
     shown = {
         "Result, stretched for the screen": (model.picture(), None),
-        "Rejected low (too dark)": (model.map_picture("low"), "map"),
-        "Rejected high (too bright)": (model.map_picture("high"), "map"),
-        f"Result minus {name}": (model.difference_picture(other), "difference"),
+        "Rejected low (too dark)": (MAP_COLOURS[model.map_picture("low")], "map"),
+        "Rejected high (too bright)": (MAP_COLOURS[model.map_picture("high")], "map"),
+        f"Result minus {name}": (DIFFERENCE_COLOURS[model.difference_picture(other)], "difference"),
     }
     for place, (title, (picture, scale)) in zip(axes.flat, shown.items(), strict=True):
-        drawn = _show(place, picture / 255, title, side, corner=(left, top))
+        drawn = show_picture(place, picture / 255, title, side, corner=(left, top))
         if scale:
             _colour_bar(figure, place, model, scale)
         else:
@@ -293,9 +305,7 @@ def _colour_bar(figure: Figure, axes: Any, model: RegionIntegration, scale: str)
         adu = model.result.preparation.full_scale
         top = model.difference_top * adu
         colours, label = ScalarMappable(Normalize(-top, top), "RdBu_r"), "ADU" if adu > 1 else "raw value"
-    bar = figure.colorbar(colours, ax=axes, pad=0.012, aspect=24, extend="max" if scale == "map" else "both")
-    bar.set_label(label, color=INK, fontsize=9)
-    bar.ax.tick_params(colors=INK, labelsize=8, length=2)
+    colour_bar(figure, colours, label, axes, aspect=24, extend="max" if scale == "map" else "both")
 
 
 def _mean(planes: np.ndarray) -> np.ndarray:

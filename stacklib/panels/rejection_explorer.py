@@ -14,18 +14,22 @@ from matplotlib.patches import Rectangle
 
 from stacklib.errors import StacklibError
 from stacklib.formats.safely import replace_atomically
-from stacklib.frames import resolve_path
 from stacklib.panels.common import (
     NumberSlider,
-    Picture,
+    Readout,
     control_value,
-    encoded,
-    live_canvas,
     parameter_control,
-    readout,
     set_control,
 )
-from stacklib.panels.region_integration import RegionIntegration, figure_region, in_short
+from stacklib.panels.live_canvas import QuickCanvas, live_canvas
+from stacklib.panels.pictures import Picture, encoded
+from stacklib.panels.region_integration import (
+    DIFFERENCE_COLOURS,
+    MAP_COLOURS,
+    RegionIntegration,
+    figure_region,
+    in_short,
+)
 from stacklib.recipe import RULE_PARAMETERS, Job, Recipe, commented_yaml
 from stacklib.results import Integration
 from stacklib.samples import Region
@@ -45,6 +49,17 @@ CHOICES = (
 NO_REJECTION, SETTING_A = "no rejection", "setting A"
 #: Milliseconds that A and B are shown while they blink.
 BLINK = 600
+#: The pictures stand beside what is set where there is room, otherwise below, and then the region last.
+STYLE = """<style>
+.stacklib-panel { container-type: inline-size; max-width: 980px }
+.stacklib-explorer { gap: 4px 8px; grid-template: "controls pictures" auto "region pictures" 1fr
+  / 400px minmax(0, 1fr) }
+.stacklib-controls { grid-area: controls }
+.stacklib-pictures { grid-area: pictures }
+.stacklib-region { grid-area: region; align-self: start }
+@container (max-width: 780px) {
+  .stacklib-explorer { grid-template: "controls" "pictures" "region" / minmax(0, 1fr) } }
+</style>"""
 RESIDUAL_HELP = (
     "Where a sample stands more than 5 sigma above the median of the frames: how far the result is above "
     "that median, beyond 3 standard errors, in percent of the same sum without rejection."
@@ -63,37 +78,17 @@ class RejectionExplorer:
     recipe : Recipe, optional
         Where to start; `Recipe.suggest` for these frames unless given.
     region : (left, top, width, height), optional
-        512 x 512 pixels at the brightest structure unless given.
+        512 x 512 pixels at the brightest structure unless given, or given with a width or height of 0.
     """
 
     def __init__(self, frames: Any, recipe: Recipe | None = None, region: Region | None = None) -> None:
-        self.model = RegionIntegration(frames, recipe, region)
+        wanted = region if region and region[2] and region[3] else None
+        self.model = RegionIntegration(frames, recipe, wanted)
         self.a: Integration | None = None
         self._a_picture = b""
         self._quiet = self._live = False
         #: The file that "Use these" writes at first.
         self.path: str | Path = "recipe.yaml"
-
-    @classmethod
-    def start(
-        cls, frames: Any, recipe_file: str | Path = "", region: Region = (0, 0, 0, 0)
-    ) -> RejectionExplorer:
-        """An explorer from what the parameters of a notebook say.
-
-        Parameters
-        ----------
-        frames : str or list
-            Where the frames are; empty: those that the recipe file names.
-        recipe_file : str or Path
-            Recipe or job file; empty: the rule of thumb for this many frames.
-        region : (left, top, width, height)
-            A width or height of 0: the default region.
-        """
-        job = Job.load(resolve_path(recipe_file)) if recipe_file else None
-        if not frames and job is not None:
-            frames = job.frames
-        wanted = region if region[2] and region[3] else None
-        return cls(frames, None if job is None else job.recipe, wanted)
 
     # from code -----------------------------------------------------------------------------------
 
@@ -182,21 +177,22 @@ class RejectionExplorer:
         more = widgets.VBox([self._controls[name] for name in (*CHOICES[4:], *SWITCHES)])
         accordion = widgets.Accordion([more], titles=("More: estimator, combination, switches",))
         self._region_boxes = [self._region_box("left", 0), self._region_box("top", 1)]
-        left = widgets.VBox(
-            [
-                *(self._controls["rejection"], self._rule_box, *basics, accordion),
-                widgets.HTML("<b>Region</b>: drag the rectangle, or type its corner"),
-                *(self._make_overview(), widgets.HBox(self._region_boxes)),
-            ],
-            layout=widgets.Layout(width="390px", flex="0 0 auto"),
-        )
-        right = widgets.VBox(
-            [self._make_pictures(), self._make_comparison(), self._make_saving()],
-            layout=widgets.Layout(flex="1 1 auto", min_width="0"),
-        )
+        words = widgets.HTML("<b>Region</b>: drag the rectangle, or type its corner")
+        parts = {
+            "controls": [self._controls["rejection"], self._rule_box, *basics, accordion],
+            "pictures": [self._make_pictures(), self._make_comparison(), self._make_saving()],
+            "region": [words, self._make_overview(), widgets.HBox(self._region_boxes)],
+        }
+        boxes = [widgets.VBox(children) for children in parts.values()]
+        for name, box in zip(parts, boxes, strict=True):
+            box.add_class(f"stacklib-{name}")
+        grid = widgets.GridBox(boxes)
+        grid.add_class("stacklib-explorer")
         self._live = True
         self._refresh()
-        return widgets.HBox([left, right], layout=widgets.Layout(width="100%", max_width="980px"))
+        panel = widgets.VBox([widgets.HTML(STYLE), grid], layout=widgets.Layout(width="100%"))
+        panel.add_class("stacklib-panel")
+        return panel
 
     def _make_controls(self) -> dict[str, widgets.Widget]:
         parameters = Recipe.parameters()
@@ -235,6 +231,7 @@ class RejectionExplorer:
         self._rectangle = Rectangle((0, 0), 1, 1, fill=False, ec="#f0a63a", lw=2)
         axes.add_patch(self._rectangle)
         canvas = live_canvas(figure)
+        self._overview = QuickCanvas(canvas, [self._rectangle])
         canvas.mpl_connect("button_press_event", self._drag)
         canvas.mpl_connect("motion_notify_event", self._drag)
         canvas.mpl_connect("button_release_event", self._drag)
@@ -245,13 +242,13 @@ class RejectionExplorer:
         self._pictures, self._titles, cells = {}, {}, []
         for name in ("result", "low", "high", "difference"):
             self._pictures[name] = Picture(name)
-            self._titles[name] = readout()
+            self._titles[name] = Readout()
             cells.append(widgets.VBox([self._titles[name], self._pictures[name]]))
         layout = widgets.Layout(grid_template_columns="repeat(2, minmax(0, 1fr))", grid_gap="6px")
         return widgets.GridBox(cells, layout=layout)
 
     def _make_comparison(self) -> widgets.Widget:
-        self._numbers, self._message = readout(), readout()
+        self._numbers, self._message = Readout(), Readout()
         keep = widgets.Button(description="Keep as A", tooltip="Keep these settings to compare with others")
         keep.on_click(lambda button: self.keep_as_a())
         self._play = widgets.Play(value=0, min=0, max=1, interval=BLINK, show_repeat=False, repeat=True)
@@ -264,7 +261,7 @@ class RejectionExplorer:
             layout=widgets.Layout(width="auto"),
         )
         self._against.observe(lambda change: self._show_pictures(), "value")
-        blink = widgets.HBox([widgets.Label("Blink A/B"), self._play])
+        blink = widgets.HBox([widgets.Label("Blink A/B"), self._play], layout=widgets.Layout(flex="0 0 auto"))
         row = widgets.HBox([keep, blink, self._against], layout=widgets.Layout(flex_flow="row wrap"))
         return widgets.VBox([self._numbers, row, self._message])
 
@@ -272,7 +269,7 @@ class RejectionExplorer:
         self._path = widgets.Text(str(self.path), description="File", style={"description_width": "3em"})
         button = widgets.Button(description="Use these", button_style="primary")
         button.on_click(lambda button: self._save())
-        return widgets.HBox([button, self._path])
+        return widgets.HBox([button, self._path], layout=widgets.Layout(flex_flow="row wrap"))
 
     # from the widgets ----------------------------------------------------------------------------
 
@@ -303,7 +300,7 @@ class RejectionExplorer:
             left = min(max(event.xdata - width / 2, 0), self.model.frames.width - width)
             top = min(max(event.ydata - height / 2, 0), self.model.frames.height - height)
             self._rectangle.set_xy((left, top))
-            self._rectangle.figure.canvas.draw_idle()
+            self._overview.update()
         if event.name == "button_release_event":
             self._dragging = False
             self.region = (*(round(value) for value in self._rectangle.get_xy()), *self.region[2:])
@@ -332,7 +329,7 @@ class RejectionExplorer:
             self._quiet = False
         left, top, width, height = self.region
         self._rectangle.set_bounds(left, top, width, height)
-        self._rectangle.figure.canvas.draw_idle()
+        self._overview.update()
         self._show_rule()
         self._show_all()
 
@@ -351,13 +348,14 @@ class RejectionExplorer:
     def _show_pictures(self) -> None:
         model = self.model
         other = self.a if self._against.value == SETTING_A else None
+        # What one looks at goes first; the browser shows it while the others are made.
         self._b_picture = encoded(model.picture())
         if self.a is not None and self._play.playing:
             self._a_picture = encoded(model.picture(self.a))
         self._show_result()
         for side in ("low", "high"):
-            self._pictures[side].show(model.map_picture(side))
-        self._pictures["difference"].show(model.difference_picture(other))
+            self._pictures[side].show(model.map_picture(side), colours=MAP_COLOURS)
+        self._pictures["difference"].show(model.difference_picture(other), colours=DIFFERENCE_COLOURS)
 
     def _show_result(self) -> None:
         """A or B while they blink, otherwise B, which is the result."""
@@ -368,7 +366,7 @@ class RejectionExplorer:
             if self.a is None
             else f" {'A' if shows_a else 'B'}: {in_short(self.a if shows_a else self.result)}"
         )
-        _tell(self._titles["result"], f"Result{name}")
+        self._title("result", f"Result{name}")
 
     def _show_numbers(self) -> None:
         numbers, model = self.numbers, self.model
@@ -377,17 +375,18 @@ class RejectionExplorer:
         other = SETTING_A if self.a is not None and self._against.value == SETTING_A else NO_REJECTION
         for side, word in (("low", "too dark"), ("high", "too bright")):
             rejected = f"Rejected {side} ({word}): {numbers[f'rejected_{side}']:.3f} %"
-            _tell(self._titles[side], f"{rejected}; brightest: {top:.0f} % of the frames")
-        _tell(self._titles["difference"], f"Result minus {other}; blue to red: -{scale:.3g} to +{scale:.3g}")
+            self._title(side, f"{rejected}; brightest: {top:.0f} % of the frames")
+        self._title("difference", f"Result minus {other}; blue to red: -{scale:.3g} to +{scale:.3g}")
         lines = [escape(line) for line in model.words(numbers).splitlines()]
         lines += [f"Note: {escape(note)}" for note in self.result.preparation.notes]
         lines[3] = f'<span title="{escape(RESIDUAL_HELP)}">{lines[3]}</span>'
-        self._numbers.value = f'<div role="status" aria-live="polite">{"<br>".join(lines)}</div>'
+        self._numbers.say_html(*lines)
+
+    def _title(self, name: str, text: str) -> None:
+        """Above a picture, and as its name for those who cannot see it."""
+        self._titles[name].say(text)
+        self._pictures[name].alt = text
 
     def _say(self, text: str) -> None:
         if self._live:
-            _tell(self._message, text)
-
-
-def _tell(line: widgets.HTML, text: str) -> None:
-    line.value = f'<div role="status" aria-live="polite" style="line-height:1.3">{escape(text)}</div>'
+            self._message.say(text)

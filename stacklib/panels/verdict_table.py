@@ -9,6 +9,8 @@ from stacklib.kernel import HIGH, KEPT, LOW, NO_DATA
 
 __all__ = ["verdict_table"]
 
+#: Long names break where there is little room.
+CELL = "padding:0 .5em;text-align:left;overflow-wrap:anywhere"
 SYMBOLS = {KEPT: "●", LOW: "▼", HIGH: "▲", NO_DATA: "✕"}
 
 
@@ -21,10 +23,10 @@ def verdict_table(story: PixelStory, number: int) -> str:
         later = " (still kept in this round)" if now == KEPT != int(story.verdict[i]) else ""
         cells = [SYMBOLS[now], str(story.numbers[i]), escape(name)]
         cells += [f"{story.raw[i]:.6g}", f"{story.compared[i]:.6g}", escape(why + later)]
-        row = "".join(f'<td style="padding:0 .7em;text-align:left">{cell}</td>' for cell in cells)
+        row = "".join(f'<td style="{CELL}">{cell}</td>' for cell in cells)
         rows.append(f'<tr style="font-weight:{weight}">{row}</tr>')
     heads = ("", "frame", "file", "raw", "compared", "verdict")
-    head = "".join(f'<th scope="col" style="padding:0 .7em;text-align:left">{word}</th>' for word in heads)
+    head = "".join(f'<th scope="col" style="{CELL}">{word}</th>' for word in heads)
     left_out = "".join(f"<div>Left out: {escape(text)}</div>" for text in story.excluded)
     return (
         '<div style="max-height:340px;overflow:auto;line-height:1.45" tabindex="0" aria-label="verdicts">'

@@ -1,0 +1,298 @@
+"""Integrate many targets through the notebook: side by side, within a memory budget, only what is needed.
+
+Each target runs as `stacklib run` does. A record beside its results tells what the run was made from, so
+that a later start repeats only what is missing or changed; see `stacklib.batch_state`. Table and page of the
+whole batch are written anew whenever something has happened.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from astropy.table import Table
+
+from stacklib.batch_job import BatchJob
+from stacklib.batch_page import page
+from stacklib.batch_progress import BatchBars
+from stacklib.batch_state import changes, inputs_of, read_record
+from stacklib.batch_summary import Row, summary_table
+from stacklib.errors import SaveError
+from stacklib.finding import resolve_path
+from stacklib.folder_lock import only_one
+from stacklib.formats.safely import replace_atomically
+from stacklib.recipe import Job, Recipe
+from stacklib.samples import LEAST_BAND_BYTES, RESULT_BYTES, checked_threads, parse_memory
+from stacklib.target_run import TargetRun
+from stacklib.targets import Target, find_targets
+
+__all__ = ["Batch", "recipe_for", "run_batch"]
+
+#: The summary, in the folder of the batch.
+TABLE_NAME, PAGE_NAME = "batch.ecsv", "batch.html"
+#: Bytes that a run takes beside its samples and its result: two processes, libraries, figures.
+OVERHEAD = 500 * 10**6
+#: Bytes of the budget for each run at the least, where nobody says how many runs there shall be.
+SHARE = 10**9
+#: Seconds between two looks at the runs.
+LOOK = 0.2
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes that a run gets for its samples and its result, and that it takes in all."""
+
+    integration: int
+    whole: int
+
+
+class Batch:
+    """Targets below a folder, what has to be done for them, and what came of it.
+
+    Parameters
+    ----------
+    job : BatchJob
+        Where the targets are, and what their runs share.
+    recipe : Recipe, optional
+        In place of the recipe file of the job.
+
+    Raises
+    ------
+    FrameError
+        When no target is found.
+    RecipeError
+        When a parameter or the recipe file is not valid.
+
+    Attributes
+    ----------
+    root : Path
+        The folder.
+    rows : list of Row
+        The targets, each with its status; see `table`.
+    """
+
+    def __init__(self, job: BatchJob, recipe: Recipe | None = None) -> None:
+        self.job = job
+        self.budget = parse_memory(job.memory)
+        self.root = resolve_path(job.folder)
+        if recipe is None:
+            recipe = Recipe.load(resolve_path(job.recipe)) if job.recipe else Recipe()
+        self.recipe = recipe
+        self.rows: list[Row] = []
+        self.look()
+
+    def look(self) -> None:
+        """Find the targets, and what has to be done for each."""
+        self.rows = []
+        for target in find_targets(self.root):
+            record = read_record(target)
+            reason = changes(target, inputs_of(target, self.job_for(target)), record)
+            status = "waiting" if reason else "done"
+            self.rows.append(Row(target, status, reason or "unchanged", record))
+
+    @property
+    def table(self) -> Table:
+        """One row a target, see `batch_summary.summary_table`."""
+        return summary_table(self.rows, self.root)
+
+    @property
+    def plan(self) -> Table:
+        """One row a target: what was found, with which recipe it runs, and why."""
+        full = self.table
+        table = full["target", "object", "filter", "exposure", "frames"]
+        files = [row.target.job_file for row in self.rows]
+        shared = Path(self.job.recipe).name if self.job.recipe else "rule of thumb"
+        table["recipe"] = [f"its own {file.name}" if file else shared for file in files]
+        table["to do"] = [
+            "nothing, " + r.reason if r.status == "done" else "run, " + r.reason for r in self.rows
+        ]
+        return table
+
+    @property
+    def summary(self) -> str:
+        """How it went, in a line, and a line for each target that failed."""
+        numbers = {status: sum(row.status == status for row in self.rows) for status in ("done", "waiting")}
+        line = f"{numbers['done']} of {len(self.rows)} targets have their master, {len(self.failed)} failed"
+        if numbers["waiting"]:
+            line += f", {numbers['waiting']} are waiting"
+        return "\n".join([line, *(f"{row.target.name}: {row.error}" for row in self.failed)])
+
+    @property
+    def page(self) -> Path:
+        """The page, once `run` has begun."""
+        return self.root / PAGE_NAME
+
+    @property
+    def failed(self) -> list[Row]:
+        """The targets that failed."""
+        return [row for row in self.rows if row.status == "failed"]
+
+    def job_for(self, target: Target) -> Job:
+        """The run of a target, without its share of the memory."""
+        own = target.job or Job(save_maps=self.job.save_maps, save_fits=self.job.save_fits)
+        return Job(
+            frames=str(target.folder) if target.whole else [str(path) for path in target.frames],
+            output=str(target.output),
+            interactive=False,
+            save_maps=own.save_maps,
+            save_fits=own.save_fits,
+            recipe=recipe_for(target, self.recipe),
+        )
+
+    @property
+    def jobs(self) -> int:
+        """How many runs there are at the same time, at the most."""
+        if self.job.jobs:
+            return self.job.jobs
+        return max(1, min(checked_threads(None), self.budget // SHARE))
+
+    def need(self, target: Target) -> Need:
+        """The memory for a run: its share of the budget, less where it has no use for it."""
+        channels, height, width = target.shape
+        pixels = channels * height * width
+        least = RESULT_BYTES * pixels + LEAST_BAND_BYTES
+        most = RESULT_BYTES * pixels + max(4 * len(target.frames) * pixels, LEAST_BAND_BYTES)
+        share = self.budget // self.jobs - OVERHEAD
+        integration = min(max(share, least), most)
+        return Need(integration, integration + OVERHEAD)
+
+    def run(self, progress: bool = True) -> Batch:
+        """Run what is missing or changed; a target that fails does not stop the others.
+
+        Parameters
+        ----------
+        progress : bool
+            Show progress bars, and a line for each target that has ended.
+
+        Raises
+        ------
+        SaveError
+            When another batch works below the folder, or nothing can be written there.
+        KeyboardInterrupt
+            When the batch is stopped. What was done stays done, what was running leaves nothing.
+        """
+        with only_one(self.root):
+            self.look()
+            waiting = deque(row for row in self.rows if row.status == "waiting")
+            self._write()
+            bars = BatchBars(len(waiting), progress and bool(waiting), self.job.interactive)
+            try:
+                self._run_all(waiting, bars)
+            finally:
+                bars.close()
+        return self
+
+    def _run_all(self, waiting: deque[Row], bars: BatchBars) -> None:
+        running: dict[Future, tuple[Row, TargetRun, int]] = {}
+        with ThreadPoolExecutor(self.jobs) as pool:
+            try:
+                while waiting or running:
+                    used = sum(need for _, _, need in running.values())
+                    for row in self._next(waiting, len(running), used):
+                        need = self.need(row.target)
+                        job = replace(self.job_for(row.target), memory=f"{-(-need.integration // 10**6)}MB")
+                        run = TargetRun(row.target, job)
+                        running[pool.submit(run.run)] = row, run, need.whole
+                        row.status = "running"
+                        bars.start(row.target.name)
+                        self._write()
+                    done, _ = wait(running, timeout=LOOK, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        row, _, _ = running.pop(future)
+                        row.record = future.result()
+                        row.status = row.record.status
+                        self._write()
+                        bars.end(row.target.name, _in_a_line(row))
+                    for row, run, _ in running.values():
+                        bars.show(row.target.name, run.listener.percent)
+            except BaseException:
+                for row, run, _ in running.values():
+                    run.stop()
+                    row.status = "waiting"
+                self._write()
+                raise
+
+    def _next(self, waiting: deque[Row], running: int, used: int) -> Iterator[Row]:
+        """Take the targets that may start now: what is too large for the whole budget runs alone."""
+        for row in list(waiting):
+            need = self.need(row.target).whole
+            if running < self.jobs and (not running or used + need <= self.budget):
+                waiting.remove(row)
+                running, used = running + 1, used + need
+                yield row
+
+    def _write(self) -> None:
+        """Table and page, each in one step."""
+        text = io.StringIO()
+        self.table.write(text, format="ascii.ecsv")
+        try:
+            replace_atomically(self.root / TABLE_NAME, text.getvalue().encode("utf-8"))
+            replace_atomically(self.page, page(self.rows, self.root).encode("utf-8"))
+        except OSError as error:
+            raise SaveError(
+                f"{self.root}: the summary cannot be written there ({error.strerror}); "
+                "check the free space and the permissions of the folder"
+            ) from error
+
+
+def recipe_for(target: Target, shared: Recipe) -> Recipe:
+    """The recipe of a target: that in its own folder, else the shared one."""
+    return target.job.recipe if target.job else shared
+
+
+def run_batch(
+    folder: str | Path,
+    recipe: Recipe | str | Path | None = None,
+    memory: str = "4GB",
+    jobs: int = 0,
+    save_maps: bool = False,
+    save_fits: bool = False,
+    progress: bool = True,
+) -> Batch:
+    """Integrate every target below a folder that is missing or changed.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Every folder ``4_Registered`` below it is a target; see `find_targets`.
+    recipe : Recipe, str or Path, optional
+        A recipe or a recipe file for the targets that have no ``recipe.yaml`` or ``job.yaml`` of their own;
+        the rule of thumb unless given.
+    memory : str
+        Budget for all runs together.
+    jobs : int
+        Runs at the same time; 0: as processors and memory allow.
+    save_maps, save_fits : bool
+        See `Integration.save`.
+    progress : bool
+        Show progress.
+
+    Returns
+    -------
+    Batch
+        Its `table` has a row for each target, `page` is the summary to look at.
+
+    Raises
+    ------
+    StacklibError
+        When the batch cannot be started. A target that fails is told in the summary.
+    """
+    given = recipe if isinstance(recipe, Recipe) else None
+    file = "" if recipe is None or given else str(recipe)
+    job = BatchJob(str(folder), file, memory, jobs, save_maps, save_fits)
+    return Batch(job, given).run(progress)
+
+
+def _in_a_line(row: Row) -> str:
+    if row.status == "failed":
+        return f"{row.target.name}: failed. {row.error}"
+    known = row.known
+    return (
+        f"{row.target.name}: {known['used']} of {known['frames']} frames, rejected "
+        f"{100 * known['rejected_low']:.2f} % low and {100 * known['rejected_high']:.2f} % high, "
+        f"SNR x {row.gain:.2f}, {row.record.seconds:.0f} s"
+    )

@@ -1,0 +1,46 @@
+"""Figures of a batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+
+from stacklib.batch_summary import Row
+
+__all__ = ["figure_masters"]
+
+#: Pictures side by side.
+COLUMNS = 4
+
+
+def figure_masters(rows: Sequence[Row]) -> Figure:
+    """The masters, small, with a screen stretch; an empty field for a target that has none.
+
+    Parameters
+    ----------
+    rows : sequence of Row
+        The targets, see `Batch.rows`.
+    """
+    columns = min(COLUMNS, len(rows))
+    lines = math.ceil(len(rows) / columns)
+    size = (2.7 * columns, 2.5 * lines)
+    # Not of pyplot: a notebook would show it twice.
+    figure = Figure(figsize=size, dpi=110, layout="constrained")
+    axes = figure.subplots(lines, columns, squeeze=False)
+    for place in axes.flat:
+        place.set_axis_off()
+    for row, place in zip(rows, axes.flat, strict=False):
+        place.set_title(f"{row.target.name}\n{_caption(row)}", fontsize=9)
+        path = row.target.output / row.record.thumbnail if row.known and row.record.thumbnail else None
+        if path is not None and path.exists():
+            place.imshow(imread(path), cmap="gray", vmin=0, vmax=255)
+        else:
+            place.text(0.5, 0.5, "no master", ha="center", va="center", color="0.5")
+    return figure
+
+
+def _caption(row: Row) -> str:
+    return f"{row.known['used']} frames, SNR x {row.gain:.2f}" if row.known else row.status

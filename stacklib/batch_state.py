@@ -1,0 +1,224 @@
+"""What a batch remembers of each target: what a run was made from, what it left, and what has changed since.
+
+One JSON file in each folder of results holds ``{"version": 1, "runs": {key: record}}``, so that targets can
+be moved, and reached from any folder above them. A record says ``done`` only when all files of the run have
+their names; it is replaced whole or not at all.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from astropy.table import Table
+
+import stacklib
+from stacklib.errors import FrameError, SaveError
+from stacklib.finding import resolve_path
+from stacklib.formats.safely import replace_atomically
+from stacklib.frames import Frame
+from stacklib.recipe import Job
+from stacklib.targets import Target
+
+__all__ = [
+    "STATE_NAME",
+    "Record",
+    "changes",
+    "inputs_of",
+    "is_twin",
+    "read_record",
+    "with_checksums",
+    "write_record",
+]
+
+#: The state file, one in each folder of results.
+STATE_NAME = ".stacklib_batch.json"
+STATE_VERSION = 1
+
+#: What a run's result depends on, beside the recipe.
+OF_THE_RUN = ("save_maps", "save_fits")
+
+
+@dataclass
+class Record:
+    """The last run of a target.
+
+    Attributes
+    ----------
+    status : str
+        ``running``, ``done`` or ``failed``.
+    stacklib : str
+        Version that ran.
+    settings : dict
+        The recipe (for a table of weights its checksum), and what else was to be saved.
+    frames : dict
+        For each frame by name: size, mtime_ns, and SHA-256 once the run has told it.
+    files : list of str
+        Names of all files of the result in the folder, the master first.
+    notebook, thumbnail : str
+        Names of the executed notebook and of the small picture.
+    there : list of str
+        While it runs: what was in the folder of results before.
+    error : str
+        Why the run failed.
+    numbers : dict
+        The result in numbers, see `report.numbers`.
+    notes : list of str
+        What the user was warned of.
+    seconds : float
+        How long it took.
+    """
+
+    status: str
+    stacklib: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+    frames: dict[str, dict[str, Any]] = field(default_factory=dict)
+    files: list[str] = field(default_factory=list)
+    notebook: str = ""
+    thumbnail: str = ""
+    there: list[str] = field(default_factory=list)
+    error: str = ""
+    numbers: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def inputs_of(target: Target, job: Job) -> Record:
+    """A record of what a run is made from, before it starts."""
+    settings = job.recipe.to_dict() | {name: getattr(job, name) for name in OF_THE_RUN}
+    if job.recipe.weights == "csv":
+        # What is in it counts, not where it lies.
+        settings["weight_file"] = _digest(resolve_path(job.recipe.weight_file))
+    return Record("running", stacklib.__version__, settings, {p.name: _stamp(p) for p in target.frames})
+
+
+def _digest(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return ""
+
+
+def _stamp(path: Path) -> dict[str, Any]:
+    try:
+        found = path.stat()
+    except OSError:
+        return {"size": -1, "mtime_ns": 0}
+    return {"size": found.st_size, "mtime_ns": found.st_mtime_ns}
+
+
+def changes(target: Target, now: Record, then: Record | None) -> str:
+    """Why a target has to be run, in a few words; an empty text when all is as it was.
+
+    Frames count as unchanged when size and time of change are those that were recorded or, where only
+    the time differs (a copy, another disk), when the checksum is.
+    """
+    if then is None:
+        return "new"
+    if then.status != "done":
+        return {"failed": "failed last time", "running": "was interrupted"}.get(then.status, "new")
+    missing = [name for name in [*then.files, then.notebook] if not (target.output / name).is_file()]
+    if missing:
+        return f"{_some(missing)} missing"
+    if then.stacklib != now.stacklib:
+        return f"stacklib {then.stacklib} became {now.stacklib}"
+    if then.settings != now.settings:
+        names = [name for name, value in now.settings.items() if then.settings.get(name) != value]
+        names += [name for name in then.settings if name not in now.settings]
+        return f"{_some(names)} changed"
+    added = [name for name in now.frames if name not in then.frames]
+    removed = [name for name in then.frames if name not in now.frames]
+    touched = [p for p in target.frames if p.name in then.frames and _is_other(p, now, then)]
+    said = [
+        f"{_some(names)} {word}"
+        for names, word in ((added, "added"), (removed, "removed"), ([p.name for p in touched], "changed"))
+        if names
+    ]
+    return ", ".join(said)
+
+
+def _is_other(path: Path, now: Record, then: Record) -> bool:
+    new, old = now.frames[path.name], then.frames[path.name]
+    if new["size"] != old.get("size"):
+        return True
+    if new["mtime_ns"] == old.get("mtime_ns"):
+        return False
+    try:
+        return Frame(path, quiet=True).checksum() != old.get("sha256")
+    except FrameError:
+        return True
+
+
+def _some(names: list[str], most: int = 2) -> str:
+    return ", ".join(names) if len(names) <= most else f"{names[0]} and {len(names) - 1} more"
+
+
+def with_checksums(record: Record, table: Path) -> None:
+    """Take over the checksums that the run wrote into its table of frames."""
+    try:
+        found = Table.read(table, format="ascii.ecsv")
+        known = dict(zip(map(str, found["file"]), map(str, found["sha256"]), strict=True))
+    except (OSError, ValueError, KeyError):
+        known = {}
+    for name, stamp in record.frames.items():
+        stamp["sha256"] = known.get(name, "")
+
+
+def is_twin(table: Path, other: Path) -> bool:
+    """Whether two tables are of the same frames and the same recipe: their results are equal bit for bit."""
+    try:
+        a, b = (Table.read(path, format="ascii.ecsv") for path in (table, other))
+        same = list(a["file"]) == list(b["file"]) and list(a["sha256"]) == list(b["sha256"])
+        return same and all(a["sha256"]) and a.meta["recipe"] == b.meta["recipe"]
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def read_record(target: Target) -> Record | None:
+    """The last run of a target; None where there was none, or its record cannot be read."""
+    try:
+        return Record(**_load(target.output)[_key(target)])
+    except (KeyError, TypeError):
+        return None
+
+
+def write_record(target: Target, record: Record) -> None:
+    """Remember a run, in one step.
+
+    Raises
+    ------
+    SaveError
+        When the file cannot be written.
+    """
+    runs = _load(target.output) | {_key(target): dataclasses.asdict(record)}
+    text = json.dumps({"version": STATE_VERSION, "runs": runs}, indent=1)
+    path = target.output / STATE_NAME
+    try:
+        replace_atomically(path, text.encode("utf-8"))
+    except OSError as error:
+        raise SaveError(
+            f"{path}: cannot be written ({error.strerror}); check the free space and the permissions there"
+        ) from error
+
+
+def _load(folder: Path) -> dict[str, Any]:
+    try:
+        content = json.loads((folder / STATE_NAME).read_text(encoding="utf-8"))
+        return dict(content["runs"]) if content["version"] == STATE_VERSION else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _key(target: Target) -> str:
+    """The target as seen from its results, so that both can move together."""
+    try:
+        where = Path(os.path.relpath(target.folder, target.output)).as_posix()
+    except ValueError:
+        # Another drive of Windows.
+        where = target.folder.as_posix()
+    return f"{where} {target.label}".strip()

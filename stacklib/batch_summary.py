@@ -1,0 +1,135 @@
+"""The summary of a batch: what is known of each target, as a table."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from astropy.table import MaskedColumn, Table
+
+from stacklib.batch_state import Record
+from stacklib.targets import Target
+
+__all__ = ["Row", "summary_table"]
+
+
+@dataclass
+class Row:
+    """A target in the summary.
+
+    Attributes
+    ----------
+    target : Target
+        The target.
+    status : str
+        ``waiting``, ``running``, ``done`` or ``failed``.
+    reason : str
+        Why it is to be run, or ``unchanged``.
+    record : Record or None
+        Its last run.
+    """
+
+    target: Target
+    status: str
+    reason: str = ""
+    record: Record | None = None
+
+    @property
+    def known(self) -> dict:
+        """The result in numbers; nothing where there is none."""
+        return self.record.numbers if self.record and self.status == "done" else {}
+
+    @property
+    def remarks(self) -> list[str]:
+        """What should be looked at: frames left out, frames that lost much, warnings."""
+        if self.record is None or self.status != "done":
+            return []
+        left_out = [f"left out: {text}" for text in self.known.get("left_out", [])]
+        return [*left_out, *self.known.get("unusual", []), *self.record.notes]
+
+    @property
+    def error(self) -> str:
+        return self.record.error if self.record and self.status == "failed" else ""
+
+    def mean(self, name: str) -> float:
+        """The mean of the channels of a number, NaN where it is not known."""
+        values = self.known.get(name)
+        values = values if isinstance(values, list) else [values]
+        return math.nan if not values or None in values else float(np.mean(values))
+
+    @property
+    def gain(self) -> float:
+        """How many times the signal-to-noise ratio of the reference frame."""
+        ratio = self.mean("noise_ratio")
+        return 1 / ratio if ratio > 0 else math.nan
+
+    def path(self, name: str, root: Path) -> str:
+        """Where a file of the result lies, seen from the page."""
+        if not name:
+            return ""
+        path = self.target.output / name
+        try:
+            return Path(os.path.relpath(path, root)).as_posix()
+        except ValueError:
+            # Another drive of Windows.
+            return path.as_posix()
+
+    @property
+    def master(self) -> str:
+        return self.record.files[0] if self.record and self.status == "done" and self.record.files else ""
+
+    @property
+    def report(self) -> str:
+        files = self.record.files if self.record and self.status == "done" else []
+        return next((name for name in files if name.endswith("_report.txt")), "")
+
+    @property
+    def notebook(self) -> str:
+        return self.record.notebook if self.record and self.status in ("done", "failed") else ""
+
+
+def summary_table(rows: Sequence[Row], root: Path) -> Table:
+    """One row a target; what is not known is masked.
+
+    Columns: target, status, object, filter, exposure (s), frames, used, rule, rejected_low and
+    rejected_high (percent), noise (mean of the channels), snr_gain (against the reference frame),
+    snr_gain_equal (the square root of the number of frames), warnings, error, master and report (paths
+    from the folder of the batch), seconds.
+    """
+    table = Table()
+    table["target"] = [row.target.name for row in rows]
+    table["status"] = [row.status for row in rows]
+    table["object"] = _texts([row.target.object for row in rows])
+    table["filter"] = _texts([row.target.filter for row in rows])
+    exposures = [row.target.exposure for row in rows]
+    table["exposure"] = _numbers([math.nan if value is None else value for value in exposures], "s")
+    table["frames"] = [len(row.target.frames) for row in rows]
+    used = [row.known.get("used") for row in rows]
+    table["used"] = MaskedColumn([n or 0 for n in used], mask=[n is None for n in used], dtype=int)
+    table["rule"] = _texts([row.known.get("rule", "") for row in rows])
+    for side in ("rejected_low", "rejected_high"):
+        table[side] = _numbers([100 * row.mean(side) for row in rows], "percent")
+    table["noise"] = _numbers([row.mean("noise") for row in rows])
+    table["snr_gain"] = _numbers([row.gain for row in rows])
+    table["snr_gain_equal"] = _numbers([1 / row.mean("expected_noise_ratio") for row in rows])
+    table["warnings"] = _texts(["; ".join(row.remarks) for row in rows])
+    table["error"] = _texts([row.error for row in rows])
+    table["master"] = _texts([row.path(row.master, root) for row in rows])
+    table["report"] = _texts([row.path(row.notebook, root) for row in rows])
+    table["seconds"] = _numbers([row.record.seconds if row.record else math.nan for row in rows], "s")
+    for name in ("rejected_low", "rejected_high", "snr_gain", "snr_gain_equal"):
+        table[name].info.format = ".2f"
+    table["noise"].info.format, table["seconds"].info.format = ".3g", ".1f"
+    return table
+
+
+def _texts(values: list[str]) -> MaskedColumn:
+    return MaskedColumn(values, mask=[not value for value in values], dtype=str)
+
+
+def _numbers(values: list[float], unit: str | None = None) -> MaskedColumn:
+    return MaskedColumn(values, mask=[not math.isfinite(value) for value in values], dtype=float, unit=unit)

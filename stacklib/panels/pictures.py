@@ -1,0 +1,132 @@
+"""Pictures that follow a slider or a click: bytes that the browser shows at once."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+
+import ipywidgets as widgets
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+from traitlets import Unicode
+
+__all__ = ["FigurePicture", "Picture", "encoded"]
+
+
+def encoded(picture: np.ndarray, scale: int = 1, colours: np.ndarray | None = None) -> bytes:
+    """A picture as bytes that a browser shows.
+
+    Parameters
+    ----------
+    picture : ndarray of uint8, shape (height, width) or (height, width, 3)
+        Grey or colour.
+    scale : int
+        Repeat each pixel so often in both directions.
+    colours : ndarray of uint8, shape (256, 3), optional
+        What colour each level of a grey picture is. Such a picture is mostly ground, which PNG packs
+        quicker and smaller than JPEG, and no dot of one pixel is smeared; without colours it is JPEG.
+    """
+    if scale > 1:
+        picture = picture.repeat(scale, axis=0).repeat(scale, axis=1)
+    image = Image.fromarray(np.ascontiguousarray(picture))
+    if colours is None:
+        return _bytes(image, "JPEG", quality=90, subsampling=0)
+    image.putpalette(colours.tobytes())
+    return _bytes(image, "PNG", compress_level=1)
+
+
+def _bytes(image: Image.Image, kind: str, **options: int) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def _at_most(width: str) -> widgets.Layout:
+    return widgets.Layout(width=width, max_width="100%", height="auto", margin="0", object_fit="contain")
+
+
+class Picture(widgets.Image):
+    """A picture with a description for those who cannot see it.
+
+    Parameters
+    ----------
+    alt : str
+        The description. The browser gets it as the title of the picture, which is its name for screen
+        readers: pictures of ipywidgets have no other.
+    width : str
+        How wide it is shown.
+    """
+
+    # The page of ipywidgets shows a title only where it finds a description that is empty.
+    description = Unicode("").tag(sync=True)
+
+    def __init__(self, alt: str, width: str = "100%") -> None:
+        super().__init__(format="jpeg", layout=_at_most(width), tooltip=alt)
+        self.add_class("stacklib-picture")
+
+    @property
+    def alt(self) -> str:
+        """The description; can be set."""
+        return self.tooltip
+
+    @alt.setter
+    def alt(self, text: str) -> None:
+        self.tooltip = text
+
+    def show(self, picture: np.ndarray, scale: int = 1, colours: np.ndarray | None = None) -> None:
+        """Show a picture, see `encoded`."""
+        self.value = encoded(picture, scale, colours)
+
+
+class FigurePicture(widgets.HBox):
+    """A figure as pictures in which only some artists move; the rest is drawn once.
+
+    Its parts stand side by side where there is room, and look like one picture.
+
+    Parameters
+    ----------
+    figure : Figure
+        The figure. Its canvas is replaced.
+    artists : iterable of Artist
+        What moves, in the order of drawing.
+    cuts : sequence of float
+        Where the figure is cut into parts, as fractions of its width.
+    """
+
+    def __init__(self, figure: Figure, artists: Iterable[Artist], cuts: Sequence[float] = ()) -> None:
+        self.figure, self.artists = figure, list(artists)
+        self.canvas = FigureCanvasAgg(figure)
+        self._dpi = figure.dpi
+        self._background = None
+        for artist in self.artists:
+            artist.set_animated(True)
+        wide = figure.get_figwidth() * figure.dpi
+        self._columns = [round(cut * wide) for cut in (0, *cuts, 1)]
+        parts = [Picture("", f"{last - first}px") for first, last in pairwise(self._columns)]
+        super().__init__(parts, layout=widgets.Layout(flex_flow="row wrap"))
+
+    def describe(self, *words: str) -> None:
+        """What the parts show, for those who cannot see them."""
+        for part, text in zip(self.children, words, strict=True):
+            part.alt = text
+
+    def update(self, sharpness: float = 1.0) -> None:
+        """Draw the moving artists, with so many pixels for each of the screen in both directions."""
+        if self.figure.dpi != self._dpi * sharpness:
+            self.figure.dpi = self._dpi * sharpness
+            self._background = None
+        if self._background is None:
+            self.canvas.draw()
+            self._background = self.canvas.copy_from_bbox(self.figure.bbox)
+        else:
+            self.canvas.restore_region(self._background)
+        for artist in self.artists:
+            self.figure.draw_artist(artist)
+        pixels = np.asarray(self.canvas.buffer_rgba())[..., :3]
+        edges = pairwise(round(column * sharpness) for column in self._columns)
+        for part, (first, last) in zip(self.children, edges, strict=True):
+            part.show(pixels[:, first:last])

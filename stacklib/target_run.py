@@ -1,0 +1,147 @@
+"""Run one target of a batch: through the notebook, with a record, and without leftovers of an earlier try."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from stacklib.batch_page import thumbnail
+from stacklib.batch_progress import Listener
+from stacklib.batch_state import Record, inputs_of, is_twin, read_record, with_checksums, write_record
+from stacklib.errors import FrameError, RunError, SaveError, StacklibError
+from stacklib.formats.safely import new_file
+from stacklib.notebook_process import NotebookProcess
+from stacklib.recipe import Job
+from stacklib.running import Run, claim, finish, make_folder, process_for
+from stacklib.targets import Target
+
+__all__ = ["TargetRun"]
+
+
+class TargetRun:
+    """One run of a target.
+
+    Parameters
+    ----------
+    target : Target
+        What is integrated.
+    job : Job
+        How.
+
+    Attributes
+    ----------
+    listener : Listener
+        Knows how far the run is.
+    """
+
+    def __init__(self, target: Target, job: Job) -> None:
+        self.target, self.job, self.listener = target, job, Listener()
+        self._process: NotebookProcess | None = None
+        self._stopped = False
+
+    def stop(self) -> None:
+        """End the run, from another thread: it leaves no trace but a record that says so."""
+        self._stopped = True
+        if self._process is not None:
+            self._process.stop()
+
+    def run(self) -> Record:
+        """Run the target; its record, which also tells of an error. Nothing is raised for one target."""
+        start, before = time.monotonic(), read_record(self.target)
+        record = inputs_of(self.target, self.job)
+        executed = kept = None
+        try:
+            make_folder(self.target.output)
+            _clear_away(self.target, before)
+            if self.target.problem:
+                raise FrameError(self.target.problem)
+            there = _names_in(self.target.output)
+            if before and before.status == "running":
+                # Interrupted again: what counts is what was there before the first time.
+                there = [name for name in there if name in before.there]
+            executed = claim(self.target.output, "running_notebook")
+            write_record(self.target, replace(record, notebook=executed.name, there=there))
+            run = self._through_notebook(executed)
+            _drop_twins(self.target, there, run)
+            record = _of_run(record, run)
+        except StacklibError as error:
+            record.status = "failed"
+            record.error = error.reason if isinstance(error, RunError) else str(error)
+            kept = error.notebook if isinstance(error, RunError) else None
+            record.notebook = kept.name if kept else ""
+        if self._stopped and record.status == "failed":
+            # It was interrupted, and has no error of its own.
+            for path in (executed, kept):
+                if path:
+                    path.unlink(missing_ok=True)
+            return record
+        record.seconds = round(time.monotonic() - start, 2)
+        with contextlib.suppress(SaveError):
+            # Without a record it is run again.
+            write_record(self.target, record)
+        return record
+
+    def _through_notebook(self, executed: Path) -> Run:
+        self._process = process_for(self.job, self.target.output, executed, self.listener)
+        if self._stopped:
+            self._process.stop()
+        return finish(self._process)
+
+
+def _of_run(record: Record, run: Run) -> Record:
+    """The record of a run that went well."""
+    with_checksums(record, _table_of(run))
+    picture = run.files[0].with_name(f"{run.files[0].stem}_thumbnail.jpg")
+    with contextlib.suppress(OSError, StacklibError), new_file(picture) as temporary:
+        # A page without a picture is better than a run that failed for it.
+        temporary.write_bytes(thumbnail(run.files[0]))
+    return replace(
+        record,
+        status="done",
+        files=[path.name for path in run.files],
+        notebook=run.notebook.name,
+        thumbnail=picture.name if picture.exists() else "",
+        numbers=run.numbers,
+        notes=run.notes,
+    )
+
+
+def _clear_away(target: Target, before: Record | None) -> None:
+    """Remove what the last run of this batch left that did not end well; results are never touched."""
+    if before is None or before.status == "done":
+        return
+    if before.notebook:
+        (target.output / before.notebook).unlink(missing_ok=True)
+    if before.status == "running":
+        for room in target.output.glob(".stacklib-*"):
+            if room.is_dir():
+                shutil.rmtree(room, ignore_errors=True)
+            else:
+                room.unlink(missing_ok=True)
+
+
+def _names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def _table_of(run: Run) -> Path:
+    return next(path for path in run.files if path.name.endswith("_frames.ecsv"))
+
+
+def _drop_twins(target: Target, there: list[str], run: Run) -> None:
+    """Remove a result that an interrupted run had saved before its notebook was done.
+
+    Only one that was not `there` before that run, has no notebook, and was made from the same frames with
+    the same recipe, so that the new one is equal bit for bit.
+    """
+    table, stem = _table_of(run), run.files[0].stem
+    for other in target.output.glob("*_frames.ecsv"):
+        twin = other.name.removesuffix("_frames.ecsv")
+        with_notebook = (target.output / f"{twin}_notebook.ipynb").exists()
+        if other == table or other.name in there or with_notebook or not is_twin(table, other):
+            continue
+        for path in run.files:
+            (target.output / path.name.replace(stem, twin, 1)).unlink(missing_ok=True)
