@@ -77,27 +77,36 @@ def _table(
         Settings.plain(recipe, frames), weights=np.array(weights), floor=floor, full_scale=full_scale
     )
     counts = [*(n for n in STEPS if n < frames), frames]
-    measured = np.array([_factors(settings, level, np.array(noise), n) for n in counts])
+    clean = _deviations(frames) * np.array(noise, np.float32)[:, np.newaxis]
+    clean += np.float32(level)
+    measured = np.array([_factors(settings, level, clean, n) for n in counts])
     every = np.arange(frames + 1)
     return np.stack([np.interp(every, counts, column) for column in measured.T], axis=1)
 
 
-def _factors(settings: Settings, level: float, noise: np.ndarray, n: int) -> np.ndarray:
+@lru_cache(maxsize=1)
+def _deviations(frames: int) -> np.ndarray:
+    """Gaussian samples of sigma 1, float32 (frames, trials): always the same."""
+    deviations = np.random.default_rng(20210815).standard_normal((frames, TRIALS), dtype=np.float32)
+    deviations.flags.writeable = False
+    return deviations
+
+
+def _factors(settings: Settings, level: float, clean: np.ndarray, n: int) -> np.ndarray:
     """Factors of pixels with `n` samples by the number of those rejected, (frames + 1,)."""
     frames = settings.frames
-    trials = TRIALS if n == frames else TRIALS_OF_FEW
     # Fewer samples than frames: take frames of all kinds.
     chosen = np.linspace(0, frames - 1, n).round().astype(int)
-    clean = replace(
+    raw = clean if n == frames else clean[chosen, :TRIALS_OF_FEW]
+    trials = raw.shape[1]
+    plain = replace(
         Settings.plain(settings.recipe, n),
         weights=settings.weights[chosen],
         floor=settings.floor,
         full_scale=settings.full_scale,
     )
-    random = np.random.default_rng(20210815)
-    deviation = random.standard_normal((n, trials), dtype=np.float32) * noise[chosen, np.newaxis]
-    pixels = Pixels.empty(trials, clean)
-    run_tiles((level + deviation).astype(np.float32), clean, pixels)
+    pixels = Pixels.empty(trials, plain)
+    run_tiles(raw, plain, pixels)
     error = pixels.image.astype(np.float64) - level
     claim = pixels.uncertainty.astype(np.float64)
     rejected = (pixels.rejection_low + pixels.rejection_high).astype(np.intp)

@@ -251,10 +251,13 @@ def _header_bytes(stream: BinaryIO, path: Path, first: bool) -> bytes | None:
     raise FrameError(f"{path}: its header has no END card within {MAX_HEADER} bytes; this is not a FITS file")
 
 
+#: The standard allows printable ASCII only; degree signs and NULs are common all the same.
+PRINTABLE = bytes(code if 32 <= code < 127 else ord("?" if code else " ") for code in range(256))
+
+
 def _parse_header(content: bytes, path: Path) -> tuple[dict[str, Any], list[str]]:
     """Keywords and values of a header, first occurrence each, and notes on cards that are broken."""
-    # The standard allows printable ASCII only; degree signs and NULs are common all the same.
-    text = "".join(chr(code) if 32 <= code < 127 else "?" if code else " " for code in content)
+    text = content.translate(PRINTABLE).decode("ascii")
     values: dict[str, Any] = {}
     notes = []
     with _astropy, warnings.catch_warnings():
