@@ -6,7 +6,7 @@ from pathlib import Path
 from PIL import Image
 
 import stacklib as sl
-from stacklib import plots
+from stacklib import masks, plots, story_plots
 
 HERE = Path(__file__).parent
 
@@ -14,7 +14,12 @@ HERE = Path(__file__).parent
 def main() -> None:
     """Integrate, draw, and write small PNG files."""
     result = sl.integrate(HERE.parent / "sample_data" / "M101" / "4_Registered")
-    figures = {"before_after": plots.figure_before_after(result), "result": plots.figure_result(result)}
+    cosmic_ray = sl.explain(result, **masks.typical_pixels(result)["cosmic ray"])
+    figures = {
+        "before_after": plots.figure_before_after(result),
+        "result": plots.figure_result(result),
+        "pixel": story_plots.figure_inspection(result, cosmic_ray, 1),
+    }
     for name, figure in figures.items():
         drawn = io.BytesIO()
         figure.savefig(drawn, format="png", dpi=80)

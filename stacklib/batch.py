@@ -146,9 +146,9 @@ class Batch:
     @property
     def jobs(self) -> int:
         """How many runs there are at the same time, at the most."""
-        if self.job.jobs:
-            return self.job.jobs
-        return max(1, min(checked_threads(None), self.budget // SHARE))
+        left = sum(row.status in ("waiting", "running") for row in self.rows)
+        wanted = self.job.jobs or min(checked_threads(None), self.budget // SHARE)
+        return max(1, min(wanted, left))
 
     def need(self, target: Target) -> Need:
         """The memory for a run: its share of the budget, less where it has no use for it."""

@@ -70,6 +70,7 @@ class BatchBars:
             bar.close()
         if self.shown:
             self._all.write(line, file=sys.stdout)
+            sys.stdout.flush()
         self._all.update(1)
 
     def close(self) -> None:

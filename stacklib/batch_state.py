@@ -122,7 +122,8 @@ def changes(target: Target, now: Record, then: Record | None) -> str:
         return "new"
     if then.status != "done":
         return {"failed": "failed last time", "running": "was interrupted"}.get(then.status, "new")
-    missing = [name for name in [*then.files, then.notebook] if not (target.output / name).is_file()]
+    left = filter(None, [*then.files, then.notebook])
+    missing = [name for name in left if not (target.output / name).is_file()]
     if missing:
         return f"{_some(missing)} missing"
     if then.stacklib != now.stacklib:

@@ -91,6 +91,8 @@ def _connection(ports: list[int]) -> Iterator[Any]:
     if ports:
         names = ("shell_port", "iopub_port", "stdin_port", "control_port", "hb_port")
         config.KernelManager.update(zip(names, ports, strict=True))
+        # Else it looks for ports of its own.
+        config.KernelManager.cache_ports = False
         yield config
         return
     with tempfile.TemporaryDirectory(prefix="stacklib-", ignore_cleanup_errors=True) as room:

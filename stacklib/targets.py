@@ -112,7 +112,7 @@ def _places(root: Path) -> Iterator[Path]:
         folders[:] = [name for name in folders if not name.startswith(".") and name != RESULT_FOLDER]
         folders.sort(key=lambda name: natural_order(Path(name)))
         place = Path(where)
-        if FRAMES_FOLDER in (place.name, *place.relative_to(root).parts):
+        if FRAMES_FOLDER in place.parts:
             yield place
 
 
@@ -124,7 +124,7 @@ def _targets_in(place: Path, root: Path) -> Iterator[Target]:
     home = next(path for path in (place, *place.parents) if path.name == FRAMES_FOLDER)
     inside = place.relative_to(home)
     output = home.parent / RESULT_FOLDER / inside
-    name = (home.parent.relative_to(root) if home != root else Path()) / inside
+    name = (home.parent.relative_to(root) if root in home.parents else Path()) / inside
     name = name.as_posix() if name.parts else home.parent.name
     job, job_file, problem = _own_job(place, home.parent)
     chosen = images
@@ -218,11 +218,13 @@ def _tell_apart(
 ) -> None:
     """Add what `fact` says to the label of each frame, where frames differ in it."""
     said = {path: fact(frame) for path, frame in frames.items()}
-    known = {value.casefold(): value for value in said.values() if value}
-    if len(known) < 2:
+    spelt: dict[str, list[str]] = {}
+    for value in filter(None, said.values()):
+        spelt.setdefault(value.casefold(), []).append(value)
+    if len(spelt) < 2:
         return
     for path, value in said.items():
-        labels[path].append(known.get(value.casefold(), silent))
+        labels[path].append(most_common(spelt[value.casefold()]) if value else silent)
 
 
 def _in_order(frames: dict[Path, Frame | None], images: Sequence[Path]) -> dict[Path, Frame | None]:

@@ -225,10 +225,8 @@ def _line(selector: FrameSelector, index: int) -> str:
 def _heading() -> widgets.Widget:
     cells = "".join(_box(heading) for heading, _ in COLUMNS.values())
     # As wide as the cells below it, so that where there is little room both begin new lines alike.
-    style = (
-        "display:flex;flex-wrap:wrap;line-height:1.2;margin:0 19px 0 204px;font-weight:bold;align-items:end"
-    style += ";font-size:92%"
-    )
+    style = "display:flex;flex-wrap:wrap;margin:0 15px 0 196px;align-items:end"
+    style += ";line-height:1.2;font-weight:bold;font-size:92%"
     return widgets.HTML(f'<div style="{style}">{cells}</div>')
 
 
