@@ -15,6 +15,34 @@ __all__ = ["l1_line", "linear_fit"]
 
 
 @compiled
+def _halve(values, order, n):
+    """Bring the smaller half of ``values[:n]`` before the larger one; `order` moves along (Hoare).
+
+    The value at ``n // 2`` is then the one of that rank.
+    """
+    # From one line to the next the halves hardly change, so the value in the middle is a good pivot.
+    rank = n // 2
+    left, right = 0, n - 1
+    while left < right:
+        pivot = values[rank]
+        i, j = left, right
+        while i <= j:
+            while values[i] < pivot:
+                i += 1
+            while values[j] > pivot:
+                j -= 1
+            if i <= j:
+                values[i], values[j] = values[j], values[i]
+                order[i], order[j] = order[j], order[i]
+                i += 1
+                j -= 1
+        if j < rank:
+            left = i
+        if i > rank:
+            right = j
+
+
+@compiled
 def l1_line(abscissa, x, low, high, order, residual):
     """The line ``a + b u`` with the smallest sum of absolute residuals through sorted points.
 
@@ -26,7 +54,7 @@ def l1_line(abscissa, x, low, high, order, residual):
     abscissa : ndarray of float64
         Ascending abscissae; point ``j`` is ``(abscissa[j], x[low + j])``.
     order : ndarray of int64
-        Scratch for at least ``high - low`` positions.
+        Scratch for at least ``high - low`` positions: the point of each residual.
     residual : ndarray of float64
         Scratch for at least ``high - low`` values.
 
@@ -57,21 +85,13 @@ def l1_line(abscissa, x, low, high, order, residual):
     rise_value, rise_slope = -rise, run
     slope = rise / run
     for _ in range(100):
-        # Insertion sort: from one trial to the next the order hardly changes.
         for j in range(n):
-            residual[j] = (np.float64(x[low + j]) - centre) - slope * abscissa[j]
-        for j in range(1, n):
-            k = order[j]
-            r = residual[k]
-            i = j - 1
-            while i >= 0 and residual[order[i]] > r:
-                order[i + 1] = order[i]
-                i -= 1
-            order[i + 1] = k
+            residual[j] = (np.float64(x[low + order[j]]) - centre) - slope * abscissa[order[j]]
+        _halve(residual, order, n)
         value = 0.0
         tangent = 0.0
         for j in range(half):
-            value += residual[order[n - 1 - j]] - residual[order[j]]
+            value += residual[n - 1 - j] - residual[j]
             tangent += abscissa[order[j]] - abscissa[order[n - 1 - j]]
         if value - (fall_value + fall_slope * slope) <= 1e-12 * rise:
             break
@@ -83,8 +103,12 @@ def l1_line(abscissa, x, low, high, order, residual):
     if slope * run <= 1e-12 * rise:
         # A slope of the size of rounding errors: the line is flat, at the median.
         return median(x, low, high), 0.0
-    middle = 0.5 * (residual[order[(n - 1) // 2]] + residual[order[half]])
-    return centre + middle, slope
+    below = residual[half]
+    if n % 2 == 0:
+        below = residual[0]
+        for j in range(1, half):
+            below = max(below, residual[j])
+    return centre + 0.5 * (below + residual[half]), slope
 
 
 @compiled

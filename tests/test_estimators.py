@@ -8,6 +8,7 @@ import reference
 from scipy import special
 
 from stacklib import estimators
+from stacklib.line_fitting import l1_line
 from stacklib.sorting import LANES, sort_block, sorting_network
 
 
@@ -128,7 +129,7 @@ def test_sn_of_a_block_is_that_of_its_pixels():
         block = np.stack(kinds[:LANES], axis=1)
         scale = np.empty(LANES)
         distances = np.empty((count, LANES), np.float32)
-        estimators.sn_scale_block(block, sorting_network(count), distances, scale)
+        estimators.sn_scale_block(block, count, LANES, sorting_network(count), distances, scale)
         one_by_one = [
             estimators.sn_scale(block[:, p].copy(), 0, count, np.empty(count)) for p in range(LANES)
         ]
@@ -149,7 +150,7 @@ def test_l1_line_is_the_best_line(count):
         for x in columns(rng, count):
             for u in abscissae(count):
                 padded = np.concatenate([[np.float32(-9)], x, [np.float32(9)]])
-                intercept, slope = estimators.l1_line(u, padded, 1, count + 1, order, residual)
+                intercept, slope = l1_line(u, padded, 1, count + 1, order, residual)
                 notes = reference.Notes()
                 best_intercept, best_slope = reference.l1_line(u, x, notes)
                 least = np.abs(x - best_intercept - best_slope * u).sum()
@@ -164,11 +165,11 @@ def test_l1_line_takes_the_smallest_of_equally_good_slopes():
     # Any line between the two pairs of points is as good: the flattest is asked for.
     x = np.float32([0, 0, 0, 1, 1, 1])
     work = np.empty(6, np.int64), np.empty(6)
-    intercept, slope = estimators.l1_line(np.arange(6.0), x, 0, 6, *work)
+    intercept, slope = l1_line(np.arange(6.0), x, 0, 6, *work)
     assert (intercept, slope) == pytest.approx(reference.l1_line(range(6), x))
     u = [0.0, 1.0, 2.0, 3.0]
     x = np.float32([0, 0, 1, 3])
-    intercept, slope = estimators.l1_line(np.array(u), x, 0, 4, np.empty(4, np.int64), np.empty(4))
+    intercept, slope = l1_line(np.array(u), x, 0, 4, np.empty(4, np.int64), np.empty(4))
     tried = np.linspace(-1, 2, 3001)
     costs = np.array([reference.l1_cost(u, x, b) for b in tried])
     assert slope == pytest.approx(tried[costs <= costs.min() + 1e-12].min(), abs=2e-3)
@@ -177,7 +178,7 @@ def test_l1_line_takes_the_smallest_of_equally_good_slopes():
 def test_l1_line_through_all_points_is_exact():
     for slope in (0.0, 2.0**-9, 3 * 2.0**-7):
         x = np.float32(0.25 + slope * np.arange(12))
-        line = estimators.l1_line(np.arange(12.0), x, 0, 12, np.empty(12, np.int64), np.empty(12))
+        line = l1_line(np.arange(12.0), x, 0, 12, np.empty(12, np.int64), np.empty(12))
         assert line == (0.25, slope)
 
 
@@ -187,6 +188,36 @@ def test_l1_line_that_is_flat_is_exactly_flat():
         for count in range(7, 20):
             x = np.float32([0.0] * (count - len(outliers)) + outliers) / 1024
             for u in abscissae(count):
-                line = estimators.l1_line(u, x, 0, count, np.empty(count, np.int64), np.empty(count))
+                line = l1_line(u, x, 0, count, np.empty(count, np.int64), np.empty(count))
                 if reference.l1_line(u, x) == (0.0, 0.0):
                     assert line == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("count", [2, 3, 7, 12, 41])
+def test_sn_of_a_part_of_a_block(count):
+    rng = np.random.default_rng(count)
+    block = np.sort(rng.standard_normal((count + 3, LANES)).astype(np.float32), axis=0)
+    scale, distances = np.full(LANES, -7.0), np.empty(block.shape, np.float32)
+    estimators.sn_scale_block(block, count, 11, sorting_network(count + 3), distances, scale)
+    alone = [
+        estimators.sn_scale(np.ascontiguousarray(block[:, p]), 0, count, np.empty(count)) for p in range(11)
+    ]
+    np.testing.assert_array_equal(scale[:11], alone)
+    assert (scale[11:] == -7).all()
+
+
+def test_sums_of_a_block_are_those_of_its_pixels():
+    rng = np.random.default_rng(9)
+    for frames in (1, 2, 5, 12, 41):
+        block = np.sort(rng.standard_normal((frames, LANES)).astype(np.float32), axis=0)
+        low = rng.integers(0, frames + 1, LANES).astype(np.int32)
+        high = np.minimum(low + rng.integers(0, frames + 1, LANES), frames).astype(np.int32)
+        for ends in ((low, high), (np.minimum(low, 1), np.maximum(high, frames - 1).astype(np.int32))):
+            sums = np.full(4 * LANES, 3.0)
+            sums[:LANES] = rng.standard_normal(LANES)
+            estimators.sums_in_order(block, *ends, sums)
+            for p in range(LANES):
+                column, parts = np.ascontiguousarray(block[:, p]), (int(ends[0][p]), int(ends[1][p]))
+                expected = estimators.deviation_sums(column, *parts, sums[p])
+                assert (sums[LANES + p], sums[2 * LANES + p]) == expected
+            assert (sums[3 * LANES :] == 3).all()
