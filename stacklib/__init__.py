@@ -13,6 +13,7 @@ from stacklib.frames import Frame, FrameSet, open_frames
 from stacklib.integration import integrate
 from stacklib.kernel import reject
 from stacklib.recipe import Job, Recipe
+from stacklib.rerun import rerun
 from stacklib.results import Integration
 
 __version__ = "0.1.0"
@@ -34,4 +35,5 @@ __all__ = [
     "integrate",
     "open_frames",
     "reject",
+    "rerun",
 ]

@@ -7,7 +7,9 @@ not depend on how the image is cut into bands and tiles, or on the number of thr
 
 from __future__ import annotations
 
+import copy
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +19,7 @@ from stacklib.compiled import compiled
 from stacklib.recipe import Recipe
 from stacklib.rejection import ALL_ITERATIONS, rule_for
 from stacklib.sorting import LANES, sorting_network
-from stacklib.tiles import gather
+from stacklib.tiles import REJECTION_FACTOR, REJECTION_OFFSET, gather
 
 __all__ = [
     "HIGH",
@@ -30,6 +32,7 @@ __all__ = [
     "last_round",
     "reject",
     "run_tiles",
+    "try_tiles",
     "verdicts",
 ]
 
@@ -218,20 +221,14 @@ def _aligned(shape: tuple[int, ...], dtype: type) -> np.ndarray:
 
 
 class _Tile:
-    """Buffers of one worker, and the first half of the work: sort and reject."""
+    """Buffers of one worker, and the work on one tile: sort, reject, combine."""
 
     def __init__(self, settings: Settings, max_iterations: int = ALL_ITERATIONS) -> None:
         frames = settings.frames
         blocks = max(1, TILE_BYTES // (4 * LANES * max(frames, 1)))
-        self.settings = settings
         self.max_iterations = max_iterations
         self.network = sorting_network(frames)
-        rule = rule_for(settings.recipe, frames)
-        self.rule = rule.function
-        self.limits = rule.limits(settings.recipe, settings.floor, settings.full_scale)
-        self.rule_table = rule.table(settings.recipe, frames)
-        self.table = settings.table
-        self.data_range = settings.data_range
+        self._set(settings)
         self.values = _aligned((blocks, frames, LANES), np.float32)
         self.ordered = _aligned((blocks, frames, LANES), np.float32)
         self.count = _aligned((blocks, LANES), np.int32)
@@ -239,23 +236,104 @@ class _Tile:
         self.high = _aligned((blocks, LANES), np.int32)
         self.detail = _aligned((blocks, 4, LANES), np.float64)
 
+    def _set(self, settings: Settings) -> None:
+        frames = settings.frames
+        self.settings = settings
+        rule = rule_for(settings.recipe, frames)
+        self.rule = rule.function
+        self.limits = rule.limits(settings.recipe, settings.floor, settings.full_scale)
+        self.rule_table = rule.table(settings.recipe, frames)
+        self.table = settings.table
+        self.data_range = settings.data_range
+        self.claims = np.ones((frames + 1,) * 2) if settings.claims is None else settings.claims
+
+    def sharing(self, settings: Settings) -> _Tile:
+        """A tile with the same buffers and other settings, of which the samples need not be sorted again."""
+        other = copy.copy(self)
+        other._set(settings)
+        sorting = slice(REJECTION_FACTOR, REJECTION_OFFSET + 1)
+        if other.data_range != self.data_range or not np.array_equal(
+            other.table[sorting], self.table[sorting]
+        ):
+            raise ValueError("settings differ in how samples are compared: they must be sorted again")
+        return other
+
     @property
     def pixels(self) -> int:
         """Pixels that fit."""
         return self.count.size
 
-    def load(self, raw: np.ndarray, start: int, stop: int) -> tuple[np.ndarray, ...]:
-        """Sort the samples of pixels ``start:stop`` and find what is kept.
+    def sort(self, raw: np.ndarray, start: int, stop: int) -> None:
+        """Normalise and sort the samples of pixels ``start:stop``."""
+        blocks = -(-(stop - start) // LANES)
+        gather(
+            raw,
+            start,
+            stop,
+            self.table,
+            *self.data_range,
+            self.network,
+            self.values[:blocks],
+            self.ordered[:blocks],
+            self.count[:blocks],
+        )
+
+    def reject(self, start: int, stop: int) -> tuple[np.ndarray, ...]:
+        """Find what is kept of the sorted samples.
 
         Returns views ``ordered, count, low, high, detail`` of the blocks in use.
         """
         blocks = -(-(stop - start) // LANES)
         views = tuple(a[:blocks] for a in (self.ordered, self.count, self.low, self.high, self.detail))
         ordered, count, low, high, detail = views
-        values = self.values[:blocks]
-        gather(raw, start, stop, self.table, *self.data_range, self.network, values, ordered, count)
         self.rule(ordered, count, self.limits, self.rule_table, self.max_iterations, low, high, detail)
         return views
+
+    def load(self, raw: np.ndarray, start: int, stop: int) -> tuple[np.ndarray, ...]:
+        """Sort the samples of pixels ``start:stop`` and find what is kept; see `reject`."""
+        self.sort(raw, start, stop)
+        return self.reject(start, stop)
+
+    def combine(self, raw: np.ndarray, start: int, stop: int, pixels: Pixels, counts: Counts) -> None:
+        """Reject among the sorted samples, combine the survivors and count the others."""
+        ordered, count, low, high, detail = self.reject(start, stop)
+        recipe = self.settings.recipe
+        data_low, data_high = self.data_range
+        combine(
+            raw,
+            start,
+            stop,
+            self.values,
+            ordered,
+            count,
+            low,
+            high,
+            detail,
+            self.table,
+            data_low,
+            data_high,
+            recipe.map_range_rejection,
+            self.claims,
+            counts.table,
+            *pixels.arrays(),
+        )
+        if recipe.combination in _POSITIONS:
+            position = _POSITIONS[recipe.combination]
+            combine_by_order(
+                raw,
+                start,
+                stop,
+                self.values,
+                ordered,
+                low,
+                high,
+                self.table,
+                self.network,
+                position,
+                pixels.image,
+            )
+        if recipe.range_clip_high:
+            fill_saturated(raw, start, stop, count, pixels.coverage, self.table, data_high, pixels.image)
 
 
 #: Where the values of an order combination stand among the sorted survivors.
@@ -283,50 +361,47 @@ def run_tiles(
     Counts
         Rejected samples of each frame.
     """
-    tile = _Tile(settings)
-    counts = Counts.zeros(settings.frames)
-    claims = np.ones((settings.frames + 1,) * 2) if settings.claims is None else settings.claims
-    recipe = settings.recipe
-    data_low, data_high = settings.data_range
+    return try_tiles(raw, [settings], [pixels], first, last)[0]
+
+
+def try_tiles(
+    raw: np.ndarray,
+    settings: Sequence[Settings],
+    pixels: Sequence[Pixels],
+    first: int = 0,
+    last: int | None = None,
+) -> list[Counts]:
+    """Integrate a band with several settings; its samples are normalised and sorted once.
+
+    Parameters
+    ----------
+    raw, first, last
+        See `run_tiles`.
+    settings : sequence of Settings
+        At least one; all with the same `rejection_factor`, `rejection_offset` and `data_range`.
+    pixels : sequence of Pixels
+        Filled, one for each of the settings.
+
+    Returns
+    -------
+    list of Counts
+        The same bits as `run_tiles` gives for each of the settings.
+
+    Raises
+    ------
+    ValueError
+        When the settings do not compare samples in the same way.
+    """
+    tile = _Tile(settings[0])
+    tiles = [tile, *(tile.sharing(other) for other in settings[1:])]
+    counts = [Counts.zeros(tile.settings.frames) for tile in tiles]
     last = raw.shape[1] if last is None else last
     for start in range(first, last, tile.pixels):
         stop = min(start + tile.pixels, last)
-        ordered, count, low, high, detail = tile.load(raw, start, stop)
-        combine(
-            raw,
-            start,
-            stop,
-            tile.values,
-            ordered,
-            count,
-            low,
-            high,
-            detail,
-            tile.table,
-            data_low,
-            data_high,
-            recipe.map_range_rejection,
-            claims,
-            counts.table,
-            *pixels.arrays(),
-        )
-        if recipe.combination in _POSITIONS:
-            position = _POSITIONS[recipe.combination]
-            combine_by_order(
-                raw,
-                start,
-                stop,
-                tile.values,
-                ordered,
-                low,
-                high,
-                tile.table,
-                tile.network,
-                position,
-                pixels.image,
-            )
-        if recipe.range_clip_high:
-            fill_saturated(raw, start, stop, count, pixels.coverage, tile.table, data_high, pixels.image)
+        tile.sort(raw, start, stop)
+        # While the sorted samples are in the cache.
+        for each, out, counted in zip(tiles, pixels, counts, strict=True):
+            each.combine(raw, start, stop, out, counted)
     return counts
 
 

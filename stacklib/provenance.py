@@ -278,7 +278,7 @@ def properties(result: Integration, facts: Provenance, lines: Iterable[str], fol
     recipe = yaml.safe_dump(result.recipe.to_dict(), sort_keys=False, allow_unicode=False)
     found["Processing:History"] = ("String", "\n".join(lines))
     found["stacklib:Recipe"] = ("String", recipe)
-    found["stacklib:Run"] = ("String", _json(_run_record(result)))
+    found["stacklib:Run"] = ("String", _json(_run_record(result, folder)))
     found["stacklib:Frames"] = ("String", _json(_frame_records(result, facts, folder)))
     return found
 
@@ -287,7 +287,7 @@ def _json(value: Any) -> str:
     return json.dumps(value, indent=1, allow_nan=False)
 
 
-def _run_record(result: Integration) -> dict[str, Any]:
+def _run_record(result: Integration, folder: Path) -> dict[str, Any]:
     p, recipe = result.preparation, result.recipe
     record = {
         "version": 1,
@@ -306,7 +306,11 @@ def _run_record(result: Integration) -> dict[str, Any]:
     }
     if recipe.weights == "csv":
         path = resolve_path(recipe.weight_file)
-        record["weight_file"] = {"path": str(path), "sha256": _digest(path)}
+        record["weight_file"] = {
+            "path": str(path),
+            "relative": _relative(path, folder),
+            "sha256": _digest(path),
+        }
     return record
 
 

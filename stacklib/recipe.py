@@ -20,6 +20,7 @@ import yaml
 
 from stacklib.errors import RecipeError
 from stacklib.formats.safely import replace_atomically
+from stacklib.run_record import read_recipe
 
 __all__ = ["FRAMES_FOR_WINSORIZED", "Job", "Parameter", "Recipe"]
 
@@ -371,6 +372,30 @@ class Recipe(_Checked):
             When the file cannot be read, is not YAML, or holds an unknown or invalid parameter.
         """
         return Job.load(path).recipe
+
+    @classmethod
+    def from_result(cls, path: str | Path) -> Recipe:
+        """The recipe that a saved image was made with.
+
+        Parameters
+        ----------
+        path : str or Path
+            Any image of a result. XISF holds the recipe whole; in FITS it stands in the HISTORY, where
+            letters that are not ASCII are lost.
+
+        Raises
+        ------
+        FrameError
+            When the file cannot be read.
+        RecipeError
+            When it holds no recipe, or one that this version does not know.
+
+        Examples
+        --------
+        >>> Recipe.from_result("5_Integration/20210815_M101_0000.xisf").rejection  # doctest: +SKIP
+        'winsorized_sigma'
+        """
+        return cls.from_dict(read_recipe(path), source=str(path))
 
     def to_yaml(self) -> str:
         """The recipe as YAML, with the help text of each parameter as a comment."""

@@ -37,9 +37,10 @@ MAX_ELEMENTS = 200_000
 MAX_DEPTH = 64
 #: More samples than any camera or mosaic has: 100 gigapixels.
 MAX_SAMPLES = 10**11
-#: Properties stored as blocks are read up to this size each, and this size for the whole file.
-MAX_PROPERTY = 2**20
-MAX_PROPERTIES = 2**23
+#: Properties stored as blocks are read up to this size each, and this size for the whole file. The record
+#: of a run takes about a thousand bytes a frame.
+MAX_PROPERTY = 2**23
+MAX_PROPERTIES = 2**24
 
 GEOMETRY = re.compile(r"([0-9]{1,9}):([0-9]{1,9}):([0-9]{1,9})", re.ASCII)
 

@@ -1,0 +1,176 @@
+"""Repeat a run from its saved result, bit for bit."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from pathlib import Path
+
+from stacklib.errors import FrameError, StacklibWarning
+from stacklib.finding import resolve_path
+from stacklib.frames import open_frames
+from stacklib.integration import integrate
+from stacklib.progress import progress_bar
+from stacklib.recipe import Recipe
+from stacklib.results import Integration
+from stacklib.run_record import InputFile, RunRecord, read_run
+
+__all__ = ["rerun"]
+
+#: Files that are read at the same time for their checksums.
+READERS = 4
+#: Files of a kind that an error names.
+NAMED = 10
+
+Where = str | Path | Iterable[str | Path]
+
+
+def rerun(
+    result_file: str | Path,
+    frames: Where | None = None,
+    memory: str | int = "2GB",
+    threads: int | None = None,
+    progress: bool = True,
+) -> Integration:
+    """Integrate again what a saved image was made from, with the recipe inside it.
+
+    The checksums of all files that the run had read are checked before anything is integrated. The
+    result is the same bit for bit.
+
+    Parameters
+    ----------
+    result_file : str or Path
+        Any image of the result. A FITS image needs the XISF image of the same name beside it.
+    frames : str, Path or list of these, optional
+        Folders to search for the files, with the folders in them; where they lay as seen from the result,
+        or during the run, unless given. Files must have kept their names.
+    memory, threads, progress
+        See `integrate`; they do not change the result.
+
+    Returns
+    -------
+    Integration
+
+    Raises
+    ------
+    FrameError
+        When files of the run are missing or have changed; all of them are named.
+    RecipeError
+        When the file holds no record of a run.
+
+    Warns
+    -----
+    StacklibWarning
+        When versions differ: the result may then differ too.
+
+    Examples
+    --------
+    >>> rerun("5_Integration/20210815_M101_0000.xisf").save("again")  # doctest: +SKIP
+    """
+    record = read_run(result_file)
+    recipe = Recipe.from_dict(record.recipe, source=str(record.path))
+    found = _find(record, frames, progress)
+    _warn_of_versions(record)
+    if record.weight_file is not None:
+        recipe = recipe.replace(weight_file=str(found.pop()))
+    return integrate(open_frames(found), recipe, record.region, memory, threads, progress)
+
+
+def _find(record: RunRecord, where: Where | None, progress: bool) -> list[Path]:
+    """The files of a run, in order, the table of weights last."""
+    inputs = [*record.frames, *filter(None, [record.weight_file])]
+    places = [each.places for each in inputs] if where is None else _named_alike(inputs, where)
+    with (
+        ThreadPoolExecutor(READERS) as pool,
+        progress_bar(len(inputs), f"{len(inputs)} files checked", "file", progress) as bar,
+    ):
+        checksums = pool.map(_checksums, places)
+        taken: set[Path] = set()
+        found, missing, changed = [], [], []
+        for wanted, known in zip(inputs, checksums, strict=True):
+            # Copies of one frame under different names of folders are different frames.
+            same = [path for path, sha256 in known.items() if sha256 == wanted.sha256 and path not in taken]
+            if same and wanted.sha256:
+                found.append(same[0])
+                taken.add(same[0])
+            else:
+                (changed if known else missing).append(wanted.name)
+            bar.update()
+    if missing or changed:
+        raise _cannot_be_repeated(record, where, len(inputs), missing, changed)
+    return found
+
+
+def _named_alike(inputs: Sequence[InputFile], where: Where) -> list[tuple[Path, ...]]:
+    """For each file those of its name in the given folders."""
+    named: dict[str, list[Path]] = {each.name: [] for each in inputs}
+    for path in _files([where] if isinstance(where, str | os.PathLike) else where):
+        if path.name in named:
+            named[path.name].append(path)
+    return [tuple(named[each.name]) for each in inputs]
+
+
+def _files(places: Iterable[str | Path]) -> Iterator[Path]:
+    for place in map(resolve_path, places):
+        if not place.exists():
+            raise FrameError(f"frames: {place}: no such folder or file; name the folder of the frames")
+        if not place.is_dir():
+            yield place
+        for folder, inner, names in os.walk(place):
+            # The first file of a name should not depend on the disk.
+            inner.sort()
+            yield from (Path(folder, name) for name in sorted(names))
+
+
+def _checksums(places: Sequence[Path]) -> dict[Path, str]:
+    """Checksums of those files that are there, each file once."""
+    found: dict[Path, str] = {}
+    for path in dict.fromkeys(Path(os.path.abspath(place)) for place in places):  # noqa: PTH100
+        try:
+            with path.open("rb") as stream:
+                found[path] = hashlib.file_digest(stream, "sha256").hexdigest()
+        except OSError:
+            continue
+    return found
+
+
+def _cannot_be_repeated(
+    record: RunRecord, where: Where | None, count: int, missing: list[str], changed: list[str]
+) -> FrameError:
+    said = [
+        f"{len(names)} of its {count} files {word}: {_some(names)}"
+        for names, word in ((missing, "missing"), (changed, "changed"))
+        if names
+    ]
+    remedy = "name the folder where they lie now: frames=..." if where is None else "name other folders"
+    if changed:
+        remedy += ", or put the files back as they were"
+    return FrameError(
+        f"{record.path}: cannot be repeated, {'; '.join(said)}. {remedy[0].upper()}{remedy[1:]}. "
+        "To integrate other frames in the same way: integrate(frames, Recipe.from_result(file))"
+    )
+
+
+def _some(names: list[str]) -> str:
+    shown = [f"{name} ({n} times)" if n > 1 else name for name, n in Counter(names).items()]
+    more = len(shown) - NAMED
+    return ", ".join(shown[:NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _warn_of_versions(record: RunRecord) -> None:
+    other = [
+        f"{name} {then} (now {version(name)})"
+        for name, then in record.versions.items()
+        if then != version(name)
+    ]
+    if other:
+        warnings.warn(
+            f"{record.path}: was made with {', '.join(other)}; the result may differ",
+            StacklibWarning,
+            stacklevel=3,
+        )
