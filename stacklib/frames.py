@@ -77,7 +77,8 @@ class Frame(HeaderFacts):
             self._source.warn()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "stamp": self._stamp}
+        # The other process may have another current folder.
+        return {"path": self.path.absolute(), "stamp": self._stamp}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.path, self._stamp = state["path"], state["stamp"]

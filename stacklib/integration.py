@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stacklib.cluster import Cluster
 from stacklib.errors import StacklibWarning
 from stacklib.frames import FrameSet, open_frames
 from stacklib.kernel import Counts, Pixels, Settings, run_tiles
@@ -22,7 +24,14 @@ from stacklib.samples import Region, Samples
 from stacklib.sorting import LANES
 from stacklib.uncertainty import claim_factors
 
-__all__ = ["integrate", "integrate_samples"]
+if TYPE_CHECKING:
+    from dask.distributed import Client
+
+__all__ = ["Work", "integrate", "integrate_samples"]
+
+#: Integrates bands of samples of the used frames, with settings for each channel, into the pixels of each
+#: channel; gives channel, number of pixels and counts of each part that is done.
+Work = Callable[[Samples, np.ndarray, list[Settings], list[Pixels]], Iterator[tuple[int, int, Counts]]]
 
 #: Parts into which a band is cut for each thread, so that all end at about the same time.
 PARTS = 4
@@ -35,6 +44,7 @@ def integrate(
     memory: str | int = "2GB",
     threads: int | None = None,
     progress: bool = True,
+    client: Client | None = None,
 ) -> Integration:
     """Combine registered frames into one image.
 
@@ -54,16 +64,21 @@ def integrate(
         Threads to work with; one a processor unless given.
     progress : bool
         Show progress bars.
+    client : dask.distributed.Client, optional
+        Measure and integrate on the workers of a Dask cluster, which read the frames themselves, from the
+        same paths. `memory` is the budget of each worker then, within its own limit. See
+        `stacklib.cluster`.
 
     Returns
     -------
     Integration
-        The image, its maps and the table of the frames. The same bits whatever `memory` and `threads`.
+        The image, its maps and the table of the frames. The same bits whatever `memory`, `threads` and
+        `client`.
 
     Raises
     ------
     FrameError, IntegrationError, RecipeError
-        When a frame, the set or a parameter cannot be used.
+        When a frame, the set, a parameter or the cluster cannot be used.
 
     Warns
     -----
@@ -80,15 +95,17 @@ def integrate(
     recipe = Recipe.suggest(frames) if recipe is None else recipe
     refuse_single(frames)
     samples = Samples(frames, region, threads, memory)
+    cluster = None if client is None else Cluster(client, frames, memory)
+    spread, work = (None, in_threads) if cluster is None else (cluster.measure, cluster.integrate)
     with _measuring(progress, frames) as report:
         planes = None
-        if samples.whole and samples.fits():
+        if cluster is None and samples.whole and samples.fits():
             samples.hold()
             planes = samples.plane
-        preparation = prepare(frames, recipe, samples.threads, report, planes)
+        preparation = prepare(frames, recipe, samples.threads, report, planes, spread=spread)
     for note in preparation.notes:
         warnings.warn(note, StacklibWarning, stacklevel=2)
-    result = integrate_samples(samples, preparation, progress)
+    result = integrate_samples(samples, preparation, progress, work=work)
     frames.close()
     return result
 
@@ -105,8 +122,36 @@ def _measuring(shown: bool, frames: FrameSet) -> Iterator:
         yield report
 
 
+def in_threads(
+    samples: Samples, used: np.ndarray, settings: list[Settings], planes: list[Pixels]
+) -> Iterator[tuple[int, int, Counts]]:
+    """Integrate band by band in this process, the next one being read meanwhile; see `Work`."""
+    width, threads = samples.region[2], samples.threads
+    bands = samples.bands(used)
+    with ThreadPoolExecutor(threads) as readers, ThreadPoolExecutor(threads) as workers:
+        coming = samples.read(bands[0], used, readers)
+        for position, (channel, start, stop) in enumerate(bands):
+            raw = coming.wait()
+            if position + 1 < len(bands):
+                coming = samples.read(bands[position + 1], used, readers)
+            pixels = planes[channel].part(slice(start * width, stop * width))
+            parts = _parts(raw.shape[1], threads)
+            running = [workers.submit(run_tiles, raw, settings[channel], pixels, *part) for part in parts]
+            try:
+                for (first, last), future in zip(parts, running, strict=True):
+                    yield channel, last - first, future.result()
+            except BaseException:
+                for future in (*running, *coming.reading):
+                    future.cancel()
+                raise
+
+
 def integrate_samples(
-    samples: Samples, preparation: Preparation, progress: bool = False, true_claims: bool = True
+    samples: Samples,
+    preparation: Preparation,
+    progress: bool = False,
+    true_claims: bool = True,
+    work: Work = in_threads,
 ) -> Integration:
     """Integrate samples with a preparation that is ready.
 
@@ -121,42 +166,28 @@ def integrate_samples(
     true_claims : bool
         Whether the uncertainty is to be made true, see `stacklib.uncertainty`; it costs a fraction of a
         second whatever the size of the region.
+    work : callable
+        Who does it, see `Work`.
 
     Returns
     -------
     Integration
     """
     _, _, width, height = samples.region
-    threads = samples.threads
     channels, used = preparation.frames.channels, preparation.used
     make = _with_claims if true_claims else Preparation.settings
     settings = [make(preparation, channel) for channel in range(channels)]
     whole = Pixels.empty((channels, width * height), settings[0])
     planes = [whole.part(channel) for channel in range(channels)]
     counts = [Counts.zeros(used.size) for _ in range(channels)]
-    bands = samples.bands(used)
     title = f"{used.size} frames integrated"
     with (
-        ThreadPoolExecutor(threads) as readers,
-        ThreadPoolExecutor(threads) as workers,
         progress_bar(channels * width * height, title, " pixels", progress, scale=True) as bar,
+        closing(work(samples, used, settings, planes)) as done,
     ):
-        coming = samples.read(bands[0], used, readers)
-        for position, (channel, start, stop) in enumerate(bands):
-            raw = coming.wait()
-            if position + 1 < len(bands):
-                coming = samples.read(bands[position + 1], used, readers)
-            pixels = planes[channel].part(slice(start * width, stop * width))
-            parts = _parts(raw.shape[1], threads)
-            running = [workers.submit(run_tiles, raw, settings[channel], pixels, *part) for part in parts]
-            try:
-                for (first, last), future in zip(parts, running, strict=True):
-                    counts[channel].add(future.result())
-                    bar.update(last - first)
-            except BaseException:
-                for future in (*running, *coming.reading):
-                    future.cancel()
-                raise
+        for channel, pixels, found in done:
+            counts[channel].add(found)
+            bar.update(pixels)
     return Integration.assemble(preparation, samples.region, whole, counts)
 
 

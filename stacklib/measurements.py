@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +25,11 @@ from stacklib.statistics import (
     spread_evenly,
 )
 
-__all__ = ["CACHE_NAME", "FrameMeasurements", "measure_frames", "prefer_keywords"]
+__all__ = ["CACHE_NAME", "FrameMeasurements", "Spread", "measure_frames", "prefer_keywords"]
+
+#: Calls a function with each of many tuples of arguments, somewhere else; gives the number of the call and
+#: its result, in the order in which they end.
+Spread = Callable[[Callable[..., Any], Sequence[tuple]], Iterator[tuple[int, Any]]]
 
 #: Float samples above this are not in [0, 1]; interpolated stars overshoot 1 a little.
 UNIT_MAXIMUM = 2.0
@@ -90,6 +95,7 @@ def measure_frames(
     progress: Callable[[int, int], None] | None = None,
     cache: bool = True,
     planes: Callable[[int, int], np.ndarray] | None = None,
+    spread: Spread | None = None,
 ) -> FrameMeasurements:
     """Measure location, scale and noise of every channel of every frame.
 
@@ -115,6 +121,9 @@ def measure_frames(
         `range_low` and version of this module.
     planes : callable, optional
         ``planes(i, channel)`` gives a plane, float32 (height, width), that is in memory already.
+    spread : callable, optional
+        Measures frames in other processes, which open the files themselves; see `Spread`. Threads of this
+        process do unless given.
 
     Returns
     -------
@@ -134,7 +143,7 @@ def measure_frames(
     entries = [known_planes(store, frame) for store, frame in zip(stores, frames, strict=True)]
     work = _Work(frames, estimator, low, noise, keywords is not None, planes)
     try:
-        work.run(entries, threads or _processors(), progress)
+        work.run(entries, threads or _processors(), progress, spread)
     finally:
         # What was measured before an interruption need not be measured again.
         if cache:
@@ -211,39 +220,99 @@ def _array(entries: list[list[dict]], name: str) -> np.ndarray:
     return np.array([[plane.get(name, math.nan) for plane in entry] for entry in entries], dtype=np.float64)
 
 
-class _Work:
-    """The planes to measure, spread over threads."""
+@dataclass(frozen=True)
+class _Meter:
+    """What is measured, and how."""
 
-    def __init__(self, frames, estimator: str, low: float, noise: bool, keywords: bool, planes):
-        self.frames, self.estimator, self.low = frames, estimator, low
-        self.noise, self.keywords, self.planes = noise, keywords, planes
-        self.changed: set[int] = set()
+    estimator: str
+    low: float
+    noise: bool
+    keywords: bool
 
     def lacks_noise(self, plane: dict) -> bool:
         """Whether the noise has to be measured; keywords are in [0, 1] units and no use for ADU."""
         return self.noise and "noise" not in plane and not (self.keywords and plane["unit"])
 
-    def run(self, entries: list[list[dict]], threads: int, progress) -> None:
+    def complete(self, plane: np.ndarray, integer: bool, known: dict, unit: bool | None = None) -> dict:
+        """What is known of a plane, completed by what is missing."""
+        result = dict(known)
+        if "location" not in result or unit is not None:
+            extremes = finite_range(plane)
+            if unit is None:
+                unit = integer or not extremes[1] > UNIT_MAXIMUM
+            bounds = (max(UNIT_BOUNDS[0], self.low), UNIT_BOUNDS[1]) if unit else (self.low, math.inf)
+            measured = measure_samples(plane, self.estimator, *bounds, extremes)._asdict()
+            measured["location"] = measured.pop("median")
+            result |= {name: float(measured[name]) for name in COLUMNS} | {"unit": unit}
+        if self.lacks_noise(result):
+            fill = result["location"] if math.isfinite(result["location"]) else None
+            result["noise"] = float(plane_noise(plane, self.low, fill).sigma)
+        return result
+
+
+def _measure_frame(meter: _Meter, frame: Any, entry: dict[int, dict]) -> dict[int, dict]:
+    """Complete what is known of some channels of a frame: one plane in memory at a time."""
+    try:
+        return {
+            channel: meter.complete(frame.read(channel=channel), bool(frame.integer), known)
+            for channel, known in entry.items()
+        }
+    finally:
+        frame.close()
+
+
+class _Work:
+    """The planes to measure, spread over threads or other processes."""
+
+    def __init__(self, frames, estimator: str, low: float, noise: bool, keywords: bool, planes):
+        self.frames, self.planes = frames, planes
+        self.meter = _Meter(estimator, low, noise, keywords)
+        self.changed: set[int] = set()
+
+    def run(self, entries: list[list[dict]], threads: int, progress, spread: Spread | None = None) -> None:
         """Complete `entries` in place and note the indices of the frames that were measured."""
         todo = [
             (i, channel)
             for i, entry in enumerate(entries)
             for channel, plane in enumerate(entry)
-            if "location" not in plane or self.lacks_noise(plane)
+            if "location" not in plane or self.meter.lacks_noise(plane)
         ]
         total = sum(len(entry) for entry in entries)
         done = total - len(todo)
         if progress is not None:
             progress(done, total)
-        with ThreadPoolExecutor(max_workers=threads) as pool:
-            measured = pool.map(lambda job: self.measure(*job, entries[job[0]][job[1]]), todo)
-            for (i, channel), plane in zip(todo, measured, strict=True):
+        measured = self._spread(todo, entries, spread) if spread else self._here(todo, entries, threads)
+        with contextlib.closing(measured):
+            for i, channel, plane in measured:
                 entries[i][channel] = plane
                 self.changed.add(i)
                 done += 1
                 if progress is not None:
                     progress(done, total)
         self._settle_scales(entries)
+
+    def _here(
+        self, todo: list[tuple[int, int]], entries: list[list[dict]], threads: int
+    ) -> Iterator[tuple[int, int, dict]]:
+        """Frame, channel and numbers of each plane, measured by threads of this process."""
+        with ThreadPoolExecutor(max_workers=threads) as pool:
+            measured = pool.map(lambda job: self.measure(*job, entries[job[0]][job[1]]), todo)
+            for job, plane in zip(todo, measured, strict=True):
+                yield *job, plane
+
+    def _spread(
+        self, todo: list[tuple[int, int]], entries: list[list[dict]], spread: Spread
+    ) -> Iterator[tuple[int, int, dict]]:
+        """The same, measured elsewhere: a whole frame at a time, which is opened and inflated once."""
+        by_frame: dict[int, dict[int, dict]] = {}
+        for i, channel in todo:
+            by_frame.setdefault(i, {})[channel] = entries[i][channel]
+        numbers = list(by_frame)
+        jobs = [(self.meter, self.frames[i], entry) for i, entry in by_frame.items()]
+        with contextlib.closing(spread(_measure_frame, jobs)) as results:
+            for number, planes in results:
+                for channel, plane in planes.items():
+                    yield numbers[number], channel, plane
 
     def read(self, i: int, channel: int) -> np.ndarray:
         """One plane, from memory where it is there."""
@@ -253,20 +322,7 @@ class _Work:
 
     def measure(self, i: int, channel: int, known: dict, unit: bool | None = None) -> dict:
         """What is known of a plane, completed by what is missing."""
-        plane = self.read(i, channel)
-        result = dict(known)
-        if "location" not in result or unit is not None:
-            extremes = finite_range(plane)
-            if unit is None:
-                unit = bool(self.frames[i].integer) or not extremes[1] > UNIT_MAXIMUM
-            bounds = (max(UNIT_BOUNDS[0], self.low), UNIT_BOUNDS[1]) if unit else (self.low, math.inf)
-            measured = measure_samples(plane, self.estimator, *bounds, extremes)._asdict()
-            measured["location"] = measured.pop("median")
-            result |= {name: float(measured[name]) for name in COLUMNS} | {"unit": unit}
-        if self.lacks_noise(result):
-            fill = result["location"] if math.isfinite(result["location"]) else None
-            result["noise"] = float(plane_noise(plane, self.low, fill).sigma)
-        return result
+        return self.meter.complete(self.read(i, channel), bool(self.frames[i].integer), known, unit)
 
     def _settle_scales(self, entries: list[list[dict]]) -> None:
         """Measure again where a dim channel of a frame in ADU looked like one in [0, 1]."""

@@ -11,7 +11,7 @@ import numpy as np
 from stacklib.errors import IntegrationError
 from stacklib.frames import FrameSet
 from stacklib.kernel import Settings
-from stacklib.measurements import FrameMeasurements, measure_frames
+from stacklib.measurements import FrameMeasurements, Spread, measure_frames
 from stacklib.normalization import output_coefficients, rejection_coefficients, scale_factors
 from stacklib.recipe import Recipe
 from stacklib.rejection import limits_in_vain
@@ -113,6 +113,7 @@ def prepare(
     progress: Callable[[int, int], None] | None = None,
     planes: Callable[[int, int], np.ndarray] | None = None,
     measurements: FrameMeasurements | None = None,
+    spread: Spread | None = None,
 ) -> Preparation:
     """Measure the frames, choose the reference, and work out normalisation and weights.
 
@@ -122,7 +123,7 @@ def prepare(
         At least two frames.
     recipe : Recipe
         The parameters.
-    threads, progress, planes
+    threads, progress, planes, spread
         See `stacklib.measurements.measure_frames`.
     measurements : FrameMeasurements, optional
         Measurements of these frames that are at hand, made with the recipe's estimator; the noise must
@@ -152,6 +153,7 @@ def prepare(
             threads=threads,
             progress=progress,
             planes=planes,
+            spread=spread,
         )
     notes = list(measurements.notes)
     weighting = recipe if average else recipe.replace(weights="none")

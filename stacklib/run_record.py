@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import yaml
@@ -155,9 +155,11 @@ def _no_record(path: Path) -> RecipeError:
 
 def _input(result: Path, entry: dict[str, Any]) -> InputFile:
     lay = Path(entry["path"])
+    # A result may have been made on Windows.
+    name = PureWindowsPath(entry["path"]).name
     relative = entry.get("relative")
     places = [result.parent / relative] if relative else []
-    return InputFile(lay.name, (*places, lay), str(entry["sha256"]))
+    return InputFile(name, (*places, lay), str(entry["sha256"]))
 
 
 def _from_history(lines: list[str]) -> dict[str, Any]:

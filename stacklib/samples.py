@@ -141,24 +141,28 @@ class Samples:
         """A plane that is in memory, (height, width)."""
         return self.hold()[channel, i]
 
-    def bands(self, used: np.ndarray) -> list[tuple[int, int, int]]:
-        """Channel, first and last row of each band, relative to the region."""
+    def bands(self, used: np.ndarray, rows: int | None = None) -> list[tuple[int, int, int]]:
+        """Channel, first and last row of each band, relative to the region; all rows that fit, or `rows`."""
+        height = self.region[3]
+        rows = rows or self._rows(used)
+        return [
+            (channel, start, min(start + rows, height))
+            for channel in range(self.frames.channels)
+            for start in range(0, height, rows)
+        ]
+
+    def _rows(self, used: np.ndarray) -> int:
+        """Rows of a band that fit into the budget."""
         _, _, width, height = self.region
-        rows = height
-        band_bytes = None
         if self.held is None:
             # Two bands are in memory: one is read while the other is worked on.
             band_bytes = max(self.left_for_samples, LEAST_BAND_BYTES) // 2
         elif used.size < len(self.frames):
             # The kernel wants the used frames side by side: copied, but not all rows at once.
             band_bytes = LEAST_BAND_BYTES
-        if band_bytes is not None:
-            rows = max(1, min(height, band_bytes // (4 * used.size * width)))
-        return [
-            (channel, start, min(start + rows, height))
-            for channel in range(self.frames.channels)
-            for start in range(0, height, rows)
-        ]
+        else:
+            return height
+        return max(1, min(height, band_bytes // (4 * used.size * width)))
 
     def read(self, band: tuple[int, int, int], used: np.ndarray, pool: ThreadPoolExecutor) -> Band:
         """Start reading a band of the used frames."""
