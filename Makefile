@@ -1,14 +1,17 @@
-# make run | test | lab | gallery | bench        with another Python: make run PYTHON=python3.12
+# make run | test | lab | app | gallery | bench        with another Python: make run PYTHON=python3.12
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test lab gallery bench clean
+.PHONY: run test lab app gallery bench clean
 
 run: .venv/notebook.stamp
 	$(BIN)/stacklib run sample_data/M101/4_Registered
 
 lab: .venv/notebook.stamp
 	$(BIN)/stacklib lab
+
+app: .venv/app.stamp
+	$(BIN)/voila notebooks/2_choose_rejection.ipynb
 
 gallery: .venv/notebook.stamp
 	$(BIN)/python -m stacklib.gallery build/gallery
@@ -26,7 +29,8 @@ clean:
 
 # Each stamp remembers which extras are installed; they are installed anew when pyproject.toml changes.
 .venv/notebook.stamp: EXTRAS = notebook
-.venv/test.stamp: EXTRAS = notebook,test
+.venv/app.stamp: EXTRAS = notebook,app
+.venv/test.stamp: EXTRAS = notebook,test,app
 .venv/bench.stamp: EXTRAS = notebook,test,bench
 .venv/%.stamp: pyproject.toml | $(BIN)/python
 	@echo "Installing into .venv, which takes a few minutes the first time"

@@ -47,6 +47,8 @@ SETTINGS = {
 HARMLESS = {
     "ResizeObserver loop": "the browser puts a layout off to its next frame",
     "favicon.ico": "the tab has no icon",
+    "net::ERR_NAME_NOT_RESOLVED": "Voila fetches fonts for formulas, and does without them",
+    "net::ERR_INTERNET_DISCONNECTED": "the same",
 }
 
 OUTPUT = ".jp-OutputArea-output"
@@ -121,9 +123,12 @@ def chromium_or_skip() -> str:
 
 
 class Server:
-    """A JupyterLab of its own: free port, token, and none of the settings of the machine."""
+    """A server of its own: free port, token, and none of the settings of the machine.
 
-    def __init__(self, root: Path) -> None:
+    JupyterLab, or Voila where `app` names the notebook that it serves.
+    """
+
+    def __init__(self, root: Path, app: str = "") -> None:
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))
             self.port = taken.getsockname()[1]
@@ -144,11 +149,13 @@ class Server:
             "IPYTHONDIR": "ipython",
         }
         environment = os.environ | {name: str(home / folder) for name, folder in folders.items()}
-        command = [
-            *(sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--expose-app-in-browser"),
-            *(f"--ServerApp.root_dir={root}", "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={self.port}"),
-            *("--ServerApp.port_retries=0", f"--IdentityProvider.token={self.token}"),
+        laboratory = [
+            *("jupyterlab", "--allow-root", "--expose-app-in-browser", f"--ServerApp.root_dir={root}"),
+            *("--ServerApp.ip=127.0.0.1", f"--ServerApp.port={self.port}", "--ServerApp.port_retries=0"),
+            f"--IdentityProvider.token={self.token}",
         ]
+        served = ["voila", app, "--Voila.ip=127.0.0.1", f"--port={self.port}", f"--token={self.token}"]
+        command = [sys.executable, "-m", *(served if app else laboratory), "--no-browser"]
         self.log = (home / "server.log").open("w+", encoding="utf-8", errors="replace")
         self.process = subprocess.Popen(
             command, env=environment, cwd=root, stdout=self.log, stderr=subprocess.STDOUT
@@ -165,10 +172,13 @@ class Server:
             try:
                 urllib.request.urlopen(self.address("api/status"), timeout=5).close()
                 return self
+            except urllib.error.HTTPError:
+                # Voila does not know this address, but it is there.
+                return self
             except OSError:
                 time.sleep(0.1)
         self.__exit__()
-        raise RuntimeError("JupyterLab did not start")
+        raise RuntimeError("the server did not start")
 
     def __exit__(self, *exception: object) -> None:
         self.process.terminate()

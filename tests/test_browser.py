@@ -332,6 +332,19 @@ def drag_the_region(notebook: browser.Notebook, folder: Path) -> None:
         wait_until(notebook, lambda words=words: words in notebook.readouts(), words)
 
 
+def test_voila_serves_the_explorer_as_an_app(lab, root):
+    pytest.importorskip("voila", reason="no Voila for the test of make app: pip install voila")
+    page = lab.browser.new_page(viewport={"width": 1000, "height": 800})
+    with browser.Server(root, "notebooks/2_choose_rejection.ipynb") as server:
+        notebook = browser.Notebook(page)
+        page.goto(server.address(""), wait_until="commit", timeout=90_000)
+        page.wait_for_selector("img.stacklib-picture", timeout=120_000)
+        notebook.settled()
+        by_keyboard_and_mouse(notebook)
+        assert notebook.errors() == []
+        page.close()
+
+
 # without a browser -------------------------------------------------------------------------------
 
 

@@ -19,6 +19,7 @@ from stacklib import notebook
 from stacklib.batch_job import BatchJob
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+REAL = ROOT.parent / "shared" / "data"
 INTEGRATE = ROOT / "notebooks" / "4_integrate.ipynb"
 BATCH = ROOT / "notebooks" / "5_batch.ipynb"
 PARAMETERS = sl.Job.parameters() | sl.Recipe.parameters()
@@ -237,3 +238,21 @@ def test_notebook_runs_without_a_browser(path, tmp_path):
     assert run.returncode == 0, run.stderr
     shown = [kind for output in outputs(read(tmp_path / "out.ipynb")) for kind in output.get("data", {})]
     assert "image/png" in shown and not [kind for kind in shown if "widget" in kind]
+
+
+@pytest.mark.parametrize("name", ["1_select_frames", "2_choose_rejection", "3_inspect_rejection"])
+def test_notebook_runs_on_frames_of_a_real_camera(name, tmp_path):
+    folder = REAL / "hatp32_reg40"
+    if not folder.is_dir():
+        pytest.skip(f"{folder.name} is not here")
+    # Links: measurements are kept beside the frames, and there they must not be.
+    (tmp_path / "lights").mkdir()
+    for file in folder.glob("*.fit*"):
+        (tmp_path / "lights" / file.name).symlink_to(file)
+    run = papermill(
+        *(ROOT / "notebooks" / f"{name}.ipynb", tmp_path / "out.ipynb", "-p", "frames", "lights"),
+        *("-y", "interactive: false"),
+        folder=tmp_path,
+    )
+    assert run.returncode == 0, run.stderr
+    assert "image/png" in [kind for o in outputs(read(tmp_path / "out.ipynb")) for kind in o.get("data", {})]
