@@ -9,8 +9,15 @@ from stacklib.kernel import HIGH, KEPT, LOW, NO_DATA
 
 __all__ = ["verdict_table"]
 
-#: Long names break where there is little room.
-CELL = "padding:0 .5em;text-align:left;overflow-wrap:anywhere"
+#: Heading of each column, and how its text may break where there is little room: numbers never do.
+COLUMNS = {
+    "": "white-space:nowrap",
+    "frame": "white-space:nowrap",
+    "file": "overflow-wrap:anywhere;min-width:12em;font-weight:normal;font-size:92%",
+    "raw": "white-space:nowrap",
+    "compared": "white-space:nowrap",
+    "verdict": "overflow-wrap:normal",
+}
 SYMBOLS = {KEPT: "●", LOW: "▼", HIGH: "▲", NO_DATA: "✕"}
 
 
@@ -23,12 +30,15 @@ def verdict_table(story: PixelStory, number: int) -> str:
         later = " (still kept in this round)" if now == KEPT != int(story.verdict[i]) else ""
         cells = [SYMBOLS[now], str(story.numbers[i]), escape(name)]
         cells += [f"{story.raw[i]:.6g}", f"{story.compared[i]:.6g}", escape(why + later)]
-        row = "".join(f'<td style="{CELL}">{cell}</td>' for cell in cells)
+        row = "".join(_cell("td", cell, style) for cell, style in zip(cells, COLUMNS.values(), strict=True))
         rows.append(f'<tr style="font-weight:{weight}">{row}</tr>')
-    heads = ("", "frame", "file", "raw", "compared", "verdict")
-    head = "".join(f'<th scope="col" style="{CELL}">{word}</th>' for word in heads)
+    head = "".join(_cell('th scope="col"', word, style) for word, style in COLUMNS.items())
     left_out = "".join(f"<div>Left out: {escape(text)}</div>" for text in story.excluded)
     return (
         '<div style="max-height:340px;overflow:auto;line-height:1.45" tabindex="0" aria-label="verdicts">'
         f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>{left_out}</div>"
     )
+
+
+def _cell(tag: str, text: str, style: str) -> str:
+    return f'<{tag} style="padding:0 .5em;text-align:left;{style}">{text}</{tag.split()[0]}>'
