@@ -161,7 +161,7 @@ def combine(
     The variance of the average of m survivors is ``sum w (y - mean)^2 / sum w / (m - 1)``, as for weights
     that are inverse variances; how far others are from that is in `claims`. Where samples were rejected it
     is at least that of the median absolute deviation of all samples, see `LEAST_SCATTER`: survivors may
-    agree by chance.
+    agree by chance. Where `uncertainty` is empty, none is worked out.
     """
     frames = raw.shape[0]
     # One flat array for each use: the compiler sees that its parts do not overlap, and vectorises.
@@ -179,6 +179,7 @@ def combine(
         same &= table[REJECTION_OFFSET, i] == table[OFFSET, i]
         equal &= table[WEIGHT, i] == table[WEIGHT, 0]
     rescaled = table[FACTOR].sum() / table[REJECTION_FACTOR].sum()
+    with_error = uncertainty.size > 0
     whole_blocks = 0
     for b in range(ordered.shape[0]):
         first = start + b * LANES
@@ -205,7 +206,7 @@ def combine(
             mean[p] = total[WD + p] / weight
             scatter = larger(total[WDD + p] - mean[p] * total[WD + p], 0.0)
             error[p] = scatter / (weight * (survivors - 1.0)) if survivors > 1 else np.nan
-        if rejected:
+        if rejected and with_error:
             for p in range(LANES):
                 survivors = high[b, p] - low[b, p]
                 if 0 < survivors < count[b, p]:
@@ -213,8 +214,6 @@ def combine(
                     if survivors == 1:
                         error[p] = 0.0
                     error[p] = _least_variance(ordered[b], p, count[b, p], error[p], unit)
-        for p in range(LANES):
-            error[p] = math.sqrt(error[p])
         there = min(LANES, stop - first)
         images, lows, highs, all_data = (
             image[first : first + there],
@@ -230,9 +229,12 @@ def combine(
             highs[p] = count[b, p] - high[b, p]
         for p in range(there):
             all_data[p] = count[b, p]
-        for p in range(there):
-            survivors = high[b, p] - low[b, p]
-            uncertainty[first + p] = claims[count[b, p], count[b, p] - survivors] * error[p]
+        if with_error:
+            for p in range(LANES):
+                error[p] = math.sqrt(error[p])
+            for p in range(there):
+                survivors = high[b, p] - low[b, p]
+                uncertainty[first + p] = claims[count[b, p], count[b, p] - survivors] * error[p]
         if slope.size > 0:
             for p in range(there):
                 slope[first + p] = detail[b, SLOPE, p]

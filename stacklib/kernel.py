@@ -29,6 +29,7 @@ __all__ = [
     "Counts",
     "Pixels",
     "Settings",
+    "Tile",
     "last_round",
     "reject",
     "run_tiles",
@@ -106,7 +107,8 @@ class Pixels:
     Attributes
     ----------
     image : the combined value; 0 where there is no data.
-    uncertainty : standard error from the scatter of the samples; NaN with fewer than 2 of them.
+    uncertainty : standard error from the scatter of the samples; NaN with fewer than 2 of them; empty where
+        it is not wanted.
     rejection_low, rejection_high : rejected samples of that side.
     coverage : samples that are data, saturated ones included.
     slope : slope of the linear fit, per frame; empty for other rules.
@@ -120,12 +122,15 @@ class Pixels:
     slope: np.ndarray
 
     @classmethod
-    def empty(cls, shape: int | tuple[int, ...], settings: Settings) -> Pixels:
-        """Arrays to be filled; a slope that the rule does not give has no pixels."""
+    def empty(cls, shape: int | tuple[int, ...], settings: Settings, with_uncertainty: bool = True) -> Pixels:
+        """Arrays to be filled; what is not wanted, or a slope that the rule does not give, has no pixels."""
         shape = np.atleast_1d(shape)
-        image, uncertainty, low, high, coverage = (np.empty(shape, np.float32) for _ in range(5))
+        image, low, high, coverage = (np.empty(shape, np.float32) for _ in range(4))
         with_slope = settings.recipe.rule_for(settings.frames) == "linear_fit"
-        slope = np.empty(shape if with_slope else (*shape[:-1], 0), np.float32)
+        uncertainty, slope = (
+            np.empty(shape if wanted else (*shape[:-1], 0), np.float32)
+            for wanted in (with_uncertainty, with_slope)
+        )
         return cls(image, uncertainty, low, high, coverage, slope)
 
     def arrays(self) -> tuple[np.ndarray, ...]:
@@ -220,7 +225,7 @@ def _aligned(shape: tuple[int, ...], dtype: type) -> np.ndarray:
     return room[start : start + size].view(dtype).reshape(shape)
 
 
-class _Tile:
+class Tile:
     """Buffers of one worker, and the work on one tile: sort, reject, combine."""
 
     def __init__(self, settings: Settings, max_iterations: int = ALL_ITERATIONS) -> None:
@@ -247,7 +252,7 @@ class _Tile:
         self.data_range = settings.data_range
         self.claims = np.ones((frames + 1,) * 2) if settings.claims is None else settings.claims
 
-    def sharing(self, settings: Settings) -> _Tile:
+    def sharing(self, settings: Settings) -> Tile:
         """A tile with the same buffers and other settings, of which the samples need not be sorted again."""
         other = copy.copy(self)
         other._set(settings)
@@ -392,7 +397,7 @@ def try_tiles(
     ValueError
         When the settings do not compare samples in the same way.
     """
-    tile = _Tile(settings[0])
+    tile = Tile(settings[0])
     tiles = [tile, *(tile.sharing(other) for other in settings[1:])]
     counts = [Counts.zeros(tile.settings.frames) for tile in tiles]
     last = raw.shape[1] if last is None else last
@@ -437,7 +442,7 @@ def last_round(
     detail : ndarray of float64, shape (pixels, 4)
         Centre, lower limit, upper limit and slope, see `stacklib.clipping`.
     """
-    tile = _Tile(settings, max_iterations)
+    tile = Tile(settings, max_iterations)
     verdict = np.empty(raw.shape, np.uint8)
     detail = np.empty((raw.shape[1], 4))
     for start in range(0, raw.shape[1], tile.pixels):
