@@ -30,7 +30,7 @@ clean:
 # Each stamp remembers which extras are installed; they are installed anew when pyproject.toml changes.
 .venv/notebook.stamp: EXTRAS = notebook
 .venv/app.stamp: EXTRAS = notebook,app
-.venv/test.stamp: EXTRAS = notebook,test,app
+.venv/test.stamp: EXTRAS = notebook,test,app,cluster
 .venv/bench.stamp: EXTRAS = notebook,test,bench
 .venv/%.stamp: pyproject.toml | $(BIN)/python
 	@echo "Installing into .venv, which takes a few minutes the first time"

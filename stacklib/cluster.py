@@ -49,6 +49,8 @@ LEAST_SHARE = 4 << 20
 BANDS, LEAST_ROWS = 3, 16
 #: Tasks under way for each thread: one that runs and one that waits for it to end.
 UNDER_WAY = 2
+#: More threads than any worker has.
+MANY = 1024
 
 
 class Cluster:
@@ -91,16 +93,11 @@ class Cluster:
     def measure(self, function: Callable[..., Any], jobs: Sequence[tuple]) -> Iterator[tuple[int, Any]]:
         """Call `function` with each job, a frame among its arguments; see `measurements.Spread`."""
         need = int(MEASURING * 4 * self.frames.height * self.frames.width)
-        for name, (_, usable) in self._workers().items():
-            if usable < need:
-                raise IntegrationError(
-                    f"client: the worker {name} has {max(usable, 0) / 1e6:.0f} MB for samples, but measuring a "
-                    f"plane of {self.frames.width} x {self.frames.height} pixels takes {need / 1e6:.0f} MB; "
-                    f"give workers a memory limit of {(need + IDLE) / USED / 1e9:.2g} GB or more, and a larger "
-                    "budget, such as memory='4GB'"
-                )
-        least = min((usable for _, usable in self._workers().values()), default=self.budget)
-        places = max(1, least // need)
+        workers = self._workers()
+        for name, (_, room) in workers.items():
+            if room < need:
+                raise _too_small(name, room, need, self.frames)
+        places = min((int(room // need) for _, room in workers.values() if room < math.inf), default=MANY)
         yield from self._run(_in_turn, [(self._key, places, function, job) for job in jobs])
 
     def integrate(
@@ -121,16 +118,13 @@ class Cluster:
                 yield channel, (stop - start) * width, Counts(counts)
         self._forget()
 
-    def _workers(self) -> dict[str, tuple[int, int]]:
+    def _workers(self) -> dict[str, tuple[int, float]]:
         """Threads of each worker, and bytes that it has for samples and results, by its address."""
         packed = any(hasattr(frame.source.block, "close") for frame in self.frames)
         taken = IDLE + (MEMORY_IN_ALL if packed else 0)
         known = self.client.scheduler_info(n_workers=-1)["workers"]
         return {
-            name: (
-                max(1, worker["nthreads"]),
-                int(min(self.budget, USED * (worker["memory_limit"] or math.inf) - taken)),
-            )
+            name: (max(1, worker["nthreads"]), USED * (worker["memory_limit"] or math.inf) - taken)
             for name, worker in known.items()
         }
 
@@ -138,8 +132,8 @@ class Cluster:
         """Rows of a band: few enough for every worker, and for all to have something to do."""
         _, _, width, height = samples.region
         workers = self._workers().values()
-        share = min((usable // threads for threads, usable in workers), default=self.budget)
-        most = max(share, LEAST_SHARE) // (width * (4 * used.size + RESULT_BYTES))
+        share = min((min(self.budget, room) / threads for threads, room in workers), default=self.budget)
+        most = int(max(share, LEAST_SHARE)) // (width * (4 * used.size + RESULT_BYTES))
         bands = BANDS * max(1, sum(threads for threads, _ in workers)) // self.frames.channels
         even = max(LEAST_ROWS, -(-height // max(1, bands)))
         return max(1, min(height, most, even))
@@ -208,6 +202,14 @@ class Cluster:
         """Let the workers give back what they keep for this integration."""
         with contextlib.suppress(Exception):
             self.client.run(_unpacked.cache_clear, on_error="ignore")
+
+
+def _too_small(name: str, room: float, need: int, frames: FrameSet) -> IntegrationError:
+    return IntegrationError(
+        f"client: the worker {name} has {max(room, 0) / 1e6:.0f} MB for samples, but measuring a plane of "
+        f"{frames.width} x {frames.height} pixels takes {need / 1e6:.0f} MB; start workers with a memory "
+        f"limit of {1.05 * (need + IDLE) / USED / 1e9:.2g} GB or more"
+    )
 
 
 def _first(items: Iterator, count: int) -> Iterator:

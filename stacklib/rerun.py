@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stacklib.errors import FrameError, StacklibWarning
 from stacklib.finding import resolve_path
@@ -19,6 +20,9 @@ from stacklib.progress import progress_bar
 from stacklib.recipe import Recipe
 from stacklib.results import Integration
 from stacklib.run_record import InputFile, RunRecord, read_run
+
+if TYPE_CHECKING:
+    from dask.distributed import Client
 
 __all__ = ["rerun"]
 
@@ -36,6 +40,7 @@ def rerun(
     memory: str | int = "2GB",
     threads: int | None = None,
     progress: bool = True,
+    client: Client | None = None,
 ) -> Integration:
     """Integrate again what a saved image was made from, with the recipe inside it.
 
@@ -49,7 +54,7 @@ def rerun(
     frames : str, Path or list of these, optional
         Folders to search for the files, with the folders in them; where they lay as seen from the result,
         or during the run, unless given. Files must have kept their names.
-    memory, threads, progress
+    memory, threads, progress, client
         See `integrate`; they do not change the result.
 
     Returns
@@ -78,7 +83,7 @@ def rerun(
     _warn_of_versions(record)
     if record.weight_file is not None:
         recipe = recipe.replace(weight_file=str(found.pop()))
-    return integrate(open_frames(found), recipe, record.region, memory, threads, progress)
+    return integrate(open_frames(found), recipe, record.region, memory, threads, progress, client)
 
 
 def _find(record: RunRecord, where: Where | None, progress: bool) -> list[Path]:
