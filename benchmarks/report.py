@@ -63,7 +63,7 @@ def _processor() -> str:
     return f"{known.get('model name', platform.machine())} (family {known.get('cpu family', 'unknown')})"
 
 
-def write_readme(path: Path, text: str) -> None:
+def write_readme(path: Path, text: str, begin: str = BEGIN, end: str = END) -> None:
     """Replace what stands between the markers.
 
     Raises
@@ -72,8 +72,8 @@ def write_readme(path: Path, text: str) -> None:
         When they are not there.
     """
     content = path.read_text(encoding="utf-8")
-    before, begin, rest = content.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise RuntimeError(f"{path}: has no lines {BEGIN} and {END}")
-    path.write_text(f"{before}{BEGIN}\n{text.strip()}\n{END}{after}", encoding="utf-8")
+    before, found_begin, rest = content.partition(begin)
+    _, found_end, after = rest.partition(end)
+    if not found_begin or not found_end:
+        raise RuntimeError(f"{path}: has no lines {begin} and {end}")
+    path.write_text(f"{before}{begin}\n{text.strip()}\n{end}{after}", encoding="utf-8")

@@ -47,6 +47,8 @@ LEAST_SHARE = 4 << 20
 #: Bands for each thread of the cluster, so that all end at about the same time; but for every band all
 #: files are opened, so that a band has not fewer rows than this.
 BANDS, LEAST_ROWS = 3, 16
+#: Files that a task reads at the same time: shared storage answers late.
+READERS = 4
 #: Tasks under way for each thread: one that runs and one that waits for it to end.
 UNDER_WAY = 2
 #: More threads than any worker has.
@@ -282,8 +284,8 @@ def _integrate_band(packed: bytes, band: tuple[int, int, int]) -> tuple[tuple[np
     """The arrays of `Pixels` for a band, and the table of its `Counts`."""
     samples, used, settings = _unpacked(packed)
     own = settings[band[0]]
-    with ThreadPoolExecutor(1) as reader:
-        raw = samples.read(band, used, reader).wait()
+    with ThreadPoolExecutor(READERS) as readers:
+        raw = samples.read(band, used, readers).wait()
     pixels = Pixels.empty(raw.shape[1], own)
     counts = run_tiles(raw, own, pixels)
     return pixels.arrays(), counts.table
