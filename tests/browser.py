@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import math
 import os
 import secrets
 import shutil
@@ -87,8 +86,8 @@ PICTURES = """() => {
 }"""
 
 
-# Runs from the next key or button that is pressed to the frame in which all these pictures are new. The page
-# measures itself: questions from outside would take longer than what is measured.
+# Runs from the next key or button that is pressed to the frames in which each of these pictures is new. The
+# page measures itself: questions from outside would take longer than what is measured.
 STOPWATCH = """selector => {
     const shown = [...document.querySelectorAll(selector)].map(element => ({element, before: element.src}));
     if (!shown.length) throw new Error(`nothing matches ${selector}`);
@@ -96,10 +95,14 @@ STOPWATCH = """selector => {
     window.stopwatch = new Promise(resolve => {
         const start = event => {
             ['keydown', 'mousedown'].forEach(type => removeEventListener(type, start, true));
+            const times = shown.map(() => null);
             const look = now => {
-                if (shown.every(changed)) resolve(performance.now() - event.timeStamp);
-                else if (now - event.timeStamp > 20000) resolve(NaN);
-                else requestAnimationFrame(look);
+                const passed = performance.now() - event.timeStamp;
+                shown.forEach((picture, i) => {
+                    if (times[i] === null && changed(picture)) times[i] = passed;
+                });
+                if (times.includes(null) && passed < 20000) requestAnimationFrame(look);
+                else resolve(times);
             };
             requestAnimationFrame(look);
         };
@@ -258,13 +261,13 @@ class Notebook:
         return now
 
     def start_stopwatch(self, selector: str) -> None:
-        """Measure from the next key or mouse button to the change of all pictures that match."""
+        """Measure from the next key or mouse button to the changes of the pictures that match."""
         self.page.evaluate(STOPWATCH, selector)
 
-    def stopwatch(self) -> float:
-        """What was measured, in milliseconds."""
+    def stopwatch(self) -> list[float]:
+        """What was measured for each picture, in milliseconds."""
         measured = self.page.evaluate("() => window.stopwatch")
-        assert not math.isnan(measured), "the picture did not change within 20 s"
+        assert None not in measured, "a picture did not change within 20 s"
         return measured
 
     def number_pictures(self) -> None:
