@@ -7,12 +7,14 @@ whole batch are written anew whenever something has happened.
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from astropy.table import Table
 
@@ -21,14 +23,19 @@ from stacklib.batch_page import page
 from stacklib.batch_progress import BatchBars
 from stacklib.batch_state import changes, inputs_of, read_record
 from stacklib.batch_summary import Row, summary_table
+from stacklib.cluster import connect
 from stacklib.errors import SaveError
 from stacklib.finding import resolve_path
 from stacklib.folder_lock import only_one
 from stacklib.formats.safely import replace_atomically
 from stacklib.recipe import Job, Recipe
 from stacklib.samples import LEAST_BAND_BYTES, RESULT_BYTES, checked_threads, parse_memory
+from stacklib.target_cluster import TargetCluster
 from stacklib.target_run import TargetRun
 from stacklib.targets import Target, find_targets
+
+if TYPE_CHECKING:
+    from dask.distributed import Client
 
 __all__ = ["Batch", "recipe_for", "run_batch"]
 
@@ -78,6 +85,7 @@ class Batch:
     def __init__(self, job: BatchJob, recipe: Recipe | None = None) -> None:
         self.job = job
         self.budget = parse_memory(job.memory)
+        self._cluster: TargetCluster | None = None
         self.root = resolve_path(job.folder)
         if recipe is None:
             recipe = Recipe.load(resolve_path(job.recipe)) if job.recipe else Recipe()
@@ -144,10 +152,16 @@ class Batch:
         )
 
     @property
+    def places(self) -> int:
+        """How many computers, or workers of a cluster, have the budget each."""
+        return 1 if self._cluster is None else self._cluster.size
+
+    @property
     def jobs(self) -> int:
         """How many runs there are at the same time, at the most."""
         left = sum(row.status in ("waiting", "running") for row in self.rows)
-        wanted = self.job.jobs or min(checked_threads(None), self.budget // SHARE)
+        here = min(checked_threads(None), self.budget // SHARE)
+        wanted = self.job.jobs or (here if self._cluster is None else self.places)
         return max(1, min(wanted, left))
 
     def need(self, target: Target) -> Need:
@@ -156,26 +170,31 @@ class Batch:
         pixels = channels * height * width
         least = RESULT_BYTES * pixels + LEAST_BAND_BYTES
         most = RESULT_BYTES * pixels + max(4 * len(target.frames) * pixels, LEAST_BAND_BYTES)
-        share = self.budget // self.jobs - OVERHEAD
+        share = self.places * self.budget // max(self.jobs, self.places) - OVERHEAD
         integration = min(max(share, least), most)
         return Need(integration, integration + OVERHEAD)
 
-    def run(self, progress: bool = True) -> Batch:
+    def run(self, progress: bool = True, client: Client | None = None) -> Batch:
         """Run what is missing or changed; a target that fails does not stop the others.
 
         Parameters
         ----------
         progress : bool
             Show progress bars, and a line for each target that has ended.
+        client : dask.distributed.Client, optional
+            Run the targets on the workers of this Dask cluster, one a worker; each has the whole budget.
+            In place of the cluster of the job.
 
         Raises
         ------
+        IntegrationError
+            When the cluster cannot be used.
         SaveError
             When another batch works below the folder, or nothing can be written there.
         KeyboardInterrupt
             When the batch is stopped. What was done stays done, what was running leaves nothing.
         """
-        with only_one(self.root):
+        with only_one(self.root), self._sent_to(client):
             self.look()
             waiting = deque(row for row in self.rows if row.status == "waiting")
             self._write()
@@ -186,9 +205,19 @@ class Batch:
                 bars.close()
         return self
 
+    @contextlib.contextmanager
+    def _sent_to(self, client: Client | None) -> Iterator[None]:
+        """Targets go to the workers of a cluster, if there is one."""
+        with contextlib.nullcontext(client) if client else connect(self.job.cluster) as client:
+            self._cluster = TargetCluster(client) if client else None
+            try:
+                yield
+            finally:
+                self._cluster = None
+
     def _run_all(self, waiting: deque[Row], bars: BatchBars) -> None:
         running: dict[Future, tuple[Row, TargetRun, int]] = {}
-        with ThreadPoolExecutor(self.jobs) as pool:
+        with self._cluster or ThreadPoolExecutor(self.jobs) as pool:
             try:
                 while waiting or running:
                     used = sum(need for _, _, need in running.values())
@@ -196,7 +225,7 @@ class Batch:
                         need = self.need(row.target)
                         job = replace(self.job_for(row.target), memory=f"{-(-need.integration // 10**6)}MB")
                         run = TargetRun(row.target, job)
-                        running[pool.submit(run.run)] = row, run, need.whole
+                        running[pool.submit(run)] = row, run, need.whole
                         row.status = "running"
                         bars.start(row.target.name)
                         self._write()
@@ -220,7 +249,7 @@ class Batch:
         """Take the targets that may start now: what is too large for the whole budget runs alone."""
         for row in list(waiting):
             need = self.need(row.target).whole
-            if running < self.jobs and (not running or used + need <= self.budget):
+            if running < self.jobs and (not running or used + need <= self.places * self.budget):
                 waiting.remove(row)
                 running, used = running + 1, used + need
                 yield row
@@ -252,6 +281,7 @@ def run_batch(
     save_maps: bool = False,
     save_fits: bool = False,
     progress: bool = True,
+    client: Client | None = None,
 ) -> Batch:
     """Integrate every target below a folder that is missing or changed.
 
@@ -263,13 +293,15 @@ def run_batch(
         A recipe or a recipe file for the targets that have no ``recipe.yaml`` or ``job.yaml`` of their own;
         the rule of thumb unless given.
     memory : str
-        Budget for all runs together.
+        Budget for all runs together; on a cluster, of each worker.
     jobs : int
         Runs at the same time; 0: as processors and memory allow.
     save_maps, save_fits : bool
         See `Integration.save`.
     progress : bool
         Show progress.
+    client : dask.distributed.Client, optional
+        Run the targets on the workers of a Dask cluster, see `Batch.run`.
 
     Returns
     -------
@@ -283,8 +315,8 @@ def run_batch(
     """
     given = recipe if isinstance(recipe, Recipe) else None
     file = "" if recipe is None or given else str(recipe)
-    job = BatchJob(str(folder), file, memory, jobs, save_maps, save_fits)
-    return Batch(job, given).run(progress)
+    job = BatchJob(str(folder), file, memory, jobs, save_maps=save_maps, save_fits=save_fits)
+    return Batch(job, given).run(progress, client)
 
 
 def _in_a_line(row: Row) -> str:

@@ -19,8 +19,13 @@ class BatchJob(_Checked):
     recipe: str = _text(
         "", "Recipe file for the targets that have none of their own; empty: the rule of thumb."
     )
-    memory: str = _text("4GB", "Memory for all runs together, for instance 4GB or 16GB.")
+    memory: str = _text(
+        "4GB", "Memory for all runs together, or for each worker of a cluster, for instance 4GB."
+    )
     jobs: int = _count(0, 0, 64, "Runs at the same time; 0: as processors and memory allow.", "runs")
+    cluster: str = _text(
+        "", "Address of a Dask scheduler whose workers run the targets; local: start one here; empty: none."
+    )
     save_maps: bool = _switch(False, "Also save coverage, uncertainty and (linear_fit) slope.")
     save_fits: bool = _switch(False, "Also save every image as FITS.")
     interactive: bool = _switch(True, "Show live progress where there is a browser; False: text only.")

@@ -26,12 +26,12 @@ from stacklib.errors import FrameError, IntegrationError, StacklibError, Stackli
 from stacklib.formats.scratch import MEMORY_IN_ALL
 from stacklib.frames import FrameSet
 from stacklib.kernel import Counts, Pixels, Settings, run_tiles
-from stacklib.samples import RESULT_BYTES, Samples, parse_memory
+from stacklib.samples import RESULT_BYTES, Samples, checked_threads, parse_memory
 
 if TYPE_CHECKING:
     from dask.distributed import Client, Future
 
-__all__ = ["INSTALL", "Cluster"]
+__all__ = ["INSTALL", "Cluster", "check_versions", "checked", "connect"]
 
 #: How to get Dask.
 INSTALL = 'pip install "stacklib[cluster]"'
@@ -80,11 +80,11 @@ class Cluster:
     """
 
     def __init__(self, client: Client, frames: FrameSet, memory: str | int = "2GB") -> None:
-        self.client = _checked(client)
+        self.client = checked(client)
         self.frames = frames
         self.budget = parse_memory(memory)
         self._key = uuid.uuid4().hex
-        _check_versions(self.client)
+        check_versions(self.client)
         if not self._workers():
             warnings.warn(
                 f"client: the cluster {client.scheduler.address} has no workers yet; the work waits for them",
@@ -218,7 +218,52 @@ def _first(items: Iterator, count: int) -> Iterator:
     return (item for _, item in zip(range(count), items, strict=False))
 
 
-def _checked(client: Any) -> Client:
+@contextlib.contextmanager
+def connect(address: str) -> Iterator[Client | None]:
+    """A client for a cluster, closed at the end of the context.
+
+    Parameters
+    ----------
+    address : str
+        Of a Dask scheduler, such as ``tcp://10.0.0.1:8786``. ``local`` starts a cluster on this computer,
+        one worker process a processor, which ends with the context. An empty text gives None.
+
+    Raises
+    ------
+    IntegrationError
+        When Dask is missing, or there is no scheduler at that address.
+    """
+    if not address:
+        yield None
+        return
+    distributed = _distributed()
+    with contextlib.ExitStack() as open_until_the_end:
+        if address == "local":
+            # No port of a dashboard is taken from a cluster that runs already.
+            cluster = distributed.LocalCluster(
+                n_workers=checked_threads(None), threads_per_worker=1, dashboard_address=":0"
+            )
+            where = open_until_the_end.enter_context(cluster)
+        else:
+            where = address
+        try:
+            client = distributed.Client(where)
+        except (OSError, ValueError, TypeError) as error:
+            raise IntegrationError(
+                f"cluster: no Dask scheduler answers at {address} ({error}); give its address, such as "
+                "tcp://10.0.0.1:8786, or local for a cluster on this computer"
+            ) from error
+        yield open_until_the_end.enter_context(client)
+
+
+def checked(client: Any) -> Client:
+    """The client, if it is one that can be used.
+
+    Raises
+    ------
+    IntegrationError
+        When Dask is missing, or it is no client.
+    """
     distributed = _distributed()
     if not isinstance(client, distributed.Client) or client.asynchronous:
         raise IntegrationError(
@@ -236,8 +281,14 @@ def _distributed() -> Any:
     return dask.distributed
 
 
-def _check_versions(client: Client) -> None:
-    """Refuse workers that would not give the same bits."""
+def check_versions(client: Client) -> None:
+    """Refuse workers that would not give the same bits.
+
+    Raises
+    ------
+    IntegrationError
+        When workers have no stacklib, or another version of it.
+    """
     here = version("stacklib")
     try:
         found = client.run(_version, on_error="return")

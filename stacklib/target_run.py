@@ -42,11 +42,19 @@ class TargetRun:
         self._process: NotebookProcess | None = None
         self._stopped = False
 
+    def __reduce__(self) -> tuple[type, tuple[Target, Job]]:
+        # Another process starts it anew.
+        return TargetRun, (self.target, self.job)
+
     def stop(self) -> None:
         """End the run, from another thread: it leaves no trace but a record that says so."""
         self._stopped = True
         if self._process is not None:
             self._process.stop()
+
+    def __call__(self) -> Record:
+        """The same as `run`: what an executor calls."""
+        return self.run()
 
     def run(self) -> Record:
         """Run the target; its record, which also tells of an error. Nothing is raised for one target."""
