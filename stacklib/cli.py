@@ -1,4 +1,4 @@
-"""The command line: ``stacklib run`` integrates one target, ``batch`` many, ``lab`` opens the notebooks."""
+"""The command line: ``stacklib run`` integrates one target, ``batch`` many, ``rerun`` repeats a saved one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import importlib.util
 import shutil
 import subprocess
 import sys
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,11 +17,12 @@ from typing import Any
 import stacklib
 from stacklib.batch import Batch
 from stacklib.batch_job import BatchJob
-from stacklib.errors import IntegrationError, RecipeError, StacklibError
+from stacklib.errors import IntegrationError, RecipeError, StacklibError, StacklibWarning
 from stacklib.finding import resolve_path
 from stacklib.notebook import describe
 from stacklib.notebook_process import INSTALL
 from stacklib.recipe import Job, Parameter, Recipe, refuse_unknown
+from stacklib.rerun import repeats, rerun
 from stacklib.running import notebooks_folder, run_job
 from stacklib.samples import parse_memory
 
@@ -35,6 +37,7 @@ examples:
   stacklib run 4_Registered -p rejection sigma -p sigma_high 2.8 --output 5_Integration
   stacklib run recipe.yaml
   stacklib batch sample_data -p memory 4GB
+  stacklib rerun 5_Integration/20210815_M101_ZWOASI294_0000.xisf
   stacklib lab
 
 "stacklib run --help" and "stacklib batch --help" list every parameter.
@@ -98,6 +101,17 @@ def _parser() -> argparse.ArgumentParser:
     _add_parameters(batch)
     batch.add_argument("--list", action="store_true", help="only list the targets, and what is to be done")
     batch.set_defaults(command=_batch)
+    again = commands.add_parser(
+        "rerun",
+        help="repeat the run that a saved image holds, and compare",
+        description="Check the frames that a saved image was made from, and integrate them again with the "
+        "recipe inside it. The new files get the next free number; the images are compared bit for bit.",
+        allow_abbrev=False,
+    )
+    again.add_argument("file", metavar="FILE", help="an image of the result")
+    again.add_argument("--frames", metavar="DIR", help="folder where the frames lie now, if they were moved")
+    again.add_argument("--output", metavar="DIR", help="folder for the new files; that of FILE unless given")
+    again.set_defaults(command=_rerun)
     lab = commands.add_parser(
         "lab",
         help="open the notebooks in JupyterLab",
@@ -263,6 +277,20 @@ def batch_from_arguments(folder: str, parameters: Sequence[tuple[str, str]] = ()
         return Batch(job)
     shared = Recipe.load(resolve_path(job.recipe)) if job.recipe else Recipe()
     return Batch(job, shared.replace(**of_recipe))
+
+
+# rerun -------------------------------------------------------------------------------------------
+
+
+def _rerun(options: argparse.Namespace) -> int:
+    with warnings.catch_warnings(record=True) as notes:
+        warnings.simplefilter("always", StacklibWarning)
+        result = rerun(options.file, options.frames)
+    files = result.save(options.output or Path(options.file).expanduser().absolute().parent)
+    print(f"\n{result.summary}\n", *(f"Note: {note.message}" for note in notes), *files, sep="\n")
+    same = repeats(options.file, files)
+    print(f"\n{'The same as' if same else 'NOT the same as'} {options.file}")
+    return 0 if same else 1
 
 
 # lab ---------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,9 +13,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from stacklib.errors import FrameError, StacklibWarning
 from stacklib.finding import resolve_path
-from stacklib.frames import open_frames
+from stacklib.frames import Frame, open_frames
 from stacklib.integration import integrate
 from stacklib.progress import progress_bar
 from stacklib.recipe import Recipe
@@ -24,7 +27,7 @@ from stacklib.run_record import InputFile, RunRecord, read_run
 if TYPE_CHECKING:
     from dask.distributed import Client
 
-__all__ = ["rerun"]
+__all__ = ["repeats", "rerun"]
 
 #: Files that are read at the same time for their checksums.
 READERS = 4
@@ -84,6 +87,30 @@ def rerun(
     if record.weight_file is not None:
         recipe = recipe.replace(weight_file=str(found.pop()))
     return integrate(open_frames(found), recipe, record.region, memory, threads, progress, client)
+
+
+def repeats(result_file: str | Path, files: Iterable[Path]) -> bool:
+    """Whether a newly saved result has the image of an older one, bit for bit.
+
+    Parameters
+    ----------
+    result_file : str or Path
+        An image of the older result; of FITS the XISF image beside it.
+    files : iterable of Path
+        What `Integration.save` has returned; the image of the same kind is compared.
+    """
+    old = read_run(result_file).path
+    kind = _kind(old)
+    return any(
+        np.array_equal(Frame(old, quiet=True).read(), Frame(new, quiet=True).read())
+        for new in files
+        if _kind(new) == kind
+    )
+
+
+def _kind(path: Path) -> str:
+    """What follows the number in the name of a saved file: ``.xisf``, ``_rejection_low.xisf`` ..."""
+    return re.sub(r"^.*_\d{4}(?=[_.])", "", path.name)
 
 
 def _find(record: RunRecord, where: Where | None, progress: bool) -> list[Path]:

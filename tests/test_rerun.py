@@ -14,8 +14,9 @@ from astropy.table import Table
 from conftest import SAMPLES
 
 import stacklib as sl
-from stacklib import run_record
+from stacklib import cli, run_record
 from stacklib.formats import xisf
+from stacklib.rerun import repeats
 from stacklib.simulate import Session, simulate_frames
 
 RECIPE = sl.Recipe(
@@ -205,6 +206,22 @@ def test_another_version_is_worth_a_warning(target, monkeypatch):
     monkeypatch.setattr(sys.modules["stacklib.rerun"], "read_run", older)
     with pytest.warns(sl.StacklibWarning, match=r"made with stacklib 0\.0\.1 \(now .*may differ"):
         assert_same(sl.rerun(saved[0], progress=False), result)
+
+
+def test_the_command_repeats_and_compares(target, tmp_path, capsys):
+    frames, saved, _ = target
+    assert cli.main(["rerun", str(saved[0])]) == 0
+    said = capsys.readouterr().out
+    assert said.splitlines()[-1] == f"The same as {saved[0]}"
+    assert (saved[0].parent / saved[0].name.replace("0000", "0001")).exists()
+    frames.rename(tmp_path / "elsewhere")
+    assert cli.main(["rerun", str(saved[1])]) == 1
+    assert "6 of its 6 files missing" in capsys.readouterr().err
+    arguments = ["rerun", str(saved[1]), "--frames", str(tmp_path), "--output", str(tmp_path / "new")]
+    assert cli.main(arguments) == 0
+    assert len(list((tmp_path / "new").glob("*_0000.xisf"))) == 1
+    other = sl.integrate(tmp_path / "elsewhere", RECIPE.replace(sigma_high=2.5), progress=False)
+    assert not repeats(saved[0], other.save(tmp_path / "other"))
 
 
 def test_files_without_a_record_are_refused(target, tmp_path):
