@@ -15,6 +15,7 @@ from stacklib.kernel import reject
 from stacklib.recipe import Job, Recipe
 from stacklib.rerun import rerun
 from stacklib.results import Integration
+from stacklib.sweep import Sweep, sweep
 
 __version__ = "0.1.0"
 
@@ -31,9 +32,11 @@ __all__ = [
     "SaveError",
     "StacklibError",
     "StacklibWarning",
+    "Sweep",
     "explain",
     "integrate",
     "open_frames",
     "reject",
     "rerun",
+    "sweep",
 ]
