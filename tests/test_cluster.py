@@ -204,7 +204,7 @@ def test_frames_that_workers_cannot_read(client, tmp_path):
     frames = sl.open_frames(folder)
     gone = folder / frames.names[3]
     gone.unlink()
-    with pytest.raises(sl.FrameError, match=f"{gone}: no such file.*on a worker: .*same path"):
+    with pytest.raises(sl.FrameError, match=f"{gone}: no such file.*a worker, which reads the frames from the same path"):
         sl.integrate(frames, client=client, progress=False)
     assert idle(client)
 
