@@ -27,15 +27,15 @@ HERE = Path(__file__).resolve().parent
 BEGIN, END = "<!-- begin: cluster -->", "<!-- end: cluster -->"
 
 #: The frames: number, height, width.
-FRAMES = 40, 1000, 2000
+FRAMES = 40, 1000, 1000
 #: The store: seconds before each read, bytes a second of each file that is open.
-WAIT, RATE = 0.02, 50e6
+WAIT, RATE = 0.05, 20e6
 #: Worker processes, with one thread and this much memory each.
 WORKERS, LIMIT = (1, 2, 4), 1_000_000_000
 #: Budget of each worker: the frames do not fit, so that they are read in bands.
 MEMORY = "100MB"
 REPEATS = 3
-RECIPE = sl.Recipe(rejection="winsorized_sigma", weights="none")
+RECIPE = sl.Recipe(rejection="sigma", weights="none")
 
 _reader = FileBlock.reader
 

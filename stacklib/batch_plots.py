@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from stacklib.batch_summary import Row
+from stacklib.look import FAINT, INK, new_figure, write_title
 
 __all__ = ["figure_masters"]
 
@@ -26,19 +27,20 @@ def figure_masters(rows: Sequence[Row]) -> Figure:
     """
     columns = min(COLUMNS, len(rows))
     lines = math.ceil(len(rows) / columns)
-    size = (2.7 * columns, 2.5 * lines)
-    # Not of pyplot: a notebook would show it twice.
-    figure = Figure(figsize=size, dpi=110, layout="constrained")
+    figure = new_figure(2.7 * columns, 2.5 * lines + 0.3)
+    write_title(figure, "The masters")
     axes = figure.subplots(lines, columns, squeeze=False)
     for place in axes.flat:
         place.set_axis_off()
     for row, place in zip(rows, axes.flat, strict=False):
-        place.set_title(f"{row.target.name}\n{_caption(row)}", fontsize=9)
+        place.set_title(f"{row.target.name}\n{_caption(row)}", fontsize=9, color=INK)
         path = row.target.output / row.record.thumbnail if row.known and row.record.thumbnail else None
         if path is not None and path.exists():
             place.imshow(imread(path), cmap="gray", vmin=0, vmax=255)
+            # Pictures of different heights have their titles in one line.
+            place.set_anchor("N")
         else:
-            place.text(0.5, 0.5, "no master", ha="center", va="center", color="0.5")
+            place.text(0.5, 0.5, "no master", ha="center", va="center", color=FAINT)
     return figure
 
 

@@ -186,7 +186,7 @@ class Cluster:
             )
         elif isinstance(error, FrameError):
             found = FrameError(
-                f"{error} (on a worker: it needs the frames under the same path as this computer has them)"
+                f"{error} (said a worker, which reads the frames from the same path as this computer)"
             )
         elif isinstance(error, StacklibError):
             found = error

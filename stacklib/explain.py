@@ -192,12 +192,16 @@ def explain(
     Raises
     ------
     RecipeError
-        When the pixel lies outside the frames, or outside the region of a result.
+        When the pixel lies outside the frames, or outside the region of a result, or `recipe` is none.
 
     Examples
     --------
     >>> print(explain("sample_data/M13/4_Registered", x=160, y=128))  # doctest: +SKIP
     """
+    if recipe is not None and not isinstance(recipe, Recipe):
+        raise RecipeError(
+            f"recipe: got {recipe!r}, expected a Recipe; name the pixel, such as x=115, y=85, channel=0"
+        )
     spans = None
     if isinstance(frames, Integration):
         left, top, width, height = frames.region

@@ -112,7 +112,7 @@ def figure_cosmic_ray(lesson: Lesson, brightness: float = 40.0) -> Figure:
     right.set(xscale="log", yscale="log")
     _logarithmic(right.xaxis, right.yaxis)
     right.set_xlabel("brightness of the cosmic ray (sigma of one frame)", color=INK)
-    dress(right, "error (sigma of one frame)")
+    dress(right, "shift (sigma of one frame)")
     write_title(
         figure,
         f"A hit of {brightness:g} sigma moves the mean of {count} frames by {brightness / count:.2g} sigma; "
@@ -162,7 +162,9 @@ def figure_rules(lesson: Lesson) -> Figure:
     for row, rule in enumerate(REJECTION_RULES):
         story = lesson.story(rule)
         values = (story.raw - sky) / sigma
-        last = [(limit - sky) / sigma for limit in (story.rounds[-1].lower, story.rounds[-1].upper)]
+        # gesd tests on after the last outlier; its limits are those of the first round without one.
+        final = next((number for number in story.rounds if not number.dropped), story.rounds[-1])
+        last = [(limit - sky) / sigma for limit in (final.lower, final.upper)]
         if rule != "linear_fit" and np.all(np.isfinite(last)):
             axes.barh(row, last[1] - last[0], 0.62, last[0], color=EDGE)
         high = (story.verdict != KEPT) & (story.verdict != LOW)
@@ -175,7 +177,7 @@ def figure_rules(lesson: Lesson) -> Figure:
         axes.text(1.01, row, f"{result:+.2f}", color=INK, va="center", transform=axes.get_yaxis_transform())
     axes.set_yticks(range(len(REJECTION_RULES)), [rule.replace("_", " ") for rule in REJECTION_RULES])
     axes.set_ylim(len(REJECTION_RULES) - 0.4, -0.6)
-    axes.set_xlabel("sample above the truth (sigma of one frame); grey: limits of the last round", color=INK)
+    axes.set_xlabel("sample above the truth (sigma of one frame); grey: the limits in the end", color=INK)
     dress(axes, "")
     axes.legend(loc="upper left", frameon=False, labelcolor=INK, fontsize=9)
     write_title(figure, "One pixel, every rule; at the right what comes out (0 is the truth)")

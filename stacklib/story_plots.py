@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from stacklib.explain import PixelStory, Round, explain
 from stacklib.kernel import HIGH, KEPT, LOW, NO_DATA
@@ -302,6 +302,7 @@ def figure_fractions(result: Integration) -> Figure:
         axes.vlines((where + shift) * per_bin, 1e-6, share, color=colour, lw=1.5, alpha=0.7)
         axes.plot((where + shift) * per_bin, share, marker, color=colour, ms=8, label=label)
     axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_ylim(50 / max(1, lost.size), 200)
     axes.xaxis.set_major_locator(MaxNLocator(12, integer=True))
     axes.set_xlabel(f"rejected samples of a pixel (of {count})", color=INK)

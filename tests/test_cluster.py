@@ -204,7 +204,7 @@ def test_frames_that_workers_cannot_read(client, tmp_path):
     frames = sl.open_frames(folder)
     gone = folder / frames.names[3]
     gone.unlink()
-    with pytest.raises(sl.FrameError, match=f"{gone}: no such file.*on a worker: .*same path"):
+    with pytest.raises(sl.FrameError, match=f"{gone}: no such file.*a worker, which reads .* the same path"):
         sl.integrate(frames, client=client, progress=False)
     assert idle(client)
 
@@ -232,6 +232,8 @@ def test_a_worker_that_always_dies_is_explained(client, monkeypatch):
     found = cluster.Cluster(client, frames)._explained((type(error), error, None))
     assert isinstance(found, sl.IntegrationError) and "tcp://there:1" in str(found)
     assert "memory limit" in str(found)
+    lost = cluster.Cluster(client, frames)._explained(distributed.CancelledError("task"))
+    assert isinstance(lost, sl.IntegrationError) and "is lost; look whether the scheduler runs" in str(lost)
 
 
 @pytest.mark.parametrize("wrong", ["tcp://127.0.0.1:8786", 4])

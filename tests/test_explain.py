@@ -155,6 +155,11 @@ def test_pixels_outside_are_refused(name, value, m101):
         sl.explain(m101, **{name: value})
 
 
+def test_a_pixel_without_names_is_refused(m101):
+    with pytest.raises(sl.RecipeError, match=r"recipe: got 115, .* name the pixel, such as x=115"):
+        sl.explain(m101, 115, 85, 0)
+
+
 def test_no_data_at_all_is_said():
     story = tell(np.zeros(5, np.float32), Settings.plain(sl.Recipe(rejection="sigma"), 5), tuple("abcde"))
     assert "no frame has data" in story.summary and "border" in story.reasons[0]
