@@ -29,7 +29,8 @@ from stacklib.finding import resolve_path
 from stacklib.folder_lock import only_one
 from stacklib.formats.safely import replace_atomically
 from stacklib.recipe import Job, Recipe
-from stacklib.samples import LEAST_BAND_BYTES, RESULT_BYTES, checked_threads, parse_memory
+from stacklib.resources import checked_threads, parse_memory
+from stacklib.samples import LEAST_BAND_BYTES, RESULT_BYTES
 from stacklib.target_cluster import TargetCluster
 from stacklib.target_run import TargetRun
 from stacklib.targets import Target, find_targets

@@ -23,8 +23,8 @@ from stacklib.notebook import describe
 from stacklib.notebook_process import INSTALL
 from stacklib.recipe import Job, Parameter, Recipe, refuse_unknown
 from stacklib.rerun import repeats, rerun
+from stacklib.resources import parse_memory
 from stacklib.running import notebooks_folder, run_job
-from stacklib.samples import parse_memory
 
 __all__ = ["batch_from_arguments", "job_from_arguments", "main"]
 

@@ -26,7 +26,8 @@ from stacklib.errors import FrameError, IntegrationError, StacklibError, Stackli
 from stacklib.formats.scratch import MEMORY_IN_ALL
 from stacklib.frames import FrameSet
 from stacklib.kernel import Counts, Pixels, Settings, run_tiles
-from stacklib.samples import RESULT_BYTES, Samples, checked_threads, parse_memory
+from stacklib.resources import checked_threads, parse_memory
+from stacklib.samples import RESULT_BYTES, Samples
 
 if TYPE_CHECKING:
     from dask.distributed import Client, Future

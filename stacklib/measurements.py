@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import numpy as np
 from stacklib.errors import FrameError
 from stacklib.measurement_cache import CACHE_NAME, COLUMNS, known_planes, open_stores, save_stores
 from stacklib.noise import plane_noise
+from stacklib.resources import checked_threads
 from stacklib.statistics import (
     ESTIMATORS,
     UNIT_BOUNDS,
@@ -143,7 +143,7 @@ def measure_frames(
     entries = [known_planes(store, frame) for store, frame in zip(stores, frames, strict=True)]
     work = _Work(frames, estimator, low, noise, keywords is not None, planes)
     try:
-        work.run(entries, threads or _processors(), progress, spread)
+        work.run(entries, checked_threads(threads), progress, spread)
     finally:
         # What was measured before an interruption need not be measured again.
         if cache:
@@ -171,12 +171,6 @@ def measure_samples(
     if not min(measured.scale_low, measured.scale_high) < COARSE * step:
         return measured
     return measure_plane(spread_evenly(plane, step, low, high), estimator, -math.inf, math.inf, extremes)
-
-
-def _processors() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def prefer_keywords(frames: Sequence[Any]) -> bool:

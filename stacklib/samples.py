@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import operator
-import os
-import re
 import warnings
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,8 +11,9 @@ import numpy as np
 
 from stacklib.errors import RecipeError, StacklibWarning
 from stacklib.frames import FrameSet
+from stacklib.resources import checked_threads, parse_memory
 
-__all__ = ["Band", "Region", "Samples", "checked_region", "checked_threads", "parse_memory"]
+__all__ = ["Band", "Region", "Samples", "checked_region"]
 
 #: A part of the image: left, top, width, height, in pixels.
 Region = tuple[int, int, int, int]
@@ -23,36 +22,6 @@ Region = tuple[int, int, int, int]
 LEAST_BAND_BYTES = 16 << 20
 #: Bytes of the result for each pixel: five arrays of float32.
 RESULT_BYTES = 20
-
-
-def parse_memory(memory: str | int) -> int:
-    """Bytes of a text such as ``"800MB"``, ``"1.5 GB"`` or ``"2GiB"``.
-
-    Raises
-    ------
-    RecipeError
-        When it is not a size of at least 1 MB.
-    """
-    units = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-    units |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
-    found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*", str(memory))
-    size = int(float(found[1]) * units[found[2].upper()]) if found and found[2].upper() in units else 0
-    if size < 10**6:
-        raise RecipeError(f"memory: got {memory!r}, expected a size of at least 1MB, such as 800MB or 4GB")
-    return size
-
-
-def checked_threads(threads: int | None) -> int:
-    if threads is None:
-        affinity = getattr(os, "sched_getaffinity", None)
-        return len(affinity(0)) if affinity else os.cpu_count() or 1
-    try:
-        number = 0 if isinstance(threads, bool) else operator.index(threads)
-    except TypeError:
-        number = 0
-    if not 1 <= number <= 1024:
-        raise RecipeError(f"threads: got {threads!r}, expected a whole number from 1 to 1024")
-    return number
 
 
 def checked_region(region: Region | None, frames: FrameSet) -> Region:

@@ -19,6 +19,7 @@ from stacklib.formats import fits
 from stacklib.frames import Frame
 from stacklib.measurements import CACHE_NAME
 from stacklib.recipe import REJECTION_RULES
+from stacklib.resources import parse_memory
 from stacklib.simulate import Trail, simulate_frames
 
 #: Notes that are true of these small sets; the tests that are about them catch them.
@@ -562,7 +563,7 @@ def test_bad_memory(sets, memory):
 def test_sizes_of_memory():
     sizes = {"800MB": 8e8, "1.5 GB": 1.5e9, "2GiB": 2**31, "1 mb": 1e6, 5_000_000: 5e6, "3000000": 3e6}
     for text, size in sizes.items():
-        assert samples.parse_memory(text) == size
+        assert parse_memory(text) == size
 
 
 def test_little_memory_is_told(tmp_path):

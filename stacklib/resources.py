@@ -1,0 +1,48 @@
+"""What a run may take of the computer: memory and threads."""
+
+from __future__ import annotations
+
+import operator
+import os
+import re
+
+from stacklib.errors import RecipeError
+
+__all__ = ["checked_threads", "parse_memory"]
+
+
+def parse_memory(memory: str | int) -> int:
+    """Bytes of a text such as ``"800MB"``, ``"1.5 GB"`` or ``"2GiB"``.
+
+    Raises
+    ------
+    RecipeError
+        When it is not a size of at least 1 MB.
+    """
+    units = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+    units |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+    found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*", str(memory))
+    size = int(float(found[1]) * units[found[2].upper()]) if found and found[2].upper() in units else 0
+    if size < 10**6:
+        raise RecipeError(f"memory: got {memory!r}, expected a size of at least 1MB, such as 800MB or 4GB")
+    return size
+
+
+def checked_threads(threads: int | None) -> int:
+    """A number of threads; None means one for each processor that this process may use.
+
+    Raises
+    ------
+    RecipeError
+        When it is not a whole number from 1 to 1024.
+    """
+    if threads is None:
+        affinity = getattr(os, "sched_getaffinity", None)
+        return len(affinity(0)) if affinity else os.cpu_count() or 1
+    try:
+        number = 0 if isinstance(threads, bool) else operator.index(threads)
+    except TypeError:
+        number = 0
+    if not 1 <= number <= 1024:
+        raise RecipeError(f"threads: got {threads!r}, expected a whole number from 1 to 1024")
+    return number
