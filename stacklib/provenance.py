@@ -342,7 +342,7 @@ def _frame_records(result: Integration, facts: Provenance, folder: Path) -> list
             "sha256": facts.checksums[i],
             "used": i in used,
             "reason": p.excluded.get(i, ""),
-            **{name: _finite(values[i]) for name, values in columns.items()},
+            **{name: _or_none(values[i]) for name, values in columns.items()},
         }
         for i, frame in enumerate(p.frames)
     ]
@@ -356,5 +356,5 @@ def _relative(path: Path, folder: Path) -> str | None:
         return None
 
 
-def _finite(values: np.ndarray) -> list[float | None]:
+def _or_none(values: np.ndarray) -> list[float | None]:
     return [float(value) if math.isfinite(value) else None for value in values]
