@@ -19,7 +19,7 @@ gallery: .venv/notebook.stamp
 test: .venv/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 bench: .venv/bench.stamp
 	$(BIN)/python benchmarks/run.py
