@@ -1,5 +1,6 @@
 """Image integration for astrophotography: from registered frames to a clean master."""
 
+from stacklib.advisor import Advice, advise
 from stacklib.errors import (
     FrameError,
     IntegrationError,
@@ -20,6 +21,7 @@ from stacklib.sweep import Sweep, sweep
 __version__ = "0.1.0"
 
 __all__ = [
+    "Advice",
     "Frame",
     "FrameError",
     "FrameSet",
@@ -33,6 +35,7 @@ __all__ = [
     "StacklibError",
     "StacklibWarning",
     "Sweep",
+    "advise",
     "explain",
     "integrate",
     "open_frames",

@@ -15,7 +15,7 @@ from stacklib.preparation import Preparation
 from stacklib.samples import Samples
 from stacklib.sorting import LANES
 
-__all__ = ["OutlierLight"]
+__all__ = ["OutlierLight", "spread_of"]
 
 #: An outlier is a sample this many sigmas above the median; what it leaves, this many standard errors.
 OUTLIER_SIGMAS, RESIDUAL_ERRORS = 5.0, 3.0
@@ -59,15 +59,7 @@ class OutlierLight:
         plain : ndarray of float32, shape (channels, height, width)
             The result without rejection, in the units of the frames.
         """
-        channels, used = preparation.frames.channels, preparation.used
-        pixels = plain[0].size
-        middle, spread, largest = np.empty((3, channels, pixels), np.float32)
-        with ThreadPoolExecutor(samples.threads) as pool:
-            for channel, start, stop in samples.bands(used):
-                raw = samples.read((channel, start, stop), used, pool).wait()
-                here = slice(start * plain.shape[2], stop * plain.shape[2])
-                out = (each[channel, here] for each in (middle, spread, largest))
-                _measure(raw, preparation.settings(channel), *out)
+        middle, spread, largest = _measure_all(samples, preparation)
         spread *= np.float32(1.4826)
         for each in spread:
             known = each[np.isfinite(each)]
@@ -75,8 +67,8 @@ class OutlierLight:
         # Where a frame has no data, spread is NaN, and nothing is larger.
         outlier = largest - middle > np.float32(OUTLIER_SIGMAS) * spread
         excess = np.where(outlier, largest - middle, np.float32(0))
-        factor = np.float32(RESIDUAL_ERRORS * MEDIAN_FACTOR / math.sqrt(used.size))
-        light = cls((middle + factor * spread).reshape(plain.shape), excess.reshape(plain.shape), 0.0)
+        factor = np.float32(RESIDUAL_ERRORS * MEDIAN_FACTOR / math.sqrt(preparation.count))
+        light = cls(middle + factor * spread, excess, 0.0)
         return replace(light, plain=light._sum(plain))
 
     def _sum(self, image: np.ndarray) -> float:
@@ -92,6 +84,37 @@ class OutlierLight:
             In the units of the frames.
         """
         return 100 * self._sum(image) / self.plain if self.plain > 0 else math.nan
+
+
+def spread_of(samples: Samples, preparation: Preparation) -> tuple[np.ndarray, np.ndarray]:
+    """Median and median absolute deviation of each pixel.
+
+    Parameters
+    ----------
+    samples : Samples
+        The samples of a region.
+    preparation : Preparation
+        Their normalisation.
+
+    Returns
+    -------
+    median, deviation : ndarray of float32, shape (channels, height, width)
+        Of the samples as they are combined; NaN where a frame has no data.
+    """
+    return _measure_all(samples, preparation)[:2]
+
+
+def _measure_all(samples: Samples, preparation: Preparation) -> tuple[np.ndarray, ...]:
+    """Median, median absolute deviation and maximum, each (channels, height, width)."""
+    channels, used = preparation.frames.channels, preparation.used
+    _, _, width, height = samples.region
+    found = np.empty((3, channels, height * width), np.float32)
+    with ThreadPoolExecutor(samples.threads) as pool:
+        for channel, start, stop in samples.bands(used):
+            raw = samples.read((channel, start, stop), used, pool).wait()
+            here = slice(start * width, stop * width)
+            _measure(raw, preparation.settings(channel), *found[:, channel, here])
+    return tuple(found.reshape(3, channels, height, width))
 
 
 def _measure(

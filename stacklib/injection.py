@@ -1,0 +1,175 @@
+"""Put trails, cosmic rays and dark pixels of known brightness into frames, and find those that are there."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from scipy import ndimage
+
+from stacklib.simulate.defects import Trail, add_cosmic_ray
+
+__all__ = ["Injection", "inject", "own_outliers"]
+
+#: Peaks of the trails in sigma of the noise of their frame: faint, middling, bright.
+TRAIL_PEAKS = (4.0, 12.0, 40.0)
+#: Length of the pieces of trails of one brightness together, and numbers of cosmic rays and dark pixels, for
+#: each pixel of the region. Of 512 x 512 pixels that are 400 pixels of trails, 260 hits and 130 dark pixels.
+TRAIL_LENGTH, COSMIC_RAYS, DARK_PIXELS = 0.0015, 0.001, 0.0005
+#: Pieces of trails are at most this long; in pixels.
+PIECE = 100.0
+#: What is fainter than this many sigma is not counted as hit.
+HIT = 0.5
+#: A sample is an outlier of its frame from this many sigma; a patch of 3 x 3 from fewer of its own.
+SINGLE, PATCH = 6.0, 5.0
+#: Where frames scatter by so many times the usual, they differ in seeing: nothing is an outlier there.
+UNSTEADY = 2.5
+#: Sides of the patches and of the surroundings they are compared with, and pixels by which they grow.
+PATCH_SIDE, SURROUNDINGS, GROWTH = 3, 33, 2
+
+
+@dataclass(frozen=True)
+class Injection:
+    """Frames with what was put into them.
+
+    Attributes
+    ----------
+    samples : ndarray of float32, shape (channels, frames, height, width)
+        The samples of the frames, and more.
+    hit : dict of str to ndarray of bool, shape (channels, height, width)
+        Pixels that were hit in some frame, by what it was.
+    """
+
+    samples: np.ndarray
+    hit: dict[str, np.ndarray]
+
+
+def inject(samples: np.ndarray, noise: np.ndarray, data_low: float, seed: int) -> Injection:
+    """Put pieces of trails, cosmic rays and dark pixels into frames.
+
+    Parameters
+    ----------
+    samples : ndarray of float32, shape (channels, frames, height, width)
+        Raw samples; they stay as they are. Samples of unit range are cut off at 1.
+    noise : ndarray of float64, shape (frames, channels)
+        Noise of each frame, in the same units.
+    data_low : float
+        Samples at or below it are no data and stay as they are.
+    seed : int
+        The same seed puts the same things into the same places.
+
+    Returns
+    -------
+    Injection
+        `hit` knows ``faint trails``, ``trails``, ``bright trails``, ``cosmic rays`` and ``dark pixels``.
+    """
+    rng = np.random.default_rng([seed, 5])
+    channels, count, height, width = samples.shape
+    area = height * width
+    struck = samples.copy()
+    hit = {}
+
+    def add(name: str, frame: int, deposit: np.ndarray) -> None:
+        # In sigma of the frame; a sample that is no data gets nothing.
+        valid = samples[:, frame] > data_low
+        light = deposit * noise[frame][:, None, None]
+        struck[:, frame] += np.where(valid, light, 0).astype(np.float32)
+        hit[name] = hit.get(name, False) | (valid & (np.abs(deposit) > HIT))
+
+    for name, peak in zip(("faint trails", "trails", "bright trails"), TRAIL_PEAKS, strict=True):
+        length = max(TRAIL_LENGTH * area, 10.0)
+        pieces = int(np.ceil(length / min(PIECE, 0.7 * min(height, width))))
+        for frame in _frames(rng, count, pieces):
+            add(name, frame, peak * _piece(rng, length / pieces, height, width)[None].repeat(channels, 0))
+    for frame, hits in _shared_out(rng, count, max(5, round(COSMIC_RAYS * area))):
+        deposit = np.zeros((channels, height, width))
+        for _ in range(hits):
+            add_cosmic_ray(deposit, rng, 1.0)
+        add("cosmic rays", frame, deposit)
+    for frame, hits in _shared_out(rng, count, max(3, round(DARK_PIXELS * area))):
+        deposit = np.zeros((channels, height, width))
+        # As deep as those that a dark frame overcorrects in `stacklib.simulate.defects`.
+        deposit[:, rng.integers(height, size=hits), rng.integers(width, size=hits)] = -0.6 * (
+            4.0 + rng.exponential(9.0, hits)
+        )
+        add("dark pixels", frame, deposit)
+    top = np.float32(1.0)
+    np.minimum(struck, np.maximum(samples, top), out=struck, where=samples <= top)
+    return Injection(struck, hit)
+
+
+def _frames(rng: np.random.Generator, count: int, wanted: int) -> list[int]:
+    """Frames, each once before any comes again."""
+    return [int(frame) for _ in range(-(-wanted // count)) for frame in rng.permutation(count)][:wanted]
+
+
+def _shared_out(rng: np.random.Generator, count: int, wanted: int) -> list[tuple[int, int]]:
+    """How many go to which frame."""
+    numbers = np.bincount(rng.integers(count, size=wanted), minlength=count)
+    return [(frame, int(number)) for frame, number in enumerate(numbers) if number]
+
+
+def _piece(rng: np.random.Generator, length: float, height: int, width: int) -> np.ndarray:
+    """A piece of a trail of peak 1 somewhere, (height, width)."""
+    x, y, angle = rng.uniform(0.15, 0.85) * width, rng.uniform(0.15, 0.85) * height, rng.uniform(0, np.pi)
+    dx, dy = 0.5 * length * np.cos(angle), 0.5 * length * np.sin(angle)
+    return Trail(0, (x - dx, y - dy), (x + dx, y + dy), 1.0).profile(height, width)
+
+
+def own_outliers(values: np.ndarray, middle: np.ndarray, spread: np.ndarray, threads: int = 1) -> np.ndarray:
+    """Outliers that are in frames already, for which patches of pixels are looked at, not samples alone.
+
+    A sample counts when it is 6 sigma away from the median of the frames, or when the 3 x 3 pixels around it
+    are 5 of theirs above their surroundings; the one grows by 1 pixel, the other by 2. Sigma is that of
+    the frame, larger where the frames scatter more than elsewhere; where they scatter much more (stars under
+    changing seeing), nothing counts.
+
+    Parameters
+    ----------
+    values : ndarray of float32, shape (frames, height, width)
+        Normalised samples.
+    middle, spread : ndarray of float32, shape (height, width)
+        Median and median absolute deviation of each pixel; NaN where a frame has no data.
+    threads : int
+        Threads to work with.
+
+    Returns
+    -------
+    ndarray of bool, shape (frames, height, width)
+    """
+    known = np.isfinite(spread)
+    usual = float(np.median(spread[known])) if known.any() else 0.0
+    local = ndimage.uniform_filter(np.where(known, spread, usual).astype(np.float64), 3)
+    wider = np.maximum(local / usual, 1.0) if usual > 0 else np.ones_like(local)
+    # Beside the core of a star is its slope, where seeing matters most.
+    steady = ndimage.maximum_filter(wider, 3) < UNSTEADY
+    find = partial(_in_frame, middle=middle, wider=wider, known=known, steady=known & steady)
+    with ThreadPoolExecutor(threads) as pool:
+        return np.stack(list(pool.map(find, values)))
+
+
+def _in_frame(
+    values: np.ndarray, middle: np.ndarray, wider: np.ndarray, known: np.ndarray, steady: np.ndarray
+) -> np.ndarray:
+    rest = np.where(known, values - middle, 0).astype(np.float64)
+    rest -= np.median(rest[known]) if known.any() else 0
+    single = (np.abs(rest) > SINGLE * wider * _sigma(rest, known)) & steady
+    # A single pixel is no patch, however bright.
+    rest[single] = 0
+    patches = ndimage.uniform_filter(rest, PATCH_SIDE) - ndimage.uniform_filter(rest, SURROUNDINGS)
+    patch = (patches > PATCH * wider * _sigma(patches, known)) & steady
+    return _grown(single, 1) | _grown(patch, GROWTH)
+
+
+def _grown(found: np.ndarray, pixels: int) -> np.ndarray:
+    side = 2 * pixels + 1
+    return ndimage.binary_dilation(found, np.ones((side, side), bool)) if found.any() else found
+
+
+def _sigma(values: np.ndarray, known: np.ndarray) -> float:
+    some = values[known]
+    if some.size == 0:
+        return np.inf
+    return 1.4826 * float(np.median(np.abs(some - np.median(some)))) or np.inf
