@@ -46,6 +46,8 @@ TABLE_NAME, PAGE_NAME = "batch.ecsv", "batch.html"
 OVERHEAD = 500 * 10**6
 #: Bytes of the budget for each run at the least, where nobody says how many runs there shall be.
 SHARE = 10**9
+#: In place of a recipe file: limits are proposed for each target.
+ADVISE = "advise"
 #: Seconds between two looks at the runs.
 LOOK = 0.2
 
@@ -88,8 +90,11 @@ class Batch:
         self.budget = parse_memory(job.memory)
         self._cluster: TargetCluster | None = None
         self.root = resolve_path(job.folder)
+        #: Limits are proposed for each target that has no settings of its own.
+        self.advises = recipe is None and job.recipe == ADVISE
         if recipe is None:
-            recipe = Recipe.load(resolve_path(job.recipe)) if job.recipe else Recipe()
+            named = job.recipe and not self.advises
+            recipe = Recipe.load(resolve_path(job.recipe)) if named else Recipe()
         self.recipe = recipe
         self.rows: list[Row] = []
         self.look()
@@ -99,7 +104,8 @@ class Batch:
         self.rows = []
         for target in find_targets(self.root):
             record = read_record(target)
-            reason = changes(target, inputs_of(target, self.job_for(target)), record)
+            now = inputs_of(target, self.job_for(target), self.advised(target))
+            reason = changes(target, now, record)
             status = "waiting" if reason else "done"
             self.rows.append(Row(target, status, reason or "unchanged", record))
 
@@ -115,6 +121,7 @@ class Batch:
         table = full["target", "object", "filter", "exposure", "frames"]
         files = [row.target.job_file for row in self.rows]
         shared = Path(self.job.recipe).name if self.job.recipe else "rule of thumb"
+        shared = "advised" if self.advises else shared
         table["recipe"] = [f"its own {file.name}" if file else shared for file in files]
         table["to do"] = [
             "nothing, " + r.reason if r.status == "done" else "run, " + r.reason for r in self.rows
@@ -151,6 +158,10 @@ class Batch:
             save_fits=own.save_fits,
             recipe=recipe_for(target, self.recipe),
         )
+
+    def advised(self, target: Target) -> bool:
+        """Whether limits are proposed for a target."""
+        return self.advises and target.job is None
 
     @property
     def places(self) -> int:
@@ -225,7 +236,7 @@ class Batch:
                     for row in self._next(waiting, len(running), used):
                         need = self.need(row.target)
                         job = replace(self.job_for(row.target), memory=f"{-(-need.integration // 10**6)}MB")
-                        run = TargetRun(row.target, job)
+                        run = TargetRun(row.target, job, self.advised(row.target))
                         running[pool.submit(run)] = row, run, need.whole
                         row.status = "running"
                         bars.start(row.target.name)
@@ -292,7 +303,8 @@ def run_batch(
         Every folder ``4_Registered`` below it is a target; see `find_targets`.
     recipe : Recipe, str or Path, optional
         A recipe or a recipe file for the targets that have no ``recipe.yaml`` or ``job.yaml`` of their own;
-        the rule of thumb unless given.
+        ``"advise"`` for limits that are proposed for each of them, see `stacklib.advise`; the rule of thumb
+        unless given.
     memory : str
         Budget for all runs together; on a cluster, of each worker.
     jobs : int

@@ -17,7 +17,9 @@ class BatchJob(_Checked):
 
     folder: str = _text("sample_data", "Folder to look in: every folder 4_Registered below it is a target.")
     recipe: str = _text(
-        "", "Recipe file for the targets that have none of their own; empty: the rule of thumb."
+        "",
+        "Recipe file for the targets that have none of their own; advise: limits proposed for each; "
+        "empty: the rule of thumb.",
     )
     memory: str = _text(
         "4GB", "Memory for all runs together, or for each worker of a cluster, for instance 4GB."

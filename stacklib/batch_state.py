@@ -88,9 +88,11 @@ class Record:
     seconds: float = 0.0
 
 
-def inputs_of(target: Target, job: Job) -> Record:
-    """A record of what a run is made from, before it starts."""
+def inputs_of(target: Target, job: Job, advised: bool = False) -> Record:
+    """A record of what a run is made from, before it starts; `advised`: limits are still to be proposed."""
     settings = job.recipe.to_dict() | {name: getattr(job, name) for name in OF_THE_RUN}
+    if advised:
+        settings["limits"] = "advised"
     if job.recipe.weights == "csv":
         # What is in it counts, not where it lies.
         settings["weight_file"] = _digest(resolve_path(job.recipe.weight_file))

@@ -5,13 +5,23 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
+from stacklib.advisor import advise
 from stacklib.batch_page import thumbnail
 from stacklib.batch_progress import Listener
 from stacklib.batch_state import Record, inputs_of, is_twin, read_record, with_checksums, write_record
-from stacklib.errors import FrameError, RunError, SaveError, StacklibError
+from stacklib.errors import (
+    FrameError,
+    IntegrationError,
+    RecipeError,
+    RunError,
+    SaveError,
+    StacklibError,
+    StacklibWarning,
+)
 from stacklib.formats.safely import new_file
 from stacklib.notebook_process import NotebookProcess
 from stacklib.recipe import Job
@@ -30,6 +40,8 @@ class TargetRun:
         What is integrated.
     job : Job
         How.
+    advised : bool
+        Whether limits are to be proposed for these frames first, see `stacklib.advisor`.
 
     Attributes
     ----------
@@ -37,14 +49,14 @@ class TargetRun:
         Knows how far the run is.
     """
 
-    def __init__(self, target: Target, job: Job) -> None:
-        self.target, self.job, self.listener = target, job, Listener()
+    def __init__(self, target: Target, job: Job, advised: bool = False) -> None:
+        self.target, self.job, self.advised, self.listener = target, job, advised, Listener()
         self._process: NotebookProcess | None = None
         self._stopped = False
 
-    def __reduce__(self) -> tuple[type, tuple[Target, Job]]:
+    def __reduce__(self) -> tuple[type, tuple[Target, Job, bool]]:
         # Another process starts it anew.
-        return TargetRun, (self.target, self.job)
+        return TargetRun, (self.target, self.job, self.advised)
 
     def stop(self) -> None:
         """End the run, from another thread: it leaves no trace but a record that says so."""
@@ -59,7 +71,7 @@ class TargetRun:
     def run(self) -> Record:
         """Run the target; its record, which also tells of an error. Nothing is raised for one target."""
         start, before = time.monotonic(), read_record(self.target)
-        record = inputs_of(self.target, self.job)
+        record = inputs_of(self.target, self.job, self.advised)
         executed = kept = None
         try:
             make_folder(self.target.output)
@@ -72,9 +84,11 @@ class TargetRun:
                 there = [name for name in there if name in before.there]
             executed = claim(self.target.output, "running_notebook")
             write_record(self.target, replace(record, notebook=executed.name, there=there))
+            notes = self._take_advice() if self.advised else []
             run = self._through_notebook(executed)
             _drop_twins(self.target, there, run)
             record = _of_run(record, run)
+            record.notes = [*notes, *record.notes]
         except StacklibError as error:
             record.status = "failed"
             record.error = error.reason if isinstance(error, RunError) else str(error)
@@ -91,6 +105,19 @@ class TargetRun:
             # Without a record it is run again.
             write_record(self.target, record)
         return record
+
+    def _take_advice(self) -> list[str]:
+        """Take the limits that are proposed for these frames, or keep the rule of thumb; and say why."""
+        frames = [str(path) for path in self.target.frames]
+        try:
+            with warnings.catch_warnings():
+                # The run itself will say the same.
+                warnings.simplefilter("ignore", StacklibWarning)
+                advice = advise(frames, memory=self.job.memory, progress=False)
+        except (IntegrationError, RecipeError) as error:
+            return [f"Limits are those of the rule of thumb: {error}"]
+        self.job = replace(self.job, recipe=advice.recipe)
+        return [f"Limits were proposed. {advice.reason}"]
 
     def _through_notebook(self, executed: Path) -> Run:
         self._process = process_for(self.job, self.target.output, executed, self.listener)
