@@ -1,0 +1,44 @@
+"""A batch that proposes the limits of each target."""
+
+from __future__ import annotations
+
+import pytest
+from astropy.table import Table
+
+import stacklib as sl
+from stacklib.batch import Batch, run_batch
+from stacklib.batch_job import BatchJob
+from stacklib.simulate import Session, simulate_frames
+
+
+@pytest.mark.filterwarnings("ignore::stacklib.errors.StacklibWarning")
+def test_limits_are_proposed_for_each_target(tmp_path):
+    for name, count in (("many", 10), ("few", 3), ("own", 4)):
+        night = simulate_frames(count, 64, 80, 1, seed=count, trails=1, dither=2, session=Session(name))
+        night.save(tmp_path / name / "4_Registered")
+    sl.Recipe(rejection="min_max").save(tmp_path / "own" / "recipe.yaml")
+    batch = Batch(BatchJob(str(tmp_path), "advise"))
+    assert dict(zip(batch.plan["target"], batch.plan["recipe"], strict=True)) == {
+        "few": "advised",
+        "many": "advised",
+        "own": "its own recipe.yaml",
+    }
+    batch = run_batch(tmp_path, "advise", progress=False)
+    assert not batch.failed, batch.summary
+    advice = sl.advise(tmp_path / "many" / "4_Registered", progress=False)
+    expected = {"few": sl.Recipe.suggest(3), "many": advice.recipe, "own": sl.Recipe(rejection="min_max")}
+    notes = {row.target.name: " ".join(row.record.notes) for row in batch.rows}
+    for name, recipe in expected.items():
+        (table,) = (tmp_path / name / "5_Integration").glob("*_frames.ecsv")
+        found = Table.read(table, format="ascii.ecsv").meta["recipe"]
+        assert (found["rejection"], found["sigma_low"], found["sigma_high"]) == (
+            recipe.rejection,
+            recipe.sigma_low,
+            recipe.sigma_high,
+        )
+    assert advice.reason in notes["many"] and "too few to try limits on" in notes["few"]
+    assert "Limits" not in notes["own"]
+    again = Batch(BatchJob(str(tmp_path), "advise"))
+    assert {row.status for row in again.rows} == {"done"}
+    plain = {row.target.name: row.reason for row in Batch(BatchJob(str(tmp_path))).rows}
+    assert plain == {"few": "limits changed", "many": "limits changed", "own": "unchanged"}
