@@ -195,6 +195,29 @@ def test_difference_against_setting_a(live):
     assert not live.model.difference(live.a).any()
 
 
+def test_suggest_sets_the_recipe_and_says_why(live):
+    live._controls["weights"].value = "none"
+    advice = sl.advise(live.model.frames, live.recipe, live.region, progress=False)
+    live._suggest.click()
+    assert live.recipe == advice.recipe and live.recipe.weights == "none"
+    assert advice.reason in message(live)
+    assert live._controls["sigma_high"].number == advice.recipe.sigma_high
+
+
+def test_suggest_without_widgets(panel):
+    assert panel.suggest().recipe == panel.recipe
+
+
+def test_why_there_is_no_suggestion(live, monkeypatch):
+    def refuse(*arguments, **options):
+        raise sl.IntegrationError("3 frames are too few")
+
+    monkeypatch.setattr("stacklib.panels.rejection_explorer.advise", refuse)
+    before = live.recipe
+    live._suggest.click()
+    assert live.recipe == before and "3 frames are too few" in message(live)
+
+
 def test_region_boxes_and_dragging_move_the_region(live):
     live._region_boxes[0].value = 100
     assert live.region == (100, 50, 96, 80)

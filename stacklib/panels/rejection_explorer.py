@@ -12,6 +12,7 @@ import yaml
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from stacklib.advisor import Advice, advise
 from stacklib.errors import StacklibError
 from stacklib.formats.safely import replace_atomically
 from stacklib.panels.common import (
@@ -141,6 +142,19 @@ class RejectionExplorer:
             self._say(f"A is {in_short(self.a)}.")
         return self.a
 
+    def suggest(self) -> Advice:
+        """Take over the limits that `stacklib.advise` proposes for this region; `reason` says why.
+
+        Raises
+        ------
+        IntegrationError, RecipeError
+            When there are too few frames, or the region is too large.
+        """
+        advice = advise(self.model.frames, self.recipe, self.region, progress=False)
+        self.recipe = advice.recipe
+        self._say(f"Suggested. {advice.reason}")
+        return advice
+
     def use(self, path: str | Path = "recipe.yaml") -> Path:
         """Write the recipe; of a job file that is there already, the frames and the like are kept.
 
@@ -262,7 +276,13 @@ class RejectionExplorer:
         )
         self._against.observe(lambda change: self._show_pictures(), "value")
         blink = widgets.HBox([widgets.Label("Blink A/B"), self._play], layout=widgets.Layout(flex="0 0 auto"))
-        row = widgets.HBox([keep, blink, self._against], layout=widgets.Layout(flex_flow="row wrap"))
+        self._suggest = widgets.Button(
+            description="Suggest",
+            tooltip="Put trails and cosmic rays into these frames, try many limits, and take the best",
+        )
+        self._suggest.on_click(lambda button: self._take_suggestion())
+        buttons = [self._suggest, keep, blink, self._against]
+        row = widgets.HBox(buttons, layout=widgets.Layout(flex_flow="row wrap"))
         return widgets.VBox([self._numbers, row, self._message])
 
     def _make_saving(self) -> widgets.Widget:
@@ -304,6 +324,13 @@ class RejectionExplorer:
         if event.name == "button_release_event":
             self._dragging = False
             self.region = (*(round(value) for value in self._rectangle.get_xy()), *self.region[2:])
+
+    def _take_suggestion(self) -> None:
+        self._say("Trying limits on these frames ...")
+        try:
+            self.suggest()
+        except StacklibError as error:
+            self._say(f"No suggestion: {error}")
 
     def _save(self) -> None:
         try:
