@@ -16,6 +16,7 @@ from stacklib.frames import FrameSet, open_frames
 from stacklib.integration import integrate_samples
 from stacklib.look import GROUND, INK, colour_bar, show_picture
 from stacklib.measurements import FrameMeasurements, measure_frames
+from stacklib.outlier_light import OutlierLight
 from stacklib.preparation import Preparation, prepare
 from stacklib.recipe import RULE_PARAMETERS, Recipe
 from stacklib.results import Integration
@@ -40,10 +41,6 @@ OVERVIEW = 480
 #: The scale of the maps ends where this many frames are rejected; that of the difference at so many
 #: standard errors of the image.
 MAP_FRAMES, DIFFERENCE_ERRORS = 5, 8
-#: An outlier is a sample this many sigmas above the median; what it leaves, this many uncertainties.
-OUTLIER_SIGMAS, RESIDUAL_ERRORS = 5.0, 3.0
-#: Standard error of a median in units of that of an average.
-MEDIAN_FACTOR = 1.2533
 #: What needs new baselines: all that moves samples or weighs them.
 BASICS = (
     *("normalization", "weights", "scale_estimator", "reference", "combination", "min_weight"),
@@ -159,31 +156,8 @@ class RegionIntegration:
         which all frames have data are looked at.
         """
         if self._residual is None:
-            self._residual = self._find_outliers()
-        median, threshold, outliers, left = self._residual
-        return 100 * _excess(self.result, median, threshold, outliers) / left if left > 0 else math.nan
-
-    def _find_outliers(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-        preparation = self.plain.preparation
-        channels, used = self.frames.channels, preparation.used
-        shape = self.plain.image.shape
-        median, threshold, outliers = np.empty(shape, np.float32), np.empty(shape, np.float32), np.ones(shape)
-        for channel in range(channels):
-            settings = preparation.settings(channel)
-            values = self.samples.held[channel][used] * settings.factor[:, None, None].astype(np.float32)
-            values += settings.offset[:, None, None].astype(np.float32)
-            middle = _median(values)
-            values -= middle
-            largest = values.max(axis=0)
-            spread = 1.4826 * _median(np.abs(values))
-            covered = (self.plain.coverage[channel] == 1) & np.isfinite(spread)
-            least = float(np.median(spread[covered])) if covered.any() else 0.0
-            spread = np.maximum(spread, least)
-            median[channel] = middle
-            threshold[channel] = RESIDUAL_ERRORS * MEDIAN_FACTOR * spread / math.sqrt(used.size)
-            outliers[channel] = covered & (largest > OUTLIER_SIGMAS * spread)
-        outliers = outliers.astype(bool)
-        return median, threshold, outliers, _excess(self.plain, median, threshold, outliers)
+            self._residual = OutlierLight.find(self.samples, self.plain.preparation, original(self.plain))
+        return self._residual.left(original(self.result))
 
     def words(self, numbers: dict[str, float] | None = None) -> str:
         """The numbers as text."""
@@ -311,15 +285,3 @@ def _colour_bar(figure: Figure, axes: Any, model: RegionIntegration, scale: str)
 def _mean(planes: np.ndarray) -> np.ndarray:
     small = binned(planes, SIDE)[0]
     return small[0] if len(small) == 1 else small.mean(axis=0)
-
-
-def _median(values: np.ndarray) -> np.ndarray:
-    """Median over the first axis; the mean of the two in the middle for even numbers."""
-    count = len(values)
-    middle = sorted({(count - 1) // 2, count // 2})
-    return np.partition(values, middle, axis=0)[middle].mean(axis=0)
-
-
-def _excess(result: Integration, median: np.ndarray, threshold: np.ndarray, where: np.ndarray) -> float:
-    above = (original(result) - median - threshold)[where]
-    return float(np.maximum(above, 0).sum(dtype=np.float64))
