@@ -22,7 +22,7 @@ LOOKS = {
     "dark pixels": ("#009e73", "-."),
 }
 #: Characters in a line of the title.
-LINE = 150
+LINE = 115
 
 
 def figure_advice(advice: Advice) -> Figure:
@@ -37,8 +37,9 @@ def figure_advice(advice: Advice) -> Figure:
     Figure
         Risk and leftovers are drawn over the last field of the grid, the others being as proposed.
     """
-    figure = new_figure(14.5, 4.9)
-    trade, risk, left = figure.subplots(1, 3, width_ratios=(5, 4, 4))
+    figure = new_figure(11.0, 7.6)
+    places_of = figure.subplot_mosaic([["trade", "risk"], ["trade", "left"]])
+    trade, risk, left = (places_of[name] for name in ("trade", "risk", "left"))
     _trade_off(trade, advice)
     name = list(advice.grid)[-1]
     values = advice.grid[name]
@@ -48,7 +49,7 @@ def figure_advice(advice: Advice) -> Figure:
     table = advice.table
     risk.plot(places, table["risk"][rows], "o-", color=HIGH, ms=5, label="risk")
     risk.plot(
-        places, table["risk_bright"][rows], "^-", color="#009e73", ms=5, label="risk, bright stars count"
+        places, table["risk_bright"][rows], "^-", color="#009e73", ms=5, label="risk, with bright stars"
     )
     risk.plot(places, table["noise"][rows], "s--", color=LOW, ms=4, label="its noise")
     risk.plot(places, table["split_half"][rows], "D:", color=FAINT, ms=4, label="odd against even frames")
@@ -56,11 +57,11 @@ def figure_advice(advice: Advice) -> Figure:
     risk.set_ylim(
         None, min(most, 1.05 * np.nanmax([table[n][rows] for n in ("risk", "risk_bright", "noise")]))
     )
-    dress(risk, "error (perfect average of these frames = 1)")
+    dress(risk, "error (perfect average = 1)")
     for kind in advice.kinds:
         colour, line = LOOKS.get(kind, (FAINT, "-"))
         left.plot(places, table[f"left of {kind}"][rows], line, color=colour, lw=1.8, label=kind)
-    left.set_ylim(-4, 112)
+    left.set_ylim(min(-4, left.get_ylim()[0]), max(105, left.get_ylim()[1]))
     dress(left, "light that is left (%)")
     others = ", ".join(f"{n} {advice.table[n][advice.row]:g}" for n in list(advice.grid)[:-1])
     for axes in (risk, left):
@@ -70,7 +71,7 @@ def figure_advice(advice: Advice) -> Figure:
             axes.set_xticks(places, [str(value) for value in values])
     for axes in (trade, risk, left):
         axes.legend(
-            loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False, labelcolor=INK, fontsize=8
+            loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False, labelcolor=INK, fontsize=9
         )
     write_title(figure, textwrap.fill(advice.reason, LINE))
     return figure
@@ -84,7 +85,7 @@ def _trade_off(axes: Axes, advice: Advice) -> None:
     order = np.lexsort((left, cost))
     best = np.minimum.accumulate(left[order])
     front = order[np.r_[True, best[1:] < best[:-1]]]
-    axes.plot(cost[front], left[front], "-", color=LOW, lw=1.6, label="none costs less and leaves less")
+    axes.plot(cost[front], left[front], "-", color=LOW, lw=1.6, label="the best trade-offs")
     start = _row_of_start(advice)
     if start is not None:
         axes.plot(cost[start], left[start], "s", color=LOW, ms=9, mec=INK, label="nearest to the start")

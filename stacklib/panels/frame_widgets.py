@@ -25,7 +25,7 @@ __all__ = ["COLUMNS", "SelectorWidgets", "cell_text"]
 COLUMNS = {
     "time": ("start (UTC)", ""),
     "exposure": ("exp. (s)", "{:g}"),
-    "sky": ("sky", "{:.4g}"),
+    "sky": ("sky", "{:.3g}"),
     "noise": ("noise", "{:.3g}"),
     "scale": ("scale", "{:.3g}"),
     "weight": ("weight", "{:.2f}"),
@@ -38,7 +38,11 @@ COLUMNS = {
     "matched": ("matched", "{:.0%}"),
 }
 #: Width of a cell: all alike, so that they stand below each other where a row takes several lines.
-CELL = 57
+CELL = 58
+#: The heading stays in sight while the rows below it scroll.
+STYLE = """<style>
+.stacklib-heading {position: sticky; top: 0; z-index: 2; background: var(--jp-layout-color1, white);}
+</style>"""
 #: Width of the large picture, pixels.
 PICTURE = 640
 
@@ -49,14 +53,16 @@ class SelectorWidgets:
     def __init__(self, selector: FrameSelector) -> None:
         self.selector, self._busy = selector, False
         count = len(selector.table)
+        name_width = min(112, 34 + 8 * max(len(name) for name in selector.short_names))
         self.ticks = [
-            widgets.Checkbox(True, description=name, indent=False, layout=_width("112px"))
+            widgets.Checkbox(True, description=name, indent=False, layout=_width(f"{name_width}px"))
             for name in selector.short_names
         ]
         self.cells = [widgets.HTML(layout=_rest()) for _ in range(count)]
         self.rows = widgets.VBox(
             layout=widgets.Layout(max_height="420px", overflow="hidden scroll", display="block")
         )
+        self.heading = _heading(name_width)
         self.lines = []
         for index, (tick, cell) in enumerate(zip(self.ticks, self.cells, strict=True)):
             picture = Picture(f"frame {selector.short_names[index]}", "80px")
@@ -67,7 +73,7 @@ class SelectorWidgets:
             tick.observe(self._ticked, "value")
         self.status = Readout()
         self.box = widgets.VBox(
-            [self._choosing(), self.status, _heading(), self.rows, *self._blinking(), self._plots()],
+            [self._choosing(), self.status, self.rows, *self._blinking(), self._plots()],
             layout=widgets.Layout(max_width="980px"),
         )
         self._sort()
@@ -170,7 +176,7 @@ class SelectorWidgets:
             # Numbers that are not known stay at the end.
             known = np.isfinite(values[order]) if values.dtype.kind == "f" else np.ones(order.size, bool)
             order = np.concatenate([order[known][::-1], order[~known]])
-        self.rows.children = [self.lines[index] for index in order]
+        self.rows.children = [self.heading, *(self.lines[index] for index in order)]
 
     def _ticked(self, change: dict) -> None:
         if not self._busy:
@@ -222,12 +228,15 @@ def _line(selector: FrameSelector, index: int) -> str:
     return f'<div style="display:flex;flex-wrap:wrap;line-height:1.3">{cells}</div>{note}'
 
 
-def _heading() -> widgets.Widget:
+def _heading(name_width: int) -> widgets.Widget:
+    """The names of the numbers: built as a row is, so that where there is little room both break alike."""
     cells = "".join(_box(heading) for heading, _ in COLUMNS.values())
-    # As wide as the cells below it, so that where there is little room both begin new lines alike.
-    style = "display:flex;flex-wrap:wrap;margin:0 15px 0 196px;align-items:end"
-    style += ";line-height:1.2;font-weight:bold;font-size:92%"
-    return widgets.HTML(f'<div style="{style}">{cells}</div>')
+    style = "display:flex;flex-wrap:wrap;align-items:end;line-height:1.2;font-weight:bold;font-size:92%"
+    names = widgets.HTML(f'{STYLE}<div style="{style}">{cells}</div>', layout=_rest())
+    gaps = [widgets.Box(layout=_width(width)) for width in (f"{name_width}px", "80px")]
+    row = widgets.HBox([*gaps, names])
+    row.add_class("stacklib-heading")
+    return row
 
 
 def _box(text: str) -> str:

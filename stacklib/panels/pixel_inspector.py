@@ -166,8 +166,9 @@ class PixelInspector:
         p, (left, top, width, height) = self.result.preparation, self.result.region
         names = [(f"{i + 1}: {p.measurements.names[i]}", int(i) + 1) for i in p.used]
         wide = {"description_width": "5em"}
-        self._view_box = widgets.Dropdown(options=(*VIEWS, MASK), description="picture", style=wide)
-        self._frame_box = widgets.Dropdown(options=names, description="frame", style=wide)
+        choice = {"style": wide, "layout": widgets.Layout(width="280px")}
+        self._view_box = widgets.Dropdown(options=(*VIEWS, MASK), description="picture", **choice)
+        self._frame_box = widgets.Dropdown(options=names, description="frame", **choice)
         self._x = _number_box("x", left, left + width - 1)
         self._y = _number_box("y", top, top + height - 1)
         self._channel = _number_box("channel", 0, len(self.result.image) - 1)
@@ -362,7 +363,7 @@ def _within(name: str, value: int, last: int) -> int:
     return int(value)
 
 
-def _number_box(name: str, low: int, high: int, width: str = "11em") -> widgets.BoundedIntText:
-    style = {"description_width": "5em"}
+def _number_box(name: str, low: int, high: int, width: str = "9em") -> widgets.BoundedIntText:
+    style = {"description_width": "4em"}
     layout = widgets.Layout(width=width)
     return widgets.BoundedIntText(low, min=low, max=high, description=name, style=style, layout=layout)

@@ -30,6 +30,7 @@ __all__ = [
     "SIDE",
     "RegionIntegration",
     "brightest_region",
+    "difference_scale",
     "figure_region",
     "in_short",
 ]
@@ -272,13 +273,18 @@ def figure_region(model: RegionIntegration, other: Integration | None = None) ->
     return figure
 
 
+def difference_scale(model: RegionIntegration) -> tuple[float, str]:
+    """Where the scale of the difference ends, and its unit."""
+    adu = model.result.preparation.full_scale
+    return model.difference_top * adu, "ADU" if adu > 1 else "raw value"
+
+
 def _colour_bar(figure: Figure, axes: Any, model: RegionIntegration, scale: str) -> None:
     if scale == "map":
         colours, label = ScalarMappable(PowerNorm(0.5, 0, 100 * model.map_top), "inferno"), "% of the frames"
     else:
-        adu = model.result.preparation.full_scale
-        top = model.difference_top * adu
-        colours, label = ScalarMappable(Normalize(-top, top), "RdBu_r"), "ADU" if adu > 1 else "raw value"
+        top, label = difference_scale(model)
+        colours = ScalarMappable(Normalize(-top, top), "RdBu_r")
     colour_bar(figure, colours, label, axes, aspect=24, extend="max" if scale == "map" else "both")
 
 

@@ -28,6 +28,7 @@ from stacklib.panels.region_integration import (
     DIFFERENCE_COLOURS,
     MAP_COLOURS,
     RegionIntegration,
+    difference_scale,
     figure_region,
     in_short,
 )
@@ -398,12 +399,12 @@ class RejectionExplorer:
     def _show_numbers(self) -> None:
         numbers, model = self.numbers, self.model
         top = 100 * model.map_top
-        scale = model.difference_top * model.result.preparation.full_scale
+        scale, unit = difference_scale(model)
         other = SETTING_A if self.a is not None and self._against.value == SETTING_A else NO_REJECTION
         for side, word in (("low", "too dark"), ("high", "too bright")):
             rejected = f"Rejected {side} ({word}): {numbers[f'rejected_{side}']:.3f} %"
             self._title(side, f"{rejected}; brightest: {top:.0f} % of the frames")
-        self._title("difference", f"Result minus {other}; blue to red: -{scale:.3g} to +{scale:.3g}")
+        self._title("difference", f"Result minus {other}; blue to red: ±{scale:.3g} {unit}")
         lines = [escape(line) for line in model.words(numbers).splitlines()]
         lines += [f"Note: {escape(note)}" for note in self.result.preparation.notes]
         lines[3] = f'<span title="{escape(RESIDUAL_HELP)}">{lines[3]}</span>'
