@@ -177,7 +177,8 @@ def _words(row: Row) -> str:
 
 
 def _links(row: Row, root: Path) -> Iterator[str]:
-    for name, word in ((row.report, "report"), (row.notebook, "notebook"), (row.master, "folder")):
+    words = {"report": row.page, "numbers": row.report, "notebook": row.notebook, "folder": row.master}
+    for word, name in words.items():
         if name:
             target = row.path(name, root)
             target = target.rpartition("/")[0] + "/" if word == "folder" else target

@@ -60,8 +60,8 @@ class Record:
         For each frame by name: size, mtime_ns, and SHA-256 once the run has told it.
     files : list of str
         Names of all files of the result in the folder, the master first.
-    notebook, thumbnail : str
-        Names of the executed notebook and of the small picture.
+    notebook, page, thumbnail : str
+        Names of the executed notebook, of it as a page, and of the small picture.
     there : list of str
         While it runs: what was in the folder of results before.
     error : str
@@ -80,6 +80,7 @@ class Record:
     frames: dict[str, dict[str, Any]] = field(default_factory=dict)
     files: list[str] = field(default_factory=list)
     notebook: str = ""
+    page: str = ""
     thumbnail: str = ""
     there: list[str] = field(default_factory=list)
     error: str = ""

@@ -91,6 +91,10 @@ class Row:
     def notebook(self) -> str:
         return self.record.notebook if self.record and self.status in ("done", "failed") else ""
 
+    @property
+    def page(self) -> str:
+        return self.record.page if self.record and self.status in ("done", "failed") else ""
+
 
 def summary_table(rows: Sequence[Row], root: Path) -> Table:
     """One row a target; what is not known is masked.

@@ -17,6 +17,7 @@ from pathlib import Path
 import nbformat
 from PIL import Image
 
+from stacklib.notebook_page import PAGE, STYLE, notebook_page
 from stacklib.running import notebooks_folder
 
 __all__ = ["build", "main"]
@@ -24,39 +25,12 @@ __all__ = ["build", "main"]
 #: Widest thumbnail, in pixels.
 THUMBNAIL = 360
 
-STYLE = """
-:root { color-scheme: light dark; --ink: #1c2330; --ground: #fcfcfa; --soft: #eef0f3;
-  --line: #ccd2da; --link: #0b5cad }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e3e8f0; --ground: #12161d; --soft: #1c232d; --line: #39434f; --link: #7db8f0 } }
-body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem; font: 1rem/1.55 system-ui, sans-serif;
-  color: var(--ink); background: var(--ground) }
-a { color: var(--link) }
-img { max-width: 100%; height: auto }
-pre { overflow-x: auto; padding: .6rem .8rem; background: var(--soft); border-radius: 4px; font-size: .85rem;
-  line-height: 1.4 }
-table { border-collapse: collapse; display: block; overflow-x: auto; font-size: .85rem }
-td, th { padding: .2rem .6rem; border: 1px solid var(--line); text-align: left }
-.prompt, .anchor-link { display: none }
+CARDS = """
 .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(17rem, 1fr)); gap: 1.2rem;
   padding: 0 }
 .cards li { list-style: none; border: 1px solid var(--line); border-radius: 6px; padding: 1rem }
 .cards h2 { font-size: 1.05rem; margin: .6rem 0 .3rem }
 .cards p { margin: 0 }
-"""
-
-PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>{style}</style>
-</head>
-<body>
-{body}
-</body>
-</html>
 """
 
 
@@ -88,7 +62,8 @@ def build(site: str | Path, notebooks: Sequence[str | Path] | None = None) -> Pa
     intro = "<h1>stacklib</h1>\n<p>The notebooks, as a run leaves them.</p>"
     body = f"{intro}\n<ul class='cards'>{''.join(cards)}</ul>"
     index = site / "index.html"
-    index.write_text(PAGE.format(title="stacklib notebooks", style=STYLE, body=body), encoding="utf-8")
+    text = PAGE.format(title="stacklib notebooks", style=STYLE + CARDS, body=body)
+    index.write_text(text, encoding="utf-8")
     return index
 
 
@@ -97,13 +72,9 @@ def _add(path: Path, site: Path) -> str:
     content = _run(path)
     title, line = _title_and_line(content)
     _make_small(content)
-    body, css = _render(content)
     back = "<p><a href='index.html'>All notebooks</a></p>"
     page = site / f"{path.stem}.html"
-    page.write_text(
-        PAGE.format(title=html.escape(title), style=STYLE + css, body=f"{back}\n{body}\n{back}"),
-        encoding="utf-8",
-    )
+    page.write_text(notebook_page(content, title, back), encoding="utf-8")
     picture = ""
     if thumbnail := _thumbnail(content):
         (site / f"{path.stem}.png").write_bytes(thumbnail)
@@ -134,19 +105,6 @@ def _run(path: Path) -> nbformat.NotebookNode:
     # Papermill's own cell is no part of the walk.
     ran.cells = [cell for cell in ran.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
     return ran
-
-
-def _render(content: nbformat.NotebookNode) -> tuple[str, str]:
-    """The cells as HTML, and the colours of the code."""
-    from nbconvert import HTMLExporter
-    from pygments.formatters import HtmlFormatter
-
-    # The basic template is the cells alone: nothing in it is fetched from a network.
-    body, _ = HTMLExporter(template_name="basic").from_notebook_node(content)
-    light = HtmlFormatter(style="default").get_style_defs(".highlight")
-    dark = HtmlFormatter(style="github-dark").get_style_defs(".highlight")
-    plain = ".highlight, .highlight pre { background: var(--soft) }"
-    return body, f"{light}\n@media (prefers-color-scheme: dark) {{ {dark} }}\n{plain}"
 
 
 def _title_and_line(content: nbformat.NotebookNode) -> tuple[str, str]:

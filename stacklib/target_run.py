@@ -23,6 +23,7 @@ from stacklib.errors import (
     StacklibWarning,
 )
 from stacklib.formats.safely import new_file
+from stacklib.notebook_page import write_page
 from stacklib.notebook_process import NotebookProcess
 from stacklib.recipe import Job
 from stacklib.running import Run, claim, finish, make_folder, process_for
@@ -94,6 +95,7 @@ class TargetRun:
             record.error = error.reason if isinstance(error, RunError) else str(error)
             kept = error.notebook if isinstance(error, RunError) else None
             record.notebook = kept.name if kept else ""
+            record.page = _page_of(kept) if kept and not self._stopped else ""
         if self._stopped and record.status == "failed":
             # It was interrupted, and has no error of its own.
             for path in (executed, kept):
@@ -138,18 +140,26 @@ def _of_run(record: Record, run: Run) -> Record:
         status="done",
         files=[path.name for path in run.files],
         notebook=run.notebook.name,
+        page=_page_of(run.notebook),
         thumbnail=picture.name if picture.exists() else "",
         numbers=run.numbers,
         notes=run.notes,
     )
 
 
+def _page_of(notebook: Path) -> str:
+    """The name of the notebook's page, which opens without Jupyter; empty where it cannot be written."""
+    with contextlib.suppress(OSError):
+        return write_page(notebook).name
+    return ""
+
+
 def _clear_away(target: Target, before: Record | None) -> None:
     """Remove what the last run of this batch left that did not end well; results are never touched."""
     if before is None or before.status == "done":
         return
-    if before.notebook:
-        (target.output / before.notebook).unlink(missing_ok=True)
+    for name in filter(None, (before.notebook, before.page)):
+        (target.output / name).unlink(missing_ok=True)
     if before.status == "running":
         for room in target.output.glob(".stacklib-*"):
             if room.is_dir():

@@ -32,7 +32,7 @@ KILLED_AFTER = 3
 #: What a run leaves, behind the name of the master.
 LEFT = (
     *(".xisf", "_rejection_low.xisf", "_rejection_high.xisf"),
-    *("_frames.ecsv", "_report.txt", "_notebook.ipynb", "_thumbnail.jpg"),
+    *("_frames.ecsv", "_report.txt", "_notebook.ipynb", "_notebook.html", "_thumbnail.jpg"),
 )
 
 
@@ -102,7 +102,7 @@ def test_what_was_interrupted_leaves_nothing(killed):
     for name in killed.names:
         left = {path.name for path in (killed.root / name / "5_Integration").iterdir()} - {STATE_NAME}
         if name in (BROKEN, MIXED):
-            assert left == {"failed_notebook.ipynb"}
+            assert left == {"failed_notebook.ipynb", "failed_notebook.html"}
             continue
         stem = Path(killed.record(name)["files"][0]).stem
         assert left == {f"{stem}{end}" for end in LEFT}
@@ -134,6 +134,8 @@ def test_page_links_to_what_is_there(killed):
     for end, number in (
         ("Camera_0000_notebook.ipynb", 10),
         ("failed_notebook.ipynb", 2),
+        ("Camera_0000_notebook.html", 10),
+        ("failed_notebook.html", 2),
         ("_report.txt", 10),
     ):
         assert sum(link.replace("_0001", "_0000").endswith(end) for link in links) == number
@@ -228,10 +230,9 @@ def test_papermill_runs_the_notebook_with_typed_parameters(killed, tmp_path):
     shown = [kind for output in outputs for kind in output.get("data", {})]
     assert shown.count("image/png") == 1 and shown.count("text/html") == 2
     assert not [kind for kind in shown if "widget" in kind]
-    # Failed again, they left one notebook each.
-    assert [path.name for path in (killed.root / MIXED / "5_Integration").glob("*.ipynb")] == [
-        "failed_notebook.ipynb"
-    ]
+    # Failed again, they left one notebook each, and its page.
+    names = sorted(path.name for path in (killed.root / MIXED / "5_Integration").glob("[!.]*"))
+    assert names == ["failed_notebook.html", "failed_notebook.ipynb"]
 
 
 def test_papermill_keeps_the_notebook_with_the_error_at_its_cell(tmp_path):

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from stacklib.errors import FrameError, SaveError, StacklibWarning
 from stacklib.formats import fits, scratch
+from stacklib.frames import Frame
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -469,3 +470,12 @@ def test_real_truncated_file():
         pytest.skip("calib_asi120mc is not here")
     with pytest.raises(FrameError, match=r"ASI178_Flat_truncated_2MiB\.fit\.gz: is truncated"):
         fits.open_image(files[0])
+
+
+@pytest.mark.parametrize(("is_one", "name"), [("XISF", "light.fits"), ("FITS", "light.xisf")])
+def test_a_file_under_the_name_of_the_other_format_says_so(tmp_path, is_one, name):
+    (tmp_path / name).write_bytes((b"XISF0100" if is_one == "XISF" else b"SIMPLE  =").ljust(5760))
+    with pytest.raises(
+        FrameError, match=rf"{name}: .*this is an? {is_one} file, so name it \.{is_one.lower()}"
+    ):
+        Frame(tmp_path / name)

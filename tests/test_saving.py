@@ -607,3 +607,12 @@ def test_two_channels_are_refused(result, tmp_path):
     with pytest.raises(sl.SaveError, match="2 channels, expected 1 or 3"):
         saving.save(stack, tmp_path)
     assert names_in(tmp_path) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
+def test_files_have_the_permissions_of_usual_ones(tmp_path):
+    (tmp_path / "usual").touch()
+    safely.replace_atomically(tmp_path / "replaced", b"content")
+    with safely.new_file(tmp_path / "new") as temporary:
+        temporary.write_bytes(b"content")
+    assert len({path.stat().st_mode for path in tmp_path.iterdir()}) == 1

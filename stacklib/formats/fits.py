@@ -235,9 +235,9 @@ def _header_bytes(stream: BinaryIO, path: Path, first: bool) -> bytes | None:
         if not content:
             if first and not record.startswith(b"SIMPLE  ="):
                 found = record[:9]
-                raise FrameError(
-                    f"{path}: starts with {found!r}, expected 'SIMPLE  ='; this is not a FITS file"
-                )
+                xisf = found.startswith(b"XISF0100")
+                kind = "an XISF file, so name it .xisf" if xisf else "not a FITS file"
+                raise FrameError(f"{path}: starts with {found!r}, expected 'SIMPLE  ='; this is {kind}")
             if not first and not record.startswith(b"XTENSION"):
                 return None
         if len(record) < RECORD:

@@ -35,6 +35,7 @@ def replace_atomically(path: str | Path, content: bytes) -> Path:
     with temporary_beside(path) as temporary:
         temporary.write_bytes(content)
         flush_to_disk(temporary)
+        _make_public(temporary)
         temporary.replace(path)
     return path
 
@@ -51,10 +52,8 @@ def new_file(path: Path) -> Iterator[Path]:
     with temporary_beside(path) as temporary:
         yield temporary
         flush_to_disk(temporary)
+        _make_public(temporary)
         give_name(temporary, path)
-        # Temporary files are private; some file systems know no permissions.
-        with contextlib.suppress(OSError):
-            path.chmod(0o666 & ~_umask())
 
 
 def give_name(staged: Path, path: Path) -> None:
@@ -74,7 +73,10 @@ def give_name(staged: Path, path: Path) -> None:
             raise
 
 
-def _umask() -> int:
+def _make_public(temporary: Path) -> None:
+    """The permissions of a usual new file: temporary ones are private."""
     mask = os.umask(0)
     os.umask(mask)
-    return mask
+    # Some file systems know no permissions.
+    with contextlib.suppress(OSError):
+        temporary.chmod(0o666 & ~mask)

@@ -153,7 +153,9 @@ def read_header(path: Path, file_size: int) -> tuple[Element, int]:
         with path.open("rb") as stream:
             start = stream.read(HEADER_START)
             if start[:8] != SIGNATURE:
-                raise refuse(path, "signature", start[:8], f"{SIGNATURE!r}; this is not an XISF file")
+                fits = start.startswith(b"SIMPLE")
+                kind = "a FITS file, so name it .fits" if fits else "not an XISF file"
+                raise refuse(path, "signature", start[:8], f"{SIGNATURE!r}; this is {kind}")
             length = int.from_bytes(start[8:12], "little")
             if len(start) < HEADER_START or length == 0 or length > min(file_size - HEADER_START, MAX_HEADER):
                 room = max(file_size - HEADER_START, 0)
