@@ -21,7 +21,8 @@ from stacklib.errors import IntegrationError, RecipeError, StacklibError, Stackl
 from stacklib.finding import resolve_path
 from stacklib.notebook import describe
 from stacklib.notebook_process import INSTALL
-from stacklib.recipe import Job, Parameter, Recipe, refuse_unknown
+from stacklib.parameters import Parameter, refuse_unknown
+from stacklib.recipe import Job, Recipe
 from stacklib.rerun import repeats, rerun
 from stacklib.resources import parse_memory
 from stacklib.running import notebooks_folder, run_job

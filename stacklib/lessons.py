@@ -14,7 +14,8 @@ from stacklib.explain import PixelStory, tell
 from stacklib.integration import integrate
 from stacklib.kernel import Settings
 from stacklib.notebook import set_up_session
-from stacklib.recipe import Parameter, Recipe
+from stacklib.parameters import Parameter
+from stacklib.recipe import Recipe
 from stacklib.results import Integration
 from stacklib.simulate import Simulation, Trail, simulate_frames
 

@@ -17,8 +17,9 @@ from matplotlib.figure import Figure
 from stacklib.batch_job import BatchJob
 from stacklib.errors import RecipeError, StacklibWarning
 from stacklib.finding import resolve_path
+from stacklib.parameters import Parameter
 from stacklib.progress import in_live_notebook
-from stacklib.recipe import Job, Parameter, Recipe
+from stacklib.recipe import Job, Recipe
 from stacklib.report import numbers
 from stacklib.results import Integration
 

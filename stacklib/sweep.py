@@ -16,8 +16,9 @@ from stacklib.errors import RecipeError
 from stacklib.frames import FrameSet, open_frames
 from stacklib.noise import plane_noise
 from stacklib.outlier_light import OutlierLight
+from stacklib.parameters import refuse_unknown
 from stacklib.preparation import Preparation
-from stacklib.recipe import Recipe, refuse_unknown
+from stacklib.recipe import Recipe
 from stacklib.samples import Region
 from stacklib.trials import Trial, Trials, without_rule
 

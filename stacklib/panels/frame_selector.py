@@ -18,10 +18,11 @@ from stacklib.frames import FrameSet, open_frames, resolve_path
 from stacklib.measurements import measure_frames
 from stacklib.panels.frame_plots import figure_selection
 from stacklib.panels.frame_widgets import COLUMNS, SelectorWidgets, cell_text
+from stacklib.parameters import commented_yaml
 from stacklib.preparation import prepare
 from stacklib.progress import progress_bar
 from stacklib.quality import measure_quality, suggest_exclusions
-from stacklib.recipe import Job, Recipe, commented_yaml
+from stacklib.recipe import Job, Recipe
 from stacklib.screen import binned, screen_limits, stretch
 from stacklib.selection import select
 

@@ -32,7 +32,8 @@ from stacklib.panels.region_integration import (
     figure_region,
     in_short,
 )
-from stacklib.recipe import RULE_PARAMETERS, Job, Recipe, commented_yaml
+from stacklib.parameters import commented_yaml
+from stacklib.recipe import RULE_PARAMETERS, Job, Recipe
 from stacklib.results import Integration
 from stacklib.samples import Region
 from stacklib.screen import stretch

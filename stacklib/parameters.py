@@ -1,0 +1,243 @@
+"""What a parameter is: its type, range, unit and help, checked wherever a value comes from."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from stacklib.errors import RecipeError
+
+__all__ = [
+    "Checked",
+    "Parameter",
+    "choice_field",
+    "commented_yaml",
+    "count_field",
+    "list_field",
+    "number_field",
+    "read_yaml",
+    "refuse_unknown",
+    "switch_field",
+    "text_field",
+]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """What is known of one parameter.
+
+    Attributes
+    ----------
+    name : str
+        The name, the same in Python, in YAML and in papermill.
+    kind : type
+        ``bool``, ``int``, ``float``, ``str`` or ``list`` (a text or a list of texts).
+    default : object
+        The value when nothing is said.
+    help : str
+        One sentence for people.
+    choices : tuple of str
+        The allowed texts; empty where any text is allowed.
+    low, high : float
+        The allowed range, both ends included; infinite where there is no limit.
+    unit : str
+        The unit of a number, or an empty text.
+    recommended : tuple of float or None
+        The band in which most people should stay.
+    """
+
+    name: str
+    kind: type
+    default: Any
+    help: str
+    choices: tuple[str, ...] = ()
+    low: float = -math.inf
+    high: float = math.inf
+    unit: str = ""
+    recommended: tuple[float, float] | None = None
+
+    @property
+    def expected(self) -> str:
+        """What a value must look like, in words."""
+        if self.choices:
+            return "one of " + ", ".join(self.choices)
+        if self.kind is bool:
+            return "True or False (true or false in YAML), without quotes"
+        if self.kind in (int, float):
+            noun = "a whole number" if self.kind is int else "a number"
+            if math.isfinite(self.low) and math.isfinite(self.high):
+                return f"{noun} from {self.low:g} to {self.high:g}"
+            return f"{noun} of at least {self.low:g}"
+        return "a text or a list of texts" if self.kind is list else "a text"
+
+    def check(self, value: Any) -> Any:
+        """Return `value` in the parameter's own type.
+
+        Raises
+        ------
+        RecipeError
+            When the value has another type or lies outside the range.
+        """
+        checked = self._convert(value)
+        if checked is None:
+            raise RecipeError(f"{self.name}: got {value!r}, expected {self.expected}. ({self.help})")
+        return checked
+
+    def _convert(self, value: Any) -> Any:
+        if self.kind is bool:
+            return value if isinstance(value, bool) else None
+        if self.kind in (int, float):
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                # NumPy scalars are numbers too.
+                if not hasattr(value, "item") or isinstance(value.item(), bool | str):
+                    return None
+                value = value.item()
+            if not math.isfinite(value) or not self.low <= value <= self.high:
+                return None
+            if self.kind is int:
+                return int(value) if value == int(value) else None
+            return float(value)
+        if self.kind is list and isinstance(value, list | tuple):
+            return [str(item) for item in value] if value else None
+        if isinstance(value, Path):
+            value = str(value)
+        if self.kind is str and isinstance(value, int) and not isinstance(value, bool) and not self.choices:
+            value = str(value)
+        if not isinstance(value, str) or (self.choices and value not in self.choices):
+            return None
+        return value
+
+
+def _parameter(kind: type, default: Any, help: str, **known: Any) -> Any:
+    return dataclasses.field(default=default, metadata={"kind": kind, "help": help, **known})
+
+
+def choice_field(default: str, choices: tuple[str, ...], help: str) -> Any:
+    """One of a few texts."""
+    return _parameter(str, default, help, choices=choices)
+
+
+def switch_field(default: bool, help: str) -> Any:
+    """True or False."""
+    return _parameter(bool, default, help)
+
+
+def number_field(default: float, low: float, high: float, help: str, unit: str = "", recommended=None) -> Any:
+    """A number from `low` to `high`; `recommended` is the band in which most people should stay."""
+    return _parameter(float, default, help, low=low, high=high, unit=unit, recommended=recommended)
+
+
+def count_field(default: int, low: int, high: int, help: str, unit: str = "frames") -> Any:
+    """A whole number from `low` to `high`."""
+    return _parameter(int, default, help, low=low, high=high, unit=unit)
+
+
+def text_field(default: str, help: str) -> Any:
+    """A text."""
+    return _parameter(str, default, help)
+
+
+def list_field(default: str, help: str) -> Any:
+    """A text or a list of texts."""
+    return _parameter(list, default, help)
+
+
+def _refusing_unknown(cls: type, *values: Any, **named: Any) -> Any:
+    """A new object, unless a name is unknown: that gets the error of a recipe, not one of Python."""
+    refuse_unknown(named, {field.name: None for field in dataclasses.fields(cls)}, cls.__name__)
+    return object.__new__(cls)
+
+
+class Checked:
+    """Base of frozen dataclasses whose fields are parameters: every value is checked when one is made."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.__new__ = _refusing_unknown
+
+    def __post_init__(self) -> None:
+        for name, parameter in self.parameters().items():
+            object.__setattr__(self, name, parameter.check(getattr(self, name)))
+
+    @classmethod
+    def parameters(cls) -> dict[str, Parameter]:
+        """The parameters by name, in the order in which people meet them."""
+        return {parameter.name: parameter for parameter in _parameters_of(cls)}
+
+
+@functools.cache
+def _parameters_of(cls: type) -> tuple[Parameter, ...]:
+    """Made once: a slider that moves makes a new recipe with every step."""
+    return tuple(
+        Parameter(name=field.name, default=field.default, **field.metadata)
+        for field in dataclasses.fields(cls)
+        if "help" in field.metadata
+    )
+
+
+def refuse_unknown(values: Mapping[str, Any], known: Mapping[str, Parameter], source: str) -> None:
+    """Raise `RecipeError` for the first name in `values` that is not in `known`."""
+    for name in values:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1)
+            hint = f"did you mean {near[0]}?" if near else "known are: " + ", ".join(known)
+            raise RecipeError(f"{source}: unknown parameter {name!r}; {hint}")
+
+
+def commented_yaml(values: Mapping[str, Any], parameters: Mapping[str, Parameter]) -> str:
+    """YAML with one parameter a line and its help text behind it."""
+    lines = []
+    for name, value in values.items():
+        text = yaml.safe_dump(value, default_flow_style=True, width=10**6, allow_unicode=True)
+        text = text.removesuffix("...\n").strip()
+        unit = f" [{parameters[name].unit}]" if parameters[name].unit else ""
+        lines.append(f"{name}: {text}  # {parameters[name].help}{unit}")
+    return "\n".join(lines) + "\n"
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Names and values of a YAML file; none where it is empty.
+
+    Raises
+    ------
+    RecipeError
+        When the file cannot be read, is not YAML, or holds something else than names and values.
+    """
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), _EachNameOnce)
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read ({error.strerror}); name a YAML file") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        where = getattr(error, "problem_mark", None)
+        line = f" at line {where.line + 1}" if where is not None else ""
+        problem = getattr(error, "problem", None) or "unreadable text"
+        raise RecipeError(
+            f"{path}: is not valid YAML{line} ({problem}); write one 'name: value' a line"
+        ) from error
+    if values is None:
+        values = {}
+    if not isinstance(values, dict):
+        raise RecipeError(f"{path}: holds a {type(values).__name__}, expected lines of 'name: value'")
+    return values
+
+
+class _EachNameOnce(yaml.SafeLoader):
+    """Safe YAML that refuses a name given twice, instead of taking the last one silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key.value} is given twice", key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
