@@ -15,6 +15,7 @@ from PIL import Image
 
 from stacklib.batch_summary import Row
 from stacklib.frames import Frame
+from stacklib.html_page import html_page
 from stacklib.screen import stretch
 
 __all__ = ["page", "thumbnail"]
@@ -25,15 +26,9 @@ THUMBNAIL = 360
 STRIP = 512
 
 STYLE = """
-:root { color-scheme: light dark; --ink: #1c2330; --faint: #5b6675; --ground: #fcfcfa; --soft: #eef0f3;
-  --line: #ccd2da; --link: #0b5cad; --good: #1b6e3c; --bad: #b3261e; --bad-soft: #fbeceb }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e3e8f0; --faint: #9aa6b5; --ground: #12161d; --soft: #1c232d; --line: #39434f;
-    --link: #7db8f0; --good: #74cf98; --bad: #ff9c94; --bad-soft: #3a2022 } }
-body { max-width: 84rem; margin: 1.5rem auto; padding: 0 1.2rem; font: 1rem/1.5 system-ui, sans-serif;
-  color: var(--ink); background: var(--ground) }
+body { max-width: 84rem }
 h1 { font-size: 1.5rem; margin: 0 0 .2rem }
-p { margin: .3rem 0 } a { color: var(--link) } .faint { color: var(--faint) }
+p { margin: .3rem 0 } .faint { color: var(--faint) }
 .failures { margin: 1rem 0; padding: .7rem 1rem; background: var(--bad-soft);
   border-left: 4px solid var(--bad); overflow-wrap: anywhere }
 .failures h2 { font-size: 1.05rem; margin: 0 0 .3rem; color: var(--bad) }
@@ -51,16 +46,7 @@ details ul { margin: .3rem 0 0; padding-left: 1.1rem } details li { overflow-wra
 .links a { white-space: nowrap; display: block }
 """
 
-PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>{style}</style>
-</head>
-<body>
-<h1>{title}</h1>
+BODY = """<h1>{title}</h1>
 <p>{counts}</p>
 <p class="faint">{folder}</p>
 {failures}
@@ -76,21 +62,20 @@ PAGE = """<!DOCTYPE html>
 in the units of the frames, mean of the channels. SNR gain: noise of the reference frame over that of the
 master; in brackets the square root of the number of frames, which equal frames would reach. Pictures are
 stretched for the screen; the masters are linear.</p>
-</body>
-</html>
 """
 
 
 def page(rows: Sequence[Row], root: Path) -> str:
     """The page as HTML; its links count from `root`."""
-    return PAGE.format(
-        title=f"Batch of {_count(len(rows), 'target')}",
-        style=STYLE,
+    title = f"Batch of {_count(len(rows), 'target')}"
+    body = BODY.format(
+        title=title,
         counts=_counts(rows),
         folder=html.escape(str(root)),
         failures=_failures(rows, root),
         rows="\n".join(_row(row, root) for row in rows),
     )
+    return html_page(title, body, STYLE)
 
 
 def _count(number: int, noun: str) -> str:

@@ -17,7 +17,8 @@ from pathlib import Path
 import nbformat
 from PIL import Image
 
-from stacklib.notebook_page import PAGE, STYLE, notebook_page
+from stacklib.html_page import html_page
+from stacklib.notebook_page import notebook_page
 from stacklib.running import notebooks_folder
 
 __all__ = ["build", "main"]
@@ -25,7 +26,8 @@ __all__ = ["build", "main"]
 #: Widest thumbnail, in pixels.
 THUMBNAIL = 360
 
-CARDS = """
+STYLE = """
+body { max-width: 60rem }
 .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(17rem, 1fr)); gap: 1.2rem;
   padding: 0 }
 .cards li { list-style: none; border: 1px solid var(--line); border-radius: 6px; padding: 1rem }
@@ -62,8 +64,7 @@ def build(site: str | Path, notebooks: Sequence[str | Path] | None = None) -> Pa
     intro = "<h1>stacklib</h1>\n<p>The notebooks, as a run leaves them.</p>"
     body = f"{intro}\n<ul class='cards'>{''.join(cards)}</ul>"
     index = site / "index.html"
-    text = PAGE.format(title="stacklib notebooks", style=STYLE + CARDS, body=body)
-    index.write_text(text, encoding="utf-8")
+    index.write_text(html_page("stacklib notebooks", body, STYLE), encoding="utf-8")
     return index
 
 

@@ -2,43 +2,23 @@
 
 from __future__ import annotations
 
-import html
 from pathlib import Path
 
 import nbformat
 
 from stacklib.formats.safely import new_file
+from stacklib.html_page import html_page
 
-__all__ = ["PAGE", "STYLE", "notebook_page", "write_page"]
+__all__ = ["notebook_page", "write_page"]
 
 STYLE = """
-:root { color-scheme: light dark; --ink: #1c2330; --ground: #fcfcfa; --soft: #eef0f3;
-  --line: #ccd2da; --link: #0b5cad }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e3e8f0; --ground: #12161d; --soft: #1c232d; --line: #39434f; --link: #7db8f0 } }
-body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem; font: 1rem/1.55 system-ui, sans-serif;
-  color: var(--ink); background: var(--ground) }
-a { color: var(--link) }
+body { max-width: 60rem }
 img { max-width: 100%; height: auto }
 pre { overflow-x: auto; padding: .6rem .8rem; background: var(--soft); border-radius: 4px; font-size: .85rem;
   line-height: 1.4 }
 table { border-collapse: collapse; display: block; overflow-x: auto; font-size: .85rem }
 td, th { padding: .2rem .6rem; border: 1px solid var(--line); text-align: left }
 .prompt, .anchor-link { display: none }
-"""
-
-PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>{style}</style>
-</head>
-<body>
-{body}
-</body>
-</html>
 """
 
 
@@ -63,7 +43,7 @@ def notebook_page(content: nbformat.NotebookNode, title: str, around: str = "") 
     dark = HtmlFormatter(style="github-dark").get_style_defs(".highlight")
     plain = ".highlight, .highlight pre { background: var(--soft) }"
     style = f"{STYLE}{light}\n@media (prefers-color-scheme: dark) {{ {dark} }}\n{plain}"
-    return PAGE.format(title=html.escape(title), style=style, body=f"{around}\n{body}\n{around}")
+    return html_page(title, f"{around}\n{body}\n{around}", style)
 
 
 def write_page(notebook: Path) -> Path:

@@ -149,7 +149,7 @@ def _of_run(record: Record, run: Run) -> Record:
 
 def _page_of(notebook: Path) -> str:
     """The name of the notebook's page, which opens without Jupyter; empty where it cannot be written."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ValueError, ImportError):
         return write_page(notebook).name
     return ""
 
