@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from astropy.table import Table
 
-from stacklib.errors import RecipeError
+from stacklib.errors import RecipeError, StacklibWarning
 from stacklib.frames import FrameSet, open_frames
 from stacklib.noise import plane_noise
 from stacklib.outlier_light import OutlierLight
@@ -133,6 +134,11 @@ def sweep(
     FrameError, IntegrationError, RecipeError
         When a frame, the set, a field or a value cannot be used.
 
+    Warns
+    -----
+    StacklibWarning
+        What `integrate` would say for every one of the settings, once.
+
     Examples
     --------
     >>> found = sweep("sample_data/M13/4_Registered", {"sigma_high": (2.5, 3, 4)})  # doctest: +SKIP
@@ -144,6 +150,10 @@ def sweep(
     settings = settings_of(values)
     trials = Trials(frames, region, memory, threads)
     preparations = [trials.prepare(recipe.replace(**changes)) for changes in settings]
+    for note in preparations[0].notes:
+        # What holds for one setting only is for those who integrate with it.
+        if all(note in preparation.notes for preparation in preparations):
+            warnings.warn(note, StacklibWarning, stacklevel=2)
     plain, light = _without_rejection(trials, preparations)
     corner = _brightest(next(iter(light.values())).excess, THUMBNAIL)
 
