@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TargetCluster"]
 
-#: Seconds between two looks of a worker whether the batch was stopped.
+#: Seconds between two looks of a worker whether the batch was stopped, and how far its run is.
 LOOK = 1.0
 
 
@@ -39,7 +39,8 @@ class TargetCluster:
     def __init__(self, client: Client) -> None:
         self.client = checked(client)
         check_versions(self.client)
-        self._name = f"stacklib-stop-{uuid.uuid4().hex}"
+        self._name = f"stacklib-batch-{uuid.uuid4().hex}"
+        self._runs: list[TargetRun] = []
 
     @property
     def size(self) -> int:
@@ -51,19 +52,30 @@ class TargetCluster:
 
         self._stop = Event(self._name, client=self.client)
         self._executor = self.client.get_executor(pure=False)
+        self.client.subscribe_topic(self._name, self._hear)
         return self
 
     def __exit__(self, kind: type | None, *_: Any) -> None:
         if kind is not None:
             self._stop.set()
         self._executor.shutdown(wait=True)
+        self.client.unsubscribe_topic(self._name)
 
     def submit(self, run: TargetRun) -> Future[Record]:
-        """Run a target on a worker; the future gives its record, whatever happens."""
+        """Run a target on a worker; the future gives its record, whatever happens.
+
+        The listener of `run` follows what the worker does.
+        """
         record: Future[Record] = Future()
-        ended = self._executor.submit(_run, self._name, run)
+        ended = self._executor.submit(_run, self._name, len(self._runs), run)
+        self._runs.append(run)
         ended.add_done_callback(lambda done: record.set_result(_record_of(done, run)))
         return record
+
+    def _hear(self, event: tuple[float, tuple[int, int]]) -> None:
+        """A worker says how far a run is."""
+        number, percent = event[1]
+        self._runs[number].listener.percent = percent
 
 
 def _record_of(done: Future[Record], run: TargetRun) -> Record:
@@ -82,25 +94,29 @@ def _record_of(done: Future[Record], run: TargetRun) -> Record:
 # What runs on the workers ------------------------------------------------------------------------
 
 
-def _run(name: str, run: TargetRun) -> Record:
-    with _watched(name, run):
+def _run(name: str, number: int, run: TargetRun) -> Record:
+    with _watched(name, number, run):
         return run.run()
 
 
 @contextlib.contextmanager
-def _watched(name: str, run: TargetRun) -> Iterator[None]:
-    """Stop the run when the batch is stopped: Dask does not interrupt what a worker does."""
-    from dask.distributed import Event
+def _watched(name: str, number: int, run: TargetRun) -> Iterator[None]:
+    """Tell how far the run is, and stop it with the batch: Dask does not interrupt what a worker does."""
+    from dask.distributed import Event, get_worker
 
-    stop, ended = Event(name), threading.Event()
+    stop, ended, worker = Event(name), threading.Event(), get_worker()
 
     def watch() -> None:
+        told = 0
         while not ended.wait(LOOK):
             # Without a connection nobody waits for the run.
             with contextlib.suppress(Exception):
                 if stop.is_set():
                     run.stop()
                     return
+                if run.listener.percent > told:
+                    told = run.listener.percent
+                    worker.log_event(name, (number, told))
 
     if stop.is_set():
         run.stop()

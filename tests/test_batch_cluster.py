@@ -40,8 +40,14 @@ def targets(tmp_path_factory):
     return root
 
 
-def test_targets_run_on_the_workers(targets, client):
+def test_targets_run_on_the_workers(targets, client, monkeypatch):
+    heard = set()
+    monkeypatch.setattr("stacklib.batch.BatchBars.show", lambda bars, *told: heard.add(told))
+    client.run(setattr, target_cluster, "LOOK", 0.02)
     batch = run_batch(targets, RECIPE, progress=False, client=client)
+    client.run(setattr, target_cluster, "LOOK", target_cluster.LOOK)
+    # How far the run on the worker is, for its bar here.
+    assert {percent for name, percent in heard if name == "T02"} > {0, 100}
     assert [(row.target.name, row.status) for row in batch.rows] == [("T02", "done"), ("T04", "failed")]
     assert "truncated" in batch.failed[0].error
     again = Batch(BatchJob(str(targets)), RECIPE)
