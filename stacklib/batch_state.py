@@ -7,10 +7,12 @@ their names; it is replaced whole or not at all.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from astropy.table import Table
 import stacklib
 from stacklib.errors import FrameError, SaveError
 from stacklib.finding import resolve_path
+from stacklib.folder_lock import held, only_one
 from stacklib.formats.safely import replace_atomically
 from stacklib.frames import Frame
 from stacklib.recipe import Job
@@ -30,7 +33,7 @@ __all__ = [
     "Record",
     "changes",
     "inputs_of",
-    "is_twin",
+    "only_run_of",
     "read_record",
     "with_checksums",
     "write_record",
@@ -62,8 +65,8 @@ class Record:
         Names of all files of the result in the folder, the master first.
     notebook, page, thumbnail : str
         Names of the executed notebook, of it as a page, and of the small picture.
-    there : list of str
-        While it runs: what was in the folder of results before.
+    mark : str
+        While it runs: marks what it leaves, see `stacklib.formats.safely.RUN_MARK`.
     error : str
         Why the run failed.
     numbers : dict
@@ -82,7 +85,7 @@ class Record:
     notebook: str = ""
     page: str = ""
     thumbnail: str = ""
-    there: list[str] = field(default_factory=list)
+    mark: str = ""
     error: str = ""
     numbers: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -173,16 +176,6 @@ def with_checksums(record: Record, table: Path) -> None:
         stamp["sha256"] = known.get(name, "")
 
 
-def is_twin(table: Path, other: Path) -> bool:
-    """Whether two tables are of the same frames and the same recipe: their results are equal bit for bit."""
-    try:
-        a, b = (Table.read(path, format="ascii.ecsv") for path in (table, other))
-        same = list(a["file"]) == list(b["file"]) and list(a["sha256"]) == list(b["sha256"])
-        return same and all(a["sha256"]) and a.meta["recipe"] == b.meta["recipe"]
-    except (OSError, ValueError, KeyError):
-        return False
-
-
 def read_record(target: Target) -> Record | None:
     """The last run of a target; None where there was none, or its record cannot be read."""
     try:
@@ -199,15 +192,31 @@ def write_record(target: Target, record: Record) -> None:
     SaveError
         When the file cannot be written.
     """
-    runs = _load(target.output) | {_key(target): dataclasses.asdict(record)}
-    text = json.dumps({"version": STATE_VERSION, "runs": runs}, indent=1)
     path = target.output / STATE_NAME
     try:
-        replace_atomically(path, text.encode("utf-8"))
+        # Targets may share the folder.
+        with held(path.with_name(f"{STATE_NAME}.lock")):
+            runs = _load(target.output) | {_key(target): dataclasses.asdict(record)}
+            text = json.dumps({"version": STATE_VERSION, "runs": runs}, indent=1)
+            replace_atomically(path, text.encode("utf-8"), record.mark)
     except OSError as error:
         raise SaveError(
             f"{path}: cannot be written ({error.strerror}); check the free space and the permissions there"
         ) from error
+
+
+@contextlib.contextmanager
+def only_run_of(target: Target) -> Iterator[None]:
+    """Keep other batches, wherever they start from, from running the same target.
+
+    Raises
+    ------
+    SaveError
+        When it is running already.
+    """
+    name = hashlib.sha256(_key(target).encode()).hexdigest()[:8]
+    with only_one(target.output, "another batch runs this target", f".stacklib_batch_{name}.lock"):
+        yield
 
 
 def _load(folder: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from stacklib.formats.safely import flush_to_disk, give_name
+from stacklib.formats.safely import flush_to_disk, give_name, hidden_start
 
 __all__ = ["existing_folder", "name_all", "workroom"]
 
@@ -30,7 +30,7 @@ def existing_folder(folder: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def workroom(folder: Path) -> Iterator[Path]:
     """A hidden folder inside `folder` for files in the making; gone at the end."""
-    room = Path(tempfile.mkdtemp(prefix=".stacklib-", dir=folder))
+    room = Path(tempfile.mkdtemp(prefix=hidden_start(), dir=folder))
     try:
         yield room
     finally:

@@ -46,7 +46,7 @@ def notebook_page(content: nbformat.NotebookNode, title: str, around: str = "") 
     return html_page(title, f"{around}\n{body}\n{around}", style)
 
 
-def write_page(notebook: Path) -> Path:
+def write_page(notebook: Path, mark: str = "") -> Path:
     """Write the page of a notebook beside it, under the same name.
 
     Raises
@@ -55,7 +55,7 @@ def write_page(notebook: Path) -> Path:
         When it cannot be written, or is there already.
     """
     page = notebook.with_suffix(".html")
-    with new_file(page) as temporary:
+    with new_file(page, mark) as temporary:
         content = nbformat.read(notebook, as_version=4)
         temporary.write_text(notebook_page(content, notebook.stem), encoding="utf-8")
     return page

@@ -23,6 +23,7 @@ from typing import Any
 
 from stacklib import errors
 from stacklib.errors import IntegrationError, SaveError
+from stacklib.formats.safely import RUN_MARK
 
 __all__ = ["INSTALL", "NotebookProcess"]
 
@@ -56,6 +57,8 @@ class NotebookProcess:
         Its parameters.
     heard : callable, optional
         Gets what the notebook prints, piece by piece; the terminal does unless given.
+    mark : str
+        Marks what the run leaves, see `stacklib.formats.safely.RUN_MARK`.
     """
 
     def __init__(
@@ -64,8 +67,10 @@ class NotebookProcess:
         executed: Path,
         values: dict[str, Any],
         heard: Callable[[str], None] | None = None,
+        mark: str = "",
     ) -> None:
         self.notebook, self.executed, self.values, self.heard = notebook, executed, values, heard
+        self.mark = mark
         self._child: subprocess.Popen | None = None
         self._stopped = False
         self._lock = threading.Lock()
@@ -118,6 +123,7 @@ class NotebookProcess:
     def _run_once(self, ports: list[int]) -> tuple[str, str]:
         # A kernel that inherits these takes itself for one with a browser.
         variables = {k: v for k, v in os.environ.items() if k not in ("JPY_SESSION_NAME", "VOILA_KERNEL_ID")}
+        variables[RUN_MARK] = self.mark
         if os.name == "nt":
             apart: dict[str, Any] = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
         else:

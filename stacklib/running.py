@@ -93,7 +93,7 @@ def run_job(job: Job) -> Run:
 
 
 def process_for(
-    job: Job, output: Path, executed: Path, heard: Callable[[str], None] | None = None
+    job: Job, output: Path, executed: Path, heard: Callable[[str], None] | None = None, mark: str = ""
 ) -> NotebookProcess:
     """The process that runs the notebook for a job; see `NotebookProcess`."""
     one = isinstance(job.frames, str)
@@ -102,7 +102,7 @@ def process_for(
         "output": str(output),
         "interactive": False,
     }
-    return NotebookProcess(notebooks_folder() / NOTEBOOK, executed, values, heard)
+    return NotebookProcess(notebooks_folder() / NOTEBOOK, executed, values, heard, mark)
 
 
 def finish(process: NotebookProcess) -> Run:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from astropy.table import Table
 from stacklib.errors import SaveError
 from stacklib.file_sets import existing_folder, name_all, workroom
 from stacklib.formats import fits, xisf
+from stacklib.formats.safely import RUN_MARK
 from stacklib.history import history
 from stacklib.naming import base_name, default_folder, free_number
 from stacklib.provenance import Provenance, collect, keywords, properties
@@ -277,7 +279,10 @@ def _publish(
 ) -> SavedFiles:
     """Give all files their names under the first free number."""
     table, report = room / "frames.ecsv", room / "report.txt"
-    frame_table(result, facts.checksums).write(table, format="ascii.ecsv")
+    frames = frame_table(result, facts.checksums)
+    if mark := os.environ.get(RUN_MARK):
+        frames.meta["run"] = {"mark": mark, "images": [suffix for _, suffix in images]}
+    frames.write(table, format="ascii.ecsv")
     number = -1
     for _ in range(ATTEMPTS):
         number = free_number(folder, base, number + 1)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
+import uuid
 import warnings
 from dataclasses import replace
 from pathlib import Path
 
+from astropy.table import Table
+
 from stacklib.advisor import advise
 from stacklib.batch_page import thumbnail
 from stacklib.batch_progress import Listener
-from stacklib.batch_state import Record, inputs_of, is_twin, read_record, with_checksums, write_record
+from stacklib.batch_state import Record, inputs_of, only_run_of, read_record, with_checksums, write_record
 from stacklib.errors import (
     FrameError,
     IntegrationError,
@@ -22,7 +25,7 @@ from stacklib.errors import (
     StacklibError,
     StacklibWarning,
 )
-from stacklib.formats.safely import new_file
+from stacklib.formats.safely import hidden_start, new_file
 from stacklib.notebook_page import write_page
 from stacklib.notebook_process import NotebookProcess
 from stacklib.recipe import Job
@@ -30,6 +33,9 @@ from stacklib.running import Run, claim, finish, make_folder, process_for
 from stacklib.targets import Target
 
 __all__ = ["TargetRun"]
+
+#: How the name of the table of frames ends.
+TABLE_END = "_frames.ecsv"
 
 
 class TargetRun:
@@ -71,31 +77,36 @@ class TargetRun:
 
     def run(self) -> Record:
         """Run the target; its record, which also tells of an error. Nothing is raised for one target."""
-        start, before = time.monotonic(), read_record(self.target)
-        record = inputs_of(self.target, self.job, self.advised)
-        executed = kept = None
         try:
             make_folder(self.target.output)
+            with only_run_of(self.target):
+                return self._run()
+        except SaveError as error:
+            # Nothing is written where nothing can be, or where someone else is at work.
+            record = inputs_of(self.target, self.job, self.advised)
+            return replace(record, status="failed", error=str(error))
+
+    def _run(self) -> Record:
+        start, before = time.monotonic(), read_record(self.target)
+        record = inputs_of(self.target, self.job, self.advised)
+        mark = uuid.uuid4().hex[:12]
+        executed = kept = None
+        try:
             _clear_away(self.target, before)
             if self.target.problem:
                 raise FrameError(self.target.problem)
-            there = _names_in(self.target.output)
-            if before and before.status == "running":
-                # Interrupted again: what counts is what was there before the first time.
-                there = [name for name in there if name in before.there]
             executed = claim(self.target.output, "running_notebook")
-            write_record(self.target, replace(record, notebook=executed.name, there=there))
+            write_record(self.target, replace(record, notebook=executed.name, mark=mark))
             notes = self._take_advice() if self.advised else []
-            run = self._through_notebook(executed)
-            _drop_twins(self.target, there, run)
-            record = _of_run(record, run)
+            run = self._through_notebook(executed, mark)
+            record = _of_run(record, run, mark)
             record.notes = [*notes, *record.notes]
         except StacklibError as error:
             record.status = "failed"
             record.error = error.reason if isinstance(error, RunError) else str(error)
             kept = error.notebook if isinstance(error, RunError) else None
             record.notebook = kept.name if kept else ""
-            record.page = _page_of(kept) if kept and not self._stopped else ""
+            record.page = _page_of(kept, mark) if kept and not self._stopped else ""
         if self._stopped and record.status == "failed":
             # It was interrupted, and has no error of its own.
             for path in (executed, kept):
@@ -121,18 +132,18 @@ class TargetRun:
         self.job = replace(self.job, recipe=advice.recipe)
         return [f"Limits were proposed. {advice.reason}"]
 
-    def _through_notebook(self, executed: Path) -> Run:
-        self._process = process_for(self.job, self.target.output, executed, self.listener)
+    def _through_notebook(self, executed: Path, mark: str) -> Run:
+        self._process = process_for(self.job, self.target.output, executed, self.listener, mark)
         if self._stopped:
             self._process.stop()
         return finish(self._process)
 
 
-def _of_run(record: Record, run: Run) -> Record:
+def _of_run(record: Record, run: Run, mark: str) -> Record:
     """The record of a run that went well."""
     with_checksums(record, _table_of(run))
     picture = run.files[0].with_name(f"{run.files[0].stem}_thumbnail.jpg")
-    with contextlib.suppress(OSError, StacklibError), new_file(picture) as temporary:
+    with contextlib.suppress(OSError, StacklibError), new_file(picture, mark) as temporary:
         # A page without a picture is better than a run that failed for it.
         temporary.write_bytes(thumbnail(run.files[0]))
     return replace(
@@ -140,53 +151,49 @@ def _of_run(record: Record, run: Run) -> Record:
         status="done",
         files=[path.name for path in run.files],
         notebook=run.notebook.name,
-        page=_page_of(run.notebook),
+        page=_page_of(run.notebook, mark),
         thumbnail=picture.name if picture.exists() else "",
         numbers=run.numbers,
         notes=run.notes,
     )
 
 
-def _page_of(notebook: Path) -> str:
+def _page_of(notebook: Path, mark: str) -> str:
     """The name of the notebook's page, which opens without Jupyter; empty where it cannot be written."""
     with contextlib.suppress(OSError, ValueError, ImportError):
-        return write_page(notebook).name
+        return write_page(notebook, mark).name
     return ""
 
 
 def _clear_away(target: Target, before: Record | None) -> None:
-    """Remove what the last run of this batch left that did not end well; results are never touched."""
+    """Remove what the last run of this batch left that did not end well; nothing else is touched."""
     if before is None or before.status == "done":
         return
     for name in filter(None, (before.notebook, before.page)):
         (target.output / name).unlink(missing_ok=True)
-    if before.status == "running":
-        for room in target.output.glob(".stacklib-*"):
-            if room.is_dir():
-                shutil.rmtree(room, ignore_errors=True)
-            else:
-                room.unlink(missing_ok=True)
+    if not before.mark:
+        return
+    for path in target.output.glob(f"{hidden_start(before.mark)}*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    for table in target.output.glob(f"*{TABLE_END}"):
+        stem = table.name.removesuffix(TABLE_END)
+        # A result whose notebook is there, too, is whole, and stays.
+        if not (target.output / f"{stem}_notebook.ipynb").exists():
+            for end in _made_by(before.mark, table):
+                (target.output / f"{stem}{end}").unlink(missing_ok=True)
 
 
-def _names_in(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+def _made_by(mark: str, table: Path) -> list[str]:
+    """How the files of a result end, if the run of this mark has made it."""
+    try:
+        run = Table.read(table, format="ascii.ecsv").meta["run"]
+        return [*run["images"], "_report.txt", TABLE_END] if run["mark"] == mark else []
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
 
 
 def _table_of(run: Run) -> Path:
-    return next(path for path in run.files if path.name.endswith("_frames.ecsv"))
-
-
-def _drop_twins(target: Target, there: list[str], run: Run) -> None:
-    """Remove a result that an interrupted run had saved before its notebook was done.
-
-    Only one that was not `there` before that run, has no notebook, and was made from the same frames with
-    the same recipe, so that the new one is equal bit for bit.
-    """
-    table, stem = _table_of(run), run.files[0].stem
-    for other in target.output.glob("*_frames.ecsv"):
-        twin = other.name.removesuffix("_frames.ecsv")
-        with_notebook = (target.output / f"{twin}_notebook.ipynb").exists()
-        if other == table or other.name in there or with_notebook or not is_twin(table, other):
-            continue
-        for path in run.files:
-            (target.output / path.name.replace(stem, twin, 1)).unlink(missing_ok=True)
+    return next(path for path in run.files if path.name.endswith(TABLE_END))

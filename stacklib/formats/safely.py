@@ -8,13 +8,22 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["new_file", "replace_atomically"]
+__all__ = ["RUN_MARK", "hidden_start", "new_file", "replace_atomically"]
+
+#: Variable of the environment that marks what a run leaves, so that it is found when the run was killed.
+RUN_MARK = "STACKLIB_RUN"
+
+
+def hidden_start(mark: str = "") -> str:
+    """How the names of files in the making begin; with the mark of this process unless another is given."""
+    mark = mark or os.environ.get(RUN_MARK, "")
+    return f".stacklib-{mark}-" if mark else ".stacklib-"
 
 
 @contextlib.contextmanager
-def temporary_beside(path: Path) -> Iterator[Path]:
+def temporary_beside(path: Path, mark: str = "") -> Iterator[Path]:
     """A temporary path in the folder of `path`, removed if it is still there at the end."""
-    handle, name = tempfile.mkstemp(prefix=".stacklib-", suffix=path.suffix, dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=hidden_start(mark), suffix=path.suffix, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -29,10 +38,10 @@ def flush_to_disk(path: Path) -> None:
         os.fsync(stream.fileno())
 
 
-def replace_atomically(path: str | Path, content: bytes) -> Path:
+def replace_atomically(path: str | Path, content: bytes, mark: str = "") -> Path:
     """Write `content` to `path`; a reader sees the old file or the new one, never a part."""
     path = Path(path)
-    with temporary_beside(path) as temporary:
+    with temporary_beside(path, mark) as temporary:
         temporary.write_bytes(content)
         flush_to_disk(temporary)
         _make_public(temporary)
@@ -41,7 +50,7 @@ def replace_atomically(path: str | Path, content: bytes) -> Path:
 
 
 @contextlib.contextmanager
-def new_file(path: Path) -> Iterator[Path]:
+def new_file(path: Path, mark: str = "") -> Iterator[Path]:
     """Yield a temporary path; at the end it becomes `path`, which must not exist by then.
 
     Raises
@@ -49,7 +58,7 @@ def new_file(path: Path) -> Iterator[Path]:
     FileExistsError
         When `path` exists: it is left as it is.
     """
-    with temporary_beside(path) as temporary:
+    with temporary_beside(path, mark) as temporary:
         yield temporary
         flush_to_disk(temporary)
         _make_public(temporary)
