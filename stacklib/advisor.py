@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from astropy.table import Table
+from astropy.table import Row, Table
 from scipy import ndimage
 
 from stacklib.errors import IntegrationError, RecipeError
@@ -20,17 +21,18 @@ from stacklib.integration import integrate_samples
 from stacklib.outlier_light import spread_of
 from stacklib.preparation import Preparation
 from stacklib.recipe import Recipe
-from stacklib.samples import Region
+from stacklib.resources import parse_memory
+from stacklib.samples import RESULT_BYTES, Region
 from stacklib.sweep import checked_grid, settings_of
 from stacklib.trials import Trial, Trials
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Advice", "advise"]
+__all__ = ["Advice", "advise", "memory_for"]
 
-#: Side of the region unless another is asked for.
-SIDE = 512
+#: Side of the region unless another is asked for, and the least side that says something.
+SIDE, LEAST_SIDE = 512, 128
 #: Frames at least: the halves of fewer say nothing.
 FEWEST = 4
 #: Settings whose risk is within this factor of the least are as good, and those of them whose risk for bright
@@ -170,7 +172,7 @@ def advise(
         Rule, normalisation and weights; `Recipe.suggest` for these frames unless given. A recipe without
         rejection gets the suggested rule.
     region : (left, top, width, height), optional
-        The part to look at; 512 x 512 pixels in the middle unless given.
+        The part to look at; 512 x 512 pixels in the middle unless given, or fewer where the budget is small.
     grid : mapping of str to sequence, optional
         Limits to try, see `stacklib.sweep`; some that suit the rule unless given.
     memory : str or int
@@ -203,14 +205,16 @@ def advise(
         start = start.replace(rejection=Recipe.suggest(frames).rejection)
         rule = start.rejection
     start = start.replace(rejection=rule)
-    grid = checked_grid(GRIDS[rule] if grid is None else grid)
+    own_grid = checked_grid(GRIDS[rule] if grid is None else grid)
     _refuse_few(frames)
-    trials = Trials(frames, _middle(frames) if region is None else region, memory, threads)
+    trials = Trials(frames, _middle(frames, memory) if region is None else region, memory, threads)
     if trials.samples.held is None or trials.samples.held.nbytes > trials.samples.left_for_samples / 3:
         raise RecipeError(
             f"memory: {memory} is too little for three copies of the samples of the region; choose a smaller "
             "region, or a larger budget"
         )
+    count = trials.prepare(start).count
+    grid = own_grid if grid is not None else _within_reach(own_grid, rule, count)
     settings = settings_of(grid)
     preparations = [trials.prepare(start.replace(**changes)) for changes in settings]
     _refuse_few(preparations[0].used)
@@ -237,11 +241,14 @@ def advise(
         for kind, some, whole in zip(judge.injection.hit, light.T, full, strict=True):
             table[f"left of {kind}"] = 100 * some / whole
     table["split_half"] = halves
-    row, for_stars = _best(table)
+    _refuse_idle(table, rule, count)
+    row = _best(table)
     proposal = start.replace(**settings[row])
-    region = trials.samples.region
-    reason = _reason(table, row, grid, len(preparations[0].used), unrejected, for_stars)
-    return Advice(proposal, start, grid, table, row, reason, region)
+    in_vain = {
+        f"clip_{name.removeprefix('sigma_')}": False for name in grid if _in_vain(proposal, rule, name, count)
+    }
+    reason = _reason(table, row, grid, count, unrejected, list(in_vain))
+    return Advice(proposal.replace(**in_vain), start, grid, table, row, reason, trials.samples.region)
 
 
 def _refuse_few(frames: Sequence) -> None:
@@ -252,9 +259,48 @@ def _refuse_few(frames: Sequence) -> None:
         )
 
 
-def _middle(frames: FrameSet) -> Region:
-    width, height = min(SIDE, frames.width), min(SIDE, frames.height)
+def memory_for(count: int, channels: int, width: int, height: int) -> int:
+    """Bytes for advice on the usual region of so many frames of this geometry."""
+    return min(SIDE, width) * min(SIDE, height) * _pixel_bytes(count, channels)
+
+
+def _pixel_bytes(count: int, channels: int) -> int:
+    """The samples three times, and the result."""
+    return channels * (12 * count + RESULT_BYTES)
+
+
+def _middle(frames: FrameSet, memory: str | int) -> Region:
+    """The part in the middle that fits into the budget."""
+    side = min(SIDE, math.isqrt(parse_memory(memory) // _pixel_bytes(len(frames), frames.channels)))
+    if side < LEAST_SIDE:
+        side = SIDE
+    width, height = min(side, frames.width), min(side, frames.height)
     return (frames.width - width) // 2, (frames.height - height) // 2, width, height
+
+
+def _in_vain(recipe: Recipe, rule: str, name: str, count: int) -> bool:
+    """Whether a limit rejects nothing among so many frames, see `stacklib.rejection.limits_in_vain`."""
+    farthest = math.sqrt(count) if rule in ("sigma", "averaged_sigma") else math.inf
+    return name in _SIGMAS and getattr(recipe, name) >= farthest
+
+
+def _within_reach(grid: dict[str, tuple], rule: str, count: int) -> dict[str, tuple]:
+    """The grid with one value of those that reject nothing with so many frames, and so are all alike."""
+
+    def some(name: str, values: tuple) -> tuple:
+        vain = [value for value in values if _in_vain(Recipe(**{name: value}), rule, name, count)]
+        return tuple(value for value in values if value not in vain[1:])
+
+    return {name: some(name, values) for name, values in grid.items()}
+
+
+def _refuse_idle(table: Table, rule: str, count: int) -> None:
+    """A rule that rejects nothing, whatever its limits, has no best ones."""
+    if (np.asarray(table["left of bright trails"]) > 99.9).all():
+        raise IntegrationError(
+            f"{rule} rejects nothing among {count} frames with any limit that was tried; "
+            'choose another rule, such as rejection="percentile", or add frames'
+        )
 
 
 @dataclass(frozen=True)
@@ -394,32 +440,34 @@ def _split_halves(
     return found
 
 
-def _best(table: Table) -> tuple[int, bool]:
-    """The row to propose, and whether it would be another one without regard for the stars."""
+def _best(table: Table) -> int:
+    """The row to propose."""
     risk, bright = np.asarray(table["risk"]), np.asarray(table["risk_bright"])
     good = np.flatnonzero(risk <= AS_GOOD * risk.min())
     good = good[np.lexsort((table["noise"][good], table["left"][good]))]
-    gentle = good[bright[good] <= GENTLE * bright[good].min()]
-    return int(gentle[0]), bool(gentle[0] != good[0])
+    return int(good[bright[good] <= GENTLE * bright[good].min()][0])
 
 
 def _reason(
-    table: Table, row: int, grid: Mapping[str, tuple], count: int, unrejected: float, for_stars: bool
+    table: Table, row: int, grid: Mapping[str, tuple], count: int, unrejected: float, in_vain: Sequence[str]
 ) -> str:
     """Why, in a sentence."""
     chosen = table[row]
-    limits = " and ".join(f"{name} {value_in_words(chosen[name])}" for name in grid)
-    trails, rays = abs(chosen["left of trails"]), abs(chosen["left of cosmic rays"])
+    off = {f"sigma_{name.removeprefix('clip_')}" for name in in_vain}
+    limits = " and ".join(
+        f"no rejection {name[6:]}" if name in off else f"{name} {value_in_words(chosen[name])}"
+        for name in grid
+    )
     cost = chosen["noise_penalty"]
-    why = "lower limits cost more, higher ones leave more"
-    if for_stars:
-        why = "lower limits bite into stars, whose light differs from frame to frame"
     more_or_less = "more" if cost >= 0 else "less"
+    trails, rays = (abs(chosen[f"left of {kind}"]) for kind in ("trails", "cosmic rays"))
     words = (
         f"{limits}: of the light of outliers put into these {count} frames {trails:.0f} % of trails and "
         f"{rays:.0f} % of cosmic rays are left, for {abs(cost):.1f} % {more_or_less} noise "
-        f"than an average without outliers has; {why}"
+        f"than an average without outliers has"
     )
+    if beside := _beside(table, row, grid):
+        words += f"; {beside}"
     change = 100 * (chosen["split_half"] / unrejected - 1)
     if abs(change) >= 0.05:
         side = "less" if change < 0 else "more"
@@ -427,6 +475,41 @@ def _reason(
             f"; odd and even frames integrated apart differ {abs(change):.1f} % {side} than without rejection"
         )
     return words + "."
+
+
+def _beside(table: Table, row: int, grid: Mapping[str, tuple]) -> str:
+    """What the next values of each limit would do, as far as there are any."""
+    shape = tuple(len(values) for values in grid.values())
+    place = np.unravel_index(row, shape)
+    said = []
+    for axis, (name, values) in enumerate(grid.items()):
+        parts = []
+        for step in (-1, 1):
+            there = [index + step * (k == axis) for k, index in enumerate(place)]
+            if 0 <= there[axis] < len(values):
+                other = int(np.ravel_multi_index(there, shape))
+                parts.append(f"{value_in_words(values[there[axis]])} {_against(table[row], table[other])}")
+        if parts:
+            said.append(f"{name} {', '.join(parts)}")
+    return "; ".join(said)
+
+
+def _against(chosen: Row, other: Row) -> str:
+    """What another setting does, compared with the one that is proposed."""
+
+    def light(row: Row) -> float:
+        return abs(row["left of trails"]) + abs(row["left of cosmic rays"])
+
+    verdicts = {
+        "adds noise": other["noise_penalty"] > chosen["noise_penalty"] + 0.05,
+        "leaves more": light(other) > light(chosen) + 0.5,
+        "takes more light from stars": other["risk_bright"] > 1.002 * chosen["risk_bright"],
+    }
+    found = [words for words, holds in verdicts.items() if holds]
+    if found[:1] == ["adds noise"]:
+        # Where noise decides, the stars do not.
+        found = found[:2] if found[1:2] == ["leaves more"] else found[:1]
+    return " and ".join(found) or "changes little"
 
 
 def value_in_words(value: Any) -> str:

@@ -90,7 +90,7 @@ def _trade_off(axes: Axes, advice: Advice) -> None:
     if start is not None:
         axes.plot(cost[start], left[start], "s", color=LOW, ms=9, mec=INK, label="nearest to the start")
     axes.plot(cost[advice.row], left[advice.row], "*", color=HIGH, ms=17, mec=INK, label="proposed")
-    dress(axes, "left of outliers (perfect average = 1)")
+    dress(axes, "left of outliers, and taken from stars (perfect average = 1)")
     axes.grid(axis="x", color=axes.get_ygridlines()[0].get_color(), lw=0.7)
     if np.ptp(left) > 0 and left.min() > 0 and left.max() / left.min() > 5:
         axes.set_yscale("log")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import stacklib
-from stacklib.batch import Batch
+from stacklib.batch import ADVISE, Batch
 from stacklib.batch_job import BatchJob
 from stacklib.errors import IntegrationError, RecipeError, StacklibError, StacklibWarning
 from stacklib.finding import resolve_path
@@ -276,7 +276,8 @@ def batch_from_arguments(folder: str, parameters: Sequence[tuple[str, str]] = ()
     job = BatchJob.from_dict({"folder": folder} | values)
     if not of_recipe:
         return Batch(job)
-    shared = Recipe.load(resolve_path(job.recipe)) if job.recipe else Recipe()
+    file = job.recipe if job.recipe != ADVISE else ""
+    shared = Recipe.load(resolve_path(file)) if file else Recipe()
     return Batch(job, shared.replace(**of_recipe))
 
 

@@ -48,7 +48,8 @@ class Sweep:
         The part of the frames that was integrated.
     table : Table
         One row a setting, the last field of the grid fastest. Columns: the fields of the grid;
-        `rejected_low` and `rejected_high`, percent of the samples that are data; `noise` of the result, in
+        `rejected_low` and `rejected_high`, percent of all samples that are data (reports give the mean of the
+        frames' percentages, which differs a little where frames have gaps); `noise` of the result, in
         units of the frames, mean of the channels, see `stacklib.noise.plane_noise`; `noise_penalty`, percent
         by which it is above that without rejection; `residual`, percent of the light of outliers that is
         left, see `stacklib.outlier_light.OutlierLight`. NaN where there is nothing to measure.
@@ -127,7 +128,7 @@ def sweep(
     Returns
     -------
     Sweep
-        Numbers and images are those of `integrate` for each setting.
+        Images and noise are those of `integrate` for each setting.
 
     Raises
     ------

@@ -1,6 +1,7 @@
 """The advisor against exhaustive search with the truth, and what it puts into frames and finds there."""
 
 import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from conftest import SAMPLES
 
 import stacklib as sl
-from stacklib.advisor import GRIDS, advise
+from stacklib.advisor import GRIDS, advise, memory_for
 from stacklib.errors import IntegrationError, RecipeError
 from stacklib.injection import inject, own_outliers
 from stacklib.simulate import simulate_frames
@@ -75,11 +76,19 @@ def test_advice_holds_together():
     advice = advise(frames, sl.Recipe(weights="none"), progress=False)
     table = advice.table
     assert advice.start.rejection == advice.recipe.rejection == "sigma" and advice.recipe.weights == "none"
-    assert len(table) == np.prod([len(values) for values in GRIDS["sigma"].values()])
+    # Of the limits beyond sqrt(12) sigma, which reject nothing, one is enough.
+    assert advice.grid == {
+        "sigma_low": GRIDS["sigma"]["sigma_low"][:4],
+        "sigma_high": (2, 2.3, 2.6, 2.9, 3.2, 3.6),
+    }
+    assert len(table) == 4 * 6
     assert all(getattr(advice.recipe, name) == table[name][advice.row] for name in advice.grid)
     np.testing.assert_allclose(table["risk"] ** 2, table["noise"] ** 2 + table["left"] ** 2)
     assert table["risk"][advice.row] <= 1.01 * table["risk"].min()
     assert f"sigma_high {advice.recipe.sigma_high:g}" in advice.reason and advice.reason.endswith(".")
+    # A limit that rejects nothing is proposed as what it is.
+    assert advice.recipe.clip_low == (advice.recipe.sigma_low < 12**0.5)
+    assert advice.recipe.clip_low != ("no rejection low" in advice.reason) and advice.recipe.clip_high
     # More than sqrt(12) sigma: nothing is rejected, and all is left.
     useless = (table["sigma_high"] > 3.5) & (table["sigma_low"] > 3.5)
     assert (table["left of bright trails"][useless] > 95).all()
@@ -88,6 +97,31 @@ def test_advice_holds_together():
     advice.figure().savefig(text)
     again = advise(frames, sl.Recipe(weights="none"), progress=False, threads=1)
     assert again.recipe == advice.recipe and again.reason == advice.reason
+
+
+def test_reason_is_true_of_the_table():
+    """Every clause about the next values of a limit can be read off the table."""
+    advice = advise(SAMPLES / "M101" / "4_Registered", progress=False)
+    table, chosen = advice.table, advice.table[advice.row]
+    clauses = re.findall(r"; (sigma_\w+) ([^;]+)", advice.reason)
+    assert {name for name, _ in clauses} == {"sigma_low", "sigma_high"}
+    for name, said in clauses:
+        fixed = next(other for other in advice.grid if other != name)
+        for value, words in re.findall(r"([\d.]+) ([a-z ]+)", said):
+            other = table[(table[name] == float(value)) & (table[fixed] == chosen[fixed])][0]
+            assert ("adds noise" in words) == (other["noise_penalty"] > chosen["noise_penalty"] + 0.05)
+            if "leaves more" in words:
+                assert any(other[n] > chosen[n] for n in ("left of trails", "left of cosmic rays"))
+            if "stars" in words:
+                assert other["risk_bright"] > chosen["risk_bright"]
+
+
+def test_a_small_budget_looks_at_a_smaller_part():
+    frames = sl.open_frames(SAMPLES / "M101" / "4_Registered")
+    assert memory_for(20, 3, 300, 224) == 300 * 224 * 3 * (3 * 4 * 20 + 20)
+    advice = advise(frames, memory="21MB", grid={"sigma_high": (2.5, 3.0)}, progress=False)
+    left, _, width, height = advice.region
+    assert width == height and 128 <= width < 224 and abs(2 * left + width - 300) <= 1
 
 
 def test_split_half_needs_no_truth():
@@ -122,8 +156,12 @@ def test_what_cannot_be_advised_on():
     frames = sl.open_frames(SAMPLES / "M13" / "4_Registered")
     with pytest.raises(IntegrationError, match="3 frames are too few"):
         advise(frames[:3], progress=False)
+    with pytest.raises(IntegrationError, match=r'sigma rejects nothing among 4 .*rejection="percentile"'):
+        advise(frames[:4], progress=False)
+    with pytest.raises(RecipeError, match="memory: 2MB is too little"):
+        advise(frames, memory="2MB", progress=False)
     with pytest.raises(RecipeError, match="memory: 8MB is too little"):
-        advise(frames, memory="8MB", progress=False)
+        advise(frames, region=(0, 0, 320, 256), memory="8MB", progress=False)
     with pytest.raises(RecipeError, match="did you mean sigma_high"):
         advise(frames, grid={"sigma_hihg": [3]}, progress=False)
 
