@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
+from astropy.io import fits
 from conftest import SAMPLES
 from matplotlib.backend_bases import MouseEvent
 from PIL import Image
@@ -92,6 +94,14 @@ def test_rejection_removes_the_light_of_outliers():
     assert not panel.model.difference().any()
 
 
+def test_a_median_is_compared_with_the_average():
+    panel = make("M101")
+    average = panel.numbers["residual_light"]
+    panel.recipe = panel.recipe.replace(combination="median", rejection="none")
+    assert 0 <= panel.numbers["residual_light"] < 20 and average < 20
+    assert "% of that in the plain average" in panel.summary
+
+
 def test_region_is_moved_and_cut_to_lie_inside(panel):
     panel.region = (-20, 1000, 100, 60)
     assert panel.region == (0, 196, 100, 60)
@@ -106,6 +116,40 @@ def test_default_region_holds_the_brightest_structure():
     left, top, width, height = brightest_region(overview, 4)
     assert (width, height) == (512, 512)
     assert left <= 800 and left + width >= 1120 and top <= 960 and top + height >= 1280
+
+
+def test_default_region_is_found_beside_pixels_that_are_no_numbers():
+    overview = np.full((3, 300, 400), 0.1, np.float32)
+    overview[:, 140:200, 250:320] = 0.5
+    overview[:, :, :30] = overview[0, 100, 100] = np.nan
+    overview[1, 5, 300] = np.inf
+    left, top, _, _ = brightest_region(overview, 4)
+    assert left <= 1000 and left + 512 >= 1280 and top <= 560 and top + 512 >= 800
+    assert brightest_region(np.full((1, 300, 400), np.nan, np.float32), 4)[2:] == (512, 512)
+
+
+@pytest.fixture(scope="module")
+def with_borders(tmp_path_factory) -> Path:
+    """Ten frames whose left part is no number, and one pixel in each."""
+    folder, random = tmp_path_factory.mktemp("borders"), np.random.default_rng(2)
+    for number in range(10):
+        frame = 0.1 + 0.004 * random.standard_normal((200, 240), dtype=np.float32)
+        frame[60:80, 150:170] += 0.2
+        frame[:, :50] = frame[number, 100] = np.nan
+        fits.writeto(folder / f"light_{number}.fits", frame)
+    return folder
+
+
+@pytest.mark.parametrize("region", [None, (0, 0, 48, 60), (40, 0, 100, 100)])
+def test_frames_with_borders_that_are_no_numbers(with_borders, region):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", sl.StacklibWarning)
+        panel = RejectionExplorer(with_borders, region=region)
+    assert panel.widget is not None
+    panel.figure().savefig(io.BytesIO())
+    assert "residual outlier light" in panel.summary
+    for name, picture in panel._pictures.items():
+        assert picture.value, name
 
 
 def test_use_writes_a_recipe(panel, tmp_path):
@@ -221,17 +265,44 @@ def test_why_there_is_no_suggestion(live, monkeypatch):
 def test_region_boxes_and_dragging_move_the_region(live):
     live._region_boxes[0].value = 100
     assert live.region == (100, 50, 96, 80)
-    axes = live._rectangle.axes
-    canvas = axes.figure.canvas
-    for name, place in (
-        ("button_press_event", (150, 100)),
-        ("motion_notify_event", (170, 120)),
-        ("button_release_event", (170, 120)),
-    ):
-        event = MouseEvent(name, canvas, *axes.transData.transform(place), button=1)
-        canvas.callbacks.process(name, event)
+    mouse(live, "button_press", 150, 100)
+    mouse(live, "motion_notify", 170, 120)
+    mouse(live, "button_release", 170, 120)
     assert live.region == (122, 80, 96, 80)
     assert [box.value for box in live._region_boxes] == [122, 80]
+
+
+def mouse(panel: RejectionExplorer, kind: str, x: float, y: float, button: int = 1) -> None:
+    """What the browser tells of the mouse in the overview; button 0 for none."""
+    axes = panel._rectangle.axes
+    canvas, name = axes.figure.canvas, f"{kind}_event"
+    event = MouseEvent(name, canvas, *axes.transData.transform((x, y)), button=button or None)
+    # Only of moves it is told, and not by older versions of matplotlib.
+    event.buttons = frozenset({button} - {0}) if kind == "motion_notify" else None
+    canvas.callbacks.process(name, event)
+
+
+@pytest.mark.parametrize("end", [("figure_leave", 170, 120), ("motion_notify", 20, 20, 0)])
+def test_a_drag_that_ends_outside_ends(live, end):
+    mouse(live, "button_press", 150, 100)
+    mouse(live, "motion_notify", 170, 120)
+    assert live.region == REGION
+    mouse(live, *end)
+    assert live.region == (122, 80, 96, 80)
+    mouse(live, "motion_notify", 60, 60)
+    assert live._rectangle.get_xy() == (122, 80)
+
+
+def test_the_browser_gets_a_whole_picture_after_a_drag(live):
+    canvas = live._rectangle.figure.canvas
+    canvas.draw()
+    assert not canvas._force_full
+    mouse(live, "button_press", 150, 100)
+    for x in range(150, 170, 4):
+        mouse(live, "motion_notify", x, 120)
+        assert not canvas._force_full
+    mouse(live, "button_release", 170, 120)
+    assert canvas._force_full
 
 
 def test_use_these_says_where(live, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 
 from ipympl.backend_nbagg import Canvas, FigureManager
@@ -9,6 +10,9 @@ from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
 __all__ = ["QuickCanvas", "draw_when_seen", "live_canvas"]
+
+#: Seconds in which a browser has taken up what was drawn, seldom more.
+TAKEN_UP = 0.15
 
 
 def live_canvas(figure: Figure, on_click: Callable[[float, float], None] | None = None) -> Canvas:
@@ -39,18 +43,23 @@ def draw_when_seen(canvas: Canvas) -> None:
 class QuickCanvas:
     """The moving artists of a live canvas.
 
+    The browser gets what has changed since the drawing before, and of drawings that follow each other at
+    once it may miss one. So a drawing that closely follows another is sent whole.
+
     Parameters
     ----------
     canvas : Canvas
         From `live_canvas`.
     artists : iterable of Artist
-        What moves, in the order of drawing; everything else stays until `redraw`.
+        What moves, in the order of drawing; everything else stays until `redraw`. No label of an axis: axes
+        draw theirs in any case, and it would stay behind.
     """
 
     def __init__(self, canvas: Canvas, artists: Iterable[Artist]) -> None:
         self.canvas = canvas
         self.artists = list(artists)
         self._background = None
+        self._updated = 0.0
         for artist in self.artists:
             artist.set_animated(True)
         canvas.mpl_connect("draw_event", self._keep)
@@ -58,16 +67,32 @@ class QuickCanvas:
     def redraw(self) -> None:
         """Draw everything anew, when the browser is ready for it."""
         self._background = None
+        self._send_whole()
         draw_when_seen(self.canvas)
 
-    def update(self) -> None:
-        """Draw the moving artists only."""
+    def update(self, more: bool = False) -> None:
+        """Draw the moving artists only.
+
+        Parameters
+        ----------
+        more : bool
+            Whether more drawings follow at once, and `redraw` in the end: then none is sent whole, which
+            would take too long.
+        """
         if self._background is None:
             draw_when_seen(self.canvas)
             return
+        now = time.monotonic()
+        if now - self._updated < TAKEN_UP and not more:
+            self._send_whole()
+        self._updated = now
         self.canvas.restore_region(self._background)
         self._draw()
         self.canvas.blit(self.canvas.figure.bbox)
+
+    def _send_whole(self) -> None:
+        # The name is that of the Canvas for browsers in matplotlib.
+        self.canvas._force_full = True
 
     def _keep(self, event) -> None:
         # A figure that is saved has another canvas, and draws all artists itself.

@@ -113,10 +113,12 @@ class RegionIntegration:
         if basics != self._kept_basics:
             self._kept_basics = basics
             self._limits = self._residual = None
-            self.plain = integrate_samples(
-                self.samples, self._prepare(recipe.replace(rejection="none")), true_claims=False
-            )
+            self.plain = self._without_rejection()
         return self.result
+
+    def _without_rejection(self, **changes: str) -> Integration:
+        recipe = self.recipe.replace(rejection="none", **changes)
+        return integrate_samples(self.samples, self._prepare(recipe), true_claims=False)
 
     def _prepare(self, recipe: Recipe) -> Preparation:
         low = recipe.range_low if recipe.range_clip_low else None
@@ -152,23 +154,28 @@ class RegionIntegration:
 
         Where a sample stands more than 5 sigma above the median of the frames, the excess of the result
         over that median is added up as far as it is above 3 standard errors of the median; the same is
-        done without rejection. NaN where there are no such outliers. Sigma is 1.4826 times the median
-        absolute deviation of the pixel's samples, at least that of the median pixel; only pixels at
-        which all frames have data are looked at.
+        done for the average without rejection, whatever the combination. NaN where there are no such
+        outliers. Sigma is 1.4826 times the median absolute deviation of the pixel's samples, at least that
+        of the median pixel; only pixels at which all frames have data are looked at.
         """
         if self._residual is None:
-            self._residual = OutlierLight.find(self.samples, self.plain.preparation, original(self.plain))
+            average = self.plain
+            if self.recipe.combination != "average":
+                # A median holds next to no light of outliers. Without weights, as it is made itself.
+                average = self._without_rejection(combination="average", weights="none")
+            self._residual = OutlierLight.find(self.samples, average.preparation, original(average))
         return self._residual.left(original(self.result))
 
     def words(self, numbers: dict[str, float] | None = None) -> str:
         """The numbers as text."""
         n = self.numbers if numbers is None else numbers
         residual = n["residual_light"]
-        light = "no outliers here" if math.isnan(residual) else f"{residual:.1f} % of that without rejection"
+        average = "without rejection" if self.recipe.combination == "average" else "in the plain average"
+        light = "no outliers here" if math.isnan(residual) else f"{residual:.1f} % of that {average}"
         return (
-            f"rejected low {n['rejected_low']:.3f} %, expected of clean noise {n['expected_low']:.3f} %\n"
-            f"rejected high {n['rejected_high']:.3f} %, expected of clean noise {n['expected_high']:.3f} %\n"
-            f"noise penalty {n['noise_penalty']:+.2f} %\n"
+            f"rejected low {n['rejected_low']:.3f} %, expected of pure noise {n['expected_low']:.3f} %\n"
+            f"rejected high {n['rejected_high']:.3f} %, expected of pure noise {n['expected_high']:.3f} %\n"
+            f"noise penalty for pure noise {n['noise_penalty']:+.2f} %\n"
             f"residual outlier light: {light}"
         )
 
@@ -231,9 +238,11 @@ def in_short(result: Integration) -> str:
 def brightest_region(overview: np.ndarray, side: int) -> Region:
     """Left, top, width and height of the default region: the window with the most light above the sky.
 
-    Single bright stars are cut off at the 99th percentile, so that structure counts, not one star.
+    Single bright stars are cut off at the 99th percentile, so that structure counts, not one star. What is
+    not a number is no light.
     """
     light = overview.mean(axis=0, dtype=np.float64)
+    light[~np.isfinite(light)] = 0
     sky, top = np.percentile(light[light > 0], (50, 99)) if (light > 0).any() else (0.0, 1.0)
     light = np.clip(light, sky, max(top, sky)) - sky
     size = max(1, SIDE // side)

@@ -248,9 +248,8 @@ class RejectionExplorer:
         axes.add_patch(self._rectangle)
         canvas = live_canvas(figure)
         self._overview = QuickCanvas(canvas, [self._rectangle])
-        canvas.mpl_connect("button_press_event", self._drag)
-        canvas.mpl_connect("motion_notify_event", self._drag)
-        canvas.mpl_connect("button_release_event", self._drag)
+        for name in ("button_press", "motion_notify", "button_release", "figure_leave"):
+            canvas.mpl_connect(f"{name}_event", self._drag)
         self._dragging = False
         return canvas
 
@@ -317,13 +316,15 @@ class RejectionExplorer:
             self._dragging = event.inaxes is not None
         if not self._dragging:
             return
-        if event.inaxes is not None:
+        # A button that is let go outside is not told; older versions of matplotlib do not know `buttons`.
+        let_go = event.name == "motion_notify_event" and getattr(event, "buttons", None) == frozenset()
+        if event.inaxes is not None and event.name != "figure_leave_event" and not let_go:
             _, _, width, height = self.region
             left = min(max(event.xdata - width / 2, 0), self.model.frames.width - width)
             top = min(max(event.ydata - height / 2, 0), self.model.frames.height - height)
             self._rectangle.set_xy((left, top))
-            self._overview.update()
-        if event.name == "button_release_event":
+            self._overview.update(more=True)
+        if let_go or event.name in ("button_release_event", "figure_leave_event"):
             self._dragging = False
             self.region = (*(round(value) for value in self._rectangle.get_xy()), *self.region[2:])
 
@@ -358,7 +359,8 @@ class RejectionExplorer:
             self._quiet = False
         left, top, width, height = self.region
         self._rectangle.set_bounds(left, top, width, height)
-        self._overview.update()
+        # Whole: of a drag that was quick the browser may have missed a part.
+        self._overview.redraw()
         self._show_rule()
         self._show_all()
 
