@@ -5,6 +5,7 @@ The story is told by the very rule that integrates, stopped after 1, 2, 3 ... ro
 
 from __future__ import annotations
 
+import math
 import textwrap
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -75,6 +76,8 @@ class PixelStory:
         Which frames these are among all that were given, counted from 1.
     excluded : tuple of str
         Frames that take no part, with the reason.
+    in_image : float or None
+        The value in the image of a result, after `output_range`; None where the story is not one of a result.
     rule : str
         The rejection rule.
     raw : ndarray of float32
@@ -112,6 +115,7 @@ class PixelStory:
     uncertainty: float
     numbers: tuple[int, ...] = ()
     excluded: tuple[str, ...] = ()
+    in_image: float | None = None
 
     def count(self, verdict: int) -> int:
         """How many samples had this fate."""
@@ -132,7 +136,11 @@ class PixelStory:
             parts.append(f"{missing} without data")
         if missing == total:
             return f"no frame has data here ({total} frames)"
-        return f"{self.value:.6g} from {kept} of {total} samples ({', '.join(parts)})"
+        text = f"{self.value:.6g} from {kept} of {total} samples ({', '.join(parts)})"
+        # A result that stays within its range has the same value, but for its last digit.
+        if self.in_image is None or math.isclose(self.in_image, self.value, rel_tol=1e-5, abs_tol=1e-12):
+            return text
+        return f"{text}, {self.in_image:.6g} in the image after output_range"
 
     def tell_round(self, number: int) -> str:
         """One round in a sentence; `number` counts from 1."""
@@ -202,8 +210,9 @@ def explain(
         raise RecipeError(
             f"recipe: got {recipe!r}, expected a Recipe; name the pixel, such as x=115, y=85, channel=0"
         )
-    spans = None
+    spans = result = None
     if isinstance(frames, Integration):
+        result = frames
         left, top, width, height = frames.region
         spans, frames = ((left, width), (top, height), (0, len(frames.image))), frames.preparation
     if not isinstance(frames, Preparation):
@@ -224,7 +233,8 @@ def explain(
         np.array(column, np.float32), p.settings(channel), tuple(names[int(i)] for i in p.used), x, y, channel
     )
     excluded = tuple(f"{names[i]}: {why}" for i, why in p.excluded.items())
-    return replace(story, numbers=tuple(int(i) + 1 for i in p.used), excluded=excluded)
+    in_image = None if result is None else float(result.image[channel, y - spans[1][0], x - spans[0][0]])
+    return replace(story, numbers=tuple(int(i) + 1 for i in p.used), excluded=excluded, in_image=in_image)
 
 
 def tell(

@@ -7,6 +7,7 @@ import numpy as np
 from stacklib.explain import explain
 from stacklib.kernel import HIGH, LOW, NO_DATA, verdicts
 from stacklib.results import Integration
+from stacklib.samples import Region
 from stacklib.screen import SCREEN_WIDTH
 
 __all__ = ["frame_mask", "frame_verdicts", "most_rejected", "typical_pixels"]
@@ -19,7 +20,9 @@ CANDIDATES = 60
 MISSING = -1
 
 
-def frame_verdicts(result: Integration, channel: int = 0, step: int | None = None) -> tuple[np.ndarray, int]:
+def frame_verdicts(
+    result: Integration, channel: int = 0, step: int | None = None, part: Region | None = None
+) -> tuple[np.ndarray, int]:
     """What became of every sample of a channel, of every pixel or of every `step`-th row and column.
 
     Parameters
@@ -30,17 +33,19 @@ def frame_verdicts(result: Integration, channel: int = 0, step: int | None = Non
         Counted from 0.
     step : int, optional
         Look at every so many rows and columns only; unless given as many as a screen can show.
+    part : (left, top, width, height), optional
+        The part of the frames to look at, inside the region of the result; all of that unless given.
 
     Returns
     -------
     verdict : ndarray of uint8, shape (frames, rows, columns)
-        See `stacklib.kernel`; over the frames that were used. Pixel ``[:, i, j]`` is
-        ``result.image[channel, i * step + step // 2, j * step + step // 2]``.
+        See `stacklib.kernel`; over the frames that were used. Pixel ``[:, i, j]`` is that of row
+        ``top + i * step + step // 2`` and column ``left + j * step + step // 2`` of the frames.
     step : int
         The step.
     """
     p = result.preparation
-    left, top, width, height = result.region
+    left, top, width, height = result.region if part is None else part
     step = -(-max(width, height) // SCREEN_WIDTH) if step is None else max(1, int(step))
     rows = np.arange(min(step // 2, height - 1), height, step)
     columns = slice(left + min(step // 2, width - 1), left + width, step)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from itertools import pairwise
 
 import numpy as np
@@ -47,8 +48,8 @@ MASK_COLOURS = ListedColormap(["#343b46", "#080a0d", "#3a87c8", "#ffe08a"])
 FAR = 2.0
 #: Samples within so many median absolute deviations are never far.
 NEAR = 8.0
-#: Inches: what fits into a notebook.
-WIDTH = 9.8
+#: Inches: what fits into a notebook; and letters of a title.
+WIDTH, TITLE = 9.8, 100
 
 
 class StoryAxes:
@@ -340,5 +341,5 @@ def figure_inspection(
         axes.plot(story.x, story.y, "s", ms=13, mfc="none", mec="#ffffff", mew=1.6)
     dots[1].sharey(dots[0])
     StoryAxes(figure, *dots).show(story, number)
-    write_title(figure, f"Pixel x {story.x}, y {story.y}: {story.summary}")
+    write_title(figure, textwrap.fill(f"Pixel x {story.x}, y {story.y}: {story.summary}", TITLE))
     return figure

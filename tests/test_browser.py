@@ -239,7 +239,8 @@ def click_pixels(notebook: browser.Notebook, root: Path, say: Say) -> None:
         wait_until(notebook, lambda known=known: pixel() != known, "choosing a pixel")
     report(say, "click to the story of the pixel", measured)
     x, y, channel = pixel()
-    story = sl.explain(SAMPLES / "M101" / "4_Registered", x=x, y=y, channel=channel)
+    result = integrate(SAMPLES / "M101" / "4_Registered", sl.Recipe())
+    story = sl.explain(result, x=x, y=y, channel=channel)
     wait_until(notebook, lambda: story.summary in unescape(notebook.readouts()), "telling the story")
     assert f"x {x}, y {y}" in page.locator("img.stacklib-picture").first.get_attribute("title")
 

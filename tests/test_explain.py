@@ -120,6 +120,18 @@ def test_frames_and_preparation_tell_the_same(m13):
     assert len(texts) == 1
 
 
+def test_both_values_are_told_where_the_image_was_rescaled(m101, m13):
+    assert m101.range_factor != 1 and m13.range_factor == 1
+    story = sl.explain(m101, x=115, y=85)
+    assert story.in_image == m101.image[0, 85, 115]
+    assert story.summary.endswith(f", {story.in_image:.6g} in the image after output_range")
+    assert f"Result: {story.value:.6g} from 9 of 20" in str(story) and f"{story.in_image:.6g} in" in str(
+        story
+    )
+    for source in (m13, m13.preparation, m101.preparation):
+        assert "output_range" not in sl.explain(source, x=115, y=85).summary
+
+
 def test_excluded_frames_are_named():
     result = integrate_quietly("M101", min_weight=0.75)
     assert result.preparation.excluded

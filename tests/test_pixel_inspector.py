@@ -64,6 +64,13 @@ def test_state_from_code_reaches_the_widgets(panel):
     assert panel.selected == (100, 100, 0)
 
 
+def test_value_of_the_image_and_of_the_story_are_told_apart(panel):
+    panel.selected = (115, 85, 0)
+    value = f"{panel.result.image[0, 85, 115]:.6g}"
+    assert f"image {value}" in panel._where.value
+    assert f"{value} in the image after output_range" in panel._what.value
+
+
 def test_widgets_reach_the_state(panel):
     panel.selected = (115, 85, 0)
     panel._number.value = 3
@@ -91,6 +98,30 @@ def test_a_click_chooses_a_pixel(panel):
     assert all(mark.get_xdata()[0] == 299 for mark in panel._marks)
 
 
+def test_a_click_leaves_nothing_of_what_was_drawn_before(panel):
+    panel.selected = (150, 100, 0)
+    for canvas in panel._canvases:
+        canvas.draw()
+    for place in ((40, 50), (200, 150), (299, 10)):
+        panel.selected = place
+        for canvas in panel._canvases:
+            quick = np.array(canvas.buffer_rgba())
+            canvas.draw()
+            np.testing.assert_array_equal(quick, np.array(canvas.buffer_rgba()))
+
+
+def test_clicks_in_quick_succession_are_drawn_whole(panel):
+    panel.selected = (39, 50, 0)
+    for canvas in panel._canvases:
+        canvas.draw()
+    panel._quick[1]._updated -= 10
+    panel.selected = (40, 50)
+    assert panel._canvases[1]._current_image_mode == "diff"
+    panel._quick[1]._updated += 10
+    panel.selected = (41, 50)
+    assert panel._canvases[1]._current_image_mode == "full"
+
+
 @pytest.mark.parametrize("view", [*story_plots.VIEWS, MASK])
 def test_every_view_is_drawn_with_a_close_up(panel, view):
     panel.view, panel.selected = view, (299, 223, 0)
@@ -106,6 +137,19 @@ def test_mask_is_that_of_the_frame(panel, m101):
     mask, step = panel.mask()
     assert step == 1
     assert np.sum(mask == 1) == m101.counts[1].low[16] and np.sum(mask == 2) == m101.counts[1].high[16]
+
+
+def test_close_up_of_a_mask_is_whole_where_the_picture_leaves_pixels_out(m101, monkeypatch):
+    whole = masks.frame_verdicts(m101, 1)[0]
+    monkeypatch.setattr(masks, "SCREEN_WIDTH", 100)
+    panel = PixelInspector(m101)
+    assert panel.widget.children
+    panel.selected, panel.frame = (151, 83, 1), 7
+    assert panel.mask()[1] == 3
+    close = np.ma.getdata(panel._images[1].get_array())
+    left, right, bottom, top = (int(edge + 0.5) for edge in panel._images[1].get_extent())
+    np.testing.assert_array_equal(close, masks.frame_mask(whole[6])[top:bottom, left:right])
+    assert left <= 151 < right and top <= 83 < bottom
 
 
 def test_mask_colours_stay_apart_without_colour():

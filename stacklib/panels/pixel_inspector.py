@@ -12,7 +12,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from stacklib.explain import PixelStory, explain
-from stacklib.look import GROUND, INK, dress_bar, show_picture
+from stacklib.look import FAINT, GROUND, INK, dress_bar, show_picture
 from stacklib.masks import frame_mask, frame_verdicts, most_rejected
 from stacklib.panels.common import Readout
 from stacklib.panels.live_canvas import QuickCanvas, live_canvas
@@ -131,7 +131,11 @@ class PixelInspector:
         if self._masks is None or self._masks[0] != channel:
             self._masks = (channel, *frame_verdicts(self.result, channel))
         _, verdict, step = self._masks
-        return frame_mask(verdict[int(np.searchsorted(self.result.preparation.used, self._frame - 1))]), step
+        return self._mask_of(verdict), step
+
+    def _mask_of(self, verdict: np.ndarray) -> np.ndarray:
+        """The mask of the chosen frame from the verdicts of all."""
+        return frame_mask(verdict[int(np.searchsorted(self.result.preparation.used, self._frame - 1))])
 
     def figure(self) -> Figure:
         """Image, high map and samples of the pixel: for where there is no browser."""
@@ -229,9 +233,10 @@ class PixelInspector:
                 look = {"marker": "s", "ms": size, "mfc": "none", "mec": colour, "mew": wide}
                 self._marks += axes.plot([0], [0], ls="", clip_on=False, **look)
         self._close.set_title("Close-up", color=INK, fontsize=10, loc="left")
-        self._close.set(xticks=[], yticks=[], ylabel="")
+        self._close.set(xticks=[], yticks=[], xlabel="", ylabel="")
+        self._part_shown = aside.text(0.5, 0.045, "", color=FAINT, fontsize=9, ha="center", va="center")
         canvases = [live_canvas(figure) for figure in (whole, aside)]
-        moving = self._marks[:2], [self._images[1], self._close.xaxis.label, *self._marks[2:]]
+        moving = self._marks[:2], [self._images[1], self._part_shown, *self._marks[2:]]
         self._quick = [QuickCanvas(*both) for both in zip(canvases, moving, strict=True)]
         for canvas in canvases:
             canvas.mpl_connect("button_press_event", self._clicked)
@@ -297,33 +302,32 @@ class PixelInspector:
             for at, first, size in ((x, left, width), (y, top, height))
         )
         across, down = min(CLOSE, width), min(CLOSE, height)
-        part, step = self._part(column, row, across, down, channel)
         first, second = left + column - 0.5, top + row - 0.5
-        self._images[1].set_data(part)
-        self._images[1].set_extent(
-            (first, first + part.shape[1] * step, second + part.shape[0] * step, second)
-        )
+        self._images[1].set_data(self._part(column, row, across, down, channel))
+        self._images[1].set_extent((first, first + across, second + down, second))
         for mark in self._marks:
             mark.set_data([x], [y])
-        self._close.set_xlabel(
+        self._part_shown.set_text(
             f"x {left + column} to {left + column + across - 1}, y {top + row} to {top + row + down - 1}"
         )
         for canvas in self._quick:
             (canvas.redraw if changed else canvas.update)()
 
-    def _part(self, column: int, row: int, across: int, down: int, channel: int) -> tuple[np.ndarray, int]:
-        """The close-up, pixel for pixel where that is at hand."""
+    def _part(self, column: int, row: int, across: int, down: int, channel: int) -> np.ndarray:
+        """The close-up, pixel for pixel."""
         rows, columns = slice(row, row + down), slice(column, column + across)
         if self._view == "image":
-            return stretch(self.result.image[:, rows, columns], self._limits), 1
+            return stretch(self.result.image[:, rows, columns], self._limits)
         if self._view == MASK:
             mask, step = self.mask()
-            chosen = (range(s.start // step, -(-s.stop // step)) for s in (rows, columns))
-            return mask[
-                np.ix_(*([i for i in c if i < n] for c, n in zip(chosen, mask.shape, strict=True)))
-            ], step
+            if step == 1:
+                return mask[rows, columns]
+            # The whole picture has left most pixels out; those few are judged now.
+            left, top, *_ = self.result.region
+            part = left + column, top + row, across, down
+            return self._mask_of(frame_verdicts(self.result, channel, step=1, part=part)[0])
         names = {"rejected high": "rejection_high", "rejected low": "rejection_low", "coverage": "coverage"}
-        return 100 * getattr(self.result, names[self._view])[channel, rows, columns], 1
+        return 100 * getattr(self.result, names[self._view])[channel, rows, columns]
 
     def _draw_whole(self, channel: int) -> None:
         left, top, *_ = self.result.region
