@@ -263,7 +263,7 @@ def checked(client: Any) -> Client:
     Raises
     ------
     IntegrationError
-        When Dask is missing, or it is no client.
+        When Dask is missing, or it is no client, or one that is closed.
     """
     distributed = _distributed()
     if not isinstance(client, distributed.Client) or client.asynchronous:
@@ -271,6 +271,8 @@ def checked(client: Any) -> Client:
             f"client: got {client!r}, expected a connected dask.distributed.Client that is not "
             "asynchronous: Client(address) or Client(LocalCluster())"
         )
+    if client.status in ("closing", "closed"):
+        raise IntegrationError(f"client: is {client.status}; connect to the cluster again: Client(address)")
     return client
 
 
@@ -294,7 +296,10 @@ def check_versions(client: Client) -> None:
     try:
         found = client.run(_version, on_error="return")
     except Exception as error:
-        found = {"all": error}
+        raise IntegrationError(
+            f"client: the workers do not answer ({error}); look whether the scheduler runs, and whether "
+            f"stacklib {here} is installed on every worker"
+        ) from error
     other = {name: there for name, there in found.items() if there != here}
     if other:
         name, there = next(iter(other.items()))

@@ -179,7 +179,9 @@ def _cannot_be_repeated(
         for names, word in ((missing, "missing"), (changed, "changed"))
         if names
     ]
-    remedy = "name the folder where they lie now: frames=..." if where is None else "name other folders"
+    remedy = "name other folders"
+    if where is None:
+        remedy = "name the folder where they lie now, with frames=FOLDER (in a shell: --frames FOLDER)"
     if changed:
         remedy += ", or put the files back as they were"
     return FrameError(

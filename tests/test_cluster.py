@@ -242,6 +242,22 @@ def test_what_is_no_client_is_refused(wrong):
         sl.integrate(SETS["M13"], client=wrong, progress=False)
 
 
+def test_a_closed_client_is_told_so(client):
+    other = distributed.Client(client.scheduler.address)
+    other.close()
+    with pytest.raises(sl.IntegrationError, match=r"client: is closed; connect to the cluster again"):
+        sl.integrate(SETS["M13"], client=other, progress=False)
+
+
+def test_workers_that_do_not_answer_are_not_called_all(client, monkeypatch):
+    def lost(*_, **__):
+        raise OSError("nobody there")
+
+    monkeypatch.setattr(client, "run", lost)
+    with pytest.raises(sl.IntegrationError, match=r"workers do not answer \(nobody there\); look whether"):
+        cluster.check_versions(client)
+
+
 def test_without_dask_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "dask.distributed", None)
     with pytest.raises(sl.IntegrationError, match=r'pip install "stacklib\[cluster\]"'):

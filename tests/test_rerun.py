@@ -123,7 +123,9 @@ def test_frames_may_lie_in_folders_that_are_named(target, tmp_path):
     two.mkdir()
     for number, path in enumerate(sorted(frames.glob("*.xisf"))):
         path.rename((one, two)[number % 2] / path.name)
-    with pytest.raises(sl.FrameError, match=r"6 of its 6 files missing: .*frames=\.\.\."):
+    with pytest.raises(
+        sl.FrameError, match=r"6 of its 6 .*: .*frames=FOLDER \(in a shell: --frames FOLDER\)"
+    ):
         sl.rerun(saved[0], progress=False)
     again = sl.rerun(saved[0], frames=[tmp_path / "disk 1", str(two)], progress=False)
     assert_same(again, result)
