@@ -29,7 +29,7 @@ from stacklib.parameters import (
 )
 from stacklib.run_record import read_recipe
 
-__all__ = ["FRAMES_FOR_WINSORIZED", "REJECTION_RULES", "RULE_PARAMETERS", "Job", "Recipe"]
+__all__ = ["FRAMES_FOR_WINSORIZED", "REJECTION_RULES", "RULE_PARAMETERS", "Job", "Recipe", "rule_in_words"]
 
 #: Up to this many frames the workflow uses sigma clipping, above it winsorized sigma clipping.
 FRAMES_FOR_WINSORIZED = 15
@@ -315,6 +315,36 @@ RULE_PARAMETERS: dict[str, tuple[str, ...]] = {
     "chauvenet": ("chauvenet_limit",),
     "ccd_noise": ("sigma_low", "sigma_high", "ccd_gain", "ccd_read_noise", "ccd_scale_noise"),
 }
+
+
+def rule_in_words(rule: str, values: Mapping[str, Any]) -> str:
+    """A rule with its limits in a few words.
+
+    Parameters
+    ----------
+    rule : str
+        The rule, not ``auto``.
+    values : mapping
+        Parameters of a recipe by name, see `Recipe.to_dict`; what is not there is not told.
+
+    Returns
+    -------
+    str
+        Such as ``winsorized sigma 3.2 / 2.9``. Where a rule has limits on both sides, its other parameters
+        are told when they are not at their defaults.
+    """
+    names = [name for name in RULE_PARAMETERS.get(rule, ()) if name in values]
+    sides = [name for name in names if name.endswith(("_low", "_high"))]
+    off = [side for side in ("low", "high") if names and not values.get(f"clip_{side}", True)]
+    limits = ["off" if name.rpartition("_")[2] in off else f"{values[name]:g}" for name in sides]
+    name = "no rejection" if rule == "none" else rule.replace("_", " ")
+    words = [f"{name} {' / '.join(limits)}".strip()]
+    defaults = Recipe.parameters()
+    for name in names:
+        if name not in sides and not (sides and values[name] == defaults[name].default):
+            value = values[name] if isinstance(values[name], str) else f"{values[name]:g}"
+            words.append(f"{name.removeprefix(rule.partition('_')[0] + '_').replace('_', ' ')} {value}")
+    return ", ".join(words + [f"{side} off" for side in off if not sides])
 
 
 @dataclass(frozen=True)

@@ -88,8 +88,9 @@ def numbers(result: Integration) -> dict[str, Any]:
     Returns
     -------
     dict
-        Ready for JSON. Lists have one value a channel, None where it is not known; rejected are means
-        over frames and channels, as fractions; noise ratios are in units of the reference frame's noise.
+        Ready for JSON. `rule` is that which `recipe` came to. Lists have one value a channel, None where it
+        is not known; rejected are means over frames and channels, as fractions; noise ratios are in units
+        of the reference frame's noise.
     """
     p = result.preparation
     channels, height, width = result.image.shape
@@ -101,6 +102,7 @@ def numbers(result: Integration) -> dict[str, Any]:
         "height": height,
         "channels": channels,
         "rule": result.rule,
+        "recipe": result.recipe.to_dict(),
         "rejected_low": float(result.rejected_low.mean()),
         "rejected_high": float(result.rejected_high.mean()),
         "noise": _known(noise),

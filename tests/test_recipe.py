@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stacklib.errors import RecipeError, StacklibError
-from stacklib.recipe import REJECTION_RULES, RULE_PARAMETERS, Job, Recipe
+from stacklib.recipe import REJECTION_RULES, RULE_PARAMETERS, Job, Recipe, rule_in_words
 
 PARAMETERS = Recipe.parameters()
 JOB_PARAMETERS = Job.parameters()
@@ -246,3 +246,30 @@ def test_in_words():
     assert "weight" not in text
     assert "weight_keyword: WGT" in Recipe(weights="keyword", weight_keyword="WGT").in_words(9)
     assert "weight_file: w.csv" in Recipe(weights="csv", weight_file="w.csv").in_words(9)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"rejection": "none"}, "no rejection"),
+        ({"rejection": "min_max"}, "min max 1 / 1"),
+        ({"rejection": "winsorized_sigma"}, "winsorized sigma 3.2 / 2.9"),
+        (
+            {"rejection": "winsorized_sigma", "winsorization_cutoff": 4.0},
+            "winsorized sigma 3.2 / 2.9, winsorization cutoff 4",
+        ),
+        ({"rejection": "sigma", "sigma_low": 2.5, "clip_high": False}, "sigma 2.5 / off"),
+        ({"rejection": "ccd_noise", "ccd_gain": 0.7}, "ccd noise 3.2 / 2.9, gain 0.7"),
+        ({"rejection": "chauvenet", "clip_low": False}, "chauvenet, limit 0.1, low off"),
+        (
+            {"rejection": "gesd"},
+            "gesd, outliers fraction 0.3, significance 0.05, low relaxation 1, variant rosner",
+        ),
+    ],
+)
+def test_a_rule_with_its_limits(changes, words):
+    assert rule_in_words(changes["rejection"], Recipe(**changes).to_dict()) == words
+
+
+def test_a_rule_without_known_limits():
+    assert rule_in_words("averaged_sigma", {}) == "averaged sigma" and rule_in_words("", {}) == ""

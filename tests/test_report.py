@@ -1,5 +1,6 @@
 """The report of a run, and what clean frames lose to a rule."""
 
+import json
 import math
 import re
 
@@ -164,6 +165,11 @@ def test_the_summary(m101):
     assert first.startswith("20 of 20 frames, 1 h in all (20 x 180 s)")
     assert "0.59 % low and 0.81 % high" in second
     assert third.endswith("1/sqrt(20) is 0.224")
+
+
+def test_numbers_hold_the_recipe_that_ran(result):
+    found = json.loads(json.dumps(report.numbers(result)))
+    assert found["rule"] == "winsorized_sigma" and sl.Recipe(**found["recipe"]) == result.recipe
 
 
 def test_a_frame_that_is_gone_costs_only_its_noise(tmp_path):
