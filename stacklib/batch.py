@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING
 
 from astropy.table import Table
 
+from stacklib.batch_changes import Checksums, rows_of
 from stacklib.batch_job import BatchJob
-from stacklib.batch_page import page
+from stacklib.batch_page import page, save_thumbnail
 from stacklib.batch_progress import BatchBars
-from stacklib.batch_state import changes, inputs_of, read_record
+from stacklib.batch_state import inputs_of, only_run_of, read_record, write_record
 from stacklib.batch_summary import Row, summary_table
 from stacklib.cluster import connect
-from stacklib.errors import SaveError
+from stacklib.errors import RunError, SaveError
 from stacklib.finding import resolve_path
 from stacklib.folder_lock import only_one
 from stacklib.formats.safely import replace_atomically
@@ -69,6 +70,8 @@ class Batch:
         Where the targets are, and what their runs share.
     recipe : Recipe, optional
         In place of the recipe file of the job.
+    progress : bool
+        Show a bar where frames have to be read to see whether they have changed.
 
     Raises
     ------
@@ -85,7 +88,7 @@ class Batch:
         The targets, each with its status; see `table`.
     """
 
-    def __init__(self, job: BatchJob, recipe: Recipe | None = None) -> None:
+    def __init__(self, job: BatchJob, recipe: Recipe | None = None, progress: bool = True) -> None:
         self.job = job
         self.budget = parse_memory(job.memory)
         self._cluster: TargetCluster | None = None
@@ -97,17 +100,14 @@ class Batch:
             recipe = Recipe.load(resolve_path(job.recipe)) if named else Recipe()
         self.recipe = recipe
         self.rows: list[Row] = []
-        self.look()
+        self._checksums = Checksums()
+        self.look(progress)
 
-    def look(self) -> None:
+    def look(self, progress: bool = True) -> None:
         """Find the targets, and what has to be done for each."""
-        self.rows = []
-        for target in find_targets(self.root):
-            record = read_record(target)
-            now = inputs_of(target, self.job_for(target), self.advised(target))
-            reason = changes(target, now, record)
-            status = "waiting" if reason else "done"
-            self.rows.append(Row(target, status, reason or "unchanged", record))
+        targets = find_targets(self.root)
+        found = [(t, inputs_of(t, self.job_for(t), self.advised(t))) for t in targets]
+        self.rows = rows_of(found, self._checksums, progress)
 
     @property
     def table(self) -> Table:
@@ -146,6 +146,19 @@ class Batch:
     def failed(self) -> list[Row]:
         """The targets that failed."""
         return [row for row in self.rows if row.status == "failed"]
+
+    def raise_if_failed(self) -> None:
+        """Raise an error when targets failed: a script that runs the notebook sees no other sign of it.
+
+        Raises
+        ------
+        RunError
+            It names the targets, and the page.
+        """
+        if self.failed:
+            names = ", ".join(row.target.name for row in self.failed)
+            said = f"{len(self.failed)} of {len(self.rows)} targets failed: {names}"
+            raise RunError(f"{said}; why stands on the page {self.page}", None)
 
     def job_for(self, target: Target) -> Job:
         """The run of a target, without its share of the memory."""
@@ -207,7 +220,8 @@ class Batch:
             When the batch is stopped. What was done stays done, what was running leaves nothing.
         """
         with only_one(self.root), self._sent_to(client):
-            self.look()
+            self.look(progress)
+            self._keep()
             waiting = deque(row for row in self.rows if row.status == "waiting")
             self._write()
             bars = BatchBars(len(waiting), progress and bool(waiting), self.job.interactive)
@@ -216,6 +230,19 @@ class Batch:
             finally:
                 bars.close()
         return self
+
+    def _keep(self) -> None:
+        """Make lost pictures again, and remember what was found out about targets that are done."""
+        for row in (row for row in self.rows if row.status == "done"):
+            master = row.target.output / row.master
+            row.record = replace(row.record, thumbnail=save_thumbnail(master))
+            if row.record == read_record(row.target):
+                continue
+            # Where nothing can be written, or another batch runs the target, all stays as it was.
+            with contextlib.suppress(SaveError), only_run_of(row.target):
+                then = read_record(row.target)
+                if then is not None and then.files == row.record.files:
+                    write_record(row.target, row.record)
 
     @contextlib.contextmanager
     def _sent_to(self, client: Client | None) -> Iterator[None]:
@@ -329,7 +356,7 @@ def run_batch(
     given = recipe if isinstance(recipe, Recipe) else None
     file = "" if recipe is None or given else str(recipe)
     job = BatchJob(str(folder), file, memory, jobs, save_maps=save_maps, save_fits=save_fits)
-    return Batch(job, given).run(progress, client)
+    return Batch(job, given, progress).run(progress, client)
 
 
 def _in_a_line(row: Row) -> str:

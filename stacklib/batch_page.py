@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
 import io
 import math
@@ -14,11 +15,13 @@ import numpy as np
 from PIL import Image
 
 from stacklib.batch_summary import Row
+from stacklib.errors import StacklibError
+from stacklib.formats.safely import new_file
 from stacklib.frames import Frame
 from stacklib.html_page import html_page
 from stacklib.screen import stretch
 
-__all__ = ["page", "thumbnail"]
+__all__ = ["page", "save_thumbnail", "thumbnail"]
 
 #: Widest and highest thumbnail, in pixels; the page shows it at about half of that.
 THUMBNAIL = 360
@@ -131,7 +134,7 @@ def _number(value: float, form: str) -> str:
 
 
 def _picture(row: Row, root: Path) -> str:
-    if not (row.known and row.record.thumbnail):
+    if not (row.known and row.record.thumbnail and (row.target.output / row.record.thumbnail).is_file()):
         return "<div class='none'></div>"
     source = quote(row.path(row.record.thumbnail, root))
     return f"<img src='{source}' alt='The master of {html.escape(row.target.name, quote=True)}, stretched'>"
@@ -143,9 +146,10 @@ def _name(row: Row) -> str:
     if row.known:
         k = row.known
         facts.append(f"{k['width']} x {k['height']}{', colour' * (k['channels'] == 3)}")
-    # No fact is broken into two lines.
+    # No fact is broken into two lines, and no pair of limits.
     said = ", ".join(html.escape(fact).replace(" ", "&nbsp;") for fact in facts if fact)
-    rule = f"<br><span class='faint'>{row.known['rule']}</span>" if row.known else ""
+    limits = html.escape(row.limits).replace(" / ", "&nbsp;/&nbsp;")
+    rule = f"<br><span class='faint'>{limits}</span>" if limits else ""
     state = row.status if row.status != "done" else ""
     kind = "failed" if row.status == "failed" else "faint"
     state = f"<br><span class='{kind}'>{state}</span>" if state else ""
@@ -155,10 +159,13 @@ def _name(row: Row) -> str:
 
 
 def _words(row: Row) -> str:
-    if not row.remarks:
-        return ""
-    items = "".join(f"<li>{html.escape(text)}</li>" for text in row.remarks)
-    return f"<details><summary>{_count(len(row.remarks), 'warning')}</summary><ul>{items}</ul></details>"
+    """Why limits were proposed, and what should be looked at."""
+    words = f"<p class='faint'>Limits were proposed: {html.escape(row.advice)}</p>" if row.advice else ""
+    if row.remarks:
+        items = "".join(f"<li>{html.escape(text)}</li>" for text in row.remarks)
+        count = _count(len(row.remarks), "warning")
+        words += f"<details><summary>{count}</summary><ul>{items}</ul></details>"
+    return words
 
 
 def _links(row: Row, root: Path) -> Iterator[str]:
@@ -171,6 +178,18 @@ def _links(row: Row, root: Path) -> Iterator[str]:
 
 
 # pictures ----------------------------------------------------------------------------------------
+
+
+def save_thumbnail(master: Path, mark: str = "") -> str:
+    """Write the small picture of a master beside it, unless it is there; its name, or nothing.
+
+    A page without a picture is better than a run that failed for it.
+    """
+    picture = master.with_name(f"{master.stem}_thumbnail.jpg")
+    if not picture.exists():
+        with contextlib.suppress(OSError, StacklibError), new_file(picture, mark) as temporary:
+            temporary.write_bytes(thumbnail(master))
+    return picture.name if picture.exists() else ""
 
 
 def thumbnail(master: Path) -> bytes:

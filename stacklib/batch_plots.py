@@ -40,7 +40,8 @@ def figure_masters(rows: Sequence[Row]) -> Figure:
             # Pictures of different heights have their titles in one line.
             place.set_anchor("N")
         else:
-            place.text(0.5, 0.5, "no master", ha="center", va="center", color=FAINT)
+            words = "no picture" if row.known else "no master"
+            place.text(0.5, 0.5, words, ha="center", va="center", color=FAINT)
     return figure
 
 

@@ -1,4 +1,4 @@
-"""What a batch remembers of each target: what a run was made from, what it left, and what has changed since.
+"""What a batch remembers of each target: what a run was made from, and what it left.
 
 One JSON file in each folder of results holds ``{"version": 1, "runs": {key: record}}``, so that targets can
 be moved, and reached from any folder above them. A record says ``done`` only when all files of the run have
@@ -13,25 +13,25 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from astropy.table import Table
 
 import stacklib
-from stacklib.errors import FrameError, SaveError
+from stacklib.errors import SaveError
 from stacklib.finding import resolve_path
 from stacklib.folder_lock import held, only_one
 from stacklib.formats.safely import replace_atomically
-from stacklib.frames import Frame
 from stacklib.recipe import Job
 from stacklib.targets import Target
 
 __all__ = [
     "STATE_NAME",
     "Record",
-    "changes",
+    "digest",
+    "former_records",
     "inputs_of",
     "only_run_of",
     "read_record",
@@ -73,6 +73,8 @@ class Record:
         The result in numbers, see `report.numbers`.
     notes : list of str
         What the user was warned of.
+    advice : str
+        Why these limits were proposed; empty where they were not.
     seconds : float
         How long it took.
     """
@@ -89,6 +91,7 @@ class Record:
     error: str = ""
     numbers: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    advice: str = ""
     seconds: float = 0.0
 
 
@@ -99,13 +102,15 @@ def inputs_of(target: Target, job: Job, advised: bool = False) -> Record:
         settings["limits"] = "advised"
     if job.recipe.weights == "csv":
         # What is in it counts, not where it lies.
-        settings["weight_file"] = _digest(resolve_path(job.recipe.weight_file))
+        settings["weight_file"] = digest(resolve_path(job.recipe.weight_file))
     return Record("running", stacklib.__version__, settings, {p.name: _stamp(p) for p in target.frames})
 
 
-def _digest(path: Path) -> str:
+def digest(path: Path) -> str:
+    """SHA-256 of a file in hexadecimal digits; empty where it cannot be read."""
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError:
         return ""
 
@@ -116,53 +121,6 @@ def _stamp(path: Path) -> dict[str, Any]:
     except OSError:
         return {"size": -1, "mtime_ns": 0}
     return {"size": found.st_size, "mtime_ns": found.st_mtime_ns}
-
-
-def changes(target: Target, now: Record, then: Record | None) -> str:
-    """Why a target has to be run, in a few words; an empty text when all is as it was.
-
-    Frames count as unchanged when size and time of change are those that were recorded or, where only
-    the time differs (a copy, another disk), when the checksum is.
-    """
-    if then is None:
-        return "new"
-    if then.status != "done":
-        return {"failed": "failed last time", "running": "was interrupted"}.get(then.status, "new")
-    left = filter(None, [*then.files, then.notebook])
-    missing = [name for name in left if not (target.output / name).is_file()]
-    if missing:
-        return f"{_some(missing)} missing"
-    if then.stacklib != now.stacklib:
-        return f"stacklib {then.stacklib} became {now.stacklib}"
-    if then.settings != now.settings:
-        names = [name for name, value in now.settings.items() if then.settings.get(name) != value]
-        names += [name for name in then.settings if name not in now.settings]
-        return f"{_some(names)} changed"
-    added = [name for name in now.frames if name not in then.frames]
-    removed = [name for name in then.frames if name not in now.frames]
-    touched = [p for p in target.frames if p.name in then.frames and _is_other(p, now, then)]
-    said = [
-        f"{_some(names)} {word}"
-        for names, word in ((added, "added"), (removed, "removed"), ([p.name for p in touched], "changed"))
-        if names
-    ]
-    return ", ".join(said)
-
-
-def _is_other(path: Path, now: Record, then: Record) -> bool:
-    new, old = now.frames[path.name], then.frames[path.name]
-    if new["size"] != old.get("size"):
-        return True
-    if new["mtime_ns"] == old.get("mtime_ns"):
-        return False
-    try:
-        return Frame(path, quiet=True).checksum() != old.get("sha256")
-    except FrameError:
-        return True
-
-
-def _some(names: list[str], most: int = 2) -> str:
-    return ", ".join(names) if len(names) <= most else f"{names[0]} and {len(names) - 1} more"
 
 
 def with_checksums(record: Record, table: Path) -> None:
@@ -182,6 +140,21 @@ def read_record(target: Target) -> Record | None:
         return Record(**_load(target.output)[_key(target)])
     except (KeyError, TypeError):
         return None
+
+
+def former_records(target: Target) -> Iterator[tuple[Target, Record]]:
+    """Runs of frames in the same folder under other labels, each with the target as it was then.
+
+    The label, and with it the folder for results, is another one once frames of one more filter have come.
+    """
+    home = target.output.parent if target.label else target.output
+    for output in (home, *sorted(state.parent for state in home.glob(f"*/{STATE_NAME}"))):
+        where = _where(target.folder, output)
+        for key in _load(output):
+            then = replace(target, label=key.removeprefix(where).strip(), output=output)
+            record = read_record(then) if _key(then) == key and then != target else None
+            if record is not None:
+                yield then, record
 
 
 def write_record(target: Target, record: Record) -> None:
@@ -229,9 +202,12 @@ def _load(folder: Path) -> dict[str, Any]:
 
 def _key(target: Target) -> str:
     """The target as seen from its results, so that both can move together."""
+    return f"{_where(target.folder, target.output)} {target.label}".strip()
+
+
+def _where(folder: Path, output: Path) -> str:
     try:
-        where = Path(os.path.relpath(target.folder, target.output)).as_posix()
+        return Path(os.path.relpath(folder, output)).as_posix()
     except ValueError:
         # Another drive of Windows.
-        where = target.folder.as_posix()
-    return f"{where} {target.label}".strip()
+        return folder.as_posix()

@@ -12,6 +12,7 @@ import numpy as np
 from astropy.table import MaskedColumn, Table
 
 from stacklib.batch_state import Record
+from stacklib.recipe import RULE_PARAMETERS, rule_in_words
 from stacklib.targets import Target
 
 __all__ = ["Row", "summary_table"]
@@ -42,6 +43,27 @@ class Row:
     def known(self) -> dict:
         """The result in numbers; nothing where there is none."""
         return self.record.numbers if self.record and self.status == "done" else {}
+
+    @property
+    def rule(self) -> str:
+        return self.known.get("rule", "")
+
+    @property
+    def limits(self) -> str:
+        """The rule with its limits, such as ``winsorized sigma 3.2 / 2.9, proposed``."""
+        words = rule_in_words(self.rule, self.known.get("recipe", {}))
+        return f"{words}, proposed" if self.advice else words
+
+    @property
+    def advice(self) -> str:
+        """Why these limits were proposed; empty where they were not."""
+        return self.record.advice if self.known else ""
+
+    def limit(self, name: str) -> float:
+        """A parameter of the rule that ran, NaN where it has none of this name, or does not use it."""
+        recipe, switch = self.known.get("recipe", {}), f"clip_{name.rpartition('_')[2]}"
+        used = name in RULE_PARAMETERS.get(self.rule, ()) and recipe.get(switch)
+        return recipe[name] if used else math.nan
 
     @property
     def remarks(self) -> list[str]:
@@ -99,10 +121,11 @@ class Row:
 def summary_table(rows: Sequence[Row], root: Path) -> Table:
     """One row a target; what is not known is masked.
 
-    Columns: target, status, object, filter, exposure (s), frames, used, rule, rejected_low and
-    rejected_high (percent), noise (mean of the channels), snr_gain (against the reference frame),
-    snr_gain_equal (the square root of the number of frames), warnings, error, master and report (paths
-    from the folder of the batch), seconds.
+    Columns: target, status, object, filter, exposure (s), frames, used, rule, sigma_low and
+    sigma_high (where the rule has them), rejected_low and rejected_high (percent), noise (mean of the
+    channels), snr_gain (against the reference frame), snr_gain_equal (the square root of the number of
+    frames), warnings, advice (why limits were proposed), error, master and report (paths from the folder
+    of the batch), seconds.
     """
     table = Table()
     table["target"] = [row.target.name for row in rows]
@@ -114,13 +137,16 @@ def summary_table(rows: Sequence[Row], root: Path) -> Table:
     table["frames"] = [len(row.target.frames) for row in rows]
     used = [row.known.get("used") for row in rows]
     table["used"] = MaskedColumn([n or 0 for n in used], mask=[n is None for n in used], dtype=int)
-    table["rule"] = _texts([row.known.get("rule", "") for row in rows])
+    table["rule"] = _texts([row.rule for row in rows])
+    for name in ("sigma_low", "sigma_high"):
+        table[name] = _numbers([row.limit(name) for row in rows])
     for side in ("rejected_low", "rejected_high"):
         table[side] = _numbers([100 * row.mean(side) for row in rows], "percent")
     table["noise"] = _numbers([row.mean("noise") for row in rows])
     table["snr_gain"] = _numbers([row.gain for row in rows])
     table["snr_gain_equal"] = _numbers([1 / row.mean("expected_noise_ratio") for row in rows])
     table["warnings"] = _texts(["; ".join(row.remarks) for row in rows])
+    table["advice"] = _texts([row.advice for row in rows])
     table["error"] = _texts([row.error for row in rows])
     table["master"] = _texts([row.path(row.master, root) for row in rows])
     table["report"] = _texts([row.path(row.notebook, root) for row in rows])

@@ -16,7 +16,9 @@ def in_live_notebook() -> bool:
     return bool(os.environ.get("JPY_SESSION_NAME") or os.environ.get("VOILA_KERNEL_ID"))
 
 
-def progress_bar(total: int, title: str, unit: str, shown: bool = True, scale: bool = False) -> tqdm:
+def progress_bar(
+    total: int, title: str, unit: str, shown: bool = True, scale: bool = False, delay: float = 0.0
+) -> tqdm:
     """A progress bar with the time left; use it as a context manager.
 
     Parameters
@@ -29,8 +31,11 @@ def progress_bar(total: int, title: str, unit: str, shown: bool = True, scale: b
         False draws nothing.
     scale : bool
         Show large numbers as k and M.
+    delay : float
+        Seconds until it is drawn: what is done by then needs none.
     """
-    common = {"total": total, "desc": title, "unit": unit, "unit_scale": scale, "disable": not shown}
+    common = {"total": total, "desc": title, "unit": unit, "unit_scale": scale}
+    common |= {"disable": not shown, "delay": delay}
     if in_live_notebook():
         return live_tqdm(**common)
     # A widget would stay at 0 % in a notebook that is saved without a browser: write text there.

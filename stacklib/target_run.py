@@ -13,7 +13,7 @@ from pathlib import Path
 from astropy.table import Table
 
 from stacklib.advisor import advise
-from stacklib.batch_page import thumbnail
+from stacklib.batch_page import save_thumbnail
 from stacklib.batch_progress import Listener
 from stacklib.batch_state import Record, inputs_of, only_run_of, read_record, with_checksums, write_record
 from stacklib.errors import (
@@ -25,7 +25,7 @@ from stacklib.errors import (
     StacklibError,
     StacklibWarning,
 )
-from stacklib.formats.safely import hidden_start, new_file
+from stacklib.formats.safely import hidden_start
 from stacklib.notebook_page import write_page
 from stacklib.notebook_process import NotebookProcess
 from stacklib.recipe import Job
@@ -97,10 +97,10 @@ class TargetRun:
                 raise FrameError(self.target.problem)
             executed = claim(self.target.output, "running_notebook")
             write_record(self.target, replace(record, notebook=executed.name, mark=mark))
-            notes = self._take_advice() if self.advised else []
+            advice, notes = self._take_advice() if self.advised else ("", [])
             run = self._through_notebook(executed, mark)
             record = _of_run(record, run, mark)
-            record.notes = [*notes, *record.notes]
+            record.advice, record.notes = advice, [*notes, *record.notes]
         except StacklibError as error:
             record.status = "failed"
             record.error = error.reason if isinstance(error, RunError) else str(error)
@@ -119,8 +119,11 @@ class TargetRun:
             write_record(self.target, record)
         return record
 
-    def _take_advice(self) -> list[str]:
-        """Take the limits that are proposed for these frames, or keep the rule of thumb; and say why."""
+    def _take_advice(self) -> tuple[str, list[str]]:
+        """Take the limits that are proposed for these frames, or keep the rule of thumb; and say why.
+
+        The reason of a proposal stands apart from the notes, which are what should be looked at.
+        """
         frames = [str(path) for path in self.target.frames]
         try:
             with warnings.catch_warnings():
@@ -128,9 +131,9 @@ class TargetRun:
                 warnings.simplefilter("ignore", StacklibWarning)
                 advice = advise(frames, memory=self.job.memory, progress=False)
         except (IntegrationError, RecipeError) as error:
-            return [f"Limits are those of the rule of thumb: {error}"]
+            return "", [f"Limits are those of the rule of thumb: {error}"]
         self.job = replace(self.job, recipe=advice.recipe)
-        return [f"Limits were proposed. {advice.reason}"]
+        return advice.reason, []
 
     def _through_notebook(self, executed: Path, mark: str) -> Run:
         self._process = process_for(self.job, self.target.output, executed, self.listener, mark)
@@ -142,17 +145,13 @@ class TargetRun:
 def _of_run(record: Record, run: Run, mark: str) -> Record:
     """The record of a run that went well."""
     with_checksums(record, _table_of(run))
-    picture = run.files[0].with_name(f"{run.files[0].stem}_thumbnail.jpg")
-    with contextlib.suppress(OSError, StacklibError), new_file(picture, mark) as temporary:
-        # A page without a picture is better than a run that failed for it.
-        temporary.write_bytes(thumbnail(run.files[0]))
     return replace(
         record,
         status="done",
         files=[path.name for path in run.files],
         notebook=run.notebook.name,
         page=_page_of(run.notebook, mark),
-        thumbnail=picture.name if picture.exists() else "",
+        thumbnail=save_thumbnail(run.files[0], mark),
         numbers=run.numbers,
         notes=run.notes,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -75,10 +76,11 @@ def find_targets(folder: str | Path) -> list[Target]:
     """The targets at and below a folder, in the order of their names.
 
     A target is a folder ``4_Registered`` with images, or a folder with images inside one (one a filter,
-    say). Where the headers of one folder name several objects, filters or exposure times, each
-    combination is a target; its results go into a folder of their own inside ``5_Integration``. A header
-    that is silent follows the others. Frames that cannot be read stay with the rest where there is one
-    combination, so that its run names them; where there are several, they become a target of their own.
+    say). Links are followed; a folder that is reached twice is one target. Where the headers of one folder
+    name several objects, filters or exposure times, each combination is a target; its results go into a
+    folder of their own inside ``5_Integration``. A header that is silent follows the others. Frames that
+    cannot be read stay with the rest where there is one combination, so that its run names them; where
+    there are several, they become a target of their own.
 
     Parameters
     ----------
@@ -106,14 +108,35 @@ def find_targets(folder: str | Path) -> list[Target]:
     return found
 
 
-def _places(root: Path) -> Iterator[Path]:
-    """Folders with registered frames."""
-    for where, folders, _ in os.walk(root):
-        folders[:] = [name for name in folders if not name.startswith(".") and name != RESULT_FOLDER]
-        folders.sort(key=lambda name: natural_order(Path(name)))
-        place = Path(where)
-        if FRAMES_FOLDER in place.parts:
-            yield place
+def _places(root: Path) -> list[Path]:
+    """Folders with registered frames, each once, in the order of their names."""
+    seen: set[tuple[int, int | str]] = set()
+    places: list[Path] = []
+    # Links come after all else: a folder is known by its own name where it has one below the root.
+    starts = deque([root])
+    while starts:
+        for where, folders, _ in os.walk(starts.popleft()):
+            place = Path(where)
+            found = place.stat()
+            # Not every file system numbers its folders.
+            folder = found.st_dev, found.st_ino or str(place.resolve())
+            if folder in seen:
+                folders.clear()
+                continue
+            seen.add(folder)
+            folders[:] = [name for name in folders if not name.startswith(".") and name != RESULT_FOLDER]
+            starts += [place / name for name in sorted(folders) if _leads_on(place / name, root)]
+            if FRAMES_FOLDER in place.parts:
+                places.append(place)
+    return sorted(places, key=lambda place: [natural_order(Path(p)) for p in place.relative_to(root).parts])
+
+
+def _leads_on(path: Path, root: Path) -> bool:
+    """Whether a folder is a link, or a junction of Windows; those to results or up above the root are not."""
+    if not (path.is_symlink() or getattr(os.path, "isjunction", lambda _: False)(path)):
+        return False
+    there = path.resolve()
+    return RESULT_FOLDER not in there.parts and there not in root.resolve().parents
 
 
 def _targets_in(place: Path, root: Path) -> Iterator[Target]:

@@ -1,4 +1,4 @@
-"""Twelve small simulated targets: mono and colour, FITS and XISF, two of which cannot be integrated."""
+"""Small simulated targets: frames with given headers; twelve folders, two of which cannot be integrated."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from stacklib.simulate import Session, simulate_frames
 
-__all__ = ["BROKEN", "FRAMES", "MIXED", "make_targets"]
+__all__ = ["BROKEN", "FRAMES", "MIXED", "frames", "make_targets"]
 
 #: Frames of each target.
 FRAMES = 6
@@ -38,3 +38,12 @@ def _night(name: str, number: int, width: int = 80):
     session = Session(name, "Camera", filter="" if number % 2 else "L", exposure=60.0)
     shape = (FRAMES, 64, width, 3 if number % 2 else 1)
     return simulate_frames(*shape, seed=number, trails=1, cosmic_rays=3, dither=2, session=session)
+
+
+def frames(folder: Path, count: int = 2, **header) -> list[Path]:
+    """Tiny frames whose headers say this."""
+    named = {"object_name": "M31", "filter": "L", "exposure": 60.0} | header
+    session = Session(named.pop("object_name"), named.pop("camera", "Camera"), **named)
+    night = simulate_frames(count, 24, 32, 1, seed=1, trails=0, dither=0, hot_pixels=0, session=session)
+    before = len(list(folder.glob("*"))) if folder.exists() else 0
+    return night.save(folder, format="fits", name_pattern=f"frame_{before}_{{number}}")

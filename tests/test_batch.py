@@ -122,6 +122,8 @@ def test_table_has_the_numbers(killed):
     assert list(done["frames"]) == [FRAMES] * 10 and list(done["used"]) == [FRAMES] * 10
     assert all(done["rejected_high"] > 0) and done["rejected_high"].unit == "percent"
     assert all((done["snr_gain"] > 1.5) & (done["snr_gain"] < 3)) and all(done["noise"] > 0)
+    limits = {row["target"]: (row["sigma_low"], row["sigma_high"]) for row in done}
+    assert (limits["T01"], limits["T02"]) == ((sl.Recipe().sigma_low, 1.7), (1.6, 1.7))
     assert done["snr_gain_equal"][0] == pytest.approx(FRAMES**0.5)
     for row in done:
         assert (killed.root / row["master"]).is_file() and (killed.root / row["report"]).is_file()
@@ -212,6 +214,11 @@ def papermill(*arguments: object) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", timeout=300)
 
 
+def failing_cells(content: nbformat.NotebookNode) -> list[str]:
+    with_outputs = [cell for cell in content.cells if cell.get("outputs")]
+    return [c.source for c in with_outputs if any(o.output_type == "error" for o in c.outputs)]
+
+
 def test_papermill_runs_the_notebook_with_typed_parameters(killed, tmp_path):
     sl.Recipe(**RECIPE).save(tmp_path / "shared.yaml")
     (tmp_path / "batch.yaml").write_text(f"folder: {json.dumps(str(killed.root))}\njobs: 2\n", "utf-8")
@@ -219,8 +226,11 @@ def test_papermill_runs_the_notebook_with_typed_parameters(killed, tmp_path):
         *(NOTEBOOK, tmp_path / "out.ipynb", "-f", tmp_path / "batch.yaml", "-y", "interactive: false"),
         *("-p", "recipe", tmp_path / "shared.yaml"),
     )
-    assert run.returncode == 0, run.stderr
+    # Scripts see that targets failed.
+    assert run.returncode != 0
+    assert f"2 of 12 targets failed: {BROKEN}, {MIXED}; why stands on the page" in run.stderr
     content = nbformat.read(tmp_path / "out.ipynb", as_version=4)
+    assert failing_cells(content) == ["batch.raise_if_failed()"]
     outputs = [output for cell in content.cells for output in cell.get("outputs", [])]
     printed = "".join(output.text for output in outputs if output.output_type == "stream")
     assert (
@@ -239,5 +249,4 @@ def test_papermill_keeps_the_notebook_with_the_error_at_its_cell(tmp_path):
     run = papermill(NOTEBOOK, tmp_path / "out.ipynb", "-p", "interactive", "false")
     assert run.returncode != 0 and "interactive: got 'false', expected True or False" in run.stderr
     content = nbformat.read(tmp_path / "out.ipynb", as_version=4)
-    wrong = [cell for cell in content.cells if any(o.output_type == "error" for o in cell.get("outputs", []))]
-    assert ["batch_from(globals())" in cell.source for cell in wrong] == [True]
+    assert ["batch_from(globals())" in source for source in failing_cells(content)] == [True]

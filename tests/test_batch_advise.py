@@ -36,8 +36,14 @@ def test_limits_are_proposed_for_each_target(tmp_path):
             recipe.sigma_low,
             recipe.sigma_high,
         )
-    assert advice.reason in notes["many"] and "too few to try limits on" in notes["few"]
-    assert "Limits" not in notes["own"]
+    proposed = {row.target.name: row.record.advice for row in batch.rows}
+    assert proposed == {"many": advice.reason, "few": "", "own": ""}
+    # What was proposed is told, but is no warning.
+    assert "too few to try limits on" in notes["few"] and "Limits" not in notes["many"] + notes["own"]
+    ran = {row.target.name: row.known["recipe"]["sigma_high"] for row in batch.rows}
+    assert ran == {name: recipe.sigma_high for name, recipe in expected.items()}
+    assert f"{batch.rows[1].limits}</span>" in batch.page.read_text("utf-8").replace("&nbsp;", " ")
+    assert batch.rows[1].limits.endswith(f" / {advice.recipe.sigma_high:g}, proposed")
     again = Batch(BatchJob(str(tmp_path), "advise"))
     assert {row.status for row in again.rows} == {"done"}
     plain = {row.target.name: row.reason for row in Batch(BatchJob(str(tmp_path))).rows}

@@ -16,28 +16,21 @@ import numpy as np
 import pytest
 from conftest import ROOT, SAMPLES
 from PIL import Image
+from simulated_targets import frames
 
 import stacklib as sl
 from stacklib import cli, notebook_process
 from stacklib.batch import OVERHEAD, Batch, Need, recipe_for
+from stacklib.batch_changes import changes
 from stacklib.batch_job import BatchJob
 from stacklib.batch_page import page, thumbnail
 from stacklib.batch_progress import Listener
-from stacklib.batch_state import STATE_NAME, Record, changes, inputs_of, read_record, write_record
+from stacklib.batch_state import STATE_NAME, Record, inputs_of, read_record, write_record
 from stacklib.batch_summary import Row, summary_table
+from stacklib.errors import RunError
 from stacklib.folder_lock import LOCK_NAME, only_one
 from stacklib.notebook_process import NotebookProcess
-from stacklib.simulate import Session, simulate_frames
 from stacklib.targets import find_targets
-
-
-def frames(folder: Path, count: int = 2, **header) -> list[Path]:
-    """Tiny frames whose headers say this."""
-    named = {"object_name": "M31", "filter": "L", "exposure": 60.0} | header
-    session = Session(named.pop("object_name"), named.pop("camera", "Camera"), **named)
-    night = simulate_frames(count, 24, 32, 1, seed=1, trails=0, dither=0, hot_pixels=0, session=session)
-    before = len(list(folder.glob("*"))) if folder.exists() else 0
-    return night.save(folder, format="fits", name_pattern=f"frame_{before}_{{number}}")
 
 
 def found(root: Path) -> dict[str, int]:
@@ -364,3 +357,40 @@ def test_page_and_table_take_any_text(tmp_path):
     table = summary_table([failed], tmp_path)
     table.write(tmp_path / "t.ecsv", format="ascii.ecsv")
     assert table["error"][0] == failed.error and table["noise"].mask.all()
+
+
+def test_page_and_table_tell_the_limits_that_a_run_used(tmp_path):
+    frames(tmp_path / "M31" / "4_Registered")
+    (target,) = find_targets(tmp_path)
+    known = {"frames": 2, "used": 2, "width": 32, "height": 24, "channels": 1}
+    known |= {"rejected_low": 0.0, "rejected_high": 0.0, "expected_noise_ratio": 0.7}
+    rows = []
+    for recipe, advice, notes in (
+        (sl.Recipe(rejection="winsorized_sigma", sigma_low=2.4), "sigma_low 2.4: <least> risk.", []),
+        (sl.Recipe(rejection="sigma", clip_low=False), "", ["Limits are those of the rule of thumb: few"]),
+        (sl.Recipe(rejection="linear_fit"), "", []),
+    ):
+        numbers = known | {"rule": recipe.rejection, "recipe": recipe.to_dict()}
+        rows.append(Row(target, "done", "", Record("done", numbers=numbers, notes=notes, advice=advice)))
+    assert [row.limits for row in rows] == [
+        "winsorized sigma 2.4 / 2.9, proposed",
+        "sigma off / 2.9",
+        "linear fit 5 / 4",
+    ]
+    text = page(rows, tmp_path).replace("&nbsp;", " ")
+    assert all(f"<span class='faint'>{row.limits}</span>" in text for row in rows)
+    assert "Limits were proposed: sigma_low 2.4: &lt;least&gt; risk." in text
+    assert text.count("<details>") == text.count("1 warning") == 1
+    table = summary_table(rows, tmp_path)
+    assert list(table["sigma_low"].filled(-1)) == [2.4, -1, -1]
+    assert list(table["sigma_high"].filled(-1)) == [2.9, 2.9, -1]
+    assert list(table["advice"].mask) == [False, True, True]
+    assert list(table["warnings"].mask) == [True, False, True]
+
+
+def test_an_error_names_what_failed_for_scripts(tmp_path):
+    batch = Batch(BatchJob(targets(tmp_path, 3)))
+    batch.raise_if_failed()
+    batch.rows[0].status = batch.rows[2].status = "failed"
+    with pytest.raises(RunError, match=r"2 of 3 targets failed: T0, T2; .*batch\.html$"):
+        batch.raise_if_failed()

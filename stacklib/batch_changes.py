@@ -1,0 +1,151 @@
+"""What has to be done for the targets of a batch: what is there now, compared with earlier runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from stacklib.batch_state import Record, digest, former_records, read_record
+from stacklib.batch_summary import Row
+from stacklib.progress import progress_bar
+from stacklib.resources import checked_threads
+from stacklib.targets import Target
+
+__all__ = ["Checksums", "changes", "rows_of"]
+
+#: Files that are read at the same time for their checksums.
+READERS = 4
+#: Seconds without a progress bar.
+QUIET = 1.0
+
+
+class Checksums:
+    """SHA-256 of files, each of which is read once while its size and its time of change are the same."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[Path, int, int], str] = {}
+
+    def of(self, path: Path, stamp: dict[str, Any]) -> str:
+        """The checksum of a file of this size and time; empty where it cannot be read."""
+        self.read([(path, stamp)], False)
+        return self._known[_named(path, stamp)]
+
+    def read(self, files: Iterable[tuple[Path, dict[str, Any]]], progress: bool = True) -> None:
+        """Read the files that are not known yet, a few at a time; a bar is shown where it takes long."""
+        wanted = dict.fromkeys(_named(path, stamp) for path, stamp in files)
+        wanted = [key for key in wanted if key not in self._known]
+        if not wanted:
+            return
+        title = f"{len(wanted)} frames compared"
+        with (
+            ThreadPoolExecutor(min(READERS, checked_threads(None))) as pool,
+            progress_bar(len(wanted), title, "frame", progress, delay=QUIET) as bar,
+        ):
+            for key, checksum in zip(wanted, pool.map(digest, [key[0] for key in wanted]), strict=True):
+                self._known[key] = checksum
+                bar.update()
+
+
+def _named(path: Path, stamp: dict[str, Any]) -> tuple[Path, int, int]:
+    return path, stamp["size"], stamp["mtime_ns"]
+
+
+def rows_of(found: Sequence[tuple[Target, Record]], checksums: Checksums, progress: bool = True) -> list[Row]:
+    """A row for each target: done where a run has left what would come out again.
+
+    Such a run may have had another label, and another folder for its results: there they stay, and its
+    row leads there. The records of rows that are done know frames by their present times.
+
+    Parameters
+    ----------
+    found : sequence of (Target, Record)
+        Targets, and what their runs would be made from, see `batch_state.inputs_of`.
+    checksums : Checksums
+        What is known of the content of frames.
+    progress : bool
+        Show a bar while frames are read.
+    """
+    runs = [_runs_of(target, now) for target, now in found]
+    doubtful = (
+        (path, now.frames[path.name])
+        for (_, now), there in zip(found, runs, strict=True)
+        for target, then in there
+        if not _at_a_glance(target, now, then)
+        for path in _touched(target, now, then)
+    )
+    checksums.read(doubtful, progress)
+    return [_row(now, there, checksums) for (_, now), there in zip(found, runs, strict=True)]
+
+
+def _runs_of(target: Target, now: Record) -> list[tuple[Target, Record | None]]:
+    """The last run of a target and, where they may help, those under other labels."""
+    then = read_record(target)
+    former = former_records(target) if _at_a_glance(target, now, then) else ()
+    return [(target, then), *former]
+
+
+def _row(now: Record, there: list[tuple[Target, Record | None]], checksums: Checksums) -> Row:
+    reasons = [changes(target, now, then, checksums) for target, then in there]
+    if "" not in reasons:
+        target, then = there[0]
+        return Row(target, "waiting", reasons[0], then)
+    target, then = there[reasons.index("")]
+    frames = {name: known | now.frames[name] for name, known in then.frames.items()}
+    return Row(target, "done", "unchanged", replace(then, frames=frames))
+
+
+def changes(target: Target, now: Record, then: Record | None, checksums: Checksums | None = None) -> str:
+    """Why a target has to be run, in a few words; an empty text when all is as it was.
+
+    Frames count as unchanged when size and time of change are those that were recorded or, where only
+    the time differs (a copy, another disk), when the checksum is. Where there is another reason, no frame
+    is read.
+    """
+    reason = _at_a_glance(target, now, then)
+    if reason:
+        return reason
+    checksums = checksums or Checksums()
+    changed = [
+        path.name
+        for path in _touched(target, now, then)
+        if (checksums.of(path, now.frames[path.name]) or "unreadable") != then.frames[path.name].get("sha256")
+    ]
+    return f"{_some(changed)} changed" if changed else ""
+
+
+def _at_a_glance(target: Target, now: Record, then: Record | None) -> str:
+    """The reason that is seen without reading a frame, if there is one."""
+    if then is None:
+        return "new"
+    if then.status != "done":
+        return {"failed": "failed last time", "running": "was interrupted"}.get(then.status, "new")
+    left = filter(None, [*then.files, then.notebook])
+    missing = [name for name in left if not (target.output / name).is_file()]
+    if missing:
+        return f"{_some(missing)} missing"
+    if then.stacklib != now.stacklib:
+        return f"stacklib {then.stacklib} became {now.stacklib}"
+    if then.settings != now.settings:
+        names = [name for name, value in now.settings.items() if then.settings.get(name) != value]
+        names += [name for name in then.settings if name not in now.settings]
+        return f"{_some(names)} changed"
+    old, new = then.frames, now.frames
+    said = {
+        "added": [name for name in new if name not in old],
+        "removed": [name for name in old if name not in new],
+        "changed": [name for name in new if name in old and new[name]["size"] != old[name].get("size")],
+    }
+    return ", ".join(f"{_some(names)} {word}" for word, names in said.items() if names)
+
+
+def _touched(target: Target, now: Record, then: Record) -> list[Path]:
+    """Frames that have another time of change, but may be the same."""
+    known = {name: stamp.get("mtime_ns") for name, stamp in then.frames.items()}
+    return [path for path in target.frames if now.frames[path.name]["mtime_ns"] != known[path.name]]
+
+
+def _some(names: list[str], most: int = 2) -> str:
+    return ", ".join(names) if len(names) <= most else f"{names[0]} and {len(names) - 1} more"
