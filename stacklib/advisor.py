@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -157,6 +157,7 @@ def advise(
     threads: int | None = None,
     progress: bool = True,
     seed: int = 1,
+    report: Callable[[float], None] | None = None,
 ) -> Advice:
     """Propose limits for these frames.
 
@@ -183,6 +184,8 @@ def advise(
         Show progress bars.
     seed : int
         Another number puts the outliers into other places.
+    report : callable, optional
+        Called again and again with the fraction that is done, from the calling thread.
 
     Returns
     -------
@@ -223,11 +226,13 @@ def advise(
     trials.samples.held = judge.injection.samples
     plain = trials.prepare(start.replace(rejection="none"))
     (full,) = trials.each([plain], judge.light)
-    rows = trials.each(preparations, judge.look, progress)
+    # Halves of the frames take as long as all of them.
+    first, second = _in_two(report)
+    rows = trials.each(preparations, judge.look, progress, first)
     trials.samples.held = original
-    *halves, unrejected = _split_halves(trials, [*preparations, plain], judge, progress)
+    *halves, unrejected = _split_halves(trials, [*preparations, plain], judge, progress, second)
     trials.samples.held = judge.cleaned
-    (least,) = _split_halves(trials, [plain], judge, False)
+    (least,) = _split_halves(trials, [plain], judge)
     trials.samples.held = original
     frames.close()
     table = Table({name: [setting[name] for setting in settings] for name in grid})
@@ -410,8 +415,19 @@ def _noise(trials: Trials, preparation: Preparation) -> np.ndarray:
     return np.where(noise > 0, noise, noise[noise > 0].min() if (noise > 0).any() else 1.0)
 
 
+def _in_two(report: Callable[[float], None] | None) -> tuple[Callable[[float], None] | None, ...]:
+    """What to tell the first and the second half of the work so that `report` gets the fraction of all."""
+    if report is None:
+        return None, None
+    return lambda fraction: report(fraction / 2), lambda fraction: report((1 + fraction) / 2)
+
+
 def _split_halves(
-    trials: Trials, preparations: list[Preparation], judge: _Judge, progress: bool
+    trials: Trials,
+    preparations: list[Preparation],
+    judge: _Judge,
+    progress: bool = False,
+    report: Callable[[float], None] | None = None,
 ) -> np.ndarray:
     """Root mean square difference of odd and even frames, in standard errors of the average of all.
 
@@ -436,7 +452,7 @@ def _split_halves(
         scaled = (trial.original - other) * np.sqrt(a * b) / (a + b)
         found[k] = np.sqrt(np.mean((scaled[quiet] / judge.error[quiet]) ** 2))
 
-    trials.each([replace(p, used=half) for half in halves for p in preparations], look, progress)
+    trials.each([replace(p, used=half) for half in halves for p in preparations], look, progress, report)
     return found
 
 

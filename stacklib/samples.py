@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import warnings
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -171,10 +172,23 @@ class Band:
         return self.samples
 
 
-def wait(futures: list[Future]) -> list:
-    """Results of all futures; after an error, or Ctrl-C, none of the others is started any more."""
+def wait(futures: list[Future], each: Callable[[], None] | None = None) -> list:
+    """Results of all futures; after an error, or Ctrl-C, none of the others is started any more.
+
+    Parameters
+    ----------
+    futures : list of Future
+        What is waited for.
+    each : callable, optional
+        Called after each of them.
+    """
+    results = []
     try:
-        return [future.result() for future in futures]
+        for future in futures:
+            results.append(future.result())
+            if each is not None:
+                each()
+        return results
     except BaseException:
         for future in futures:
             future.cancel()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -147,7 +148,11 @@ class Trials:
         return self._measured[key]
 
     def each(
-        self, preparations: Sequence[Preparation], look: Callable[[Trial], Found], progress: bool = False
+        self,
+        preparations: Sequence[Preparation],
+        look: Callable[[Trial], Found],
+        progress: bool = False,
+        report: Callable[[float], None] | None = None,
     ) -> list[Found]:
         """Integrate the samples with each of the preparations, and look at each result.
 
@@ -159,6 +164,8 @@ class Trials:
             Called with each `Trial`, from several threads and in no order.
         progress : bool
             Show a progress bar.
+        report : callable, optional
+            Called again and again with the fraction that is done, from the calling thread.
 
         Returns
         -------
@@ -167,6 +174,11 @@ class Trials:
             keeps them.
         """
         found: dict[int, Found] = {}
+
+        def tell(part: float) -> None:
+            if report is not None:
+                report((len(found) + part) / len(preparations))
+
         with (
             ThreadPoolExecutor(self.samples.threads) as lookers,
             progress_bar(len(preparations), "Settings tried", "setting", progress) as bar,
@@ -175,7 +187,7 @@ class Trials:
                 step = self._together(4 if by_limits else RESULT_BYTES)
                 for first in range(0, len(group), step):
                     chosen = group[first : first + step]
-                    trials = self._integrate([preparations[i] for i in chosen], chosen, by_limits)
+                    trials = self._integrate([preparations[i] for i in chosen], chosen, by_limits, tell)
                     found.update(zip(chosen, lookers.map(look, trials), strict=True))
                     bar.update(len(chosen))
         return [found[i] for i in range(len(preparations))]
@@ -190,9 +202,13 @@ class Trials:
         return max(1, min(left, RESULTS) // (pixel * pixels))
 
     def _integrate(
-        self, preparations: list[Preparation], positions: list[int], by_limits: bool
+        self,
+        preparations: list[Preparation],
+        positions: list[int],
+        by_limits: bool,
+        tell: Callable[[float], None],
     ) -> list[Trial]:
-        """Integrate with preparations that compare samples alike."""
+        """Integrate with preparations that compare samples alike; `tell` gets how many of them are done."""
         samples, threads = self.samples, self.samples.threads
         _, _, width, height = samples.region
         channels, used = self.frames.channels, preparations[0].used
@@ -202,6 +218,12 @@ class Trials:
         sums = np.zeros((channels, 3, len(preparations)), np.int64)
         work = _by_limits if by_limits else _one_by_one
         bands = samples.bands(used)
+        pieces = sum(len(_parts((stop - start) * width, threads)) for _, start, stop in bands)
+        done = itertools.count(1)
+
+        def finished() -> None:
+            tell(len(positions) * next(done) / pieces)
+
         with ThreadPoolExecutor(threads) as readers, ThreadPoolExecutor(threads) as workers:
             coming = samples.read(bands[0], used, readers)
             for position, (channel, start, stop) in enumerate(bands):
@@ -212,7 +234,7 @@ class Trials:
                 out = images[channel][:, here], covered[channel, here]
                 parts = _parts(raw.shape[1], threads)
                 running = [workers.submit(work, raw, settings[channel], *part, *out) for part in parts]
-                sums[channel] += sum(wait(running))
+                sums[channel] += sum(wait(running, finished))
         shape = (channels, height, width)
         trials = []
         for k, (preparation, position) in enumerate(zip(preparations, positions, strict=True)):

@@ -99,6 +99,14 @@ def test_advice_holds_together():
     assert again.recipe == advice.recipe and again.reason == advice.reason
 
 
+def test_how_far_it_is_can_be_followed():
+    frames, told = sl.open_frames(SAMPLES / "M13" / "4_Registered"), []
+    region, grid = (60, 50, 160, 160), {"sigma_high": (2.0, 2.5, 3.0)}
+    advice = advise(frames, region=region, grid=grid, progress=False, report=told.append)
+    assert advice.recipe == advise(frames, region=region, grid=grid, progress=False).recipe
+    assert len(told) > 4 and told == sorted(told) and 0 < told[0] < 0.3 and told[-1] == 1
+
+
 def test_reason_is_true_of_the_table():
     """Every clause about the next values of a limit can be read off the table."""
     advice = advise(SAMPLES / "M101" / "4_Registered", progress=False)
