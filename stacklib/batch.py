@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from astropy.table import Table
 
+from stacklib.advisor import memory_for
 from stacklib.batch_changes import Checksums, rows_of
 from stacklib.batch_job import BatchJob
 from stacklib.batch_page import page, save_thumbnail
@@ -94,7 +95,7 @@ class Batch:
         self._cluster: TargetCluster | None = None
         self.root = resolve_path(job.folder)
         #: Limits are proposed for each target that has no settings of its own.
-        self.advises = recipe is None and job.recipe == ADVISE
+        self.advises = job.recipe == ADVISE
         if recipe is None:
             named = job.recipe and not self.advises
             recipe = Recipe.load(resolve_path(job.recipe)) if named else Recipe()
@@ -195,6 +196,8 @@ class Batch:
         pixels = channels * height * width
         least = RESULT_BYTES * pixels + LEAST_BAND_BYTES
         most = RESULT_BYTES * pixels + max(4 * len(target.frames) * pixels, LEAST_BAND_BYTES)
+        if self.advised(target):
+            most = max(most, memory_for(len(target.frames), channels, width, height))
         share = self.places * self.budget // max(self.jobs, self.places) - OVERHEAD
         integration = min(max(share, least), most)
         return Need(integration, integration + OVERHEAD)

@@ -129,9 +129,9 @@ class TargetRun:
             with warnings.catch_warnings():
                 # The run itself will say the same.
                 warnings.simplefilter("ignore", StacklibWarning)
-                advice = advise(frames, memory=self.job.memory, progress=False)
+                advice = advise(frames, self.job.recipe, memory=self.job.memory, progress=False)
         except (IntegrationError, RecipeError) as error:
-            return "", [f"Limits are those of the rule of thumb: {error}"]
+            return "", [f"No limits were proposed: {error}"]
         self.job = replace(self.job, recipe=advice.recipe)
         return advice.reason, []
 

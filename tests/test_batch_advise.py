@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 from astropy.table import Table
 
 import stacklib as sl
+from stacklib import cli
+from stacklib.advisor import memory_for
 from stacklib.batch import Batch, run_batch
 from stacklib.batch_job import BatchJob
 from stacklib.simulate import Session, simulate_frames
+from stacklib.target_run import TargetRun
 
 
 @pytest.mark.filterwarnings("ignore::stacklib.errors.StacklibWarning")
@@ -48,3 +54,26 @@ def test_limits_are_proposed_for_each_target(tmp_path):
     assert {row.status for row in again.rows} == {"done"}
     plain = {row.target.name: row.reason for row in Batch(BatchJob(str(tmp_path))).rows}
     assert plain == {"few": "limits changed", "many": "limits changed", "own": "unchanged"}
+
+
+def test_a_run_that_takes_advice_has_the_memory_for_it(tmp_path):
+    simulate_frames(4, 64, 80, 1, seed=1, session=Session("small")).save(tmp_path / "T" / "4_Registered")
+    batches = {recipe: Batch(BatchJob(str(tmp_path), recipe, memory="8GB")) for recipe in ("", "advise")}
+    target = replace(batches[""].rows[0].target, shape=(3, 512, 512), frames=tuple(map(Path, "abcdefgh")))
+    for batch in batches.values():
+        batch.rows[0].status = "waiting"
+    need = {recipe: batch.need(target).integration for recipe, batch in batches.items()}
+    assert need["advise"] == memory_for(8, 3, 512, 512) > need[""]
+
+
+@pytest.mark.filterwarnings("ignore::stacklib.errors.StacklibWarning")
+def test_advice_starts_from_the_shared_recipe(tmp_path):
+    simulate_frames(4, 64, 80, 1, seed=1, session=Session("small")).save(tmp_path / "T" / "4_Registered")
+    given = [("recipe", "advise"), ("rejection", "percentile"), ("weights", "none")]
+    batch = cli.batch_from_arguments(str(tmp_path), given)
+    assert batch.advises and (batch.recipe.rejection, batch.recipe.weights) == ("percentile", "none")
+    run = TargetRun(batch.rows[0].target, batch.job_for(batch.rows[0].target), advised=True)
+    run._take_advice()
+    assert (run.job.recipe.rejection, run.job.recipe.weights) == ("percentile", "none")
+    advice = sl.advise(tmp_path / "T" / "4_Registered", batch.recipe, progress=False)
+    assert run.job.recipe == advice.recipe
