@@ -223,6 +223,14 @@ def test_save_button(panel, live, tmp_path):
     assert "Saved" in live.status.value and len(sl.Job.load(tmp_path / "job.yaml").frames) == 20
 
 
+def test_save_button_writes_the_file_that_was_asked_for(tmp_path):
+    path = tmp_path / "chosen.yaml"
+    panel = FrameSelector(SAMPLES / "M13" / "4_Registered", progress=False, path=path)
+    assert panel.widget is not None and panel._panel.file.value == str(path)
+    panel._panel._save()
+    assert panel.save() == path and len(sl.Job.load(path).frames) == 12
+
+
 def test_pictures_and_controls_have_words(live):
     parts = everything(live.box)
     assert all(part.alt for part in parts if isinstance(part, widgets.Image))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -110,6 +111,11 @@ def test_region_is_moved_and_cut_to_lie_inside(panel):
     assert panel.result.image.shape == (1, 256, 320)
 
 
+def test_sizes_that_are_missing_are_512(panel):
+    assert make(region=(60, 50, 0, 80)).region == (0, 50, 320, 80)
+    assert make(region=(0, 0, 0, 0)).region == make(region=None).region == (0, 0, 320, 256)
+
+
 def test_default_region_holds_the_brightest_structure():
     overview = np.full((1, 400, 400), 0.1, np.float32)
     overview[0, 240:320, 200:280] = 0.5
@@ -158,13 +164,59 @@ def test_use_writes_a_recipe(panel, tmp_path):
     assert sl.Recipe.load(path) == panel.recipe == sl.Job.load(path).recipe
 
 
-def test_use_keeps_the_frames_of_a_job_file(panel, tmp_path):
-    path = tmp_path / "recipe.yaml"
-    path.write_text("frames: [a.xisf, b.xisf]\nsigma_high: 5\n", encoding="utf-8")
+def test_use_names_the_frames_that_were_shown(panel, tmp_path):
+    path = panel.use(tmp_path / "recipe.yaml")
+    assert sl.open_frames(sl.Job.load(path).frames).names == panel.model.frames.names
+    assert panel.saved == f"Saved in {path}, with the 12 frames shown here."
+    sl.Recipe().save(path)
+    panel.use(path)
+    assert sl.open_frames(sl.Job.load(path).frames).names == panel.model.frames.names
+
+
+@pytest.mark.parametrize("count", [7, 12])
+def test_use_keeps_a_choice_among_the_frames_that_were_shown(panel, tmp_path, count):
+    path, folder = tmp_path / "recipe.yaml", SAMPLES / "M13" / "4_Registered"
+    names = [str(folder / name) for name in panel.model.frames.names[:count]]
+    path.write_text(f"memory: 1GB\nframes: {names}\nsigma_high: 5\n", encoding="utf-8")
     panel.use(path)
     job = sl.Job.load(path)
-    assert job.frames == ["a.xisf", "b.xisf"] and job.recipe == panel.recipe
+    assert job.frames == names and job.recipe == panel.recipe and job.memory == "1GB"
     assert "output:" not in path.read_text(encoding="utf-8")
+    assert ("the 7 of the 12 frames shown here that it lists" in panel.saved) == (count == 7)
+
+
+@pytest.mark.parametrize("listed", [[SAMPLES / "M101" / "4_Registered"], ["a.xisf", "b.xisf"]])
+def test_use_says_so_when_it_replaces_other_frames(panel, tmp_path, listed):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(f"memory: 1GB\nframes: {[str(file) for file in listed]}\n", encoding="utf-8")
+    with pytest.warns(sl.StacklibWarning, match="listed other frames; now it lists the 12 frames shown"):
+        panel.use(path)
+    job = sl.Job.load(path)
+    assert sl.open_frames(job.frames).names == panel.model.frames.names and job.memory == "1GB"
+
+
+def test_use_keeps_the_frames_of_the_file_that_it_was_opened_from(tmp_path):
+    folder = SAMPLES / "M13" / "4_Registered"
+    names = sorted(str(file) for file in folder.glob("*.fits"))
+    path = tmp_path / "recipe.yaml"
+    path.write_text(f"frames: {names[:8]}\n", encoding="utf-8")
+    panel = RejectionExplorer(names[:8], region=REGION, path=path, opened_from=path)
+    path.write_text(f"frames: {names[:10]}\n", encoding="utf-8")
+    with pytest.warns(sl.StacklibWarning, match="was changed since it was opened"):
+        panel.use()
+    assert sl.Job.load(path).frames == names[:10]
+    other = RejectionExplorer(names[:9], region=REGION, path=path, opened_from=path)
+    path.write_text(f"frames: {names[:10]}\n", encoding="utf-8")
+    with pytest.warns(sl.StacklibWarning, match="now it lists the 9 frames shown"):
+        other.use()
+
+
+def test_use_these_tells_which_frames_are_listed(live, tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("frames: [a.xisf]\n", encoding="utf-8")
+    live._path.value = str(path)
+    live._save()
+    assert "with the 12 frames shown here" in message(live) and "listed other frames" in message(live)
 
 
 def test_use_refuses_to_replace_what_is_no_job_file(panel, tmp_path):
@@ -210,11 +262,18 @@ def test_setting_the_recipe_moves_the_widgets(live):
 
 
 def test_settings_that_cannot_be_used_are_told_and_change_nothing(live):
-    before = live.recipe
+    live.recipe = before = live.recipe.replace(weight_keyword="NOWEIGHT")
     live._controls["weights"].value = "keyword"
-    assert live.recipe == before and "weight_keyword" in message(live)
+    assert live.recipe == before and "NOWEIGHT" in message(live)
     live._controls["weights"].value = "noise"
-    assert "weight_keyword" not in message(live)
+    assert "NOWEIGHT" not in message(live)
+
+
+def test_weights_that_need_a_name_are_offered_with_a_name_only(live):
+    assert not {"keyword", "csv"} & set(live._controls["weights"].options)
+    live.recipe = live.recipe.replace(weight_file="weights.csv", weights="exposure")
+    assert "csv" in live._controls["weights"].options and "keyword" not in live._controls["weights"].options
+    assert live._controls["weights"].value == "exposure" == live.recipe.weights
 
 
 def test_a_and_b_blink(live):
@@ -249,7 +308,55 @@ def test_suggest_sets_the_recipe_and_says_why(live):
 
 
 def test_suggest_without_widgets(panel):
-    assert panel.suggest().recipe == panel.recipe
+    before = panel.recipe
+    told = []
+    advice = panel.advice(told.append)
+    assert panel.recipe == before and told[-1] == 1
+    assert panel.suggest().recipe == panel.recipe == advice.recipe
+
+
+@pytest.mark.parametrize(("rule", "part"), [("gesd", (100, 80, 256, 256)), ("percentile", (0, 20, 456, 376))])
+def test_limits_of_slow_rules_are_tried_in_the_middle_of_the_region(panel, monkeypatch, rule, part):
+    given = []
+    monkeypatch.setattr(
+        "stacklib.panels.rejection_explorer.advise", lambda *values, **_: given.append(values)
+    )
+    panel.recipe = panel.recipe.replace(rejection=rule)
+    panel.model.samples.region = (0, 20, 456, 376)
+    panel.advice()
+    assert given[0][2] == part
+
+
+def test_nothing_changes_the_settings_while_limits_are_tried(live, monkeypatch):
+    """What is done in the browser meanwhile arrives afterwards, and is undone."""
+    later, shown = [], []
+    proposed = live.recipe.replace(sigma_high=2.2)
+
+    def advise(*arguments, report, **options):
+        report(0.42)
+        shown.append((message(live), live._controls["sigma_high"].slider.disabled, live._suggest.disabled))
+        return SimpleNamespace(recipe=proposed, reason="because.")
+
+    monkeypatch.setattr("stacklib.panels.rejection_explorer.advise", advise)
+    monkeypatch.setattr("stacklib.panels.rejection_explorer._later", lambda _, call: later.append(call))
+    live._suggest.click()
+    assert "42 %" in shown[0][0] and shown[0][1:] == (True, True)
+    live._controls["sigma_high"].slider.value = 5.0
+    live._controls["rejection"].value = "none"
+    live._picker.boxes[0].value = 7
+    mouse(live, "button_press", 20, 20)
+    live._suggest.click()
+    assert len(shown) == 1 and live.recipe == proposed and live.region == REGION
+    (end,) = later
+    end()
+    assert live.recipe == proposed and live._controls["sigma_high"].number == 2.2
+    assert (
+        live._controls["rejection"].value == proposed.rejection and live._picker.boxes[0].value == REGION[0]
+    )
+    assert not live._suggest.disabled and not live._controls["sigma_high"].box.disabled
+    assert "because." in message(live)
+    live._controls["sigma_high"].slider.value = 5.0
+    assert live.recipe.sigma_high == 5.0
 
 
 def test_why_there_is_no_suggestion(live, monkeypatch):
@@ -263,18 +370,18 @@ def test_why_there_is_no_suggestion(live, monkeypatch):
 
 
 def test_region_boxes_and_dragging_move_the_region(live):
-    live._region_boxes[0].value = 100
+    live._picker.boxes[0].value = 100
     assert live.region == (100, 50, 96, 80)
     mouse(live, "button_press", 150, 100)
     mouse(live, "motion_notify", 170, 120)
     mouse(live, "button_release", 170, 120)
     assert live.region == (122, 80, 96, 80)
-    assert [box.value for box in live._region_boxes] == [122, 80]
+    assert [box.value for box in live._picker.boxes] == [122, 80]
 
 
 def mouse(panel: RejectionExplorer, kind: str, x: float, y: float, button: int = 1) -> None:
     """What the browser tells of the mouse in the overview; button 0 for none."""
-    axes = panel._rectangle.axes
+    axes = panel._picker.rectangle.axes
     canvas, name = axes.figure.canvas, f"{kind}_event"
     event = MouseEvent(name, canvas, *axes.transData.transform((x, y)), button=button or None)
     # Only of moves it is told, and not by older versions of matplotlib.
@@ -290,11 +397,11 @@ def test_a_drag_that_ends_outside_ends(live, end):
     mouse(live, *end)
     assert live.region == (122, 80, 96, 80)
     mouse(live, "motion_notify", 60, 60)
-    assert live._rectangle.get_xy() == (122, 80)
+    assert live._picker.rectangle.get_xy() == (122, 80)
 
 
 def test_the_browser_gets_a_whole_picture_after_a_drag(live):
-    canvas = live._rectangle.figure.canvas
+    canvas = live._picker.canvas
     canvas.draw()
     assert not canvas._force_full
     mouse(live, "button_press", 150, 100)

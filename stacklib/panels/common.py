@@ -14,12 +14,13 @@ __all__ = [
     "NumberSlider",
     "Readout",
     "control_value",
+    "enable_control",
     "parameter_control",
     "set_control",
 ]
 
-#: Room for the longest name of a parameter, for a number, and for its unit.
-LABEL, BOX, UNIT = "12.5em", "5.4em", "3.2em"
+#: Room for the longest name of a parameter, for a number, and for the longest word of a unit.
+LABEL, BOX, UNIT = "12.5em", "5.4em", "4.6em"
 #: Height of the band under a slider that marks the recommended values.
 BAND_HEIGHT = 6
 #: The part of the range that a slider covers, and its step; the number boxes take the whole range.
@@ -95,7 +96,11 @@ class NumberSlider(widgets.VBox):
         self._following = False
         self.slider.observe(self._from_slider, "value")
         self.box.observe(self._from_box, "value")
-        unit = widgets.Label(parameter.unit, layout=widgets.Layout(width=UNIT, flex="0 0 auto"))
+        # A label would not break into lines.
+        unit = widgets.HTML(
+            f'<div style="line-height:1.1;font-size:92%">{parameter.unit}</div>',
+            layout=widgets.Layout(width=UNIT, flex="0 0 auto", align_self="center"),
+        )
         children = [widgets.HBox([self.slider, self.box, unit])]
         if parameter.recommended:
             children.append(_band(parameter.recommended, low, high))
@@ -141,7 +146,7 @@ def _band(recommended: tuple[float, float], low: float, high: float) -> widgets.
 
 
 def parameter_control(parameter: Parameter, value: Any) -> widgets.Widget:
-    """The widget of a parameter, to be read and set with `control_value` and `set_control`."""
+    """The widget of a parameter, see `control_value`, `set_control` and `enable_control`."""
     options = {"description": parameter.name, "tooltip": parameter.help, "layout": {"width": "auto"}}
     style = {"description_width": LABEL}
     if parameter.name in SLIDERS:
@@ -165,6 +170,13 @@ def set_control(control: widgets.Widget, value: Any) -> None:
         control.number = value
     else:
         control.value = value
+
+
+def enable_control(control: widgets.Widget, enabled: bool) -> None:
+    """Let a control, or a button, answer the user or not."""
+    parts = (control.slider, control.box) if isinstance(control, NumberSlider) else (control,)
+    for part in parts:
+        part.disabled = not enabled
 
 
 class Readout(widgets.HTML):

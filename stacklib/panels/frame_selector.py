@@ -13,12 +13,11 @@ from astropy.table import Table
 from matplotlib.figure import Figure
 
 from stacklib.errors import RecipeError
-from stacklib.formats.safely import replace_atomically
-from stacklib.frames import FrameSet, open_frames, resolve_path
+from stacklib.frames import FrameSet, open_frames
 from stacklib.measurements import measure_frames
 from stacklib.panels.frame_plots import figure_selection
 from stacklib.panels.frame_widgets import COLUMNS, SelectorWidgets, cell_text
-from stacklib.parameters import commented_yaml
+from stacklib.panels.job_files import file_names, write_job
 from stacklib.preparation import prepare
 from stacklib.progress import progress_bar
 from stacklib.quality import measure_quality, suggest_exclusions
@@ -46,6 +45,8 @@ class FrameSelector:
         Gives the weights, and is saved with the choice.
     progress : bool
         Show a progress bar while the frames are measured.
+    path : str or Path
+        The job file that the panel's *Save* writes at first.
 
     Attributes
     ----------
@@ -59,9 +60,15 @@ class FrameSelector:
         The frames to choose from.
     """
 
-    def __init__(self, frames: Any, recipe: Recipe | None = None, progress: bool = True) -> None:
+    def __init__(
+        self,
+        frames: Any,
+        recipe: Recipe | None = None,
+        progress: bool = True,
+        path: str | Path = "recipe.yaml",
+    ) -> None:
         self.all_frames = frames if isinstance(frames, FrameSet) else open_frames(frames)
-        self.recipe = recipe
+        self.recipe, self.path = recipe, path
         self.table, images = _measure(self.all_frames, recipe or Recipe(), progress)
         limits = screen_limits(images[self.table.meta["reference"]])
         self.pictures = [_bytes(stretch(image, limits)) for image in images]
@@ -138,13 +145,14 @@ class FrameSelector:
         numbers = ", ".join(known).replace("eccen-", "eccen").replace("trans-", "trans")
         return f"Frame {index + 1} of {len(self.table)}, {row['file']}, {verdict}. {numbers}"
 
-    def save(self, path: str | Path = "recipe.yaml", recipe: Recipe | None = None) -> Path:
+    def save(self, path: str | Path = "", recipe: Recipe | None = None) -> Path:
         """Write the chosen frames and the recipe as a job file, which `Job.load` and papermill read.
 
         Parameters
         ----------
         path : str or Path
-            Of a job file that is there already, everything but the frames is kept.
+            The panel's `path` unless given. Of a job file that is there already, everything but the frames
+            is kept.
         recipe : Recipe, optional
             In place of the panel's, or of that in the file.
 
@@ -159,7 +167,7 @@ class FrameSelector:
         RecipeError
             When the recipe's reference frame is left out, or the file that is there is no job file.
         """
-        path = Path(path)
+        path = Path(path or self.path)
         job = Job.load(path) if path.exists() else Job()
         recipe = recipe or self.recipe or job.recipe
         chosen = self.frames
@@ -167,10 +175,7 @@ class FrameSelector:
             raise RecipeError(
                 f"reference: {recipe.reference} is not selected; select it, or choose another reference"
             )
-        files = [_written(frame.path.absolute(), path) for frame in chosen]
-        values = job.to_dict() | {"frames": files} | recipe.to_dict()
-        text = commented_yaml(values, Job.parameters() | Recipe.parameters())
-        return replace_atomically(path, text.encode("utf-8"))
+        return write_job(path, job.to_dict() | {"frames": file_names(chosen, path)} | recipe.to_dict())
 
     def figure(self) -> Figure:
         """All frames and their numbers over time, as a static figure; frames left out are crossed."""
@@ -234,13 +239,3 @@ def _common(texts: Sequence[str]) -> str:
     first, last = min(texts), max(texts)
     same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
     return first[:same]
-
-
-def _written(file: Path, job_file: Path) -> str:
-    """How a frame is named in a job file: relative where that is found again from the current folder."""
-    here = Path.cwd()
-    if job_file.absolute().parent == here:
-        for folder in (here, here.parent):
-            if file.is_relative_to(folder) and resolve_path(file.relative_to(folder)) == file:
-                return file.relative_to(folder).as_posix()
-    return file.as_posix()

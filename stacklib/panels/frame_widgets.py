@@ -95,7 +95,7 @@ class SelectorWidgets:
         self.column.observe(lambda change: self._sort(), "value")
         self.descending.observe(lambda change: self._sort(), "value")
         self.expression.observe(lambda change: self._apply(), "value")
-        self.file = widgets.Text("recipe.yaml", description="job file", layout=_width("300px"))
+        self.file = widgets.Text(str(self.selector.path), description="job file", layout=_width("300px"))
         selector = self.selector
         buttons = [
             _button("Apply", "Select the frames for which the expression is true", self._apply),
@@ -201,7 +201,7 @@ class SelectorWidgets:
 
     def _save(self) -> None:
         try:
-            path = self.selector.save(self.file.value.strip() or "recipe.yaml")
+            path = self.selector.save(self.file.value.strip())
             self._say(f"Saved {path}. {self.selector.summary}")
         except (StacklibError, OSError) as error:
             self._say(f"Not saved. {error}")

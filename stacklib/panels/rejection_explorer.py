@@ -2,41 +2,44 @@
 
 from __future__ import annotations
 
+import asyncio
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import ipywidgets as widgets
-import yaml
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from stacklib.advisor import Advice, advise
-from stacklib.errors import StacklibError
-from stacklib.formats.safely import replace_atomically
+from stacklib.errors import StacklibError, StacklibWarning
+from stacklib.finding import resolve_path
 from stacklib.panels.common import (
     NumberSlider,
     Readout,
     control_value,
+    enable_control,
     parameter_control,
     set_control,
 )
-from stacklib.panels.live_canvas import QuickCanvas, live_canvas
+from stacklib.panels.job_files import lists_the_same, write_settings
 from stacklib.panels.pictures import Picture, encoded
 from stacklib.panels.region_integration import (
     DIFFERENCE_COLOURS,
     MAP_COLOURS,
+    SIDE,
     RegionIntegration,
     difference_scale,
     figure_region,
     in_short,
 )
-from stacklib.parameters import commented_yaml
-from stacklib.recipe import RULE_PARAMETERS, Job, Recipe
+from stacklib.panels.region_picker import RegionPicker
+from stacklib.recipe import RULE_PARAMETERS, Recipe
 from stacklib.results import Integration
 from stacklib.samples import Region
-from stacklib.screen import stretch
 
 __all__ = ["RejectionExplorer"]
 
@@ -50,8 +53,14 @@ CHOICES = (
     "combination",
 )
 NO_REJECTION, SETTING_A = "no rejection", "setting A"
+#: Weights that need a name as well, and the field that holds it.
+NAMED_WEIGHTS = {"keyword": "weight_keyword", "csv": "weight_file"}
+#: Rules that take long, and the side of the region on which their limits are tried.
+SLOW_RULES, SLOW_SIDE = ("linear_fit", "gesd", "chauvenet"), 256
 #: Milliseconds that A and B are shown while they blink.
 BLINK = 600
+#: Seconds after which the browser has sent all that was done before it heard that controls are disabled.
+HEARD = 1.0
 #: The pictures stand beside what is set where there is room, otherwise below, and then the region last.
 STYLE = """<style>
 .stacklib-panel { container-type: inline-size; max-width: 980px }
@@ -81,17 +90,38 @@ class RejectionExplorer:
     recipe : Recipe, optional
         Where to start; `Recipe.suggest` for these frames unless given.
     region : (left, top, width, height), optional
-        512 x 512 pixels at the brightest structure unless given, or given with a width or height of 0.
+        512 x 512 pixels at the brightest structure unless given, or if all four are 0. A width or height of 0
+        is 512.
+    path : str or Path
+        The file that *Use these* writes at first.
+    opened_from : str or Path
+        The job file that named the frames, if any: `use` keeps the frames that it lists.
+
+    Attributes
+    ----------
+    saved : str
+        Where `use` has written last, and which frames are listed there, in words.
     """
 
-    def __init__(self, frames: Any, recipe: Recipe | None = None, region: Region | None = None) -> None:
-        wanted = region if region and region[2] and region[3] else None
+    def __init__(
+        self,
+        frames: Any,
+        recipe: Recipe | None = None,
+        region: Region | None = None,
+        path: str | Path = "recipe.yaml",
+        opened_from: str | Path = "",
+    ) -> None:
+        wanted = None
+        if region is not None and any(region):
+            left, top, width, height = region
+            wanted = left, top, width or SIDE, height or SIDE
         self.model = RegionIntegration(frames, recipe, wanted)
         self.a: Integration | None = None
+        self.path, self.saved = path, ""
+        source = resolve_path(opened_from) if opened_from else None
+        self._source = source if source and lists_the_same(source, self.model.frames) else None
         self._a_picture = b""
-        self._quiet = self._live = False
-        #: The file that "Use these" writes at first.
-        self.path: str | Path = "recipe.yaml"
+        self._quiet = self._live = self._suggesting = False
 
     # from code -----------------------------------------------------------------------------------
 
@@ -144,21 +174,43 @@ class RejectionExplorer:
             self._say(f"A is {in_short(self.a)}.")
         return self.a
 
-    def suggest(self) -> Advice:
-        """Take over the limits that `stacklib.advise` proposes for this region; `reason` says why.
+    def advice(self, report: Callable[[float], None] | None = None) -> Advice:
+        """What `stacklib.advise` proposes for this region; of slow rules, for 256 x 256 pixels in its middle.
+
+        Nothing is changed.
+
+        Parameters
+        ----------
+        report : callable, optional
+            Called again and again with the fraction that is done.
 
         Raises
         ------
         IntegrationError, RecipeError
-            When there are too few frames, or the region is too large.
+            When there are too few frames, or the region is too small or too large.
         """
-        advice = advise(self.model.frames, self.recipe, self.region, progress=False)
+        region = self.region
+        if self.result.rule in SLOW_RULES:
+            left, top, *size = region
+            width, height = (min(side, SLOW_SIDE) for side in size)
+            region = left + (size[0] - width) // 2, top + (size[1] - height) // 2, width, height
+        return advise(self.model.frames, self.recipe, region, progress=False, report=report)
+
+    def suggest(self, report: Callable[[float], None] | None = None) -> Advice:
+        """Take over what `advice` proposes; `reason` says why."""
+        advice = self.advice(report)
         self.recipe = advice.recipe
         self._say(f"Suggested. {advice.reason}")
         return advice
 
-    def use(self, path: str | Path = "recipe.yaml") -> Path:
-        """Write the recipe; of a job file that is there already, the frames and the like are kept.
+    def use(self, path: str | Path = "") -> Path:
+        """Write a job file: the recipe, and the frames that it was chosen for; `saved` tells which they are.
+
+        Parameters
+        ----------
+        path : str or Path
+            The panel's `path` unless given. Of a job file that is there already, all but the recipe is kept;
+            also the frames, if these are some of those shown here, or if the panel was opened from that file.
 
         Returns
         -------
@@ -168,15 +220,17 @@ class RejectionExplorer:
         ------
         RecipeError
             When there is a file of that name which is no job file.
+
+        Warns
+        -----
+        StacklibWarning
+            When the file listed other frames.
         """
-        path = Path(path)
-        if not path.exists():
-            return self.recipe.save(path)
-        values = Job.load(path).to_dict()
-        named = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        kept = {name: values[name] for name in Job.parameters() if name in named}
-        text = commented_yaml(kept | self.recipe.to_dict(), Job.parameters() | Recipe.parameters())
-        return replace_atomically(path, text.encode("utf-8"))
+        path = Path(path or self.path)
+        known = self._source is not None and path.resolve() == self._source.resolve()
+        words = write_settings(path, self.recipe, self.model.frames, keep=known)
+        self.saved = f"Saved in {path.absolute()}, with {words}."
+        return path
 
     def figure(self) -> Figure:
         """The four pictures and the numbers, as a static figure."""
@@ -192,12 +246,12 @@ class RejectionExplorer:
         basics = [self._controls[name] for name in CHOICES[1:4]]
         more = widgets.VBox([self._controls[name] for name in (*CHOICES[4:], *SWITCHES)])
         accordion = widgets.Accordion([more], titles=("More: estimator, combination, switches",))
-        self._region_boxes = [self._region_box("left", 0), self._region_box("top", 1)]
-        words = widgets.HTML("<b>Region</b>: drag the rectangle, or type its corner")
+        model, shape = self.model, (self.model.frames.width, self.model.frames.height)
+        self._picker = RegionPicker(model.overview, model.overview_side, shape, self._choose_region)
         parts = {
             "controls": [self._controls["rejection"], self._rule_box, *basics, accordion],
             "pictures": [self._make_pictures(), self._make_comparison(), self._make_saving()],
-            "region": [words, self._make_overview(), widgets.HBox(self._region_boxes)],
+            "region": [self._picker],
         }
         boxes = [widgets.VBox(children) for children in parts.values()]
         for name, box in zip(parts, boxes, strict=True):
@@ -215,43 +269,16 @@ class RejectionExplorer:
         names = [*CHOICES, *(name for rule in RULE_PARAMETERS.values() for name in rule), *SWITCHES]
         controls = {}
         for name in dict.fromkeys(names):
-            control = parameter_control(parameters[name], getattr(self.recipe, name))
+            known = parameters[name]
+            if name == "weights":
+                known = replace(known, choices=_weights(self.recipe))
+            control = parameter_control(known, getattr(self.recipe, name))
             if isinstance(control, NumberSlider):
                 control.on_change(self._from_controls)
             else:
                 control.observe(lambda change: self._from_controls(), "value")
             controls[name] = control
         return controls
-
-    def _region_box(self, name: str, axis: int) -> widgets.BoundedIntText:
-        size = (self.model.frames.width, self.model.frames.height)[axis] - self.region[2 + axis]
-        box = widgets.BoundedIntText(
-            *(self.region[axis], 0, max(size, 0)),
-            description=name,
-            step=16,
-            continuous_update=False,
-            style={"description_width": "3em"},
-            layout=widgets.Layout(width="10em"),
-        )
-        box.observe(lambda change: self._from_region_boxes(), "value")
-        return box
-
-    def _make_overview(self) -> widgets.Widget:
-        picture, side = stretch(self.model.overview), self.model.overview_side
-        height, width = picture.shape[:2]
-        figure = Figure(figsize=(3.7, 3.7 * height / width), dpi=100)
-        axes = figure.add_axes((0, 0, 1, 1))
-        axes.set_axis_off()
-        extent = (0, width * side, height * side, 0)
-        axes.imshow(picture, cmap="gray", vmin=0, vmax=1, extent=extent, aspect="auto")
-        self._rectangle = Rectangle((0, 0), 1, 1, fill=False, ec="#f0a63a", lw=2)
-        axes.add_patch(self._rectangle)
-        canvas = live_canvas(figure)
-        self._overview = QuickCanvas(canvas, [self._rectangle])
-        for name in ("button_press", "motion_notify", "button_release", "figure_leave"):
-            canvas.mpl_connect(f"{name}_event", self._drag)
-        self._dragging = False
-        return canvas
 
     def _make_pictures(self) -> widgets.Widget:
         self._pictures, self._titles, cells = {}, {}, []
@@ -283,6 +310,7 @@ class RejectionExplorer:
         )
         self._suggest.on_click(lambda button: self._take_suggestion())
         buttons = [self._suggest, keep, blink, self._against]
+        self._buttons = [self._suggest, keep, self._play, self._against]
         row = widgets.HBox(buttons, layout=widgets.Layout(flex_flow="row wrap"))
         return widgets.VBox([self._numbers, row, self._message])
 
@@ -290,12 +318,13 @@ class RejectionExplorer:
         self._path = widgets.Text(str(self.path), description="File", style={"description_width": "3em"})
         button = widgets.Button(description="Use these", button_style="primary")
         button.on_click(lambda button: self._save())
+        self._buttons += [button, self._path]
         return widgets.HBox([button, self._path], layout=widgets.Layout(flex_flow="row wrap"))
 
     # from the widgets ----------------------------------------------------------------------------
 
     def _from_controls(self) -> None:
-        if self._quiet:
+        if self._quiet or self._suggesting:
             return
         changes = {name: control_value(control) for name, control in self._controls.items()}
         try:
@@ -307,37 +336,37 @@ class RejectionExplorer:
         self._show_rule()
         self._show_all()
 
-    def _from_region_boxes(self) -> None:
-        if not self._quiet:
-            self.region = (*(box.value for box in self._region_boxes), *self.region[2:])
-
-    def _drag(self, event: Any) -> None:
-        if event.name == "button_press_event":
-            self._dragging = event.inaxes is not None
-        if not self._dragging:
-            return
-        # A button that is let go outside is not told; older versions of matplotlib do not know `buttons`.
-        let_go = event.name == "motion_notify_event" and getattr(event, "buttons", None) == frozenset()
-        if event.inaxes is not None and event.name != "figure_leave_event" and not let_go:
-            _, _, width, height = self.region
-            left = min(max(event.xdata - width / 2, 0), self.model.frames.width - width)
-            top = min(max(event.ydata - height / 2, 0), self.model.frames.height - height)
-            self._rectangle.set_xy((left, top))
-            self._overview.update(more=True)
-        if let_go or event.name in ("button_release_event", "figure_leave_event"):
-            self._dragging = False
-            self.region = (*(round(value) for value in self._rectangle.get_xy()), *self.region[2:])
+    def _choose_region(self, region: Region) -> None:
+        self.region = region
 
     def _take_suggestion(self) -> None:
-        self._say("Trying limits on these frames ...")
+        """What is done in the browser in the meantime waits for the kernel, and would undo the suggestion."""
+        if self._suggesting:
+            return
+        self._suggesting = True
+        self._enable(False)
         try:
-            self.suggest()
+            self._say_how_far(0.0)
+            self.suggest(self._say_how_far)
         except StacklibError as error:
             self._say(f"No suggestion: {error}")
+        finally:
+            _later(HEARD, self._end_suggesting)
+
+    def _say_how_far(self, fraction: float) -> None:
+        self._say(f"Trying limits on these frames: {100 * fraction:.0f} %")
+
+    def _end_suggesting(self) -> None:
+        self._suggesting = False
+        self._enable(True)
+        self._refresh()
 
     def _save(self) -> None:
         try:
-            self._say(f"Saved in {self.use(self._path.value).absolute()}.")
+            with warnings.catch_warnings(record=True) as notes:
+                warnings.simplefilter("always", StacklibWarning)
+                self.use(self._path.value.strip())
+            self._say(" ".join([self.saved, *(f"Note: {note.message}." for note in notes)]))
         except (StacklibError, OSError) as error:
             self._say(f"Not saved: {error}")
 
@@ -349,20 +378,20 @@ class RejectionExplorer:
             return
         self._quiet = True
         try:
+            self._controls["weights"].options = _weights(self.recipe)
             for name, control in self._controls.items():
                 set_control(control, getattr(self.recipe, name))
-            for axis, box in enumerate(self._region_boxes):
-                size = (self.model.frames.width, self.model.frames.height)[axis]
-                box.max = max(size - self.region[2 + axis], self.region[axis])
-                box.value = self.region[axis]
         finally:
             self._quiet = False
-        left, top, width, height = self.region
-        self._rectangle.set_bounds(left, top, width, height)
-        # Whole: of a drag that was quick the browser may have missed a part.
-        self._overview.redraw()
+        self._picker.show(self.region)
         self._show_rule()
         self._show_all()
+
+    def _enable(self, enabled: bool) -> None:
+        """Let all that changes something answer or not."""
+        for control in (*self._controls.values(), *self._buttons):
+            enable_control(control, enabled)
+        self._picker.enabled = enabled
 
     def _show_rule(self) -> None:
         """The parameters of the rule, and no others."""
@@ -421,3 +450,19 @@ class RejectionExplorer:
     def _say(self, text: str) -> None:
         if self._live:
             self._message.say(text)
+
+
+def _weights(recipe: Recipe) -> tuple[str, ...]:
+    """What frames can be weighted by; what needs a name is left out where the recipe has none."""
+    choices = Recipe.parameters()["weights"].choices
+    return tuple(c for c in choices if c not in NAMED_WEIGHTS or getattr(recipe, NAMED_WEIGHTS[c]))
+
+
+def _later(seconds: float, call: Callable[[], None]) -> None:
+    """Call when the kernel has done what waits for it; at once where there is no kernel."""
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        call()
+    else:
+        loop.call_later(seconds, call)
