@@ -18,6 +18,11 @@ __all__ = ["UNITS", "measure_quality", "suggest_exclusions"]
 
 #: Units of the columns; a column that is not here has none.
 UNITS = {"hours": "h", "exposure": "s", "fwhm": "pix", "shift_x": "pix", "shift_y": "pix"}
+#: Stars that a frame needs to be judged by them, and that frames usually have where one is judged by how many
+#: it has: what one or two stars tell is chance.
+FEW_STARS, MANY_STARS = 5, 10
+#: What is measured on the stars.
+OF_STARS = ("transparency", "fwhm", "eccentricity", "shift_x", "shift_y", "matched")
 #: How many digits of the columns are shown.
 _SHOWN = {
     **dict.fromkeys(("hours", "fwhm", "eccentricity", "transparency", "matched", "weight"), ".2f"),
@@ -114,7 +119,8 @@ def suggest_exclusions(table: Table) -> dict[int, str]:
     and by enough to matter: a quarter of the stars' light, a third of the sky or of the star count, a
     quarter of the width, 0.2 in eccentricity and more than 0.5 of it, 1 pixel in position. A trend over
     the night widens the MAD and is not taken for a fault, and neither are satellite trails, which
-    rejection takes care of.
+    rejection takes care of. Fewer than five stars of a frame say nothing of it, and how many there are
+    says nothing where frames usually have fewer than ten, but for none at all where some have five.
 
     Parameters
     ----------
@@ -126,6 +132,10 @@ def suggest_exclusions(table: Table) -> dict[int, str]:
     dict of int to str
         Index of the row, and the reason in words.
     """
+    table = table.copy()
+    for name in OF_STARS:
+        table[name] = np.where(table["stars"] >= FEW_STARS, table[name], np.nan)
+    table["stars"] = _telling(np.array(table["stars"], float))
     usual = {name: _usual(table[name]) for name in ("transparency", "sky", "stars", "fwhm", "eccentricity")}
     shift = [_usual(table[name])[0] for name in ("shift_x", "shift_y")]
     matched = _usual(table["matched"])[0]
@@ -163,8 +173,15 @@ def _faults(row: Any, usual: dict[str, tuple[float, float]], shift: list[float],
     elif off > 1:
         words.append(f"misregistration: the stars are {off:.1f} px from those of the reference")
     if beyond("stars", 0.33 * count, -1) and not words:
-        words.append(f"cloud or dew: {row['stars']} stars, usual {count:.0f}")
+        words.append(f"cloud or dew: {row['stars']:.0f} stars, usual {count:.0f}")
     return words
+
+
+def _telling(counts: np.ndarray) -> np.ndarray:
+    """The numbers of stars that say something; NaN in place of the others."""
+    if counts.max(initial=0) < FEW_STARS:
+        return np.full_like(counts, np.nan)
+    return np.where((counts == 0) | (np.median(counts) >= MANY_STARS), counts, np.nan)
 
 
 def _usual(values: Any) -> tuple[float, float]:

@@ -146,10 +146,26 @@ def test_a_misregistered_reference_does_not_blame_the_others(tmp_path):
 
 
 def test_suggestions_for_few_or_starless_frames(tmp_path):
-    frame = simulate_frames(1, 128, 128, 1, "field", clean=True).frames[0]
+    frame = simulate_frames(1, 256, 320, 1, "field", clean=True).frames[0]
     table = measure_quality(write(tmp_path, [frame, np.full_like(frame, 0.1)]))
     assert suggest_exclusions(table) == {1: "no stars found"}
     assert np.isnan(table["fwhm"][1]) and table["time"].mask.all()
+
+
+def test_a_few_stars_are_not_judged_by(tmp_path):
+    frames = list(simulate_frames(8, 96, 96, 1, "field", seed=4, clean=True).frames)
+    table = measure_quality(write(tmp_path, frames))
+    table["stars"] = [2, 1, 2, 0, 2, 2, 4, 2]
+    table["eccentricity"][1], table["transparency"][2], table["shift_x"][4] = 0.99, 0.2, 5.0
+    table["matched"][5] = 0.0
+    assert suggest_exclusions(table) == {}
+    table["stars"] = [9, 1, 3, 2, 4, 3, 9, 2]
+    assert suggest_exclusions(table) == {}
+    table["sky"][2] *= 3
+    assert list(suggest_exclusions(table)) == [2]
+    # One that has lost most of its stars is known by that alone.
+    table["stars"] = [40, 40, 4, 42, 0, 40, 41, 40]
+    assert suggest_exclusions(table)[4] == "no stars found"
 
 
 # expressions -------------------------------------------------------------------------------------
