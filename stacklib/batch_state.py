@@ -152,8 +152,8 @@ def former_records(target: Target) -> Iterator[tuple[Target, Record]]:
         where = _where(target.folder, output)
         for key in _load(output):
             then = replace(target, label=key.removeprefix(where).strip(), output=output)
-            record = read_record(then) if _key(then) == key and then != target else None
-            if record is not None:
+            record = read_record(then)
+            if record is not None and then != target:
                 yield then, record
 
 

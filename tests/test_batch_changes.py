@@ -15,6 +15,7 @@ from stacklib import batch_changes, cli
 from stacklib.batch import Batch, run_batch
 from stacklib.batch_changes import Checksums, changes
 from stacklib.batch_job import BatchJob
+from stacklib.batch_page import page
 from stacklib.batch_state import STATE_NAME, digest, inputs_of, only_run_of, read_record, write_record
 from stacklib.formats.fits import write_image
 from stacklib.targets import find_targets
@@ -130,7 +131,7 @@ def test_nothing_is_read_where_there_is_another_reason(tmp_path, read):
     assert changes(target, inputs_of(target, sl.Job()), None) == "new"
 
 
-def test_a_frame_without_a_known_checksum_has_changed(tmp_path):
+def test_a_frame_without_a_known_checksum_has_changed(tmp_path, monkeypatch):
     paths = frames(tmp_path / "M31" / "4_Registered", 3)
     leave_results(tmp_path)
     (target,) = find_targets(tmp_path)
@@ -139,6 +140,8 @@ def test_a_frame_without_a_known_checksum_has_changed(tmp_path):
     write_record(target, record)
     copied(paths)
     assert reasons(tmp_path) == {"M31": f"{paths[1].name} changed"}
+    monkeypatch.setattr(batch_changes, "digest", lambda _: "")
+    assert reasons(tmp_path) == {"M31": f"{paths[0].name} and 2 more changed"}
 
 
 def test_files_are_read_side_by_side_with_a_bar_where_it_takes_long(tmp_path, monkeypatch, capsys):
@@ -276,6 +279,8 @@ def test_a_lost_picture_is_made_again(tmp_path):
         assert picture.stat().st_size > 100
         assert "src='M31/5_Integration/M_0000_thumbnail.jpg'" in batch.page.read_text("utf-8")
         picture.unlink()
+        # Nor is it missed on the page of a batch that runs.
+        assert "<img" not in page(batch.rows, tmp_path)
 
 
 def test_a_picture_that_cannot_be_made_leaves_an_empty_frame(tmp_path):
