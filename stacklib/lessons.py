@@ -14,15 +14,12 @@ from stacklib.explain import PixelStory, tell
 from stacklib.integration import integrate
 from stacklib.kernel import Settings
 from stacklib.notebook import set_up_session
-from stacklib.parameters import Parameter
+from stacklib.notebook_parameters import HowIntegrationWorks
 from stacklib.recipe import Recipe
 from stacklib.results import Integration
 from stacklib.simulate import Simulation, Trail, simulate_frames
 
 __all__ = ["LEFT_OUT", "Lesson", "start"]
-
-FRAMES = Parameter("frames", int, 20, "Number of simulated frames.", low=8, high=100, unit="frames")
-SEED = Parameter("seed", int, 8, "Another number gives other noise and another sky.", low=0, high=10**6)
 
 #: What the lesson leaves out, one thing at a time.
 LEFT_OUT = {
@@ -133,7 +130,8 @@ def start(frames: int = 20, seed: int = 8) -> Lesson:
         When a parameter has the wrong type or lies out of range.
     """
     set_up_session()
-    count, seed = FRAMES.check(frames), SEED.check(seed)
+    given = HowIntegrationWorks(frames=frames, seed=seed)
+    count, seed = given.frames, given.seed
     size = {"count": count, "height": 200, "width": 260, "channels": 1, "seed": seed}
     trails = (
         Trail(1, (-20.0, 40.0), (280.0, 120.0), peak=40.0, fwhm=3.0),

@@ -7,7 +7,6 @@ import json
 import sys
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,10 @@ from astropy.table import Table
 from matplotlib.figure import Figure
 
 from stacklib.batch_job import BatchJob
-from stacklib.errors import RecipeError, StacklibWarning
+from stacklib.errors import RecipeError, StacklibError, StacklibWarning
 from stacklib.finding import resolve_path
-from stacklib.parameters import Parameter
+from stacklib.notebook_parameters import OWN, RECIPE_FILE, USUAL_NAME
+from stacklib.parameters import Parameter, read_yaml
 from stacklib.progress import in_live_notebook
 from stacklib.recipe import Job, Recipe
 from stacklib.report import numbers
@@ -30,8 +30,11 @@ __all__ = [
     "describe",
     "is_live",
     "job_from",
+    "own_from",
     "parameters_cell",
+    "parameters_of",
     "set_up_session",
+    "show_advice",
     "show_files",
     "show_panel",
     "show_table",
@@ -50,18 +53,23 @@ HEADINGS = {
     "normalization": "Normalisation, weights, combination",
 }
 
+#: Tables of many columns, as narrow as they can be read.
+NARROW = """<style>
+.stacklib-table th, .stacklib-table td {padding: 2px 5px !important; font-size: 12px}
+</style>"""
+
 #: What a parameter has to look like for a stray name to be taken as a misspelt parameter.
 _LITERALS = (bool, int, float, str, list)
 
 
 def parameters_cell(parameters: Mapping[str, Parameter] | None = None) -> str:
-    """The parameters cell of a notebook: of the integration, made from the recipe, unless others are given.
+    """The parameters cell of a notebook: of the integration unless others are given, see `parameters_of`.
 
     One literal assignment a line, with a type and the help text behind it, in the form that
     ``papermill --help-notebook`` understands: a second ``=`` or a ``|`` in a line would hide it.
     """
     lines = []
-    for name, parameter in (parameters or _parameters()).items():
+    for name, parameter in (parameters or parameters_of(4)).items():
         if name in HEADINGS and not parameters:
             lines += [""] * bool(lines) + [f"# {HEADINGS[name]}"]
         annotation = "str" if parameter.kind is list else parameter.kind.__name__
@@ -69,16 +77,55 @@ def parameters_cell(parameters: Mapping[str, Parameter] | None = None) -> str:
     return "\n".join(lines)
 
 
+def parameters_of(number: int) -> dict[str, Parameter]:
+    """The parameters of a notebook, by the number that its name begins with."""
+    if number == 5:
+        return BatchJob.parameters()
+    own = OWN[number].parameters()
+    if number != 4:
+        return own
+    rest = _parameters()
+    return {"frames": rest.pop("frames"), **own, **rest}
+
+
+def own_from(namespace: Mapping[str, Any], number: int) -> Any:
+    """The parameters of a notebook that are its own, checked; also sets up figures and warnings.
+
+    Parameters
+    ----------
+    namespace : dict
+        ``globals()`` of the notebook. Only the names of parameters are looked at.
+    number : int
+        Of the notebook.
+
+    Returns
+    -------
+    object
+        See `stacklib.notebook_parameters`.
+
+    Raises
+    ------
+    RecipeError
+        When a value cannot be used, or a name looks like a misspelt parameter.
+    """
+    set_up_session()
+    known = OWN[number].parameters()
+    _refuse_misspelt(namespace, known)
+    return OWN[number](**{name: namespace[name] for name in known if name in namespace})
+
+
 def job_from(namespace: Mapping[str, Any], recipe_file: str | Path = "") -> Job:
     """The job that the parameters cell describes, checked; also sets up figures and warnings.
+
+    Where there is a browser, and no recipe file is given, but one lies in the current folder, a line says so.
 
     Parameters
     ----------
     namespace : dict
         ``globals()`` of the notebook. Only the names of parameters are looked at.
     recipe_file : str or Path
-        Recipe or job file that gives the recipe, and the frames as well where it names any and the
-        parameters cell leaves them at their default or empty; an empty text for none.
+        Recipe or job file that gives the recipe and, where it names any, the frames; an empty text for none.
+        What the parameters cell has at another value than its default counts more than the file.
 
     Returns
     -------
@@ -92,13 +139,36 @@ def job_from(namespace: Mapping[str, Any], recipe_file: str | Path = "") -> Job:
     """
     set_up_session()
     known = _parameters()
-    _refuse_misspelt(namespace, known)
+    _refuse_misspelt(namespace, known | {RECIPE_FILE.name: RECIPE_FILE})
     job = Job.from_dict({name: namespace[name] for name in known if name in namespace})
-    if not recipe_file:
+    file = RECIPE_FILE.check(recipe_file)
+    if not file:
+        if is_live(job.interactive) and (words := _recipe_left_alone()):
+            print(words)
         return job
-    given = Job.load(resolve_path(recipe_file))
-    chosen = job.frames not in ("", Job().frames)
-    return replace(job, recipe=given.recipe, frames=job.frames if chosen else given.frames)
+    usual = Job().to_dict()
+    chosen = {name: value for name, value in job.to_dict().items() if value not in ("", usual[name])}
+    values = Job.load(resolve_path(file)).to_dict() | chosen
+    return Job.from_dict(values | {"interactive": job.interactive})
+
+
+def _recipe_left_alone() -> str:
+    """That there is a job file nobody has asked for, and what it holds; an empty text if there is none."""
+    path = Path.cwd() / USUAL_NAME
+    if not path.is_file():
+        return ""
+    use = f'to go on with it, set recipe_file = "{USUAL_NAME}" above and run again'
+    try:
+        job, named = Job.load(path), read_yaml(path)
+    except RecipeError as error:
+        return f"There is a {USUAL_NAME} here that is not used, and cannot be: {error}"
+    what = "settings only"
+    if "frames" in named:
+        files = [job.frames] if isinstance(job.frames, str) else job.frames
+        folders = sorted({Path(file).parent.as_posix() for file in files})
+        many = f"{len(files)} frames of {folders[0]}" + (" and other folders" if len(folders) > 1 else "")
+        what = f"the frames {files[0]}" if len(files) == 1 else many
+    return f"There is a {USUAL_NAME} here, with {what}, that is not used: {use}."
 
 
 def batch_from(namespace: Mapping[str, Any]) -> BatchJob:
@@ -129,13 +199,38 @@ def show_panel(panel: Any, interactive: bool) -> None:
     display(panel.widget if is_live(interactive) else panel.figure())
 
 
+def show_advice(panel: Any) -> Any:
+    """Print which limits are proposed for the region of a panel, and why, and display the trade-off.
+
+    Parameters
+    ----------
+    panel : object
+        Has a method ``advice()``, as `RejectionExplorer` has. It is not changed.
+
+    Returns
+    -------
+    Advice or None
+        None where nothing can be proposed: then that is printed.
+    """
+    from IPython.display import display
+
+    try:
+        advice = panel.advice()
+    except StacklibError as error:
+        print(f"No suggestion: {error}")
+        return None
+    print(advice.reason)
+    display(advice.figure())
+    return advice
+
+
 def show_table(table: Table) -> None:
     """Display a whole table without its data types, which mean little to a person."""
     from IPython.display import display
 
-    texts = {"text/plain": False, "text/html": True}
     options = {"show_dtype": False, "max_lines": -1, "max_width": -1}
-    display({kind: "\n".join(table.pformat(html=html, **options)) for kind, html in texts.items()}, raw=True)
+    plain, page = ("\n".join(table.pformat(html=html, **options)) for html in (False, True))
+    display({"text/plain": plain, "text/html": f'{NARROW}<div class="stacklib-table">{page}</div>'}, raw=True)
 
 
 def show_files(result: Integration, files: Iterable[str | Path]) -> None:
@@ -168,6 +263,8 @@ def describe(parameter: Parameter) -> str:
     if parameter.kind not in (int, float):
         return parameter.help
     unit = f" {parameter.unit}" if parameter.unit else ""
+    if parameter.kind is int:
+        return f"{parameter.help} [{parameter.low} to {parameter.high}{unit}]"
     usual = "; usual {:g} to {:g}".format(*parameter.recommended) if parameter.recommended else ""
     return f"{parameter.help} [{parameter.low:g} to {parameter.high:g}{unit}{usual}]"
 
@@ -229,14 +326,14 @@ def refresh_parameters(notebook: str | Path) -> bool:
     path = Path(notebook)
     content = nbformat.read(path, as_version=4)
     cell = next(c for c in content.cells if "parameters" in c.metadata.get("tags", []))
-    others = BatchJob.parameters() if path.name.startswith("5_") else None
-    before, cell.source = cell.source, parameters_cell(others)
+    number = int(path.name[0]) if path.name[0].isdigit() else 4
+    before, cell.source = cell.source, parameters_cell(parameters_of(number) if number != 4 else None)
     if cell.source != before:
         nbformat.write(content, path)
     return cell.source != before
 
 
 if __name__ == "__main__":
-    # python -m stacklib.notebook notebooks/4_integrate.ipynb notebooks/5_batch.ipynb
+    # python -m stacklib.notebook notebooks/[0-5]_*.ipynb
     for argument in sys.argv[1:]:
         print(argument, "changed" if refresh_parameters(argument) else "is up to date")

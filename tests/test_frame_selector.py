@@ -45,6 +45,12 @@ def test_all_frames_are_selected_at_first(panel):
     assert panel.short_names[6] == "0007"
 
 
+def test_overview_names_frames_by_what_tells_them_apart(panel):
+    assert panel.overview.colnames[:3] == ["frame", "sky", "noise"] and "file" not in panel.overview.colnames
+    assert panel.overview["frame"].tolist() == panel.short_names
+    assert panel.overview["fwhm"].info.format == ".2f" and "frame" not in panel.table.colnames
+
+
 def test_suggestion_leaves_out_the_cloudy_frame(panel):
     assert list(panel.suggest()) == [CLOUDY]
     assert np.flatnonzero(~panel.selected).tolist() == [CLOUDY]

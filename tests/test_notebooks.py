@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -17,14 +18,14 @@ from conftest import ROOT, SAMPLES
 import stacklib as sl
 from stacklib import notebook
 from stacklib.batch_job import BatchJob
+from stacklib.notebook_parameters import RECIPE_FILE
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 REAL = ROOT.parent / "shared" / "data"
 INTEGRATE = ROOT / "notebooks" / "4_integrate.ipynb"
 BATCH = ROOT / "notebooks" / "5_batch.ipynb"
-PARAMETERS = sl.Job.parameters() | sl.Recipe.parameters()
-#: Notebooks whose parameters come from the package, and which.
-MADE = {INTEGRATE: PARAMETERS, BATCH: BatchJob.parameters()}
+#: The parameters of each notebook; they come from the package.
+MADE = {path: notebook.parameters_of(int(path.name[0])) for path in NOTEBOOKS}
 
 #: Drawing into these hangs notebooks that run without a browser, every now and then.
 HANGING = re.compile(r"\bOutput\(|\binteract\(|\binteractive_output\b|\binteractive\(")
@@ -80,18 +81,25 @@ def test_nothing_draws_where_it_could_hang():
 @pytest.mark.parametrize("path", MADE, ids=lambda path: path.stem)
 def test_parameters_cell_equals_the_package(path):
     cell = next(cell for cell in code_cells(read(path)) if is_parameters(cell))
-    assert cell.source == notebook.parameters_cell(MADE[path] if path == BATCH else None), (
+    assert cell.source == notebook.parameters_cell(None if path == INTEGRATE else MADE[path]), (
         f"write it anew with: python -m stacklib.notebook notebooks/{path.name}"
     )
 
 
-def test_parameters_cell_can_be_written_anew(tmp_path):
-    stale = read(INTEGRATE)
+def test_parameters_are_those_of_the_package():
+    assert MADE[BATCH] == BatchJob.parameters()
+    own = {RECIPE_FILE.name: RECIPE_FILE}
+    assert MADE[INTEGRATE] == sl.Job.parameters() | own | sl.Recipe.parameters()
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_parameters_cell_can_be_written_anew(path, tmp_path):
+    stale, copy = read(path), tmp_path / path.name
     next(cell for cell in code_cells(stale) if is_parameters(cell)).source = "frames: str = ''"
-    nbformat.write(stale, tmp_path / "stale.ipynb")
-    assert notebook.refresh_parameters(tmp_path / "stale.ipynb")
-    assert read(tmp_path / "stale.ipynb") == read(INTEGRATE)
-    assert not notebook.refresh_parameters(tmp_path / "stale.ipynb")
+    nbformat.write(stale, copy)
+    assert notebook.refresh_parameters(copy)
+    assert read(copy) == read(path)
+    assert not notebook.refresh_parameters(copy)
 
 
 @pytest.mark.parametrize("path", MADE, ids=lambda path: path.stem)
@@ -153,6 +161,97 @@ def test_a_recipe_file_gives_the_recipe_and_the_frames_that_it_names(tmp_path):
         assert notebook.job_from(namespace(frames=left), path).frames == ["a.fits", "b.fits"]
     job = notebook.job_from(namespace(frames="somewhere else"), path)
     assert (job.frames, job.recipe.sigma_high) == ("somewhere else", 2.5)
+
+
+def test_what_was_changed_counts_more_than_the_recipe_file(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("frames: there\nsigma_high: 2.5\nsigma_low: 3.4\nmemory: 1GB\ninteractive: false\n")
+    job = notebook.job_from(namespace(sigma_high=2.7, save_maps=True), path)
+    recipe = sl.Recipe(sigma_high=2.7, sigma_low=3.4)
+    assert job == sl.Job(frames="there", memory="1GB", save_maps=True, recipe=recipe)
+    with pytest.raises(sl.RecipeError, match=r"recipe_file: got 3\.5, expected a text"):
+        notebook.job_from(namespace(), 3.5)
+    with pytest.raises(sl.RecipeError, match=r"recipe_fil'; did you mean recipe_file\?"):
+        notebook.job_from(namespace(recipe_fil="recipe.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("frames: [lights/a.fits, lights/b.fits]", "with 2 frames of lights, that is not used"),
+        ("frames: [lights/a.fits, others/b.fits]", "with 2 frames of lights and other folders,"),
+        ("frames: lights", "with the frames lights,"),
+        ("sigma_high: 2.5", "with settings only,"),
+        ("sigma_hihg: 2.5", "cannot be: "),
+    ],
+)
+def test_a_recipe_that_is_left_alone_is_told_of(text, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JPY_SESSION_NAME", "something")
+    notebook.job_from(namespace())
+    assert capsys.readouterr().out == ""
+    (tmp_path / "recipe.yaml").write_text(text)
+    assert notebook.job_from(namespace()) == sl.Job()
+    told = capsys.readouterr().out
+    assert (
+        words in told and told.count("\n") == 1 and ("hihg" in told or 'recipe_file = "recipe.yaml"' in told)
+    )
+    notebook.job_from(namespace(interactive=False))
+    if "hihg" not in text:
+        notebook.job_from(namespace(), "recipe.yaml")
+    monkeypatch.delenv("JPY_SESSION_NAME")
+    notebook.job_from(namespace())
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("number", "given", "message"),
+    [
+        (0, {"frames": "abc"}, "frames: got 'abc', expected a whole number from 8 to 100"),
+        (0, {"interactive": "maybe"}, "interactive: got 'maybe', expected True or False"),
+        (1, {"recipe_file": "nowhere/r.yaml"}, r"recipe_file: there is no folder .*nowhere; make it"),
+        (1, {"recipe_fil": "r.yaml"}, r"unknown parameter 'recipe_fil'; did you mean recipe_file\?"),
+        (2, {"left": "abc"}, "left: got 'abc', expected a whole number"),
+        (2, {"width": -20}, "width: got -20, expected a whole number from 0"),
+        (2, {"write_recip": "r.yaml"}, r"did you mean write_recipe\?"),
+        (2, {"write_recipe": ""}, "write_recipe: is empty; name the file"),
+        (2, {"write_recipe": "."}, r"write_recipe: \. is a folder"),
+        (2, {"write_recipe": "nowhere/r.yaml"}, "write_recipe: there is no folder"),
+        (2, {"write_recipe": "notes.yaml"}, "write_recipe: notes.yaml: unknown parameter 'milk'"),
+        (3, {"x": "a"}, "x: got 'a', expected a whole number"),
+        (3, {"x": 5}, "y: got -1 beside x 5; give both"),
+        (3, {"y": 5}, "x: got -1 beside y 5; give both"),
+        (3, {"channel": 1.5}, "channel: got 1.5, expected a whole number"),
+    ],
+)
+def test_own_parameters_are_checked_before_the_work(number, given, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes.yaml").write_text("milk: 2\n")
+    with pytest.raises(sl.RecipeError, match=message):
+        notebook.own_from(given, number)
+
+
+@pytest.mark.parametrize(
+    ("pixel", "message"),
+    [
+        ({"x": 320, "y": 3}, "x: got 320, expected 0 to 319"),
+        ({"x": 3, "y": 256}, "y: got 256, expected 0 to 255"),
+        ({"channel": 1}, "channel: got 1, expected 0 to 0 in these frames"),
+    ],
+)
+def test_a_pixel_outside_is_refused_before_the_frames_are_integrated(pixel, message):
+    frames = sl.open_frames(SAMPLES / "M13" / "4_Registered")
+    with pytest.raises(sl.RecipeError, match=message):
+        notebook.own_from(pixel, 3).refuse_outside(frames)
+    notebook.own_from({"x": 319, "y": 255, "channel": 0}, 3).refuse_outside(frames)
+
+
+def test_no_advice_is_said_and_the_notebook_goes_on(capsys):
+    def advice():
+        raise sl.IntegrationError("3 frames are too few")
+
+    assert notebook.show_advice(SimpleNamespace(advice=advice)) is None
+    assert capsys.readouterr().out == "No suggestion: 3 frames are too few\n"
 
 
 @pytest.mark.parametrize("variable", ["JPY_SESSION_NAME", "VOILA_KERNEL_ID"])
@@ -238,6 +337,44 @@ def test_notebook_runs_without_a_browser(path, tmp_path):
     assert run.returncode == 0, run.stderr
     shown = [kind for output in outputs(read(tmp_path / "out.ipynb")) for kind in output.get("data", {})]
     assert "image/png" in shown and not [kind for kind in shown if "widget" in kind]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("-y", "frames: {}"), ("-p", "width", "5", "-p", "height", "5")],
+    ids=["three frames", "a tiny region"],
+)
+def test_choosing_rejection_goes_on_without_a_suggestion(arguments, tmp_path):
+    frames = [str(file) for file in sorted((SAMPLES / "M13" / "4_Registered").glob("*.fits"))[:3]]
+    arguments = [argument.format(json.dumps(frames)) for argument in arguments]
+    if "frames" not in arguments[1]:
+        arguments += ["-p", "frames", str(SAMPLES / "M13" / "4_Registered")]
+    path = ROOT / "notebooks" / "2_choose_rejection.ipynb"
+    run = papermill(path, tmp_path / "out.ipynb", *arguments, folder=tmp_path)
+    assert run.returncode == 0, run.stderr
+    printed = "".join(o.get("text", "") for o in outputs(read(tmp_path / "out.ipynb")))
+    assert "No suggestion: " in printed and "recipe.yaml, with the" in printed
+    assert (tmp_path / "recipe.yaml").exists()
+
+
+def test_a_choice_is_handed_on_from_notebook_to_notebook(tmp_path):
+    """Frames of the first, settings of the second, both in what the last one integrates."""
+    folder = tmp_path / "lights"
+    shutil.copytree(SAMPLES / "M13" / "4_Registered", folder)
+    given = ("-p", "recipe_file", "recipe.yaml")
+    out = tmp_path / "out.ipynb"
+    run = papermill(NOTEBOOKS[1], out, "-p", "frames", "lights", folder=tmp_path)
+    assert run.returncode == 0, run.stderr
+    run = papermill(NOTEBOOKS[2], out, *given, "-p", "sigma_high", "2.6", folder=tmp_path)
+    assert run.returncode == 0, run.stderr
+    job = sl.Job.load(tmp_path / "recipe.yaml")
+    assert len(job.frames) == 11 and job.recipe.sigma_high == 2.6
+    run = papermill(INTEGRATE, out, *given, "-p", "output", "results", folder=tmp_path)
+    assert run.returncode == 0, run.stderr
+    shown = outputs(read(out))
+    assert "sigma_high: 2.6 sigma" in "".join(output.get("text", "") for output in shown)
+    (known,) = (o.data[notebook.RESULT_MIME] for o in shown if notebook.RESULT_MIME in o.get("data", {}))
+    assert known["summary"].startswith("11 of 11 frames")
 
 
 @pytest.mark.parametrize("name", ["1_select_frames", "2_choose_rejection", "3_inspect_rejection"])

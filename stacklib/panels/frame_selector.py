@@ -100,6 +100,14 @@ class FrameSelector:
         return {int(i): self._why.get(i, usual.get(i, "by hand")) for i in np.flatnonzero(~self._selected)}
 
     @property
+    def overview(self) -> Table:
+        """Of `table` the columns that tell most, with the short names of the frames."""
+        columns = ("sky", "noise", "stars", "fwhm", "eccentricity", "transparency", "matched", "weight")
+        overview = self.table[columns]
+        overview.add_column(self.short_names, name="frame", index=0)
+        return overview
+
+    @property
     def summary(self) -> str:
         """The choice in words."""
         left_out = [f"{self.short_names[i]} ({reason})" for i, reason in self.reasons.items()]
