@@ -29,7 +29,8 @@ from stacklib.cluster import connect
 from stacklib.errors import RunError, SaveError
 from stacklib.finding import resolve_path
 from stacklib.folder_lock import only_one
-from stacklib.formats.safely import replace_atomically
+from stacklib.formats.safely import clear_marked, replace_atomically
+from stacklib.notebook_page import save_page
 from stacklib.recipe import Job, Recipe
 from stacklib.resources import checked_threads, parse_memory
 from stacklib.samples import LEAST_BAND_BYTES, RESULT_BYTES
@@ -52,6 +53,8 @@ SHARE = 10**9
 ADVISE = "advise"
 #: Seconds between two looks at the runs.
 LOOK = 0.2
+#: Marks table and page in the making.
+SUMMARY_MARK = "summary"
 
 
 @dataclass(frozen=True)
@@ -223,6 +226,7 @@ class Batch:
             When the batch is stopped. What was done stays done, what was running leaves nothing.
         """
         with only_one(self.root), self._sent_to(client):
+            clear_marked(self.root, SUMMARY_MARK)
             self.look(progress)
             self._keep()
             waiting = deque(row for row in self.rows if row.status == "waiting")
@@ -235,10 +239,11 @@ class Batch:
         return self
 
     def _keep(self) -> None:
-        """Make lost pictures again, and remember what was found out about targets that are done."""
+        """Make lost pictures and pages again, and remember what was found out about targets that are done."""
         for row in (row for row in self.rows if row.status == "done"):
             master = row.target.output / row.master
-            row.record = replace(row.record, thumbnail=save_thumbnail(master))
+            notebook = row.target.output / row.notebook
+            row.record = replace(row.record, thumbnail=save_thumbnail(master), page=save_page(notebook))
             if row.record == read_record(row.target):
                 continue
             # Where nothing can be written, or another batch runs the target, all stays as it was.
@@ -301,8 +306,8 @@ class Batch:
         text = io.StringIO()
         self.table.write(text, format="ascii.ecsv")
         try:
-            replace_atomically(self.root / TABLE_NAME, text.getvalue().encode("utf-8"))
-            replace_atomically(self.page, page(self.rows, self.root).encode("utf-8"))
+            replace_atomically(self.root / TABLE_NAME, text.getvalue().encode("utf-8"), SUMMARY_MARK)
+            replace_atomically(self.page, page(self.rows, self.root).encode("utf-8"), SUMMARY_MARK)
         except OSError as error:
             raise SaveError(
                 f"{self.root}: the summary cannot be written there ({error.strerror}); "

@@ -23,7 +23,7 @@ import stacklib
 from stacklib.errors import SaveError
 from stacklib.finding import resolve_path
 from stacklib.folder_lock import held, only_one
-from stacklib.formats.safely import replace_atomically
+from stacklib.formats.safely import clear_marked, replace_atomically
 from stacklib.recipe import Job
 from stacklib.targets import Target
 
@@ -42,6 +42,8 @@ __all__ = [
 #: The state file, one in each folder of results.
 STATE_NAME = ".stacklib_batch.json"
 STATE_VERSION = 1
+#: Marks the state file in the making.
+STATE_MARK = "state"
 
 #: What a run's result depends on, beside the recipe.
 OF_THE_RUN = ("save_maps", "save_fits")
@@ -169,9 +171,11 @@ def write_record(target: Target, record: Record) -> None:
     try:
         # Targets may share the folder.
         with held(path.with_name(f"{STATE_NAME}.lock")):
+            # What a batch was writing when it was killed.
+            clear_marked(target.output, STATE_MARK)
             runs = _load(target.output) | {_key(target): dataclasses.asdict(record)}
             text = json.dumps({"version": STATE_VERSION, "runs": runs}, indent=1)
-            replace_atomically(path, text.encode("utf-8"), record.mark)
+            replace_atomically(path, text.encode("utf-8"), STATE_MARK)
     except OSError as error:
         raise SaveError(
             f"{path}: cannot be written ({error.strerror}); check the free space and the permissions there"

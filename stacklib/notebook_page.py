@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import nbformat
@@ -9,7 +10,7 @@ import nbformat
 from stacklib.formats.safely import new_file
 from stacklib.html_page import html_page
 
-__all__ = ["notebook_page", "write_page"]
+__all__ = ["notebook_page", "save_page"]
 
 STYLE = """
 body { max-width: 60rem }
@@ -46,16 +47,14 @@ def notebook_page(content: nbformat.NotebookNode, title: str, around: str = "") 
     return html_page(title, f"{around}\n{body}\n{around}", style)
 
 
-def write_page(notebook: Path, mark: str = "") -> Path:
-    """Write the page of a notebook beside it, under the same name.
+def save_page(notebook: Path, mark: str = "") -> str:
+    """Write the page of a notebook beside it, unless it is there; its name, or nothing.
 
-    Raises
-    ------
-    OSError
-        When it cannot be written, or is there already.
+    A run without a page is better than one that failed for it.
     """
     page = notebook.with_suffix(".html")
-    with new_file(page, mark) as temporary:
-        content = nbformat.read(notebook, as_version=4)
-        temporary.write_text(notebook_page(content, notebook.stem), encoding="utf-8")
-    return page
+    if not page.exists():
+        with contextlib.suppress(OSError, ValueError, ImportError), new_file(page, mark) as temporary:
+            content = nbformat.read(notebook, as_version=4)
+            temporary.write_text(notebook_page(content, notebook.stem), encoding="utf-8")
+    return page.name if page.exists() else ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import time
 import uuid
 import warnings
@@ -25,8 +24,8 @@ from stacklib.errors import (
     StacklibError,
     StacklibWarning,
 )
-from stacklib.formats.safely import hidden_start
-from stacklib.notebook_page import write_page
+from stacklib.formats.safely import clear_marked
+from stacklib.notebook_page import save_page
 from stacklib.notebook_process import NotebookProcess
 from stacklib.recipe import Job
 from stacklib.running import Run, claim, finish, make_folder, process_for
@@ -95,8 +94,10 @@ class TargetRun:
             _clear_away(self.target, before)
             if self.target.problem:
                 raise FrameError(self.target.problem)
-            executed = claim(self.target.output, "running_notebook")
-            write_record(self.target, replace(record, notebook=executed.name, mark=mark))
+            # The record knows of the notebook before it is there: nothing is lost sight of.
+            stem = f"running_notebook_{mark}"
+            write_record(self.target, replace(record, notebook=f"{stem}.ipynb", mark=mark))
+            executed = claim(self.target.output, stem)
             advice, notes = self._take_advice() if self.advised else ("", [])
             run = self._through_notebook(executed, mark)
             record = _of_run(record, run, mark)
@@ -106,7 +107,7 @@ class TargetRun:
             record.error = error.reason if isinstance(error, RunError) else str(error)
             kept = error.notebook if isinstance(error, RunError) else None
             record.notebook = kept.name if kept else ""
-            record.page = _page_of(kept, mark) if kept and not self._stopped else ""
+            record.page = save_page(kept, mark) if kept and not self._stopped else ""
         if self._stopped and record.status == "failed":
             # It was interrupted, and has no error of its own.
             for path in (executed, kept):
@@ -150,18 +151,11 @@ def _of_run(record: Record, run: Run, mark: str) -> Record:
         status="done",
         files=[path.name for path in run.files],
         notebook=run.notebook.name,
-        page=_page_of(run.notebook, mark),
+        page=save_page(run.notebook, mark),
         thumbnail=save_thumbnail(run.files[0], mark),
         numbers=run.numbers,
         notes=run.notes,
     )
-
-
-def _page_of(notebook: Path, mark: str) -> str:
-    """The name of the notebook's page, which opens without Jupyter; empty where it cannot be written."""
-    with contextlib.suppress(OSError, ValueError, ImportError):
-        return write_page(notebook, mark).name
-    return ""
 
 
 def _clear_away(target: Target, before: Record | None) -> None:
@@ -172,11 +166,7 @@ def _clear_away(target: Target, before: Record | None) -> None:
         (target.output / name).unlink(missing_ok=True)
     if not before.mark:
         return
-    for path in target.output.glob(f"{hidden_start(before.mark)}*"):
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+    clear_marked(target.output, before.mark)
     for table in target.output.glob(f"*{TABLE_END}"):
         stem = table.name.removesuffix(TABLE_END)
         # A result whose notebook is there, too, is whole, and stays.

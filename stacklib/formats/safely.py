@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["RUN_MARK", "hidden_start", "new_file", "replace_atomically"]
+__all__ = ["RUN_MARK", "clear_marked", "hidden_start", "new_file", "replace_atomically"]
 
 #: Variable of the environment that marks what a run leaves, so that it is found when the run was killed.
 RUN_MARK = "STACKLIB_RUN"
@@ -18,6 +19,15 @@ def hidden_start(mark: str = "") -> str:
     """How the names of files in the making begin; with the mark of this process unless another is given."""
     mark = mark or os.environ.get(RUN_MARK, "")
     return f".stacklib-{mark}-" if mark else ".stacklib-"
+
+
+def clear_marked(folder: Path, mark: str) -> None:
+    """Remove the files in the making that bear a mark: whoever made them was killed."""
+    for path in folder.glob(f"{hidden_start(mark)}*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
