@@ -227,6 +227,10 @@ def _without_rejection(
     for basis, p, (image, sigma) in zip(bases, prepared, images, strict=True):
         key = p.factor.tobytes(), p.offset.tobytes(), p.weights.tobytes(), basis.combination
         if key not in lights:
+            if basis.combination != "average":
+                # A median holds next to no light of outliers: all are compared with an average.
+                average = trials.prepare(basis.replace(combination="average", weights="none"))
+                (image,) = trials.each([average], lambda trial: trial.original)
             lights[key] = OutlierLight.find(trials.samples, p, image)
         noise[basis], light[basis] = sigma, lights[key]
     return noise, light

@@ -102,6 +102,12 @@ def test_threads_and_memory_do_not_matter():
     np.testing.assert_array_equal(many.thumbnails, few.thumbnails)
 
 
+def test_a_median_is_compared_with_the_average():
+    recipe = sl.Recipe(combination="median", rejection="none")
+    found = sweep(SAMPLES / "M101" / "4_Registered", {"clip_low": (True,)}, recipe, progress=False)
+    assert 0 <= found.table["residual"][0] < 20
+
+
 @pytest.fixture(scope="module")
 def found():
     grid = {"sigma_low": (2.5, 3.2), "sigma_high": (2.2, 2.9, 3.3, 4.0)}
