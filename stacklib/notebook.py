@@ -55,7 +55,7 @@ HEADINGS = {
 
 #: Tables of many columns, as narrow as they can be read.
 NARROW = """<style>
-.stacklib-table th, .stacklib-table td {padding: 2px 5px !important; font-size: 12px}
+.stacklib-table th, .stacklib-table td {padding: 2px 3px !important; font-size: 12px}
 </style>"""
 
 #: What a parameter has to look like for a stray name to be taken as a misspelt parameter.

@@ -136,9 +136,10 @@ def choose_frames(notebook: browser.Notebook, root: Path, say: Say) -> None:
 
 
 def choose_rejection(notebook: browser.Notebook, root: Path, say: Say) -> None:
-    """Keyboard, mouse, blinking; then the settings are written, and run by papermill."""
+    """Keyboard, mouse, blinking, a suggestion; then the settings are written, and run by papermill."""
     by_keyboard_and_mouse(notebook)
     blink(notebook)
+    take_suggestion(notebook)
     page = notebook.page
     page.get_by_label("File", exact=True).fill("chosen.yaml")
     page.keyboard.press("Tab")
@@ -207,6 +208,24 @@ def blink(notebook: browser.Notebook) -> None:
             )
     stop.click()
     wait_until(notebook, lambda: "Result B: " in notebook.readouts(), "stopping")
+
+
+def take_suggestion(notebook: browser.Notebook) -> None:
+    """It tells how far it is, and keys that are pressed meanwhile do not undo it."""
+    page, suggest = notebook.page, notebook.page.get_by_role("button", name="Suggest", exact=True)
+    handle = notebook.slider("sigma_high")
+    suggest.click()
+    handle.focus()
+    for _ in range(3):
+        page.keyboard.press("ArrowRight")
+    wait_until(notebook, lambda: re.search(r"on these frames: \d+ %", notebook.readouts()), "telling how far")
+    assert suggest.is_disabled()
+    wait_until(notebook, lambda: "Suggested. " in notebook.readouts(), "suggesting", 60)
+    wait_until(notebook, suggest.is_enabled, "taking up again")
+    notebook.settled()
+    proposed = re.search(r"Suggested\. sigma_low [\d.]+ and sigma_high ([\d.]+):", notebook.readouts())
+    assert slider_value(notebook) == float(proposed[1])
+    assert "Result B: winsorized sigma" in notebook.readouts()
 
 
 def click_pixels(notebook: browser.Notebook, root: Path, say: Say) -> None:
@@ -331,6 +350,20 @@ def drag_the_region(notebook: browser.Notebook, folder: Path) -> None:
     result = integrate(str(folder / "light_[01]*.fits"), recipe, (left, top, 512, 512))
     for words in rejected(result):
         wait_until(notebook, lambda words=words: words in notebook.readouts(), words)
+    # Over the edge to the left, where the button is let go, and back without it.
+    canvas.scroll_into_view_if_needed()
+    notebook.settled()
+    box = canvas.bounding_box()
+    page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 0.5 * box["height"])
+    page.mouse.down()
+    page.mouse.move(box["x"] + 2, box["y"] + 0.5 * box["height"], steps=8)
+    page.mouse.move(box["x"] - 40, box["y"] + 0.5 * box["height"], steps=4)
+    page.mouse.up()
+    wait_until(notebook, lambda: corner[0].input_value() == "0", "taking the region of a drag that left")
+    before = notebook.settled()
+    page.mouse.move(box["x"] + 0.8 * box["width"], box["y"] + 0.8 * box["height"], steps=5)
+    page.wait_for_timeout(500)
+    assert corner[0].input_value() == "0" and notebook.settled() == before
 
 
 def test_voila_serves_the_explorer_as_an_app(lab, root):

@@ -253,6 +253,11 @@ def test_a_slider_changes_recipe_pictures_and_numbers(live):
     assert f"{live.numbers['rejected_high']:.3f} %" in live._numbers.value
 
 
+def test_a_slider_gives_round_numbers(live):
+    live._controls["sigma_high"].slider.value = 2.7000000000000006
+    assert live._controls["sigma_high"].box.value == 2.7 == live.recipe.sigma_high
+
+
 def test_setting_the_recipe_moves_the_widgets(live):
     recipe = live.recipe.replace(rejection="gesd", gesd_significance=0.1, weights="none", clip_low=False)
     live.recipe = recipe
@@ -389,15 +394,17 @@ def mouse(panel: RejectionExplorer, kind: str, x: float, y: float, button: int =
     canvas.callbacks.process(name, event)
 
 
-@pytest.mark.parametrize("end", [("figure_leave", 170, 120), ("motion_notify", 20, 20, 0)])
-def test_a_drag_that_ends_outside_ends(live, end):
+@pytest.mark.parametrize(
+    ("end", "left"), [(("figure_leave", -30, 120), 0), (("motion_notify", 20, 120, 0), 122)]
+)
+def test_a_drag_that_ends_outside_ends(live, end, left):
     mouse(live, "button_press", 150, 100)
     mouse(live, "motion_notify", 170, 120)
     assert live.region == REGION
     mouse(live, *end)
-    assert live.region == (122, 80, 96, 80)
+    assert live.region == (left, 80, 96, 80)
     mouse(live, "motion_notify", 60, 60)
-    assert live._picker.rectangle.get_xy() == (122, 80)
+    assert live._picker.rectangle.get_xy() == (left, 80)
 
 
 def test_the_browser_gets_a_whole_picture_after_a_drag(live):

@@ -20,7 +20,7 @@ __all__ = [
 ]
 
 #: Room for the longest name of a parameter, for a number, and for the longest word of a unit.
-LABEL, BOX, UNIT = "12.5em", "5.4em", "4.6em"
+LABEL, BOX, UNIT = "12.5em", "5.4em", "4.8em"
 #: Height of the band under a slider that marks the recommended values.
 BAND_HEIGHT = 6
 #: The part of the range that a slider covers, and its step; the number boxes take the whole range.
@@ -121,7 +121,8 @@ class NumberSlider(widgets.VBox):
 
     def _from_slider(self, change: dict) -> None:
         if not self._following:
-            self.box.value = change["new"]
+            # The steps of a slider add up to 2.9000000000000004.
+            self.box.value = round(change["new"], 9)
 
     def _from_box(self, change: dict) -> None:
         # A number outside the slider's part of the range moves the handle to its end, and stays.
@@ -136,7 +137,7 @@ def _band(recommended: tuple[float, float], low: float, high: float) -> widgets.
     start, stop = (100 * (value - low) / (high - low) for value in recommended)
     words = f"recommended: {recommended[0]:g} to {recommended[1]:g}"
     return widgets.HTML(
-        f'<div title="{words}" style="margin:0 calc({BOX} + {UNIT} + 26px) 0 calc({LABEL} + 18px);'
+        f'<div title="{words}" style="margin:0 calc({BOX} + {UNIT} + 14px) 0 calc({LABEL} + 14px);'
         f'height:{BAND_HEIGHT}px;position:relative">'
         f'<div style="position:absolute;left:{start:.1f}%;width:{stop - start:.1f}%;height:100%;'
         f'background:#0072b2;border-radius:3px"></div></div>'

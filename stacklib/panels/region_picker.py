@@ -106,11 +106,12 @@ class RegionPicker(widgets.VBox):
             return
         # A button that is let go outside is not told; older versions of matplotlib do not know `buttons`.
         let_go = event.name == "motion_notify_event" and getattr(event, "buttons", None) == frozenset()
-        left = event.name == "figure_leave_event"
-        if event.inaxes is not None and not (let_go or left):
-            corner = zip((event.xdata, event.ydata), self.region[2:], self._shape, strict=True)
+        if not let_go:
+            # Also where the mouse leaves: of a quick move not all is told.
+            place = self.rectangle.axes.transData.inverted().transform((event.x, event.y))
+            corner = zip(place, self.region[2:], self._shape, strict=True)
             self.rectangle.set_xy([min(max(at - size / 2, 0), whole - size) for at, size, whole in corner])
             self._quick.update(more=True)
-        if let_go or left or event.name == "button_release_event":
+        if let_go or event.name in ("button_release_event", "figure_leave_event"):
             self._dragging = False
             self._choose((*(round(value) for value in self.rectangle.get_xy()), *self.region[2:]))
