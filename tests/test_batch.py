@@ -19,8 +19,8 @@ from simulated_targets import BROKEN, FRAMES, MIXED, make_targets
 
 import stacklib as sl
 from stacklib.batch import Batch
+from stacklib.batch.state import STATE_NAME
 from stacklib.batch_job import BatchJob
-from stacklib.batch_state import STATE_NAME
 
 if os.name == "nt":
     pytest.skip("no SIGKILL", allow_module_level=True)

@@ -12,9 +12,9 @@ import stacklib as sl
 from stacklib import cli
 from stacklib.advisor import memory_for
 from stacklib.batch import Batch, run_batch
+from stacklib.batch.target_run import TargetRun
 from stacklib.batch_job import BatchJob
 from stacklib.simulate import Session, simulate_frames
-from stacklib.target_run import TargetRun
 
 
 @pytest.mark.filterwarnings("ignore::stacklib.errors.StacklibWarning")

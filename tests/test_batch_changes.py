@@ -11,14 +11,15 @@ import pytest
 from simulated_targets import frames
 
 import stacklib as sl
-from stacklib import batch_changes, cli
+from stacklib import cli
 from stacklib.batch import Batch, run_batch
-from stacklib.batch_changes import Checksums, changes
+from stacklib.batch import changes as batch_changes
+from stacklib.batch.changes import Checksums, changes
+from stacklib.batch.page import page
+from stacklib.batch.state import STATE_NAME, digest, inputs_of, only_run_of, read_record, write_record
+from stacklib.batch.targets import find_targets
 from stacklib.batch_job import BatchJob
-from stacklib.batch_page import page
-from stacklib.batch_state import STATE_NAME, digest, inputs_of, only_run_of, read_record, write_record
 from stacklib.formats.fits import write_image
-from stacklib.targets import find_targets
 
 #: As `report.numbers` has them.
 NUMBERS = {

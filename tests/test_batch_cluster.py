@@ -8,11 +8,10 @@ import pytest
 from simulated_targets import make_targets
 
 import stacklib as sl
-from stacklib import target_cluster
-from stacklib.batch import OVERHEAD, Batch, run_batch
+from stacklib.batch import OVERHEAD, Batch, run_batch, target_cluster
+from stacklib.batch.target_run import TargetRun
 from stacklib.batch_job import BatchJob
 from stacklib.cluster import connect
-from stacklib.target_run import TargetRun
 
 distributed = pytest.importorskip("dask.distributed", reason="Dask is not installed")
 
@@ -42,7 +41,7 @@ def targets(tmp_path_factory):
 
 def test_targets_run_on_the_workers(targets, client, monkeypatch):
     heard = set()
-    monkeypatch.setattr("stacklib.batch.BatchBars.show", lambda bars, *told: heard.add(told))
+    monkeypatch.setattr("stacklib.batch.batches.BatchBars.show", lambda bars, *told: heard.add(told))
     client.run(setattr, target_cluster, "LOOK", 0.02)
     batch = run_batch(targets, RECIPE, progress=False, client=client)
     client.run(setattr, target_cluster, "LOOK", target_cluster.LOOK)
@@ -63,7 +62,7 @@ def test_a_stopped_batch_leaves_nothing_on_the_workers(targets, client, monkeypa
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("stacklib.batch.BatchBars.show", stop)
+    monkeypatch.setattr("stacklib.batch.batches.BatchBars.show", stop)
     with pytest.raises(KeyboardInterrupt):
         run_batch(targets, RECIPE, progress=False, client=client)
     assert not any(client.processing().values())

@@ -21,16 +21,16 @@ from simulated_targets import frames
 import stacklib as sl
 from stacklib import cli, notebook_process
 from stacklib.batch import OVERHEAD, Batch, Need, recipe_for
-from stacklib.batch_changes import changes
+from stacklib.batch.changes import changes
+from stacklib.batch.folder_lock import LOCK_NAME, only_one
+from stacklib.batch.page import page, thumbnail
+from stacklib.batch.progress import Listener
+from stacklib.batch.state import STATE_NAME, Record, inputs_of, read_record, write_record
+from stacklib.batch.summary import Row, summary_table
+from stacklib.batch.targets import find_targets
 from stacklib.batch_job import BatchJob
-from stacklib.batch_page import page, thumbnail
-from stacklib.batch_progress import Listener
-from stacklib.batch_state import STATE_NAME, Record, inputs_of, read_record, write_record
-from stacklib.batch_summary import Row, summary_table
 from stacklib.errors import RunError
-from stacklib.folder_lock import LOCK_NAME, only_one
 from stacklib.notebook_process import NotebookProcess
-from stacklib.targets import find_targets
 
 
 def found(root: Path) -> dict[str, int]:
@@ -235,7 +235,7 @@ def test_share_of_a_run_is_what_it_can_use(monkeypatch, tmp_path):
     ("memory", "processors", "jobs"), [("1GB", 8, 1), ("4GB", 8, 4), ("64GB", 2, 2), ("64GB", 8, 5)]
 )
 def test_runs_at_the_same_time(monkeypatch, tmp_path, memory, processors, jobs):
-    monkeypatch.setattr("stacklib.batch.checked_threads", lambda _: processors)
+    monkeypatch.setattr("stacklib.batch.batches.checked_threads", lambda _: processors)
     assert Batch(BatchJob(targets(tmp_path, 5), memory=memory)).jobs == jobs
 
 

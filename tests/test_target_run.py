@@ -11,11 +11,11 @@ from conftest import SAMPLES
 from test_batch_parts import frames
 
 import stacklib as sl
-from stacklib.batch_state import Record, only_run_of, read_record, write_record
-from stacklib.folder_lock import held
+from stacklib.batch.folder_lock import held
+from stacklib.batch.state import Record, only_run_of, read_record, write_record
+from stacklib.batch.target_run import TargetRun, _clear_away
+from stacklib.batch.targets import Target, find_targets
 from stacklib.formats.safely import RUN_MARK, hidden_start
-from stacklib.target_run import TargetRun, _clear_away
-from stacklib.targets import Target, find_targets
 
 pytestmark = pytest.mark.filterwarnings("ignore::stacklib.errors.StacklibWarning")
 

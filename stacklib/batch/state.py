@@ -20,12 +20,12 @@ from typing import Any
 from astropy.table import Table
 
 import stacklib
+from stacklib.batch.folder_lock import held, only_one
+from stacklib.batch.targets import Target
 from stacklib.errors import SaveError
 from stacklib.finding import resolve_path
-from stacklib.folder_lock import held, only_one
 from stacklib.formats.safely import clear_marked, replace_atomically
 from stacklib.recipe import Job
-from stacklib.targets import Target
 
 __all__ = [
     "STATE_NAME",

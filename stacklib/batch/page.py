@@ -14,7 +14,7 @@ from urllib.parse import quote
 import numpy as np
 from PIL import Image
 
-from stacklib.batch_summary import Row
+from stacklib.batch.summary import Row
 from stacklib.errors import StacklibError
 from stacklib.formats.safely import new_file
 from stacklib.frames import Frame

@@ -12,9 +12,10 @@ from pathlib import Path
 from astropy.table import Table
 
 from stacklib.advisor import advise
-from stacklib.batch_page import save_thumbnail
-from stacklib.batch_progress import Listener
-from stacklib.batch_state import Record, inputs_of, only_run_of, read_record, with_checksums, write_record
+from stacklib.batch.page import save_thumbnail
+from stacklib.batch.progress import Listener
+from stacklib.batch.state import Record, inputs_of, only_run_of, read_record, with_checksums, write_record
+from stacklib.batch.targets import Target
 from stacklib.errors import (
     FrameError,
     IntegrationError,
@@ -29,7 +30,6 @@ from stacklib.notebook_page import save_page
 from stacklib.notebook_process import NotebookProcess
 from stacklib.recipe import Job
 from stacklib.running import Run, claim, finish, make_folder, process_for
-from stacklib.targets import Target
 
 __all__ = ["TargetRun"]
 

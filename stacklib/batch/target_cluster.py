@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
-from stacklib.batch_state import Record, inputs_of
+from stacklib.batch.state import Record, inputs_of
+from stacklib.batch.target_run import TargetRun
 from stacklib.cluster import check_versions, checked
-from stacklib.target_run import TargetRun
 
 if TYPE_CHECKING:
     from dask.distributed import Client

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from stacklib.batch_summary import Row
+from stacklib.batch.summary import Row
 from stacklib.look import FAINT, INK, new_figure, write_title
 
 __all__ = ["figure_masters"]

@@ -1,7 +1,7 @@
 """Integrate many targets through the notebook: side by side, within a memory budget, only what is needed.
 
 Each target runs as `stacklib run` does. A record beside its results tells what the run was made from, so
-that a later start repeats only what is missing or changed; see `stacklib.batch_state`. Table and page of the
+that a later start repeats only what is missing or changed; see `stacklib.batch.state`. Table and page of the
 whole batch are written anew whenever something has happened.
 """
 
@@ -19,24 +19,24 @@ from typing import TYPE_CHECKING
 from astropy.table import Table
 
 from stacklib.advisor import memory_for
-from stacklib.batch_changes import Checksums, rows_of
+from stacklib.batch.changes import Checksums, rows_of
+from stacklib.batch.folder_lock import only_one
+from stacklib.batch.page import page, save_thumbnail
+from stacklib.batch.progress import BatchBars
+from stacklib.batch.state import inputs_of, only_run_of, read_record, write_record
+from stacklib.batch.summary import Row, summary_table
+from stacklib.batch.target_cluster import TargetCluster
+from stacklib.batch.target_run import TargetRun
+from stacklib.batch.targets import Target, find_targets
 from stacklib.batch_job import BatchJob
-from stacklib.batch_page import page, save_thumbnail
-from stacklib.batch_progress import BatchBars
-from stacklib.batch_state import inputs_of, only_run_of, read_record, write_record
-from stacklib.batch_summary import Row, summary_table
 from stacklib.cluster import connect
 from stacklib.errors import RunError, SaveError
 from stacklib.finding import resolve_path
-from stacklib.folder_lock import only_one
 from stacklib.formats.safely import clear_marked, replace_atomically
 from stacklib.notebook_page import save_page
 from stacklib.recipe import Job, Recipe
 from stacklib.resources import checked_threads, parse_memory
 from stacklib.samples import LEAST_BAND_BYTES, RESULT_BYTES
-from stacklib.target_cluster import TargetCluster
-from stacklib.target_run import TargetRun
-from stacklib.targets import Target, find_targets
 
 if TYPE_CHECKING:
     from dask.distributed import Client

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from astropy.table import MaskedColumn, Table
 
-from stacklib.batch_state import Record
+from stacklib.batch.state import Record
+from stacklib.batch.targets import Target
 from stacklib.recipe import RULE_PARAMETERS, rule_in_words
-from stacklib.targets import Target
 
 __all__ = ["Row", "summary_table"]
 

@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from stacklib.batch_state import Record, digest, former_records, read_record
-from stacklib.batch_summary import Row
+from stacklib.batch.state import Record, digest, former_records, read_record
+from stacklib.batch.summary import Row
+from stacklib.batch.targets import Target
 from stacklib.progress import progress_bar
 from stacklib.resources import checked_threads
-from stacklib.targets import Target
 
 __all__ = ["Checksums", "changes", "rows_of"]
 

@@ -1,0 +1,18 @@
+"""Many targets: which there are, what is to be done for each, and what came of it."""
+
+from stacklib.batch.batches import ADVISE, OVERHEAD, Batch, Need, recipe_for, run_batch
+from stacklib.batch.summary import Row, summary_table
+from stacklib.batch.targets import Target, find_targets
+
+__all__ = [
+    "ADVISE",
+    "OVERHEAD",
+    "Batch",
+    "Need",
+    "Row",
+    "Target",
+    "find_targets",
+    "recipe_for",
+    "run_batch",
+    "summary_table",
+]
