@@ -171,7 +171,7 @@ def advise(
         At least four registered frames of one geometry.
     recipe : Recipe, optional
         Rule, normalisation and weights; `Recipe.suggest` for these frames unless given. A recipe without
-        rejection gets the suggested rule.
+        rejection gets the suggested rule, and both sides are tried whether they are switched on or not.
     region : (left, top, width, height), optional
         The part to look at; 512 x 512 pixels in the middle unless given, or fewer where the budget is small.
     grid : mapping of str to sequence, optional
@@ -207,7 +207,8 @@ def advise(
     if rule == "none":
         start = start.replace(rejection=Recipe.suggest(frames).rejection)
         rule = start.rejection
-    start = start.replace(rejection=rule)
+    # An earlier proposal may have switched a side off.
+    start = start.replace(rejection=rule, clip_low=True, clip_high=True)
     own_grid = checked_grid(GRIDS[rule] if grid is None else grid)
     _refuse_few(frames)
     trials = Trials(frames, _middle(frames, memory) if region is None else region, memory, threads)

@@ -18,7 +18,7 @@ import stacklib
 from stacklib.batch import ADVISE, Batch
 from stacklib.batch_job import BatchJob
 from stacklib.errors import IntegrationError, RecipeError, StacklibError, StacklibWarning
-from stacklib.finding import resolve_path
+from stacklib.finding import beside, resolve_path
 from stacklib.notebook import describe
 from stacklib.notebook_process import INSTALL
 from stacklib.parameters import Parameter, refuse_unknown
@@ -206,7 +206,9 @@ def job_from_arguments(
         raise RecipeError(f"-p frames: the frames are given already, {target}; give one of the two")
     values = {"frames": target}
     if from_file:
-        values = Job.load(resolve_path(target)).to_dict()
+        file = resolve_path(target)
+        values = Job.load(file).to_dict()
+        values["frames"] = beside(file, values["frames"])
     values |= {name: _typed(known[name], text) for name, text in texts.items()}
     if output is not None:
         values["output"] = output

@@ -10,7 +10,7 @@ from typing import Any
 
 from stacklib.errors import FrameError
 
-__all__ = ["ENDINGS", "find_images", "natural_order", "resolve_path"]
+__all__ = ["ENDINGS", "beside", "find_images", "natural_order", "resolve_path"]
 
 #: File name endings of images, in lower case.
 ENDINGS = (".xisf", ".fits", ".fit", ".fts", ".fits.gz", ".fit.gz", ".fts.gz", ".fits.fz", ".fit.fz")
@@ -44,6 +44,18 @@ def resolve_path(where: str | Path) -> Path:
             if _exists(folder / path):
                 return folder / path
     return here / path
+
+
+def beside(file: Path, entries: str | list[str]) -> str | list[str]:
+    """Frames as a job file names them: relative names count from the file's own folder, if they are there."""
+
+    home = Path(os.path.normpath(file.absolute())).parent
+
+    def found(entry: str) -> str:
+        path = home / Path(entry).expanduser()
+        return str(path) if _exists(path) else entry
+
+    return found(entries) if isinstance(entries, str) else [found(entry) for entry in entries]
 
 
 def _exists(path: Path) -> bool:

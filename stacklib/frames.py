@@ -50,6 +50,8 @@ class Frame(HeaderFacts):
     ----------
     path : Path
         The file; `name` is its file name.
+    stamp : (int, int)
+        Size, and time of change in nanoseconds, when it was opened.
     channels, height, width : int
         Geometry; `shape` is all three.
     sample_format : str
@@ -71,17 +73,17 @@ class Frame(HeaderFacts):
     def __init__(self, path: str | Path, quiet: bool = False) -> None:
         self.path = Path(path)
         self._lock = threading.Lock()
-        self._stamp = _stamp(self.path)
+        self.stamp = _stamp(self.path)
         self._source: ImageSource | None = _open_source(self.path)
         if not quiet:
             self._source.warn()
 
     def __getstate__(self) -> dict[str, Any]:
         # The other process may have another current folder.
-        return {"path": self.path.absolute(), "stamp": self._stamp}
+        return {"path": self.path.absolute(), "stamp": self.stamp}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.path, self._stamp = state["path"], state["stamp"]
+        self.path, self.stamp = state["path"], state["stamp"]
         self._lock, self._source = threading.Lock(), None
 
     def __repr__(self) -> str:
@@ -95,7 +97,7 @@ class Frame(HeaderFacts):
         """The opened file."""
         with self._lock:
             if self._source is None:
-                if _stamp(self.path) != self._stamp:
+                if _stamp(self.path) != self.stamp:
                     raise FrameError(f"{self.path}: has changed since it was opened; open the frames again")
                 self._source = _open_source(self.path)
             return self._source

@@ -25,7 +25,7 @@ from stacklib.statistics import (
     spread_evenly,
 )
 
-__all__ = ["CACHE_NAME", "FrameMeasurements", "Spread", "measure_frames", "prefer_keywords"]
+__all__ = ["CACHE_NAME", "FrameMeasurements", "Spread", "measure_frames"]
 
 #: Calls a function with each of many tuples of arguments, somewhere else; gives the number of the call and
 #: its result, in the order in which they end.
@@ -171,11 +171,6 @@ def measure_samples(
     if not min(measured.scale_low, measured.scale_high) < COARSE * step:
         return measured
     return measure_plane(spread_evenly(plane, step, low, high), estimator, -math.inf, math.inf, extremes)
-
-
-def prefer_keywords(frames: Sequence[Any]) -> bool:
-    """Whether every frame carries a usable NOISE keyword for each of its channels."""
-    return _noise_keywords(frames) is not None
 
 
 def _noise_keywords(frames: Sequence[Any]) -> np.ndarray | None:

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from stacklib.batch_job import BatchJob
 from stacklib.errors import RecipeError, StacklibError, StacklibWarning
-from stacklib.finding import resolve_path
+from stacklib.finding import beside, resolve_path
 from stacklib.notebook_parameters import OWN, RECIPE_FILE, USUAL_NAME
 from stacklib.parameters import Parameter, read_yaml
 from stacklib.progress import in_live_notebook
@@ -148,7 +148,10 @@ def job_from(namespace: Mapping[str, Any], recipe_file: str | Path = "") -> Job:
         return job
     usual = Job().to_dict()
     chosen = {name: value for name, value in job.to_dict().items() if value not in ("", usual[name])}
-    values = Job.load(resolve_path(file)).to_dict() | chosen
+    path = resolve_path(file)
+    values = Job.load(path).to_dict()
+    values["frames"] = beside(path, values["frames"])
+    values |= chosen
     return Job.from_dict(values | {"interactive": job.interactive})
 
 

@@ -137,7 +137,7 @@ def checksums(frames: FrameSet) -> list[str]:
     def checksum(frame: Frame) -> str:
         try:
             found = frame.path.stat()
-            if (found.st_size, found.st_mtime_ns) != frame._stamp:
+            if (found.st_size, found.st_mtime_ns) != frame.stamp:
                 return ""
             return frame.checksum()
         except (OSError, FrameError):

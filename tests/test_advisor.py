@@ -160,6 +160,12 @@ def test_without_a_rule_the_usual_one_is_taken():
     assert advice.recipe.rejection == "sigma" and advice.recipe.sigma_high == 2.5
 
 
+def test_sides_that_are_off_are_tried_too():
+    frames, region = sl.open_frames(SAMPLES / "M13" / "4_Registered"), (60, 50, 96, 80)
+    off = advise(frames, sl.Recipe(clip_low=False, clip_high=False), region, progress=False)
+    assert off.recipe == advise(frames, sl.Recipe(), region, progress=False).recipe
+
+
 def test_what_cannot_be_advised_on():
     frames = sl.open_frames(SAMPLES / "M13" / "4_Registered")
     with pytest.raises(IntegrationError, match="3 frames are too few"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from stacklib.batch import changes as batch_changes
 from stacklib.batch.changes import Checksums, changes
 from stacklib.batch.page import page
 from stacklib.batch.state import STATE_NAME, digest, inputs_of, only_run_of, read_record, write_record
+from stacklib.batch.target_run import TargetRun
 from stacklib.batch.targets import find_targets
 from stacklib.batch_job import BatchJob
 from stacklib.formats.fits import write_image
@@ -295,3 +297,76 @@ def test_a_picture_that_cannot_be_made_leaves_an_empty_frame(tmp_path):
     text = batch.page.read_text("utf-8")
     assert batch.rows[0].reason == "unchanged" and "<img" not in text and "class='none'" in text
     assert not list(output.glob("*.jpg"))
+
+
+# settings beside the frames ----------------------------------------------------------------------
+
+
+def two_targets(root: Path) -> None:
+    frames(root / "M31" / "4_Registered", 4)
+    frames(root / "M33" / "4_Registered", 6)
+
+
+def listed(root: Path, names: list[str], target: str = "M33") -> None:
+    lines = "".join(f"- {name}\n" for name in names)
+    (root / target / "recipe.yaml").write_text(f"frames:\n{lines}", "utf-8")
+
+
+def test_frames_of_a_job_are_looked_for_beside_it(tmp_path, monkeypatch):
+    """Also where the current folder has frames of the same names, and in a copy beside its original."""
+    root = tmp_path / "astro"
+    two_targets(root)
+    names = [path.name for path in sorted((root / "M33" / "4_Registered").iterdir())]
+    for spelt in ("4_Registered/{}", f"{root / 'M33'}/4_Registered/{{}}", f"{root}/M33/4_Registered"):
+        listed(root, list(dict.fromkeys(spelt.format(name) for name in names)))
+        monkeypatch.chdir(root / "M31")
+        assert found(root) == {"M31": 4, "M33": 6}
+        copy = tmp_path / "copy"
+        shutil.copytree(root, copy)
+        (one,) = (target for target in find_targets(copy) if target.name == "M33")
+        assert len(one.frames) == 6 and not one.problem
+        assert all(path.is_relative_to(copy) for path in one.frames)
+        shutil.rmtree(copy)
+
+
+def test_a_listed_frame_that_is_gone_is_named(tmp_path):
+    two_targets(tmp_path)
+    there = min((tmp_path / "M33" / "4_Registered").iterdir()).name
+    listed(tmp_path, [f"4_Registered/{there}", "4_Registered/gone.fits"])
+    (one,) = (target for target in find_targets(tmp_path) if target.name == "M33")
+    assert "names 4_Registered/gone.fits, which is not there" in one.problem
+
+
+def test_settings_that_cannot_be_used_are_no_sign_of_no_change(tmp_path):
+    two_targets(tmp_path)
+    leave_results(tmp_path)
+    assert {row.status for row in Batch(BatchJob(str(tmp_path))).rows} == {"done"}
+    (tmp_path / "M33" / "recipe.yaml").write_text("sigma_hihg: 3\n", "utf-8")
+    status = {row.target.name: (row.status, row.reason) for row in Batch(BatchJob(str(tmp_path))).rows}
+    assert status["M31"] == ("done", "unchanged")
+    assert status["M33"][0] == "waiting" and "did you mean sigma_high" in status["M33"][1]
+
+
+def test_a_link_to_a_folder_below_the_root_makes_a_target(tmp_path):
+    frames(tmp_path / "a_raw" / "M31_reg", 3)
+    (tmp_path / "M31").mkdir()
+    try:
+        (tmp_path / "M31" / "4_Registered").symlink_to(tmp_path / "a_raw" / "M31_reg")
+    except OSError:
+        pytest.skip("no links here")
+    assert found(tmp_path) == {"M31": 3}
+
+
+def test_what_the_batch_saves_is_saved_for_targets_with_a_recipe_too(tmp_path):
+    frames(tmp_path / "M31" / "4_Registered", 3)
+    (tmp_path / "M31" / "recipe.yaml").write_text("save_maps: false\nsigma_high: 2.8\n", "utf-8")
+    batch = Batch(BatchJob(str(tmp_path), save_maps=True))
+    assert batch.job_for(batch.rows[0].target).save_maps
+
+
+def test_a_target_that_another_batch_has_finished_is_not_run_again(tmp_path):
+    frames(tmp_path / "M31" / "4_Registered", 3)
+    (target,) = find_targets(tmp_path)
+    batch = Batch(BatchJob(str(tmp_path)))
+    leave_results(tmp_path)
+    assert TargetRun(target, batch.job_for(target)).run() == read_record(target)

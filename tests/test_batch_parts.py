@@ -106,7 +106,8 @@ def test_own_file_decides_recipe_and_frames(tmp_path):
     assert [path.name for path in m31.frames] == [paths[i].name for i in (0, 2, 3)]
     assert recipe_for(m31, batch.recipe) == sl.Recipe(sigma_high=2.5)
     assert recipe_for(m33, batch.recipe) == sl.Recipe(sigma_low=3.0)
-    assert batch.job_for(m31).save_maps and not batch.job_for(m31).save_fits
+    # What is saved for all is saved here too.
+    assert batch.job_for(m31).save_maps and batch.job_for(m31).save_fits
     assert batch.job_for(m33).save_fits and batch.job_for(m33).frames == str(m33.folder)
     assert list(batch.plan["recipe"]) == ["its own recipe.yaml", "rule of thumb"]
 

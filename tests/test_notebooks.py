@@ -16,7 +16,7 @@ import pytest
 from conftest import ROOT, SAMPLES
 
 import stacklib as sl
-from stacklib import notebook
+from stacklib import cli, notebook
 from stacklib.batch_job import BatchJob
 from stacklib.notebook_parameters import RECIPE_FILE
 
@@ -161,6 +161,19 @@ def test_a_recipe_file_gives_the_recipe_and_the_frames_that_it_names(tmp_path):
         assert notebook.job_from(namespace(frames=left), path).frames == ["a.fits", "b.fits"]
     job = notebook.job_from(namespace(frames="somewhere else"), path)
     assert (job.frames, job.recipe.sigma_high) == ("somewhere else", 2.5)
+
+
+def test_frames_of_a_recipe_file_are_looked_for_beside_it(tmp_path, monkeypatch):
+    """Not in the current folder, where others may have the same names; the command line does so, too."""
+    for name in ("M31", "M33"):
+        (tmp_path / name / "4_Registered").mkdir(parents=True)
+        (tmp_path / name / "4_Registered" / "light.fits").touch()
+    file = tmp_path / "M33" / "recipe.yaml"
+    file.write_text("frames: [4_Registered/light.fits, 4_Registered/gone.fits]\n", "utf-8")
+    monkeypatch.chdir(tmp_path / "M31")
+    expected = [str(tmp_path / "M33" / "4_Registered" / "light.fits"), "4_Registered/gone.fits"]
+    assert notebook.job_from({"interactive": False}, "../M33/recipe.yaml").frames == expected
+    assert cli.job_from_arguments("../M33/recipe.yaml").frames == expected
 
 
 def test_what_was_changed_counts_more_than_the_recipe_file(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -92,6 +93,7 @@ def test_a_lock_is_held_by_one_at_a_time(tmp_path):
         for _ in range(20):
             with held(tmp_path / "lock"):
                 inside.append(1)
+                time.sleep(0.001)
                 most.append(len(inside))
                 inside.pop()
 

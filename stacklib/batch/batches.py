@@ -166,13 +166,13 @@ class Batch:
 
     def job_for(self, target: Target) -> Job:
         """The run of a target, without its share of the memory."""
-        own = target.job or Job(save_maps=self.job.save_maps, save_fits=self.job.save_fits)
+        own = target.job or Job()
         return Job(
             frames=str(target.folder) if target.whole else [str(path) for path in target.frames],
             output=str(target.output),
             interactive=False,
-            save_maps=own.save_maps,
-            save_fits=own.save_fits,
+            save_maps=own.save_maps or self.job.save_maps,
+            save_fits=own.save_fits or self.job.save_fits,
             recipe=recipe_for(target, self.recipe),
         )
 

@@ -88,9 +88,12 @@ def _runs_of(target: Target, now: Record) -> list[tuple[Target, Record | None]]:
 
 
 def _row(now: Record, there: list[tuple[Target, Record | None]], checksums: Checksums) -> Row:
+    target, then = there[0]
+    if target.problem:
+        # Settings that cannot be used are no sign that nothing has changed.
+        return Row(target, "waiting", target.problem, then)
     reasons = [changes(target, now, then, checksums) for target, then in there]
     if "" not in reasons:
-        target, then = there[0]
         return Row(target, "waiting", reasons[0], then)
     target, then = there[reasons.index("")]
     frames = {name: known | now.frames[name] for name, known in then.frames.items()}

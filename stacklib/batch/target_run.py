@@ -12,6 +12,7 @@ from pathlib import Path
 from astropy.table import Table
 
 from stacklib.advisor import advise
+from stacklib.batch.changes import changes
 from stacklib.batch.page import save_thumbnail
 from stacklib.batch.progress import Listener
 from stacklib.batch.state import Record, inputs_of, only_run_of, read_record, with_checksums, write_record
@@ -88,6 +89,9 @@ class TargetRun:
     def _run(self) -> Record:
         start, before = time.monotonic(), read_record(self.target)
         record = inputs_of(self.target, self.job, self.advised)
+        if not self.target.problem and not changes(self.target, record, before):
+            # Another batch was faster.
+            return before
         mark = uuid.uuid4().hex[:12]
         executed = kept = None
         try:
@@ -100,8 +104,11 @@ class TargetRun:
             executed = claim(self.target.output, stem)
             advice, notes = self._take_advice() if self.advised else ("", [])
             run = self._through_notebook(executed, mark)
-            record = _of_run(record, run, mark)
+            record = _of_run(record, run)
             record.advice, record.notes = advice, [*notes, *record.notes]
+            # Whatever happens now, the result is there.
+            write_record(self.target, record)
+            record.page, record.thumbnail = save_page(run.notebook, mark), save_thumbnail(run.files[0], mark)
         except StacklibError as error:
             record.status = "failed"
             record.error = error.reason if isinstance(error, RunError) else str(error)
@@ -143,7 +150,7 @@ class TargetRun:
         return finish(self._process)
 
 
-def _of_run(record: Record, run: Run, mark: str) -> Record:
+def _of_run(record: Record, run: Run) -> Record:
     """The record of a run that went well."""
     with_checksums(record, _table_of(run))
     return replace(
@@ -151,8 +158,6 @@ def _of_run(record: Record, run: Run, mark: str) -> Record:
         status="done",
         files=[path.name for path in run.files],
         notebook=run.notebook.name,
-        page=save_page(run.notebook, mark),
-        thumbnail=save_thumbnail(run.files[0], mark),
         numbers=run.numbers,
         notes=run.notes,
     )

@@ -21,6 +21,8 @@ __all__ = ["FRAMES_FOLDER", "Target", "find_targets"]
 FRAMES_FOLDER = "4_Registered"
 #: Files with the settings of one target, in its folder; those of notebook 1 also name the chosen frames.
 JOB_FILES = ("recipe.yaml", "job.yaml")
+#: Parts of an absolute name, from its end, that may be found again at the home of a job file.
+TAIL = 4
 #: Headers are opened by this many threads.
 OPENERS = 8
 
@@ -111,6 +113,7 @@ def find_targets(folder: str | Path) -> list[Target]:
 def _places(root: Path) -> list[Path]:
     """Folders with registered frames, each once, in the order of their names."""
     seen: set[tuple[int, int | str]] = set()
+    taken: set[tuple[int, int | str]] = set()
     places: list[Path] = []
     # Links come after all else: a folder is known by its own name where it has one below the root.
     starts = deque([root])
@@ -120,13 +123,16 @@ def _places(root: Path) -> list[Path]:
             found = place.stat()
             # Not every file system numbers its folders.
             folder = found.st_dev, found.st_ino or str(place.resolve())
-            if folder in seen:
+            # A folder may be met before the link that makes it one of registered frames.
+            named = FRAMES_FOLDER in place.parts
+            if folder in (taken if named else seen):
                 folders.clear()
                 continue
             seen.add(folder)
             folders[:] = [name for name in folders if not name.startswith(".") and name != RESULT_FOLDER]
             starts += [place / name for name in sorted(folders) if _leads_on(place / name, root)]
-            if FRAMES_FOLDER in place.parts:
+            if named:
+                taken.add(folder)
                 places.append(place)
     return sorted(places, key=lambda place: [natural_order(Path(p)) for p in place.relative_to(root).parts])
 
@@ -152,10 +158,11 @@ def _targets_in(place: Path, root: Path) -> Iterator[Target]:
     job, job_file, problem = _own_job(place, home.parent)
     chosen = images
     if job is not None and job.frames != Job().frames:
-        chosen = _chosen(job, job_file.parent, place)
-        if not chosen:
-            problem = f"{job_file}: names no frame in {place}; choose frames again, or remove its line frames"
-            chosen = images
+        chosen, lost = _chosen(job, job_file.parent, place)
+        if lost or not chosen:
+            what = f"{lost[0]}, which is not there" if chosen else f"no frame in {place}"
+            problem = f"{job_file}: names {what}; choose frames again, or remove its line frames"
+            chosen = chosen or images
     if job is not None and job.output:
         # Where a job is at home, its paths are, too.
         output = job_file.parent / Path(job.output).expanduser()
@@ -194,23 +201,32 @@ def _own_job(*folders: Path) -> tuple[Job | None, Path | None, str]:
     return None, None, ""
 
 
-def _chosen(job: Job, home: Path, place: Path) -> list[Path]:
-    """The frames that a job names, of those in `place`; paths are looked for at the file's home first."""
+def _chosen(job: Job, home: Path, place: Path) -> tuple[list[Path], list[str]]:
+    """The frames that a job names, of those in `place`, and the names that stand for nothing."""
     entries = [job.frames] if isinstance(job.frames, str) else job.frames
     found: list[Path] = []
+    lost: list[str] = []
     for entry in entries:
-        # A target may have been moved since, or be mounted elsewhere.
-        places = (Path(entry).expanduser(), home / entry, place / Path(entry).name)
-        path = next((path for path in places if path.exists()), None) or resolve_path(entry)
-        if path.is_dir() or not path.exists():
-            try:
-                found += find_images(path)
-            except FrameError:
-                found.append(path)
-        else:
-            found.append(path)
+        images = _images_of(entry, home, place)
+        found += images
+        lost += [entry] * (not images)
     here = place.resolve()
-    return [path for path in dict.fromkeys(found) if path.parent.resolve() == here]
+    return [path for path in dict.fromkeys(found) if path.parent.resolve() == here], lost
+
+
+def _images_of(entry: str, home: Path, place: Path) -> list[Path]:
+    """What a name in a job file stands for: at the home of the file first, as it may have been moved."""
+    path = Path(entry).expanduser()
+    tails = [path]
+    if path.is_absolute():
+        # Of a target that was copied as a whole the original may still be there.
+        tails = [Path(*path.parts[-count:]) for count in range(min(TAIL, len(path.parts) - 1), 0, -1)]
+    for candidate in (*(home / tail for tail in tails), place / path.name, path):
+        try:
+            return find_images(candidate)
+        except FrameError:
+            continue
+    return []
 
 
 def _groups(images: Sequence[Path]) -> dict[str, dict[Path, Frame | None]]:

@@ -15,7 +15,6 @@ from stacklib.formats.safely import new_file
 
 __all__ = ["ascii_text", "write_image", "writing_error"]
 
-IMAGE_TYPES = ("MasterLight", "RejectionMapLow", "RejectionMapHigh", "Light", "WeightMap", "SlopeMap")
 
 _SPELT_OUT = str.maketrans(
     {"°": "deg", "µ": "u", "μ": "u", "ß": "ss", "ø": "o", "Ø": "O", "æ": "ae", "–": "-", "—": "-", "’": "'"}
