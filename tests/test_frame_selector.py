@@ -136,6 +136,19 @@ def test_frames_near_the_job_file_are_named_relatively(tmp_path, monkeypatch):
     assert sl.open_frames(frames).names == panel.frames.names
 
 
+def test_a_file_of_other_frames_gives_its_settings_but_not_its_folder(panel, live, tmp_path):
+    path = tmp_path / "recipe.yaml"
+    folder = (SAMPLES / "M13" / "4_Registered").as_posix()
+    path.write_text(f"frames: {folder}\noutput: ../M13/5_Integration\nsigma_low: 3.4\n", encoding="utf-8")
+    live.file.value = str(path)
+    live._save()
+    assert "Note: " in live.status.value and "listed frames of another folder" in live.status.value
+    job = sl.Job.load(path)
+    assert (job.output, job.recipe.sigma_low, len(job.frames)) == ("", 3.4, 20)
+    # From now on it is that of these frames.
+    assert panel.save(path) == path
+
+
 def test_nothing_useless_is_saved(panel, tmp_path):
     panel.selected = []
     with pytest.raises(sl.FrameError, match="select at least one"):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,12 +14,12 @@ import numpy as np
 from astropy.table import Table
 from matplotlib.figure import Figure
 
-from stacklib.errors import RecipeError
+from stacklib.errors import RecipeError, StacklibWarning
 from stacklib.frames import FrameSet, open_frames
 from stacklib.measurements import measure_frames
 from stacklib.panels.frame_plots import figure_selection
 from stacklib.panels.frame_widgets import COLUMNS, SelectorWidgets, cell_text
-from stacklib.panels.job_files import file_names, write_job
+from stacklib.panels.job_files import file_names, lists_others, write_job
 from stacklib.preparation import prepare
 from stacklib.progress import progress_bar
 from stacklib.quality import measure_quality, suggest_exclusions
@@ -174,9 +176,22 @@ class FrameSelector:
             When no frame is selected.
         RecipeError
             When the recipe's reference frame is left out, or the file that is there is no job file.
+
+        Warns
+        -----
+        StacklibWarning
+            When the file that is there was made for other frames.
         """
         path = Path(path or self.path)
         job = Job.load(path) if path.exists() else Job()
+        if lists_others(path, self.all_frames):
+            job = replace(job, output="")
+            warnings.warn(
+                f"{path} listed frames of another folder: its settings are kept, look whether they suit "
+                "these; its folder for the results is not",
+                StacklibWarning,
+                stacklevel=2,
+            )
         recipe = recipe or self.recipe or job.recipe
         chosen = self.frames
         if recipe.reference and Path(recipe.reference).stem not in {Path(n).stem for n in chosen.names}:

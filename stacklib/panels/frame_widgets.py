@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import html
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets as widgets
 import numpy as np
 from matplotlib.figure import Figure
 
-from stacklib.errors import RecipeError, StacklibError
+from stacklib.errors import RecipeError, StacklibError, StacklibWarning
 from stacklib.look import GROUND
 from stacklib.panels.common import Readout
 from stacklib.panels.frame_plots import NightPlots
@@ -201,8 +202,11 @@ class SelectorWidgets:
 
     def _save(self) -> None:
         try:
-            path = self.selector.save(self.file.value.strip())
-            self._say(f"Saved {path}. {self.selector.summary}")
+            with warnings.catch_warnings(record=True) as notes:
+                warnings.simplefilter("always", StacklibWarning)
+                path = self.selector.save(self.file.value.strip())
+            said = "".join(f" Note: {note.message}." for note in notes)
+            self._say(f"Saved {path}. {self.selector.summary}{said}")
         except (StacklibError, OSError) as error:
             self._say(f"Not saved. {error}")
 

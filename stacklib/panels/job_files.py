@@ -14,7 +14,7 @@ from stacklib.frames import Frame, FrameSet
 from stacklib.parameters import commented_yaml, read_yaml
 from stacklib.recipe import Job, Recipe
 
-__all__ = ["file_names", "lists_the_same", "write_job", "write_settings"]
+__all__ = ["file_names", "lists_others", "lists_the_same", "write_job", "write_settings"]
 
 
 def write_job(path: Path, values: dict[str, Any]) -> Path:
@@ -40,6 +40,12 @@ def _written(file: Path, job_file: Path) -> str:
 def lists_the_same(job_file: str | Path, frames: FrameSet) -> bool:
     """Whether a job file names these frames, and no others."""
     return _listed(Path(job_file)) == _places(frames)
+
+
+def lists_others(job_file: Path, frames: FrameSet) -> bool:
+    """Whether a job file is that of other frames: it names some, and none of these."""
+    named = _listed(job_file) if job_file.exists() and "frames" in read_yaml(job_file) else set()
+    return bool(named) and not named & _places(frames)
 
 
 def write_settings(path: Path, recipe: Recipe, frames: FrameSet, keep: bool = False) -> str:
