@@ -70,7 +70,7 @@ class Killed:
 
     def stamps(self, name: str) -> dict[str, int]:
         folder = self.root / name / "5_Integration"
-        return {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+        return {path.name: path.stat().st_mtime_ns for path in folder.glob("[!.]*")}
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,12 @@ def test_ten_masters_and_two_clear_failures(killed):
 def test_second_start_repeats_nothing(killed):
     assert KILLED_AFTER <= len(killed.done_first) < 10
     for name in killed.done_first:
-        assert killed.stamps(name) == killed.times[name]
+        now = killed.stamps(name)
+        # Page and picture may have been in the making.
+        assert all(
+            end in LEFT[-2:] for end in (n.partition("_0000")[2] for n in now.keys() - killed.times[name])
+        )
+        assert now | killed.times[name] == now
         assert f"\n{name}: " not in killed.second.stdout
     listed = [line for line in killed.second.stdout.splitlines() if "nothing, unchanged" in line]
     assert len(listed) == len(killed.done_first)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from stacklib.batch.target_run import TargetRun
 from stacklib.batch.targets import find_targets
 from stacklib.batch_job import BatchJob
 from stacklib.formats.fits import write_image
+from stacklib.formats.safely import hidden_start
 
 #: As `report.numbers` has them.
 NUMBERS = {
@@ -370,3 +372,15 @@ def test_a_target_that_another_batch_has_finished_is_not_run_again(tmp_path):
     batch = Batch(BatchJob(str(tmp_path)))
     leave_results(tmp_path)
     assert TargetRun(target, batch.job_for(target)).run() == read_record(target)
+
+
+def test_a_batch_that_was_killed_behind_the_result_goes_on_there(tmp_path):
+    frames(tmp_path / "M31" / "4_Registered", 3)
+    leave_results(tmp_path)
+    (target,) = find_targets(tmp_path)
+    write_record(target, replace(read_record(target), mark="1a2b"))
+    (target.output / f"{hidden_start('1a2b')}x.html").touch()
+    batch = Batch(BatchJob(str(tmp_path))).run(progress=False)
+    assert [row.reason for row in batch.rows] == ["unchanged"] and read_record(target).mark == ""
+    left = {path.name for path in target.output.iterdir()}
+    assert left - {STATE_NAME} == {"M_0000.fits", "M_0000_notebook.ipynb", "M_0000_thumbnail.jpg"}

@@ -243,13 +243,17 @@ class Batch:
         for row in (row for row in self.rows if row.status == "done"):
             master = row.target.output / row.master
             notebook = row.target.output / row.notebook
-            row.record = replace(row.record, thumbnail=save_thumbnail(master), page=save_page(notebook))
+            lost = {"thumbnail": save_thumbnail(master), "page": save_page(notebook)}
+            row.record = replace(row.record, **lost, mark="")
             if row.record == read_record(row.target):
                 continue
             # Where nothing can be written, or another batch runs the target, all stays as it was.
             with contextlib.suppress(SaveError), only_run_of(row.target):
                 then = read_record(row.target)
                 if then is not None and then.files == row.record.files:
+                    if then.mark:
+                        # The batch was killed while it wrote them.
+                        clear_marked(row.target.output, then.mark)
                     write_record(row.target, row.record)
 
     @contextlib.contextmanager

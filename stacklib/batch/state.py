@@ -68,7 +68,7 @@ class Record:
     notebook, page, thumbnail : str
         Names of the executed notebook, of it as a page, and of the small picture.
     mark : str
-        While it runs: marks what it leaves, see `stacklib.formats.safely.RUN_MARK`.
+        Until all is written: marks what it leaves, see `stacklib.formats.safely.RUN_MARK`.
     error : str
         Why the run failed.
     numbers : dict

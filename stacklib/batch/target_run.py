@@ -107,7 +107,7 @@ class TargetRun:
             record = _of_run(record, run)
             record.advice, record.notes = advice, [*notes, *record.notes]
             # Whatever happens now, the result is there.
-            write_record(self.target, record)
+            write_record(self.target, replace(record, mark=mark))
             record.page, record.thumbnail = save_page(run.notebook, mark), save_thumbnail(run.files[0], mark)
         except StacklibError as error:
             record.status = "failed"
