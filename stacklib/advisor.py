@@ -21,6 +21,7 @@ from stacklib.integration import integrate_samples
 from stacklib.outlier_light import spread_of
 from stacklib.preparation import Preparation
 from stacklib.recipe import Recipe
+from stacklib.rejection import out_of_reach
 from stacklib.resources import parse_memory
 from stacklib.samples import RESULT_BYTES, Region
 from stacklib.sweep import checked_grid, settings_of
@@ -250,11 +251,10 @@ def advise(
     _refuse_idle(table, rule, count)
     row = _best(table)
     proposal = start.replace(**settings[row])
-    in_vain = {
-        f"clip_{name.removeprefix('sigma_')}": False for name in grid if _in_vain(proposal, rule, name, count)
-    }
-    reason = _reason(table, row, grid, count, unrejected, list(in_vain))
-    return Advice(proposal.replace(**in_vain), start, grid, table, row, reason, trials.samples.region)
+    idle = [name for name in grid if name in _SIGMAS and out_of_reach(rule, getattr(proposal, name), count)]
+    proposal = proposal.replace(**{f"clip_{name.removeprefix('sigma_')}": False for name in idle})
+    reason = _reason(table, row, grid, count, unrejected, idle)
+    return Advice(proposal, start, grid, table, row, reason, trials.samples.region)
 
 
 def _refuse_few(frames: Sequence) -> None:
@@ -284,17 +284,11 @@ def _middle(frames: FrameSet, memory: str | int) -> Region:
     return (frames.width - width) // 2, (frames.height - height) // 2, width, height
 
 
-def _in_vain(recipe: Recipe, rule: str, name: str, count: int) -> bool:
-    """Whether a limit rejects nothing among so many frames, see `stacklib.rejection.limits_in_vain`."""
-    farthest = math.sqrt(count) if rule in ("sigma", "averaged_sigma") else math.inf
-    return name in _SIGMAS and getattr(recipe, name) >= farthest
-
-
 def _within_reach(grid: dict[str, tuple], rule: str, count: int) -> dict[str, tuple]:
     """The grid with one value of those that reject nothing with so many frames, and so are all alike."""
 
     def some(name: str, values: tuple) -> tuple:
-        vain = [value for value in values if _in_vain(Recipe(**{name: value}), rule, name, count)]
+        vain = [value for value in values if name in _SIGMAS and out_of_reach(rule, value, count)]
         return tuple(value for value in values if value not in vain[1:])
 
     return {name: some(name, values) for name, values in grid.items()}
@@ -466,13 +460,14 @@ def _best(table: Table) -> int:
 
 
 def _reason(
-    table: Table, row: int, grid: Mapping[str, tuple], count: int, unrejected: float, in_vain: Sequence[str]
+    table: Table, row: int, grid: Mapping[str, tuple], count: int, unrejected: float, idle: Sequence[str]
 ) -> str:
     """Why, in a sentence."""
     chosen = table[row]
-    off = {f"sigma_{name.removeprefix('clip_')}" for name in in_vain}
     limits = " and ".join(
-        f"no rejection {name[6:]}" if name in off else f"{name} {value_in_words(chosen[name])}"
+        f"no rejection {name.removeprefix('sigma_')}"
+        if name in idle
+        else f"{name} {value_in_words(chosen[name])}"
         for name in grid
     )
     cost = chosen["noise_penalty"]

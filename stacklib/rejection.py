@@ -16,7 +16,7 @@ from stacklib.recipe import Recipe
 from stacklib.sorting import sorting_network
 from stacklib.winsorizing import winsorized_sigma
 
-__all__ = ["ALL_ITERATIONS", "RULES", "Rule", "limits_in_vain", "rule_for"]
+__all__ = ["ALL_ITERATIONS", "RULES", "Rule", "limits_in_vain", "out_of_reach", "rule_for"]
 
 #: As many rounds as it takes.
 ALL_ITERATIONS = 10_000
@@ -129,6 +129,11 @@ def rule_for(recipe: Recipe, frames: int) -> Rule:
     return RULES[recipe.rule_for(frames)]
 
 
+def out_of_reach(rule: str, limit: float, frames: int) -> bool:
+    """Whether a limit in sigma rejects nothing, as no outlier among so many samples can lie beyond it."""
+    return rule in ("sigma", "averaged_sigma") and limit >= math.sqrt(frames)
+
+
 def limits_in_vain(recipe: Recipe, frames: int) -> list[str]:
     """What the chosen limits cannot do with this many frames, as sentences for the user.
 
@@ -161,7 +166,7 @@ def limits_in_vain(recipe: Recipe, frames: int) -> list[str]:
             limit = getattr(recipe, f"sigma_{side}")
             if not getattr(recipe, f"clip_{side}"):
                 continue
-            if name in ("sigma", "averaged_sigma") and limit >= math.sqrt(frames):
+            if out_of_reach(name, limit, frames):
                 in_vain.append(f"sigma_{side} {limit:g}")
             if name != "ccd_noise" and limit <= math.sqrt(3):
                 notes.append(

@@ -115,7 +115,7 @@ class Batch:
 
     @property
     def table(self) -> Table:
-        """One row a target, see `batch_summary.summary_table`."""
+        """One row a target, see `stacklib.batch.summary_table`."""
         return summary_table(self.rows, self.root)
 
     @property
@@ -275,7 +275,7 @@ class Batch:
                     for row in self._next(waiting, len(running), used):
                         need = self.need(row.target)
                         job = replace(self.job_for(row.target), memory=f"{-(-need.integration // 10**6)}MB")
-                        run = TargetRun(row.target, job, self.advised(row.target))
+                        run = TargetRun(row.target, job, self.advised(row.target), row.record)
                         running[pool.submit(run)] = row, run, need.whole
                         row.status = "running"
                         bars.start(row.target.name)

@@ -62,7 +62,7 @@ def rows_of(found: Sequence[tuple[Target, Record]], checksums: Checksums, progre
     Parameters
     ----------
     found : sequence of (Target, Record)
-        Targets, and what their runs would be made from, see `batch_state.inputs_of`.
+        Targets, and what their runs would be made from, see `stacklib.batch.state.inputs_of`.
     checksums : Checksums
         What is known of the content of frames.
     progress : bool

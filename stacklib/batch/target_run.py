@@ -49,6 +49,8 @@ class TargetRun:
         How.
     advised : bool
         Whether limits are to be proposed for these frames first, see `stacklib.advisor`.
+    seen : Record, optional
+        The target's last run when it was decided to run it.
 
     Attributes
     ----------
@@ -56,14 +58,15 @@ class TargetRun:
         Knows how far the run is.
     """
 
-    def __init__(self, target: Target, job: Job, advised: bool = False) -> None:
-        self.target, self.job, self.advised, self.listener = target, job, advised, Listener()
+    def __init__(self, target: Target, job: Job, advised: bool = False, seen: Record | None = None) -> None:
+        self.target, self.job, self.advised, self.seen = target, job, advised, seen
+        self.listener = Listener()
         self._process: NotebookProcess | None = None
         self._stopped = False
 
-    def __reduce__(self) -> tuple[type, tuple[Target, Job, bool]]:
+    def __reduce__(self) -> tuple[type, tuple[Target, Job, bool, Record | None]]:
         # Another process starts it anew.
-        return TargetRun, (self.target, self.job, self.advised)
+        return TargetRun, (self.target, self.job, self.advised, self.seen)
 
     def stop(self) -> None:
         """End the run, from another thread: it leaves no trace but a record that says so."""
@@ -89,7 +92,8 @@ class TargetRun:
     def _run(self) -> Record:
         start, before = time.monotonic(), read_record(self.target)
         record = inputs_of(self.target, self.job, self.advised)
-        if not self.target.problem and not changes(self.target, record, before):
+        # Where nothing has been run since, frames need not be compared again.
+        if before != self.seen and not self.target.problem and not changes(self.target, record, before):
             # Another batch was faster.
             return before
         mark = uuid.uuid4().hex[:12]
