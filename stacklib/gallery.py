@@ -113,7 +113,7 @@ def _title_and_line(content: nbformat.NotebookNode) -> tuple[str, str]:
     text = content.cells[0].source
     title = re.search(r"^# (.+)$", text, re.MULTILINE)
     line = re.search(r"\*\*What you(?:'ll)? do:\*\* (.+?)(?=\n- |\n\n|\Z)", text, re.DOTALL)
-    said = " ".join(line[1].split()) if line else ""
+    said = " ".join(line[1].replace("`", "").split()) if line else ""
     return title[1] if title else "Notebook", said[:1].upper() + said[1:]
 
 

@@ -15,6 +15,7 @@ STYLE = """
 body { margin: 1.5rem auto; padding: 0 1.2rem; font: 1rem/1.55 system-ui, sans-serif; color: var(--ink);
   background: var(--ground) }
 a { color: var(--link) }
+img { max-width: 100%; height: auto }
 """
 
 PAGE = """<!DOCTYPE html>

@@ -14,7 +14,6 @@ __all__ = ["notebook_page", "save_page"]
 
 STYLE = """
 body { max-width: 60rem }
-img { max-width: 100%; height: auto }
 pre { overflow-x: auto; padding: .6rem .8rem; background: var(--soft); border-radius: 4px; font-size: .85rem;
   line-height: 1.4 }
 table { border-collapse: collapse; display: block; overflow-x: auto; font-size: .85rem }

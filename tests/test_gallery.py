@@ -42,6 +42,8 @@ def test_index_names_every_notebook(site):
 def test_pages_need_no_network(site):
     for page in site.glob("*.html"):
         text = page.read_text(encoding="utf-8")
+        # No picture is wider than its place, also in the cards of the index.
+        assert "img { max-width: 100%" in text, page.name
         assert "<script" not in text and "@import" not in text, page.name
         assert not re.findall(r"(?:src|href)=[\"']?https?://\S+", text), page.name
         assert page.stat().st_size < 3_000_000
