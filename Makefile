@@ -1,8 +1,8 @@
-# make run | test | lab | app | gallery | bench        with another Python: make run PYTHON=python3.12
+# make run | test | lab | app | bench        with another Python: make run PYTHON=python3.12
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test lab app gallery bench clean
+.PHONY: run test lab app bench clean
 
 run: .venv/notebook.stamp
 	$(BIN)/stacklib run sample_data/M101/4_Registered
@@ -12,9 +12,6 @@ lab: .venv/notebook.stamp
 
 app: .venv/app.stamp
 	$(BIN)/voila notebooks/2_choose_rejection.ipynb
-
-gallery: .venv/notebook.stamp
-	$(BIN)/python -m stacklib.gallery build/gallery
 
 test: .venv/test.stamp
 	$(BIN)/ruff check .

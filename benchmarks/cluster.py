@@ -21,7 +21,7 @@ from report import table, write_readme
 import stacklib as sl
 from stacklib.formats.source import FileBlock
 from stacklib.formats.xisf import write_image
-from stacklib.measurements import CACHE_NAME
+from stacklib.measurement.measurements import CACHE_NAME
 
 HERE = Path(__file__).resolve().parent
 BEGIN, END = "<!-- begin: cluster -->", "<!-- end: cluster -->"

@@ -10,14 +10,15 @@ from pathlib import Path
 import numpy as np
 
 import stacklib
-from stacklib.kernel import Pixels, Settings, run_tiles
-from stacklib.measurements import CACHE_NAME
-from stacklib.preparation import prepare
-from stacklib.sorting import LANES
+from stacklib.kernel.passes import Pixels, run_tiles
+from stacklib.measurement.measurements import CACHE_NAME
+from stacklib.normalization.preparation import prepare
+from stacklib.normalization.settings import Settings
+from stacklib.rejection.sorting import LANES
 
 #: The rules that are timed.
 RULES = ("sigma", "winsorized_sigma")
-#: Parts of the image for each thread, as in `stacklib.integration`.
+#: Parts of the image for each thread, as in `stacklib.integration.run`.
 PARTS = 4
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from PIL import Image
 
 import stacklib as sl
-from stacklib import masks, plots, story_plots
+from stacklib.explore import masks, story_plots
+from stacklib.figures import result_plots as plots
 
 HERE = Path(__file__).parent
 

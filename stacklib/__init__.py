@@ -1,6 +1,5 @@
 """Image integration for astrophotography: from registered frames to a clean master."""
 
-from stacklib.advisor import Advice, advise
 from stacklib.errors import (
     FrameError,
     IntegrationError,
@@ -9,16 +8,18 @@ from stacklib.errors import (
     StacklibError,
     StacklibWarning,
 )
-from stacklib.explain import PixelStory, explain
-from stacklib.frames import Frame, FrameSet, open_frames
-from stacklib.integration import integrate
-from stacklib.kernel import reject
-from stacklib.recipe import Job, Recipe
-from stacklib.rerun import rerun
-from stacklib.results import Integration
-from stacklib.sweep import Sweep, sweep
+from stacklib.explore.advisor import Advice, advise
+from stacklib.explore.explain import PixelStory, explain
+from stacklib.explore.sweep import Sweep, sweep
+from stacklib.frames.frame_set import Frame, FrameSet, open_frames
+from stacklib.integration.rerun import rerun
+from stacklib.integration.result import Integration
+from stacklib.integration.run import integrate
+from stacklib.kernel.passes import reject
+from stacklib.recipe.recipe import Job, Recipe
+from stacklib.utils.package import VERSION
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = [
     "Advice",

@@ -14,18 +14,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import stacklib
 from stacklib.batch import ADVISE, Batch
-from stacklib.batch_job import BatchJob
 from stacklib.errors import IntegrationError, RecipeError, StacklibError, StacklibWarning
-from stacklib.finding import beside, resolve_path
-from stacklib.notebook import describe
-from stacklib.notebook_process import INSTALL
-from stacklib.parameters import Parameter, refuse_unknown
-from stacklib.recipe import Job, Recipe
-from stacklib.rerun import repeats, rerun
-from stacklib.resources import parse_memory
-from stacklib.running import notebooks_folder, run_job
+from stacklib.frames.finding import beside, resolve_path
+from stacklib.integration.rerun import repeats, rerun
+from stacklib.notebook.process import INSTALL
+from stacklib.notebook.running import notebooks_folder, run_job
+from stacklib.notebook.session import describe
+from stacklib.recipe.batch_job import BatchJob
+from stacklib.recipe.recipe import Job, Recipe
+from stacklib.utils import package
+from stacklib.utils.parameters import Parameter, refuse_unknown
+from stacklib.utils.resources import parse_memory
 
 __all__ = ["batch_from_arguments", "job_from_arguments", "main"]
 
@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"stacklib {stacklib.__version__}")
+    parser.add_argument("--version", action="version", version=f"stacklib {package.VERSION}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     run = commands.add_parser(
         "run",
@@ -304,7 +304,7 @@ def _lab(options: argparse.Namespace) -> int:
     if importlib.util.find_spec("jupyterlab") is None:
         raise IntegrationError(f"jupyterlab is missing; install it with: {INSTALL}")
     folder = notebooks_folder()
-    if folder.parent == Path(stacklib.__file__).parent:
+    if folder.parent == package.FOLDER:
         folder = _own_copy(folder)
     first = min(folder.glob("[0-9]*.ipynb"), default=folder)
     command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={folder.parent}"]

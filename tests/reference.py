@@ -17,7 +17,7 @@ from functools import cache
 import numpy as np
 from scipy import special, stats
 
-from stacklib.recipe import Recipe
+from stacklib.recipe.recipe import Recipe
 
 FULL_SCALE = 65535.0
 ALL = 10**6

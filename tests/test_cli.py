@@ -14,7 +14,10 @@ import pytest
 from conftest import ROOT, SAMPLES
 
 import stacklib as sl
-from stacklib import cli, naming, notebook_process, running, saving
+from stacklib import cli
+from stacklib.notebook import process as notebook_process
+from stacklib.notebook import running
+from stacklib.output import naming, saving
 
 M13 = SAMPLES / "M13" / "4_Registered"
 
@@ -264,7 +267,7 @@ def test_lab_opens_copies_of_installed_notebooks(called, monkeypatch, tmp_path, 
     installed = tmp_path / "site-packages" / "stacklib"
     (installed / "notebooks").mkdir(parents=True)
     (installed / "notebooks" / "4_integrate.ipynb").write_text("installed")
-    monkeypatch.setattr(sl, "__file__", str(installed / "__init__.py"))
+    monkeypatch.setattr("stacklib.utils.package.FOLDER", installed)
     monkeypatch.chdir(tmp_path)
     for _ in range(2):
         assert cli.main(["lab"]) == 0

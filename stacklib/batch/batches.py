@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 
 from astropy.table import Table
 
-from stacklib.advisor import memory_for
 from stacklib.batch.changes import Checksums, rows_of
 from stacklib.batch.folder_lock import only_one
 from stacklib.batch.page import page, save_thumbnail
@@ -28,15 +27,16 @@ from stacklib.batch.summary import Row, summary_table
 from stacklib.batch.target_cluster import TargetCluster
 from stacklib.batch.target_run import TargetRun
 from stacklib.batch.targets import Target, find_targets
-from stacklib.batch_job import BatchJob
-from stacklib.cluster import connect
 from stacklib.errors import RunError, SaveError
-from stacklib.finding import resolve_path
-from stacklib.formats.safely import clear_marked, replace_atomically
-from stacklib.notebook_page import save_page
-from stacklib.recipe import Job, Recipe
-from stacklib.resources import checked_threads, parse_memory
-from stacklib.samples import LEAST_BAND_BYTES, RESULT_BYTES
+from stacklib.explore.advisor import memory_for
+from stacklib.frames.finding import resolve_path
+from stacklib.integration.cluster import connect
+from stacklib.integration.samples import LEAST_BAND_BYTES, RESULT_BYTES
+from stacklib.notebook.page import save_page
+from stacklib.recipe.batch_job import BatchJob
+from stacklib.recipe.recipe import Job, Recipe
+from stacklib.utils.atomic_files import clear_marked, replace_atomically
+from stacklib.utils.resources import checked_threads, parse_memory
 
 if TYPE_CHECKING:
     from dask.distributed import Client

@@ -11,8 +11,8 @@ from typing import Any
 from stacklib.batch.state import Record, digest, former_records, read_record
 from stacklib.batch.summary import Row
 from stacklib.batch.targets import Target
-from stacklib.progress import progress_bar
-from stacklib.resources import checked_threads
+from stacklib.utils.progress import progress_bar
+from stacklib.utils.resources import checked_threads
 
 __all__ = ["Checksums", "changes", "rows_of"]
 

@@ -16,10 +16,10 @@ from PIL import Image
 
 from stacklib.batch.summary import Row
 from stacklib.errors import StacklibError
-from stacklib.formats.safely import new_file
-from stacklib.frames import Frame
-from stacklib.html_page import html_page
-from stacklib.screen import stretch
+from stacklib.figures.screen import stretch
+from stacklib.frames.frame_set import Frame
+from stacklib.notebook.html_page import html_page
+from stacklib.utils.atomic_files import new_file
 
 __all__ = ["page", "save_thumbnail", "thumbnail"]
 

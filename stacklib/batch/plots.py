@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from stacklib.batch.summary import Row
-from stacklib.look import FAINT, INK, new_figure, write_title
+from stacklib.figures.look import FAINT, INK, new_figure, write_title
 
 __all__ = ["figure_masters"]
 

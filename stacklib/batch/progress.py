@@ -8,7 +8,7 @@ import threading
 
 from tqdm.auto import tqdm as live_tqdm
 
-from stacklib.progress import in_live_notebook, progress_bar
+from stacklib.utils.progress import in_live_notebook, progress_bar
 
 __all__ = ["BatchBars", "Listener"]
 

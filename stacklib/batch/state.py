@@ -19,13 +19,13 @@ from typing import Any
 
 from astropy.table import Table
 
-import stacklib
 from stacklib.batch.folder_lock import held, only_one
 from stacklib.batch.targets import Target
 from stacklib.errors import SaveError
-from stacklib.finding import resolve_path
-from stacklib.formats.safely import clear_marked, replace_atomically
-from stacklib.recipe import Job
+from stacklib.frames.finding import resolve_path
+from stacklib.recipe.recipe import Job
+from stacklib.utils.atomic_files import clear_marked, replace_atomically
+from stacklib.utils.package import VERSION
 
 __all__ = [
     "STATE_NAME",
@@ -68,7 +68,7 @@ class Record:
     notebook, page, thumbnail : str
         Names of the executed notebook, of it as a page, and of the small picture.
     mark : str
-        Until all is written: marks what it leaves, see `stacklib.formats.safely.RUN_MARK`.
+        Until all is written: marks what it leaves, see `stacklib.utils.atomic_files.RUN_MARK`.
     error : str
         Why the run failed.
     numbers : dict
@@ -105,7 +105,7 @@ def inputs_of(target: Target, job: Job, advised: bool = False) -> Record:
     if job.recipe.weights == "csv":
         # What is in it counts, not where it lies.
         settings["weight_file"] = digest(resolve_path(job.recipe.weight_file))
-    return Record("running", stacklib.__version__, settings, {p.name: _stamp(p) for p in target.frames})
+    return Record("running", VERSION, settings, {p.name: _stamp(p) for p in target.frames})
 
 
 def digest(path: Path) -> str:

@@ -13,7 +13,7 @@ from astropy.table import MaskedColumn, Table
 
 from stacklib.batch.state import Record
 from stacklib.batch.targets import Target
-from stacklib.recipe import RULE_PARAMETERS, rule_in_words
+from stacklib.recipe.recipe import RULE_PARAMETERS, rule_in_words
 
 __all__ = ["Row", "summary_table"]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from stacklib.batch.state import Record, inputs_of
 from stacklib.batch.target_run import TargetRun
-from stacklib.cluster import check_versions, checked
+from stacklib.integration.cluster import check_versions, checked
 
 if TYPE_CHECKING:
     from dask.distributed import Client
@@ -33,7 +33,7 @@ class TargetCluster:
     Raises
     ------
     IntegrationError
-        When it cannot be used, see `stacklib.cluster`.
+        When it cannot be used, see `stacklib.integration.cluster`.
     """
 
     def __init__(self, client: Client) -> None:

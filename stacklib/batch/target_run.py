@@ -11,7 +11,6 @@ from pathlib import Path
 
 from astropy.table import Table
 
-from stacklib.advisor import advise
 from stacklib.batch.changes import changes
 from stacklib.batch.page import save_thumbnail
 from stacklib.batch.progress import Listener
@@ -26,11 +25,12 @@ from stacklib.errors import (
     StacklibError,
     StacklibWarning,
 )
-from stacklib.formats.safely import clear_marked
-from stacklib.notebook_page import save_page
-from stacklib.notebook_process import NotebookProcess
-from stacklib.recipe import Job
-from stacklib.running import Run, claim, finish, make_folder, process_for
+from stacklib.explore.advisor import advise
+from stacklib.notebook.page import save_page
+from stacklib.notebook.process import NotebookProcess
+from stacklib.notebook.running import Run, claim, finish, make_folder, process_for
+from stacklib.recipe.recipe import Job
+from stacklib.utils.atomic_files import clear_marked
 
 __all__ = ["TargetRun"]
 
@@ -48,7 +48,7 @@ class TargetRun:
     job : Job
         How.
     advised : bool
-        Whether limits are to be proposed for these frames first, see `stacklib.advisor`.
+        Whether limits are to be proposed for these frames first, see `stacklib.explore.advisor`.
     seen : Record, optional
         The target's last run when it was decided to run it.
 

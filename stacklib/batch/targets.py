@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from stacklib.errors import FrameError, RecipeError
-from stacklib.finding import find_images, natural_order, resolve_path
-from stacklib.frames import Frame
-from stacklib.naming import RESULT_FOLDER, file_part, most_common, object_name
-from stacklib.recipe import Job
+from stacklib.frames.finding import find_images, natural_order, resolve_path
+from stacklib.frames.frame_set import Frame
+from stacklib.output.naming import RESULT_FOLDER, file_part, most_common, object_name
+from stacklib.recipe.recipe import Job
 
 __all__ = ["FRAMES_FOLDER", "Target", "find_targets"]
 

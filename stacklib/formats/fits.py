@@ -22,7 +22,6 @@ from astropy.io.fits.verify import VerifyError
 from astropy.utils.exceptions import AstropyWarning
 
 from stacklib.errors import FrameError
-from stacklib.formats.safely import new_file
 from stacklib.formats.scratch import hold
 from stacklib.formats.source import (
     FileBlock,
@@ -33,6 +32,7 @@ from stacklib.formats.source import (
     unreadable,
 )
 from stacklib.formats.xisf_write import ascii_text, writing_error
+from stacklib.utils.atomic_files import new_file
 
 __all__ = ["open_image", "write_image"]
 

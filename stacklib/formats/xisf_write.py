@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from stacklib.errors import SaveError
-from stacklib.formats.safely import new_file
+from stacklib.utils.atomic_files import new_file
 
 __all__ = ["ascii_text", "write_image", "writing_error"]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from stacklib.parameters import Parameter
+from stacklib.utils.parameters import Parameter
 
 __all__ = [
     "NumberSlider",

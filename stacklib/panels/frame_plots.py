@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from astropy.table import Table
 from matplotlib.figure import Figure, FigureBase
 
-from stacklib.look import EDGE, FAINT, GROUND, HIGH, INK, LOW, PANEL
-
-if TYPE_CHECKING:
-    from stacklib.panels.frame_selector import FrameSelector
+from stacklib.figures.look import EDGE, FAINT, GROUND, HIGH, INK, LOW, PANEL
+from stacklib.panels.frame_choice import FrameChoice
 
 __all__ = ["NightPlots", "figure_selection"]
 
@@ -27,7 +25,7 @@ PLOTTED = {
 }
 
 
-def figure_selection(selector: FrameSelector) -> Figure:
+def figure_selection(selector: FrameChoice) -> Figure:
     """All frames and their numbers over time, as a static figure; frames left out are crossed."""
     count = len(selector.table)
     across = min(10, count)
@@ -49,7 +47,7 @@ def figure_selection(selector: FrameSelector) -> Figure:
     return figure
 
 
-def _caption(selector: FrameSelector, axes: Any, index: int) -> None:
+def _caption(selector: FrameChoice, axes: Any, index: int) -> None:
     reason = selector.reasons.get(index)
     colour = INK if reason is None else HIGH
     text = selector.short_names[index][-12:]

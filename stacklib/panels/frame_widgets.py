@@ -4,40 +4,22 @@ from __future__ import annotations
 
 import html
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ipywidgets as widgets
 import numpy as np
 from matplotlib.figure import Figure
 
 from stacklib.errors import RecipeError, StacklibError, StacklibWarning
-from stacklib.look import GROUND
+from stacklib.figures.look import GROUND
 from stacklib.panels.common import Readout
+from stacklib.panels.frame_choice import COLUMNS, FrameChoice, cell_text
 from stacklib.panels.frame_plots import NightPlots
 from stacklib.panels.live_canvas import draw_when_seen, live_canvas
 from stacklib.panels.pictures import Picture
 
-if TYPE_CHECKING:
-    from stacklib.panels.frame_selector import FrameSelector
+__all__ = ["SelectorWidgets"]
 
-__all__ = ["COLUMNS", "SelectorWidgets", "cell_text"]
-
-#: Column of the table: heading and form.
-COLUMNS = {
-    "time": ("start (UTC)", ""),
-    "exposure": ("exp. (s)", "{:g}"),
-    "sky": ("sky", "{:.3g}"),
-    "noise": ("noise", "{:.3g}"),
-    "scale": ("scale", "{:.3g}"),
-    "weight": ("weight", "{:.2f}"),
-    "stars": ("stars", "{:d}"),
-    "fwhm": ("FWHM (px)", "{:.2f}"),
-    "eccentricity": ("eccen-tricity", "{:.2f}"),
-    "transparency": ("trans-parency", "{:.2f}"),
-    "shift_x": ("shift x (px)", "{:+.2f}"),
-    "shift_y": ("shift y (px)", "{:+.2f}"),
-    "matched": ("matched", "{:.0%}"),
-}
 #: Width of a cell: all alike, so that they stand below each other where a row takes several lines.
 CELL = 58
 #: The heading stays in sight while the rows below it scroll.
@@ -51,8 +33,9 @@ PICTURE = 640
 class SelectorWidgets:
     """The live side of the panel; the state is the selector's."""
 
-    def __init__(self, selector: FrameSelector) -> None:
+    def __init__(self, selector: FrameChoice) -> None:
         self.selector, self._busy = selector, False
+        selector.changed = self.refresh
         count = len(selector.table)
         name_width = min(112, 34 + 8 * max(len(name) for name in selector.short_names))
         self.ticks = [
@@ -214,14 +197,7 @@ class SelectorWidgets:
 # pieces -------------------------------------------------------------------------------------------
 
 
-def cell_text(row: Any, name: str) -> str:
-    value = row[name]
-    if name == "time":
-        return "–" if value is np.ma.masked or not value else str(value)[11:]
-    return COLUMNS[name][1].format(value) if np.isfinite(value) else "–"
-
-
-def _line(selector: FrameSelector, index: int) -> str:
+def _line(selector: FrameChoice, index: int) -> str:
     """The numbers of a frame, and below them what is to be said of it."""
     cells = "".join(_box(cell_text(selector.table[index], name)) for name in COLUMNS)
     left_out, suggested = selector.reasons.get(index), selector.suggestions.get(index)

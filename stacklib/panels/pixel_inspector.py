@@ -11,16 +11,16 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from stacklib.explain import PixelStory, explain
-from stacklib.look import FAINT, GROUND, INK, dress_bar, show_picture
-from stacklib.masks import frame_mask, frame_verdicts, most_rejected
+from stacklib.explore.explain import PixelStory, explain
+from stacklib.explore.masks import frame_mask, frame_verdicts, most_rejected
+from stacklib.explore.story_plots import MASK_COLOURS, VIEWS, StoryAxes, figure_inspection, picture_of
+from stacklib.figures.look import FAINT, GROUND, INK, dress_bar, show_picture
+from stacklib.figures.screen import screen_limits, stretch
+from stacklib.integration.result import Integration
 from stacklib.panels.common import Readout
 from stacklib.panels.live_canvas import QuickCanvas, live_canvas
 from stacklib.panels.pictures import FigurePicture
 from stacklib.panels.verdict_table import verdict_table
-from stacklib.results import Integration
-from stacklib.screen import screen_limits, stretch
-from stacklib.story_plots import MASK_COLOURS, VIEWS, StoryAxes, figure_inspection, picture_of
 
 __all__ = ["MASK", "PixelInspector"]
 
@@ -56,7 +56,7 @@ class PixelInspector:
     round : int
         The round that is drawn, from 1; the last one after a pixel was chosen.
     view : str
-        The picture: one of `stacklib.story_plots.VIEWS`, or ``"mask of a frame"``.
+        The picture: one of `stacklib.explore.story_plots.VIEWS`, or ``"mask of a frame"``.
     frame : int
         The frame whose mask is shown, numbered from 1 as in the tables; setting it shows its mask.
     """

@@ -12,17 +12,17 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, PowerNorm
 from matplotlib.figure import Figure
 
-from stacklib.frames import FrameSet, open_frames
-from stacklib.integration import integrate_samples
-from stacklib.look import GROUND, INK, colour_bar, show_picture
-from stacklib.measurements import FrameMeasurements, measure_frames
-from stacklib.outlier_light import OutlierLight
-from stacklib.preparation import Preparation, prepare
-from stacklib.recipe import RULE_PARAMETERS, Recipe
-from stacklib.results import Integration
-from stacklib.samples import Region, Samples
-from stacklib.screen import Limits, binned, screen_limits, stretch
-from stacklib.weighting import needs_noise
+from stacklib.explore.outlier_light import OutlierLight
+from stacklib.figures.look import GROUND, INK, colour_bar, show_picture
+from stacklib.figures.screen import Limits, binned, screen_limits, stretch
+from stacklib.frames.frame_set import FrameSet, open_frames
+from stacklib.integration.result import Integration
+from stacklib.integration.run import integrate_samples
+from stacklib.integration.samples import Region, Samples
+from stacklib.measurement.measurements import FrameMeasurements, measure_frames
+from stacklib.normalization.preparation import Preparation, prepare
+from stacklib.normalization.weighting import needs_noise
+from stacklib.recipe.recipe import RULE_PARAMETERS, Recipe
 
 __all__ = [
     "DIFFERENCE_COLOURS",

@@ -10,10 +10,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from stacklib.figures.screen import stretch
+from stacklib.integration.samples import Region
 from stacklib.panels.common import enable_control
 from stacklib.panels.live_canvas import QuickCanvas, live_canvas
-from stacklib.samples import Region
-from stacklib.screen import stretch
 
 __all__ = ["RegionPicker"]
 

@@ -14,9 +14,11 @@ from typing import Any
 import ipywidgets as widgets
 from matplotlib.figure import Figure
 
-from stacklib.advisor import Advice, advise
 from stacklib.errors import StacklibError, StacklibWarning
-from stacklib.finding import resolve_path
+from stacklib.explore.advisor import Advice, advise
+from stacklib.frames.finding import resolve_path
+from stacklib.integration.result import Integration
+from stacklib.integration.samples import Region
 from stacklib.panels.common import (
     NumberSlider,
     Readout,
@@ -25,7 +27,6 @@ from stacklib.panels.common import (
     parameter_control,
     set_control,
 )
-from stacklib.panels.job_files import lists_the_same, write_settings
 from stacklib.panels.pictures import Picture, encoded
 from stacklib.panels.region_integration import (
     DIFFERENCE_COLOURS,
@@ -37,9 +38,8 @@ from stacklib.panels.region_integration import (
     in_short,
 )
 from stacklib.panels.region_picker import RegionPicker
-from stacklib.recipe import RULE_PARAMETERS, Recipe
-from stacklib.results import Integration
-from stacklib.samples import Region
+from stacklib.recipe.job_files import lists_the_same, write_settings
+from stacklib.recipe.recipe import RULE_PARAMETERS, Recipe
 
 __all__ = ["RejectionExplorer"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from html import escape
 
-from stacklib.explain import PixelStory
-from stacklib.kernel import HIGH, KEPT, LOW, NO_DATA
+from stacklib.explore.explain import PixelStory
+from stacklib.kernel.passes import HIGH, KEPT, LOW, NO_DATA
 
 __all__ = ["verdict_table"]
 

@@ -1,0 +1,1 @@
+"""Answer questions about frames and recipes; nothing is saved."""

@@ -1,0 +1,529 @@
+"""Propose limits for these frames: outliers of known brightness are put in, and every setting is tried."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from astropy.table import Row, Table
+from scipy import ndimage
+
+from stacklib.errors import IntegrationError, RecipeError
+from stacklib.explore.injection import Injection, inject, own_outliers
+from stacklib.explore.outlier_light import spread_of
+from stacklib.explore.sweep import checked_grid, settings_of
+from stacklib.explore.trials import Trial, Trials
+from stacklib.frames.frame_set import FrameSet, open_frames
+from stacklib.integration.run import integrate_samples
+from stacklib.integration.samples import RESULT_BYTES, Region
+from stacklib.normalization.preparation import Preparation
+from stacklib.recipe.recipe import Recipe
+from stacklib.recipe.rules import out_of_reach
+from stacklib.utils.resources import parse_memory
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["Advice", "advise", "memory_for"]
+
+#: Side of the region unless another is asked for, and the least side that says something.
+SIDE, LEAST_SIDE = 512, 128
+#: Frames at least: the halves of fewer say nothing.
+FEWEST = 4
+#: Settings whose risk is within this factor of the least are as good, and those of them whose risk for bright
+#: stars is within the other one are as gentle: which of them leaves least decides.
+AS_GOOD, GENTLE = 1.01, 1.05
+#: Pixels whose standard error is beyond this many times the usual one are left out where light is added up
+#: and of the split-half check.
+QUIET = 2.0
+#: Frames that a half needs so that a rule does to it much as it does to all.
+ENOUGH = 10
+#: An error of this fraction of its light does a star no harm.
+TOLERANCE = 0.05
+#: The standard error of a pixel is the mean of so many pixels each way: that of one is not known well.
+SMOOTH = 9
+
+_LOW, _HIGH = (2.4, 2.8, 3.2, 3.6, 4.0, 5.0), (2.0, 2.3, 2.6, 2.9, 3.2, 3.6, 4.0, 4.5, 5.0)
+_SIGMAS = {"sigma_low": _LOW, "sigma_high": _HIGH}
+#: What is tried for each rule.
+GRIDS: dict[str, dict[str, tuple]] = {
+    "sigma": _SIGMAS,
+    "winsorized_sigma": _SIGMAS,
+    "averaged_sigma": _SIGMAS,
+    "ccd_noise": _SIGMAS,
+    "linear_fit": {
+        "linear_fit_low": (3.0, 4.0, 5.0, 6.0, 8.0),
+        "linear_fit_high": (2.0, 2.5, 3.0, 4.0, 5.0, 6.0),
+    },
+    "percentile": {
+        "percentile_low": (0.05, 0.1, 0.2, 0.4),
+        "percentile_high": (0.02, 0.05, 0.1, 0.2, 0.4, 0.8),
+    },
+    "min_max": {"min_max_low": (0, 1, 2), "min_max_high": (0, 1, 2, 3)},
+    "gesd": {
+        "gesd_low_relaxation": (1.0, 1.5, 2.0),
+        "gesd_significance": (0.001, 0.005, 0.02, 0.05, 0.1, 0.2),
+    },
+    "chauvenet": {"chauvenet_limit": (0.005, 0.02, 0.05, 0.1, 0.2, 0.5)},
+}
+
+
+@dataclass(frozen=True)
+class Advice:
+    """A proposal, and what it rests on.
+
+    The truth that every setting is compared with is the weighted average of the samples without outliers:
+    those put in are known, those that were there are found by `stacklib.explore.injection.own_outliers`.
+    Errors are counted in standard errors of that average, so that 1 is what the frames allow. What a setting
+    adds to the error of the average is independent of it, so squares add up::
+
+        risk^2 = 1 + mean((result - average)^2 / error^2)   over all pixels
+               = noise^2 + left^2
+
+    where `noise` is the same for pixels of faint sky without outliers, and `left` what all others add: those
+    with outliers, and stars that limits bite into. So risk is the root mean square error against the truth,
+    in units of the best that can be had. Real noise can have tails, and clipping then beats the average: with
+    at least 20 frames `noise` is no more than what odd against even frames say, see `split_half`, in units of
+    what they say of the average without outliers.
+
+    Where frames scatter because seeing changes, the standard error is large, and stars hardly count. So there
+    is a second risk, in which all pixels have the same unit::
+
+        risk_bright^2 = 1 + mean((result - average)^2 / (median(error)^2 + (light / 20)^2))
+
+    Light is what a pixel of the average is brighter than the sky: a star may be wrong by 5 %. Of the settings
+    whose risk is within 1 % of the least, those are left whose `risk_bright` is within 5 % of the least among
+    them; that which leaves least is proposed.
+
+    Attributes
+    ----------
+    recipe : Recipe
+        The proposed settings.
+    start : Recipe
+        The recipe that was asked about.
+    grid : dict
+        The fields that were varied, with their values.
+    table : Table
+        One row a setting: the fields of the grid; `risk`, `noise`, `left` and `risk_bright` as above;
+        `noise_penalty`, ``100 (noise - 1)`` percent; for each kind of outlier that was put in, the percentage
+        of its light that is left (``left of trails`` and so on; 100 is what an average without rejection
+        leaves); `split_half`, the root mean square difference of odd and even frames, integrated apart, in
+        the units of risk. It needs no truth and knows nothing of what was put in; but with half as many
+        frames a rule rejects less.
+    row : int
+        The row of the proposal.
+    reason : str
+        Why, in a sentence.
+    region : (left, top, width, height)
+        The part of the frames that was looked at.
+    """
+
+    recipe: Recipe
+    start: Recipe
+    grid: dict[str, tuple]
+    table: Table = field(repr=False)
+    row: int
+    reason: str
+    region: Region
+
+    @property
+    def kinds(self) -> list[str]:
+        """What was put in."""
+        return [name.removeprefix("left of ") for name in self.table.colnames if name.startswith("left of ")]
+
+    def column(self, name: str) -> np.ndarray:
+        """A column of the table as an array with an axis for each field of the grid, float64."""
+        shape = tuple(len(values) for values in self.grid.values())
+        return np.asarray(self.table[name], dtype=np.float64).reshape(shape)
+
+    def figure(self) -> Figure:
+        """The trade-off between noise and leftovers, with the proposal and its reason."""
+        from stacklib.explore.advisor_plots import figure_advice  # matplotlib takes a second to import
+
+        return figure_advice(self)
+
+
+def advise(
+    frames: FrameSet | str | Path | list,
+    recipe: Recipe | None = None,
+    region: Region | None = None,
+    grid: Mapping[str, Sequence[Any]] | None = None,
+    memory: str | int = "2GB",
+    threads: int | None = None,
+    progress: bool = True,
+    seed: int = 1,
+    report: Callable[[float], None] | None = None,
+) -> Advice:
+    """Propose limits for these frames.
+
+    Pieces of trails, cosmic rays and dark pixels of known brightness are put into the frames, in memory.
+    Each setting is tried on them: what it leaves, and what it costs in noise. How they are judged is told by
+    `Advice`.
+
+    Parameters
+    ----------
+    frames : FrameSet, or what `open_frames` takes
+        At least four registered frames of one geometry.
+    recipe : Recipe, optional
+        Rule, normalisation and weights; `Recipe.suggest` for these frames unless given. A recipe without
+        rejection gets the suggested rule, and both sides are tried whether they are switched on or not.
+    region : (left, top, width, height), optional
+        The part to look at; 512 x 512 pixels in the middle unless given, or fewer where the budget is small.
+    grid : mapping of str to sequence, optional
+        Limits to try, see `stacklib.explore.sweep`; some that suit the rule unless given.
+    memory : str or int
+        Budget for samples and results; the samples of the region must fit into a third of it.
+    threads : int, optional
+        Threads to work with; one a processor unless given.
+    progress : bool
+        Show progress bars.
+    seed : int
+        Another number puts the outliers into other places.
+    report : callable, optional
+        Called again and again with the fraction that is done, from the calling thread.
+
+    Returns
+    -------
+    Advice
+
+    Raises
+    ------
+    FrameError, IntegrationError, RecipeError
+        When a frame, the set or a parameter cannot be used.
+
+    Examples
+    --------
+    >>> advice = advise("sample_data/M13/4_Registered")  # doctest: +SKIP
+    >>> advice.recipe.sigma_high, advice.reason  # doctest: +SKIP
+    """
+    frames = frames if isinstance(frames, FrameSet) else open_frames(frames)
+    start = Recipe.suggest(frames) if recipe is None else recipe
+    rule = start.rule_for(len(frames))
+    if rule == "none":
+        start = start.replace(rejection=Recipe.suggest(frames).rejection)
+        rule = start.rejection
+    # An earlier proposal may have switched a side off.
+    start = start.replace(rejection=rule, clip_low=True, clip_high=True)
+    own_grid = checked_grid(GRIDS[rule] if grid is None else grid)
+    _refuse_few(frames)
+    trials = Trials(frames, _middle(frames, memory) if region is None else region, memory, threads)
+    if trials.samples.held is None or trials.samples.held.nbytes > trials.samples.left_for_samples / 3:
+        raise RecipeError(
+            f"memory: {memory} is too little for three copies of the samples of the region; choose a smaller "
+            "region, or a larger budget"
+        )
+    count = trials.prepare(start).count
+    grid = own_grid if grid is not None else _within_reach(own_grid, rule, count)
+    settings = settings_of(grid)
+    preparations = [trials.prepare(start.replace(**changes)) for changes in settings]
+    _refuse_few(preparations[0].used)
+    judge = _Judge.make(trials, preparations[0], seed)
+    original = trials.samples.held
+    trials.samples.held = judge.injection.samples
+    plain = trials.prepare(start.replace(rejection="none"))
+    (full,) = trials.each([plain], judge.light)
+    # Halves of the frames take as long as all of them.
+    first, second = _in_two(report)
+    rows = trials.each(preparations, judge.look, progress, first)
+    trials.samples.held = original
+    *halves, unrejected = _split_halves(trials, [*preparations, plain], judge, progress, second)
+    trials.samples.held = judge.cleaned
+    (least,) = _split_halves(trials, [plain], judge)
+    trials.samples.held = original
+    frames.close()
+    table = Table({name: [setting[name] for setting in settings] for name in grid})
+    noise2, left2, bright2, light = (np.array(column) for column in zip(*rows, strict=True))
+    if len(preparations[0].used) >= 2 * ENOUGH and least > 0:
+        noise2 = np.minimum(noise2, (np.array(halves) / least) ** 2)
+    table["risk"], table["noise"], table["left"] = np.sqrt(noise2 + left2), np.sqrt(noise2), np.sqrt(left2)
+    table["risk_bright"] = np.sqrt(bright2)
+    table["noise_penalty"] = 100 * (table["noise"] - 1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        for kind, some, whole in zip(judge.injection.hit, light.T, full, strict=True):
+            table[f"left of {kind}"] = 100 * some / whole
+    table["split_half"] = halves
+    _refuse_idle(table, rule, count)
+    row = _best(table)
+    proposal = start.replace(**settings[row])
+    idle = [name for name in grid if name in _SIGMAS and out_of_reach(rule, getattr(proposal, name), count)]
+    proposal = proposal.replace(**{f"clip_{name.removeprefix('sigma_')}": False for name in idle})
+    reason = _reason(table, row, grid, count, unrejected, idle)
+    return Advice(proposal, start, grid, table, row, reason, trials.samples.region)
+
+
+def _refuse_few(frames: Sequence) -> None:
+    if len(frames) < FEWEST:
+        raise IntegrationError(
+            f"{len(frames)} frames are too few to try limits on, at least {FEWEST} are needed; "
+            "add frames, or leave the limits as they are"
+        )
+
+
+def memory_for(count: int, channels: int, width: int, height: int) -> int:
+    """Bytes for advice on the usual region of so many frames of this geometry."""
+    return min(SIDE, width) * min(SIDE, height) * _pixel_bytes(count, channels)
+
+
+def _pixel_bytes(count: int, channels: int) -> int:
+    """The samples three times, and the result."""
+    return channels * (12 * count + RESULT_BYTES)
+
+
+def _middle(frames: FrameSet, memory: str | int) -> Region:
+    """The part in the middle that fits into the budget."""
+    side = min(SIDE, math.isqrt(parse_memory(memory) // _pixel_bytes(len(frames), frames.channels)))
+    if side < LEAST_SIDE:
+        side = SIDE
+    width, height = min(side, frames.width), min(side, frames.height)
+    return (frames.width - width) // 2, (frames.height - height) // 2, width, height
+
+
+def _within_reach(grid: dict[str, tuple], rule: str, count: int) -> dict[str, tuple]:
+    """The grid with one value of those that reject nothing with so many frames, and so are all alike."""
+
+    def some(name: str, values: tuple) -> tuple:
+        vain = [value for value in values if name in _SIGMAS and out_of_reach(rule, value, count)]
+        return tuple(value for value in values if value not in vain[1:])
+
+    return {name: some(name, values) for name, values in grid.items()}
+
+
+def _refuse_idle(table: Table, rule: str, count: int) -> None:
+    """A rule that rejects nothing, whatever its limits, has no best ones."""
+    if (np.asarray(table["left of bright trails"]) > 99.9).all():
+        raise IntegrationError(
+            f"{rule} rejects nothing among {count} frames with any limit that was tried; "
+            'choose another rule, such as rejection="percentile", or add frames'
+        )
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """The truth as far as it is known, and what results are compared in.
+
+    Attributes
+    ----------
+    average, error : ndarray of float32 and float64, shape (channels, height, width)
+        The average without outliers, and its standard error.
+    judged, clean : ndarray of bool, same shape
+        Pixels at which all frames have data; those of them at which no frame has an outlier.
+    cleaned : ndarray of float32, shape (channels, frames, height, width)
+        The samples without the outliers that were found; NaN in their place.
+    injection : Injection
+        The samples with more outliers.
+    """
+
+    average: np.ndarray
+    error: np.ndarray
+    judged: np.ndarray
+    clean: np.ndarray
+    cleaned: np.ndarray
+    injection: Injection
+
+    @cached_property
+    def quiet(self) -> np.ndarray:
+        """Judged pixels without the stars, in which frames differ more than outliers matter."""
+        return self.judged & (self.error <= QUIET * np.median(self.error[self.judged]))
+
+    @cached_property
+    def light_above_sky(self) -> np.ndarray:
+        """What a pixel is brighter than the sky, (channels, height, width)."""
+        known = np.where(self.judged, self.average, np.nan)
+        return np.maximum(self.average - np.nanmedian(known, axis=(1, 2), keepdims=True), 0)
+
+    @classmethod
+    def make(cls, trials: Trials, preparation: Preparation, seed: int) -> _Judge:
+        samples, used = trials.samples, preparation.used
+        raw = samples.held
+        noise = _noise(trials, preparation)
+        middle, spread = spread_of(samples, preparation)
+        cleaned, found = raw.copy(), np.zeros(middle.shape, bool)
+        for channel in range(len(raw)):
+            s = preparation.settings(channel)
+            factor, offset = (each.astype(np.float32)[:, None, None] for each in (s.factor, s.offset))
+            values = raw[channel, used] * factor + offset
+            own = own_outliers(values, middle[channel], spread[channel], samples.threads)
+            # Where next to nothing would be left, it is the sky that changes.
+            own &= own.mean(axis=0) < 0.5
+            cleaned[channel, used] = np.where(own, np.float32(np.nan), raw[channel, used])
+            found[channel] = own.any(axis=0)
+        low = float(preparation.settings(0).data_range[0])
+        injection = inject(raw, noise, low, seed)
+        # The best that can be had: weights that are inverse variances, no rejection.
+        variance = (noise * preparation.factor) ** 2
+        best = replace(
+            preparation,
+            weights=variance[used].min(axis=0) / variance,
+            recipe=preparation.recipe.replace(rejection="none", combination="average"),
+        )
+        samples.held = cleaned
+        result = integrate_samples(samples, best, true_claims=False)
+        samples.held = raw
+        judged = np.isfinite(spread) & (result.uncertainty > 0)
+        variance = np.where(judged, (result.uncertainty / result.range_factor).astype(np.float64) ** 2, 0)
+        size = (0, SMOOTH, SMOOTH)
+        share = ndimage.uniform_filter(judged.astype(np.float64), size, mode="constant")
+        with np.errstate(divide="ignore", invalid="ignore"):
+            error = np.sqrt(ndimage.uniform_filter(variance, size, mode="constant") / share)
+        hit = np.any(list(injection.hit.values()), axis=0)
+        average = (result.image - np.float32(result.range_offset)) / np.float32(result.range_factor)
+        judged &= error > 0
+        if not judged.any():
+            raise IntegrationError(
+                f"region {samples.region}: no pixel with data in all frames; choose another region"
+            )
+        return cls(average, error, judged, judged & ~(hit | found), cleaned, injection)
+
+    def look(self, trial: Trial) -> tuple[float, float, float, list[float]]:
+        """Squares of noise, of what is left and of the risk of bright pixels; `light`."""
+        beyond = (trial.original - self.average)[self.judged].astype(np.float64)
+        error = self.error[self.judged]
+        squares = (beyond / error) ** 2
+        clean = (self.clean & self.quiet)[self.judged]
+        noise2 = 1 + (float(squares[clean].mean()) if clean.any() else 0.0)
+        left2 = max(1 + float(squares.mean()) - noise2, 0.0)
+        tolerance2 = np.median(error) ** 2 + (TOLERANCE * self.light_above_sky[self.judged]) ** 2
+        bright = float(np.mean(beyond**2 / tolerance2))
+        return noise2, left2, 1 + bright, self.light(trial)
+
+    def light(self, trial: Trial) -> list[float]:
+        """The light that is left of each kind of outlier."""
+        beyond = trial.original - self.average
+        for channel, clean in zip(beyond, self.clean & self.quiet, strict=True):
+            # Limits that are tighter on one side move the level of all pixels: that is no light of outliers.
+            channel -= channel[clean].mean() if clean.any() else 0
+        beyond[~self.quiet] = 0
+        return [float(beyond[where].sum(dtype=np.float64)) for where in self.injection.hit.values()]
+
+
+def _noise(trials: Trials, preparation: Preparation) -> np.ndarray:
+    """Noise of all frames, raw units, (frames, channels)."""
+    recipe = preparation.recipe.replace(weights="noise", combination="average", weight_file="")
+    measured = trials.prepare(recipe).measurements
+    noise = np.where(measured.noise > 0, measured.noise, measured.scale_low)
+    return np.where(noise > 0, noise, noise[noise > 0].min() if (noise > 0).any() else 1.0)
+
+
+def _in_two(report: Callable[[float], None] | None) -> tuple[Callable[[float], None] | None, ...]:
+    """What to tell the first and the second half of the work so that `report` gets the fraction of all."""
+    if report is None:
+        return None, None
+    return lambda fraction: report(fraction / 2), lambda fraction: report((1 + fraction) / 2)
+
+
+def _split_halves(
+    trials: Trials,
+    preparations: list[Preparation],
+    judge: _Judge,
+    progress: bool = False,
+    report: Callable[[float], None] | None = None,
+) -> np.ndarray:
+    """Root mean square difference of odd and even frames, in standard errors of the average of all.
+
+    Each half is integrated apart. Of two halves of the weights a and b, the difference times
+    ``sqrt(a b) / (a + b)`` has the noise of the average of all, and what an outlier leaves in either.
+    """
+    used = preparations[0].used
+    halves = [used[half::2] for half in (0, 1)]
+    weights = [[p.weights[half].sum(axis=0)[:, None, None] for half in halves] for p in preparations]
+    quiet = judge.quiet
+    first: dict[int, np.ndarray] = {}
+    lock, found = threading.Lock(), np.full(len(preparations), np.nan)
+
+    def look(trial: Trial) -> None:
+        k = trial.position % len(preparations)
+        with lock:
+            if k not in first:
+                first[k] = trial.original
+                return
+            other = first.pop(k)
+        a, b = weights[k]
+        scaled = (trial.original - other) * np.sqrt(a * b) / (a + b)
+        found[k] = np.sqrt(np.mean((scaled[quiet] / judge.error[quiet]) ** 2))
+
+    trials.each([replace(p, used=half) for half in halves for p in preparations], look, progress, report)
+    return found
+
+
+def _best(table: Table) -> int:
+    """The row to propose."""
+    risk, bright = np.asarray(table["risk"]), np.asarray(table["risk_bright"])
+    good = np.flatnonzero(risk <= AS_GOOD * risk.min())
+    good = good[np.lexsort((table["noise"][good], table["left"][good]))]
+    return int(good[bright[good] <= GENTLE * bright[good].min()][0])
+
+
+def _reason(
+    table: Table, row: int, grid: Mapping[str, tuple], count: int, unrejected: float, idle: Sequence[str]
+) -> str:
+    """Why, in a sentence."""
+    chosen = table[row]
+    limits = " and ".join(
+        f"no rejection {name.removeprefix('sigma_')}"
+        if name in idle
+        else f"{name} {value_in_words(chosen[name])}"
+        for name in grid
+    )
+    cost = chosen["noise_penalty"]
+    more_or_less = "more" if cost >= 0 else "less"
+    trails, rays = (abs(chosen[f"left of {kind}"]) for kind in ("trails", "cosmic rays"))
+    words = (
+        f"{limits}: of the light of outliers put into these {count} frames {trails:.0f} % of trails and "
+        f"{rays:.0f} % of cosmic rays are left, for {abs(cost):.1f} % {more_or_less} noise "
+        f"than an average without outliers has"
+    )
+    if beside := _beside(table, row, grid):
+        words += f"; {beside}"
+    change = 100 * (chosen["split_half"] / unrejected - 1)
+    if abs(change) >= 0.05:
+        side = "less" if change < 0 else "more"
+        words += (
+            f"; odd and even frames integrated apart differ {abs(change):.1f} % {side} than without rejection"
+        )
+    return words + "."
+
+
+def _beside(table: Table, row: int, grid: Mapping[str, tuple]) -> str:
+    """What the next values of each limit would do, as far as there are any."""
+    shape = tuple(len(values) for values in grid.values())
+    place = np.unravel_index(row, shape)
+    said = []
+    for axis, (name, values) in enumerate(grid.items()):
+        parts = []
+        for step in (-1, 1):
+            there = [index + step * (k == axis) for k, index in enumerate(place)]
+            if 0 <= there[axis] < len(values):
+                other = int(np.ravel_multi_index(there, shape))
+                parts.append(f"{value_in_words(values[there[axis]])} {_against(table[row], table[other])}")
+        if parts:
+            said.append(f"{name} {', '.join(parts)}")
+    return "; ".join(said)
+
+
+def _against(chosen: Row, other: Row) -> str:
+    """What another setting does, compared with the one that is proposed."""
+
+    def light(row: Row) -> float:
+        return abs(row["left of trails"]) + abs(row["left of cosmic rays"])
+
+    verdicts = {
+        "adds noise": other["noise_penalty"] > chosen["noise_penalty"] + 0.05,
+        "leaves more": light(other) > light(chosen) + 0.5,
+        "takes more light from stars": other["risk_bright"] > 1.002 * chosen["risk_bright"],
+    }
+    found = [words for words, holds in verdicts.items() if holds]
+    if found[:1] == ["adds noise"]:
+        # Where noise decides, the stars do not.
+        found = found[:2] if found[1:2] == ["leaves more"] else found[:1]
+    return " and ".join(found) or "changes little"
+
+
+def value_in_words(value: Any) -> str:
+    """A value of the grid."""
+    return f"{value:g}" if isinstance(value, int | float | np.number) else str(value)

@@ -1,0 +1,353 @@
+"""One pixel, told step by step: its samples, the limits of each round, and why a sample was rejected.
+
+The story is told by the very rule that integrates, stopped after 1, 2, 3 ... rounds.
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from stacklib.errors import RecipeError
+from stacklib.frames.frame_set import FrameSet, open_frames
+from stacklib.integration.result import Integration
+from stacklib.kernel.passes import HIGH, KEPT, LOW, NO_DATA, Pixels, last_round, run_tiles
+from stacklib.normalization.preparation import Preparation, prepare
+from stacklib.normalization.settings import Settings
+from stacklib.recipe.recipe import Recipe
+from stacklib.rejection.clipping import CENTRE, LOWER, UPPER
+from stacklib.utils.labels import own_parts, shortened
+
+__all__ = ["PixelStory", "Round", "explain", "tell"]
+
+#: Rules whose limits are multiples of a sigma.
+SIGMA_RULES = ("sigma", "winsorized_sigma", "averaged_sigma", "ccd_noise")
+#: Rules that look at the samples once, without limits.
+WITHOUT_LIMITS = ("none", "min_max")
+#: Rounds told at most.
+MOST_ROUNDS = 1000
+#: Columns of the text, and the narrowest column of names.
+WIDTH, LEAST_NAME = 100, 12
+
+WORDS = {NO_DATA: "no data", KEPT: "kept", LOW: "rejected low", HIGH: "rejected high"}
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round of clipping.
+
+    Attributes
+    ----------
+    number : int
+        1 for the first round.
+    centre, lower, upper : float
+        What the round went by, in the units of the compared values: samples below `lower` or above
+        `upper` are dropped. NaN where the rule has no such value.
+    verdict : ndarray of uint8, shape (frames,)
+        What has become of each sample after this round, see `stacklib.kernel.passes`.
+    dropped : tuple of int
+        Positions of the frames that this round rejected.
+    """
+
+    number: int
+    centre: float
+    lower: float
+    upper: float
+    verdict: np.ndarray = field(repr=False)
+    dropped: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class PixelStory:
+    """All that happened at one pixel of one channel; prints as a text.
+
+    Arrays have the shape (frames,), over the frames that are integrated.
+
+    Attributes
+    ----------
+    x, y, channel : int
+        The pixel, from the top left corner, counted from 0.
+    files : tuple of str
+        File names.
+    numbers : tuple of int
+        Which frames these are among all that were given, counted from 1.
+    excluded : tuple of str
+        Frames that take no part, with the reason.
+    in_image : float or None
+        The value in the image of a result, after `output_range`; None where the story is not one of a result.
+    rule : str
+        The rejection rule.
+    raw : ndarray of float32
+        Samples as they are in the files.
+    compared : ndarray of float32
+        Samples normalised for rejection: these are what the rule sees.
+    combined : ndarray of float64
+        Samples normalised for output: these are what is averaged.
+    weights : ndarray of float64
+        Weights of the frames.
+    rounds : tuple of Round
+        The rounds of clipping; the last one rejects nothing, or nothing more could be rejected.
+    verdict : ndarray of uint8
+        What became of each sample.
+    reasons : tuple of str
+        The same in words.
+    value, uncertainty : float
+        The combined value (before `output_range`) and its standard error from the scatter of the survivors
+        (without the correction that an integration makes for clipping); NaN where it is not known.
+    """
+
+    x: int
+    y: int
+    channel: int
+    files: tuple[str, ...]
+    rule: str
+    raw: np.ndarray = field(repr=False)
+    compared: np.ndarray = field(repr=False)
+    combined: np.ndarray = field(repr=False)
+    weights: np.ndarray = field(repr=False)
+    rounds: tuple[Round, ...] = field(repr=False)
+    verdict: np.ndarray = field(repr=False)
+    reasons: tuple[str, ...] = field(repr=False)
+    value: float
+    uncertainty: float
+    numbers: tuple[int, ...] = ()
+    excluded: tuple[str, ...] = ()
+    in_image: float | None = None
+
+    def count(self, verdict: int) -> int:
+        """How many samples had this fate."""
+        return int(np.count_nonzero(self.verdict == verdict))
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What tells the file names apart: ``0007`` of ``M101_Light_0007_c_d_r.xisf``."""
+        return own_parts(self.files)
+
+    @property
+    def summary(self) -> str:
+        """The outcome in one sentence."""
+        kept, total = self.count(KEPT), len(self.files)
+        low, high, missing = self.count(LOW), self.count(HIGH), self.count(NO_DATA)
+        parts = [f"{number} {words}" for number, words in ((low, "rejected low"), (high, "rejected high"))]
+        if missing:
+            parts.append(f"{missing} without data")
+        if missing == total:
+            return f"no frame has data here ({total} frames)"
+        text = f"{self.value:.6g} from {kept} of {total} samples ({', '.join(parts)})"
+        # A result that stays within its range has the same value, but for its last digit.
+        if self.in_image is None or math.isclose(self.in_image, self.value, rel_tol=1e-5, abs_tol=1e-12):
+            return text
+        return f"{text}, {self.in_image:.6g} in the image after output_range"
+
+    def tell_round(self, number: int) -> str:
+        """One round in a sentence; `number` counts from 1."""
+        told = self.rounds[number - 1]
+        names = ", ".join(self.labels[i] for i in told.dropped)
+        if self.rule == "none":
+            return "No rejection: every sample that is data is kept"
+        if self.rule == "min_max":
+            return f"Drops the ends, whatever they are: {names or 'nothing'}"
+        word = "Test" if self.rule == "gesd" else "Round"
+        text = f"{word} {told.number}: "
+        if np.isfinite(told.centre):
+            middle = "middle of the line" if self.rule == "linear_fit" else "centre"
+            text += f"{middle} {told.centre:.6g}, keeps {_interval(told)}; "
+        return text + (f"rejects {names}" if names else "rejects nothing")
+
+    def __str__(self) -> str:
+        rule = self.rule.replace("_", " ")
+        lines = [f"Pixel x {self.x}, y {self.y}, channel {self.channel}: {rule}, {len(self.files)} frames"]
+        lines += [self.tell_round(i + 1) for i in range(len(self.rounds))]
+        lines += [f"Result: {self.summary}"]
+        lines += [f"Left out: {excluded}" for excluded in self.excluded]
+        lines = [textwrap.fill(line, WIDTH, subsequent_indent="    ") for line in lines]
+        room = WIDTH - 28 - max(map(len, self.reasons))
+        names = shortened(self.files, max(room, LEAST_NAME))
+        width = max(len("frame"), *map(len, names))
+        lines += ["", f"{'frame':<{width}}  {'raw':>10}  {'compared':>10}  verdict"]
+        rows = zip(names, self.raw, self.compared, self.reasons, strict=True)
+        lines += [f"{name:<{width}}  {raw:>10.6g}  {value:>10.6g}  {why}" for name, raw, value, why in rows]
+        return "\n".join(lines)
+
+
+def explain(
+    frames: FrameSet | str | Path | list | Preparation | Integration,
+    recipe: Recipe | None = None,
+    x: int = 0,
+    y: int = 0,
+    channel: int = 0,
+) -> PixelStory:
+    """Tell what happens at one pixel.
+
+    Parameters
+    ----------
+    frames : FrameSet, what `open_frames` takes, Preparation, or Integration
+        The frames. A result, or its `Preparation`, saves measuring them, and brings its recipe: then
+        `recipe` is not looked at.
+    recipe : Recipe, optional
+        The parameters; `Recipe.suggest` for these frames unless given.
+    x, y, channel : int
+        Column, row and channel, counted from 0 at the top left of the whole frames, also where a result
+        covers a region ``(left, top, ...)`` only: its ``image[channel, y - top, x - left]``.
+
+    Returns
+    -------
+    PixelStory
+
+    Raises
+    ------
+    RecipeError
+        When the pixel lies outside the frames, or outside the region of a result, or `recipe` is none.
+
+    Examples
+    --------
+    >>> print(explain("sample_data/M13/4_Registered", x=160, y=128))  # doctest: +SKIP
+    """
+    if recipe is not None and not isinstance(recipe, Recipe):
+        raise RecipeError(
+            f"recipe: got {recipe!r}, expected a Recipe; name the pixel, such as x=115, y=85, channel=0"
+        )
+    spans = result = None
+    if isinstance(frames, Integration):
+        result = frames
+        left, top, width, height = frames.region
+        spans, frames = ((left, width), (top, height), (0, len(frames.image))), frames.preparation
+    if not isinstance(frames, Preparation):
+        frames = frames if isinstance(frames, FrameSet) else open_frames(frames)
+        recipe = Recipe.suggest(frames) if recipe is None else recipe
+        frames = prepare(frames, recipe)
+    p = frames
+    spans = spans or ((0, p.frames.width), (0, p.frames.height), (0, p.frames.channels))
+    for name, value, (first, size) in zip(("x", "y", "channel"), (x, y, channel), spans, strict=True):
+        if not first <= value < first + size:
+            where = "frames" if size in p.frames.shape else "region of the result"
+            raise RecipeError(
+                f"{name}: got {value}, expected {first} to {first + size - 1}, inside the {where}"
+            )
+    column = [p.frames[int(i)].read_rows(y, y + 1, channel)[0, x] for i in p.used]
+    names = p.measurements.names
+    story = tell(
+        np.array(column, np.float32), p.settings(channel), tuple(names[int(i)] for i in p.used), x, y, channel
+    )
+    excluded = tuple(f"{names[i]}: {why}" for i, why in p.excluded.items())
+    in_image = None if result is None else float(result.image[channel, y - spans[1][0], x - spans[0][0]])
+    return replace(story, numbers=tuple(int(i) + 1 for i in p.used), excluded=excluded, in_image=in_image)
+
+
+def tell(
+    raw: np.ndarray, settings: Settings, files: tuple[str, ...], x: int = 0, y: int = 0, channel: int = 0
+) -> PixelStory:
+    """The story of samples that are in memory.
+
+    Parameters
+    ----------
+    raw : ndarray of float32, shape (frames,)
+        Raw samples of a pixel.
+    settings : Settings
+        Normalisation, weights and rule.
+    files : tuple of str
+        Names of the frames.
+    x, y, channel : int
+        Which pixel it is.
+
+    Returns
+    -------
+    PixelStory
+    """
+    samples = np.ascontiguousarray(raw, dtype=np.float32)[:, np.newaxis]
+    rounds = _rounds(samples, settings)
+    verdict = rounds[-1].verdict
+    compared = raw.astype(np.float64) * settings.rejection_factor + settings.rejection_offset
+    compared = compared.astype(np.float32)
+    pixel = Pixels.empty(1, settings)
+    run_tiles(samples, settings, pixel)
+    rule = settings.recipe.rule_for(settings.frames)
+    return PixelStory(
+        x=x,
+        y=y,
+        channel=channel,
+        files=files,
+        rule=rule,
+        raw=samples[:, 0],
+        compared=compared,
+        combined=raw.astype(np.float64) * settings.factor + settings.offset,
+        weights=settings.weights,
+        rounds=rounds,
+        verdict=verdict,
+        reasons=tuple(_reason(i, raw, compared, rounds, settings, rule) for i in range(raw.size)),
+        value=float(pixel.image[0]),
+        uncertainty=float(pixel.uncertainty[0]),
+        numbers=tuple(range(1, raw.size + 1)),
+    )
+
+
+def _rounds(samples: np.ndarray, settings: Settings) -> tuple[Round, ...]:
+    """Run the rule with 1, 2, 3 ... rounds until nothing changes any more."""
+    rounds: list[Round] = []
+    before, known = last_round(samples, settings, 0)[0][:, 0], None
+    for number in range(1, MOST_ROUNDS + 1):
+        verdicts, details = last_round(samples, settings, number)
+        verdict, detail = verdicts[:, 0], details[0]
+        same = known is not None and np.array_equal(detail, known, equal_nan=True)
+        if same and np.array_equal(verdict, before):
+            break
+        dropped = tuple(np.flatnonzero((verdict != before) & (before == KEPT)).tolist())
+        rounds.append(Round(number, detail[CENTRE], detail[LOWER], detail[UPPER], verdict, dropped))
+        before, known = verdict, detail
+    return tuple(rounds)
+
+
+def _reason(
+    i: int, raw: np.ndarray, compared: np.ndarray, rounds: tuple[Round, ...], settings: Settings, rule: str
+) -> str:
+    """The verdict on one sample in words."""
+    verdict = int(rounds[-1].verdict[i])
+    if verdict == NO_DATA:
+        return _why_no_data(float(raw[i]), settings)
+    if verdict == KEPT:
+        return "kept" + _distance(compared[i], rounds[-1], settings, rule)
+    number = next(r for r in rounds if r.verdict[i] == verdict)
+    side, limit = ("below", number.lower) if verdict == LOW else ("above", number.upper)
+    if rule in WITHOUT_LIMITS or not np.isfinite(limit):
+        return f"{WORDS[verdict]}: among the {'darkest' if verdict == LOW else 'brightest'}"
+    text = f"{WORDS[verdict]} in {'test' if rule == 'gesd' else 'round'} {number.number}: "
+    if compared[i] < limit if verdict == LOW else compared[i] > limit:
+        return text + f"{side} {limit:.6g}" + _distance(compared[i], number, settings, rule)
+    if rule == "gesd":
+        return text + "with an outlier that it had hidden"
+    if rule == "linear_fit":
+        return text + "too far from the line at its rank"
+    return text + "beyond a sample that is rejected"
+
+
+def _interval(number: Round) -> str:
+    """What a round keeps."""
+    lower, upper = number.lower, number.upper
+    if not np.isfinite(lower):
+        return f"up to {upper:.6g}" if np.isfinite(upper) else "everything"
+    return f"{lower:.6g} to {upper:.6g}" if np.isfinite(upper) else f"{lower:.6g} and more"
+
+
+def _why_no_data(raw: float, settings: Settings) -> str:
+    low, high = (float(value) for value in settings.data_range)
+    if not np.isfinite(raw):
+        return "no data: the sample is not a number"
+    if raw <= low:
+        return f"no data: {raw:.6g} is not above range_low {low:g} (border)"
+    return f"left out: {raw:.6g} is not below range_high {high:g} (saturated)"
+
+
+def _distance(value: float, number: Round, settings: Settings, rule: str) -> str:
+    """How far a sample lies from the centre, in the sigma of its round."""
+    if rule not in SIGMA_RULES or not np.isfinite(number.centre):
+        return ""
+    for side, sign in (("low", -1), ("high", 1)):
+        edge = number.lower if side == "low" else number.upper
+        if np.isfinite(edge) and edge != number.centre:
+            scale = sign * (edge - number.centre) / getattr(settings.recipe, f"sigma_{side}")
+            return f" ({(value - number.centre) / scale:+.2f} sigma)"
+    return ""

@@ -1,0 +1,357 @@
+"""Try many limits of a clipping rule on one sorted tile.
+
+A clipping rule goes by a centre and a scale of the samples that are still in, and drops those beyond its
+limits. Centre and scale follow from the kept interval of the sorted samples alone, and so does the combined
+value. Many limits lead through few intervals: the rule is asked once for each interval of a pixel, the
+samples of each final interval are combined once, and every setting takes what it needs from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from stacklib.kernel.combination import COUNTED, combine
+from stacklib.kernel.passes import Counts, Pixels, Tile
+from stacklib.normalization.settings import Settings
+from stacklib.recipe.recipe import Recipe
+from stacklib.rejection.clipping import CENTRE, LOWER, clip
+from stacklib.rejection.sorting import LANES
+from stacklib.utils.compiled import compiled
+
+__all__ = ["LimitTrials", "can_share", "without_limits"]
+
+#: Rules whose centre and scale follow from the kept interval; and the place of the limit that counts in
+#: the first round only.
+RULES = {"sigma": None, "winsorized_sigma": 3, "ccd_noise": None}
+#: Intervals of a pixel at most; where there are more, the rule runs once for each setting.
+MOST = 96
+#: Asked with this limit, a rule drops nothing and tells its scale exactly: a power of two only moves the
+#: exponent, and the centre is lost to rounding beside it. The least scale, the root of the least float64, is
+#: 2e-162.
+ASKED = 2.0**900
+#: Pixels whose values are handed out together: a line of the cache.
+LINE = 16
+
+
+def can_share(settings: Settings) -> bool:
+    """Whether rule and combination allow the short way."""
+    recipe = settings.recipe
+    plain = recipe.combination == "average" and not recipe.range_clip_high
+    return recipe.rule_for(settings.frames) in RULES and plain
+
+
+def without_limits(recipe: Recipe) -> Recipe:
+    """The recipe with default limits: equal for recipes that differ in nothing else."""
+    return recipe.replace(clip_low=True, clip_high=True, sigma_low=3.0, sigma_high=3.0)
+
+
+@compiled
+def _begin(count, pixels, interval_low, interval_high, known, state, done):
+    """One interval for each pixel: all of its samples."""
+    for q in range(pixels):
+        interval_low[q] = 0
+        interval_high[q] = count[q // LANES, q % LANES]
+        known[q, 0] = q
+        known[q, 1:] = -1
+        state[q] = q
+        done[q] = False
+    return pixels
+
+
+@compiled
+def _pack(source, chosen, pixel, out):
+    """The columns of some intervals' pixels side by side."""
+    block, lane = np.empty(LANES, np.int64), np.empty(LANES, np.int64)
+    for b in range(out.shape[0]):
+        for p in range(LANES):
+            q = pixel[chosen[min(b * LANES + p, chosen.size - 1)]]
+            block[p], lane[p] = q // LANES, q % LANES
+        for i in range(out.shape[1]):
+            for p in range(LANES):
+                out[b, i, p] = source[block[p], i, lane[p]]
+
+
+@compiled
+def _pack_kept(ordered, chosen, pixel, interval_low, interval_high, out, count):
+    """The kept samples of some intervals side by side; beyond them the largest is repeated."""
+    block, lane = np.empty(LANES, np.int64), np.empty(LANES, np.int64)
+    first, last = np.empty(LANES, np.int64), np.empty(LANES, np.int64)
+    for b in range(out.shape[0]):
+        for p in range(LANES):
+            j = chosen[min(b * LANES + p, chosen.size - 1)]
+            q, lo, hi = pixel[j], interval_low[j], interval_high[j]
+            block[p], lane[p] = q // LANES, q % LANES
+            first[p], last[p] = lo, max(hi - 1, 0)
+            count[b, p] = hi - lo
+        for i in range(out.shape[1]):
+            for p in range(LANES):
+                out[b, i, p] = ordered[block[p], min(first[p] + i, last[p]), lane[p]]
+
+
+@compiled
+def _pack_raw(raw, start, chosen, pixel, out):
+    """The raw samples of some intervals side by side."""
+    for i in range(out.shape[0]):
+        for j in range(chosen.size):
+            out[i, j] = raw[i, start + pixel[chosen[j]]]
+
+
+@compiled
+def _find(known, q, low, high, interval_low, interval_high):
+    """Where the interval of a pixel is listed, or the first free place."""
+    for place in range(known.shape[1]):
+        other = known[q, place]
+        if other < 0 or (interval_low[other] == low and interval_high[other] == high):
+            return place
+    return known.shape[1]
+
+
+@compiled
+def _advance(
+    ordered, waiting, limits, pixel, interval_low, interval_high, centre, scale, used, known, state, done
+):
+    """Clip the waiting pixels once for every setting that is not done.
+
+    Returns the number of intervals, -1 where there is no room for more, and how many pixels still wait.
+    """
+    left = 0
+    column = np.empty(ordered.shape[1], np.float32)
+    for q in waiting:
+        moves = False
+        before = -1
+        lo, hi, m, s, below, above = 0, 0, 0.0, 0.0, 0.0, 0.0
+        for k in range(limits.shape[0]):
+            if done[q, k]:
+                continue
+            if before < 0:
+                for i in range(column.size):
+                    column[i] = ordered[q // LANES, i, q % LANES]
+            now = state[q, k]
+            if now != before:
+                before = now
+                lo, hi, m, s = interval_low[now], interval_high[now], centre[now], scale[now]
+                clips = s > 0.0
+                below = (m - column[lo]) / s if clips else -np.inf
+                above = (column[hi - 1] - m) / s if clips else -np.inf
+            if not (below > limits[k, 0] or above > limits[k, 1]):
+                done[q, k] = True
+                continue
+            new_lo, new_hi = clip(column, lo, hi, m, s, limits[k, 0], limits[k, 1])
+            place = _find(known, q, new_lo, new_hi, interval_low, interval_high)
+            if place == known.shape[1]:
+                return -1, 0
+            if known[q, place] < 0:
+                known[q, place] = used
+                pixel[used] = q
+                interval_low[used] = new_lo
+                interval_high[used] = new_hi
+                used += 1
+            state[q, k] = known[q, place]
+            moves = True
+        if moves:
+            waiting[left] = q
+            left += 1
+    return used, left
+
+
+@compiled
+def _mark(state, pixels, wanted):
+    """Which intervals are the last one of some setting."""
+    wanted[:] = False
+    for q in range(pixels):
+        for k in range(state.shape[1]):
+            wanted[state[q, k]] = True
+
+
+@compiled
+def _hand_out(state, pixels, start, value, below, above, images, low, high):
+    """Each setting takes the values of its intervals, and adds up what was rejected."""
+    for first in range(0, pixels, LINE):
+        for k in range(state.shape[1]):
+            dark, bright = np.int32(0), np.int32(0)
+            for q in range(first, min(first + LINE, pixels)):
+                now = state[q, k]
+                images[k, start + q] = value[now]
+                dark = np.int32(dark + below[now])
+                bright = np.int32(bright + above[now])
+            low[k] += dark
+            high[k] += bright
+
+
+class LimitTrials:
+    """Buffers of one worker for settings that differ in their limits only.
+
+    Parameters
+    ----------
+    settings : sequence of Settings
+        Alike but for their limits, see `without_limits`, with a rule that `can_share`.
+    """
+
+    def __init__(self, settings: Sequence[Settings]) -> None:
+        self.settings = settings
+        first = settings[0]
+        self.tile, self.packed = Tile(first), Tile(first)
+        self.limits = np.array([self.tile.sharing(each).limits[:2] for each in settings])
+        self.asked = self.tile.limits.copy()
+        self.asked[:2] = ASKED
+        room, frames, number = self.tile.pixels * MOST, first.frames, len(settings)
+        self.pixel, self.low, self.high = (np.empty(room, np.int32) for _ in range(3))
+        self.pixel[: self.tile.pixels] = np.arange(self.tile.pixels)
+        self.centre, self.scale = np.empty(room), np.empty(room)
+        self.value = np.empty(room, np.float32)
+        self.below, self.above = (np.empty(room, np.int32) for _ in range(2))
+        self.wanted = np.empty(room, np.bool_)
+        self.known = np.empty((self.tile.pixels, MOST), np.int32)
+        self.state = np.empty((self.tile.pixels, number), np.int32)
+        self.done = np.empty((self.tile.pixels, number), np.bool_)
+        self.raw = np.empty(frames * self.tile.pixels, np.float32)
+        self.tally = np.zeros((len(COUNTED), frames), np.int64)
+
+    def run(
+        self, raw: np.ndarray, first: int, last: int, images: np.ndarray, covered: np.ndarray
+    ) -> np.ndarray:
+        """Integrate some pixels of a band with all settings.
+
+        Parameters
+        ----------
+        raw : ndarray of float32, shape (frames, pixels)
+            Raw samples.
+        first, last : int
+            The pixels to work on.
+        images : ndarray of float32, shape (settings, pixels)
+            Filled with the same bits as `stacklib.kernel.passes.run_tiles` gives for each of the settings.
+        covered : ndarray of bool, shape (pixels,)
+            Filled: where there is any data.
+
+        Returns
+        -------
+        ndarray of int64, shape (3, settings)
+            Samples that are rejected low, rejected high, and data.
+        """
+        tile = self.tile
+        sums = np.zeros((3, len(self.settings)), np.int64)
+        for start in range(first, last, tile.pixels):
+            stop = min(start + tile.pixels, last)
+            pixels = stop - start
+            tile.sort(raw, start, stop)
+            count = tile.count.reshape(-1)[:pixels]
+            covered[start:stop] = count > 0
+            sums[2] += int(count.sum())
+            if self._decide(pixels):
+                self._combine(raw, start, stop)
+                out = (self.value, self.below, self.above, images, sums[0], sums[1])
+                _hand_out(self.state, pixels, start, *out)
+            else:
+                self._one_by_one(raw, start, stop, images, sums)
+        return sums
+
+    def _decide(self, pixels: int) -> bool:
+        """Find the last interval of every pixel for every setting; False where there are too many."""
+        tile = self.tile
+        asked, old = self.asked.copy(), 0
+        used = _begin(tile.count, pixels, self.low, self.high, self.known, self.state, self.done)
+        waiting = np.arange(pixels)
+        while waiting.size:
+            self._ask(asked, old, used)
+            place = RULES[tile.settings.recipe.rejection]
+            if place is not None:
+                asked[place] = np.inf
+            old = used
+            used, left = _advance(
+                tile.ordered,
+                waiting,
+                self.limits,
+                self.pixel,
+                self.low,
+                self.high,
+                self.centre,
+                self.scale,
+                used,
+                self.known,
+                self.state,
+                self.done,
+            )
+            waiting = waiting[:left]
+        self.used = used
+        return used >= 0
+
+    def _ask(self, asked: np.ndarray, first: int, last: int) -> None:
+        """Let the rule tell centre and scale of some intervals."""
+        packed, rule_table = self.packed, self.tile.rule_table
+        # Side by side those of as many samples: a rule is fastest with them.
+        order = np.arange(first, last)
+        order = order[np.argsort(self.high[first:last] - self.low[first:last], kind="stable")]
+        for chosen, blocks in self._batches(order):
+            ordered, count, low, high, detail = (
+                a[:blocks] for a in (packed.ordered, packed.count, packed.low, packed.high, packed.detail)
+            )
+            _pack_kept(self.tile.ordered, chosen, self.pixel, self.low, self.high, ordered, count)
+            packed.rule(ordered, count, asked, rule_table, 1, low, high, detail)
+            centre, lower = (detail[:, row].reshape(-1)[: chosen.size] for row in (CENTRE, LOWER))
+            self.centre[chosen] = centre
+            self.scale[chosen] = -lower / ASKED
+
+    def _combine(self, raw: np.ndarray, start: int, stop: int) -> None:
+        """Combine the samples of the intervals that are the last of some setting."""
+        tile, packed, pixels = self.tile, self.packed, stop - start
+        wanted = self.wanted[: self.used]
+        _mark(self.state, pixels, wanted)
+        blocks = -(-pixels // LANES)
+        # All samples of a pixel lie as they should already.
+        tile.low[:blocks], tile.high[:blocks] = 0, tile.count[:blocks]
+        samples = np.ascontiguousarray(raw[:, start:stop])
+        self._combine_tile(tile, samples, np.arange(pixels), blocks)
+        for chosen, blocks in self._batches(pixels + np.flatnonzero(wanted[pixels:])):
+            size = chosen.size
+            samples = self.raw[: len(raw) * size].reshape(-1, size)
+            _pack(tile.ordered, chosen, self.pixel, packed.ordered[:blocks])
+            _pack(tile.values, chosen, self.pixel, packed.values[:blocks])
+            _pack_raw(raw, start, chosen, self.pixel, samples)
+            places = chosen[np.minimum(np.arange(blocks * LANES), size - 1)].reshape(blocks, LANES)
+            packed.count[:blocks] = tile.count.reshape(-1)[self.pixel[places]]
+            packed.low[:blocks], packed.high[:blocks] = self.low[places], self.high[places]
+            self._combine_tile(packed, samples, chosen, blocks)
+
+    def _combine_tile(self, tile: Tile, samples: np.ndarray, chosen: np.ndarray, blocks: int) -> None:
+        """Combine the blocks of a tile, whose raw samples are at hand, and keep what comes out."""
+        size = chosen.size
+        value, below, above, coverage = (np.empty(size, np.float32) for _ in range(4))
+        nothing = np.empty(0, np.float32)
+        combine(
+            samples,
+            0,
+            size,
+            *(a[:blocks] for a in (tile.values, tile.ordered, tile.count, tile.low, tile.high, tile.detail)),
+            tile.table,
+            *tile.data_range,
+            False,
+            tile.claims,
+            self.tally,
+            value,
+            nothing,
+            below,
+            above,
+            coverage,
+            nothing,
+        )
+        self.value[chosen], self.below[chosen], self.above[chosen] = value, below, above
+
+    def _one_by_one(
+        self, raw: np.ndarray, start: int, stop: int, images: np.ndarray, sums: np.ndarray
+    ) -> None:
+        """The long way, for a tile that leads through too many intervals."""
+        size = stop - start
+        samples = np.ascontiguousarray(raw[:, start:stop])
+        for k, each in enumerate(self.settings):
+            pixels, counts = Pixels.empty(size, each, with_uncertainty=False), Counts.zeros(each.frames)
+            self.tile.sharing(each).combine(samples, 0, size, pixels, counts)
+            images[k, start:stop] = pixels.image
+            sums[:2, k] += counts.low.sum(), counts.high.sum()
+
+    def _batches(self, chosen: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
+        """Intervals in parts that fill a tile, and the blocks they take."""
+        for first in range(0, chosen.size, self.packed.pixels):
+            part = chosen[first : first + self.packed.pixels]
+            yield part, -(-part.size // LANES)

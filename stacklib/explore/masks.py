@@ -1,0 +1,169 @@
+"""Where each frame was rejected, and which pixel lost most: found from a result, by the same rule again."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from stacklib.explore.explain import explain
+from stacklib.figures.screen import SCREEN_WIDTH
+from stacklib.integration.result import Integration
+from stacklib.integration.samples import Region
+from stacklib.kernel.passes import HIGH, LOW, NO_DATA, verdicts
+
+__all__ = ["frame_mask", "frame_verdicts", "most_rejected", "typical_pixels"]
+
+#: Samples that are judged at once.
+BAND_SAMPLES = 1 << 24
+#: Pixels that are looked at more closely, to find a good example.
+CANDIDATES = 60
+#: What `frame_mask` makes of samples that a frame has not.
+MISSING = -1
+
+
+def frame_verdicts(
+    result: Integration, channel: int = 0, step: int | None = None, part: Region | None = None
+) -> tuple[np.ndarray, int]:
+    """What became of every sample of a channel, of every pixel or of every `step`-th row and column.
+
+    Parameters
+    ----------
+    result : Integration
+        The result; its frames are read again.
+    channel : int
+        Counted from 0.
+    step : int, optional
+        Look at every so many rows and columns only; unless given as many as a screen can show.
+    part : (left, top, width, height), optional
+        The part of the frames to look at, inside the region of the result; all of that unless given.
+
+    Returns
+    -------
+    verdict : ndarray of uint8, shape (frames, rows, columns)
+        See `stacklib.kernel.passes`; over the frames that were used. Pixel ``[:, i, j]`` is that of row
+        ``top + i * step + step // 2`` and column ``left + j * step + step // 2`` of the frames.
+    step : int
+        The step.
+    """
+    p = result.preparation
+    left, top, width, height = result.region if part is None else part
+    step = -(-max(width, height) // SCREEN_WIDTH) if step is None else max(1, int(step))
+    rows = np.arange(min(step // 2, height - 1), height, step)
+    columns = slice(left + min(step // 2, width - 1), left + width, step)
+    settings = p.settings(channel)
+    across = len(range(columns.start, columns.stop, step))
+    verdict = np.empty((p.count, rows.size, across), np.uint8)
+    band = max(1, BAND_SAMPLES // (p.count * p.frames.width))
+    for first in range(0, rows.size, band):
+        chosen = rows[first : first + band]
+        raw = np.empty((p.count, chosen.size, across), np.float32)
+        for n, i in enumerate(p.used):
+            frame = p.frames[int(i)]
+            if step == 1:
+                start = top + int(chosen[0])
+                raw[n] = frame.read_rows(start, start + chosen.size, channel)[:, columns]
+            else:
+                for k, row in enumerate(chosen):
+                    raw[n, k] = frame.read_rows(top + int(row), top + int(row) + 1, channel)[0, columns]
+        judged = verdicts(raw.reshape(p.count, -1), settings)
+        verdict[:, first : first + band] = judged.reshape(raw.shape)
+    return verdict, step
+
+
+def frame_mask(verdict: np.ndarray) -> np.ndarray:
+    """Verdicts of one frame for a picture: 0 kept, 1 rejected low, 2 rejected high, -1 no data; int8."""
+    mask = np.zeros(verdict.shape, np.int8)
+    mask[verdict == LOW], mask[verdict == HIGH], mask[verdict == NO_DATA] = 1, 2, MISSING
+    return mask
+
+
+def most_rejected(result: Integration, channel: int = -1, side: str = "both") -> tuple[int, int, int]:
+    """The pixel with the most rejected samples, of those where every frame has data if there are any.
+
+    Parameters
+    ----------
+    result : Integration
+        The result.
+    channel : int
+        The channel to look at; -1 for all.
+    side : {"both", "low", "high"}
+        Which rejections count.
+
+    Returns
+    -------
+    x, y, channel : int
+        In pixels of the whole frames, as `explain` takes them.
+    """
+    maps = {"low": result.rejection_low, "high": result.rejection_high}
+    counted = sum(maps.values()) if side == "both" else maps[side]
+    full = result.coverage >= result.coverage.max()
+    counted = np.where(full, counted, -1)
+    if channel >= 0:
+        counted = np.where(np.arange(len(counted))[:, np.newaxis, np.newaxis] == channel, counted, -2)
+    plane, row, column = np.unravel_index(int(counted.argmax()), counted.shape)
+    left, top, _, _ = result.region
+    return left + int(column), top + int(row), int(plane)
+
+
+def typical_pixels(result: Integration, channel: int = 0) -> dict[str, dict[str, int]]:
+    """Pixels whose stories are worth reading, by what is most likely to have happened there.
+
+    Parameters
+    ----------
+    result : Integration
+        The result.
+    channel : int
+        The channel to look at; below 0 the first.
+
+    Returns
+    -------
+    dict of str to dict
+        ``"trail"``: inside the widest mark that the frame with the most bright rejections left;
+        ``"cosmic ray"``: the brightest of the small marks in other frames; ``"clean"``: nothing was rejected;
+        ``"run away"``: the most rejections. Values are ``x``, ``y`` and ``channel``, for `explain`. Those
+        nearest to the middle are taken, and the last one in the place of any that is not found.
+    """
+    channel = max(channel, 0)
+    verdict, step = frame_verdicts(result, channel)
+    high = verdict == HIGH
+    high[:, :2] = high[:, -2:] = high[:, :, :2] = high[:, :, -2:] = False
+    lost = np.sum((verdict == LOW) | (verdict == HIGH), axis=0)
+    covered = np.all(verdict != NO_DATA, axis=0)
+    streaked = int(np.argmax(high.sum(axis=(1, 2))))
+    near = np.stack([_neighbours(plane) for plane in high])
+    others = np.arange(len(high)) != streaked
+    marks = high & (near >= 3) & (near <= 5) & others[:, np.newaxis, np.newaxis]
+    alone = covered & (lost == 1)
+    wanted = {
+        "trail": alone & high[streaked] & (near[streaked] == near[streaked].max()),
+        "cosmic ray": alone & marks.any(axis=0),
+        "clean": covered & (lost == 0),
+    }
+    left, top, width, height = result.region
+    x, y, _ = most_rejected(result, channel)
+    pixels = {name: {"x": x, "y": y, "channel": channel} for name in (*wanted, "run away")}
+    for name, found in wanted.items():
+        rows, columns = (places * step + step // 2 for places in np.nonzero(found))
+        if rows.size:
+            nearest = np.hypot(rows - height / 2, columns - width / 2).argsort()[:CANDIDATES]
+            places = [{"x": left + int(columns[i]), "y": top + int(rows[i])} for i in nearest]
+            places = [place | {"channel": channel} for place in places]
+            pixels[name] = (
+                max(places, key=lambda p: _excess(result, p)) if name == "cosmic ray" else places[0]
+            )
+    return pixels
+
+
+def _excess(result: Integration, place: dict[str, int]) -> float:
+    """How far out the brightest sample of a pixel lies, in units of the spread of all."""
+    compared = explain(result, **place).compared
+    return float((compared.max() - np.median(compared)) / max(np.std(np.sort(compared)[:-1]), 1e-12))
+
+
+def _neighbours(plane: np.ndarray) -> np.ndarray:
+    """How many of the 3 x 3 pixels around each are set; 0 at the edge."""
+    counted = np.zeros(plane.shape, np.uint8)
+    height, width = plane.shape
+    if height > 2 and width > 2:
+        parts = [plane[r : height - 2 + r, c : width - 2 + c] for r in range(3) for c in range(3)]
+        counted[1:-1, 1:-1] = np.sum(parts, axis=0)
+    return counted

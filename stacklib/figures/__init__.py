@@ -1,0 +1,1 @@
+"""Figures of a result, and what all figures share."""

@@ -1,0 +1,126 @@
+"""The look that all figures share: colours, pictures with their scales, axes and titles."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colorbar import Colorbar
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.ticker import MaxNLocator
+
+from stacklib.integration.result import Integration
+
+__all__ = [
+    "BAR",
+    "EDGE",
+    "FAINT",
+    "GROUND",
+    "HIGH",
+    "INK",
+    "LOW",
+    "PANEL",
+    "colour_bar",
+    "dress",
+    "dress_bar",
+    "map_top",
+    "new_figure",
+    "show_picture",
+    "write_title",
+]
+
+# Figures bring their own ground, so that they read alike in dark and light notebooks.
+GROUND, PANEL, EDGE, INK, FAINT = "#12161d", "#181e27", "#333c49", "#e3e8f0", "#97a1b1"
+# Two colours that stay apart for every kind of colour vision (after Okabe and Ito), and one for bars.
+LOW, HIGH, BAR = "#56b4e9", "#f0a63a", "#5d7fa3"
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure, size in inches, whose parts find their places themselves."""
+    return Figure(figsize=(width, height), dpi=110, facecolor=GROUND, layout="constrained")
+
+
+def write_title(figure: Figure, sentence: str) -> None:
+    """One sentence above a figure: what there is to see."""
+    figure.suptitle(sentence, color=INK, fontsize=12.5, x=0.01, ha="left")
+
+
+def dress(axes: Axes, label: str) -> None:
+    """The look that all plots share: ground, grid, the label of the y axis, a legend at the right."""
+    axes.set_facecolor(PANEL)
+    axes.set_ylabel(label, color=INK)
+    axes.tick_params(colors=INK, labelsize=9, length=3)
+    axes.grid(axis="y", color=EDGE, lw=0.7)
+    axes.set_axisbelow(True)
+    for spine in axes.spines.values():
+        spine.set_color(EDGE)
+    axes.legend(loc="center left", bbox_to_anchor=(1.005, 0.5), frameon=False, labelcolor=INK, fontsize=9)
+
+
+def show_picture(
+    axes: Axes,
+    picture: np.ndarray,
+    title: str,
+    side: int = 1,
+    corner: tuple[int, int] = (0, 0),
+    **options: Any,
+) -> AxesImage:
+    """A picture with row 0 at the top; the axes count pixels of the image.
+
+    Parameters
+    ----------
+    axes : Axes
+        Where.
+    picture : ndarray, shape (height, width) or (height, width, 3)
+        Values, or colours from 0 to 1.
+    title : str
+        What it is.
+    side : int
+        Pixels of the image in each direction for one of the picture.
+    corner : (left, top)
+        Pixel of the image at the top left of the picture.
+    **options
+        For ``imshow``.
+    """
+    height, width = picture.shape[:2]
+    x, y = corner[0] - 0.5, corner[1] - 0.5
+    options = {"vmin": 0, "vmax": 1, "cmap": "gray"} | options if "norm" not in options else options
+    extent = (x, x + width * side, y + height * side, y)
+    shown = axes.imshow(picture, origin="upper", extent=extent, **options)
+    axes.set_title(title, color=INK, fontsize=10, loc="left")
+    axes.tick_params(colors=FAINT, labelsize=8, length=2)
+    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes.set_xlabel("x (pixels)", color=FAINT, fontsize=8)
+    axes.set_ylabel("y (pixels)", color=FAINT, fontsize=8)
+    for spine in axes.spines.values():
+        spine.set_color(EDGE)
+    return shown
+
+
+def colour_bar(
+    figure: Figure, shown: ScalarMappable, label: str, axes: Any = None, **options: Any
+) -> Colorbar:
+    """A scale beside pictures; beside all of the figure unless `axes` are given."""
+    options = {"pad": 0.012, "aspect": 22} | options
+    bar = figure.colorbar(shown, ax=figure.axes if axes is None else axes, **options)
+    dress_bar(bar, label)
+    return bar
+
+
+def dress_bar(bar: Colorbar, label: str) -> None:
+    """The look of a scale."""
+    bar.set_label(label, color=INK, fontsize=9)
+    bar.ax.tick_params(colors=INK, labelsize=8, length=2)
+    bar.outline.set_edgecolor(EDGE)
+
+
+def map_top(result: Integration) -> float:
+    """The end of the colour scale in percent; one frame must show, the border may be beyond it."""
+    inside = result.coverage.min(axis=0) == 1
+    maps = (result.rejection_low, result.rejection_high)
+    usual = [100 * float(np.percentile(m[:, inside], 99.9)) for m in maps] if inside.any() else []
+    return min(100.0, max(400.0 / result.preparation.count, *usual))

@@ -1,0 +1,255 @@
+"""Figures of frames and results, made with matplotlib; no widget is needed to see them."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from stacklib.figures.look import (
+    BAR,
+    FAINT,
+    HIGH,
+    INK,
+    LOW,
+    colour_bar,
+    dress,
+    map_top,
+    new_figure,
+    show_picture,
+    write_title,
+)
+from stacklib.figures.screen import binned, screen_limits, stretch
+from stacklib.integration.result import Integration
+
+__all__ = [
+    "figure_before_after",
+    "figure_frames",
+    "figure_noise",
+    "figure_result",
+    "stretch",
+]
+
+#: Of larger images than this only the centre is shown pixel for pixel.
+CENTRE = 600
+#: A frame is numbered where it lost this many times the median, and this many percent more.
+OUTSTANDING, OUTSTANDING_PERCENT = 1.6, 0.1
+
+RGB = ("#ff7a6b", "#5fd38a", "#6fa8ff")
+MARKERS = "so^Dv"
+
+
+# pictures ----------------------------------------------------------------------------------------
+
+
+def figure_result(result: Integration) -> Figure:
+    """The three pictures of an integration: the image, and where samples were rejected low and high.
+
+    The maps are the mean of the channels, in percent of the frames, on one colour scale.
+
+    Parameters
+    ----------
+    result : Integration
+
+    Returns
+    -------
+    Figure
+    """
+    image, side = binned(result.image)
+    maps = [_mean_map(m) for m in (result.rejection_low, result.rejection_high)]
+    figure = new_figure(13.0, 3.75 * image.shape[1] / image.shape[2] + 0.95)
+    first, *others = figure.subplots(1, 3)
+    show_picture(first, stretch(image), "Integration, stretched for the screen", side)
+    scale = PowerNorm(0.5, 0, map_top(result))
+    for axes, counts, word in zip(others, maps, ("low (too dark)", "high (too bright)"), strict=True):
+        shown = show_picture(axes, counts, f"Rejected {word}", side, cmap="inferno", norm=scale)
+    colour_bar(figure, shown, "% of the frames", others, extend="max")
+    low, high = 100 * result.rejected_low.mean(), 100 * result.rejected_high.mean()
+    count, rule = result.preparation.count, result.rule.replace("_", " ")
+    write_title(figure, f"{count} frames, {rule}: rejected {low:.2f} % of the samples low, {high:.2f} % high")
+    return figure
+
+
+def _mean_map(fractions: np.ndarray) -> np.ndarray:
+    """A rejection map for the screen: mean of the channels, in percent."""
+    return 100 * binned(fractions.mean(axis=0, keepdims=True))[0][0]
+
+
+def figure_before_after(result: Integration) -> Figure:
+    """The reference frame and the integration side by side, with one stretch.
+
+    Large images are cut to their centre, pixel for pixel: binning would hide the noise.
+
+    Parameters
+    ----------
+    result : Integration
+
+    Returns
+    -------
+    Figure
+    """
+    left, top, width, height = result.region
+    wide, tall = min(width, CENTRE), min(height, CENTRE)
+    x, y = (width - wide) // 2, (height - tall) // 2
+    reference = result.preparation.frames[result.preparation.reference]
+    before = reference.read(rows=slice(top + y, top + y + tall))[:, :, left + x : left + x + wide]
+    after = (result.image[:, y : y + tall, x : x + wide] - result.range_offset) / result.range_factor
+    limits = screen_limits(before)
+    figure = new_figure(12.0, 6.0 * tall / wide + 0.75)
+    cut = "" if (wide, tall) == (width, height) else ", centre"
+    names = (f"One frame: {reference.name}{cut}", f"{result.preparation.count} frames integrated{cut}")
+    for axes, picture, name in zip(figure.subplots(1, 2), (before, after), names, strict=True):
+        show_picture(axes, stretch(picture, limits), name, corner=(left + x, top + y))
+    ratio = result.noise_ratio.mean()
+    write_title(
+        figure, f"Before and after, with the same stretch: the noise fell to {ratio:.2f} of one frame's"
+    )
+    return figure
+
+
+# plots -------------------------------------------------------------------------------------------
+
+
+def figure_frames(result: Integration) -> Figure:
+    """Frame by frame: samples rejected low and high against the expectation, and weights.
+
+    Values are means of the channels. Frames that lost clearly more than the others are numbered, those
+    that were left out are crossed.
+
+    Parameters
+    ----------
+    result : Integration
+
+    Returns
+    -------
+    Figure
+    """
+    table = result.frames
+    numbers = np.arange(1, len(table) + 1)
+    used = np.asarray(table["used"])
+    figure = new_figure(11.0, 6.0)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+    _rejected_by_frame(upper, result, numbers, used)
+    _weights_by_frame(lower, result, numbers, used)
+    lower.set_xlabel("frame, in the order of the table", color=INK)
+    lower.xaxis.set_major_locator(MaxNLocator(20, integer=True))
+    lower.set_xlim(0.4, len(table) + 0.6)
+    write_title(figure, "What each frame lost, and what it counts for")
+    return figure
+
+
+def _rejected_by_frame(axes: Axes, result: Integration, numbers: np.ndarray, used: np.ndarray) -> None:
+    low, high = (_channel_mean(result.frames[f"rejected_{side}"]) * 100 for side in ("low", "high"))
+    expected = [100 * part for part in result.expected_rejection]
+    floor = _floor(low[used], high[used], *expected)
+    looks = {
+        "low (too dark)": (low, LOW, "v", "--", expected[0]),
+        "high (too bright)": (high, HIGH, "^", ":", expected[1]),
+    }
+    for word, (values, colour, marker, line, normal) in looks.items():
+        shown = np.maximum(values[used], floor)
+        axes.plot(numbers[used], shown, marker, color=colour, ms=7, label=f"rejected {word}")
+        if normal > 0:
+            axes.axhline(
+                normal, color=colour, ls=line, lw=1.2, label=f"expected of clean frames, {word[:4].strip()}"
+            )
+        for number, value in _outstanding(numbers[used], shown):
+            axes.annotate(
+                f"{number}", (number, value), (8, 0), textcoords="offset points", color=INK, va="center"
+            )
+    if not used.all():
+        places = np.full(np.count_nonzero(~used), floor)
+        axes.plot(numbers[~used], places, "x", color=INK, ms=8, mew=2, label="left out")
+    axes.set_yscale("log")
+    axes.set_ylim(floor / 1.3, 1.3 * max(axes.get_ylim()[1], 1))
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    dress(axes, "rejected samples (%)")
+
+
+def _outstanding(numbers: np.ndarray, values: np.ndarray) -> list[tuple[int, float]]:
+    """The frames that lost clearly more than the others."""
+    median = np.median(values)
+    limit = max(OUTSTANDING * median, median + OUTSTANDING_PERCENT)
+    return [(n, v) for n, v in zip(numbers, values, strict=True) if v > limit]
+
+
+def _floor(*percentages) -> float:
+    """Where a logarithmic axis begins; frames that lost nothing are drawn there."""
+    positive = np.concatenate([np.ravel(p) for p in percentages])
+    positive = positive[positive > 0]
+    return float(positive.min()) / 1.5 if positive.size else 0.01
+
+
+def _weights_by_frame(axes: Axes, result: Integration, numbers: np.ndarray, used: np.ndarray) -> None:
+    weights = _channel_mean(result.frames["weight"])
+    axes.bar(numbers[used], weights[used], 0.62, color=BAR, label="weight")
+    if not used.all():
+        axes.bar(numbers[~used], weights[~used], 0.62, fill=False, hatch="////", ec=FAINT, label="left out")
+    reference = result.preparation.reference
+    axes.plot(numbers[reference], weights[reference] + 0.09, "*", color=INK, ms=10, label="reference frame")
+    axes.set_ylim(0, 1.25)
+    dress(axes, "weight (best = 1)")
+
+
+def figure_noise(result: Integration) -> Figure:
+    """Noise of the integration in units of the reference frame's, against 1/sqrt(N).
+
+    Both are measured in the same way. Beside the curve for equal frames stands what these frames allow,
+    see `Integration.allowed_noise_ratio`.
+
+    Parameters
+    ----------
+    result : Integration
+
+    Returns
+    -------
+    Figure
+    """
+    count, ratios = result.preparation.count, result.noise_ratio
+    figure = new_figure(11.0, 4.4)
+    axes = figure.subplots()
+    n = np.linspace(1, count, 200)
+    axes.plot(n, 1 / np.sqrt(n), color=FAINT, lw=1.6, label=r"equal frames: $1/\sqrt{N}$")
+    names, colours = _channels(len(ratios))
+    spread = 0.012 * count * (np.arange(len(ratios)) - (len(ratios) - 1) / 2)
+    axes.plot(1, 1, "o", color=INK, ms=8, label="before: one frame")
+    for i, (name, colour, ratio) in enumerate(zip(names, colours, ratios, strict=True)):
+        label = f"after, {name}: {ratio:.3f}".replace(", :", ":")
+        axes.plot(count + spread[i], ratio, MARKERS[i % len(MARKERS)], color=colour, ms=8, label=label)
+    allowed = float(np.mean(result.allowed_noise_ratio))
+    if np.isfinite(allowed):
+        axes.plot(
+            count, allowed, "_", color=INK, ms=26, mew=2, label=f"what these frames allow: {allowed:.3f}"
+        )
+    axes.set_ylim(0, 1.08)
+    axes.set_xlim(0.5, count * 1.06)
+    axes.xaxis.set_major_locator(MaxNLocator(10, integer=True))
+    axes.set_xlabel("number of frames N", color=INK)
+    dress(axes, "noise (one frame = 1)")
+    write_title(
+        figure,
+        f"The noise of {count} frames is {ratios.mean():.3f} of that of one; "
+        f"equal frames would reach {result.expected_noise_ratio:.3f}",
+    )
+    return figure
+
+
+# common ------------------------------------------------------------------------------------------
+
+
+def _channels(count: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names and colours of the channels."""
+    if count == 1:
+        return ("",), (LOW,)
+    if count == 3:
+        return ("red", "green", "blue"), RGB
+    return tuple(f"channel {i}" for i in range(count)), tuple(RGB[i % 3] for i in range(count))
+
+
+def _channel_mean(column) -> np.ndarray:
+    values = np.asarray(column, float)
+    return values if values.ndim == 1 else values.mean(axis=1)

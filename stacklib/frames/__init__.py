@@ -1,0 +1,1 @@
+"""Frames, their headers, and finding them."""

@@ -1,0 +1,1 @@
+"""The run, from frames to a result."""

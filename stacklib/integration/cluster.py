@@ -1,0 +1,349 @@
+"""Measure and integrate on the workers of a Dask cluster, bit for bit as on one computer.
+
+A task is one frame to measure or one band of rows to integrate. Workers open the files themselves, so
+that only numbers and finished bands travel. How large a band is, and how many tasks are under way at a
+time, follows from the memory of the workers. Which worker does what, and again where one has died, is
+Dask's own work.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import pickle
+import threading
+import uuid
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stacklib.errors import FrameError, IntegrationError, StacklibError, StacklibWarning
+from stacklib.formats.scratch import MEMORY_IN_ALL
+from stacklib.frames.frame_set import FrameSet
+from stacklib.integration.samples import RESULT_BYTES, Samples
+from stacklib.kernel.passes import Counts, Pixels, run_tiles
+from stacklib.normalization.settings import Settings
+from stacklib.utils.resources import checked_threads, parse_memory
+
+if TYPE_CHECKING:
+    from dask.distributed import Client, Future
+
+__all__ = ["INSTALL", "Cluster", "check_versions", "checked", "connect"]
+
+#: How to get Dask.
+INSTALL = 'pip install "stacklib[cluster]"'
+
+#: Bytes of a worker that has imported all it needs and does nothing.
+IDLE = 400 * 10**6
+#: The part of its limit that a worker uses: Dask pauses a worker at 80 %.
+USED = 0.7
+#: Memory that measuring takes, as a multiple of a plane.
+MEASURING = 2.5
+#: Bytes for a band at the least.
+LEAST_SHARE = 4 << 20
+#: Bands for each thread of the cluster, so that all end at about the same time; but for every band all
+#: files are opened, so that a band has not fewer rows than this.
+BANDS, LEAST_ROWS = 3, 16
+#: Files that a task reads at the same time: shared storage answers late.
+READERS = 4
+#: Tasks under way for each thread: one that runs and one that waits for it to end.
+UNDER_WAY = 2
+#: More threads than any worker has.
+MANY = 1024
+
+
+class Cluster:
+    """The workers of a Dask cluster, for the frames of one integration.
+
+    Parameters
+    ----------
+    client : dask.distributed.Client
+        Connected to the cluster.
+    frames : FrameSet
+        The frames; workers read them from the same paths.
+    memory : str or int
+        Budget of each worker for samples and results, within its own limit.
+
+    Raises
+    ------
+    IntegrationError
+        When Dask is missing, `client` is no client, workers have no stacklib or another version of it, or
+        the memory of a worker is too small for one frame.
+
+    Warns
+    -----
+    StacklibWarning
+        When the cluster has no workers yet; the work waits for them.
+    """
+
+    def __init__(self, client: Client, frames: FrameSet, memory: str | int = "2GB") -> None:
+        self.client = checked(client)
+        self.frames = frames
+        self.budget = parse_memory(memory)
+        self._key = uuid.uuid4().hex
+        check_versions(self.client)
+        if not self._workers():
+            warnings.warn(
+                f"client: the cluster {client.scheduler.address} has no workers yet; the work waits for them",
+                StacklibWarning,
+                stacklevel=3,
+            )
+
+    def measure(self, function: Callable[..., Any], jobs: Sequence[tuple]) -> Iterator[tuple[int, Any]]:
+        """Call `function` with each job, a frame among its arguments; see `measurements.Spread`."""
+        need = int(MEASURING * 4 * self.frames.height * self.frames.width)
+        workers = self._workers()
+        for name, (_, room) in workers.items():
+            if room < need:
+                raise _too_small(name, room, need, self.frames)
+        places = min((int(room // need) for _, room in workers.values() if room < math.inf), default=MANY)
+        yield from self._run(_in_turn, [(self._key, places, function, job) for job in jobs])
+
+    def integrate(
+        self, samples: Samples, used: np.ndarray, settings: list[Settings], planes: list[Pixels]
+    ) -> Iterator[tuple[int, int, Counts]]:
+        """Integrate band by band, into `planes`; see `integration.Work`."""
+        width = samples.region[2]
+        bands = samples.bands(used, self._rows(samples, used))
+        # Packed once for all bands, and unpacked once by each worker.
+        packed = pickle.dumps((samples, used, settings))
+        done = self._run(_integrate_band, [(packed, band) for band in bands])
+        with contextlib.closing(done):
+            for number, (arrays, counts) in done:
+                channel, start, stop = bands[number]
+                part = planes[channel].part(slice(start * width, stop * width))
+                for target, array in zip(part.arrays(), arrays, strict=True):
+                    target[...] = array
+                yield channel, (stop - start) * width, Counts(counts)
+        self._forget()
+
+    def _workers(self) -> dict[str, tuple[int, float]]:
+        """Threads of each worker, and bytes that it has for samples and results, by its address."""
+        packed = any(hasattr(frame.source.block, "close") for frame in self.frames)
+        taken = IDLE + (MEMORY_IN_ALL if packed else 0)
+        known = self.client.scheduler_info(n_workers=-1)["workers"]
+        return {
+            name: (max(1, worker["nthreads"]), USED * (worker["memory_limit"] or math.inf) - taken)
+            for name, worker in known.items()
+        }
+
+    def _rows(self, samples: Samples, used: np.ndarray) -> int:
+        """Rows of a band: few enough for every worker, and for all to have something to do."""
+        _, _, width, height = samples.region
+        workers = self._workers().values()
+        share = min((min(self.budget, room) / threads for threads, room in workers), default=self.budget)
+        most = int(max(share, LEAST_SHARE)) // (width * (4 * used.size + RESULT_BYTES))
+        bands = BANDS * max(1, sum(threads for threads, _ in workers)) // self.frames.channels
+        even = max(LEAST_ROWS, -(-height // max(1, bands)))
+        return max(1, min(height, most, even))
+
+    def _run(self, function: Callable[..., Any], jobs: Sequence[tuple]) -> Iterator[tuple[int, Any]]:
+        """Number and result of each call, in the order in which they end.
+
+        What a worker that dies had to do is given to another one by Dask. After an error, or Ctrl-C,
+        nothing more is started.
+        """
+        from dask.distributed import as_completed
+
+        waiting = iter(enumerate(jobs))
+        under_way: dict[Future, int] = {}
+        done = as_completed(with_results=True, raise_errors=False, loop=self.client.loop)
+        try:
+            while True:
+                room = UNDER_WAY * max(1, sum(self.client.nthreads().values())) - len(under_way)
+                for number, job in _first(waiting, room):
+                    future = self.client.submit(function, *job, pure=False)
+                    under_way[future] = number
+                    done.add(future)
+                if not under_way:
+                    return
+                future, result = next(done)
+                number = under_way.pop(future)
+                if future.status != "finished":
+                    raise self._explained(result)
+                # Let go of it, so that the worker can do so too.
+                del future
+                yield number, result
+        finally:
+            if under_way:
+                # The connection may be what was lost.
+                with contextlib.suppress(Exception):
+                    self.client.cancel(list(under_way))
+
+    def _explained(self, result: Any) -> BaseException:
+        """The error of a task, in words that help."""
+        from dask.distributed import KilledWorker
+
+        error = result[1] if isinstance(result, tuple) else result
+        if isinstance(error, KilledWorker):
+            found = IntegrationError(
+                f"client: workers died one after the other at the same task ({error.last_worker.address} was "
+                "the last), most likely for want of memory; give them a larger memory limit, or integrate "
+                "with a smaller budget, such as memory='500MB'"
+            )
+        elif isinstance(error, FrameError):
+            found = FrameError(
+                f"{error} (said a worker, which reads the frames from the same path as this computer)"
+            )
+        elif isinstance(error, StacklibError):
+            found = error
+        elif isinstance(error, Exception) and isinstance(result, tuple):
+            found = error.with_traceback(result[2])
+        else:
+            found = IntegrationError(
+                f"client: the work was cancelled, or the connection to {self.client.scheduler.address} is "
+                "lost; look whether the scheduler runs, and integrate again"
+            )
+            found.__cause__ = error
+        return found
+
+    def _forget(self) -> None:
+        """Let the workers give back what they keep for this integration."""
+        with contextlib.suppress(Exception):
+            self.client.run(_unpacked.cache_clear, on_error="ignore")
+
+
+def _too_small(name: str, room: float, need: int, frames: FrameSet) -> IntegrationError:
+    return IntegrationError(
+        f"client: the worker {name} has {max(room, 0) / 1e6:.0f} MB for samples, but measuring a plane of "
+        f"{frames.width} x {frames.height} pixels takes {need / 1e6:.0f} MB; start workers with a memory "
+        f"limit of {1.05 * (need + IDLE) / USED / 1e9:.2g} GB or more"
+    )
+
+
+def _first(items: Iterator, count: int) -> Iterator:
+    return (item for _, item in zip(range(count), items, strict=False))
+
+
+@contextlib.contextmanager
+def connect(address: str) -> Iterator[Client | None]:
+    """A client for a cluster, closed at the end of the context.
+
+    Parameters
+    ----------
+    address : str
+        Of a Dask scheduler, such as ``tcp://10.0.0.1:8786``. ``local`` starts a cluster on this computer,
+        one worker process a processor, which ends with the context. An empty text gives None.
+
+    Raises
+    ------
+    IntegrationError
+        When Dask is missing, or there is no scheduler at that address.
+    """
+    if not address:
+        yield None
+        return
+    distributed = _distributed()
+    with contextlib.ExitStack() as open_until_the_end:
+        if address == "local":
+            # No port of a dashboard is taken from a cluster that runs already.
+            cluster = distributed.LocalCluster(
+                n_workers=checked_threads(None), threads_per_worker=1, dashboard_address=":0"
+            )
+            where = open_until_the_end.enter_context(cluster)
+        else:
+            where = address
+        try:
+            client = distributed.Client(where)
+        except (OSError, ValueError, TypeError) as error:
+            raise IntegrationError(
+                f"cluster: no Dask scheduler answers at {address} ({error}); give its address, such as "
+                "tcp://10.0.0.1:8786, or local for a cluster on this computer"
+            ) from error
+        yield open_until_the_end.enter_context(client)
+
+
+def checked(client: Any) -> Client:
+    """The client, if it is one that can be used.
+
+    Raises
+    ------
+    IntegrationError
+        When Dask is missing, or it is no client, or one that is closed.
+    """
+    distributed = _distributed()
+    if not isinstance(client, distributed.Client) or client.asynchronous:
+        raise IntegrationError(
+            f"client: got {client!r}, expected a connected dask.distributed.Client that is not "
+            "asynchronous: Client(address) or Client(LocalCluster())"
+        )
+    if client.status in ("closing", "closed"):
+        raise IntegrationError(f"client: is {client.status}; connect to the cluster again: Client(address)")
+    return client
+
+
+def _distributed() -> Any:
+    try:
+        import dask.distributed
+    except ImportError as error:
+        raise IntegrationError(f"Dask is missing ({error}); install it with: {INSTALL}") from error
+    return dask.distributed
+
+
+def check_versions(client: Client) -> None:
+    """Refuse workers that would not give the same bits.
+
+    Raises
+    ------
+    IntegrationError
+        When workers have no stacklib, or another version of it.
+    """
+    here = version("stacklib")
+    try:
+        found = client.run(_version, on_error="return")
+    except Exception as error:
+        raise IntegrationError(
+            f"client: the workers do not answer ({error}); look whether the scheduler runs, and whether "
+            f"stacklib {here} is installed on every worker"
+        ) from error
+    other = {name: there for name, there in found.items() if there != here}
+    if other:
+        name, there = next(iter(other.items()))
+        said = (
+            f"cannot import stacklib ({there})" if isinstance(there, Exception) else f"has stacklib {there}"
+        )
+        raise IntegrationError(
+            f"client: the worker {name} {said}, this computer has {here}; install stacklib {here} on every "
+            "worker"
+        )
+
+
+# What runs on the workers ------------------------------------------------------------------------
+
+
+def _version() -> str:
+    return version("stacklib")
+
+
+@lru_cache(maxsize=4)
+def _gate(key: str, places: int) -> threading.Semaphore:
+    """One for each integration in a process."""
+    return threading.BoundedSemaphore(places)
+
+
+def _in_turn(key: str, places: int, function: Callable[..., Any], job: tuple) -> Any:
+    """Call `function`, not more often than there is memory for at a time."""
+    with _gate(key, places):
+        return function(*job)
+
+
+@lru_cache(maxsize=2)
+def _unpacked(packed: bytes) -> tuple[Samples, np.ndarray, list[Settings]]:
+    """The same objects for all bands: files that have to be inflated are inflated once."""
+    return pickle.loads(packed)
+
+
+def _integrate_band(packed: bytes, band: tuple[int, int, int]) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
+    """The arrays of `Pixels` for a band, and the table of its `Counts`."""
+    samples, used, settings = _unpacked(packed)
+    own = settings[band[0]]
+    with ThreadPoolExecutor(READERS) as readers:
+        raw = samples.read(band, used, readers).wait()
+    pixels = Pixels.empty(raw.shape[1], own)
+    counts = run_tiles(raw, own, pixels)
+    return pixels.arrays(), counts.table

@@ -1,0 +1,210 @@
+"""Repeat a run from its saved result, bit for bit."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stacklib.errors import FrameError, StacklibWarning
+from stacklib.frames.finding import resolve_path
+from stacklib.frames.frame_set import Frame, open_frames
+from stacklib.integration.result import Integration
+from stacklib.integration.run import integrate
+from stacklib.recipe.recipe import Recipe
+from stacklib.recipe.run_record import InputFile, RunRecord, read_run
+from stacklib.utils.progress import progress_bar
+
+if TYPE_CHECKING:
+    from dask.distributed import Client
+
+__all__ = ["repeats", "rerun"]
+
+#: Files that are read at the same time for their checksums.
+READERS = 4
+#: Files of a kind that an error names.
+NAMED = 10
+
+Where = str | Path | Iterable[str | Path]
+
+
+def rerun(
+    result_file: str | Path,
+    frames: Where | None = None,
+    memory: str | int = "2GB",
+    threads: int | None = None,
+    progress: bool = True,
+    client: Client | None = None,
+) -> Integration:
+    """Integrate again what a saved image was made from, with the recipe inside it.
+
+    The checksums of all files that the run had read are checked before anything is integrated. The
+    result is the same bit for bit.
+
+    Parameters
+    ----------
+    result_file : str or Path
+        Any image of the result. A FITS image needs the XISF image of the same name beside it.
+    frames : str, Path or list of these, optional
+        Folders to search for the files, with the folders in them; where they lay as seen from the result,
+        or during the run, unless given. Files must have kept their names.
+    memory, threads, progress, client
+        See `integrate`; they do not change the result.
+
+    Returns
+    -------
+    Integration
+
+    Raises
+    ------
+    FrameError
+        When files of the run are missing or have changed; all of them are named.
+    RecipeError
+        When the file holds no record of a run.
+
+    Warns
+    -----
+    StacklibWarning
+        When versions differ: the result may then differ too.
+
+    Examples
+    --------
+    >>> rerun("5_Integration/20210815_M101_0000.xisf").save("again")  # doctest: +SKIP
+    """
+    record = read_run(result_file)
+    recipe = Recipe.from_dict(record.recipe, source=str(record.path))
+    found = _find(record, frames, progress)
+    _warn_of_versions(record)
+    if record.weight_file is not None:
+        recipe = recipe.replace(weight_file=str(found.pop()))
+    return integrate(open_frames(found), recipe, record.region, memory, threads, progress, client)
+
+
+def repeats(result_file: str | Path, files: Iterable[Path]) -> bool:
+    """Whether a newly saved result has the image of an older one, bit for bit.
+
+    Parameters
+    ----------
+    result_file : str or Path
+        An image of the older result; of FITS the XISF image beside it.
+    files : iterable of Path
+        What `Integration.save` has returned; the image of the same kind is compared.
+    """
+    old = read_run(result_file).path
+    kind = _kind(old)
+    return any(
+        np.array_equal(Frame(old, quiet=True).read(), Frame(new, quiet=True).read())
+        for new in files
+        if _kind(new) == kind
+    )
+
+
+def _kind(path: Path) -> str:
+    """What follows the number in the name of a saved file: ``.xisf``, ``_rejection_low.xisf`` ..."""
+    return re.sub(r"^.*_\d{4}(?=[_.])", "", path.name)
+
+
+def _find(record: RunRecord, where: Where | None, progress: bool) -> list[Path]:
+    """The files of a run, in order, the table of weights last."""
+    inputs = [*record.frames, *filter(None, [record.weight_file])]
+    places = [each.places for each in inputs] if where is None else _named_alike(inputs, where)
+    with (
+        ThreadPoolExecutor(READERS) as pool,
+        progress_bar(len(inputs), f"{len(inputs)} files checked", "file", progress) as bar,
+    ):
+        checksums = pool.map(_checksums, places)
+        taken: set[Path] = set()
+        found, missing, changed = [], [], []
+        for wanted, known in zip(inputs, checksums, strict=True):
+            # Copies of one frame under different names of folders are different frames.
+            same = [path for path, sha256 in known.items() if sha256 == wanted.sha256 and path not in taken]
+            if same and wanted.sha256:
+                found.append(same[0])
+                taken.add(same[0])
+            else:
+                (changed if known else missing).append(wanted.name)
+            bar.update()
+    if missing or changed:
+        raise _cannot_be_repeated(record, where, len(inputs), missing, changed)
+    return found
+
+
+def _named_alike(inputs: Sequence[InputFile], where: Where) -> list[tuple[Path, ...]]:
+    """For each file those of its name in the given folders."""
+    named: dict[str, list[Path]] = {each.name: [] for each in inputs}
+    for path in _files([where] if isinstance(where, str | os.PathLike) else where):
+        if path.name in named:
+            named[path.name].append(path)
+    return [tuple(named[each.name]) for each in inputs]
+
+
+def _files(places: Iterable[str | Path]) -> Iterator[Path]:
+    for place in map(resolve_path, places):
+        if not place.exists():
+            raise FrameError(f"frames: {place}: no such folder or file; name the folder of the frames")
+        if not place.is_dir():
+            yield place
+        for folder, inner, names in os.walk(place):
+            # The first file of a name should not depend on the disk.
+            inner.sort()
+            yield from (Path(folder, name) for name in sorted(names))
+
+
+def _checksums(places: Sequence[Path]) -> dict[Path, str]:
+    """Checksums of those files that are there, each file once."""
+    found: dict[Path, str] = {}
+    for path in dict.fromkeys(Path(os.path.abspath(place)) for place in places):  # noqa: PTH100
+        try:
+            with path.open("rb") as stream:
+                found[path] = hashlib.file_digest(stream, "sha256").hexdigest()
+        except OSError:
+            continue
+    return found
+
+
+def _cannot_be_repeated(
+    record: RunRecord, where: Where | None, count: int, missing: list[str], changed: list[str]
+) -> FrameError:
+    said = [
+        f"{len(names)} of its {count} files {word}: {_some(names)}"
+        for names, word in ((missing, "missing"), (changed, "changed"))
+        if names
+    ]
+    remedy = "name other folders"
+    if where is None:
+        remedy = "name the folder where they lie now, with frames=FOLDER (in a shell: --frames FOLDER)"
+    if changed:
+        remedy += ", or put the files back as they were"
+    return FrameError(
+        f"{record.path}: cannot be repeated, {'; '.join(said)}. {remedy[0].upper()}{remedy[1:]}. "
+        "To integrate other frames in the same way: integrate(frames, Recipe.from_result(file))"
+    )
+
+
+def _some(names: list[str]) -> str:
+    shown = [f"{name} ({n} times)" if n > 1 else name for name, n in Counter(names).items()]
+    more = len(shown) - NAMED
+    return ", ".join(shown[:NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _warn_of_versions(record: RunRecord) -> None:
+    other = [
+        f"{name} {then} (now {version(name)})"
+        for name, then in record.versions.items()
+        if then != version(name)
+    ]
+    if other:
+        warnings.warn(
+            f"{record.path}: was made with {', '.join(other)}; the result may differ",
+            StacklibWarning,
+            stacklevel=3,
+        )

@@ -1,0 +1,1 @@
+"""Sort, reject, combine and count arrays of samples; no files here."""

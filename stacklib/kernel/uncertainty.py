@@ -1,0 +1,140 @@
+"""What the scatter of the survivors says about the combined value.
+
+The scatter of the samples that a rule keeps is smaller than the scatter of all, and with few samples it
+is not well known itself. How much its claim must be raised follows from the rule, its limits, the
+weights and the number of samples. It is found by letting the same rule work on clean Gaussian samples.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+
+import numpy as np
+
+from stacklib.kernel.passes import Pixels, run_tiles
+from stacklib.normalization.settings import Settings
+from stacklib.recipe.recipe import Recipe
+
+__all__ = ["claim_factors"]
+
+#: Simulated pixels: the factor is then known to about 0.4 %; fewer where frames are missing.
+TRIALS, TRIALS_OF_FEW = 32_768, 16_384
+#: Pixels with the same number of rejected samples that make a factor of their own.
+ENOUGH = 200
+#: Fewer pixels than this say nothing: the factor is that of fewer rejected samples.
+LEAST = 40
+#: Numbers of samples for which factors are measured; between them they are interpolated.
+STEPS = (*range(2, 13), 14, 17, 20, 25, 30, 40, 60, 80, 120, 200, 400, 800)
+
+
+def claim_factors(settings: Settings, level: float, noise: np.ndarray) -> np.ndarray:
+    """By how much the claimed standard error must be multiplied.
+
+    A pixel that lost samples is told apart from one that lost none: on clean sky it lost them because its
+    samples happened to cluster, and then their scatter claims far too little.
+
+    Parameters
+    ----------
+    settings : Settings
+        Rule, limits and weights.
+    level : float
+        Typical value of a sample (a few rules depend on it).
+    noise : ndarray of float64, shape (frames,)
+        Noise of the normalised frames; only ratios matter for most rules.
+
+    Returns
+    -------
+    ndarray of float64, shape (frames + 1, frames + 1)
+        The factor by the number of samples and the number of those rejected. With it
+        ``(value - truth) / uncertainty`` has the standard deviation 1 on clean sky, whatever the rule. NaN
+        for combinations that say nothing about the truth (minimum, maximum).
+    """
+    frames = settings.frames
+    if settings.recipe.combination in ("minimum", "maximum"):
+        return np.full((frames + 1, frames + 1), np.nan)
+    order = np.lexsort((settings.weights, noise))
+    return _table(
+        _without_ranges(settings.recipe, frames),
+        level,
+        tuple(noise[order].tolist()),
+        tuple(settings.weights[order].tolist()),
+        settings.floor,
+        settings.full_scale,
+    )
+
+
+@lru_cache(maxsize=64)
+def _table(
+    recipe: Recipe,
+    level: float,
+    noise: tuple[float, ...],
+    weights: tuple[float, ...],
+    floor: float,
+    full_scale: float,
+) -> np.ndarray:
+    frames = len(weights)
+    settings = replace(
+        Settings.plain(recipe, frames), weights=np.array(weights), floor=floor, full_scale=full_scale
+    )
+    counts = [*(n for n in STEPS if n < frames), frames]
+    clean = _deviations(frames) * np.array(noise, np.float32)[:, np.newaxis]
+    clean += np.float32(level)
+    measured = np.array([_factors(settings, level, clean, n) for n in counts])
+    every = np.arange(frames + 1)
+    return np.stack([np.interp(every, counts, column) for column in measured.T], axis=1)
+
+
+@lru_cache(maxsize=1)
+def _deviations(frames: int) -> np.ndarray:
+    """Gaussian samples of sigma 1, float32 (frames, trials): always the same."""
+    deviations = np.random.default_rng(20210815).standard_normal((frames, TRIALS), dtype=np.float32)
+    deviations.flags.writeable = False
+    return deviations
+
+
+def _factors(settings: Settings, level: float, clean: np.ndarray, n: int) -> np.ndarray:
+    """Factors of pixels with `n` samples by the number of those rejected, (frames + 1,)."""
+    frames = settings.frames
+    # Fewer samples than frames: take frames of all kinds.
+    chosen = np.linspace(0, frames - 1, n).round().astype(int)
+    raw = clean if n == frames else clean[chosen, :TRIALS_OF_FEW]
+    trials = raw.shape[1]
+    plain = replace(
+        Settings.plain(settings.recipe, n),
+        weights=settings.weights[chosen],
+        floor=settings.floor,
+        full_scale=settings.full_scale,
+    )
+    pixels = Pixels.empty(trials, plain)
+    run_tiles(raw, plain, pixels)
+    error = pixels.image.astype(np.float64) - level
+    claim = pixels.uncertainty.astype(np.float64)
+    rejected = (pixels.rejection_low + pixels.rejection_high).astype(np.intp)
+    factors = np.ones(frames + 1)
+    for count in range(n):
+        chosen = (rejected == count) & (claim > 0)
+        few = np.count_nonzero(chosen) < ENOUGH
+        if few:
+            # The rarer cases together, from here on.
+            chosen = (rejected >= count) & (claim > 0)
+        if np.count_nonzero(chosen) >= LEAST:
+            factors[count:] = _factor(error[chosen], claim[chosen], n)
+        if few:
+            break
+    return factors
+
+
+def _factor(error: np.ndarray, claim: np.ndarray, n: int) -> float:
+    """What makes the claims of pixels with `n` samples true: error over claim gets the deviation 1."""
+    if n >= 8:
+        return float(np.sqrt(np.mean((error / claim) ** 2)))
+    # So few samples may agree by chance, and the ratio has no standard deviation (Student's t): make
+    # the claim true on average, and widen it as for t where that exists.
+    widened = (n - 1) / (n - 3) if n > 3 else 1.0
+    return float(np.sqrt(np.mean(error**2) / np.mean(claim**2) * widened))
+
+
+def _without_ranges(recipe: Recipe, frames: int) -> Recipe:
+    """The recipe with its rule made definite, for samples that are all data."""
+    return recipe.replace(range_clip_low=False, range_clip_high=False, rejection=recipe.rule_for(frames))

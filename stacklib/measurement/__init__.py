@@ -1,0 +1,1 @@
+"""Measure one frame: statistics, noise, stars, quality."""

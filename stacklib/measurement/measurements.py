@@ -1,0 +1,345 @@
+"""Measurements of all frames of a set, with a cache beside the frames."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from stacklib.errors import FrameError
+from stacklib.measurement.cache import CACHE_NAME, COLUMNS, known_planes, open_stores, save_stores
+from stacklib.measurement.noise import plane_noise
+from stacklib.measurement.statistics import (
+    ESTIMATORS,
+    UNIT_BOUNDS,
+    PlaneStatistics,
+    finite_range,
+    measure_plane,
+    quantization_step,
+    spread_evenly,
+)
+from stacklib.utils.resources import checked_threads
+
+__all__ = ["CACHE_NAME", "FrameMeasurements", "Spread", "measure_frames"]
+
+#: Calls a function with each of many tuples of arguments, somewhere else; gives the number of the call and
+#: its result, in the order in which they end.
+Spread = Callable[[Callable[..., Any], Sequence[tuple]], Iterator[tuple[int, Any]]]
+
+#: Float samples above this are not in [0, 1]; interpolated stars overshoot 1 a little.
+UNIT_MAXIMUM = 2.0
+#: Quantisation is coarse where the scale is less than this many steps.
+COARSE = 5.0
+
+
+@dataclass(frozen=True)
+class FrameMeasurements:
+    """What was measured on the frames of a set, before any normalisation.
+
+    All arrays are float64 of shape (frames, channels), in the units of the frames: [0, 1], or ADU
+    where `unit_range` is false. A plane without a valid sample has NaN.
+
+    Attributes
+    ----------
+    names : tuple of str
+        File names of the frames.
+    estimator : str
+        The scale estimator.
+    location : ndarray
+        Median.
+    scale_low, scale_high : ndarray
+        Scale below and above the median, see `stacklib.measurement.statistics.scale`.
+    mean, avgdev : ndarray
+        Mean; 1.2533 times the mean absolute deviation from the median.
+    minimum, maximum : ndarray
+        Of the finite samples.
+    count : ndarray
+        Number of valid samples.
+    noise : ndarray
+        Standard deviation of the noise; NaN where it was neither known nor measured.
+    noise_source : {"keyword", "measured", "not measured"}
+        Where `noise` comes from; one source for all frames, since the two do not compare.
+    unit_range : bool
+        Whether samples are in [0, 1].
+    notes : tuple of str
+        What the user should know.
+    """
+
+    names: tuple[str, ...]
+    estimator: str
+    location: np.ndarray
+    scale_low: np.ndarray
+    scale_high: np.ndarray
+    mean: np.ndarray
+    avgdev: np.ndarray
+    minimum: np.ndarray
+    maximum: np.ndarray
+    count: np.ndarray
+    noise: np.ndarray
+    noise_source: str
+    unit_range: bool
+    notes: tuple[str, ...] = ()
+
+
+def measure_frames(
+    frames: Sequence[Any],
+    estimator: str = "bwmv",
+    noise: bool = True,
+    range_low: float | None = 0.0,
+    threads: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    cache: bool = True,
+    planes: Callable[[int, int], np.ndarray] | None = None,
+    spread: Spread | None = None,
+) -> FrameMeasurements:
+    """Measure location, scale and noise of every channel of every frame.
+
+    Parameters
+    ----------
+    frames : sequence of Frame
+        The frames, all with the same channels.
+    estimator : {"bwmv", "mad", "avgdev"}
+        Scale estimator, see `stacklib.measurement.statistics.scale`.
+    noise : bool
+        Whether the noise is wanted. The frames' own NOISE keywords are taken where all frames have
+        them; otherwise it is measured, see `stacklib.measurement.noise.plane_noise`.
+    range_low : float or None
+        Largest raw value that means no data; None for none.
+    threads : int, optional
+        Planes measured at the same time (and held in memory); one a processor unless given.
+        The result does not depend on it.
+    progress : callable, optional
+        Called as ``progress(done, total)`` after each plane, always from the calling thread.
+    cache : bool
+        Whether to read and write the file ``.stacklib_measurements.json`` in the folder of the
+        frames. An entry counts only for the same file name, size, time of change, estimator,
+        `range_low` and version of this module.
+    planes : callable, optional
+        ``planes(i, channel)`` gives a plane, float32 (height, width), that is in memory already.
+    spread : callable, optional
+        Measures frames in other processes, which open the files themselves; see `Spread`. Threads of this
+        process do unless given.
+
+    Returns
+    -------
+    FrameMeasurements
+        Coarsely quantised planes are measured as `measure_samples` tells.
+
+    Raises
+    ------
+    FrameError
+        When some frames are in [0, 1] and others in ADU.
+    """
+    if estimator not in ESTIMATORS:
+        raise ValueError(f"estimator: got {estimator!r}, expected one of {', '.join(ESTIMATORS)}")
+    low = -math.inf if range_low is None else float(range_low)
+    keywords = _noise_keywords(frames)
+    stores = open_stores(frames, estimator, low) if cache else [None] * len(frames)
+    entries = [known_planes(store, frame) for store, frame in zip(stores, frames, strict=True)]
+    work = _Work(frames, estimator, low, noise, keywords is not None, planes)
+    try:
+        work.run(entries, checked_threads(threads), progress, spread)
+    finally:
+        # What was measured before an interruption need not be measured again.
+        if cache:
+            save_stores(stores, frames, entries, work.changed)
+    unit_range = _check_scale(frames, entries)
+    values = {name: _array(entries, name) for name in COLUMNS}
+    found, source, notes = _noise(frames, entries, keywords if unit_range else None, noise)
+    names = tuple(getattr(frames, "names", None) or [frame.name for frame in frames])
+    return FrameMeasurements(
+        names, estimator, **values, noise=found, noise_source=source, unit_range=unit_range, notes=notes
+    )
+
+
+def measure_samples(
+    plane: np.ndarray, estimator: str, low: float, high: float, extremes: tuple[float, float]
+) -> PlaneStatistics:
+    """`measure_plane`, of evenly spread samples where quantisation would spoil it.
+
+    With a noise of about one step the plain estimators jump: the median by a whole step, and the scales
+    on its two sides by factors, as it moves from one value to the next. Samples of which the scale is
+    less than five steps are spread first, see
+    `stacklib.measurement.statistics.spread_evenly`; others are not touched.
+    """
+    measured = measure_plane(plane, estimator, low, high, extremes)
+    step = quantization_step(plane, low, high)
+    if not min(measured.scale_low, measured.scale_high) < COARSE * step:
+        return measured
+    return measure_plane(spread_evenly(plane, step, low, high), estimator, -math.inf, math.inf, extremes)
+
+
+def _noise_keywords(frames: Sequence[Any]) -> np.ndarray | None:
+    """Noise from the keywords, (frames, channels); None unless every frame has all of them."""
+    rows = [_keyword_row(frame) for frame in frames]
+    return np.array(rows, dtype=np.float64) if rows and all(row is not None for row in rows) else None
+
+
+def _keyword_row(frame: Any) -> list[float] | None:
+    row = frame.noise_keywords
+    if row is None or len(row) != frame.channels:
+        return None
+    usable = all(value is not None and math.isfinite(value) and value > 0 for value in row)
+    return [float(value) for value in row] if usable else None
+
+
+def _noise(
+    frames: Sequence[Any], entries: list[list[dict]], keywords: np.ndarray | None, wanted: bool
+) -> tuple[np.ndarray, str, tuple[str, ...]]:
+    """Noise of all frames, its source, and notes."""
+    if keywords is not None:
+        return keywords, "keyword", ()
+    if not wanted:
+        return np.full((len(entries), len(entries[0]) if entries else 0), np.nan), "not measured", ()
+    with_keyword = [frame.name for frame in frames if _keyword_row(frame) is not None]
+    notes: tuple[str, ...] = ()
+    if with_keyword and len(with_keyword) < len(entries):
+        notes = (
+            f"{len(with_keyword)} of {len(entries)} frames have NOISE keywords; noise was measured on all, "
+            "since noise from before registration does not compare with noise measured after it.",
+        )
+    return _array(entries, "noise"), "measured", notes
+
+
+def _array(entries: list[list[dict]], name: str) -> np.ndarray:
+    return np.array([[plane.get(name, math.nan) for plane in entry] for entry in entries], dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class _Meter:
+    """What is measured, and how."""
+
+    estimator: str
+    low: float
+    noise: bool
+    keywords: bool
+
+    def lacks_noise(self, plane: dict) -> bool:
+        """Whether the noise has to be measured; keywords are in [0, 1] units and no use for ADU."""
+        return self.noise and "noise" not in plane and not (self.keywords and plane["unit"])
+
+    def complete(self, plane: np.ndarray, integer: bool, known: dict, unit: bool | None = None) -> dict:
+        """What is known of a plane, completed by what is missing."""
+        result = dict(known)
+        if "location" not in result or unit is not None:
+            extremes = finite_range(plane)
+            if unit is None:
+                unit = integer or not extremes[1] > UNIT_MAXIMUM
+            bounds = (max(UNIT_BOUNDS[0], self.low), UNIT_BOUNDS[1]) if unit else (self.low, math.inf)
+            measured = measure_samples(plane, self.estimator, *bounds, extremes)._asdict()
+            measured["location"] = measured.pop("median")
+            result |= {name: float(measured[name]) for name in COLUMNS} | {"unit": unit}
+        if self.lacks_noise(result):
+            fill = result["location"] if math.isfinite(result["location"]) else None
+            result["noise"] = float(plane_noise(plane, self.low, fill).sigma)
+        return result
+
+
+def _measure_frame(meter: _Meter, frame: Any, entry: dict[int, dict]) -> dict[int, dict]:
+    """Complete what is known of some channels of a frame: one plane in memory at a time."""
+    try:
+        return {
+            channel: meter.complete(frame.read(channel=channel), bool(frame.integer), known)
+            for channel, known in entry.items()
+        }
+    finally:
+        frame.close()
+
+
+class _Work:
+    """The planes to measure, spread over threads or other processes."""
+
+    def __init__(self, frames, estimator: str, low: float, noise: bool, keywords: bool, planes):
+        self.frames, self.planes = frames, planes
+        self.meter = _Meter(estimator, low, noise, keywords)
+        self.changed: set[int] = set()
+
+    def run(self, entries: list[list[dict]], threads: int, progress, spread: Spread | None = None) -> None:
+        """Complete `entries` in place and note the indices of the frames that were measured."""
+        todo = [
+            (i, channel)
+            for i, entry in enumerate(entries)
+            for channel, plane in enumerate(entry)
+            if "location" not in plane or self.meter.lacks_noise(plane)
+        ]
+        total = sum(len(entry) for entry in entries)
+        done = total - len(todo)
+        if progress is not None:
+            progress(done, total)
+        measured = self._spread(todo, entries, spread) if spread else self._here(todo, entries, threads)
+        with contextlib.closing(measured):
+            for i, channel, plane in measured:
+                entries[i][channel] = plane
+                self.changed.add(i)
+                done += 1
+                if progress is not None:
+                    progress(done, total)
+        self._settle_scales(entries)
+
+    def _here(
+        self, todo: list[tuple[int, int]], entries: list[list[dict]], threads: int
+    ) -> Iterator[tuple[int, int, dict]]:
+        """Frame, channel and numbers of each plane, measured by threads of this process."""
+        with ThreadPoolExecutor(max_workers=threads) as pool:
+            measured = pool.map(lambda job: self.measure(*job, entries[job[0]][job[1]]), todo)
+            for job, plane in zip(todo, measured, strict=True):
+                yield *job, plane
+
+    def _spread(
+        self, todo: list[tuple[int, int]], entries: list[list[dict]], spread: Spread
+    ) -> Iterator[tuple[int, int, dict]]:
+        """The same, measured elsewhere: a whole frame at a time, which is opened and inflated once."""
+        by_frame: dict[int, dict[int, dict]] = {}
+        for i, channel in todo:
+            by_frame.setdefault(i, {})[channel] = entries[i][channel]
+        numbers = list(by_frame)
+        jobs = [(self.meter, self.frames[i], entry) for i, entry in by_frame.items()]
+        with contextlib.closing(spread(_measure_frame, jobs)) as results:
+            for number, planes in results:
+                for channel, plane in planes.items():
+                    yield numbers[number], channel, plane
+
+    def read(self, i: int, channel: int) -> np.ndarray:
+        """One plane, from memory where it is there."""
+        if self.planes is not None:
+            return self.planes(i, channel)
+        return self.frames[i].read(channel=channel)
+
+    def measure(self, i: int, channel: int, known: dict, unit: bool | None = None) -> dict:
+        """What is known of a plane, completed by what is missing."""
+        return self.meter.complete(self.read(i, channel), bool(self.frames[i].integer), known, unit)
+
+    def _settle_scales(self, entries: list[list[dict]]) -> None:
+        """Measure again where a dim channel of a frame in ADU looked like one in [0, 1]."""
+        for i, entry in enumerate(entries):
+            if len({plane["unit"] for plane in entry}) > 1:
+                for channel, plane in enumerate(entry):
+                    if plane["unit"]:
+                        entry[channel] = self.measure(i, channel, plane, unit=False)
+
+
+def _check_scale(frames: Sequence[Any], entries: list[list[dict]]) -> bool:
+    """Whether all frames are in [0, 1]; raises where only some are."""
+    adu = [i for i, entry in enumerate(entries) if not all(plane["unit"] for plane in entry)]
+    # A frame without any light belongs to either scale.
+    lit = [i for i, entry in enumerate(entries) if any(plane["maximum"] > 0 for plane in entry)]
+    unit = sorted(set(lit) - set(adu))
+    if adu and unit:
+        most = max(plane["maximum"] for plane in entries[adu[0]])
+        raise FrameError(
+            f"the frames have different scales: {_listed(frames, unit)} from 0 to 1, "
+            f"but {_listed(frames, adu)} up to {most:g}. "
+            "Save all of them in the same sample format, or integrate them apart."
+        )
+    return not adu
+
+
+def _listed(frames: Sequence[Any], indices: list[int], most: int = 5) -> str:
+    """Names of frames, not more than a few of them."""
+    names = ", ".join(frames[i].name for i in indices[:most])
+    return names + (f" and {len(indices) - most} more" if len(indices) > most else "")

@@ -1,0 +1,361 @@
+"""Location and scale of one plane: exact medians and robust estimators of the spread.
+
+The median and the median deviations of both sides are order statistics of the samples themselves
+(half of the samples at or below the median M lie at or below the median of that half), so one pass
+over the plane gives all three, see `stacklib.measurement.ranks`. A second pass gives the sums.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from stacklib.measurement.ranks import Ranks
+from stacklib.utils.compiled import compiled
+
+__all__ = [
+    "ESTIMATORS",
+    "UNIT_BOUNDS",
+    "PlaneStatistics",
+    "finite_range",
+    "location",
+    "measure_plane",
+    "quantization_step",
+    "scale",
+    "spread_evenly",
+]
+
+#: Valid samples of data in [0, 1] lie strictly between these.
+UNIT_BOUNDS = (1.0 / 65535.0, 1.0 - 1.0 / 65535.0)
+
+#: What makes an estimator consistent with the sigma of a Gaussian.
+ESTIMATORS = {"bwmv": 0.991, "mad": 1.4826, "avgdev": 1.2533}
+
+#: Sums run in this many interleaved float64 accumulators, in a fixed order: the result depends
+#: neither on threads nor on the vector width of the machine.
+LANES = 256
+
+
+class PlaneStatistics(NamedTuple):
+    """What is measured on one plane; all in the plane's own units.
+
+    Attributes
+    ----------
+    median, mean : float
+        Of the valid samples; NaN where there are none.
+    scale_low, scale_high : float
+        Scale of the samples at or below, and above, the median; see `scale`.
+    avgdev : float
+        1.2533 times the mean absolute deviation from the median, both sides together.
+    count : int
+        Number of valid samples.
+    minimum, maximum : float
+        Of all finite samples, whatever the bounds; NaN where there are none.
+    """
+
+    median: float
+    mean: float
+    scale_low: float
+    scale_high: float
+    avgdev: float
+    count: int
+    minimum: float
+    maximum: float
+
+
+def measure_plane(
+    plane: np.ndarray,
+    estimator: str = "bwmv",
+    low: float = UNIT_BOUNDS[0],
+    high: float = UNIT_BOUNDS[1],
+    extremes: tuple[float, float] | None = None,
+) -> PlaneStatistics:
+    """All statistics of one plane in three passes.
+
+    Parameters
+    ----------
+    plane : ndarray of float32, any shape
+        Samples. Valid are those that are finite and strictly between `low` and `high`.
+    estimator : {"bwmv", "mad", "avgdev"}
+        Scale estimator, see `scale`.
+    low, high : float
+        Bounds, compared in float32; infinite for no bound.
+    extremes : tuple of float, optional
+        What `finite_range` gives, where it is known already.
+
+    Returns
+    -------
+    PlaneStatistics
+        With NaN for everything that needs a valid sample where there is none.
+    """
+    flat = _as_flat(plane)
+    minimum, maximum = finite_range(flat) if extremes is None else extremes
+    halves = _halves(flat, low, high, _width(plane))
+    if halves is None:
+        nan = math.nan
+        return PlaneStatistics(nan, nan, nan, nan, nan, 0, minimum, maximum)
+    sums = _side_sums(flat, *_bounds(low, high), halves.median, halves.mad_low, halves.mad_high)
+    median = halves.median
+    count = halves.count_low + halves.count_high
+    mean = float(median + (sums[5] - sums[4]) / count)
+    scale_low, scale_high = _side_scales(estimator, halves, sums)
+    avgdev = float(ESTIMATORS["avgdev"] * (sums[4] + sums[5]) / count)
+    return PlaneStatistics(median, mean, scale_low, scale_high, avgdev, count, minimum, maximum)
+
+
+def location(plane: np.ndarray, low: float = UNIT_BOUNDS[0], high: float = UNIT_BOUNDS[1]) -> float:
+    """Exact median of the valid samples (the mean of the two middles of an even number).
+
+    Parameters
+    ----------
+    plane : ndarray of float32, any shape
+        Samples. Valid are those that are finite and strictly between `low` and `high`.
+    low, high : float
+        Bounds, compared in float32; infinite for no bound.
+
+    Returns
+    -------
+    float
+        NaN where there is no valid sample.
+    """
+    halves = _halves(_as_flat(plane), low, high, _width(plane))
+    return math.nan if halves is None else halves.median
+
+
+def scale(
+    plane: np.ndarray,
+    estimator: str = "bwmv",
+    low: float = UNIT_BOUNDS[0],
+    high: float = UNIT_BOUNDS[1],
+    two_sided: bool = True,
+) -> tuple[float, float] | float:
+    """Scale of the valid samples about their median M, consistent with the sigma of a Gaussian.
+
+    ==========  ==============================================================================
+    avgdev      1.2533 mean ``|x - M|``
+    mad         1.4826 median ``|x - M|``
+    bwmv        0.991 sqrt(N sum (x-M)^2 (1-Y^2)^4) / ``|sum (1-Y^2)(1-5Y^2)|``, the sums over
+                ``|Y| < 1`` with Y = (x - M) / (9 median ``|x - M|``), N all samples
+                (biweight midvariance; Wilcox 2017, section 3.12.1)
+    ==========  ==============================================================================
+
+    Parameters
+    ----------
+    plane : ndarray of float32, any shape
+        Samples. Valid are those that are finite and strictly between `low` and `high`.
+    estimator : {"bwmv", "mad", "avgdev"}
+        Which of the above.
+    low, high : float
+        Bounds, compared in float32; infinite for no bound.
+    two_sided : bool
+        The estimator of the samples x <= M and of the samples x > M, about the common M.
+
+    Returns
+    -------
+    (scale_low, scale_high) or float
+        The pair where `two_sided`. NaN where there is no valid sample.
+
+    Notes
+    -----
+    On quantised data more than half of a side can be tied with M: its median deviation is 0 although
+    the samples differ. Then that side's ``avgdev`` is taken, and where that is 0 as well (all of the
+    side tied, or no sample in it) the ``avgdev`` of both sides together: a scale is 0 only where all
+    samples are equal.
+    """
+    if two_sided:
+        measured = measure_plane(plane, estimator, low, high)
+        return measured.scale_low, measured.scale_high
+    flat = _as_flat(plane)
+    halves = _halves(flat, low, high, _width(plane))
+    if halves is None:
+        return math.nan
+    lower, upper = _bounds(low, high)
+    valid = flat[(flat > lower) & (flat < upper)]
+    mad = float(np.median(np.abs(valid - np.float64(halves.median))))
+    sums = _side_sums(flat, lower, upper, halves.median, mad, mad)
+    count = halves.count_low + halves.count_high
+    both = _one_scale(estimator, count, mad, sums[0] + sums[1], sums[2] + sums[3], sums[4] + sums[5])
+    return both if both > 0 else ESTIMATORS["avgdev"] * (sums[4] + sums[5]) / count
+
+
+def finite_range(plane: np.ndarray) -> tuple[float, float]:
+    """Smallest and largest finite sample; NaN and NaN where there is none."""
+    least, most = _finite_keys(_as_flat(plane).view(np.int32))
+    if least > most:
+        return math.nan, math.nan
+    low, high = (np.int32(key if key >= 0 else key ^ 0x7FFFFFFF).view(np.float32) for key in (least, most))
+    return float(low), float(high)
+
+
+def quantization_step(plane: np.ndarray, low: float = UNIT_BOUNDS[0], high: float = UNIT_BOUNDS[1]) -> float:
+    """Distance of neighbouring values that occur in the middle of the distribution.
+
+    Of some thousand valid samples, a fixed selection, the smallest difference within the central half,
+    or within all of them where that half is tied; 0 where there is none or the values hardly repeat.
+    """
+    flat = _as_flat(plane)
+    sample = np.sort(flat[:: max(1, flat.size // 8192)])
+    lower, upper = _bounds(low, high)
+    sample = sample[(sample > lower) & (sample < upper)].astype(np.float64)
+    values = np.unique(sample[sample.size // 4 : sample.size - sample.size // 4])
+    values = values if values.size > 1 else np.unique(sample)
+    repeated = 1 < values.size < sample.size / 16
+    return float(np.diff(values).min()) if repeated else 0.0
+
+
+def spread_evenly(
+    plane: np.ndarray, step: float, low: float = UNIT_BOUNDS[0], high: float = UNIT_BOUNDS[1]
+) -> np.ndarray:
+    """Samples moved by up to half a quantisation step, evenly and the same way at each call.
+
+    A quantised sample stands for all values that were rounded to it. Spread over these, the median and
+    the scales on both sides follow the data, not the place of the median between two steps.
+
+    Parameters
+    ----------
+    plane : ndarray of float32, any shape
+        Samples.
+    step : float
+        Distance of neighbouring values.
+    low, high : float
+        Valid samples lie strictly between.
+
+    Returns
+    -------
+    ndarray of float32, 1-D
+        NaN where a sample is not valid. The variance of the samples grows by step^2 / 12.
+    """
+    return _spread(_as_flat(plane), *_bounds(low, high), np.float32(step))
+
+
+class _Halves(NamedTuple):
+    """Median, and median absolute deviations of the samples at or below it and above it."""
+
+    median: float
+    mad_low: float
+    mad_high: float
+    count_low: int
+    count_high: int
+
+
+def _as_flat(plane: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(plane, dtype=np.float32).reshape(-1)
+
+
+def _width(plane: np.ndarray) -> int:
+    return plane.shape[-1] if plane.ndim > 1 else 1
+
+
+def _bounds(low: float, high: float) -> tuple[np.float32, np.float32]:
+    # In float32: an integer sample that equals a bound, divided in float32, then counts as equal.
+    return np.float32(low), np.float32(high)
+
+
+def _one_scale(
+    estimator: str, count: int, mad: float, numerator: float, denominator: float, deviation: float
+) -> float:
+    """Scale from the sums of `_side_sums` over `count` samples; 0 where the side is empty or tied."""
+    if estimator not in ESTIMATORS:
+        raise ValueError(f"estimator: got {estimator!r}, expected one of {', '.join(ESTIMATORS)}")
+    if count == 0:
+        return 0.0
+    if estimator == "avgdev" or mad == 0:
+        return ESTIMATORS["avgdev"] * deviation / count
+    if estimator == "mad":
+        return ESTIMATORS["mad"] * mad
+    return ESTIMATORS["bwmv"] * math.sqrt(count * numerator) / abs(denominator)
+
+
+def _side_scales(estimator: str, halves: _Halves, sums: np.ndarray) -> tuple[float, float]:
+    count = halves.count_low + halves.count_high
+    both = ESTIMATORS["avgdev"] * (sums[4] + sums[5]) / count
+    low = _one_scale(estimator, halves.count_low, halves.mad_low, sums[0], sums[2], sums[4])
+    high = _one_scale(estimator, halves.count_high, halves.mad_high, sums[1], sums[3], sums[5])
+    return float(low or both), float(high or both)
+
+
+def _halves(flat: np.ndarray, low: float, high: float, width: int) -> _Halves | None:
+    """Median and both side MADs, exact; None where no sample is valid."""
+    lower, upper = _bounds(low, high)
+    ranks = Ranks(flat, lower, upper, width)
+    if ranks.count == 0:
+        return None
+    below, above = ranks.value((ranks.count - 1) // 2), ranks.value(ranks.count // 2)
+    median = (below + above) / 2
+    count_low = ranks.at_or_below(below) if below == above else ranks.count // 2
+    count_high = ranks.count - count_low
+    a, b = ranks.value((count_low - 1) // 2), ranks.value(count_low // 2)
+    mad_low = median - (a + b) / 2
+    mad_high = 0.0
+    if count_high:
+        a, b = ranks.value(count_low + (count_high - 1) // 2), ranks.value(count_low + count_high // 2)
+        mad_high = (a + b) / 2 - median
+    return _Halves(median, mad_low, mad_high, count_low, count_high)
+
+
+@compiled
+def _side_sums(flat, low, high, median, mad_low, mad_high):
+    """Sums over the samples x <= median (even index) and x > median (odd index).
+
+    Returns float64 (6,): numerators, denominators of the biweight midvariance, absolute deviations.
+    """
+    inverse_low = 1.0 / (9.0 * mad_low) if mad_low > 0 else 0.0
+    inverse_high = 1.0 / (9.0 * mad_high) if mad_high > 0 else 0.0
+    lanes = np.zeros((6, LANES))
+    num_low, num_high, den_low, den_high, dev_low, dev_high = lanes
+    for start in range(0, flat.size, LANES):
+        part = flat[start : min(start + LANES, flat.size)]
+        for i in range(part.size):
+            x = part[i]
+            valid = (x > low) & (x < high)
+            d = np.float64(x) - median
+            upper = d > 0
+            y = d * (inverse_high if upper else inverse_low)
+            y2 = y * y
+            u = 1.0 - y2
+            used = valid & (u > 0)
+            num = d * d * (u * u) * (u * u) if used else 0.0
+            den = u * (1.0 - 5.0 * y2) if used else 0.0
+            dev = abs(d) if valid else 0.0
+            num_low[i] += 0.0 if upper else num
+            den_low[i] += 0.0 if upper else den
+            dev_low[i] += 0.0 if upper else dev
+            num_high[i] += num if upper else 0.0
+            den_high[i] += den if upper else 0.0
+            dev_high[i] += dev if upper else 0.0
+    sums = np.zeros(6)
+    for k in range(6):
+        for i in range(LANES):
+            sums[k] += lanes[k, i]
+    return sums
+
+
+@compiled
+def _spread(flat, low, high, step):
+    """See `spread_evenly`."""
+    result = np.empty_like(flat)
+    for i in range(flat.size):
+        x = flat[i]
+        # Multiples of the golden ratio, modulo 1, fill the interval evenly from any place on.
+        turn = np.uint32(np.uint32(i) * np.uint32(2654435769))
+        shift = np.float32(np.float32(turn >> np.uint32(8)) * np.float32(2.0**-24) - np.float32(0.5))
+        result[i] = x + shift * step if (x > low) & (x < high) else np.float32(np.nan)
+    return result
+
+
+@compiled
+def _finite_keys(bits):
+    """Smallest and largest of the finite float32 samples with these bits, as integers in the same order.
+
+    Integers compare like the floats once the lower bits of negative ones are flipped; unlike with
+    floats, NaN needs no care and the loop runs in vectors.
+    """
+    least, most = np.int32(0x7FFFFFFF), np.int32(-0x80000000)
+    for i in range(bits.size):
+        key = np.int32(bits[i] ^ ((bits[i] >> np.int32(31)) & np.int32(0x7FFFFFFF)))
+        finite = (key > np.int32(-0x7F800001)) & (key < np.int32(0x7F800000))
+        least = min(least, key if finite else np.int32(0x7FFFFFFF))
+        most = max(most, key if finite else np.int32(-0x80000000))
+    return least, most

@@ -1,0 +1,1 @@
+"""Match frames to a reference and weight them."""

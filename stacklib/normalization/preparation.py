@@ -1,0 +1,225 @@
+"""From frames and a recipe to what the kernel needs: reference, normalisation, weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from stacklib.errors import IntegrationError
+from stacklib.frames.frame_set import FrameSet
+from stacklib.measurement.measurements import FrameMeasurements, Spread, measure_frames
+from stacklib.normalization.matching import output_coefficients, rejection_coefficients, scale_factors
+from stacklib.normalization.settings import Settings
+from stacklib.normalization.weighting import choose_reference, excluded_by_weight, frame_weights, needs_noise
+from stacklib.recipe.recipe import Recipe
+from stacklib.recipe.rules import limits_in_vain
+
+__all__ = ["Preparation", "prepare", "refuse_single"]
+
+#: A weight that counts for nothing beside any other.
+LEAST_WEIGHT = 1e-12
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """Everything that is known before the first pixel is combined.
+
+    Tables are float64 of shape (frames, channels), over all frames that were given; those that are
+    `used` take part.
+
+    Attributes
+    ----------
+    frames : FrameSet
+        All frames that were given.
+    recipe : Recipe
+        The parameters.
+    measurements : FrameMeasurements
+        Location, scale and noise of all frames.
+    used : ndarray of int
+        Indices of the frames that are integrated.
+    excluded : dict of int to str
+        Index of each frame that is left out, and why.
+    reference : int
+        Index of the reference frame.
+    scale : ndarray
+        Scale factors against the reference.
+    weights : ndarray
+        Weights; the largest of each channel is 1.
+    rejection_factor, rejection_offset, factor, offset : ndarray
+        Normalisation ``x * factor + offset``, for rejection and for output.
+    notes : tuple of str
+        What the user should know.
+    """
+
+    frames: FrameSet
+    recipe: Recipe
+    measurements: FrameMeasurements
+    used: np.ndarray
+    excluded: dict[int, str]
+    reference: int
+    scale: np.ndarray
+    weights: np.ndarray
+    rejection_factor: np.ndarray
+    rejection_offset: np.ndarray
+    factor: np.ndarray
+    offset: np.ndarray
+    notes: tuple[str, ...]
+
+    @property
+    def count(self) -> int:
+        """Frames that are integrated."""
+        return self.used.size
+
+    @property
+    def full_scale(self) -> float:
+        """ADU at the value 1."""
+        if not self.measurements.unit_range:
+            return 1.0
+        known = [self.frames[int(i)].full_scale for i in self.used if self.frames[int(i)].integer]
+        return max(known, default=65535.0)
+
+    def settings(self, channel: int) -> Settings:
+        """What the kernel needs for one channel of the frames that are used."""
+        weights = self.weights[self.used, channel]
+        if self.recipe.combination != "average":
+            weights = np.ones_like(weights)
+        # Where nothing but frames of weight 0 survive, their average is better than a hole.
+        weights = np.maximum(weights, LEAST_WEIGHT)
+        steps = np.array([self.frames[int(i)].quantization_step for i in self.used])
+        factor = self.rejection_factor[self.used, channel]
+        return Settings(
+            recipe=self.recipe,
+            rejection_factor=np.ascontiguousarray(factor),
+            rejection_offset=np.ascontiguousarray(self.rejection_offset[self.used, channel]),
+            factor=np.ascontiguousarray(self.factor[self.used, channel]),
+            offset=np.ascontiguousarray(self.offset[self.used, channel]),
+            weights=np.ascontiguousarray(weights),
+            floor=float((steps * factor).max() / math.sqrt(12)),
+            full_scale=self.full_scale,
+        )
+
+    def normalised_noise(self, channel: int) -> np.ndarray:
+        """Noise of the used frames after output normalisation, (frames,); NaN where it is not known."""
+        return self.measurements.noise[self.used, channel] * self.factor[self.used, channel]
+
+
+def prepare(
+    frames: FrameSet,
+    recipe: Recipe,
+    threads: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    planes: Callable[[int, int], np.ndarray] | None = None,
+    measurements: FrameMeasurements | None = None,
+    spread: Spread | None = None,
+) -> Preparation:
+    """Measure the frames, choose the reference, and work out normalisation and weights.
+
+    Parameters
+    ----------
+    frames : FrameSet
+        At least two frames.
+    recipe : Recipe
+        The parameters.
+    threads, progress, planes, spread
+        See `stacklib.measurement.measurements.measure_frames`.
+    measurements : FrameMeasurements, optional
+        Measurements of these frames that are at hand, made with the recipe's estimator; the noise must
+        be among them if the weights need it.
+
+    Returns
+    -------
+    Preparation
+
+    Raises
+    ------
+    IntegrationError
+        When there are fewer than two frames, or the frames do not allow what the recipe asks for.
+    FrameError
+        When a frame cannot be read, or the frames have different scales.
+    """
+    refuse_single(frames)
+    # Which rule it is depends on the frames that were given, not on those that turn out to weigh enough.
+    recipe = recipe.replace(rejection=recipe.rule_for(len(frames)))
+    average = recipe.combination == "average"
+    if measurements is None:
+        measurements = measure_frames(
+            frames,
+            recipe.scale_estimator,
+            noise=average and needs_noise(recipe.weights),
+            range_low=recipe.range_low if recipe.range_clip_low else None,
+            threads=threads,
+            progress=progress,
+            planes=planes,
+            spread=spread,
+        )
+    notes = list(measurements.notes)
+    weighting = recipe if average else recipe.replace(weights="none")
+    empty = [measurements.names[i] for i in np.flatnonzero((measurements.count == 0).any(axis=1))]
+    if empty:
+        raise IntegrationError(f"{', '.join(empty)}: no sample that is data. Leave out these frames")
+    reference = choose_reference(frames, measurements, weighting)
+    scales = (measurements.scale_low, measurements.scale_high)
+    names = measurements.names
+    arguments = (measurements.location, *scales, reference, names)
+    rejection_factor, rejection_offset = rejection_coefficients(recipe.rejection_normalization, *arguments)
+    factor, offset = output_coefficients(recipe.normalization, *arguments)
+    weights, more = frame_weights(frames, measurements, weighting, factor)
+    notes += more
+    excluded = excluded_by_weight(weights, recipe.min_weight)
+    if reference in excluded:
+        del excluded[reference]
+        notes.append(f"{names[reference]}: kept in spite of its low weight, as the reference you chose")
+    used = np.array([i for i in range(len(frames)) if i not in excluded])
+    notes += _about_excluded(excluded, weights, recipe.min_weight, names)
+    notes += limits_in_vain(recipe, used.size)
+    return Preparation(
+        frames,
+        recipe,
+        measurements,
+        used,
+        excluded,
+        reference,
+        _scale_if_needed(recipe, scales, reference, names),
+        weights / weights[used].max(axis=0),
+        rejection_factor,
+        rejection_offset,
+        factor,
+        offset,
+        tuple(dict.fromkeys(notes)),
+    )
+
+
+def refuse_single(frames: FrameSet) -> None:
+    """Raise `IntegrationError` when there is nothing to combine."""
+    if len(frames) < 2:
+        raise IntegrationError(
+            f"{frames[0].path}: is the only frame; an integration needs at least 2, better 8 or more. "
+            "Add registered frames of the same field"
+        )
+
+
+def _about_excluded(
+    excluded: dict[int, str], weights: np.ndarray, least: float, names: tuple[str, ...]
+) -> list[str]:
+    """Which frames are left out for their weight, and whether it is all but those that must stay."""
+    if not excluded:
+        return []
+    some = ", ".join(names[i] for i in list(excluded)[:5])
+    some += f" and {len(excluded) - 5} more" if len(excluded) > 5 else ""
+    notes = [f"{len(excluded)} of {len(names)} frames are left out by min_weight {least:g}: {some}"]
+    relative = weights.mean(axis=1) / weights.mean(axis=1).max()
+    below = np.count_nonzero(relative < least) - len(excluded)
+    if below > 0:
+        notes.append(f"{below} more frames are below it, but the best are kept; lower min_weight")
+    return notes
+
+
+def _scale_if_needed(recipe: Recipe, scales: tuple, reference: int, names: tuple[str, ...]) -> np.ndarray:
+    """Scale factors; all 1 where nothing in the recipe scales frames."""
+    scaling = recipe.normalization.endswith("scaling") or recipe.rejection_normalization.startswith("scale")
+    if not scaling:
+        return np.ones_like(scales[0])
+    return scale_factors(*scales, reference, names)

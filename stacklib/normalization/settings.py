@@ -1,0 +1,68 @@
+"""What the kernel needs to know of the frames, as plain arrays."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from stacklib.recipe.recipe import Recipe
+
+__all__ = ["Settings"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the kernel needs to know for one channel, as plain arrays.
+
+    Attributes
+    ----------
+    recipe : Recipe
+        The parameters; `floor` and `full_scale` complete them for the rule.
+    rejection_factor, rejection_offset, factor, offset, weights : ndarray of float64, shape (frames,)
+        A sample is compared as ``x * rejection_factor + rejection_offset`` and combined as
+        ``x * factor + offset``.
+    floor : float
+        Smallest scale that a rule believes (quantised data), in normalised units.
+    full_scale : float
+        ADU at the value 1.
+    claims : ndarray of float64, shape (frames + 1, frames + 1), or None
+        What the standard error of a pixel is multiplied by, by the number of its samples and of those
+        rejected, see `stacklib.kernel.uncertainty`; None leaves it as it is.
+    """
+
+    recipe: Recipe
+    rejection_factor: np.ndarray
+    rejection_offset: np.ndarray
+    factor: np.ndarray
+    offset: np.ndarray
+    weights: np.ndarray
+    floor: float = 0.0
+    full_scale: float = 65535.0
+    claims: np.ndarray | None = None
+
+    @classmethod
+    def plain(cls, recipe: Recipe, frames: int) -> Settings:
+        """No normalisation and equal weights."""
+        one, zero = np.ones(frames), np.zeros(frames)
+        return cls(recipe, one, zero, one, zero, one)
+
+    @property
+    def frames(self) -> int:
+        """Number of frames."""
+        return self.weights.size
+
+    @property
+    def table(self) -> np.ndarray:
+        """The frame table of `stacklib.kernel.tiles`."""
+        return np.stack(
+            [self.rejection_factor, self.rejection_offset, self.factor, self.offset, self.weights]
+        )
+
+    @property
+    def data_range(self) -> tuple[float, float]:
+        """Raw samples strictly between these are data that takes part."""
+        low = self.recipe.range_low if self.recipe.range_clip_low else -math.inf
+        high = self.recipe.range_high if self.recipe.range_clip_high else math.inf
+        return np.float32(low), np.float32(high)

@@ -1,0 +1,318 @@
+"""Weights of the frames, who is left out for a low one, and the choice of the reference frame."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stacklib.errors import IntegrationError
+from stacklib.frames.finding import resolve_path
+from stacklib.measurement.measurements import FrameMeasurements
+
+__all__ = [
+    "MEASURED_NOISE_NOTE",
+    "choose_reference",
+    "excluded_by_weight",
+    "find_frame",
+    "frame_weights",
+    "needs_noise",
+]
+
+#: Never fewer frames than this are kept by a limit on the weights.
+FEWEST = 3
+
+#: Said when weights rest on noise that was measured on the registered frames.
+MEASURED_NOISE_NOTE = (
+    "The frames have no NOISE keywords, so their noise was measured after registration, which hides "
+    "a part of it: noise weights may be off. Write NOISE keywords when calibrating, or choose other weights."
+)
+
+
+def needs_noise(weights: str) -> bool:
+    """Whether weights of this kind rest on the noise of the frames."""
+    return weights in ("noise", "snr")
+
+
+def frame_weights(
+    frames: Sequence[Any], measurements: FrameMeasurements, recipe: Any, scale_factors: np.ndarray
+) -> tuple[np.ndarray, list[str]]:
+    """Weights of the frames for an average, one table for all channels.
+
+    ==========  ===================================================================================
+    none        1
+    exposure    exposure time
+    noise       1 / (k_i sigma_i)^2: the inverse variance after normalisation
+    snr         (avgdev_i / sigma_i)^2: mean absolute deviation, as a measure of the signal, over the
+                noise (PixInsight's SNR estimate); scaling does not change it
+    signal      avgdev_i
+    median      median
+    mean        mean
+    keyword     the FITS keyword ``recipe.weight_keyword``
+    csv         the column ``weight`` of the table ``recipe.weight_file``
+    ==========  ===================================================================================
+
+    Parameters
+    ----------
+    frames : sequence of Frame
+        The frames.
+    measurements : FrameMeasurements
+        Their measurements.
+    recipe : Recipe
+        `weights`, `weight_keyword` and `weight_file` are used.
+    scale_factors : ndarray of float64, (frames, channels)
+        k_i: what the samples are multiplied by before they are combined.
+
+    Returns
+    -------
+    weights : ndarray of float64, (frames, channels)
+        The largest of each channel is 1.
+    notes : list of str
+        What the user should know.
+
+    Raises
+    ------
+    IntegrationError
+        When a frame has no such exposure, keyword, row or measurement, or the value is no weight.
+    """
+    kind = recipe.weights
+    notes = []
+    if needs_noise(kind):
+        if measurements.noise_source == "not measured":
+            raise IntegrationError(
+                f"weights {kind}: the noise of the frames was not measured. Measure it first."
+            )
+        if measurements.noise_source == "measured":
+            notes.append(MEASURED_NOISE_NOTE)
+    weights = _raw_weights(kind, frames, measurements, recipe, scale_factors)
+    _refuse(
+        [
+            _name(measurements, i)
+            for i in np.flatnonzero(~np.all(np.isfinite(weights) & (weights >= 0), axis=1))
+        ],
+        f"weights {kind}: no usable weight for",
+        "Leave these frames out or choose other weights",
+    )
+    best = weights.max(axis=0)
+    if np.any(best <= 0):
+        raise IntegrationError(f"weights {kind}: all weights are 0. Choose other weights.")
+    return weights / best, notes
+
+
+def excluded_by_weight(
+    weights: np.ndarray, min_weight: float, names: Sequence[str] | None = None
+) -> dict[int, str]:
+    """Frames to leave out for their low weight.
+
+    A frame is judged by the mean of its weights over the channels, relative to the best frame. The three
+    best frames are always kept.
+
+    Parameters
+    ----------
+    weights : ndarray of float64, (frames, channels)
+        Weights.
+    min_weight : float
+        Smallest weight that is kept, as a fraction of the best.
+    names : sequence of str, optional
+        File names, for the reasons.
+
+    Returns
+    -------
+    dict of int to str
+        The reason for each frame that is left out, by index.
+    """
+    relative = _relative(weights)
+    # Stable: of equal weights the earlier frame is the better one.
+    best = set(np.argsort(-relative, kind="stable")[:FEWEST].tolist())
+    reasons = {}
+    for i in np.flatnonzero(relative < min_weight).tolist():
+        if i not in best:
+            subject = f"{names[i]}: " if names is not None else ""
+            reasons[i] = f"{subject}weight {relative[i]:.4g} is below min_weight {min_weight:g}"
+    return reasons
+
+
+def choose_reference(frames: Sequence[Any], measurements: FrameMeasurements, recipe: Any) -> int:
+    """Index of the reference frame.
+
+    The user's choice (`recipe.reference`, a file name with or without extension); else the frame with
+    the best weight. Where all weights are equal, the frame with the lowest noise after scaling, where
+    the noise is known, else the first frame. The scale factors in the weights are taken against the median
+    scales of the set here, so that the choice does not depend on the order of the frames.
+
+    Raises
+    ------
+    IntegrationError
+        When no frame, or more than one, has the name that the user chose; and as `frame_weights`.
+    """
+    if recipe.reference:
+        return find_frame(measurements.names, recipe.reference, "reference")
+    factors = _provisional_factors(measurements, recipe.normalization)
+    weights = _relative(frame_weights(frames, measurements, recipe, factors)[0])
+    if np.ptp(weights) > 1e-12:
+        return int(np.argmax(weights))
+    noise = (factors * measurements.noise).mean(axis=1)
+    if np.all(np.isfinite(noise)):
+        return int(np.argmin(noise))
+    return 0
+
+
+def find_frame(names: Sequence[str], wanted: str, what: str = "frame") -> int:
+    """Index of the frame with this name, or this file name, with or without its extension.
+
+    Raises
+    ------
+    IntegrationError
+        When there is none, or more than one.
+    """
+    found = _matching(names, wanted)
+    if len(found) == 1:
+        return found[0]
+    problem = "is none of the frames" if not found else "fits more than one frame"
+    some = ", ".join(names[i] for i in (found or range(min(3, len(names)))))
+    raise IntegrationError(f"{what}: {wanted} {problem}. Give the name of one, such as {some}.")
+
+
+def _matching(names: Sequence[str], wanted: str) -> list[int]:
+    """Indices of the names that fit best: with folders, as file names, then without extension."""
+    text = str(wanted).replace("\\", "/")
+    base = Path(text).name
+    found = [i for i, name in enumerate(names) if text == name or text.endswith(f"/{name}")]
+    found = found or [i for i, name in enumerate(names) if Path(name).name == base]
+    return found or [i for i, name in enumerate(names) if base in (Path(name).stem, name)]
+
+
+def _relative(weights: np.ndarray) -> np.ndarray:
+    """Weight of each frame, the mean over its channels, as a fraction of the best frame."""
+    mean = np.atleast_2d(weights).mean(axis=1)
+    best = mean.max(initial=0.0)
+    return mean / best if best > 0 else mean
+
+
+def _provisional_factors(measurements: FrameMeasurements, normalization: str) -> np.ndarray:
+    """What the samples would be multiplied by if the reference were a typical frame."""
+    factors = np.ones_like(measurements.location)
+    if normalization.startswith("multiplicative"):
+        factors *= _typical_over(measurements.location)
+    if normalization.endswith("scaling"):
+        factors *= (_typical_over(measurements.scale_low) + _typical_over(measurements.scale_high)) / 2
+    return factors
+
+
+def _typical_over(values: np.ndarray) -> np.ndarray:
+    """Median of the frames over the value of each frame, by channel; 1 where a value is not positive."""
+    typical = np.nanmedian(np.where(values > 0, values, np.nan), axis=0) if np.any(values > 0) else 1.0
+    return np.divide(typical, values, out=np.ones_like(values), where=values > 0)
+
+
+def _raw_weights(
+    kind: str, frames: Sequence[Any], measured: FrameMeasurements, recipe: Any, factors: np.ndarray
+) -> np.ndarray:
+    """Weights before they are brought to a maximum of 1; NaN or negative where there is none."""
+    shape = measured.location.shape
+    if kind == "none":
+        return np.ones(shape)
+    if kind == "exposure":
+        return _spread(_exposures(frames), shape)
+    if kind == "keyword":
+        return _spread(_keyword_values(frames, recipe.weight_keyword), shape)
+    if kind == "csv":
+        return _spread(_table_values(measured.names, recipe.weight_file), shape)
+    formulas: dict[str, Callable[[], np.ndarray]] = {
+        "noise": lambda: 1.0 / np.square(factors * measured.noise),
+        "snr": lambda: np.square(measured.avgdev / measured.noise),
+        "signal": lambda: measured.avgdev,
+        "median": lambda: measured.location,
+        "mean": lambda: measured.mean,
+    }
+    if kind not in formulas:
+        raise ValueError(f"weights: unknown kind {kind!r}")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(formulas[kind](), dtype=np.float64)
+
+
+def _spread(values: Sequence[float], shape: tuple[int, int]) -> np.ndarray:
+    return np.repeat(np.asarray(values, dtype=np.float64)[:, None], shape[1], axis=1)
+
+
+def _exposures(frames: Sequence[Any]) -> list[float]:
+    values = [_number(frame.exposure) for frame in frames]
+    missing = [frame.name for frame, value in zip(frames, values, strict=True) if not value > 0]
+    _refuse(
+        missing, "weights exposure: no exposure time (EXPTIME) in", "Add the keyword or choose other weights"
+    )
+    return values
+
+
+def _keyword_values(frames: Sequence[Any], keyword: str) -> list[float]:
+    if not keyword:
+        raise IntegrationError(
+            "weights keyword: weight_keyword is empty. Name the keyword that holds the weight."
+        )
+    values = [_number(frame.keywords.get(keyword.upper())) for frame in frames]
+    missing = [frame.name for frame, value in zip(frames, values, strict=True) if math.isnan(value)]
+    _refuse(
+        missing, f"weights keyword: no number under {keyword} in", "Add the keyword or choose other weights"
+    )
+    return values
+
+
+def _number(value: Any) -> float:
+    try:
+        return math.nan if value is np.ma.masked else float(value)
+    except (TypeError, ValueError):
+        return math.nan
+
+
+def _table_values(names: Sequence[str], path: str) -> list[float]:
+    """The column ``weight`` of a table for the frames of these names."""
+    table = _read_table(path)
+    values: list[float | None] = [None] * len(names)
+    exact = [False] * len(names)
+    for file, weight in zip(table["file"], table["weight"], strict=True):
+        value = _number(weight)
+        text = str(file).replace("\\", "/")
+        # A row may name the file without its extension, or with that of an earlier stage.
+        for i in [] if math.isnan(value) else _matching(names, text) or _matching(names, Path(text).stem):
+            named = text == names[i] or text.endswith(f"/{names[i]}")
+            if values[i] is not None and values[i] != value and named == exact[i]:
+                raise IntegrationError(f"{path}: two different weights for {names[i]}. Keep one of the rows.")
+            if values[i] is None or named:
+                values[i], exact[i] = value, named
+    missing = [name for name, value in zip(names, values, strict=True) if value is None]
+    _refuse(missing, f"{path}: no weight for", "Add a row for each, or choose other weights")
+    return [value for value in values if value is not None]
+
+
+def _read_table(path: str) -> Any:
+    # Late: astropy.table takes a moment to import and few runs need it.
+    from astropy.table import Table
+
+    if not path:
+        raise IntegrationError(
+            "weights csv: weight_file is empty. Name a table with the columns file and weight."
+        )
+    try:
+        form = "ascii.ecsv" if Path(path).suffix.lower() == ".ecsv" else "ascii.csv"
+        table = Table.read(resolve_path(path), format=form)
+    except OSError as error:
+        raise IntegrationError(f"{path}: cannot be read ({error.strerror}). Check weight_file.") from error
+    except Exception as error:
+        # The readers of astropy raise many kinds for a malformed table.
+        raise IntegrationError(f"{path}: is not a CSV or ECSV table ({error}). Check weight_file.") from error
+    if not {"file", "weight"} <= set(table.colnames):
+        found = ", ".join(table.colnames) or "none"
+        raise IntegrationError(f"{path}: columns {found}; expected file and weight. Rename the columns.")
+    return table
+
+
+def _name(measurements: FrameMeasurements, index: int) -> str:
+    return measurements.names[index]
+
+
+def _refuse(names: Sequence[str], what: str, remedy: str) -> None:
+    if names:
+        raise IntegrationError(f"{what} {', '.join(names)}. {remedy}.")

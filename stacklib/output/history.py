@@ -1,0 +1,91 @@
+"""The HISTORY of a saved image: every parameter, every frame, what was left out and why."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Iterator
+from importlib.metadata import version
+from typing import Any
+
+from stacklib.formats.xisf_write import ascii_text
+from stacklib.output.integrated_image import IntegratedImage
+from stacklib.output.provenance import Provenance
+
+__all__ = ["history", "range_in_words"]
+
+#: Longest HISTORY line: 80 columns of a card less the name.
+WIDTH = 72
+
+
+def history(result: IntegratedImage, facts: Provenance, more: Iterable[str] = ()) -> list[str]:
+    """The run in lines of at most 72 ASCII characters: parameters, frames, what was left out and why.
+
+    Parameters
+    ----------
+    result : IntegratedImage
+        The result.
+    facts : Provenance
+        From `collect`.
+    more : iterable of str
+        What else was done to the image.
+    """
+    return [line for text in _history(result, facts, more) for line in _wrapped(text)]
+
+
+def _wrapped(text: str) -> list[str]:
+    plain = ascii_text(text)
+    return textwrap.wrap(plain, WIDTH, subsequent_indent="    ", break_on_hyphens=False) or [""]
+
+
+def _history(result: IntegratedImage, facts: Provenance, more: Iterable[str]) -> Iterator[str]:
+    p = result.preparation
+    left, top, width, height = result.region
+    yield f"stacklib {version('stacklib')}: integration of {p.count} of {len(p.frames)} frames"
+    yield f"rejection rule: {result.rule}"
+    for name, value in result.recipe.to_dict().items():
+        yield f"{name} = {_plain(value)}"
+    yield f"reference frame: {p.measurements.names[p.reference]}"
+    if (left, top, width, height) != (0, 0, p.frames.width, p.frames.height):
+        yield f"region: left {left}, top {top}, width {width}, height {height}"
+    yield from range_in_words(result)
+    yield from more
+    for name, words in facts.differing.items():
+        yield f"{name} differs: {words}"
+    if facts.without_exposure:
+        yield f"{facts.without_exposure} frames do not tell their exposure; EXPTIME leaves them out"
+    position = {int(i): k for k, i in enumerate(p.used)}
+    for i, name in enumerate(p.measurements.names):
+        yield f"frame {i + 1}: {name}"
+        yield f"sha256 {facts.checksums[i] or 'not known: the file is gone or was changed'}"
+        yield from _frame_in_words(result, i, position.get(i))
+
+
+def _frame_in_words(result: IntegratedImage, i: int, k: int | None) -> Iterator[str]:
+    p = result.preparation
+    for name, values in (("weight", p.weights), ("scale", p.scale), ("offset", p.offset)):
+        yield f"  {name} " + " ".join(f"{value:.9g}" for value in values[i])
+    if k is None:
+        yield f"  left out: {p.excluded[i]}"
+        return
+    for name in ("low", "high", "range_low", "range_high"):
+        counts = [int(getattr(c, name)[k]) for c in result.counts]
+        if any(counts) or not name.startswith("range"):
+            yield f"  rejected {name.replace('_', ' ')} " + " ".join(map(str, counts))
+    yield "  samples with data " + " ".join(str(int(c.data[k])) for c in result.counts)
+
+
+def range_in_words(result: IntegratedImage) -> list[str]:
+    """What was done to bring the image into 0 to 1, if anything."""
+    if result.truncated:
+        return [f"output range: {result.truncated} values outside 0 to 1 were cut off"]
+    if (result.range_factor, result.range_offset) != (1.0, 0.0):
+        return [
+            f"output range: rescaled into 0 to 1 as x * {result.range_factor:.9g} + {result.range_offset:.9g}"
+        ]
+    return []
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return repr(value) if isinstance(value, float) else str(value) if value != "" else "''"

@@ -1,0 +1,332 @@
+"""The report of a run: a page of text for people."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stacklib.errors import FrameError
+from stacklib.output.history import range_in_words
+from stacklib.output.integrated_image import IntegratedImage
+from stacklib.output.naming import night_of
+from stacklib.output.provenance import Provenance, collect
+from stacklib.output.saved_files import SavedFiles
+
+__all__ = ["numbers", "report", "summary", "unusual_frames"]
+
+WIDTH = 100
+#: A frame lost unusually many samples on a side: more than this many times the median, and this fraction.
+UNUSUAL_TIMES, UNUSUAL_FRACTION = 3.0, 0.01
+#: Longest file name in the table.
+NAME = 36
+
+
+def report(
+    result: IntegratedImage,
+    saved: SavedFiles | None = None,
+    facts: Provenance | None = None,
+    remarks: Iterable[str] = (),
+) -> str:
+    """The result in words and numbers, at most 100 columns wide.
+
+    Parameters
+    ----------
+    result : IntegratedImage
+        The result.
+    saved : SavedFiles, optional
+        Where its files are.
+    facts : Provenance, optional
+        From `provenance.collect`, where it is at hand.
+    remarks : iterable of str
+        What was done to the image in the files.
+    """
+    facts = facts or collect(result)
+    parts = [
+        _heading(result, facts),
+        _section("Settings", result.recipe.in_words(result.preparation.count)),
+        _rejection(result),
+        _noise(result),
+        _frames(result),
+        _section("Lost unusually many samples", _unusual_in_words(result)),
+        _section("Left out", _left_out(result)),
+        _section("Not equal in all frames", [f"{name}: {words}" for name, words in facts.differing.items()]),
+        _section("Notes", [*result.preparation.notes, *range_in_words(result), *remarks]),
+        _files(saved),
+    ]
+    return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
+
+
+def summary(result: IntegratedImage) -> str:
+    """The result in three lines: frames, rejection, noise."""
+    facts, p = collect(result), result.preparation
+    low, high = (100 * side.mean() for side in (result.rejected_low, result.rejected_high))
+    clean = [100 * side for side in result.expected_rejection]
+    ratios = " ".join(_number(ratio, 3) for ratio in _measured_noise(result)[2])
+    return "\n".join(
+        [
+            f"{p.count} of {len(p.frames)} frames, {_exposure(result, facts)}; reference "
+            f"{p.measurements.names[p.reference]}",
+            f"{result.rule}: rejected {low:.2f} % low and {high:.2f} % high, where clean frames would lose "
+            f"{clean[0]:.2f} % and {clean[1]:.2f} %",
+            f"noise {ratios} of the reference frame's; "
+            f"1/sqrt({p.count}) is {result.expected_noise_ratio:.3f}",
+        ]
+    )
+
+
+def numbers(result: IntegratedImage) -> dict[str, Any]:
+    """The result in numbers, for tables of many results.
+
+    Returns
+    -------
+    dict
+        Ready for JSON. `rule` is that which `recipe` came to. Lists have one value a channel, None where it
+        is not known; rejected are means over frames and channels, as fractions; noise ratios are in units
+        of the reference frame's noise.
+    """
+    p = result.preparation
+    channels, height, width = result.image.shape
+    _, noise, ratio = _measured_noise(result)
+    return {
+        "frames": len(p.frames),
+        "used": p.count,
+        "width": width,
+        "height": height,
+        "channels": channels,
+        "rule": result.rule,
+        "recipe": result.recipe.to_dict(),
+        "rejected_low": float(result.rejected_low.mean()),
+        "rejected_high": float(result.rejected_high.mean()),
+        "noise": _known(noise),
+        "noise_ratio": _known(ratio),
+        "expected_noise_ratio": result.expected_noise_ratio,
+        "left_out": _left_out(result),
+        "unusual": _unusual_in_words(result),
+    }
+
+
+def _known(values: np.ndarray) -> list[float | None]:
+    return [float(value) if math.isfinite(value) else None for value in values]
+
+
+def unusual_frames(result: IntegratedImage) -> list[tuple[int, str, float, float]]:
+    """Frames that lost unusually many samples on a side.
+
+    Returns
+    -------
+    list of (frame, side, fraction, median)
+        Index among all frames, ``"low"`` or ``"high"``, the rejected fraction (mean of the channels), and
+        the median of all used frames. Unusual is more than 1 % and more than three times the median.
+    """
+    found = []
+    for side, rejected in (("low", result.rejected_low), ("high", result.rejected_high)):
+        fractions = rejected.mean(axis=1)
+        median = float(np.median(fractions))
+        limit = max(UNUSUAL_FRACTION, UNUSUAL_TIMES * median)
+        found += [
+            (int(i), side, float(fraction), median)
+            for i, fraction in zip(result.preparation.used, fractions, strict=True)
+            if fraction > limit
+        ]
+    return sorted(found)
+
+
+def _section(title: str, lines: Sequence[str]) -> list[str]:
+    """A title and its lines, wrapped; nothing when there are no lines."""
+    if not lines:
+        return []
+    wrapped = [textwrap.fill(line, WIDTH, initial_indent="  ", subsequent_indent="    ") for line in lines]
+    return [title, *wrapped]
+
+
+def _heading(result: IntegratedImage, facts: Provenance) -> list[str]:
+    p = result.preparation
+    used = [p.frames[int(i)] for i in p.used]
+    night = night_of(used)
+    channels, height, width = result.image.shape
+    title = f"Integration of {facts.target or 'an unnamed target'}"
+    equipment = [facts.camera, str(facts.common.get("TELESCOP", ""))]
+    rows = {
+        "Frames": f"{p.count} of {len(p.frames)}, {_exposure(result, facts)}",
+        "Night": f"{night[:4]}-{night[4:6]}-{night[6:]}" + _from_to(facts) if night else "",
+        "Camera": ", ".join(filter(None, equipment)),
+        "Filter": facts.filter,
+        "Image": f"{width} x {height} pixels, {channels} channel{'s' * (channels > 1)}" + _region(result),
+        "Values": "0 to 1" if p.measurements.unit_range else "ADU; divided by 65535 in XISF files",
+        "Coverage": _coverage(result),
+        "Reference": p.measurements.names[p.reference]
+        + ("" if result.recipe.reference else " (the best weight)" if _weighted(result) else ""),
+        "Input": str(p.frames.folder),
+    }
+    lines = [title, "=" * len(title)]
+    for name, value in rows.items():
+        if value:
+            lines.append(textwrap.fill(f"{name:<10} {value}", WIDTH, subsequent_indent=" " * 11))
+    return lines
+
+
+def _weighted(result: IntegratedImage) -> bool:
+    return result.recipe.combination == "average" and result.recipe.weights != "none"
+
+
+def _exposure(result: IntegratedImage, facts: Provenance) -> str:
+    p = result.preparation
+    if facts.without_exposure == p.count:
+        return "exposure not known"
+    counted = Counter(p.frames[int(i)].exposure for i in p.used)
+    known = [f"{count} x {seconds:g} s" for seconds, count in counted.items() if seconds is not None]
+    each = ", ".join(known) if len(known) <= 4 else f"{len(known)} different exposures"
+    unknown = f", not known of {facts.without_exposure}" if facts.without_exposure else ""
+    return f"{_duration(facts.exposure)} in all ({each}{unknown})"
+
+
+def _duration(seconds: float) -> str:
+    """Seconds as hours, minutes and seconds, without the parts that are 0."""
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    whole = round(seconds)
+    parts = ((whole // 3600, "h"), (whole // 60 % 60, "min"), (whole % 60, "s"))
+    return " ".join(f"{value} {unit}" for value, unit in parts if value)
+
+
+def _from_to(facts: Provenance) -> str:
+    if not facts.start or not facts.end:
+        return ""
+    end = f"{facts.end:%H:%M}" if facts.end.date() == facts.start.date() else f"{facts.end:%Y-%m-%d %H:%M}"
+    return f" (UTC {facts.start:%Y-%m-%d %H:%M} to {end})"
+
+
+def _region(result: IntegratedImage) -> str:
+    left, top, width, height = result.region
+    frames = result.preparation.frames
+    if (width, height) == (frames.width, frames.height):
+        return ""
+    return f", the region from ({left}, {top}) of {frames.width} x {frames.height}"
+
+
+def _coverage(result: IntegratedImage) -> str:
+    coverage = result.coverage
+    full, empty = np.mean(coverage == 1), np.mean(coverage == 0)
+    text = f"{100 * full:.1f} % of the pixels have data in all frames"
+    return text + (f", {100 * empty:.2f} % in none" if empty else "")
+
+
+def _rejection(result: IntegratedImage) -> list[str]:
+    measured = np.array([result.rejected_low.mean(), result.rejected_high.mean()])
+    clean = np.array(result.expected_rejection)
+    rows = {
+        "these frames": measured,
+        "clean frames would lose": clean,
+        "so outliers are about": np.maximum(measured - clean, 0),
+    }
+    lines = [f"{'Rejected samples':<28}{'low':>10}{'high':>10}"]
+    lines += [f"  {name:<27}{100 * low:>7.3f} %{100 * high:>8.3f} %" for name, (low, high) in rows.items()]
+    samples = {
+        name: sum(int(getattr(c, name).sum()) for c in result.counts)
+        for name in ("range_low", "range_high", "data")
+    }
+    total = max(sum(samples.values()), 1)
+    for name, word in (("range_low", "no data"), ("range_high", "saturated")):
+        if samples[name]:
+            note = "counted above" if result.recipe.report_range_rejection else "not counted above"
+            lines.append(f"  {f'{word} ({note})':<27}{100 * samples[name] / total:>7.3f} %")
+    return lines
+
+
+def _measured_noise(result: IntegratedImage) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Noise of reference frame and image, and their ratio; NaN where the frame cannot be read any more."""
+    try:
+        return result.reference_noise, result.noise, result.noise_ratio
+    except FrameError:
+        nothing = np.full(len(result.image), math.nan)
+        return nothing, result.noise, nothing
+
+
+def _noise(result: IntegratedImage) -> list[str]:
+    channels = len(result.image)
+    names = "RGB" if channels == 3 else [f"channel {i + 1}" for i in range(channels)]
+    before, after, ratio = _measured_noise(result)
+    header = [] if channels == 1 else [f"{name:>12}" for name in names]
+    lines = ["".join([f"{'Noise':<26}", *header]).rstrip()]
+    for name, values, digits in (
+        ("reference frame, before", before, 4),
+        ("integration, after", after, 4),
+        ("after / before", ratio, 3),
+        ("these frames allow", result.allowed_noise_ratio, 3),
+    ):
+        lines.append(f"  {name:<24}" + "".join(f"{_number(value, digits):>12}" for value in values))
+    count = result.preparation.count
+    lines.append(f"  {f'1/sqrt({count}), equal frames':<24}{_number(result.expected_noise_ratio, 3):>12}")
+    cost = 100 * (result.expected_noise_factor - 1)
+    if cost >= 0.05:
+        lines.append(
+            f"  What these frames allow includes {cost:.1f} % more noise from the rule and the combination."
+        )
+    return lines
+
+
+def _number(value: float, digits: int = 4) -> str:
+    """So many significant digits, trailing zeros kept; a dash for what is not known."""
+    return f"{value:#.{digits}g}".rstrip(".") if math.isfinite(value) else "-"
+
+
+def _frames(result: IntegratedImage) -> list[str]:
+    p = result.preparation
+    unusual = {i for i, *_ in unusual_frames(result)}
+    names = [_shortened(name) for name in p.measurements.names]
+    width = max(len(name) for name in names)
+    columns = f"{'weight':>8}{'scale':>8}{'location':>11}{'noise':>11}{'low %':>8}{'high %':>8}"
+    lines = [f"{'':>4}  {'Frame':<{width}}{columns}"]
+    for k, i in enumerate(p.used):
+        mark = (" *" if i == p.reference else "") + (" !" if int(i) in unusual else "")
+        lines.append(f"{i + 1:>4}  {names[i]:<{width}}{_numbers(result, int(i), k)}{mark}")
+    means = f"{100 * result.rejected_low.mean():>8.2f}{100 * result.rejected_high.mean():>8.2f}"
+    lines.append(f"{'':>4}  {'mean':<{width}}{'':>38}{means}")
+    legend = ["* reference frame"] + ["! see below"] * bool(unusual)
+    legend += ["means of the channels"] * (len(result.image) > 1)
+    return [*lines, f"      ({'; '.join(legend)})"]
+
+
+def _numbers(result: IntegratedImage, i: int, k: int) -> str:
+    p = result.preparation
+    weight, scale = p.weights[i].mean(), p.scale[i].mean()
+    location, noise = (
+        _number(values[i].mean()) for values in (p.measurements.location, p.measurements.noise)
+    )
+    low, high = (100 * values[k].mean() for values in (result.rejected_low, result.rejected_high))
+    return f"{weight:>8.3f}{scale:>8.3f}{location:>11}{noise:>11}{low:>8.2f}{high:>8.2f}"
+
+
+def _shortened(name: str) -> str:
+    """A long name with dots in place of its middle."""
+    half = (NAME - 3) // 2
+    return name if len(name) <= NAME else f"{name[: NAME - 3 - half]}...{name[-half:]}"
+
+
+def _unusual_in_words(result: IntegratedImage) -> list[str]:
+    names = result.preparation.measurements.names
+    reasons = {"low": "a cloud, dew, a poor match?", "high": "a trail, a poor match, worse seeing?"}
+    return [
+        f"{i + 1} {names[i]}: {100 * fraction:.1f} % {side}, the median is {100 * median:.2f} % "
+        f"({reasons[side]})"
+        for i, side, fraction, median in unusual_frames(result)
+    ]
+
+
+def _left_out(result: IntegratedImage) -> list[str]:
+    p = result.preparation
+    return [f"{i + 1} {p.measurements.names[i]}: {reason}" for i, reason in sorted(p.excluded.items())]
+
+
+def _files(saved: SavedFiles | None) -> list[str]:
+    if saved is None:
+        return []
+    names = [path.name for path in (*saved.images, saved.table, saved.report)]
+    folder: Path = saved.report.parent
+    return [f"Files in {folder}", *(f"  {name}" for name in names)]

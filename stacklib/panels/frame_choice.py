@@ -1,0 +1,273 @@
+"""Measure frames and choose those to integrate, without a widget."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from astropy.table import Table
+
+from stacklib.errors import RecipeError, StacklibWarning
+from stacklib.figures.screen import binned, screen_limits, stretch
+from stacklib.frames.frame_set import FrameSet, open_frames
+from stacklib.frames.selection import select
+from stacklib.measurement.measurements import measure_frames
+from stacklib.measurement.quality import measure_quality, suggest_exclusions
+from stacklib.normalization.preparation import prepare
+from stacklib.recipe.job_files import file_names, lists_others, write_job
+from stacklib.recipe.recipe import Job, Recipe
+from stacklib.utils.progress import progress_bar
+
+__all__ = ["COLUMNS", "FrameChoice", "cell_text"]
+
+#: Column of the table: heading and form.
+COLUMNS = {
+    "time": ("start (UTC)", ""),
+    "exposure": ("exp. (s)", "{:g}"),
+    "sky": ("sky", "{:.3g}"),
+    "noise": ("noise", "{:.3g}"),
+    "scale": ("scale", "{:.3g}"),
+    "weight": ("weight", "{:.2f}"),
+    "stars": ("stars", "{:d}"),
+    "fwhm": ("FWHM (px)", "{:.2f}"),
+    "eccentricity": ("eccen-tricity", "{:.2f}"),
+    "transparency": ("trans-parency", "{:.2f}"),
+    "shift_x": ("shift x (px)", "{:+.2f}"),
+    "shift_y": ("shift y (px)", "{:+.2f}"),
+    "matched": ("matched", "{:.0%}"),
+}
+#: Columns of pixels of the picture, and of a thumbnail, which is shown half as wide.
+WIDE, THUMBNAIL = 640, 180
+
+
+class FrameChoice:
+    """Measurements and thumbnails of all frames, to choose those that are integrated.
+
+    Frames can be ticked by hand, by an expression or by suggestion, sorted, blinked, and saved as a job
+    file. Everything can be done from code as well, without a browser.
+
+    Parameters
+    ----------
+    frames : FrameSet, str, Path or list
+        Registered frames, or where they are.
+    recipe : Recipe, optional
+        Gives the weights, and is saved with the choice.
+    progress : bool
+        Show a progress bar while the frames are measured.
+    path : str or Path
+        The job file that the panel's *Save* writes at first.
+
+    Attributes
+    ----------
+    table : Table
+        One row a frame, see `stacklib.measurement.quality.measure_quality`.
+    suggestions : dict of int to str
+        Index of each frame that had better be left out, and why.
+    pictures, thumbnails : list of ndarray of uint8
+        The frames for the screen, all with one stretch.
+    all_frames : FrameSet
+        The frames to choose from.
+    """
+
+    def __init__(
+        self,
+        frames: Any,
+        recipe: Recipe | None = None,
+        progress: bool = True,
+        path: str | Path = "recipe.yaml",
+    ) -> None:
+        self.all_frames = frames if isinstance(frames, FrameSet) else open_frames(frames)
+        self.recipe, self.path = recipe, path
+        self.table, images = _measure(self.all_frames, recipe or Recipe(), progress)
+        limits = screen_limits(images[self.table.meta["reference"]])
+        self.pictures = [_bytes(stretch(image, limits)) for image in images]
+        self.thumbnails = [_bytes(stretch(binned(image, THUMBNAIL)[0], limits)) for image in images]
+        self.suggestions = suggest_exclusions(self.table)
+        self.short_names = _short(self.all_frames.names)
+        self._selected = np.ones(len(self.table), bool)
+        self._why: dict[int, str] = {}
+        #: Called after each change; the panel sets it.
+        self.changed: Callable[[], None] = lambda: None
+
+    @property
+    def selected(self) -> np.ndarray:
+        """Which frames are chosen, (frames,); can be set to booleans, numbers from 0, or a `FrameSet`."""
+        return self._selected.copy()
+
+    @selected.setter
+    def selected(self, choice: FrameSet | Sequence[bool] | Sequence[int] | np.ndarray) -> None:
+        self.choose(self._as_mask(choice), {})
+
+    @property
+    def frames(self) -> FrameSet:
+        """The chosen frames."""
+        return self.all_frames[self._selected]
+
+    @property
+    def reasons(self) -> dict[int, str]:
+        """Index of each frame that is left out, and why."""
+        usual = self.suggestions
+        return {int(i): self._why.get(i, usual.get(i, "by hand")) for i in np.flatnonzero(~self._selected)}
+
+    @property
+    def overview(self) -> Table:
+        """Of `table` the columns that tell most, with the short names of the frames."""
+        columns = ("sky", "noise", "stars", "fwhm", "eccentricity", "transparency", "matched", "weight")
+        overview = self.table[columns]
+        overview.add_column(self.short_names, name="frame", index=0)
+        return overview
+
+    @property
+    def summary(self) -> str:
+        """The choice in words."""
+        left_out = [f"{self.short_names[i]} ({reason})" for i, reason in self.reasons.items()]
+        text = f"{self._selected.sum()} of {len(self.table)} frames are selected."
+        return f"{text} Left out: {', '.join(left_out)}." if left_out else text
+
+    def choose(self, selected: np.ndarray, why: dict[int, str] | None = None) -> None:
+        """Choose frames, and say why others are left out.
+
+        Parameters
+        ----------
+        selected : ndarray of bool, shape (frames,)
+            Which frames are chosen.
+        why : dict of int to str, optional
+            Index and reason of frames that are left out; the reasons that are known unless given.
+        """
+        known = self._why if why is None else why
+        self._selected = np.array(selected, bool)
+        self._why = {i: reason for i, reason in known.items() if not self._selected[i]}
+        self.changed()
+
+    def apply(self, expression: str) -> np.ndarray:
+        """Choose the frames for which an expression is true, see `stacklib.frames.selection.select`."""
+        mask = select(self.table, expression)
+        self.choose(mask, {int(i): f"not {expression.strip()}" for i in np.flatnonzero(~mask)})
+        return self.selected
+
+    def suggest(self) -> dict[int, str]:
+        """Leave out the frames that look bad, on top of those that are left out; index and reason of each."""
+        mask = self.selected
+        mask[list(self.suggestions)] = False
+        self.choose(mask, self._why | self.suggestions)
+        return dict(self.suggestions)
+
+    def describe(self, index: int) -> str:
+        """One frame in words."""
+        row = self.table[index]
+        known = [f"{heading} {cell_text(row, name)}" for name, (heading, _) in COLUMNS.items()]
+        verdict = f"left out: {self.reasons[index]}" if index in self.reasons else "selected"
+        if index in self.suggestions and index not in self.reasons:
+            verdict += f", but {self.suggestions[index]}"
+        numbers = ", ".join(known).replace("eccen-", "eccen").replace("trans-", "trans")
+        return f"Frame {index + 1} of {len(self.table)}, {row['file']}, {verdict}. {numbers}"
+
+    def save(self, path: str | Path = "", recipe: Recipe | None = None) -> Path:
+        """Write the chosen frames and the recipe as a job file, which `Job.load` and papermill read.
+
+        Parameters
+        ----------
+        path : str or Path
+            The panel's `path` unless given. Of a job file that is there already, everything but the frames
+            is kept.
+        recipe : Recipe, optional
+            In place of the panel's, or of that in the file.
+
+        Returns
+        -------
+        Path
+
+        Raises
+        ------
+        FrameError
+            When no frame is selected.
+        RecipeError
+            When the recipe's reference frame is left out, or the file that is there is no job file.
+
+        Warns
+        -----
+        StacklibWarning
+            When the file that is there was made for other frames.
+        """
+        path = Path(path or self.path)
+        job = Job.load(path) if path.exists() else Job()
+        if lists_others(path, self.all_frames):
+            job = replace(job, output="")
+            warnings.warn(
+                f"{path} listed frames of another folder: its settings are kept, look whether they suit "
+                "these; its folder for the results is not",
+                StacklibWarning,
+                stacklevel=2,
+            )
+        recipe = recipe or self.recipe or job.recipe
+        chosen = self.frames
+        if recipe.reference and Path(recipe.reference).stem not in {Path(n).stem for n in chosen.names}:
+            raise RecipeError(
+                f"reference: {recipe.reference} is not selected; select it, or choose another reference"
+            )
+        return write_job(path, job.to_dict() | {"frames": file_names(chosen, path)} | recipe.to_dict())
+
+    def _as_mask(self, choice: Any) -> np.ndarray:
+        if isinstance(choice, FrameSet):
+            paths = [frame.path.absolute() for frame in self.all_frames]
+            choice = [paths.index(frame.path.absolute()) for frame in choice]
+        values = np.asarray(choice)
+        if values.dtype == bool and values.shape != self._selected.shape:
+            raise ValueError(f"selected: got {values.size} values, expected {self._selected.size}")
+        mask = np.zeros(self._selected.shape, bool)
+        mask[values if values.size else slice(0)] = True
+        return mask
+
+
+def cell_text(row: Any, name: str) -> str:
+    """A number of the table as text."""
+    value = row[name]
+    if name == "time":
+        return "–" if value is np.ma.masked or not value else str(value)[11:]
+    return COLUMNS[name][1].format(value) if np.isfinite(value) else "–"
+
+
+def _measure(frames: FrameSet, recipe: Recipe, progress: bool) -> tuple[Table, list[np.ndarray]]:
+    """The table, and the frames binned for the screen."""
+    images: list[Any] = [None] * len(frames)
+
+    def keep(index: int, image: np.ndarray) -> None:
+        images[index] = binned(image, WIDE)[0].astype(np.float32)
+
+    measured = measure_frames(
+        frames, recipe.scale_estimator, range_low=recipe.range_low if recipe.range_clip_low else None
+    )
+    weights = prepare(frames, recipe, measurements=measured).weights if len(frames) > 1 else None
+    with progress_bar(len(frames), "Measuring stars", "frame", progress) as bar:
+        table = measure_quality(
+            frames,
+            progress=lambda done, total: bar.update(done - bar.n),
+            weights=weights,
+            measurements=measured,
+            each=keep,
+        )
+    return table, images
+
+
+def _bytes(picture: np.ndarray) -> np.ndarray:
+    return np.rint(255 * np.clip(picture, 0, 1)).astype(np.uint8)
+
+
+def _short(names: Sequence[str]) -> list[str]:
+    """The part of the file names in which they differ, numbers whole."""
+    stems = [Path(name).stem for name in names]
+    head = len(_common(stems).rstrip("0123456789"))
+    tail = len(_common([stem[head:][::-1] for stem in stems])[::-1].lstrip("0123456789"))
+    short = [stem[head : len(stem) - tail] for stem in stems]
+    return short if len(names) > 1 and all(short) and len(set(short)) == len(short) else stems
+
+
+def _common(texts: Sequence[str]) -> str:
+    """What all texts begin with."""
+    first, last = min(texts), max(texts)
+    same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
+    return first[:same]

@@ -1,0 +1,47 @@
+"""The parameters of a batch: a run over many targets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from stacklib.utils.parameters import Checked, count_field, refuse_unknown, switch_field, text_field
+
+__all__ = ["BatchJob"]
+
+
+@dataclass(frozen=True)
+class BatchJob(Checked):
+    """Where the targets are, and what their runs share; every field is also a papermill parameter."""
+
+    folder: str = text_field(
+        "sample_data", "Folder to look in: every folder 4_Registered below it is a target."
+    )
+    recipe: str = text_field(
+        "",
+        "Recipe file for the targets that have none of their own; advise: limits proposed for each; "
+        "empty: the rule of thumb.",
+    )
+    memory: str = text_field(
+        "4GB", "Memory for all runs together, or for each worker of a cluster, for instance 4GB."
+    )
+    jobs: int = count_field(0, 0, 64, "Runs at the same time; 0: as processors and memory allow.", "runs")
+    cluster: str = text_field(
+        "", "Address of a Dask scheduler whose workers run the targets; local: start one here; empty: none."
+    )
+    save_maps: bool = switch_field(False, "Also save coverage, uncertainty and (linear_fit) slope.")
+    save_fits: bool = switch_field(False, "Also save every image as FITS.")
+    interactive: bool = switch_field(True, "Show live progress where there is a browser; False: text only.")
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], source: str = "parameters") -> BatchJob:
+        """A batch from names and values.
+
+        Raises
+        ------
+        RecipeError
+            For an unknown name or an invalid value.
+        """
+        refuse_unknown(values, cls.parameters(), source)
+        return cls(**values)

@@ -1,0 +1,118 @@
+"""What panels write: the frames and the settings that were chosen, as a job file."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from stacklib.errors import FrameError, StacklibWarning
+from stacklib.frames.finding import find_images, resolve_path
+from stacklib.frames.frame_set import Frame, FrameSet
+from stacklib.recipe.recipe import Job, Recipe
+from stacklib.utils.atomic_files import replace_atomically
+from stacklib.utils.parameters import commented_yaml, read_yaml
+
+__all__ = ["file_names", "lists_others", "lists_the_same", "write_job", "write_settings"]
+
+
+def write_job(path: Path, values: dict[str, Any]) -> Path:
+    """Write names and values as a job file, in one step."""
+    text = commented_yaml(values, Job.parameters() | Recipe.parameters())
+    return replace_atomically(path, text.encode("utf-8"))
+
+
+def file_names(frames: Iterable[Frame], job_file: Path) -> list[str]:
+    """How frames are named in a job file: relative where that is found again from the current folder."""
+    return [_written(frame.path.absolute(), job_file) for frame in frames]
+
+
+def _written(file: Path, job_file: Path) -> str:
+    here = Path.cwd()
+    if job_file.absolute().parent == here:
+        for folder in (here, here.parent):
+            if file.is_relative_to(folder) and resolve_path(file.relative_to(folder)) == file:
+                return file.relative_to(folder).as_posix()
+    return file.as_posix()
+
+
+def lists_the_same(job_file: str | Path, frames: FrameSet) -> bool:
+    """Whether a job file names these frames, and no others."""
+    return _listed(Path(job_file)) == _places(frames)
+
+
+def lists_others(job_file: Path, frames: FrameSet) -> bool:
+    """Whether a job file is that of other frames: it names some, and none of these."""
+    named = _listed(job_file) if job_file.exists() and "frames" in read_yaml(job_file) else set()
+    return bool(named) and not named & _places(frames)
+
+
+def write_settings(path: Path, recipe: Recipe, frames: FrameSet, keep: bool = False) -> str:
+    """Write the settings that were chosen for some frames, and these frames.
+
+    Parameters
+    ----------
+    path : Path
+        Of a job file that is there already, everything but the settings is kept; also the frames, if it
+        lists some of these, or these.
+    recipe : Recipe
+        The settings.
+    frames : FrameSet
+        The frames that the settings were chosen for.
+    keep : bool
+        Keep the frames of the file in any case, as the frames were opened from it.
+
+    Returns
+    -------
+    str
+        Which frames the file lists now, in words.
+
+    Raises
+    ------
+    RecipeError
+        When there is a file of that name which is no job file.
+
+    Warns
+    -----
+    StacklibWarning
+        When the file listed other frames than these, and whether it still does.
+    """
+    kept: dict[str, Any] = {}
+    if path.exists():
+        values, named = Job.load(path).to_dict(), read_yaml(path)
+        kept = {name: values[name] for name in Job.parameters() if name in named}
+    shown, listed = _places(frames), _listed(path) if "frames" in kept else set()
+    words = f"the {len(frames)} frames shown here"
+    if listed and listed < shown:
+        words = f"the {len(listed)} of the {len(frames)} frames shown here that it lists"
+    elif "frames" in kept and keep and listed != shown:
+        words = "the frames that it lists"
+        _warn(f"{path} was changed since it was opened: it lists other frames, and keeps them")
+    elif listed != shown:
+        if "frames" in kept:
+            _warn(f"{path} listed other frames; now it lists the {len(frames)} frames shown here")
+        kept["frames"] = file_names(frames, path)
+    write_job(path, {"frames": kept.pop("frames"), **kept, **recipe.to_dict()})
+    return words
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, StacklibWarning, stacklevel=4)
+
+
+def _places(frames: FrameSet) -> set[Path]:
+    return {frame.path.resolve() for frame in frames}
+
+
+def _listed(path: Path) -> set[Path]:
+    """The files that a job file lists; none where one of them is not there."""
+    frames = Job.load(path).frames
+    try:
+        return {
+            file.resolve()
+            for where in ([frames] if isinstance(frames, str) else frames)
+            for file in find_images(where)
+        }
+    except FrameError:
+        return set()

@@ -1,0 +1,264 @@
+"""Rules that clip about a centre in units of a scale, and what all rules share.
+
+Every rule keeps a contiguous run of the sorted samples, whatever centre and limits it uses. So a rule
+is one compiled function ``rule(ordered, count, limits, table, max_iterations, low, high, detail)`` over
+a tile:
+
+ordered : float32 (blocks, frames, LANES)
+    The samples of each pixel in ascending order; those that are no data lie at the end.
+count : int32 (blocks, LANES)
+    How many samples of each pixel are data.
+limits : float64 (m,)
+    The numbers of `stacklib.rejection.registry.Rule.limits`. The first two are the limits of the two sides,
+    infinite for a side that is switched off; the third is the smallest scale that is believed (quantised
+    data).
+table : float64 (rows, columns)
+    Quantiles that depend on the number of samples, for the rules that need them.
+max_iterations : int
+    Rounds of clipping at most. The story of a pixel is told by 1, 2, 3 ... rounds of the same rule.
+low, high : int32 (blocks, LANES)
+    Filled with the kept interval, ``ordered[b, low:high, p]``.
+detail : float64 (blocks, 4, LANES)
+    Filled with what the last round went by: `CENTRE`, `LOWER`, `UPPER` and, for linear_fit, `SLOPE`.
+    Samples below `LOWER` or above `UPPER` are dropped; NaN where there is no such limit.
+
+A test is strict, and at least one sample survives. With fewer than 3 samples nothing is rejected, except by
+min_max.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from stacklib.rejection.estimators import CENTRES, SQUARES, SUMS, median, moments, sums_in_order
+from stacklib.rejection.sorting import LANES, larger
+from stacklib.utils.compiled import compiled
+
+__all__ = [
+    "CENTRE",
+    "LOWER",
+    "SLOPE",
+    "UPPER",
+    "averaged_sigma",
+    "ccd_noise",
+    "clip",
+    "copied",
+    "min_max",
+    "none",
+    "note",
+    "note_limits",
+    "percentile",
+    "sigma",
+]
+
+#: Positions in the detail of a pixel.
+CENTRE, LOWER, UPPER, SLOPE = range(4)
+
+
+@compiled
+def copied(block, p, n, column):
+    """The first `n` samples of a pixel side by side, where they are quicker to get at again and again."""
+    for i in range(n):
+        column[i] = block[i, p]
+    return column
+
+
+@compiled
+def note(detail, p, centre, lower, upper, slope):
+    """Keep what a round of pixel `p` went by."""
+    detail[CENTRE, p] = centre
+    detail[LOWER, p] = lower
+    detail[UPPER, p] = upper
+    detail[SLOPE, p] = slope
+
+
+@compiled
+def none(ordered, count, limits, table, max_iterations, low, high, detail):
+    """Keep everything."""
+    for b in range(ordered.shape[0]):
+        for p in range(LANES):
+            low[b, p] = 0
+            high[b, p] = count[b, p]
+            note(detail[b], p, np.nan, np.nan, np.nan, 0.0)
+
+
+@compiled
+def min_max(ordered, count, limits, table, max_iterations, low, high, detail):
+    """Drop fixed numbers of samples at the ends; where none would be left, keep the middle."""
+    drop_low = int(limits[0])
+    drop_high = int(limits[1])
+    for b in range(ordered.shape[0]):
+        for p in range(LANES):
+            n = count[b, p]
+            if n == 0 or max_iterations < 1:
+                low[b, p] = 0
+                high[b, p] = n
+            elif drop_low + drop_high < n:
+                low[b, p] = drop_low
+                high[b, p] = n - drop_high
+            else:
+                low[b, p] = (n - 1) // 2
+                high[b, p] = n // 2 + 1
+            note(detail[b], p, np.nan, np.nan, np.nan, 0.0)
+
+
+@compiled
+def clip(x, low, high, centre, scale, limit_low, limit_high):
+    """Move both ends inward past the samples that lie beyond the limits, in units of `scale`.
+
+    Where none would be left, the middle of them is kept.
+    """
+    first, last = low, high
+    while low < high and (centre - x[low]) / scale > limit_low:
+        low += 1
+    while high > low and (x[high - 1] - centre) / scale > limit_high:
+        high -= 1
+    if low == high:
+        return (first + last - 1) // 2, (first + last) // 2 + 1
+    return low, high
+
+
+@compiled
+def note_limits(detail, p, centre, scale, limits):
+    """Keep centre and limits of a round that clips in units of `scale`."""
+    note(detail, p, centre, centre - limits[0] * scale, centre + limits[1] * scale, 0.0)
+
+
+@compiled
+def percentile(ordered, count, limits, table, max_iterations, low, high, detail):
+    """One pass: drop what differs from the median by more than a fraction of it."""
+    for b in range(ordered.shape[0]):
+        for p in range(LANES):
+            x = ordered[b, :, p]
+            lo, hi = 0, count[b, p]
+            note(detail[b], p, np.nan, np.nan, np.nan, 0.0)
+            if hi >= 3 and max_iterations >= 1:
+                centre = median(x, lo, hi)
+                if centre > 0.0:
+                    note_limits(detail[b], p, centre, centre, limits)
+                    lo, hi = clip(x, lo, hi, centre, centre, limits[0], limits[1])
+            low[b, p] = lo
+            high[b, p] = hi
+
+
+@compiled
+def _block_moments(block, count, none_below, sums, scale):
+    """Median and standard deviation of every pixel of a block, bit for bit as `median` and `moments`."""
+    frames = block.shape[0]
+    if count.min() == frames:
+        lower, upper = block[(frames - 1) // 2], block[frames // 2]
+        for p in range(LANES):
+            sums[CENTRES + p] = 0.5 * (np.float64(lower[p]) + np.float64(upper[p]))
+    else:
+        for p in range(LANES):
+            n = count[p]
+            sums[CENTRES + p] = median(block[:, p], 0, n) if n > 0 else 0.0
+    sums_in_order(block, none_below, count, sums)
+    for p in range(LANES):
+        n = np.float64(max(count[p], 2))
+        variance = larger(sums[SQUARES + p] - sums[SUMS + p] * sums[SUMS + p] / n, 0.0) / (n - 1.0)
+        scale[p] = math.sqrt(variance)
+
+
+@compiled
+def sigma(ordered, count, limits, table, max_iterations, low, high, detail):
+    """Clip about the median in units of the standard deviation, until nothing drops."""
+    limit_low, limit_high, floor = limits[0], limits[1], limits[2]
+    sums = np.empty(3 * LANES)
+    scale = np.empty(LANES)
+    none_below = np.zeros(LANES, np.int32)
+    drops = np.empty(LANES, np.bool_)
+    last = np.empty(LANES, np.float32)
+    for b in range(ordered.shape[0]):
+        # The first round is computed for a whole block; few pixels drop a sample and need another one.
+        block, below, above, noted = ordered[b], low[b], high[b], detail[b]
+        _block_moments(block, count[b], none_below, sums, scale)
+        for p in range(LANES):
+            below[p] = 0
+            above[p] = count[b, p]
+            last[p] = block[max(count[b, p], 1) - 1, p]
+        for p in range(LANES):
+            s = larger(scale[p], floor)
+            m = sums[CENTRES + p]
+            clips = (count[b, p] >= 3) & (s > 0.0) & (max_iterations > 0)
+            scale[p] = s if clips else np.nan
+            note_limits(noted, p, m if clips else np.nan, scale[p], limits)
+            drops[p] = ((m - block[0, p]) / s > limit_low) | ((last[p] - m) / s > limit_high)
+        for p in range(LANES):
+            if drops[p] and scale[p] > 0.0:
+                x = block[:, p]
+                lo, hi = 0, count[b, p]
+                m, s = sums[CENTRES + p], scale[p]
+                for iteration in range(max_iterations):
+                    if iteration > 0:
+                        m = median(x, lo, hi)
+                        s = max(moments(x, lo, hi, m)[1], floor)
+                        if s == 0.0:
+                            break
+                    note_limits(noted, p, m, s, limits)
+                    before = hi - lo
+                    lo, hi = clip(x, lo, hi, m, s, limit_low, limit_high)
+                    if hi - lo == before or hi - lo < 3:
+                        break
+                below[p] = lo
+                above[p] = hi
+
+
+@compiled
+def averaged_sigma(ordered, count, limits, table, max_iterations, low, high, detail):
+    """Clip about the median; sigma follows the square root of the median from one first estimate."""
+    limit_low, limit_high, floor = limits[0], limits[1], limits[2]
+    for b in range(ordered.shape[0]):
+        for p in range(LANES):
+            lo, hi = 0, count[b, p]
+            x = ordered[b, :, p]
+            note(detail[b], p, np.nan, np.nan, np.nan, 0.0)
+            if hi >= 3:
+                m = median(x, lo, hi)
+                squares = 0.0
+                for i in range(hi):
+                    squares += (np.float64(x[i]) - m) ** 2
+                per_root = math.sqrt(squares / m / (hi - 1)) if m > 0.0 else 0.0
+                for _ in range(max_iterations):
+                    if m <= 0.0:
+                        break
+                    s = max(per_root * math.sqrt(m), floor)
+                    if s == 0.0:
+                        break
+                    note_limits(detail[b], p, m, s, limits)
+                    before = hi - lo
+                    lo, hi = clip(x, lo, hi, m, s, limit_low, limit_high)
+                    if hi - lo == before or hi - lo < 3:
+                        break
+                    m = median(x, lo, hi)
+            low[b, p] = lo
+            high[b, p] = hi
+
+
+@compiled
+def ccd_noise(ordered, count, limits, table, max_iterations, low, high, detail):
+    """Clip about the median in units of the noise that the camera must have at that level."""
+    limit_low, limit_high, floor = limits[0], limits[1], limits[2]
+    read_noise, gain, scale_noise, full_scale = limits[3], limits[4], limits[5], limits[6]
+    for b in range(ordered.shape[0]):
+        for p in range(LANES):
+            lo, hi = 0, count[b, p]
+            x = ordered[b, :, p]
+            note(detail[b], p, np.nan, np.nan, np.nan, 0.0)
+            if hi >= 3:
+                for _ in range(max_iterations):
+                    m = median(x, lo, hi)
+                    adu = m * full_scale
+                    variance = (read_noise / gain) ** 2 + max(adu, 0.0) / gain + (scale_noise * adu) ** 2
+                    s = max(math.sqrt(variance) / full_scale, floor)
+                    if s == 0.0:
+                        break
+                    note_limits(detail[b], p, m, s, limits)
+                    before = hi - lo
+                    lo, hi = clip(x, lo, hi, m, s, limit_low, limit_high)
+                    if hi - lo == before or hi - lo < 3:
+                        break
+            low[b, p] = lo
+            high[b, p] = hi

@@ -1,0 +1,241 @@
+"""Robust estimators for the samples of one pixel, compiled.
+
+All take a sorted column `x` and the ends `low`, `high` of the part that is looked at, ``x[low:high]``.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from stacklib.rejection.sorting import LANES, larger, smaller, sort_block
+from stacklib.utils.compiled import compiled
+
+__all__ = [
+    "CENTRES",
+    "SQUARES",
+    "SUMS",
+    "absolute_deviation",
+    "deviation_sums",
+    "median",
+    "moments",
+    "sn_scale",
+    "sn_scale_block",
+    "sums_in_order",
+]
+
+#: Makes Sn of Gaussian samples estimate their sigma, for many samples and for 2 to 9 of them.
+SN_CONSTANT = 1.1926
+SN_SMALL = np.array([1.0, 1.0, 0.743, 1.851, 0.954, 1.351, 0.993, 1.198, 1.005, 1.131])
+
+
+@compiled
+def median(x, low, high):
+    """Median of ``x[low:high]``: the middle sample, or the mean of the two middles."""
+    return 0.5 * (np.float64(x[(low + high - 1) // 2]) + np.float64(x[(low + high) // 2]))
+
+
+@compiled
+def deviation_sums(x, low, high, centre):
+    """Sums of the deviations of ``x[low:high]`` from `centre` and of their squares."""
+    first = 0.0
+    second = 0.0
+    for i in range(low, high):
+        d = np.float64(x[i]) - centre
+        first += d
+        second += d * d
+    return first, second
+
+
+@compiled
+def moments(x, low, high, centre):
+    """Mean and sample standard deviation (n - 1) of ``x[low:high]``, summed about `centre`."""
+    n = high - low
+    first, second = deviation_sums(x, low, high, centre)
+    return centre + first / n, math.sqrt(max(second - first * first / n, 0.0) / (n - 1))
+
+
+#: Parts of the array of sums of a block: what deviations are taken from, their sums, and those of squares.
+CENTRES, SUMS, SQUARES = (part * LANES for part in range(3))
+
+
+@compiled
+def _add_some(sample, i, low, high, sums):
+    """Add the sorted samples at position `i` to the sums of the pixels whose part they are in."""
+    i = np.int32(i)
+    for p in range(LANES):
+        d = np.float64(sample[p]) - sums[CENTRES + p]
+        d = d if (i >= low[p]) & (i < high[p]) else 0.0
+        sums[SUMS + p] += d
+        sums[SQUARES + p] += d * d
+
+
+@compiled
+def sums_in_order(block, low, high, sums):
+    """`deviation_sums` of every pixel of a block, bit for bit.
+
+    Parameters
+    ----------
+    block : ndarray of float32, shape (frames, LANES)
+        Sorted samples.
+    low, high : ndarray of int32, shape (LANES,)
+        The part of the samples of each pixel that is looked at.
+    sums : ndarray of float64
+        `CENTRES` are read, `SUMS` and `SQUARES` are filled. One flat array, so that the compiler sees that
+        its parts do not overlap.
+    """
+    frames = block.shape[0]
+    sums[SUMS : SQUARES + LANES] = 0.0
+    start, stop = low.max(), high.min()
+    if start >= stop:
+        start = stop = frames
+    for i in range(start):
+        _add_some(block[i], i, low, high, sums)
+    # What is looked at in all pixels, four at a time: the sums are loaded and stored less often.
+    fours = start + (stop - start) // 4 * 4
+    for i in range(start, fours, 4):
+        x1, x2, x3, x4 = block[i], block[i + 1], block[i + 2], block[i + 3]
+        for p in range(LANES):
+            centre = sums[CENTRES + p]
+            d1 = np.float64(x1[p]) - centre
+            d2 = np.float64(x2[p]) - centre
+            d3 = np.float64(x3[p]) - centre
+            d4 = np.float64(x4[p]) - centre
+            sums[SUMS + p] = sums[SUMS + p] + d1 + d2 + d3 + d4
+            sums[SQUARES + p] = sums[SQUARES + p] + d1 * d1 + d2 * d2 + d3 * d3 + d4 * d4
+    for i in range(fours, frames):
+        _add_some(block[i], i, low, high, sums)
+
+
+@compiled
+def absolute_deviation(x, low, high, centre, rank):
+    """The absolute deviation from `centre` that `rank` others do not exceed (0-based order)."""
+    # Deviations of a sorted column grow from the centre outward: merge the two sides.
+    right = low
+    while right < high and x[right] < centre:
+        right += 1
+    left = right - 1
+    d = 0.0
+    for _ in range(rank + 1):
+        below = centre - x[left] if left >= low else np.inf
+        above = x[right] - centre if right < high else np.inf
+        if below <= above:
+            d = below
+            left -= 1
+        else:
+            d = above
+            right += 1
+    return d
+
+
+@compiled
+def _sn_factor(n):
+    if n < 10:
+        return SN_CONSTANT * SN_SMALL[n]
+    return SN_CONSTANT * n / (n - 0.9) if n % 2 else SN_CONSTANT
+
+
+@compiled
+def sn_scale(x, low, high, work):
+    """Sn of Rousseeuw and Croux (1993), as a Gaussian sigma, with their finite-sample factor.
+
+    For each sample the upper median of its distances to all samples (itself included), and of
+    those the lower median. Among sorted samples, those nearest to one of them are a window that
+    contains it, and the best window only moves to the right: one walk finds them all.
+
+    Parameters
+    ----------
+    work : ndarray of float64
+        Scratch for at least ``high - low`` values.
+    """
+    n = high - low
+    if n < 2:
+        return 0.0
+    width = n // 2 + 1
+    start = low
+    for i in range(low, high):
+        while start + width < high and (start + width <= i or x[i] - x[start] > x[start + width] - x[i]):
+            start += 1
+        work[i - low] = np.float32(max(x[i] - x[start], x[start + width - 1] - x[i]))
+    return _sn_factor(n) * _smallest(work, n, (n - 1) // 2)
+
+
+@compiled
+def _smallest(values, n, rank):
+    """The value of 0-based `rank` among ``values[:n]``, which are reordered (Hoare's selection)."""
+    left, right = 0, n - 1
+    while left < right:
+        pivot = values[(left + right) // 2]
+        i, j = left, right
+        while i <= j:
+            while values[i] < pivot:
+                i += 1
+            while values[j] > pivot:
+                j -= 1
+            if i <= j:
+                values[i], values[j] = values[j], values[i]
+                i += 1
+                j -= 1
+        if rank <= j:
+            right = j
+        elif rank >= i:
+            left = i
+        else:
+            break
+    return values[rank]
+
+
+@compiled
+def sn_scale_block(block, n, pixels, network, distances, scale):
+    """`sn_scale` of the first `n` samples of the first `pixels` pixels of a block, bit for bit.
+
+    Parameters
+    ----------
+    block : ndarray of float32, shape (frames, LANES)
+        Sorted samples, finite up to the one at ``n - 1``.
+    n : int
+        How many of them are looked at, at least 2.
+    pixels : int
+        How many pixels.
+    network : ndarray of int64
+        Sorting network for `frames` samples.
+    distances : ndarray of float32, shape (frames, LANES)
+        Scratch.
+    scale : ndarray of float64, shape (LANES,)
+        Filled.
+    """
+    # Every window is tried instead of the best one looked for: without branches this runs over the
+    # pixels in vector lanes. Rounding to float32 keeps the order, so both ways give the same bits.
+    last = n // 2
+    for i in range(n):
+        nearest = distances[i]
+        sample = block[i]
+        for p in range(pixels):
+            nearest[p] = np.inf
+        start = max(0, i - last)
+        stop = min(i, n - last - 1) + 1
+        # Four windows at a time: the best so far is loaded and stored less often.
+        while start + 4 <= stop:
+            a1, a2, a3, a4 = block[start], block[start + 1], block[start + 2], block[start + 3]
+            z = start + last
+            z1, z2, z3, z4 = block[z], block[z + 1], block[z + 2], block[z + 3]
+            for p in range(pixels):
+                x = sample[p]
+                d1 = larger(x - a1[p], z1[p] - x)
+                d2 = larger(x - a2[p], z2[p] - x)
+                d3 = larger(x - a3[p], z3[p] - x)
+                d4 = larger(x - a4[p], z4[p] - x)
+                nearest[p] = smaller(nearest[p], smaller(smaller(d1, d2), smaller(d3, d4)))
+            start += 4
+        while start < stop:
+            a1, z1 = block[start], block[start + last]
+            for p in range(pixels):
+                x = sample[p]
+                nearest[p] = smaller(nearest[p], larger(x - a1[p], z1[p] - x))
+            start += 1
+    distances[n:] = np.inf
+    sort_block(distances, network, pixels)
+    factor = _sn_factor(n)
+    for p in range(pixels):
+        scale[p] = factor * distances[(n - 1) // 2, p]

@@ -1,0 +1,161 @@
+"""Tests for single outliers: generalized extreme Studentized deviate, and robust Chauvenet."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from stacklib.rejection.clipping import copied, note
+from stacklib.rejection.estimators import absolute_deviation, deviation_sums, median, moments
+from stacklib.rejection.line_fitting import l1_line
+from stacklib.rejection.sorting import LANES
+from stacklib.utils.compiled import compiled
+
+__all__ = ["chauvenet", "gesd"]
+
+
+@compiled
+def _trimmed_mean(x, low, high, drop_low, drop_high):
+    """Mean of ``x[low:high]`` without its ends; the median where too little would be left."""
+    if drop_low + drop_high >= high - low - 2:
+        return median(x, low, high)
+    total = 0.0
+    for i in range(low + drop_low, high - drop_high):
+        total += x[i]
+    return total / (high - low - drop_low - drop_high)
+
+
+@compiled
+def gesd(ordered, count, limits, table, max_iterations, low, high, detail):
+    """The generalized extreme Studentized deviate test (Rosner 1983).
+
+    The most deviating sample is taken away up to k times; rejected are all up to the last one that exceeded
+    its critical value, so that several outliers cannot hide each other. `max_iterations` bounds k.
+    """
+    use_low, use_high = np.isfinite(limits[0]), np.isfinite(limits[1])
+    floor, fraction, relaxation, pixinsight = limits[2], limits[3], limits[4], limits[5] > 0.0
+    critical = table[0]
+    column = np.empty(ordered.shape[1], np.float32)
+    for b in range(ordered.shape[0]):
+        for p in range(LANES):
+            lo, hi = 0, count[b, p]
+            kept_low, kept_high = lo, hi
+            note(detail[b], p, np.nan, np.nan, np.nan, 0.0)
+            if hi >= 3 and (use_low or use_high):
+                x = copied(ordered[b], p, hi, column)
+                at_most = min(max(int(fraction * hi), 1), hi - 2)
+                middle = median(x, lo, hi)
+                first, second = deviation_sums(x, lo, hi, middle)
+                for i in range(min(at_most, max_iterations)):
+                    n = hi - lo
+                    centre = middle + first / n
+                    s = max(math.sqrt(max(second - first * first / n, 0.0) / (n - 1)), floor)
+                    if s == 0.0:
+                        break
+                    if pixinsight:
+                        drop_high = max(1, int(fraction * n) - i)
+                        drop_low = max(1, int(fraction * n / relaxation) - i)
+                        centre = _trimmed_mean(x, lo, hi, drop_low, drop_high)
+                    above = (x[hi - 1] - centre) / s if use_high else -np.inf
+                    below = (centre - x[lo]) / (relaxation * s) if use_low else -np.inf
+                    significant = max(above, below) > critical[n]
+                    lower = centre - relaxation * critical[n] * s if use_low else -np.inf
+                    upper = centre + critical[n] * s if use_high else np.inf
+                    note(detail[b], p, centre, lower, upper, 0.0)
+                    if above >= below:
+                        hi -= 1
+                        d = np.float64(x[hi]) - middle
+                    else:
+                        d = np.float64(x[lo]) - middle
+                        lo += 1
+                    if d * d > 0.5 * second:
+                        # Taking away most of a sum leaves its rounding errors: sum again.
+                        first, second = deviation_sums(x, lo, hi, middle)
+                    else:
+                        first -= d
+                        second -= d * d
+                    if significant:
+                        kept_low, kept_high = lo, hi
+                    elif pixinsight:
+                        break
+            low[b, p] = kept_low
+            high[b, p] = kept_high
+
+
+@compiled
+def _chauvenet_centre_and_scale(x, low, high, phase, abscissae, distance, order, residual):
+    """Centre and spread of the three phases of robust Chauvenet rejection, from robust to precise."""
+    n = high - low
+    m = median(x, low, high)
+    if phase == 2:
+        return moments(x, low, high, m)
+    # Small samples show too little spread (Maples et al. 2018, for the 68.3 % deviation).
+    correction = 1.0 / (1.0 - 2.9442 * n**-1.073)
+    points = int(0.683 * n + 0.317)
+    if phase == 1 or points < 8:
+        return m, correction * absolute_deviation(x, low, high, m, int(0.683 * n))
+    right = low
+    while right < high and x[right] < m:
+        right += 1
+    left = right - 1
+    for i in range(points):
+        below = m - x[left] if left >= low else np.inf
+        above = x[right] - m if right < high else np.inf
+        distance[i] = min(below, above)
+        if below <= above:
+            left -= 1
+        else:
+            right += 1
+    intercept, gradient = l1_line(abscissae, distance, 0, points, order, residual)
+    return m, correction * (intercept + gradient)
+
+
+@compiled
+def chauvenet(ordered, count, limits, table, max_iterations, low, high, detail):
+    """Robust Chauvenet rejection (Maples et al. 2018): drop what is expected fewer than `limit` times.
+
+    Three phases: median and a line through the inner deviations; median and 68.3 % deviation; mean and
+    standard deviation. Each goes on until nothing drops. `max_iterations` bounds the dropped samples.
+    """
+    limit = limits[3]
+    quantile = table[0]
+    use_low, use_high = np.isfinite(limits[0]), np.isfinite(limits[1])
+    floor = limits[2]
+    frames = ordered.shape[1]
+    column = np.empty(frames, np.float32)
+    distance = np.empty(frames)
+    order = np.empty(frames, np.int64)
+    residual = np.empty(frames)
+    root2 = math.sqrt(2.0)
+    for b in range(ordered.shape[0]):
+        for p in range(LANES):
+            lo, hi = 0, count[b, p]
+            x = copied(ordered[b], p, hi, column)
+            note(detail[b], p, np.nan, np.nan, np.nan, 0.0)
+            phase = 0
+            dropped = 0
+            while phase < 3 and hi - lo >= 3 and dropped < max_iterations:
+                n = hi - lo
+                m, s = _chauvenet_centre_and_scale(x, lo, hi, phase, table[n], distance, order, residual)
+                if s <= 0.0:
+                    # Half of the samples are equal: that says nothing of the spread.
+                    phase += 1
+                    continue
+                s = max(s, floor)
+                # The end that lies farther out is the one where fewer samples are expected.
+                z_low = (m - x[lo]) / s if use_low else -np.inf
+                z_high = (x[hi - 1] - m) / s if use_high else -np.inf
+                lower = m - quantile[n] * s if use_low else -np.inf
+                upper = m + quantile[n] * s if use_high else np.inf
+                note(detail[b], p, m, lower, upper, 0.0)
+                if n * 0.5 * math.erfc(max(z_low, z_high) / root2) >= limit:
+                    phase += 1
+                elif z_low >= z_high:
+                    lo += 1
+                    dropped += 1
+                else:
+                    hi -= 1
+                    dropped += 1
+            low[b, p] = lo
+            high[b, p] = hi

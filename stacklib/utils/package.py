@@ -1,0 +1,11 @@
+"""Facts about the installed package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = ["FOLDER", "VERSION"]
+
+VERSION = "0.1.0"
+#: Folder of the package.
+FOLDER = Path(__file__).parents[1]

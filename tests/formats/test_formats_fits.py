@@ -1,0 +1,481 @@
+"""FITS: every BITPIX, scaling, extensions and compression read right; damaged files are refused."""
+
+import gzip
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from astropy.io import fits as astropy_fits
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from stacklib.errors import FrameError, SaveError, StacklibWarning
+from stacklib.formats import fits, scratch
+from stacklib.frames.frame_set import Frame
+
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+
+RANDOM = np.random.default_rng(7)
+
+
+def read_all(source):
+    return np.stack([source.read_rows(0, source.height, channel) for channel in range(source.channels)])
+
+
+def card(text):
+    return text.ljust(80)[:80]
+
+
+def raw_fits(path, stored, cards=(), extension=False, cut=0):
+    """A FITS file written byte by byte: `stored` is a big-endian array (channels, height, width) or 2-D."""
+    bits = {"u1": 8, "i2": 16, "i4": 32, "f4": -32, "f8": -64}[stored.dtype.str[1:]]
+    axes = [f"NAXIS{number + 1}  = {size:20d}" for number, size in enumerate(stored.shape[::-1])]
+    common = [f"BITPIX  = {bits:20d}", f"NAXIS   = {stored.ndim:20d}", *axes]
+    empty = [
+        "SIMPLE  =                    T",
+        "BITPIX  =                    8",
+        "NAXIS   =                    0",
+    ]
+    if extension:
+        content = header([*empty, "EXTEND  =                    T"])
+        content += header(["XTENSION= 'IMAGE   '", *common, "PCOUNT  = 0", "GCOUNT  = 1", *cards])
+    else:
+        content = header(["SIMPLE  =                    T", *common, *cards])
+    data = stored.tobytes()
+    content += data + bytes(-len(data) % 2880)
+    path.write_bytes(content[: len(content) - cut])
+    return path
+
+
+def header(cards):
+    text = "".join(map(card, [*cards, "END"]))
+    return text.ljust(-(-len(text) // 2880) * 2880).encode("latin-1")
+
+
+@pytest.fixture
+def file(tmp_path):
+    return tmp_path / "frame.fits"
+
+
+def integers(kind, shape=(5, 7)):
+    limits = np.iinfo(kind)
+    values = RANDOM.integers(limits.min, limits.max, shape, kind, endpoint=True)
+    values.flat[:2] = limits.min, limits.max
+    return values.astype(np.dtype(kind).newbyteorder(">"))
+
+
+@pytest.mark.parametrize("extension", [False, True])
+@pytest.mark.parametrize("shape", [(5, 7), (3, 5, 7), (1, 5, 7), (1, 1, 5, 7)])
+@pytest.mark.parametrize(
+    ("kind", "zero", "sample_format", "full_scale"),
+    [
+        ("u1", 0, "u8", 255),
+        ("u1", -128, "i8", 255),
+        ("i2", 0, "i16", 65535),
+        ("i2", 32768, "u16", 65535),
+        ("i4", 0, "i32", 4294967295),
+        ("i4", 2147483648, "u32", 4294967295),
+    ],
+)
+def test_integers(file, kind, zero, sample_format, full_scale, shape, extension):
+    stored = integers(kind, shape)
+    source = fits.open_image(raw_fits(file, stored, [f"BZERO   = {zero}"] if zero else [], extension))
+    assert (source.sample_format, source.integer, source.full_scale) == (sample_format, True, full_scale)
+    assert source.quantization_step == 1 / full_scale
+    expected = ((stored.astype(np.float64) + zero) / full_scale).reshape(-1, 5, 7)
+    np.testing.assert_array_equal(read_all(source), expected.astype(np.float32))
+
+
+@pytest.mark.parametrize("kind", ["f4", "f8"])
+def test_floats_are_taken_as_they_are(file, kind):
+    stored = (RANDOM.normal(size=(3, 5, 7)) * 1000).astype(f">{kind}")
+    stored[0, 0, :4] = np.nan, np.inf, -np.inf, -0.0
+    source = fits.open_image(raw_fits(file, stored))
+    assert (source.sample_format, source.integer, source.full_scale) == (
+        kind.replace("4", "32").replace("8", "64"),
+        False,
+        1,
+    )
+    assert source.quantization_step == 0
+    np.testing.assert_array_equal(read_all(source), stored.astype(np.float32))
+
+
+def test_float64_beyond_float32_is_infinite(file):
+    source = fits.open_image(raw_fits(file, np.array([[1e300, 1e-300]], ">f8")))
+    assert source.read_rows(0, 1, 0).tolist() == [[np.inf, 0]]
+
+
+@pytest.mark.parametrize("kind", ["u1", "i2", "i4"])
+@pytest.mark.parametrize(("scale", "zero"), [(2, 0), (0.5, 100), (1, 7)])
+def test_scaled_integers(file, kind, scale, zero):
+    stored = integers(kind)
+    full_scale = 2.0 ** (8 * stored.itemsize) - 1
+    source = fits.open_image(raw_fits(file, stored, [f"BSCALE  = {scale}", f"BZERO   = {zero}"]))
+    expected = (stored * float(scale) + zero) / full_scale
+    np.testing.assert_array_equal(source.read_rows(0, 5, 0), expected.astype(np.float32))
+    assert source.quantization_step == scale / full_scale
+
+
+def test_integers_already_scaled_to_unity_are_not_divided_again(file):
+    stored = integers("i2")
+    cards = [f"BSCALE  = {1 / 65535!r}", f"BZERO   = {32768 / 65535!r}"]
+    source = fits.open_image(raw_fits(file, stored, cards))
+    np.testing.assert_allclose(source.read_rows(0, 5, 0), (stored + 32768.0) / 65535, rtol=1e-6)
+    assert source.full_scale == 1
+    assert source.quantization_step == pytest.approx(1 / 65535)
+
+
+def test_scaled_floats(file):
+    stored = RANDOM.normal(size=(5, 7)).astype(">f4")
+    source = fits.open_image(raw_fits(file, stored, ["BSCALE  = 2.0", "BZERO   = 1.0"]))
+    np.testing.assert_array_equal(source.read_rows(0, 5, 0), (stored * 2.0 + 1.0).astype(np.float32))
+
+
+@pytest.mark.parametrize("zero", [0, 32768, 5])
+def test_blank_is_nan(file, zero):
+    stored = integers("i2")
+    stored[2, 3] = -999
+    source = fits.open_image(raw_fits(file, stored, [f"BZERO   = {zero}", "BLANK   = -999"]))
+    values = source.read_rows(0, 5, 0)
+    assert np.isnan(values[2, 3])
+    assert np.isnan(values).sum() == (stored == -999).sum()
+
+
+def test_row_order(file):
+    stored = integers("u1")
+    assert fits.open_image(raw_fits(file, stored)).row_order == ""
+    assert fits.open_image(raw_fits(file, stored, ["ROWORDER= 'TOP-DOWN'"])).row_order == "top-down"
+    assert fits.open_image(raw_fits(file, stored, ["ROWORDER= 'BOTTOM-UP'"])).row_order == "bottom-up"
+
+
+def test_a_table_before_the_image_is_passed_over(file):
+    table = astropy_fits.BinTableHDU.from_columns([astropy_fits.Column("a", "J", array=np.arange(999))])
+    image = np.arange(12, dtype=np.uint16).reshape(3, 4)
+    astropy_fits.HDUList([astropy_fits.PrimaryHDU(), table, astropy_fits.ImageHDU(image)]).writeto(file)
+    np.testing.assert_array_equal(fits.open_image(file).read_rows(0, 3, 0), image / np.float32(65535))
+
+
+def test_keywords(file):
+    cards = [
+        "OBJECT  = 'Barnard''s star'", "EXPTIME = 300.0 / seconds", "EXPTIME = 1.0", "FLAG    = T",
+        "GAIN    = 80", "lower   = 2", "EMPTY   =", "HISTORY first", "HISTORY second",
+        "HIERARCH CAM mode = 'fast'", "DEG     = 'a\xb0b'",
+    ]  # fmt: skip
+    keywords = fits.open_image(raw_fits(file, integers("u1"), cards)).keywords
+    assert keywords["OBJECT"] == "Barnard's star"
+    assert keywords["EXPTIME"] == 300
+    assert keywords["FLAG"] is True
+    assert keywords["GAIN"] == 80
+    assert keywords["LOWER"] == 2
+    assert "EMPTY" not in keywords
+    assert keywords["HISTORY"] == "first"
+    assert keywords["CAM MODE"] == "fast"
+    assert keywords["DEG"] == "a?b"
+
+
+@pytest.mark.parametrize(
+    "broken",
+    ["EXPTIME =              6,4E-05 / s", "EXPTIME = 'open", "EXPTIME = 2019-01-02", "EXPTIME = nan"],
+)
+def test_broken_cards_warn_and_are_left_out(file, broken):
+    stored = integers("u1")
+    path = raw_fits(file, stored, ["GAIN    = 80", broken, "FILTER  = 'L'"])
+    with pytest.warns(StacklibWarning, match=r"frame\.fits: card EXPTIME"):
+        source = fits.open_image(path)
+    assert "EXPTIME" not in source.keywords
+    assert source.keywords["GAIN"] == 80
+    assert source.keywords["FILTER"] == "L"
+    np.testing.assert_array_equal(source.read_rows(0, 5, 0), stored / np.float32(255))
+
+
+# Compressed files ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_gzip(file, tmp_path, monkeypatch, in_memory):
+    if not in_memory:
+        monkeypatch.setattr(scratch, "MEMORY_PER_BLOCK", 10)
+    stored = integers("i2", (3, 50, 40))
+    zipped = tmp_path / "frame.fits.gz"
+    zipped.write_bytes(
+        gzip.compress(raw_fits(file, stored, ["BZERO   = 32768"], extension=True).read_bytes())
+    )
+    source = fits.open_image(zipped)
+    np.testing.assert_array_equal(read_all(source), read_all(fits.open_image(file)))
+    zipped.unlink()
+    np.testing.assert_array_equal(source.read_rows(7, 9, 2), read_all(fits.open_image(file))[2, 7:9])
+    source.close()
+
+
+def test_gzip_of_several_members(file, tmp_path):
+    content = raw_fits(file, integers("i2", (50, 40))).read_bytes()
+    zipped = tmp_path / "frame.fits.gz"
+    zipped.write_bytes(gzip.compress(content[:5000]) + gzip.compress(content[5000:]))
+    np.testing.assert_array_equal(read_all(fits.open_image(zipped)), read_all(fits.open_image(file)))
+
+
+def test_damaged_gzip(file, tmp_path):
+    content = gzip.compress(raw_fits(file, integers("i2", (50, 40))).read_bytes())
+    zipped = tmp_path / "frame.fits.gz"
+    changed = bytearray(content)
+    changed[len(content) // 2] ^= 255
+    for damaged in (content[:-1000], content[:-4], content[:30], bytes(changed), content[:10]):
+        zipped.write_bytes(damaged)
+        with pytest.raises(FrameError, match=r"frame\.fits\.gz"):
+            fits.open_image(zipped).read_rows(0, 50, 0)
+
+
+@pytest.mark.parametrize("kind", ["uint8", "int16", "uint16", "int32", "float32"])
+def test_fpack(tmp_path, kind):
+    image = (RANDOM.random((2, 30, 40)) * 200).astype(kind)
+    packed, plain = tmp_path / "frame.fits.fz", tmp_path / "frame.fits"
+    lossless = {"quantize_level": 0, "compression_type": "GZIP_2"} if kind == "float32" else {}
+    extension = astropy_fits.CompImageHDU(image, **lossless)
+    extension.header["OBJECT"] = "M101"
+    astropy_fits.HDUList([astropy_fits.PrimaryHDU(), extension]).writeto(packed)
+    astropy_fits.PrimaryHDU(image).writeto(plain)
+    source = fits.open_image(packed)
+    assert source.sample_format == fits.open_image(plain).sample_format
+    assert source.keywords["OBJECT"] == "M101"
+    np.testing.assert_array_equal(read_all(source), read_all(fits.open_image(plain)))
+
+
+def test_lossy_fpack(tmp_path):
+    image = RANDOM.normal(0.5, 0.1, (30, 40)).astype(np.float32)
+    packed = tmp_path / "frame.fits.fz"
+    astropy_fits.CompImageHDU(image, quantize_level=16).writeto(packed)
+    with astropy_fits.open(packed) as units:
+        expected = units[1].data
+    np.testing.assert_array_equal(fits.open_image(packed).read_rows(0, 30, 0), expected)
+
+
+def test_damaged_fpack(tmp_path):
+    packed = tmp_path / "frame.fits.fz"
+    astropy_fits.CompImageHDU(integers("i2", (300, 40)).astype("i2")).writeto(packed)
+    content = packed.read_bytes()
+    packed.write_bytes(content[: len(content) // 2])
+    with pytest.raises(FrameError, match=r"frame\.fits\.fz"):
+        fits.open_image(packed).read_rows(0, 300, 0)
+
+
+def test_scratch_is_gone_after_a_sudden_end(file, tmp_path):
+    zipped = tmp_path / "frame.fits.gz"
+    zipped.write_bytes(gzip.compress(raw_fits(file, integers("i2", (50, 40))).read_bytes()))
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    program = (
+        "import os, sys, tempfile; tempfile.tempdir = sys.argv[2]\n"
+        "from stacklib.formats import fits, scratch; scratch.MEMORY_PER_BLOCK = 1\n"
+        "source = fits.open_image(sys.argv[1]); source.read_rows(0, 1, 0)\n"
+        "assert scratch._arena.live == 1\n"
+        "if sys.argv[3] == 'kill': os._exit(3)\n"
+    )
+    for way in ("kill", "exit"):
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", program, zipped, folder, way], capture_output=True
+        )
+        assert (done.returncode, done.stderr) == (3 if way == "kill" else 0, b"")
+        if sys.platform != "win32":
+            assert list(folder.iterdir()) == []
+
+
+# Damaged files ---------------------------------------------------------------------------------------
+
+
+def test_truncated_anywhere(file):
+    stored = integers("i2", (30, 40))
+    whole = raw_fits(file, stored).read_bytes()
+    for length in [*range(0, 100, 10), *range(100, 2880 + 2400, 97), 2880 + 2399]:
+        file.write_bytes(whole[:length])
+        with pytest.raises(FrameError, match=r"frame\.fits"):
+            fits.open_image(file)
+    # The padding of the last record carries nothing.
+    file.write_bytes(whole[: 2880 + 2400])
+    assert fits.open_image(file).height == 30
+
+
+@pytest.mark.parametrize(
+    "cards",
+    [
+        ["BITPIX  = 7", "NAXIS   = 2", "NAXIS1  = 4", "NAXIS2  = 4"],
+        ["BITPIX  = 16", "NAXIS   = 2", "NAXIS1  = -4", "NAXIS2  = 4"],
+        ["BITPIX  = 16", "NAXIS   = 2", "NAXIS1  = 4"],
+        ["BITPIX  = 16", "NAXIS   = 2", "NAXIS1  = 4.5", "NAXIS2  = 4"],
+        ["BITPIX  = 16", "NAXIS   = 2", "NAXIS1  = 'four'", "NAXIS2  = 4"],
+        ["BITPIX  = 16", "NAXIS   = 1", "NAXIS1  = 4"],
+        ["BITPIX  = 16", "NAXIS   = 0"],
+        ["BITPIX  = 16", "NAXIS   = 999999999"],
+        ["BITPIX  = 16", "NAXIS   = 2", "NAXIS1  = 99999999999", "NAXIS2  = 99999999999"],
+        ["BITPIX  = 16", "NAXIS   = 2", "NAXIS1  = 999999999", "NAXIS2  = 999999999"],
+        ["BITPIX  = 16", "NAXIS   = 4", "NAXIS1  = 2", "NAXIS2  = 2", "NAXIS3  = 2", "NAXIS4  = 2"],
+        ["BITPIX  = 16", "NAXIS   = 2", "NAXIS1  = 4", "NAXIS2  = 4", "BSCALE  = 0"],
+        ["BITPIX  = 16", "NAXIS   = 2", "NAXIS1  = 4", "NAXIS2  = 4", "BSCALE  = 'x'"],
+        ["BITPIX  = 16", "NAXIS   = 2", "NAXIS1  = 4", "NAXIS2  = 4", "BZERO   = 32768,0"],
+        ["NAXIS   = 2", "NAXIS1  = 4", "NAXIS2  = 4"],
+        [],
+    ],
+)
+def test_refused_headers(file, cards):
+    file.write_bytes(header(["SIMPLE  =                    T", *cards]) + bytes(2880))
+    with pytest.raises(FrameError, match=r"frame\.fits"):
+        fits.open_image(file)
+
+
+def test_no_image_and_no_fits(file, tmp_path):
+    file.write_bytes(b"\x89PNG" * 1000)
+    with pytest.raises(FrameError, match=r"frame\.fits: starts with .*not a FITS file"):
+        fits.open_image(file)
+    file.write_bytes(b"SIMPLE  =" + b" " * 5000)
+    with pytest.raises(FrameError, match="END card"):
+        fits.open_image(file)
+    with pytest.raises(FrameError, match="not a regular file"):
+        fits.open_image(tmp_path)
+    with pytest.raises(FrameError, match="no such file"):
+        fits.open_image(tmp_path / "none.fits")
+
+
+def test_a_file_that_shrinks_after_opening(file):
+    source = fits.open_image(raw_fits(file, integers("i2", (30, 40))))
+    file.write_bytes(file.read_bytes()[:4000])
+    with pytest.raises(FrameError, match=r"frame\.fits: ends before"):
+        source.read_rows(0, 30, 0)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    changes=st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=4),
+    zipped=st.booleans(),
+)
+def test_damaged_bytes_are_refused_or_read(file, changes, zipped):
+    cards = ["BZERO   = 32768", "EXPTIME = 300.0", "OBJECT  = 'M 101'", "DATE-OBS= '2021-08-15T21:00:00'"]
+    stored = np.arange(30, dtype=">i2").reshape(5, 6)
+    content = bytearray(raw_fits(file, stored, cards).read_bytes())
+    if zipped:
+        content = bytearray(gzip.compress(content, mtime=0))
+    for place, value in changes:
+        # Most changes go where the cards are.
+        content[place % (len(content) if zipped else 1000)] = value
+    file.write_bytes(content)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", StacklibWarning)
+        try:
+            source = fits.open_image(file)
+            source.read_rows(0, source.height, 0)
+        except FrameError as error:
+            assert "frame.fits" in str(error)
+
+
+# Rows ------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_any_band_equals_the_whole(tmp_path_factory, data):
+    kind = data.draw(st.sampled_from(["u1", "i2", "i4", "f4", "f8"]))
+    path = tmp_path_factory.getbasetemp() / f"{kind}.fits"
+    if not path.exists():
+        raw_fits(path, (RANDOM.random((2, 37, 11)) * 200).astype(f">{kind}"))
+    source = fits.open_image(path)
+    start = data.draw(st.integers(0, 37))
+    stop = data.draw(st.integers(start, 37))
+    whole = source.read_rows(0, 37, 1)
+    out = np.full((stop - start, 11), np.nan, np.float32)
+    assert source.read_rows(start, stop, 1, out) is out
+    np.testing.assert_array_equal(out, whole[start:stop])
+
+
+def test_images_larger_than_one_chunk(file):
+    stored = integers("i2", (1200, 1000))
+    source = fits.open_image(raw_fits(file, stored, ["BZERO   = 32768"]))
+    expected = (stored.astype(np.float32) + 32768) / np.float32(65535)
+    np.testing.assert_array_equal(source.read_rows(0, 1200, 0), expected)
+
+
+# Writing ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(1, 6, 5), (3, 6, 5), (6, 5)])
+def test_round_trip(file, shape):
+    image = RANDOM.random(shape, np.float32)
+    image.flat[0] = np.nan
+    keywords = [
+        ("OBJECT", "M 101 é", "target"),
+        ("EXPTIME", 2400.0, "s"),
+        ("NCOMBINE", np.int64(40), ""),
+        ("NAXIS1", 9, "left out"),
+        ("TOOLONGNAME", 1, "a name of more than eight letters"),
+        ("BAD", float("nan"), ""),
+        ("LONG", "x" * 100, "longer than a card"),
+        *[("HISTORY", f"line {number} " + "y" * 90, "") for number in range(3)],
+    ]
+    assert fits.write_image(file, image, keywords) == file
+    source = fits.open_image(file)
+    np.testing.assert_array_equal(read_all(source), image.reshape(-1, 6, 5))
+    assert source.row_order == "top-down"
+    assert source.keywords["OBJECT"] == "M 101 e"
+    assert source.keywords["NCOMBINE"] == 40
+    assert source.keywords["LONG"] == "x" * 100
+    with astropy_fits.open(file) as units:
+        np.testing.assert_array_equal(units[0].data, image[0] if shape == (1, 6, 5) else image)
+        assert "line 2" in str(units[0].header["HISTORY"])
+
+
+def test_never_overwrites_and_cleans_up(file, monkeypatch):
+    image = np.zeros((1, 2, 2), np.float32)
+    file.write_bytes(b"mine")
+    with pytest.raises(SaveError, match="exists already"):
+        fits.write_image(file, image)
+    assert file.read_bytes() == b"mine"
+    file.unlink()
+
+    def full(self, name, *args, **kwargs):
+        Path(name).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(astropy_fits.PrimaryHDU, "writeto", full)
+    with pytest.raises(SaveError, match="free space"):
+        fits.write_image(file, image)
+    assert list(file.parent.iterdir()) == []
+
+
+# Real files ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["hatp32_reg40", "m94_seestar_cfa_reg32", "calib_qsi583_dark10"])
+def test_real_frames(name):
+    files = sorted((DATA / name).glob("*.fit*"))[:3]
+    if not files:
+        pytest.skip(f"{name} is not here")
+    for path in files:
+        expected = astropy_fits.getdata(path).astype(np.float32) / np.float32(65535)
+        np.testing.assert_array_equal(fits.open_image(path).read_rows(0, len(expected), 0), expected)
+
+
+def test_real_decimal_comma():
+    files = sorted((DATA / "calib_asi120mc" / "bias").glob("*.gz"))[:1]
+    if not files:
+        pytest.skip("calib_asi120mc is not here")
+    with pytest.warns(StacklibWarning) as caught:
+        source = fits.open_image(files[0])
+    assert ["card EXPTIME reads '6,4E-05'" in str(warning.message) for warning in caught] == [False, True]
+    assert source.keywords["CCD-TEMP"] == 26
+
+
+def test_real_truncated_file():
+    files = sorted((DATA / "calib_asi120mc" / "broken").glob("*"))
+    if not files:
+        pytest.skip("calib_asi120mc is not here")
+    with pytest.raises(FrameError, match=r"ASI178_Flat_truncated_2MiB\.fit\.gz: is truncated"):
+        fits.open_image(files[0])
+
+
+@pytest.mark.parametrize(("is_one", "name"), [("XISF", "light.fits"), ("FITS", "light.xisf")])
+def test_a_file_under_the_name_of_the_other_format_says_so(tmp_path, is_one, name):
+    (tmp_path / name).write_bytes((b"XISF0100" if is_one == "XISF" else b"SIMPLE  =").ljust(5760))
+    with pytest.raises(
+        FrameError, match=rf"{name}: .*this is an? {is_one} file, so name it \.{is_one.lower()}"
+    ):
+        Frame(tmp_path / name)

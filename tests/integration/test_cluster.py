@@ -1,0 +1,280 @@
+"""Integration on a Dask cluster: the same bits, within the memory of the workers, also when one dies."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import SAMPLES
+
+import stacklib as sl
+from stacklib.formats import xisf
+from stacklib.integration import cluster
+
+distributed = pytest.importorskip("dask.distributed", reason="Dask is not installed")
+
+from slow_store import slow_down  # noqa: E402
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The frames have no NOISE keywords"),
+    pytest.mark.filterwarnings("ignore:.*cannot reject anything"),
+]
+
+REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "hatp32_reg40"
+#: Where the frames of each set are.
+SETS = {
+    "M101": SAMPLES / "M101" / "4_Registered",
+    "M13": SAMPLES / "M13" / "4_Registered",
+    "hatp32_reg40": REAL,
+}
+ARRAYS = ("image", "rejection_low", "rejection_high", "coverage", "uncertainty")
+#: Of each worker.
+LIMIT = 640_000_000
+PLAIN = sl.Recipe(rejection="winsorized_sigma", weights="none")
+
+
+@pytest.fixture(scope="module")
+def client():
+    """Two worker processes, for all tests of this module: to start them takes seconds."""
+    with (
+        distributed.LocalCluster(
+            n_workers=2,
+            threads_per_worker=1,
+            memory_limit=LIMIT,
+            dashboard_address=":0",
+            silence_logs=50,
+        ) as workers,
+        distributed.Client(workers) as client,
+    ):
+        yield client
+
+
+@pytest.fixture
+def slow_store(client):
+    """Every read takes longer."""
+    client.run(slow_down, 0.01)
+    yield
+    client.run(slow_down, 0)
+
+
+def linked(name, folder):
+    """A folder with links to a set: nothing is known there of the measurements of its frames."""
+    if not SETS[name].is_dir():
+        pytest.skip(f"{name} is not here")
+    folder.mkdir()
+    for path in SETS[name].iterdir():
+        if path.suffix in (".xisf", ".fits"):
+            (folder / path.name).symlink_to(path)
+    return folder
+
+
+def assert_same(one, other):
+    for name in ARRAYS:
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)
+    for a, b in zip(one.counts, other.counts, strict=True):
+        np.testing.assert_array_equal(a.table, b.table)
+    for name in ("weights", "factor", "offset", "scale"):
+        np.testing.assert_array_equal(getattr(one.preparation, name), getattr(other.preparation, name))
+    assert one.summary == other.summary
+
+
+def act_after(monkeypatch, function, count, act):
+    """Call `act` when so many calls of `function` have come back from the workers."""
+    run = cluster.Cluster._run
+
+    def acting(self, called, jobs):
+        for number, result in enumerate(run(self, called, jobs)):
+            if called is function and number + 1 == count:
+                act()
+            yield result
+
+    monkeypatch.setattr(cluster.Cluster, "_run", acting)
+
+
+def kill_a_worker(client):
+    # The one that died last may be on its way up again.
+    client.wait_for_workers(2, timeout=30)
+    os.kill(min(client.run(os.getpid).values()), signal.SIGKILL)
+
+
+def idle(client, seconds=5):
+    """Whether the workers have nothing to do, before long."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if not any(client.processing().values()):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_the_result_is_the_local_one_bit_for_bit(name, client, tmp_path):
+    there = sl.integrate(linked(name, tmp_path / "there"), client=client, progress=False)
+    here = sl.integrate(linked(name, tmp_path / "here"), progress=False)
+    assert_same(there, here)
+    np.testing.assert_array_equal(there.preparation.measurements.noise, here.preparation.measurements.noise)
+
+
+def test_bands_of_few_rows_and_a_region(client, m101, monkeypatch):
+    monkeypatch.setattr(cluster, "LEAST_ROWS", 1)
+    monkeypatch.setattr(cluster, "BANDS", 40)
+    region = (11, 3, 70, 41)
+    recipe = sl.Recipe(rejection="linear_fit", range_clip_high=True, range_high=0.3)
+    there, here = (
+        sl.integrate(SETS["M101"], recipe, region=region, client=each, progress=False)
+        for each in (client, None)
+    )
+    assert_same(there, here)
+    np.testing.assert_array_equal(there.slope, here.slope)
+
+
+@pytest.mark.parametrize("when", ["measuring", "integrating"])
+def test_a_worker_may_die(when, client, slow_store, tmp_path, m101, monkeypatch):
+    function = {"measuring": cluster._in_turn, "integrating": cluster._integrate_band}[when]
+    died = []
+
+    def kill():
+        kill_a_worker(client)
+        died.append(when)
+
+    act_after(monkeypatch, function, 2, kill)
+    there = sl.integrate(linked("M101", tmp_path / "there"), m101.recipe, client=client, progress=False)
+    assert died == [when]
+    assert_same(there, m101)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc to read the peak memory from")
+def test_workers_stay_within_their_memory(client, tmp_path):
+    """The samples are many times what a worker has left for them."""
+    random = np.random.default_rng(1)
+    plane = random.normal(0.1, 0.01, (1, 1000, 2000)).astype(np.float32)
+    for number in range(36):
+        xisf.write_image(tmp_path / f"a{number:02d}.xisf", plane, image_id="a")
+    client.wait_for_workers(2, timeout=30)
+    result = sl.integrate(tmp_path, PLAIN, client=client, progress=False)
+    peaks = client.run(peak_memory)
+    assert len(peaks) == 2 and max(peaks.values()) < LIMIT
+    assert result.rejection_low.max() == 0 and np.abs(result.image - plane).max() < 1e-6
+
+
+def peak_memory():
+    """Bytes that this process ever had in memory."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+
+
+def test_ctrl_c_stops_it_and_leaves_nothing_to_do(client, slow_store, tmp_path, m13):
+    frames = linked("M13", tmp_path / "there")
+    last = threading.Timer(0.4, os.kill, (os.getpid(), signal.SIGINT))
+    client.run(slow_down, 0.2)
+    last.start()
+    with pytest.raises(KeyboardInterrupt):
+        sl.integrate(frames, m13.recipe, client=client, progress=False)
+    assert idle(client)
+    client.run(slow_down, 0)
+    assert_same(sl.integrate(frames, m13.recipe, client=client, progress=False), m13)
+
+
+def test_progress_is_told(client, tmp_path, capsys):
+    sl.integrate(linked("M13", tmp_path / "there"), client=client)
+    said = capsys.readouterr().err
+    assert "12 frames measured: 100%" in said and "12 frames integrated: 100%" in said
+
+
+def test_measurements_are_kept_beside_the_frames(client, tmp_path, monkeypatch):
+    frames = linked("M13", tmp_path / "there")
+    sl.integrate(frames, client=client, progress=False)
+    monkeypatch.setattr(cluster.Cluster, "measure", None)
+    sl.integrate(frames, client=client, progress=False)
+
+
+def test_a_result_is_repeated_on_the_cluster(client, tmp_path, m13):
+    (saved, *_) = m13.save(tmp_path)
+    assert_same(sl.rerun(saved, client=client, progress=False), m13)
+
+
+def test_frames_that_workers_cannot_read(client, tmp_path):
+    folder = linked("M13", tmp_path / "there")
+    frames = sl.open_frames(folder)
+    gone = folder / frames.names[3]
+    gone.unlink()
+    with pytest.raises(sl.FrameError, match=f"{gone}: no such file.*a worker, which reads .* the same path"):
+        sl.integrate(frames, client=client, progress=False)
+    assert idle(client)
+
+
+def test_another_version_on_the_workers_is_refused(client, monkeypatch):
+    monkeypatch.setattr(cluster, "version", lambda name: "99.0")
+    with pytest.raises(
+        sl.IntegrationError, match=r"has stacklib 0.*; install stacklib 99\.0 on every worker"
+    ):
+        sl.integrate(SETS["M13"], client=client, progress=False)
+
+
+def test_workers_that_are_too_small_are_named(client, tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster, "IDLE", LIMIT)
+    with pytest.raises(
+        sl.IntegrationError, match=r"has 0 MB for samples, but measuring .*start workers with"
+    ):
+        sl.integrate(linked("M13", tmp_path / "there"), client=client, progress=False)
+
+
+def test_a_worker_that_always_dies_is_explained(client, monkeypatch):
+    worker = type("Worker", (), {"address": "tcp://there:1"})()
+    error = distributed.KilledWorker("task", worker, 3)
+    frames = sl.open_frames(SETS["M13"])
+    found = cluster.Cluster(client, frames)._explained((type(error), error, None))
+    assert isinstance(found, sl.IntegrationError) and "tcp://there:1" in str(found)
+    assert "memory limit" in str(found)
+    lost = cluster.Cluster(client, frames)._explained(distributed.CancelledError("task"))
+    assert isinstance(lost, sl.IntegrationError) and "is lost; look whether the scheduler runs" in str(lost)
+
+
+@pytest.mark.parametrize("wrong", ["tcp://127.0.0.1:8786", 4])
+def test_what_is_no_client_is_refused(wrong):
+    with pytest.raises(sl.IntegrationError, match=r"expected a connected dask\.distributed\.Client"):
+        sl.integrate(SETS["M13"], client=wrong, progress=False)
+
+
+def test_a_closed_client_is_told_so(client):
+    other = distributed.Client(client.scheduler.address)
+    other.close()
+    with pytest.raises(sl.IntegrationError, match=r"client: is closed; connect to the cluster again"):
+        sl.integrate(SETS["M13"], client=other, progress=False)
+
+
+def test_workers_that_do_not_answer_are_not_called_all(client, monkeypatch):
+    def lost(*_, **__):
+        raise OSError("nobody there")
+
+    monkeypatch.setattr(client, "run", lost)
+    with pytest.raises(sl.IntegrationError, match=r"workers do not answer \(nobody there\); look whether"):
+        cluster.check_versions(client)
+
+
+def test_without_dask_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "dask.distributed", None)
+    with pytest.raises(sl.IntegrationError, match=r'pip install "stacklib\[cluster\]"'):
+        sl.integrate(SETS["M13"], client="anything", progress=False)
+
+
+def test_nothing_else_needs_dask():
+    script = "import sys, stacklib, stacklib.batch, stacklib.cli; sys.exit('dask' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script]).returncode == 0
+
+
+def test_a_cluster_without_workers_is_worth_a_warning(tmp_path):
+    with (
+        distributed.LocalCluster(n_workers=0, dashboard_address=":0", silence_logs=50) as empty,
+        distributed.Client(empty) as client,
+        warnings.catch_warnings(record=True) as caught,
+    ):
+        warnings.simplefilter("always")
+        cluster.Cluster(client, sl.open_frames(SETS["M13"]))
+    assert any("has no workers yet" in str(warning.message) for warning in caught)

@@ -1,0 +1,172 @@
+"""The uncertainty of clean sky is what the truth says: (image - truth) / uncertainty scatters by 1."""
+
+import numpy as np
+import pytest
+
+import stacklib as sl
+from stacklib.formats import fits
+from stacklib.recipe.recipe import REJECTION_RULES
+from stacklib.simulate import simulate_frames
+
+LEVEL = 0.05
+PLAIN = {"normalization": "none", "rejection_normalization": "none"}
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The frames have no NOISE keywords"),
+    pytest.mark.filterwarnings("ignore:.*cannot reject anything"),
+]
+
+
+def sky(folder, noise, height=130, width=130, coverage=None, seed=5):
+    """Frames of nothing but noise; `coverage` (height, width) frames have data at a pixel."""
+    rng = np.random.default_rng(seed)
+    folder.mkdir()
+    order = rng.permutation(len(noise))
+    for i, sigma in enumerate(noise):
+        image = (LEVEL + sigma * rng.standard_normal((height, width))).astype(np.float32)
+        if coverage is not None:
+            image[order[i] >= coverage] = 0
+        cards = [("NOISE00", sigma, ""), ("ROWORDER", "TOP-DOWN", "")]
+        fits.write_image(folder / f"sky_{i:02d}.fits", image, cards)
+    return sl.open_frames(folder)
+
+
+def noises(kind, count):
+    return np.full(count, 1e-3) if kind == "equal" else np.linspace(7e-4, 2e-3, count)
+
+
+@pytest.fixture(scope="module")
+def skies(tmp_path_factory):
+    made = {}
+
+    def get(kind, count):
+        if (kind, count) not in made:
+            made[kind, count] = sky(tmp_path_factory.mktemp("skies") / "sky", noises(kind, count))
+        return made[kind, count]
+
+    return get
+
+
+def z_of(frames, **changes):
+    recipe = sl.Recipe(**(PLAIN | {"reference": frames[0].name} | changes))
+    result = sl.integrate(frames, recipe, progress=False)
+    return (result.image - LEVEL) / result.uncertainty
+
+
+@pytest.mark.parametrize("rule", REJECTION_RULES)
+@pytest.mark.parametrize(
+    ("kind", "count", "weights"),
+    [
+        ("equal", 12, "none"),
+        ("unequal", 12, "noise"),
+        ("unequal", 20, "none"),
+        ("equal", 20, "noise"),
+        ("unequal", 40, "noise"),
+        ("unequal", 40, "none"),
+    ],
+)
+def test_every_rule(skies, rule, kind, count, weights):
+    z = z_of(skies(kind, count), rejection=rule, weights=weights)
+    assert np.isfinite(z).all()
+    assert z.std() == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize("rule", REJECTION_RULES)
+def test_typical_pixels(skies, rule):
+    # The standard deviation alone could be right by large claims for many pixels and small ones for a few.
+    z = z_of(skies("equal", 20), rejection=rule, weights="none")
+    assert np.mean(np.abs(z) < 1) == pytest.approx(0.68, abs=0.03)
+
+
+@pytest.mark.parametrize("rule", ["none", "sigma", "winsorized_sigma", "gesd"])
+@pytest.mark.parametrize("count", [12, 20, 40])
+def test_the_median(skies, rule, count):
+    z = z_of(skies("unequal" if count == 20 else "equal", count), rejection=rule, combination="median")
+    assert z.std() == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize("limit", [2.0, 2.5])
+@pytest.mark.parametrize("rule", ["sigma", "averaged_sigma"])
+def test_low_limits(skies, rule, limit):
+    # The scatter of the survivors alone would claim too little: by 1.29 at 2 sigma.
+    z = z_of(skies("equal", 40), rejection=rule, weights="none", sigma_low=limit, sigma_high=limit)
+    assert z.std() == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize("combination", ["minimum", "maximum"])
+def test_extremes_say_nothing_of_the_truth(skies, combination):
+    assert np.isnan(z_of(skies("equal", 12), rejection="none", combination=combination)).all()
+
+
+@pytest.mark.parametrize("weights", ["none", "noise"])
+@pytest.mark.parametrize("rule", REJECTION_RULES)
+def test_where_some_frames_have_no_data(tmp_path, rule, weights):
+    coverage = np.repeat([8, 9, 11, 14], 60)[None, :] * np.ones((100, 1), int)
+    kind = "unequal" if weights == "noise" else "equal"
+    z = z_of(sky(tmp_path / "a", noises(kind, 14), 100, 240, coverage), rejection=rule, weights=weights)
+    for count in (8, 9, 11, 14):
+        assert z[0][coverage == count].std() == pytest.approx(1, abs=0.05), count
+
+
+def test_few_samples_claim_little(tmp_path):
+    coverage = np.repeat([1, 2, 3, 5], 40)[None, :] * np.ones((100, 1), int)
+    frames = sky(tmp_path / "a", np.full(5, 1e-3), 100, 160, coverage)
+    recipe = sl.Recipe(**PLAIN, rejection="none", weights="none", reference="sky_00")
+    result = sl.integrate(frames, recipe, progress=False)
+    assert np.isnan(result.uncertainty[0][coverage == 1]).all()
+    for count in (2, 3, 5):
+        here = coverage == count
+        claimed = np.sqrt(np.mean(result.uncertainty[0][here] ** 2))
+        assert 0.95 < claimed / (1e-3 / np.sqrt(count)) < 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "outliers"),
+    [
+        ({"rejection": "min_max"}, 1),
+        ({"rejection": "percentile"}, 2),
+        ({"rejection": "sigma", "sigma_high": 2.0}, 1),
+        ({"rejection": "winsorized_sigma"}, 2),
+    ],
+    ids=lambda value: str(value),
+)
+def test_a_rejected_outlier_does_not_count(tmp_path, changes, outliers):
+    # Six frames, and the light of cosmic rays is gone: so it must not be in the uncertainty either.
+    stack = np.random.default_rng(2).normal(LEVEL, 1e-3, (6, 40, 40)).astype(np.float32)
+    stack[:outliers, ::5, ::5] += 0.3
+    tmp_path.joinpath("a").mkdir()
+    for i, image in enumerate(stack):
+        fits.write_image(tmp_path / "a" / f"{i}.fits", image, [("ROWORDER", "TOP-DOWN", "")])
+    result = sl.integrate(tmp_path / "a", sl.Recipe(**PLAIN, weights="none", **changes), progress=False)
+    hit = np.zeros((40, 40), bool)
+    hit[::5, ::5] = True
+    gone = hit & (np.abs(result.image[0] - LEVEL) < 0.01)
+    assert gone.sum() > 0.9 * hit.sum()
+    # Where winsorized clipping leaves 4 of 6 clean samples they agree by chance: it cannot claim much there.
+    most = 15 if changes["rejection"] == "winsorized_sigma" and outliers == 2 else 4
+    assert np.median(result.uncertainty[0][gone]) < most * np.median(result.uncertainty[0][~hit])
+
+
+@pytest.mark.parametrize("count", [12, 16])
+def test_simulated_frames_with_the_default_recipe(tmp_path, count):
+    night = simulate_frames(count, 150, 150, 1, "field", 4, clean=True)
+    night.save(tmp_path, "fits", "f32")
+    result = sl.integrate(tmp_path, sl.Recipe(rejection="sigma"), progress=False)
+    z = (result.image - night.truth) / result.uncertainty
+    dark = night.truth < 1.02 * np.median(night.truth)
+    assert dark.mean() > 0.5
+    assert z[dark].std() == pytest.approx(1, abs=0.02)
+    assert z.std() == pytest.approx(1, abs=0.05)
+
+
+def test_a_rescaled_image_keeps_its_significance(tmp_path):
+    stack = np.random.default_rng(0).normal(0.1, 1e-3, (8, 30, 30)).astype(np.float32)
+    folder = tmp_path / "a"
+    folder.mkdir()
+    for i, image in enumerate(stack):
+        image[4, 4] = -0.3 + i / 1000
+        fits.write_image(folder / f"{i}.fits", image, [("ROWORDER", "TOP-DOWN", "")])
+    recipe = sl.Recipe(**PLAIN, rejection="none", weights="none", range_clip_low=False)
+    scaled = sl.integrate(folder, recipe, progress=False)
+    plain = sl.integrate(folder, recipe.replace(output_range="truncate"), progress=False)
+    assert scaled.range_factor < 1
+    np.testing.assert_allclose(scaled.uncertainty, plain.uncertainty * scaled.range_factor, rtol=1e-6)

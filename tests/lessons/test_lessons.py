@@ -1,0 +1,94 @@
+"""The lessons of the first notebook: what its texts claim is true of its experiments."""
+
+from __future__ import annotations
+
+import matplotlib.figure
+import numpy as np
+import pytest
+
+import stacklib as sl
+from stacklib.lessons import lesson as lessons
+from stacklib.lessons import plots as lesson_plots
+from stacklib.recipe.recipe import REJECTION_RULES
+
+
+@pytest.fixture(scope="module")
+def lesson() -> lessons.Lesson:
+    return lessons.start()
+
+
+def figures(lesson: lessons.Lesson) -> dict[str, matplotlib.figure.Figure]:
+    special = {
+        "figure_small_stacks": lambda: lesson_plots.figure_small_stacks(trials=200),
+        "figure_rounds": lambda: lesson_plots.figure_rounds(lesson.story()),
+    }
+    usual = {
+        name: lambda name=name: getattr(lesson_plots, name)(lesson)
+        for name in lesson_plots.__all__
+        if name not in special
+    }
+    return {name: draw() for name, draw in (usual | special).items()}
+
+
+def test_every_figure_has_a_title_labels_and_draws(lesson):
+    for name, figure in figures(lesson).items():
+        assert figure.get_suptitle(), name
+        figure.canvas.draw()
+        for axes in figure.axes:
+            labels = axes.get_xlabel() + axes.get_ylabel()
+            assert labels or axes.get_title(), name
+
+
+@pytest.mark.parametrize("frames", [8, 60])
+def test_figures_draw_with_few_and_many_frames(frames):
+    for figure in figures(lessons.start(frames, seed=1)).values():
+        figure.canvas.draw()
+
+
+@pytest.mark.parametrize(("name", "value"), [("frames", 7), ("frames", "20"), ("seed", -1), ("seed", 0.5)])
+def test_wrong_parameters_are_refused_by_name(name, value):
+    with pytest.raises(sl.RecipeError, match=rf"{name}: got"):
+        lessons.start(**{name: value})
+
+
+def test_noise_falls_as_the_square_root(lesson):
+    deviations = lesson.deviations()
+    assert deviations.std() == pytest.approx(1, abs=0.01)
+    assert deviations.mean(axis=0).std() == pytest.approx(20**-0.5, rel=0.02)
+    # The efficiency of the median of 20 normal samples is 0.681.
+    assert np.median(deviations, axis=0).std() == pytest.approx((20 * 0.681) ** -0.5, rel=0.02)
+
+
+def test_one_hit_hides_another_from_sigma_clipping(lesson):
+    story = lesson.story("sigma")
+    assert [round_.dropped for round_ in story.rounds] == [(3,), (6,), ()]
+    sigma = np.median(lesson.clean.sigma(0))
+    first, second = ((r.upper - r.centre) / 2.9 / sigma for r in story.rounds[:2])
+    assert first == pytest.approx(6, abs=0.3) and second == pytest.approx(1.9, abs=0.1)
+    assert lesson.story("winsorized_sigma").rounds[0].dropped == (3, 6)
+    # The answer to an exercise.
+    assert lesson.story("sigma", sigma_high=4.0).rounds[-1].verdict[6] == lesson.story("none").verdict[6]
+
+
+def test_what_each_rule_makes_of_the_pixel(lesson):
+    sky, sigma = lesson.clean.sky[0, 0], np.median(lesson.clean.sigma(0))
+    ends = {rule: (lesson.story(rule).value - sky) / sigma for rule in REJECTION_RULES}
+    assert ends.pop("none") == pytest.approx(1.6, abs=0.1)
+    assert ends.pop("min_max") > 0.2 and ends.pop("averaged_sigma") > 0.2
+    assert all(abs(value) < 0.1 for value in ends.values())
+
+
+def test_what_leaving_out_a_step_does(lesson):
+    noise = {name: lesson.sky_noise(name) for name in lessons.LEFT_OUT}
+    assert noise["nothing left out"] == pytest.approx(0.27, abs=0.005)
+    assert noise["equal weights"] == pytest.approx(0.28, abs=0.005)
+    assert noise["no rejection"] > 0.4
+    # Three of twenty frames are thrown away whole.
+    assert lesson.results["no normalisation"].rejection_high.mean() == pytest.approx(0.15, abs=0.01)
+
+
+def test_found_outliers_are_counted(lesson):
+    strong, clear, weak, lost = lesson.found().splitlines()
+    assert float(strong.split()[-2]) > 99 and float(clear.split()[-2]) > 98
+    assert 70 < float(weak.split()[-2]) < 95
+    assert lost.startswith("rejected high where nothing was planted: 0.")

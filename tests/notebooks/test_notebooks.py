@@ -1,0 +1,409 @@
+"""The notebooks: their parameters are the recipe's, they hold no outputs, and they run without a person."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import nbformat
+import pytest
+from conftest import ROOT, SAMPLES
+
+import stacklib as sl
+from stacklib import cli
+from stacklib.notebook import session as notebook
+from stacklib.notebook.parameters import RECIPE_FILE
+from stacklib.recipe.batch_job import BatchJob
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+REAL = ROOT.parent / "shared" / "data"
+INTEGRATE = ROOT / "notebooks" / "4_integrate.ipynb"
+BATCH = ROOT / "notebooks" / "5_batch.ipynb"
+#: The parameters of each notebook; they come from the package.
+MADE = {path: notebook.parameters_of(int(path.name[0])) for path in NOTEBOOKS}
+
+#: Drawing into these hangs notebooks that run without a browser, every now and then.
+HANGING = re.compile(r"\bOutput\(|\binteract\(|\binteractive_output\b|\binteractive\(")
+
+
+def read(path: Path) -> nbformat.NotebookNode:
+    content = nbformat.read(path, as_version=4)
+    nbformat.validate(content)
+    return content
+
+
+def code_cells(content: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    return [cell for cell in content.cells if cell.cell_type == "code"]
+
+
+def is_parameters(cell: nbformat.NotebookNode) -> bool:
+    return "parameters" in cell.metadata.get("tags", [])
+
+
+def papermill(*arguments: object, folder: Path = ROOT) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "papermill", *map(str, arguments)]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, encoding="utf-8", timeout=300)
+
+
+# what is in git ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_is_clean(path):
+    content = read(path)
+    assert content.metadata.kernelspec.name == "python3"
+    assert content.metadata.language_info.name == "python"
+    assert sum(map(is_parameters, code_cells(content))) == 1
+    for cell in code_cells(content):
+        assert not cell.outputs and cell.execution_count is None, f"stored output of: {cell.source}"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_cells_are_short_and_define_nothing(path):
+    for cell in code_cells(read(path)):
+        tree = ast.parse(cell.source)
+        assert is_parameters(cell) or len(cell.source.splitlines()) <= 8, cell.source
+        assert not any(isinstance(node, ast.FunctionDef | ast.ClassDef) for node in ast.walk(tree))
+
+
+def test_nothing_draws_where_it_could_hang():
+    sources = {path: path.read_text(encoding="utf-8") for path in (ROOT / "stacklib").rglob("*.py")}
+    for path in NOTEBOOKS:
+        sources[path] = "\n".join(cell.source for cell in code_cells(read(path)))
+    assert not [path.name for path, text in sources.items() if HANGING.search(text)]
+
+
+@pytest.mark.parametrize("path", MADE, ids=lambda path: path.stem)
+def test_parameters_cell_equals_the_package(path):
+    cell = next(cell for cell in code_cells(read(path)) if is_parameters(cell))
+    assert cell.source == notebook.parameters_cell(None if path == INTEGRATE else MADE[path]), (
+        f"write it anew with: python -m stacklib.notebook.session notebooks/{path.name}"
+    )
+
+
+def test_parameters_are_those_of_the_package():
+    assert MADE[BATCH] == BatchJob.parameters()
+    own = {RECIPE_FILE.name: RECIPE_FILE}
+    assert MADE[INTEGRATE] == sl.Job.parameters() | own | sl.Recipe.parameters()
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_parameters_cell_can_be_written_anew(path, tmp_path):
+    stale, copy = read(path), tmp_path / path.name
+    next(cell for cell in code_cells(stale) if is_parameters(cell)).source = "frames: str = ''"
+    nbformat.write(stale, copy)
+    assert notebook.refresh_parameters(copy)
+    assert read(copy) == read(path)
+    assert not notebook.refresh_parameters(copy)
+
+
+@pytest.mark.parametrize("path", MADE, ids=lambda path: path.stem)
+def test_help_lists_every_parameter(path):
+    shown = papermill("--help-notebook", path).stdout
+    for name, parameter in MADE[path].items():
+        kind = "str" if parameter.kind is list else parameter.kind.__name__
+        default = json.dumps(parameter.default) if isinstance(parameter.default, str) else parameter.default
+        assert f"  {name}: {kind} (default {default})" in shown
+        assert parameter.help in shown
+    assert shown.count("(default ") == len(MADE[path])
+
+
+# from parameters to a job ------------------------------------------------------------------------
+
+
+def namespace(**changes: object) -> dict[str, object]:
+    """The variables of a notebook after its parameters cell."""
+    variables: dict[str, object] = {"__name__": "__main__", "In": ["", "x"], "exit": object()}
+    exec(notebook.parameters_cell(), variables)
+    return variables | changes
+
+
+def test_defaults_make_the_default_job():
+    assert notebook.job_from(namespace()) == sl.Job()
+
+
+def test_job_takes_parameters_and_nothing_else():
+    job = notebook.job_from(namespace(sigma_high=2, frames=["a.fits", "b.fits"], other=3, Recipe=sl.Recipe))
+    assert job == sl.Job(frames=["a.fits", "b.fits"], recipe=sl.Recipe(sigma_high=2.0))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("clip_low", "false"),
+        ("sigma_high", "2.8"),
+        ("sigma_low", 99),
+        ("rejection", "winsorised"),
+        ("frames", []),
+    ],
+)
+def test_wrong_values_are_refused_by_name(name, value):
+    with pytest.raises(sl.RecipeError, match=rf"{name}: got .*expected"):
+        notebook.job_from(namespace(**{name: value}))
+
+
+def test_misspelt_parameter_is_refused():
+    with pytest.raises(sl.RecipeError, match=r"sigma_hihg.*did you mean sigma_high"):
+        notebook.job_from(namespace(sigma_hihg=2.8))
+
+
+def test_a_recipe_file_gives_the_recipe_and_the_frames_that_it_names(tmp_path):
+    path = sl.Recipe(rejection="sigma", sigma_high=2.5).save(tmp_path / "recipe.yaml")
+    job = notebook.job_from(namespace(), path)
+    assert (job.frames, job.recipe) == (sl.Job().frames, sl.Recipe(rejection="sigma", sigma_high=2.5))
+    path.write_text("frames: [a.fits, b.fits]\nsigma_high: 2.5\n", encoding="utf-8")
+    for left in (sl.Job().frames, ""):
+        assert notebook.job_from(namespace(frames=left), path).frames == ["a.fits", "b.fits"]
+    job = notebook.job_from(namespace(frames="somewhere else"), path)
+    assert (job.frames, job.recipe.sigma_high) == ("somewhere else", 2.5)
+
+
+def test_frames_of_a_recipe_file_are_looked_for_beside_it(tmp_path, monkeypatch):
+    """Not in the current folder, where others may have the same names; the command line does so, too."""
+    for name in ("M31", "M33"):
+        (tmp_path / name / "4_Registered").mkdir(parents=True)
+        (tmp_path / name / "4_Registered" / "light.fits").touch()
+    file = tmp_path / "M33" / "recipe.yaml"
+    file.write_text("frames: [4_Registered/light.fits, 4_Registered/gone.fits]\n", "utf-8")
+    monkeypatch.chdir(tmp_path / "M31")
+    expected = [str(tmp_path / "M33" / "4_Registered" / "light.fits"), "4_Registered/gone.fits"]
+    assert notebook.job_from({"interactive": False}, "../M33/recipe.yaml").frames == expected
+    assert cli.job_from_arguments("../M33/recipe.yaml").frames == expected
+
+
+def test_what_was_changed_counts_more_than_the_recipe_file(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("frames: there\nsigma_high: 2.5\nsigma_low: 3.4\nmemory: 1GB\ninteractive: false\n")
+    job = notebook.job_from(namespace(sigma_high=2.7, save_maps=True), path)
+    recipe = sl.Recipe(sigma_high=2.7, sigma_low=3.4)
+    assert job == sl.Job(frames="there", memory="1GB", save_maps=True, recipe=recipe)
+    with pytest.raises(sl.RecipeError, match=r"recipe_file: got 3\.5, expected a text"):
+        notebook.job_from(namespace(), 3.5)
+    with pytest.raises(sl.RecipeError, match=r"recipe_fil'; did you mean recipe_file\?"):
+        notebook.job_from(namespace(recipe_fil="recipe.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("frames: [lights/a.fits, lights/b.fits]", "with 2 frames of lights, that is not used"),
+        ("frames: [lights/a.fits, others/b.fits]", "with 2 frames of lights and other folders,"),
+        ("frames: lights", "with the frames lights,"),
+        ("sigma_high: 2.5", "with settings only,"),
+        ("sigma_hihg: 2.5", "cannot be: "),
+    ],
+)
+def test_a_recipe_that_is_left_alone_is_told_of(text, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JPY_SESSION_NAME", "something")
+    notebook.job_from(namespace())
+    assert capsys.readouterr().out == ""
+    (tmp_path / "recipe.yaml").write_text(text)
+    assert notebook.job_from(namespace()) == sl.Job()
+    told = capsys.readouterr().out
+    assert (
+        words in told and told.count("\n") == 1 and ("hihg" in told or 'recipe_file = "recipe.yaml"' in told)
+    )
+    notebook.job_from(namespace(interactive=False))
+    if "hihg" not in text:
+        notebook.job_from(namespace(), "recipe.yaml")
+    monkeypatch.delenv("JPY_SESSION_NAME")
+    notebook.job_from(namespace())
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("number", "given", "message"),
+    [
+        (0, {"frames": "abc"}, "frames: got 'abc', expected a whole number from 8 to 100"),
+        (0, {"interactive": "maybe"}, "interactive: got 'maybe', expected True or False"),
+        (1, {"recipe_file": "nowhere/r.yaml"}, r"recipe_file: there is no folder .*nowhere; make it"),
+        (1, {"recipe_fil": "r.yaml"}, r"unknown parameter 'recipe_fil'; did you mean recipe_file\?"),
+        (2, {"left": "abc"}, "left: got 'abc', expected a whole number"),
+        (2, {"width": -20}, "width: got -20, expected a whole number from 0"),
+        (2, {"write_recip": "r.yaml"}, r"did you mean write_recipe\?"),
+        (2, {"write_recipe": ""}, "write_recipe: is empty; name the file"),
+        (2, {"write_recipe": "."}, r"write_recipe: \. is a folder"),
+        (2, {"write_recipe": "nowhere/r.yaml"}, "write_recipe: there is no folder"),
+        (2, {"write_recipe": "notes.yaml"}, "write_recipe: notes.yaml: unknown parameter 'milk'"),
+        (3, {"x": "a"}, "x: got 'a', expected a whole number"),
+        (3, {"x": 5}, "y: got -1 beside x 5; give both"),
+        (3, {"y": 5}, "x: got -1 beside y 5; give both"),
+        (3, {"channel": 1.5}, "channel: got 1.5, expected a whole number"),
+    ],
+)
+def test_own_parameters_are_checked_before_the_work(number, given, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes.yaml").write_text("milk: 2\n")
+    with pytest.raises(sl.RecipeError, match=message):
+        notebook.own_from(given, number)
+
+
+@pytest.mark.parametrize(
+    ("pixel", "message"),
+    [
+        ({"x": 320, "y": 3}, "x: got 320, expected 0 to 319"),
+        ({"x": 3, "y": 256}, "y: got 256, expected 0 to 255"),
+        ({"channel": 1}, "channel: got 1, expected 0 to 0 in these frames"),
+    ],
+)
+def test_a_pixel_outside_is_refused_before_the_frames_are_integrated(pixel, message):
+    frames = sl.open_frames(SAMPLES / "M13" / "4_Registered")
+    with pytest.raises(sl.RecipeError, match=message):
+        notebook.own_from(pixel, 3).refuse_outside(frames)
+    notebook.own_from({"x": 319, "y": 255, "channel": 0}, 3).refuse_outside(frames)
+
+
+def test_no_advice_is_said_and_the_notebook_goes_on(capsys):
+    def advice():
+        raise sl.IntegrationError("3 frames are too few")
+
+    assert notebook.show_advice(SimpleNamespace(advice=advice)) is None
+    assert capsys.readouterr().out == "No suggestion: 3 frames are too few\n"
+
+
+@pytest.mark.parametrize("variable", ["JPY_SESSION_NAME", "VOILA_KERNEL_ID"])
+def test_live_needs_both_the_wish_and_a_browser(monkeypatch, variable):
+    monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
+    monkeypatch.delenv("VOILA_KERNEL_ID", raising=False)
+    assert not notebook.is_live(True)
+    monkeypatch.setenv(variable, "something")
+    assert notebook.is_live(True) and not notebook.is_live(False)
+
+
+# runs --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory) -> nbformat.NotebookNode:
+    """The integration notebook as papermill leaves it, with a recipe file and parameters."""
+    folder = tmp_path_factory.mktemp("papermill")
+    sl.Recipe(rejection="sigma", sigma_high=2.8).save(folder / "recipe.yaml")
+    run = papermill(
+        *(INTEGRATE, folder / "out.ipynb", "-f", folder / "recipe.yaml"),
+        *("-p", "frames", SAMPLES / "M13" / "4_Registered", "-p", "output", folder / "results"),
+        *("-p", "sigma_low", "3.4"),
+        folder=folder,
+    )
+    assert run.returncode == 0, run.stderr
+    return read(folder / "out.ipynb")
+
+
+def outputs(content: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    return [output for cell in code_cells(content) for output in cell.outputs]
+
+
+def test_papermill_runs_the_notebook(executed):
+    printed = "".join(output.text for output in outputs(executed) if output.output_type == "stream")
+    for line in ("rejection: sigma", "sigma_low: 3.4 sigma", "sigma_high: 2.8 sigma"):
+        assert line in printed
+    assert not [output for output in outputs(executed) if output.output_type == "error"]
+
+
+def test_a_run_leaves_figures_tables_and_text(executed):
+    shown = [kind for output in outputs(executed) for kind in output.get("data", {})]
+    assert shown.count("image/png") == 4
+    assert shown.count("text/html") == 1
+    words = [
+        output.metadata["image/png"].alt
+        for output in outputs(executed)
+        if "image/png" in output.get("data", {})
+    ]
+    assert "The noise of 12 frames is" in "\n".join(words) and all(words)
+    assert not [kind for kind in shown if "widget" in kind]
+
+
+def test_a_run_says_where_its_files_are(executed):
+    known = [
+        o.data[notebook.RESULT_MIME] for o in outputs(executed) if notebook.RESULT_MIME in o.get("data", {})
+    ]
+    names = [Path(file).name for file in known[0]["files"]]
+    assert names[:3] == [
+        f"20210815_M13_QSI583ws_0000{part}.xisf" for part in ("", "_rejection_low", "_rejection_high")
+    ]
+    assert all(Path(file).is_file() for file in known[0]["files"])
+    assert known[0]["summary"].startswith("12 of 12 frames")
+
+
+def test_warnings_are_notes_without_paths(executed):
+    notes = [o.text for o in outputs(executed) if o.output_type == "stream" and o.name == "stderr"]
+    assert all(note.startswith("Note: ") and "ipykernel" not in note for note in notes)
+
+
+def test_papermill_shows_what_is_wrong(tmp_path):
+    run = papermill(INTEGRATE, tmp_path / "out.ipynb", "-p", "clip_low", "false", "-p", "sigma_high", "2.8")
+    assert run.returncode != 0
+    assert "clip_low: got 'false', expected True or False" in run.stderr
+
+
+@pytest.mark.parametrize("path", [p for p in NOTEBOOKS if p != INTEGRATE], ids=lambda path: path.stem)
+def test_notebook_runs_without_a_browser(path, tmp_path):
+    # A copy: results do not end up in the project.
+    results = shutil.ignore_patterns("5_Integration", ".stacklib*", "batch.*")
+    shutil.copytree(SAMPLES, tmp_path / "sample_data", ignore=results)
+    run = papermill(path, tmp_path / "out.ipynb", "-y", "interactive: false", folder=tmp_path)
+    assert run.returncode == 0, run.stderr
+    shown = [kind for output in outputs(read(tmp_path / "out.ipynb")) for kind in output.get("data", {})]
+    assert "image/png" in shown and not [kind for kind in shown if "widget" in kind]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("-y", "frames: {}"), ("-p", "width", "5", "-p", "height", "5")],
+    ids=["three frames", "a tiny region"],
+)
+def test_choosing_rejection_goes_on_without_a_suggestion(arguments, tmp_path):
+    frames = [str(file) for file in sorted((SAMPLES / "M13" / "4_Registered").glob("*.fits"))[:3]]
+    arguments = [argument.format(json.dumps(frames)) for argument in arguments]
+    if "frames" not in arguments[1]:
+        arguments += ["-p", "frames", str(SAMPLES / "M13" / "4_Registered")]
+    path = ROOT / "notebooks" / "2_choose_rejection.ipynb"
+    run = papermill(path, tmp_path / "out.ipynb", *arguments, folder=tmp_path)
+    assert run.returncode == 0, run.stderr
+    printed = "".join(o.get("text", "") for o in outputs(read(tmp_path / "out.ipynb")))
+    assert "No suggestion: " in printed and "recipe.yaml, with the" in printed
+    assert (tmp_path / "recipe.yaml").exists()
+
+
+def test_a_choice_is_handed_on_from_notebook_to_notebook(tmp_path):
+    """Frames of the first, settings of the second, both in what the last one integrates."""
+    folder = tmp_path / "lights"
+    shutil.copytree(SAMPLES / "M13" / "4_Registered", folder)
+    given = ("-p", "recipe_file", "recipe.yaml")
+    out = tmp_path / "out.ipynb"
+    run = papermill(NOTEBOOKS[1], out, "-p", "frames", "lights", folder=tmp_path)
+    assert run.returncode == 0, run.stderr
+    run = papermill(NOTEBOOKS[2], out, *given, "-p", "sigma_high", "2.6", folder=tmp_path)
+    assert run.returncode == 0, run.stderr
+    job = sl.Job.load(tmp_path / "recipe.yaml")
+    assert len(job.frames) == 11 and job.recipe.sigma_high == 2.6
+    run = papermill(INTEGRATE, out, *given, "-p", "output", "results", folder=tmp_path)
+    assert run.returncode == 0, run.stderr
+    shown = outputs(read(out))
+    assert "sigma_high: 2.6 sigma" in "".join(output.get("text", "") for output in shown)
+    (known,) = (o.data[notebook.RESULT_MIME] for o in shown if notebook.RESULT_MIME in o.get("data", {}))
+    assert known["summary"].startswith("11 of 11 frames")
+
+
+@pytest.mark.parametrize("name", ["1_select_frames", "2_choose_rejection", "3_inspect_rejection"])
+def test_notebook_runs_on_frames_of_a_real_camera(name, tmp_path):
+    folder = REAL / "hatp32_reg40"
+    if not folder.is_dir():
+        pytest.skip(f"{folder.name} is not here")
+    # Links: measurements are kept beside the frames, and there they must not be.
+    (tmp_path / "lights").mkdir()
+    for file in folder.glob("*.fit*"):
+        (tmp_path / "lights" / file.name).symlink_to(file)
+    run = papermill(
+        *(ROOT / "notebooks" / f"{name}.ipynb", tmp_path / "out.ipynb", "-p", "frames", "lights"),
+        *("-y", "interactive: false"),
+        folder=tmp_path,
+    )
+    assert run.returncode == 0, run.stderr
+    assert "image/png" in [kind for o in outputs(read(tmp_path / "out.ipynb")) for kind in o.get("data", {})]

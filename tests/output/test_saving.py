@@ -1,0 +1,618 @@
+"""Saving a result: names, sets that appear whole or not at all, and what the files hold."""
+
+import datetime
+import errno
+import json
+import os
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import yaml
+from astropy.io import fits
+from astropy.table import Table
+from xisf import XISF
+
+import stacklib as sl
+from stacklib.frames.headers import parse_date
+from stacklib.output import naming, saving
+from stacklib.simulate import Session, simulate_frames
+from stacklib.utils import atomic_files, file_sets
+
+SESSION = Session(
+    object_name="M 101",
+    camera="ZWO ASI294MC Pro",
+    filter="L",
+    cards={"GAIN": (120, ""), "XPIXSZ": (4.63, ""), "CTYPE1": ("RA---TAN", ""), "CRVAL1": (210.8, "")},
+)
+RECIPE = sl.Recipe(rejection="winsorized_sigma", weights="none")
+BASE = "20210815_M101_ZWOASI294"
+
+
+@pytest.fixture(scope="module")
+def night(tmp_path_factory):
+    """A folder 4_Registered with eight small frames in one channel."""
+    folder = tmp_path_factory.mktemp("M101") / "4_Registered"
+    night = simulate_frames(8, 48, 64, 1, dither=3, hot_pixels=4, trails=1, session=SESSION, seed=3)
+    night.save(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def result(night):
+    return sl.integrate(night, RECIPE, progress=False)
+
+
+@pytest.fixture(scope="module")
+def linear(night):
+    """A result with a slope map."""
+    return sl.integrate(night, RECIPE.replace(rejection="linear_fit"), progress=False)
+
+
+def read_xisf(path):
+    """Pixels (channels, height, width) and metadata, by the `xisf` package alone."""
+    file = XISF(str(path))
+    return file.read_image(0).transpose(2, 0, 1), file.get_images_metadata()[0]
+
+
+def keyword(metadata, name):
+    return metadata["FITSKeywords"][name][0]["value"]
+
+
+def history_of(metadata):
+    return [entry["comment"] for entry in metadata["FITSKeywords"]["HISTORY"]]
+
+
+def names_in(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+# names -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("ZWO ASI294MC Pro", "ZWOASI294"),
+        ("ZWO ASI2600MM Pro", "ZWOASI2600"),
+        ("ZWO ASI1600MM-Cool", "ZWOASI1600"),
+        ("ZWO ASI120MM Mini", "ZWOASI120"),
+        ("ZWO CCD ASI533MC Pro", "ZWOCCDASI533"),
+        ("ASI178MM(0)", "ASI178"),
+        ("ZWO ASI294MC Pro (1)", "ZWOASI294"),
+        ("ZWO ASI533MM Pro Main", "ZWOASI533"),
+        ("QSI 583ws", "QSI583ws"),
+        ("QHY268C", "QHY268"),
+        ("QHY5L-II-M", "QHY5L-II"),
+        ("Poseidon-C Pro", "Poseidon"),
+        ("Atik 460EX", "Atik460EX"),
+        ("SBIG ST-8300M", "SBIGST-8300"),
+        ("Canon EOS 6D Mark II", "CanonEOS6DMarkII"),
+        ("Nikon D5300", "NikonD5300"),
+        ("Main", "Main"),
+        ("MC", "MC"),
+        ("", ""),
+        ("Kamera: Größe/2", "Kamera-Grosse-2"),
+    ],
+)
+def test_camera_names(text, expected):
+    assert naming.camera_name(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("M 101", "M101"),
+        ("NGC 7000", "NGC7000"),
+        ("Cave Nebula", "Cave-Nebula"),
+        ("Stephan's Quintet", "Stephans-Quintet"),
+        ("IC 1396 / VdB 142", "IC1396-VdB142"),
+        ("Ångström ß", "Angstrom-ss"),
+        ('<>:"/\\|?*', ""),
+        ("../../etc", "etc"),
+        ("M31.", "M31"),
+        ("nul.txt", "nul-txt"),
+        ("a" * 300, "a" * 48),
+    ],
+)
+def test_object_names_are_safe_for_every_system(text, expected):
+    assert naming.object_name(text) == expected
+
+
+def frame_at(date, **keywords):
+    return SimpleNamespace(date=parse_date(date), keywords=keywords, properties={}, object="", camera="")
+
+
+@pytest.mark.parametrize(
+    ("dates", "keywords", "expected"),
+    [
+        (["2021-08-15T21:10:00"], {}, "20210815"),
+        (["2021-08-16T02:00:00", "2021-08-15T23:50:00"], {}, "20210815"),
+        (["2021-08-16T02:00:00"], {}, "20210815"),
+        (["2021-08-16T05:00:00"], {"SITELONG": -118.2}, "20210815"),
+        (["2021-08-15T10:30:00"], {"SITELONG": "151 12 00"}, "20210815"),
+        (["2021-08-15T10:30:00"], {"OBSGEO-L": 151.2}, "20210815"),
+        (["2021-08-15T10:30:00"], {"DATE-LOC": "2021-08-15T20:30:00"}, "20210815"),
+        (["2021-08-15T21:10:00"], {"SITELONG": "nonsense"}, "20210815"),
+        (["2021-08-15T21:10:00"], {"DATE-LOC": "1999-01-01"}, "20210815"),
+        (["", "2021-08-15T21:10:00"], {}, "20210815"),
+        ([""], {}, ""),
+    ],
+)
+def test_the_night_is_the_evening_of_the_earliest_frame(dates, keywords, expected):
+    assert naming.night_of([frame_at(date, **keywords) for date in dates]) == expected
+
+
+def test_silent_headers_have_words_in_their_place():
+    frames = [frame_at("")]
+    assert naming.base_name(frames) == "nodate_noobject_nocamera"
+    assert naming.base_name(frames, "2024-01-02", "M 1", "My Cam") == "20240102_M-1_My-Cam"
+    assert naming.base_name(frames, datetime.date(2024, 1, 2), "?", "*") == "20240102_noobject_nocamera"
+
+
+def test_the_most_frequent_name_counts():
+    assert naming.most_common(["a", "", "b", "b"]) == "b"
+    assert naming.most_common(["a", "b"]) == "a"
+    assert naming.most_common(["", ""]) == ""
+
+
+@pytest.mark.parametrize(
+    ("existing", "expected"),
+    [
+        ([], 0),
+        (["night_0000.xisf"], 1),
+        (["NIGHT_0000_rejection_low.XISF"], 1),
+        (["night_0001.xisf"], 0),
+        (["night_0000_report.txt", "night_0001.fits"], 2),
+        (["night_9999.xisf", "other_0000.xisf", "night_000.xisf", "night_0000"], 1),
+    ],
+)
+def test_the_first_free_number(tmp_path, existing, expected):
+    for name in existing:
+        (tmp_path / name).touch()
+    assert naming.free_number(tmp_path, "night") == expected
+
+
+def test_frames_of_several_folders_get_the_results_inside_the_common_one(night, tmp_path):
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+    one, two, *_ = sorted(night.glob("*.xisf"))
+    paths = [tmp_path / "first" / one.name, tmp_path / "second" / two.name]
+    for path, source in zip(paths, (one, two), strict=True):
+        path.write_bytes(source.read_bytes())
+    assert naming.default_folder(sl.open_frames(paths)) == tmp_path / "5_Integration"
+    assert naming.default_folder(sl.open_frames(night)) == night.parent / "5_Integration"
+
+
+# sets of files -----------------------------------------------------------------------------------
+
+
+def test_a_set_by_default(result, night):
+    paths = result.save()
+    folder = night.parent / "5_Integration"
+    assert [path.name for path in paths] == [
+        f"{BASE}_0000.xisf",
+        f"{BASE}_0000_rejection_low.xisf",
+        f"{BASE}_0000_rejection_high.xisf",
+    ]
+    assert {path.parent for path in paths} == {folder}
+    assert list(result.saved.images) == paths
+    assert result.saved.table.name == f"{BASE}_0000_frames.ecsv"
+    assert result.saved.report.name == f"{BASE}_0000_report.txt"
+    assert names_in(folder) == sorted(path.name for path in (*paths, result.saved.table, result.saved.report))
+
+
+def test_a_second_set_has_the_next_number(result, tmp_path):
+    first, second = result.save(tmp_path), result.save(tmp_path)
+    assert second[0].name == f"{BASE}_0001.xisf"
+    assert not {path.name for path in first} & {path.name for path in second}
+    assert len(names_in(tmp_path)) == 10
+
+
+def test_one_file_with_a_number_keeps_it_from_the_whole_set(result, tmp_path):
+    leftover = tmp_path / f"{BASE}_0000_slope.fits"
+    leftover.write_text("mine")
+    assert result.save(tmp_path)[0].name == f"{BASE}_0001.xisf"
+    assert leftover.read_text() == "mine"
+
+
+def test_relative_folders_start_at_the_current_one(result, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    paths = result.save("deep/results")
+    assert paths[0].parent == tmp_path / "deep" / "results"
+
+
+def test_all_names_can_be_given(result, tmp_path):
+    paths = result.save(tmp_path, date="2020-02-02", object="Whale", camera="Box")
+    assert paths[0].name == "20200202_Whale_Box_0000.xisf"
+    # The headers know better than a name.
+    assert keyword(read_xisf(paths[0])[1], "OBJECT") == "M 101"
+
+
+def test_maps_and_fits(linear, tmp_path):
+    paths = linear.save(tmp_path, maps=True, fits=True)
+    stems = ["", "_rejection_low", "_rejection_high", "_coverage", "_uncertainty", "_slope"]
+    expected = [f"{BASE}_0000{stem}{ending}" for ending in (".xisf", ".fits") for stem in stems]
+    assert [path.name for path in paths] == expected
+    for path, name in zip(paths, ["image", *(stem[1:] for stem in stems[1:])] * 2, strict=True):
+        stored = fits.getdata(path)[np.newaxis] if path.suffix == ".fits" else read_xisf(path)[0]
+        np.testing.assert_array_equal(stored, np.nan_to_num(getattr(linear, name)), err_msg=path.name)
+
+
+def test_no_slope_without_linear_fit(result, tmp_path):
+    assert not [path for path in result.save(tmp_path, maps=True) if "slope" in path.name]
+
+
+def test_two_at_once_share_no_number(result, tmp_path):
+    everyone, found, errors = threading.Barrier(4), [], []
+
+    def save():
+        try:
+            everyone.wait()
+            found.append(saving.save(result, tmp_path))
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=save) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    assert sorted(paths[0].name for paths in found) == [f"{BASE}_{number:04d}.xisf" for number in range(4)]
+    assert len(names_in(tmp_path)) == 20
+    for paths in found:
+        report = paths[0].with_name(paths[0].stem + "_report.txt")
+        assert paths[0].name in report.read_text()
+
+
+@pytest.mark.parametrize("name", ["_report.txt", ".xisf", "_rejection_high.xisf"])
+@pytest.mark.parametrize("links", [True, False])
+def test_a_name_taken_at_the_last_moment(result, tmp_path, monkeypatch, name, links):
+    """Another program takes one of the names after the number was found free."""
+    rival = tmp_path / f"{BASE}_0000{name}"
+    find = naming.free_number
+
+    def free_number(*args):
+        number = find(*args)
+        if not rival.exists():
+            rival.write_text("mine")
+        return number
+
+    monkeypatch.setattr(saving, "free_number", free_number)
+    if not links:
+        monkeypatch.setattr(atomic_files.os, "link", no_links)
+    paths = result.save(tmp_path)
+    assert paths[0].name == f"{BASE}_0001.xisf"
+    assert rival.read_text() == "mine"
+    assert len(names_in(tmp_path)) == 6
+    np.testing.assert_array_equal(read_xisf(paths[0])[0], result.image)
+
+
+def no_links(*args):
+    raise OSError(errno.EPERM, "Operation not permitted")
+
+
+# failures ----------------------------------------------------------------------------------------
+
+
+def full_disk(*args, **kwargs):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def interrupt(*args, **kwargs):
+    raise KeyboardInterrupt
+
+
+FAILING = [
+    (saving.xisf, "write_image"),
+    (saving.fits, "write_image"),
+    (saving.Table, "write"),
+    (file_sets, "flush_to_disk"),
+    (file_sets, "give_name"),
+]
+
+
+@pytest.mark.parametrize(("where", "name"), FAILING, ids=lambda value: getattr(value, "__name__", value))
+@pytest.mark.parametrize(("failure", "error"), [(full_disk, sl.SaveError), (interrupt, KeyboardInterrupt)])
+@pytest.mark.parametrize("after", [0, 2])
+def test_a_failure_leaves_nothing(result, tmp_path, monkeypatch, where, name, failure, error, after):
+    if (name == "write") and after:
+        pytest.skip("there is one table")
+    original, calls = getattr(where, name), []
+
+    def failing(*args, **kwargs):
+        calls.append(1)
+        return failure() if len(calls) > after else original(*args, **kwargs)
+
+    monkeypatch.setattr(where, name, failing)
+    folder = tmp_path / "new" / "5_Integration"
+    with pytest.raises(error) as caught:
+        result.save(folder, fits=True)
+    assert calls
+    assert names_in(tmp_path) == []
+    if error is sl.SaveError:
+        assert str(folder) in str(caught.value)
+        assert "No space left" in str(caught.value)
+        assert "free space" in str(caught.value)
+        assert ".stacklib-" not in str(caught.value)
+
+
+def test_a_failure_leaves_other_files_alone(result, tmp_path, monkeypatch):
+    before = result.save(tmp_path)
+    content = {path: path.read_bytes() for path in before}
+    monkeypatch.setattr(file_sets, "flush_to_disk", full_disk)
+    with pytest.raises(sl.SaveError):
+        result.save(tmp_path)
+    assert {path: path.read_bytes() for path in before} == content
+    assert len(names_in(tmp_path)) == 5
+
+
+def test_a_file_where_the_folder_should_be(result, tmp_path):
+    (tmp_path / "results").write_text("a file")
+    for folder in (tmp_path / "results", tmp_path / "results" / "deeper"):
+        with pytest.raises(sl.SaveError, match="is a file; choose another folder"):
+            result.save(folder)
+    assert names_in(tmp_path) == ["results"]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_folder(result, tmp_path):
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(sl.SaveError, match="permissions"):
+            result.save(tmp_path)
+    finally:
+        tmp_path.chmod(0o700)
+
+
+def test_no_permission(result, tmp_path, monkeypatch):
+    """The same for root, who may write anywhere."""
+
+    def denied(*args, **kwargs):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(file_sets.tempfile, "mkdtemp", denied)
+    with pytest.raises(sl.SaveError, match=r"Permission denied.*choose another one"):
+        result.save(tmp_path / "new")
+    assert names_in(tmp_path) == []
+
+
+# content -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def saved(result, tmp_path_factory):
+    return result.save(tmp_path_factory.mktemp("saved"))
+
+
+def test_files_hold_exactly_the_arrays(result, saved):
+    kinds = [
+        ("integration", "MasterLight", result.image),
+        ("rejection_low", "RejectionMapLow", result.rejection_low),
+        ("rejection_high", "RejectionMapHigh", result.rejection_high),
+    ]
+    for path, (image_id, image_type, expected) in zip(saved, kinds, strict=True):
+        pixels, metadata = read_xisf(path)
+        assert pixels.dtype == np.float32
+        np.testing.assert_array_equal(pixels, expected)
+        assert metadata["id"] == image_id
+        assert metadata["imageType"] == image_type
+        np.testing.assert_array_equal(sl.Frame(path).read(), expected)
+
+
+def test_keywords(result, saved):
+    for path in saved:
+        metadata = read_xisf(path)[1]
+        values = {name: entries[0]["value"] for name, entries in metadata["FITSKeywords"].items()}
+        assert values["NCOMBINE"] == "8"
+        assert float(values["EXPTIME"]) == 8 * 180
+        assert values["DATE-OBS"] == "2021-08-15T21:10:00.000"
+        assert values["DATE-END"] == "2021-08-15T21:34:21.000"
+        assert (values["OBJECT"], values["FILTER"]) == ("M 101", "L")
+        assert values["INSTRUME"] == "ZWO ASI294MC Pro"
+        assert (values["GAIN"], values["XPIXSZ"]) == ("120", "4.63")
+        assert values["CTYPE1"] == "RA---TAN"
+        assert "BAYERPAT" not in values and "NAXIS1" not in values
+
+
+def test_properties(saved):
+    found = {name: entry["value"] for name, entry in read_xisf(saved[0])[1]["XISFProperties"].items()}
+    assert found["Observation:Object:Name"] == "M 101"
+    assert found["Observation:Time:Start"] == "2021-08-15T21:10:00.000Z"
+    assert found["Observation:Time:End"] == "2021-08-15T21:34:21.000Z"
+    assert found["Instrument:Camera:Name"] == "ZWO ASI294MC Pro"
+    assert found["Instrument:Filter:Name"] == "L"
+    assert found["Instrument:ExposureTime"] == 1440
+    assert found["Instrument:Telescope:Name"] == "Simulated telescope"
+    assert found["Processing:History"].splitlines() == history_of(read_xisf(saved[0])[1])
+
+
+def test_history_tells_every_parameter_and_frame(result, saved):
+    lines = history_of(read_xisf(saved[0])[1])
+    assert all(len(line) <= 72 and line.isascii() for line in lines)
+    assert lines[0] == f"stacklib {sl.__version__}: integration of 8 of 8 frames"
+    for name in sl.Recipe.parameters():
+        assert any(line.startswith(f"{name} = ") for line in lines)
+    assert "sigma_low = 3.2" in lines and "rejection rule: winsorized_sigma" in lines
+    for number, frame in enumerate(result.preparation.frames):
+        start = lines.index(f"frame {number + 1}: {frame.name}")
+        block = "\n".join(lines[start : start + 8])
+        assert f"sha256 {frame.checksum()}" in block
+        assert f"weight {result.preparation.weights[number, 0]:.9g}" in block
+        assert f"rejected high {result.counts[0].high[number]}" in block
+
+
+def test_a_result_can_be_repeated_from_itself(result, saved):
+    found = {name: entry["value"] for name, entry in read_xisf(saved[0])[1]["XISFProperties"].items()}
+    recipe = sl.Recipe.from_dict(yaml.safe_load(found["stacklib:Recipe"]))
+    run, frames = json.loads(found["stacklib:Run"]), json.loads(found["stacklib:Frames"])
+    assert recipe == result.recipe
+    assert run["rule"] == "winsorized_sigma"
+    lights = sl.open_frames([frame["path"] for frame in frames])
+    assert [light.checksum() for light in lights] == [frame["sha256"] for frame in frames]
+    for light, frame in zip(lights, frames, strict=True):
+        assert (saved[0].parent / frame["relative"]).resolve() == light.path.resolve()
+    again = sl.integrate(lights, recipe, region=run["region"], progress=False)
+    np.testing.assert_array_equal(again.image, read_xisf(saved[0])[0])
+    assert [frame["factor"] for frame in frames] == result.preparation.factor.tolist()
+
+
+def assert_same_numbers(table, result):
+    """The table read back holds what `result.frames` holds; ECSV gives empty texts as masked."""
+    assert table.colnames == [*result.frames.colnames, "sha256"]
+    for name in result.frames.colnames:
+        column = table[name].filled("") if name == "reason" else table[name]
+        np.testing.assert_array_equal(np.asarray(column), np.asarray(result.frames[name]), err_msg=name)
+
+
+def test_the_table_reads_back_equal(result, saved):
+    table = Table.read(saved[0].with_name(saved[0].stem + "_frames.ecsv"))
+    assert_same_numbers(table, result)
+    assert str(table["exposure"].unit) == "s"
+    assert list(table["sha256"]) == [frame.checksum() for frame in result.preparation.frames]
+    assert sl.Recipe.from_dict(table.meta["recipe"]) == result.recipe
+    assert "sha256" not in result.frames.colnames
+
+
+def test_the_table_of_colour_frames_reads_back_equal(tmp_path):
+    simulate_frames(6, 40, 48, 3, cloudy=0, trails=0).save(tmp_path / "in")
+    result = sl.integrate(tmp_path / "in", RECIPE.replace(rejection="none"), progress=False)
+    pixels, _ = read_xisf(result.save(tmp_path)[0])
+    np.testing.assert_array_equal(pixels, result.image)
+    assert_same_numbers(Table.read(result.saved.table), result)
+
+
+def test_a_region_keeps_its_place_and_no_world_coordinates(night, tmp_path):
+    result = sl.integrate(night, RECIPE, region=(4, 6, 40, 32), progress=False)
+    pixels, metadata = read_xisf(result.save(tmp_path)[0])
+    assert pixels.shape == (1, 32, 40)
+    assert "CTYPE1" not in metadata["FITSKeywords"]
+    assert "region: left 4, top 6, width 40, height 32" in history_of(metadata)
+
+
+def write_fits_frames(folder: Path, scale: float, order: str = "TOP-DOWN", **cards):
+    """Six float FITS frames, brighter towards the last row."""
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(5)
+    for number in range(6):
+        image = scale * (0.1 + 0.05 * np.arange(32)[:, None] / 32 + random.normal(0, 0.002, (32, 40)))
+        header = fits.Header({"ROWORDER": order, "OBJECT": "M 31", "EXPTIME": 60.0 + number} | cards)
+        header["DATE-OBS"] = f"2021-08-15T23:{50 + number}:00"
+        header["AIRMASS"] = 1.0 + number
+        header["CCD-TEMP"] = -10.0 + 0.1 * number
+        fits.writeto(folder / f"light_{number}.fits", image.astype(np.float32), header)
+    return folder
+
+
+def test_adu_becomes_0_to_1_in_xisf_and_stays_adu_in_fits(tmp_path):
+    frames = write_fits_frames(tmp_path / "4_Registered", 65535.0)
+    result = sl.integrate(frames, RECIPE.replace(rejection="linear_fit"), progress=False)
+    paths = {path.name.partition("_0000")[2]: path for path in result.save(maps=True, fits=True)}
+    pixels, metadata = read_xisf(paths[".xisf"])
+    np.testing.assert_array_equal(pixels, result.image / np.float32(65535))
+    np.testing.assert_array_equal(fits.getdata(paths[".fits"]), result.image[0])
+    assert "XISF: ADU divided by 65535" in history_of(metadata)
+    assert "XISF" not in str(fits.getheader(paths[".fits"])["HISTORY"])
+    uncertainty, _ = read_xisf(paths["_uncertainty.xisf"])
+    np.testing.assert_allclose(uncertainty, np.nan_to_num(result.uncertainty) / 65535, rtol=1e-6)
+    slope, _ = read_xisf(paths["_slope.xisf"])
+    steps = np.tan(result.slope.astype(float) * np.pi / 4) / 65535
+    np.testing.assert_allclose(slope, np.arctan(steps) / (np.pi / 4), rtol=1e-5)
+    assert "ADU; divided by 65535" in result.saved.report.read_text()
+
+
+@pytest.mark.parametrize(
+    ("how", "words"), [("rescale", "rescaled into 0 to 1"), ("truncate", "were cut off")]
+)
+def test_adu_beyond_16_bits_is_brought_in_as_the_recipe_says(tmp_path, how, words):
+    frames = write_fits_frames(tmp_path / "4_Registered", 600000.0)
+    result = sl.integrate(frames, RECIPE.replace(output_range=how), progress=False)
+    pixels, metadata = read_xisf(result.save()[0])
+    assert pixels.max() == 1 and pixels.min() >= 0
+    assert any(words in line for line in history_of(metadata))
+    assert words in result.saved.report.read_text()
+    scaled = result.image / np.float32(65535)
+    expected = scaled / scaled.max() if how == "rescale" else np.clip(scaled, 0, 1)
+    np.testing.assert_allclose(pixels, expected, rtol=1e-6)
+
+
+def test_frames_with_the_bottom_row_first_are_turned_over(tmp_path):
+    frames = write_fits_frames(tmp_path / "4_Registered", 1.0, "BOTTOM-UP", CTYPE1="RA---TAN")
+    result = sl.integrate(frames, RECIPE, progress=False)
+    xisf_path, *_, fits_path, _, _ = result.save(fits=True)
+    pixels, metadata = read_xisf(xisf_path)
+    np.testing.assert_array_equal(pixels, result.image[:, ::-1])
+    assert pixels[0, 0].mean() > pixels[0, -1].mean()
+    np.testing.assert_array_equal(fits.getdata(fits_path), pixels[0])
+    assert "CTYPE1" not in metadata["FITSKeywords"] and "CTYPE1" not in fits.getheader(fits_path)
+    assert any("rows turned over" in line for line in history_of(metadata))
+
+
+def test_what_differs_is_told_and_not_carried_over(tmp_path):
+    frames = write_fits_frames(tmp_path / "4_Registered", 1.0, GAIN=100, OBSERVER="J. Doe")
+    with fits.open(frames / "light_3.fits", mode="update") as file:
+        file[0].header["GAIN"] = 200
+    result = sl.integrate(frames, RECIPE, progress=False)
+    header = fits.getheader(result.save(fits=True)[3])
+    assert header["OBSERVER"] == "J. Doe"
+    assert header["NCOMBINE"] == 6 and header["EXPTIME"] == 6 * 60 + 15
+    assert header["DATE-OBS"] == "2021-08-15T23:50:00.000"
+    assert header["DATE-END"] == "2021-08-15T23:56:05.000"
+    assert "GAIN" not in header and "CCD-TEMP" not in header and "AIRMASS" not in header
+    text = " ".join(header["HISTORY"])
+    assert "GAIN differs: 100 (5 frames), 200 (1 frames)" in text
+    assert "CCD-TEMP differs: -10 to -9.5" in text
+    assert "AIRMASS" not in text
+    assert "GAIN: 100 (5 frames), 200 (1 frames)" in result.saved.report.read_text()
+
+
+def test_frames_that_are_gone_have_no_checksum(night, tmp_path):
+    copies = tmp_path / "4_Registered"
+    copies.mkdir()
+    for path in night.glob("*.xisf"):
+        (copies / path.name).write_bytes(path.read_bytes())
+    result = sl.integrate(copies, RECIPE, progress=False)
+    gone, changed, *_ = sorted(copies.glob("*.xisf"))
+    gone.unlink()
+    with changed.open("ab") as stream:
+        stream.write(b"more")
+    metadata = read_xisf(result.save()[0])[1]
+    lines = history_of(metadata)
+    assert sum("sha256 not known: the file is gone or was changed" in line for line in lines) == 2
+    records = json.loads(metadata["XISFProperties"]["stacklib:Frames"]["value"])
+    assert [record["sha256"] == "" for record in records] == [True, True] + [False] * 6
+
+
+def test_names_that_are_not_ascii_survive(night, tmp_path):
+    folder = tmp_path / "Ängström 星雲" / "4_Registered"
+    folder.mkdir(parents=True)
+    for number, path in enumerate(sorted(night.glob("*.xisf"))):
+        (folder / f"Aufnahme_Öl_{number}.xisf").write_bytes(path.read_bytes())
+    result = sl.integrate(folder, RECIPE.replace(reference="Aufnahme_Öl_2.xisf"), progress=False)
+    paths = result.save()
+    metadata = read_xisf(paths[0])[1]
+    records = json.loads(metadata["XISFProperties"]["stacklib:Frames"]["value"])
+    assert [Path(record["path"]) for record in records] == [f.path for f in result.preparation.frames]
+    recipe = yaml.safe_load(metadata["XISFProperties"]["stacklib:Recipe"]["value"])
+    assert recipe["reference"] == "Aufnahme_Öl_2.xisf"
+    assert all(line.isascii() and len(line) <= 72 for line in history_of(metadata))
+
+
+def test_two_channels_are_refused(result, tmp_path):
+    stack = SimpleNamespace(**vars(result))
+    stack.image = np.zeros((2, 4, 4), np.float32)
+    with pytest.raises(sl.SaveError, match="2 channels, expected 1 or 3"):
+        saving.save(stack, tmp_path)
+    assert names_in(tmp_path) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
+def test_files_have_the_permissions_of_usual_ones(tmp_path):
+    (tmp_path / "usual").touch()
+    atomic_files.replace_atomically(tmp_path / "replaced", b"content")
+    with atomic_files.new_file(tmp_path / "new") as temporary:
+        temporary.write_bytes(b"content")
+    assert len({path.stat().st_mode for path in tmp_path.iterdir()}) == 1

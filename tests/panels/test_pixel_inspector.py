@@ -1,0 +1,243 @@
+"""The pixel inspector: its state from code and from widgets, its pictures, and figures without a browser."""
+
+from __future__ import annotations
+
+import io
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from conftest import integrate_quietly
+from matplotlib.colors import to_rgb
+from matplotlib.image import imread
+
+import stacklib as sl
+from stacklib.explore import masks, story_plots
+from stacklib.explore.explain import tell
+from stacklib.kernel.passes import HIGH, LOW
+from stacklib.normalization.settings import Settings
+from stacklib.panels.pixel_inspector import MASK, PixelInspector
+
+# ipympl makes its toolbar in a way that traitlets does not like.
+pytestmark = pytest.mark.filterwarnings("ignore:Passing unrecognized arguments:DeprecationWarning")
+
+
+def png(figure) -> np.ndarray:
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png")
+    drawn.seek(0)
+    return imread(drawn)
+
+
+@pytest.fixture(scope="module")
+def panel(m101) -> PixelInspector:
+    """A panel with its widgets."""
+    inspector = PixelInspector(m101)
+    assert inspector.widget is inspector.widget
+    for canvas in inspector._canvases:
+        canvas.draw()
+    return inspector
+
+
+def test_begins_at_the_most_rejected_pixel(m101):
+    panel = PixelInspector(m101)
+    assert panel.selected == masks.most_rejected(m101)
+    assert panel.round == len(panel.story.rounds)
+    assert PixelInspector(m101, 115, 85).selected == (115, 85, 0)
+    assert PixelInspector(m101, channel=1).selected[2] == 1
+
+
+def test_state_from_code_reaches_the_widgets(panel):
+    panel.selected = (115, 85, 0)
+    assert panel.story.count(HIGH) == 9 and panel.round == 9
+    assert (panel._x.value, panel._y.value, panel._channel.value) == (115, 85, 0)
+    assert panel._slider.max == panel._slider.value == 9
+    panel.round = 2
+    assert panel._slider.value == panel._number.value == 2
+    assert "Round 2:" in panel._what.value and "rejects 0009" in panel._what.value
+    assert panel._dots.points[0][HIGH].get_xdata().size == 4
+    panel.view = "coverage"
+    assert panel._view_box.value == "coverage"
+    panel.frame = 7
+    assert panel.view == MASK and panel._view_box.value == MASK and panel._frame_box.value == 7
+    assert "Frame 7 lost" in panel._where.value
+    panel.selected = 100, 100
+    assert panel.selected == (100, 100, 0)
+
+
+def test_value_of_the_image_and_of_the_story_are_told_apart(panel):
+    panel.selected = (115, 85, 0)
+    value = f"{panel.result.image[0, 85, 115]:.6g}"
+    assert f"image {value}" in panel._where.value
+    assert f"{value} in the image after output_range" in panel._what.value
+
+
+def test_widgets_reach_the_state(panel):
+    panel.selected = (115, 85, 0)
+    panel._number.value = 3
+    assert panel.round == 3 == panel._slider.value
+    panel._slider.value = 1
+    assert panel.round == 1
+    panel._x.value = 120
+    assert panel.selected == (120, 85, 0)
+    panel._channel.value = 2
+    assert panel.story.channel == 2
+    panel._view_box.value = "image"
+    assert panel.view == "image"
+    panel._frame_box.value = 10
+    assert (panel.frame, panel.view) == (10, MASK)
+
+
+def test_a_click_chooses_a_pixel(panel):
+    panel.selected = (10, 10, 1)
+    panel._clicked(SimpleNamespace(inaxes=panel._whole, xdata=114.6, ydata=85.4))
+    assert panel.selected == (115, 85, 1)
+    panel._clicked(SimpleNamespace(inaxes=panel._bar, xdata=0.5, ydata=3.0))
+    assert panel.selected == (115, 85, 1)
+    panel._clicked(SimpleNamespace(inaxes=panel._close, xdata=299.4, ydata=-0.4))
+    assert panel.selected == (299, 0, 1)
+    assert all(mark.get_xdata()[0] == 299 for mark in panel._marks)
+
+
+def test_a_click_leaves_nothing_of_what_was_drawn_before(panel):
+    panel.selected = (150, 100, 0)
+    for canvas in panel._canvases:
+        canvas.draw()
+    for place in ((40, 50), (200, 150), (299, 10)):
+        panel.selected = place
+        for canvas in panel._canvases:
+            quick = np.array(canvas.buffer_rgba())
+            canvas.draw()
+            np.testing.assert_array_equal(quick, np.array(canvas.buffer_rgba()))
+
+
+def test_clicks_in_quick_succession_are_drawn_whole(panel):
+    panel.selected = (39, 50, 0)
+    for canvas in panel._canvases:
+        canvas.draw()
+    panel._quick[1]._updated -= 10
+    panel.selected = (40, 50)
+    assert panel._canvases[1]._current_image_mode == "diff"
+    panel._quick[1]._updated += 10
+    panel.selected = (41, 50)
+    assert panel._canvases[1]._current_image_mode == "full"
+
+
+@pytest.mark.parametrize("view", [*story_plots.VIEWS, MASK])
+def test_every_view_is_drawn_with_a_close_up(panel, view):
+    panel.view, panel.selected = view, (299, 223, 0)
+    whole, close = (image.get_array() for image in panel._images)
+    assert whole.shape[:2] == (224, 300) and close.shape[:2] == (41, 41)
+    np.testing.assert_array_equal(np.ma.getdata(close)[-1, -1], np.ma.getdata(whole)[-1, -1])
+    assert tuple(panel._images[1].get_extent()) == (258.5, 299.5, 223.5, 182.5)
+    assert png(panel._canvases[0].figure).shape[1] == 550
+
+
+def test_mask_is_that_of_the_frame(panel, m101):
+    panel.selected, panel.frame = (100, 100, 1), 17
+    mask, step = panel.mask()
+    assert step == 1
+    assert np.sum(mask == 1) == m101.counts[1].low[16] and np.sum(mask == 2) == m101.counts[1].high[16]
+
+
+def test_close_up_of_a_mask_is_whole_where_the_picture_leaves_pixels_out(m101, monkeypatch):
+    whole = masks.frame_verdicts(m101, 1)[0]
+    monkeypatch.setattr(masks, "SCREEN_WIDTH", 100)
+    panel = PixelInspector(m101)
+    assert panel.widget.children
+    panel.selected, panel.frame = (151, 83, 1), 7
+    assert panel.mask()[1] == 3
+    close = np.ma.getdata(panel._images[1].get_array())
+    left, right, bottom, top = (int(edge + 0.5) for edge in panel._images[1].get_extent())
+    np.testing.assert_array_equal(close, masks.frame_mask(whole[6])[top:bottom, left:right])
+    assert left <= 151 < right and top <= 83 < bottom
+
+
+def test_mask_colours_stay_apart_without_colour():
+    weights = (0.2126, 0.7152, 0.0722)
+    shades = [np.dot(np.power(to_rgb(colour), 2.2), weights) for colour in story_plots.MASK_COLOURS.colors]
+    lightness = [116 * np.cbrt(shade) - 16 for shade in shades]
+    none, kept, low, high = lightness
+    assert kept < none - 15 and none < low - 25 and low < high - 25
+
+
+def test_table_tells_every_frame_by_symbol_and_word(panel):
+    panel.selected = (115, 85, 0)
+    table = panel._table.value
+    assert table.count("<tr") == 21 and table.count("▲") == 9 and table.count("▼") == 2
+    assert "M101_Light_180s_0007_c_d_r.xisf" in table and "rejected high in round 1" in table
+    panel.round = 1
+    assert panel._table.value.count("▲") == 3 and "still kept in this round" in panel._table.value
+
+
+def test_keyboard_and_screen_readers_have_names(panel):
+    boxes = (panel._x, panel._y, panel._channel, panel._number, panel._slider, panel._view_box)
+    assert all(box.description for box in boxes)
+    assert "aria-live" in panel._where.value and "aria-live" in panel._what.value
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("round", 0), ("round", 99), ("frame", 0), ("frame", 21), ("view", "nothing")]
+)
+def test_bad_state_is_refused(panel, name, value):
+    with pytest.raises(ValueError, match=f"{name}: got"):
+        setattr(panel, name, value)
+    with pytest.raises(sl.RecipeError, match="x: got"):
+        panel.selected = (300, 0, 0)
+
+
+def test_regions_and_mono_frames():
+    result = integrate_quietly("M13", rejection="linear_fit")
+    part = sl.integrate(
+        result.preparation.frames,
+        sl.Recipe(weights="none"),
+        region=(100, 80, 30, 25),
+        progress=False,
+    )
+    panel = PixelInspector(part)
+    panel.selected = (100, 80, 0)
+    assert "column 0, row 0 of the region" in panel.text
+    assert panel.widget.children
+    panel.frame = 1
+    assert panel.mask()[0].shape == (25, 30)
+    assert panel._images[0].get_extent()[0] == 99.5
+    assert png(panel.figure()).ndim == 3
+
+
+# figures -----------------------------------------------------------------------------------------
+
+
+def test_static_figures(m101, m13, panel):
+    panel.selected = (115, 85, 0)
+    for figure in (
+        panel.figure(),
+        story_plots.figure_fractions(m101),
+        story_plots.figure_map(m13, "coverage"),
+    ):
+        drawn = png(figure)
+        assert drawn.shape[1] == 980 and np.all(drawn[..., 3] == 1) and drawn[0, 0, :3].max() < 0.2
+    figure = story_plots.figure_mask(m101, 7)
+    assert "Where frame 7 was rejected" in figure.get_suptitle() and png(figure).shape[1] == 980
+    with pytest.raises(ValueError, match="view: got"):
+        story_plots.figure_map(m101, "nothing")
+
+
+@pytest.mark.parametrize("frames", [3, 20, 200])
+def test_story_figures_for_few_and_many_frames(frames):
+    raw = np.random.default_rng(3).normal(0.1, 0.002, frames).astype(np.float32)
+    raw[1], raw[-1] = 0.9, 0
+    recipe = sl.Recipe(rejection="sigma", sigma_high=2, sigma_low=2)
+    story = tell(raw, Settings.plain(recipe, frames), tuple(f"frame{i}" for i in range(frames)))
+    figure = story_plots.figure_story(story)
+    assert png(figure).shape[:2] == (360, 980)
+    left, right = figure.axes
+    drawn = sum(line.get_xdata().size for line in left.lines if line.get_marker() in "ov^x")
+    assert drawn == frames
+    assert left.get_ylim() == right.get_ylim() and (frames == 3 or left.get_ylim()[1] < 0.5)
+    assert frames == 3 or any("off the scale: 0.9" in text.get_text() for text in left.texts)
+
+
+def test_story_without_any_data_can_be_drawn():
+    story = tell(np.zeros(5, np.float32), Settings.plain(sl.Recipe(), 5), tuple("abcde"))
+    assert story.count(LOW) == 0
+    assert png(story_plots.figure_story(story)).shape[1] == 980

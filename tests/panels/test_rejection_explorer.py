@@ -1,0 +1,449 @@
+"""The rejection explorer, driven from code and through its widgets, without a browser."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from conftest import SAMPLES
+from matplotlib.backend_bases import MouseEvent
+from PIL import Image
+
+import stacklib as sl
+from stacklib.panels.region_integration import MAP_COLOURS, brightest_region
+from stacklib.panels.rejection_explorer import RejectionExplorer
+from stacklib.recipe.recipe import RULE_PARAMETERS
+
+# ipympl makes its toolbar in a way that traitlets frowns upon.
+pytestmark = pytest.mark.filterwarnings("ignore:Passing unrecognized arguments to super.Toolbar")
+
+REGION = (60, 50, 96, 80)
+
+
+def make(target: str = "M13", **options) -> RejectionExplorer:
+    return RejectionExplorer(SAMPLES / target / "4_Registered", **{"region": REGION} | options)
+
+
+@pytest.fixture
+def panel() -> RejectionExplorer:
+    return make()
+
+
+@pytest.fixture
+def live(panel) -> RejectionExplorer:
+    assert panel.widget is panel.widget
+    return panel
+
+
+def message(panel: RejectionExplorer) -> str:
+    return panel._message.value
+
+
+# from code ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", ["M13", "M101"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"rejection": "sigma", "sigma_high": 2.5},
+        {"rejection": "percentile", "weights": "none"},
+        {"rejection": "none", "normalization": "multiplicative"},
+        {"scale_estimator": "mad", "combination": "median"},
+    ],
+    ids=lambda changes: "-".join(map(str, changes.values())) or "suggested",
+)
+def test_numbers_are_those_of_integrate(target, changes):
+    panel = make(target)
+    panel.recipe = panel.recipe.replace(**changes)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", sl.StacklibWarning)
+        folder = SAMPLES / target / "4_Registered"
+        whole = sl.integrate(folder, panel.recipe, region=REGION, progress=False)
+    assert np.array_equal(panel.result.image, whole.image)
+    assert np.array_equal(panel.result.rejection_low, whole.rejection_low)
+    assert np.array_equal(panel.result.rejection_high, whole.rejection_high)
+    numbers = panel.numbers
+    assert numbers["rejected_low"] == 100 * whole.rejected_low.mean()
+    assert numbers["rejected_high"] == 100 * whole.rejected_high.mean()
+    assert (numbers["expected_low"], numbers["expected_high"]) == tuple(
+        100 * part for part in whole.expected_rejection
+    )
+    assert numbers["noise_penalty"] == 100 * (whole.expected_noise_factor - 1)
+
+
+def test_lower_limits_reject_more_and_cost_more(panel):
+    panel.recipe = panel.recipe.replace(sigma_low=2.0, sigma_high=2.0)
+    more = panel.numbers
+    panel.recipe = panel.recipe.replace(sigma_low=4.0, sigma_high=4.0)
+    less = panel.numbers
+    assert more["rejected_high"] > less["rejected_high"]
+    assert more["noise_penalty"] > less["noise_penalty"]
+
+
+def test_rejection_removes_the_light_of_outliers():
+    panel = make("M101")
+    assert panel.numbers["residual_light"] < 20
+    panel.recipe = panel.recipe.replace(rejection="none")
+    assert panel.numbers["residual_light"] == 100
+    assert not panel.model.difference().any()
+
+
+def test_a_median_is_compared_with_the_average():
+    panel = make("M101")
+    average = panel.numbers["residual_light"]
+    panel.recipe = panel.recipe.replace(combination="median", rejection="none")
+    assert 0 <= panel.numbers["residual_light"] < 20 and average < 20
+    assert "% of that in the plain average" in panel.summary
+
+
+def test_region_is_moved_and_cut_to_lie_inside(panel):
+    panel.region = (-20, 1000, 100, 60)
+    assert panel.region == (0, 196, 100, 60)
+    panel.region = (5, 5, 5000, 5000)
+    assert panel.region == (0, 0, 320, 256)
+    assert panel.result.image.shape == (1, 256, 320)
+
+
+def test_sizes_that_are_missing_are_512(panel):
+    assert make(region=(60, 50, 0, 80)).region == (0, 50, 320, 80)
+    assert make(region=(0, 0, 0, 0)).region == make(region=None).region == (0, 0, 320, 256)
+
+
+def test_default_region_holds_the_brightest_structure():
+    overview = np.full((1, 400, 400), 0.1, np.float32)
+    overview[0, 240:320, 200:280] = 0.5
+    left, top, width, height = brightest_region(overview, 4)
+    assert (width, height) == (512, 512)
+    assert left <= 800 and left + width >= 1120 and top <= 960 and top + height >= 1280
+
+
+def test_default_region_is_found_beside_pixels_that_are_no_numbers():
+    overview = np.full((3, 300, 400), 0.1, np.float32)
+    overview[:, 140:200, 250:320] = 0.5
+    overview[:, :, :30] = overview[0, 100, 100] = np.nan
+    overview[1, 5, 300] = np.inf
+    left, top, _, _ = brightest_region(overview, 4)
+    assert left <= 1000 and left + 512 >= 1280 and top <= 560 and top + 512 >= 800
+    assert brightest_region(np.full((1, 300, 400), np.nan, np.float32), 4)[2:] == (512, 512)
+
+
+@pytest.fixture(scope="module")
+def with_borders(tmp_path_factory) -> Path:
+    """Ten frames whose left part is no number, and one pixel in each."""
+    folder, random = tmp_path_factory.mktemp("borders"), np.random.default_rng(2)
+    for number in range(10):
+        frame = 0.1 + 0.004 * random.standard_normal((200, 240), dtype=np.float32)
+        frame[60:80, 150:170] += 0.2
+        frame[:, :50] = frame[number, 100] = np.nan
+        fits.writeto(folder / f"light_{number}.fits", frame)
+    return folder
+
+
+@pytest.mark.parametrize("region", [None, (0, 0, 48, 60), (40, 0, 100, 100)])
+def test_frames_with_borders_that_are_no_numbers(with_borders, region):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", sl.StacklibWarning)
+        panel = RejectionExplorer(with_borders, region=region)
+    assert panel.widget is not None
+    panel.figure().savefig(io.BytesIO())
+    assert "residual outlier light" in panel.summary
+    for name, picture in panel._pictures.items():
+        assert picture.value, name
+
+
+def test_use_writes_a_recipe(panel, tmp_path):
+    panel.recipe = panel.recipe.replace(sigma_high=2.7, weights="none")
+    path = panel.use(tmp_path / "recipe.yaml")
+    assert sl.Recipe.load(path) == panel.recipe == sl.Job.load(path).recipe
+
+
+def test_use_names_the_frames_that_were_shown(panel, tmp_path):
+    path = panel.use(tmp_path / "recipe.yaml")
+    assert sl.open_frames(sl.Job.load(path).frames).names == panel.model.frames.names
+    assert panel.saved == f"Saved in {path}, with the 12 frames shown here."
+    sl.Recipe().save(path)
+    panel.use(path)
+    assert sl.open_frames(sl.Job.load(path).frames).names == panel.model.frames.names
+
+
+@pytest.mark.parametrize("count", [7, 12])
+def test_use_keeps_a_choice_among_the_frames_that_were_shown(panel, tmp_path, count):
+    path, folder = tmp_path / "recipe.yaml", SAMPLES / "M13" / "4_Registered"
+    names = [str(folder / name) for name in panel.model.frames.names[:count]]
+    path.write_text(f"memory: 1GB\nframes: {names}\nsigma_high: 5\n", encoding="utf-8")
+    panel.use(path)
+    job = sl.Job.load(path)
+    assert job.frames == names and job.recipe == panel.recipe and job.memory == "1GB"
+    assert "output:" not in path.read_text(encoding="utf-8")
+    assert ("the 7 of the 12 frames shown here that it lists" in panel.saved) == (count == 7)
+
+
+@pytest.mark.parametrize("listed", [[SAMPLES / "M101" / "4_Registered"], ["a.xisf", "b.xisf"]])
+def test_use_says_so_when_it_replaces_other_frames(panel, tmp_path, listed):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(f"memory: 1GB\nframes: {[str(file) for file in listed]}\n", encoding="utf-8")
+    with pytest.warns(sl.StacklibWarning, match="listed other frames; now it lists the 12 frames shown"):
+        panel.use(path)
+    job = sl.Job.load(path)
+    assert sl.open_frames(job.frames).names == panel.model.frames.names and job.memory == "1GB"
+
+
+def test_use_keeps_the_frames_of_the_file_that_it_was_opened_from(tmp_path):
+    folder = SAMPLES / "M13" / "4_Registered"
+    names = sorted(str(file) for file in folder.glob("*.fits"))
+    path = tmp_path / "recipe.yaml"
+    path.write_text(f"frames: {names[:8]}\n", encoding="utf-8")
+    panel = RejectionExplorer(names[:8], region=REGION, path=path, opened_from=path)
+    path.write_text(f"frames: {names[:10]}\n", encoding="utf-8")
+    with pytest.warns(sl.StacklibWarning, match="was changed since it was opened"):
+        panel.use()
+    assert sl.Job.load(path).frames == names[:10]
+    other = RejectionExplorer(names[:9], region=REGION, path=path, opened_from=path)
+    path.write_text(f"frames: {names[:10]}\n", encoding="utf-8")
+    with pytest.warns(sl.StacklibWarning, match="now it lists the 9 frames shown"):
+        other.use()
+
+
+def test_use_these_tells_which_frames_are_listed(live, tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("frames: [a.xisf]\n", encoding="utf-8")
+    live._path.value = str(path)
+    live._save()
+    assert "with the 12 frames shown here" in message(live) and "listed other frames" in message(live)
+
+
+def test_use_refuses_to_replace_what_is_no_job_file(panel, tmp_path):
+    path = tmp_path / "notes.yaml"
+    path.write_text("milk: 2\n", encoding="utf-8")
+    with pytest.raises(sl.RecipeError):
+        panel.use(path)
+    assert path.read_text(encoding="utf-8") == "milk: 2\n"
+
+
+def test_figure_shows_four_pictures_and_the_numbers(panel):
+    figure = panel.figure()
+    figure.savefig(io.BytesIO())
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    assert sum(bool(title) for title in titles) == 4
+    assert all(line in figure.get_suptitle() for line in panel.summary.splitlines())
+
+
+# through the widgets -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", RULE_PARAMETERS)
+def test_each_rule_shows_its_own_parameters(live, rule):
+    live.recipe = live.recipe.replace(rejection=rule)
+    shown = tuple(getattr(c, "name", None) or c.description for c in live._rule_box.children)
+    assert shown == RULE_PARAMETERS[rule]
+
+
+def test_a_slider_changes_recipe_pictures_and_numbers(live):
+    before = live._pictures["high"].value, live._numbers.value
+    live._controls["sigma_high"].slider.value = 2.0
+    assert live.recipe.sigma_high == 2.0
+    assert live._pictures["high"].value != before[0] and live._numbers.value != before[1]
+    assert f"{live.numbers['rejected_high']:.3f} %" in live._numbers.value
+
+
+def test_a_slider_gives_round_numbers(live):
+    live._controls["sigma_high"].slider.value = 2.7000000000000006
+    assert live._controls["sigma_high"].box.value == 2.7 == live.recipe.sigma_high
+
+
+def test_setting_the_recipe_moves_the_widgets(live):
+    recipe = live.recipe.replace(rejection="gesd", gesd_significance=0.1, weights="none", clip_low=False)
+    live.recipe = recipe
+    assert live.recipe == recipe
+    assert live._controls["gesd_significance"].number == 0.1
+    assert live._controls["weights"].value == "none" and not live._controls["clip_low"].value
+
+
+def test_settings_that_cannot_be_used_are_told_and_change_nothing(live):
+    live.recipe = before = live.recipe.replace(weight_keyword="NOWEIGHT")
+    live._controls["weights"].value = "keyword"
+    assert live.recipe == before and "NOWEIGHT" in message(live)
+    live._controls["weights"].value = "noise"
+    assert "NOWEIGHT" not in message(live)
+
+
+def test_weights_that_need_a_name_are_offered_with_a_name_only(live):
+    assert not {"keyword", "csv"} & set(live._controls["weights"].options)
+    live.recipe = live.recipe.replace(weight_file="weights.csv", weights="exposure")
+    assert "csv" in live._controls["weights"].options and "keyword" not in live._controls["weights"].options
+    assert live._controls["weights"].value == "exposure" == live.recipe.weights
+
+
+def test_a_and_b_blink(live):
+    first = live._pictures["result"].value
+    live.keep_as_a()
+    live._controls["rejection"].value = "none"
+    second = live._pictures["result"].value
+    assert first != second
+    live._play.playing = True
+    assert live._pictures["result"].value == first and "A: sigma" in live._titles["result"].value
+    live._play.value = 1
+    assert live._pictures["result"].value == second and "B: none" in live._titles["result"].value
+    live._play.value, live._play.playing = 0, False
+    assert live._pictures["result"].value == second
+
+
+def test_difference_against_setting_a(live):
+    live.keep_as_a()
+    plain = live._pictures["difference"].value
+    live._against.value = "setting A"
+    assert live._pictures["difference"].value != plain
+    assert not live.model.difference(live.a).any()
+
+
+def test_suggest_sets_the_recipe_and_says_why(live):
+    live._controls["weights"].value = "none"
+    advice = sl.advise(live.model.frames, live.recipe, live.region, progress=False)
+    live._suggest.click()
+    assert live.recipe == advice.recipe and live.recipe.weights == "none"
+    assert advice.reason in message(live)
+    assert live._controls["sigma_high"].number == advice.recipe.sigma_high
+
+
+def test_suggest_without_widgets(panel):
+    before = panel.recipe
+    told = []
+    advice = panel.advice(told.append)
+    assert panel.recipe == before and told[-1] == 1
+    assert panel.suggest().recipe == panel.recipe == advice.recipe
+
+
+@pytest.mark.parametrize(("rule", "part"), [("gesd", (100, 80, 256, 256)), ("percentile", (0, 20, 456, 376))])
+def test_limits_of_slow_rules_are_tried_in_the_middle_of_the_region(panel, monkeypatch, rule, part):
+    given = []
+    monkeypatch.setattr(
+        "stacklib.panels.rejection_explorer.advise", lambda *values, **_: given.append(values)
+    )
+    panel.recipe = panel.recipe.replace(rejection=rule)
+    panel.model.samples.region = (0, 20, 456, 376)
+    panel.advice()
+    assert given[0][2] == part
+
+
+def test_nothing_changes_the_settings_while_limits_are_tried(live, monkeypatch):
+    """What is done in the browser meanwhile arrives afterwards, and is undone."""
+    later, shown = [], []
+    proposed = live.recipe.replace(sigma_high=2.2)
+
+    def advise(*arguments, report, **options):
+        report(0.42)
+        shown.append((message(live), live._controls["sigma_high"].slider.disabled, live._suggest.disabled))
+        return SimpleNamespace(recipe=proposed, reason="because.")
+
+    monkeypatch.setattr("stacklib.panels.rejection_explorer.advise", advise)
+    monkeypatch.setattr("stacklib.panels.rejection_explorer._later", lambda _, call: later.append(call))
+    live._suggest.click()
+    assert "42 %" in shown[0][0] and shown[0][1:] == (True, True)
+    live._controls["sigma_high"].slider.value = 5.0
+    live._controls["rejection"].value = "none"
+    live._picker.boxes[0].value = 7
+    mouse(live, "button_press", 20, 20)
+    live._suggest.click()
+    assert len(shown) == 1 and live.recipe == proposed and live.region == REGION
+    (end,) = later
+    end()
+    assert live.recipe == proposed and live._controls["sigma_high"].number == 2.2
+    assert (
+        live._controls["rejection"].value == proposed.rejection and live._picker.boxes[0].value == REGION[0]
+    )
+    assert not live._suggest.disabled and not live._controls["sigma_high"].box.disabled
+    assert "because." in message(live)
+    live._controls["sigma_high"].slider.value = 5.0
+    assert live.recipe.sigma_high == 5.0
+
+
+def test_why_there_is_no_suggestion(live, monkeypatch):
+    def refuse(*arguments, **options):
+        raise sl.IntegrationError("3 frames are too few")
+
+    monkeypatch.setattr("stacklib.panels.rejection_explorer.advise", refuse)
+    before = live.recipe
+    live._suggest.click()
+    assert live.recipe == before and "3 frames are too few" in message(live)
+
+
+def test_region_boxes_and_dragging_move_the_region(live):
+    live._picker.boxes[0].value = 100
+    assert live.region == (100, 50, 96, 80)
+    mouse(live, "button_press", 150, 100)
+    mouse(live, "motion_notify", 170, 120)
+    mouse(live, "button_release", 170, 120)
+    assert live.region == (122, 80, 96, 80)
+    assert [box.value for box in live._picker.boxes] == [122, 80]
+
+
+def mouse(panel: RejectionExplorer, kind: str, x: float, y: float, button: int = 1) -> None:
+    """What the browser tells of the mouse in the overview; button 0 for none."""
+    axes = panel._picker.rectangle.axes
+    canvas, name = axes.figure.canvas, f"{kind}_event"
+    event = MouseEvent(name, canvas, *axes.transData.transform((x, y)), button=button or None)
+    # Only of moves it is told, and not by older versions of matplotlib.
+    event.buttons = frozenset({button} - {0}) if kind == "motion_notify" else None
+    canvas.callbacks.process(name, event)
+
+
+@pytest.mark.parametrize(
+    ("end", "left"), [(("figure_leave", -30, 120), 0), (("motion_notify", 20, 120, 0), 122)]
+)
+def test_a_drag_that_ends_outside_ends(live, end, left):
+    mouse(live, "button_press", 150, 100)
+    mouse(live, "motion_notify", 170, 120)
+    assert live.region == REGION
+    mouse(live, *end)
+    assert live.region == (left, 80, 96, 80)
+    mouse(live, "motion_notify", 60, 60)
+    assert live._picker.rectangle.get_xy() == (left, 80)
+
+
+def test_the_browser_gets_a_whole_picture_after_a_drag(live):
+    canvas = live._picker.canvas
+    canvas.draw()
+    assert not canvas._force_full
+    mouse(live, "button_press", 150, 100)
+    for x in range(150, 170, 4):
+        mouse(live, "motion_notify", x, 120)
+        assert not canvas._force_full
+    mouse(live, "button_release", 170, 120)
+    assert canvas._force_full
+
+
+def test_use_these_says_where(live, tmp_path):
+    live._path.value = str(tmp_path / "chosen.yaml")
+    live._save()
+    assert "chosen.yaml" in message(live)
+    assert sl.Recipe.load(tmp_path / "chosen.yaml") == live.recipe
+    live._path.value = str(tmp_path / "missing" / "chosen.yaml")
+    live._save()
+    assert message(live)
+
+
+def test_pictures_are_those_of_the_region(live):
+    for picture in live._pictures.values():
+        assert Image.open(io.BytesIO(picture.value)).size == REGION[2:]
+
+
+def test_maps_are_shown_exactly(live):
+    for side in ("low", "high"):
+        shown = Image.open(io.BytesIO(live._pictures[side].value)).convert("RGB")
+        np.testing.assert_array_equal(np.asarray(shown), MAP_COLOURS[live.model.map_picture(side)])
+
+
+def test_every_picture_has_a_name_for_screen_readers(live):
+    for picture in live._pictures.values():
+        # The page makes it a title only beside an empty description.
+        state = picture.get_state()
+        assert state["tooltip"] == picture.alt != "" and state["description"] == ""
+    live._controls["sigma_high"].slider.value = 2.0
+    assert f"{live.numbers['rejected_high']:.3f} %" in live._pictures["high"].alt
