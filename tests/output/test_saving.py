@@ -251,7 +251,7 @@ def test_two_at_once_share_no_number(result, tmp_path):
     def save():
         try:
             everyone.wait()
-            found.append(saving.save(result, tmp_path))
+            found.append(saving.save(result, tmp_path).images)
         except Exception as error:
             errors.append(error)
 
