@@ -1,4 +1,4 @@
-"""The one family of exceptions and the one warning category of stacklib."""
+"""Exceptions and the warning category of stacklib."""
 
 from __future__ import annotations
 
@@ -16,40 +16,47 @@ __all__ = [
 
 
 class StacklibError(Exception):
-    """Base of every error that stacklib raises on purpose.
+    """Base class of all stacklib exceptions.
 
-    The message names the file or the field, says what was found and what was expected,
-    and ends with the remedy.
+    The message names the file or field, what was found, what was expected, and the remedy.
     """
 
     def _render_traceback_(self) -> list[str]:
-        """What a notebook shows: the message, which says it all, instead of the way through the code."""
+        """Show the message without a traceback in Jupyter."""
         return [f"{type(self).__name__}: {self}"]
 
 
 class FrameError(StacklibError):
-    """A frame, or a set of frames, cannot be used."""
+    """Raised when a frame or a set of frames cannot be used."""
 
 
 class RecipeError(StacklibError, ValueError):
-    """A parameter is unknown, of the wrong type, or out of its range."""
+    """Raised when a parameter is unknown, has the wrong type or is out of range."""
 
 
 class IntegrationError(StacklibError):
-    """The frames and the recipe are each fine, but cannot be integrated together."""
+    """Raised when valid frames cannot be integrated with a valid recipe."""
 
 
 class RunError(IntegrationError):
-    """A cell of the notebook failed; `reason` is its error, `notebook` is where it can be seen, or None."""
+    """Raised when a notebook cell fails during a headless run.
+
+    Attributes
+    ----------
+    reason : str
+        Error of the cell.
+    notebook : Path or None
+        The notebook as run, with the error in place.
+    """
 
     def __init__(self, reason: str, notebook: Path | None) -> None:
-        super().__init__(f"{reason}\nThe notebook shows where: {notebook}" if notebook else reason)
+        super().__init__(f"{reason}\nSee the notebook: {notebook}" if notebook else reason)
         self.reason, self.notebook = reason, notebook
 
 
 class SaveError(StacklibError):
-    """A result cannot be written."""
+    """Raised when a result cannot be written."""
 
 
 class StacklibWarning(UserWarning):
-    """Something the user should know; the work goes on."""
+    """Category of all stacklib warnings."""

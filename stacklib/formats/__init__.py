@@ -1,1 +1,1 @@
-"""Reading and writing image files: XISF and FITS."""
+"""Read and write image files: XISF and FITS."""

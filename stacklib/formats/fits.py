@@ -1,7 +1,7 @@
-"""Reading and writing FITS images.
+"""Read and write FITS images.
 
-Headers are parsed by astropy. Pixels are read by position instead: astropy loads whole frames as
-soon as integers are scaled, and a damaged file is noticed too late.
+Headers are parsed by astropy, pixels are read by file position: astropy loads whole frames as soon as
+integers are scaled, and detects a damaged file too late.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from astropy.utils.exceptions import AstropyWarning
 from stacklib.errors import FrameError
 from stacklib.formats.scratch import hold
 from stacklib.formats.source import (
+    Block,
     FileBlock,
     ImageSource,
     LazyBlock,
@@ -38,25 +39,25 @@ __all__ = ["open_image", "write_image"]
 
 RECORD = 2880
 CARD = 80
-#: Real headers have a few hundred cards; one of this size is damaged or hostile.
+#: Real headers have a few hundred cards. A header of this size is damaged or malicious.
 MAX_HEADER = 16 * 2**20
-#: Extensions that are looked through for the first image.
+#: Number of extensions searched for the first image.
 MAX_EXTENSIONS = 64
 MAX_SAMPLES = 10**11
 GZIP = b"\x1f\x8b"
 
 FORMATS = {8: "u8", 16: "i16", 32: "i32", -32: "f32", -64: "f64"}
 
-#: Without these the pixels mean something else, so a broken one is no trifle.
+#: Cards that define the pixel values. The file is rejected if one of them is broken.
 PIXEL_CARDS = ("BSCALE", "BZERO", "BLANK")
 
-# warnings.catch_warnings changes the whole process, so only one thread at a time may use it.
+# warnings.catch_warnings affects the whole process, so only one thread may use it at a time.
 _astropy = threading.Lock()
 
 
 @dataclass
 class _Hdu:
-    """A parsed header and where its data lie."""
+    """A parsed header, and the position and size of its data."""
 
     header: dict[str, Any]
     position: int
@@ -78,49 +79,43 @@ class _Hdu:
         return self.header.get("ZIMAGE") is True
 
 
-def open_image(path: str | Path, quiet: bool = False) -> ImageSource:
-    """Open a FITS file: its header is read and its size checked, its pixels are not touched yet.
+def open_image(path: str | Path) -> ImageSource:
+    """Open a FITS file. Reads the header and checks the size, but reads no pixels.
 
-    The first image is taken, in the primary unit or in an extension. Files compressed by gzip or
-    fpack are inflated once, when their first row is read.
+    The first image is used, in the primary HDU or in an extension. Files compressed with gzip or fpack
+    are decompressed once, when the first row is read.
 
-    Integers are ADU and divided by ``2**bits - 1``, also the plain signed ones (BITPIX 16 without
-    BZERO: by 65535), unless BSCALE has brought them to the range 0 to 1 already. Floats are taken as
-    they are.
+    Integers are ADU and are divided by ``2**bits - 1``, including plain signed integers (BITPIX 16
+    without BZERO is divided by 65535), unless BSCALE already maps them to the range 0 to 1. Floats are
+    used as stored.
 
     Parameters
     ----------
     path : str or Path
         A FITS file.
-    quiet : bool
-        Leave the notes in ``source.notes`` instead of issuing them as warnings.
+
+    Returns
+    -------
+    ImageSource
+        The opened image. Unreadable cards are skipped and listed in its `notes`.
 
     Raises
     ------
     FrameError
-        Naming the file, what is wrong and the remedy.
-
-    Warns
-    -----
-    StacklibWarning
-        For cards that cannot be read; the work goes on without their values.
+        If the file is missing, damaged or not a FITS image.
     """
     path = Path(path)
     file_size = regular_file_size(path)
     try:
         with path.open("rb") as stream:
             zipped = stream.read(2) == GZIP
-        if zipped:
-            source = _open_gzip(path)
-        else:
-            with path.open("rb") as stream:
-                hdu = _first_image(stream, path)
-            source = _open_packed(path, hdu) if hdu.is_compressed_image else _open_plain(path, hdu, file_size)
+            stream.seek(0)
+            hdu = None if zipped else _first_image(stream, path)
+        if hdu is None:
+            return _open_gzip(path)
+        return _open_packed(path, hdu) if hdu.is_compressed_image else _open_plain(path, hdu, file_size)
     except OSError as error:
         raise unreadable(path, error) from error
-    if not quiet:
-        source.warn()
-    return source
 
 
 def _open_plain(path: Path, hdu: _Hdu, file_size: int) -> ImageSource:
@@ -133,7 +128,7 @@ def _open_plain(path: Path, hdu: _Hdu, file_size: int) -> ImageSource:
 
 def _truncated(path: Path, expected: int, found: int) -> FrameError:
     return FrameError(
-        f"{path}: is truncated: {found} bytes, its header asks for {expected}; "
+        f"{path}: is truncated ({found} bytes, but the header requires {expected}); "
         "copy the file again or leave it out"
     )
 
@@ -145,11 +140,11 @@ def _open_gzip(path: Path) -> ImageSource:
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise _bad_gzip(path, error) from None
     if hdu.is_compressed_image:
-        raise FrameError(f"{path}: is compressed twice (gzip and fpack); unpack one of them with gunzip")
+        raise FrameError(f"{path}: is compressed twice, with fpack and gzip; decompress it with gunzip")
     source, size = _image_source(path, hdu)
     source.block = LazyBlock(size, lambda: hold(_gzip_pieces(path, hdu.position, size), size, path))
-    # The last four bytes are the inflated size (modulo 2**32) where there is one gzip member, as there
-    # nearly always is. Where they do not fit, only inflating tells.
+    # With a single gzip member, the usual case, the last four bytes are the decompressed size modulo 2**32.
+    # If that is too small, the file must be decompressed to know.
     with path.open("rb") as stream:
         stream.seek(-4, 2)
         inflated = int.from_bytes(stream.read(4), "little")
@@ -170,7 +165,7 @@ def _gzip_pieces(path: Path, position: int, size: int) -> Iterator[bytes]:
                     raise _truncated(path, position + size, position + size - left)
                 left -= len(piece)
                 yield piece
-            # Reading on to the end makes gzip verify its checksum; what follows may be extensions.
+            # Read to the end so that gzip verifies its checksum. Extensions may follow the image.
             while stream.read(2**20):
                 pass
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
@@ -180,38 +175,37 @@ def _gzip_pieces(path: Path, position: int, size: int) -> Iterator[bytes]:
 
 
 def _bad_gzip(path: Path, error: Exception) -> FrameError:
-    return FrameError(f"{path}: is not a whole gzip file ({error}); copy the file again or leave it out")
+    return FrameError(f"{path}: is an incomplete gzip file ({error}); copy the file again or leave it out")
 
 
 def _open_packed(path: Path, hdu: _Hdu) -> ImageSource:
-    """A tile-compressed image (fpack): the header tells all, the pixels are inflated later."""
+    """Open a tile-compressed image (fpack). The pixels are decompressed on the first read."""
     for name in [name for name in hdu.header if name.startswith("ZNAXIS")] + ["ZBITPIX"]:
         hdu.header[name[1:]] = hdu.header[name]
     if "ZBLANK" in hdu.header:
         hdu.header.setdefault("BLANK", hdu.header["ZBLANK"])
     source, size = _image_source(path, hdu)
-    shape = (source.channels, source.height, source.width)
 
-    def inflate() -> Any:
+    def inflate() -> Block:
         try:
             with _astropy, warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 with fits.open(path, do_not_scale_image_data=True, memmap=False) as units:
-                    pixels = np.asarray(units[hdu.index].data).reshape(shape)
-            content = memoryview(np.ascontiguousarray(pixels, source.stored)).cast("B")
-        except Exception as error:  # astropy's decoders raise nearly everything on damaged tiles
+                    # Not by section: astropy reads the descriptors of all tiles anew for each one.
+                    planes = units[hdu.index].data.reshape(-1, source.height, source.width)
+        except Exception as error:  # astropy raises almost anything for damaged tiles
             raise FrameError(
-                f"{path}: its compressed tiles cannot be read ({clean_text(str(error))}); "
-                "copy the file again, or unpack it with funpack"
+                f"{path}: the compressed tiles cannot be read ({clean_text(str(error))}); "
+                "copy the file again or decompress it with funpack"
             ) from error
-        return hold([content], size, path)
+        return hold((np.asarray(plane, source.stored).tobytes() for plane in planes), size, path)
 
     source.block = LazyBlock(size, inflate)
     return source
 
 
 def _first_image(stream: BinaryIO, path: Path) -> _Hdu:
-    """The first unit that holds an image; the stream is read no further than its header."""
+    """Find the first HDU with an image. Reads no further than its header."""
     position = 0
     for index in range(MAX_EXTENSIONS):
         content = _header_bytes(stream, path, first=index == 0)
@@ -224,11 +218,11 @@ def _first_image(stream: BinaryIO, path: Path) -> _Hdu:
             return hdu
         position += -(-hdu.size // RECORD) * RECORD
         stream.seek(position)
-    raise FrameError(f"{path}: holds no image with two or three axes, expected NAXIS = 2 or 3")
+    raise FrameError(f"{path}: contains no image, expected an HDU with NAXIS = 2 or 3")
 
 
 def _header_bytes(stream: BinaryIO, path: Path, first: bool) -> bytes | None:
-    """The records of one header up to its END card; None after the last unit of a file."""
+    """Read one header up to its END card. Returns None after the last HDU."""
     content = bytearray()
     while len(content) < MAX_HEADER:
         record = stream.read(RECORD)
@@ -242,21 +236,20 @@ def _header_bytes(stream: BinaryIO, path: Path, first: bool) -> bytes | None:
                 return None
         if len(record) < RECORD:
             raise FrameError(
-                f"{path}: its header ends without an END card; the file is truncated, "
-                "copy it again or leave it out"
+                f"{path}: the header has no END card; the file is truncated, copy it again or leave it out"
             )
         content += record
         if any(record[start : start + 8] == b"END     " for start in range(0, RECORD, CARD)):
             return bytes(content)
-    raise FrameError(f"{path}: its header has no END card within {MAX_HEADER} bytes; this is not a FITS file")
+    raise FrameError(f"{path}: has no END card in the first {MAX_HEADER} bytes; this is not a FITS file")
 
 
-#: The standard allows printable ASCII only; degree signs and NULs are common all the same.
+#: The standard allows only printable ASCII, but degree signs and NULs are common.
 PRINTABLE = bytes(code if 32 <= code < 127 else ord("?" if code else " ") for code in range(256))
 
 
 def _parse_header(content: bytes, path: Path) -> tuple[dict[str, Any], list[str]]:
-    """Keywords and values of a header, first occurrence each, and notes on cards that are broken."""
+    """Return the keywords of a header (first occurrence) and notes on broken cards."""
     text = content.translate(PRINTABLE).decode("ascii")
     values: dict[str, Any] = {}
     notes = []
@@ -270,18 +263,18 @@ def _parse_header(content: bytes, path: Path) -> tuple[dict[str, Any], list[str]
                 shown = _card_text(text, name)
                 if name in PIXEL_CARDS:
                     raise FrameError(
-                        f"{path}: {name} is {shown!r}, expected a number; the header is damaged, "
+                        f"{path}: {name} is {shown!r}, expected a number; "
                         "repair the card or leave the file out"
                     ) from None
                 reason = "" if isinstance(error, VerifyError) else f" ({error})"
-                notes.append(f"card {name} reads {shown!r}, which is no FITS value{reason}; it is left out")
+                notes.append(f"card {name} has an invalid value {shown!r}{reason}; it is ignored")
             if name and name not in values and not isinstance(value, fits.card.Undefined | None):
                 values[name] = clean_text(value.strip()) if isinstance(value, str) else value
     return values, notes
 
 
 def _card_text(header: str, name: str) -> str:
-    """What stands behind the equals sign of the first card of that name, as it is in the file."""
+    """Return the raw value of the first card with this name."""
     for start in range(0, len(header), CARD):
         if header[start : start + 8].rstrip().upper() == name:
             return header[start + 8 : start + CARD].partition("/")[0].strip("= ")
@@ -305,7 +298,7 @@ def _whole(header: dict[str, Any], name: str, path: Path, allowed: Any) -> int:
         expected = (
             ", ".join(map(str, allowed))
             if isinstance(allowed, tuple)
-            else f"a whole number from {allowed.start} on"
+            else f"a whole number of at least {allowed.start}"
         )
         raise FrameError(f"{path}: {name} is {value!r}, expected {expected}; the header is damaged")
     return value
@@ -319,7 +312,7 @@ def _number(header: dict[str, Any], name: str, default: float, path: Path) -> fl
 
 
 def _image_source(path: Path, hdu: _Hdu) -> tuple[ImageSource, int]:
-    """What the header says of the image, still without a block, and the bytes of its pixels."""
+    """Build the image source, still without its block, and return it with the size of its pixels in bytes."""
     header = hdu.header
     bits = _whole(header, "BITPIX", path, tuple(FORMATS))
     width, height, channels = _geometry(hdu, path)
@@ -327,7 +320,7 @@ def _image_source(path: Path, hdu: _Hdu) -> tuple[ImageSource, int]:
     stored = np.dtype(f">{sample_format[0]}{abs(bits) // 8}")
     scale, zero = _number(header, "BSCALE", 1.0, path), _number(header, "BZERO", 0.0, path)
     if scale == 0:
-        raise FrameError(f"{path}: BSCALE is 0, expected another number; the header is damaged")
+        raise FrameError(f"{path}: BSCALE is 0, expected a nonzero number; the header is damaged")
     blank = header.get("BLANK") if bits > 0 else None
     blank = blank if isinstance(blank, int) and not isinstance(blank, bool) else None
     source = ImageSource(
@@ -357,14 +350,14 @@ def _geometry(hdu: _Hdu, path: Path) -> tuple[int, int, int]:
     while len(axes) > 2 and axes[-1] == 1:
         axes = axes[:-1]
     if len(axes) not in (2, 3) or not all(isinstance(axis, int) and axis > 0 for axis in axes):
-        raise FrameError(f"{path}: has axes {axes}, expected width, height and at most the channels")
+        raise FrameError(f"{path}: has axes {axes}, expected width, height and optionally channels")
     if math.prod(axes) > MAX_SAMPLES:
-        raise FrameError(f"{path}: has axes {axes}, more samples than any image; the header is damaged")
+        raise FrameError(f"{path}: has axes {axes}, too large for an image; the header is damaged")
     return axes[0], axes[1], axes[2] if len(axes) == 3 else 1
 
 
 def _scale_integers(source: ImageSource, bits: int) -> None:
-    """Set how stored integers become values between 0 and 1."""
+    """Set the mapping of stored integers to values from 0 to 1."""
     half = 2 ** (bits - 1)
     if bits > 8 and source.scale == 1 and source.zero == half:
         source.sample_format = f"u{bits}"
@@ -375,7 +368,7 @@ def _scale_integers(source: ImageSource, bits: int) -> None:
         source.sample_format = "i8"
     low, high = (0, 255) if bits == 8 else (-half, half - 1)
     largest = max(abs(source.zero + source.scale * end) for end in (low, high))
-    # Integers that BSCALE has already brought to the range 0 to 1 are not divided once more.
+    # Do not divide integers again that BSCALE already maps to 0 to 1.
     source.full_scale = 2.0**bits - 1 if largest > 2 else 1.0
     source.divisor = source.full_scale
 
@@ -386,16 +379,16 @@ def _row_order(header: dict[str, Any]) -> str:
 
 
 def write_image(path: str | Path, image: np.ndarray, keywords: Iterable[tuple[str, Any, str]] = ()) -> Path:
-    """Write one image as a new FITS file, rows top-down.
+    """Write one image to a new FITS file, rows top-down.
 
     Parameters
     ----------
     path : str or Path
-        A file that does not exist yet, in a folder that does.
-    image : float32 array (channels, height, width) or (height, width)
-        Stored as BITPIX -32; one channel is stored with two axes.
-    keywords : sequence of (name, value, comment)
-        A name may come again (HISTORY). Structural keywords (NAXIS, BZERO ...) are left out.
+        A new file in an existing folder.
+    image : ndarray of float32, shape (channels, height, width) or (height, width)
+        Stored with BITPIX -32. A single channel is stored with two axes.
+    keywords : iterable of (name, value, comment)
+        Names may repeat (HISTORY). Structural keywords (NAXIS, BZERO, ...) are skipped.
 
     Returns
     -------
@@ -405,9 +398,9 @@ def write_image(path: str | Path, image: np.ndarray, keywords: Iterable[tuple[st
     Raises
     ------
     SaveError
-        When the file exists, or cannot be written; no part of it is left then.
+        If the file exists or cannot be written. No partial file is left behind.
     ValueError
-        When the array is not an image.
+        If the array is not an image.
     """
     path = Path(path)
     image = np.asarray(image, np.float32)

@@ -1,8 +1,7 @@
-"""Scratch space for what has to be inflated before rows can be read from it.
+"""Scratch space for decompressed pixels.
 
-Small blocks stay in memory, larger ones go into one nameless temporary file of the process.
-The file has no name on systems that allow it (and is deleted on close on the others), so nothing
-is left behind whichever way the process ends.
+Small blocks stay in memory. Larger ones go into one temporary file per process, which has no name (or is
+deleted on close, depending on the system), so nothing is left behind even if the process is killed.
 """
 
 from __future__ import annotations
@@ -21,17 +20,17 @@ from stacklib.errors import FrameError
 
 __all__ = ["MEMORY_IN_ALL", "MEMORY_PER_BLOCK", "ReadInto", "hold"]
 
-#: A block of up to this many bytes is kept in memory ...
+#: Largest block kept in memory, in bytes ...
 MEMORY_PER_BLOCK = 64 * 2**20
-#: ... as long as all such blocks together stay below this.
+#: ... and the limit for all such blocks together.
 MEMORY_IN_ALL = 256 * 2**20
 
-#: Fills a writable buffer with the bytes that start at an offset.
+#: Fills a writable buffer with the bytes starting at an offset.
 ReadInto = Callable[[int, memoryview], None]
 
 
 class _MemoryInUse:
-    """Bytes held by all memory blocks that are alive."""
+    """Total size of the memory blocks in use."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -53,10 +52,10 @@ _memory = _MemoryInUse()
 
 
 class _Arena:
-    """One temporary file that holds many blocks, and shrinks when the last of them is gone."""
+    """A temporary file that holds many blocks and is truncated when the last one is released."""
 
     def __init__(self) -> None:
-        # A context manager would close it too early: it lives as long as the blocks in it.
+        # No context manager: the file must stay open as long as any block in it.
         self.file = tempfile.TemporaryFile(prefix="stacklib-")  # noqa: SIM115
         self.lock = threading.Lock()
         self.process = os.getpid()
@@ -73,7 +72,7 @@ class _Arena:
             return start
 
     def release(self) -> None:
-        # After a fork the file is shared with the parent, which alone may shrink it.
+        # After a fork the file is shared, and only the parent may truncate it.
         if os.getpid() != self.process:
             return
         with self.lock:
@@ -112,7 +111,7 @@ def _current_arena() -> _Arena:
 
 
 class MemoryBlock:
-    """Bytes in memory."""
+    """A block in memory."""
 
     def __init__(self, content: bytes | bytearray | memoryview) -> None:
         self._view = memoryview(content).cast("B")
@@ -120,7 +119,7 @@ class MemoryBlock:
 
     @contextlib.contextmanager
     def reader(self) -> Iterator[ReadInto]:
-        """A function that copies bytes from an offset on into a buffer."""
+        """Yield a function that copies bytes starting at an offset into a buffer."""
 
         def read_into(offset: int, view: memoryview) -> None:
             view[:] = self._view[offset : offset + len(view)]
@@ -129,7 +128,7 @@ class MemoryBlock:
 
 
 class ScratchBlock:
-    """A part of the temporary file of this process."""
+    """A block in the temporary file of this process."""
 
     def __init__(self, arena: _Arena, start: int, size: int, path: Path) -> None:
         self._arena, self._start, self._path = arena, start, path
@@ -137,34 +136,34 @@ class ScratchBlock:
 
     @contextlib.contextmanager
     def reader(self) -> Iterator[ReadInto]:
-        """A function that reads bytes from an offset on into a buffer."""
+        """Yield a function that reads bytes starting at an offset into a buffer."""
 
         def read_into(offset: int, view: memoryview) -> None:
             while len(view):
                 count = self._arena.read_into(self._start + offset, view)
                 if count <= 0:
-                    raise FrameError(f"{self._path}: its scratch file ends early; open the frame again")
+                    raise FrameError(f"{self._path}: the scratch file is too short; open the frame again")
                 offset, view = offset + count, view[count:]
 
         yield read_into
 
 
 def hold(pieces: Iterable[bytes], size: int, path: Path) -> MemoryBlock | ScratchBlock:
-    """Keep decoded bytes, in memory or on disk, until nobody refers to the result any more.
+    """Store decoded bytes in memory or on disk for as long as the returned block is referenced.
 
     Parameters
     ----------
     pieces : iterable of bytes
-        The content, in order. Must add up to `size` bytes; more is refused before it is stored.
+        The content, in order. Must add up to `size`; anything beyond is rejected before it is stored.
     size : int
-        Bytes in all.
+        Total size in bytes.
     path : Path
-        The file that the bytes come from, for messages.
+        The file the bytes come from, for error messages.
 
     Raises
     ------
     FrameError
-        When the pieces do not add up to `size`, or there is no room on the disk.
+        If the pieces do not add up to `size`, or the disk is full.
     """
     if _memory.claim(size):
         return _hold_in_memory(pieces, size, path)
@@ -195,7 +194,10 @@ def _hold_on_disk(pieces: Iterable[bytes], size: int, path: Path) -> ScratchBloc
             raise _no_room(path, size, folder, free)
         arena = _current_arena()
     except OSError as error:
-        raise FrameError(f"{path}: no scratch file for its pixels ({error.strerror}); set TMPDIR") from error
+        raise FrameError(
+            f"{path}: cannot create a scratch file for its pixels ({error.strerror}); set TMPDIR to a "
+            "writable folder"
+        ) from error
     start = arena.claim(size)
     try:
         filled = 0
@@ -219,20 +221,21 @@ def _hold_on_disk(pieces: Iterable[bytes], size: int, path: Path) -> ScratchBloc
 
 def _no_room(path: Path, size: int, folder: str, free: int) -> FrameError:
     return FrameError(
-        f"{path}: needs {size / 2**20:.0f} MiB of scratch space and {folder} has {free / 2**20:.0f} MiB; "
-        "make room there, set TMPDIR to another folder, or store the frames uncompressed"
+        f"{path}: needs {size / 2**20:.0f} MiB of scratch space, but {folder} has {free / 2**20:.0f} MiB; "
+        "free some space, set TMPDIR to another folder, or store the frames uncompressed"
     )
 
 
 def _advance(filled: int, more: int, size: int, path: Path) -> int:
     if filled + more > size:
-        raise FrameError(f"{path}: inflates to more than the {size} bytes that its header declares")
+        raise FrameError(
+            f"{path}: decompresses to more than the {size} bytes declared in its header; copy the file again"
+        )
     return filled + more
 
 
 def _expect_full(filled: int, size: int, path: Path) -> None:
     if filled != size:
         raise FrameError(
-            f"{path}: inflates to {filled} bytes, expected {size}; the file is truncated or damaged, "
-            "copy it again"
+            f"{path}: decompresses to {filled} bytes, expected {size}; copy the file again or leave it out"
         )

@@ -1,11 +1,10 @@
-"""One image file as rows of float32, whatever way its samples are stored."""
+"""An open image file, read as rows of float32 in any sample format."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import threading
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,34 +12,34 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from stacklib.errors import FrameError, StacklibWarning
+from stacklib.errors import FrameError
 from stacklib.formats.scratch import ReadInto
 
 __all__ = ["Block", "FileBlock", "ImageSource", "LazyBlock", "clean_text", "parse_keyword"]
 
-#: Samples that need converting are read in pieces of about this many bytes: large enough for the
-#: disk, small enough to be still in the processor's cache when they are converted.
+#: Samples that need conversion are read in chunks of about this many bytes: large enough for efficient
+#: reads, small enough to stay in the CPU cache.
 CHUNK = 2**20
 
 
 class Block(Protocol):
-    """A run of bytes that can be read from any offset, by many threads at once."""
+    """A run of bytes with random access, safe for concurrent reads."""
 
     size: int
 
     def reader(self) -> contextlib.AbstractContextManager[ReadInto]:
-        """A function ``read_into(offset, buffer)``, valid inside the context."""
+        """Return a context manager that gives a function ``read_into(offset, buffer)``."""
 
 
 class FileBlock:
-    """A part of a file. Every reader has its own handle, so threads share no file position."""
+    """A part of a file. Each reader opens its own handle, so threads share no file position."""
 
     def __init__(self, path: Path, position: int, size: int) -> None:
         self.path, self.position, self.size = path, position, size
 
     @contextlib.contextmanager
     def reader(self) -> Iterator[ReadInto]:
-        """A function that reads from an offset in the block straight into a buffer."""
+        """Yield a function that reads bytes starting at an offset into a buffer."""
         try:
             stream = self.path.open("rb", buffering=0)
         except OSError as error:
@@ -53,7 +52,7 @@ class FileBlock:
                     count = stream.readinto(view)
                     if not count:
                         raise FrameError(
-                            f"{self.path}: ends before its pixels do; the file has shrunk since it was "
+                            f"{self.path}: ends before its last pixel; the file has shrunk since it was "
                             "opened, copy it again"
                         )
                     view = view[count:]
@@ -65,7 +64,7 @@ class FileBlock:
 
 
 class LazyBlock:
-    """A block that is checked or decoded once, when it is first read."""
+    """A block that is verified or decoded once, on the first read."""
 
     def __init__(self, size: int, prepare: Callable[[], Block]) -> None:
         self.size = size
@@ -74,43 +73,43 @@ class LazyBlock:
         self._block: Block | None = None
 
     def reader(self) -> contextlib.AbstractContextManager[ReadInto]:
-        """A reader of the prepared block."""
+        """Return a reader of the prepared block."""
         with self._lock:
             if self._block is None:
                 self._block = self._prepare()
             return self._block.reader()
 
     def close(self) -> None:
-        """Give back the memory or scratch space; the next read prepares the block again."""
+        """Release memory and scratch space. The next read prepares the block again."""
         with self._lock:
             self._block = None
 
 
 @dataclass
 class ImageSource:
-    """An opened image file: what its header says, and its rows.
+    """An open image file: its header, and access to its rows.
 
     A value is ``(stored * scale + zero) / divisor``, computed in float64 where float32 would round
-    twice; ``blank`` is the stored integer that means no data and becomes NaN.
+    twice. ``blank`` is the stored integer for missing data, which becomes NaN.
 
     Attributes
     ----------
     path : Path
         The file.
     channels, height, width : int
-        Geometry.
+        Image size.
     sample_format : str
         ``u8``, ``u16``, ``u32``, ``i8``, ``i16``, ``i32``, ``f32`` or ``f64``.
     integer : bool
-        Whether samples are quantised.
+        Whether the samples are stored as integers.
     full_scale : float
-        ADU of the value 1.0: ``2**bits - 1`` for integers, 1.0 for floats.
+        Full scale in ADU: ``2**bits - 1`` for integers, 1.0 for floats.
     keywords, properties : dict
-        FITS keywords (upper-case names, first occurrence) and XISF properties, as Python values.
+        FITS keywords (upper case, first occurrence) and XISF properties, as Python values.
     row_order : str
-        ``top-down``, ``bottom-up`` or an empty text where the file does not say.
+        ``top-down``, ``bottom-up``, or an empty string if the file does not specify it.
     notes : list of str
-        What the user should know about this file; see `warn`.
+        Problems found in the header that do not prevent reading.
     """
 
     path: Path
@@ -126,7 +125,7 @@ class ImageSource:
     zero: float = 0.0
     divisor: float = 1.0
     blank: int | None = None
-    # FITS keeps unsigned integers as signed ones with an offset of half the range: one bit differs.
+    # FITS stores unsigned integers as signed ones offset by half the range, so only one bit differs.
     offset_binary: bool = False
     interleaved: bool = False
     row_order: str = ""
@@ -136,22 +135,16 @@ class ImageSource:
 
     @property
     def quantization_step(self) -> float:
-        """Distance of neighbouring values; 0.0 for floats."""
+        """Difference between neighboring values, or 0.0 for floats."""
         return abs(self.scale) / self.divisor if self.integer else 0.0
 
-    def warn(self) -> None:
-        """Issue the notes as `StacklibWarning`."""
-        for note in self.notes:
-            warnings.warn(f"{self.path}: {note}", StacklibWarning, stacklevel=3)
-
     def close(self) -> None:
-        """Give back scratch space; no file handle is ever kept between reads."""
-        close = getattr(self.block, "close", None)
-        if close is not None:
-            close()
+        """Release scratch space. File handles are never kept between reads."""
+        if isinstance(self.block, LazyBlock):
+            self.block.close()
 
     def read_rows(self, start: int, stop: int, channel: int, out: np.ndarray | None = None) -> np.ndarray:
-        """Rows ``start`` to ``stop - 1`` of one channel.
+        """Read rows ``start`` to ``stop - 1`` of one channel.
 
         Parameters
         ----------
@@ -159,25 +152,25 @@ class ImageSource:
             ``0 <= start <= stop <= height``.
         channel : int
             ``0 <= channel < channels``.
-        out : float32 array (stop - start, width), optional
-            Filled and returned when given.
+        out : ndarray of float32, shape (stop - start, width), optional
+            Output array.
 
         Returns
         -------
-        float32 array (stop - start, width)
-            Integers in units of the full scale, XISF floats mapped by their bounds, FITS floats as
-            they are. NaN and Inf stay what they are; a FITS BLANK becomes NaN.
+        ndarray of float32, shape (stop - start, width)
+            Integers divided by the full scale, XISF floats mapped by their bounds, FITS floats as stored.
+            NaN and infinities are kept. FITS BLANK becomes NaN.
 
         Raises
         ------
         FrameError
-            When the file cannot be read, has shrunk, or its pixels fail their checksum.
+            If the file cannot be read, has shrunk, or fails its checksum.
         ValueError
-            When rows, channel or `out` do not fit the image.
+            If the rows, the channel or `out` do not match the image.
         """
         if not (0 <= start <= stop <= self.height and 0 <= channel < self.channels):
             raise ValueError(
-                f"rows {start} to {stop} of channel {channel} do not lie in an image of "
+                f"rows {start} to {stop} of channel {channel} are outside an image with "
                 f"{self.height} rows and {self.channels} channels"
             )
         shape = (stop - start, self.width)
@@ -187,21 +180,17 @@ class ImageSource:
             raise ValueError(f"out is {out.dtype} {out.shape}, expected float32 {shape}")
         if out.size:
             with self.block.reader() as read_into:
-                if self._as_stored and out.flags.c_contiguous:
+                if self._is_stored_float32 and out.flags.c_contiguous:
                     self._read_direct(read_into, start, channel, out)
                 else:
                     self._read_converted(read_into, start, channel, out)
         return out
 
     @property
-    def _as_stored(self) -> bool:
-        """Whether the stored samples are the values, but perhaps for the order of their bytes."""
+    def _is_stored_float32(self) -> bool:
+        """Whether the values are stored as planar float32, in either byte order."""
         is_float32 = self.stored.newbyteorder("=") == np.float32
-        return is_float32 and not self.interleaved and self._is_plain
-
-    @property
-    def _is_plain(self) -> bool:
-        return self.scale == 1 and self.zero == 0 and self.divisor == 1
+        return is_float32 and not self.interleaved and (self.scale, self.zero, self.divisor) == (1, 0, 1)
 
     def _read_direct(self, read_into: ReadInto, start: int, channel: int, out: np.ndarray) -> None:
         offset = (channel * self.height + start) * self.width * self.stored.itemsize
@@ -230,7 +219,7 @@ class ImageSource:
             np.bitwise_xor(raw, raw.dtype.type(1 << (8 * raw.itemsize - 1)), out=raw)
         exact = raw.dtype == np.float32 or (raw.dtype.kind in "iu" and raw.itemsize <= 2)
         if self.scale == 1 and self.zero == 0 and (exact or self.divisor == 1):
-            # Float32 holds these samples exactly, so one division rounds once.
+            # These samples are exact in float32, so the division is the only rounding.
             with np.errstate(over="ignore", invalid="ignore"):
                 out[...] = raw
             if self.divisor != 1:
@@ -247,7 +236,7 @@ class ImageSource:
 
 
 def unreadable(path: Path, error: OSError) -> FrameError:
-    """The error for a file that the system does not let us read."""
+    """Return the error for a file that cannot be read, with the remedy."""
     if isinstance(error, FileNotFoundError):
         return FrameError(f"{path}: no such file; check the name and the folder")
     if isinstance(error, PermissionError):
@@ -258,12 +247,12 @@ def unreadable(path: Path, error: OSError) -> FrameError:
 
 
 def regular_file_size(path: Path) -> int:
-    """Size of a file in bytes.
+    """Return the size of a file in bytes.
 
     Raises
     ------
     FrameError
-        When there is no such file, or it is a folder, a pipe or a device.
+        If the file does not exist, or is a folder, a pipe or a device.
     """
     try:
         if not path.is_file():
@@ -276,14 +265,14 @@ def regular_file_size(path: Path) -> int:
 
 
 def clean_text(text: str, keep: str = "") -> str:
-    """`text` without characters that could steer a terminal; those in `keep` stay."""
+    """Replace non-printable characters by spaces, except those in `keep`."""
     if text.isprintable():
         return text
     return "".join(letter if letter.isprintable() or letter in keep else " " for letter in text)
 
 
 def parse_keyword(text: str) -> bool | int | float | str:
-    """The value of a FITS keyword given as text (``'M101'``, ``T``, ``300``, ``1.5D-3``)."""
+    """Convert the text of a FITS keyword (``'M101'``, ``T``, ``300``, ``1.5D-3``) to a Python value."""
     text = clean_text(text).strip()
     if text.startswith("'"):
         inner = text[1:-1] if text.endswith("'") and len(text) > 1 else text[1:]
@@ -291,7 +280,7 @@ def parse_keyword(text: str) -> bool | int | float | str:
     if text in ("T", "F"):
         return text == "T"
     for kind, candidate in ((int, text), (float, text.upper().replace("D", "E"))):
-        # Python also takes 1_000, which is no number in FITS.
+        # Python also accepts 1_000, which is not a number in FITS.
         if candidate and candidate[-1] in "0123456789." and "_" not in candidate:
             with contextlib.suppress(ValueError):
                 return kind(candidate)

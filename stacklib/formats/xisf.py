@@ -1,7 +1,7 @@
-"""Reading and writing XISF, the file format of PixInsight.
+"""Read and write XISF, the file format of PixInsight.
 
-Reading starts with a guard: nothing in a header is believed before it is checked, because files
-come from other people's computers. Writing goes through the `xisf` package.
+Headers are fully validated when read, because files may come from untrusted sources. Writing uses the
+`xisf` package.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import contextlib
 import math
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from xml.etree.ElementTree import Element, ParseError, TreeBuilder
 
 import numpy as np
@@ -35,16 +35,16 @@ HEADER_START = 16
 MAX_HEADER = 64 * 2**20
 MAX_ELEMENTS = 200_000
 MAX_DEPTH = 64
-#: More samples than any camera or mosaic has: 100 gigapixels.
+#: 100 gigapixels, more than any camera or mosaic.
 MAX_SAMPLES = 10**11
-#: Properties stored as blocks are read up to this size each, and this size for the whole file. The record
-#: of a run takes about a thousand bytes a frame.
+#: Largest size of one property block, and of all of them in a file. The record of a run takes about a
+#: thousand bytes per frame.
 MAX_PROPERTY = 2**23
 MAX_PROPERTIES = 2**24
 
 GEOMETRY = re.compile(r"([0-9]{1,9}):([0-9]{1,9}):([0-9]{1,9})", re.ASCII)
 
-#: XISF sample format -> ours.
+#: XISF sample formats.
 SAMPLE_FORMATS = {
     "UInt8": "u8",
     "Byte": "u8",
@@ -60,7 +60,7 @@ SAMPLE_FORMATS = {
 
 BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
-#: Type of a vector or matrix property -> NumPy type.
+#: NumPy types of vector and matrix properties.
 ELEMENT_TYPES = {
     "": "f8",
     "I8": "i1",
@@ -78,28 +78,25 @@ ELEMENT_TYPES = {
 }
 
 
-def open_image(path: str | Path, quiet: bool = False) -> ImageSource:
-    """Open an XISF file: its header is read and checked, its pixels are not touched yet.
+def open_image(path: str | Path) -> ImageSource:
+    """Open an XISF file. Reads and validates the header, but reads no pixels.
 
-    The first image is taken; a note says so where there are more. All channels are given, also
-    those that are transparency.
+    The first image is used, with all its channels, including alpha channels.
 
     Parameters
     ----------
     path : str or Path
         A monolithic XISF file.
-    quiet : bool
-        Leave the notes in ``source.notes`` instead of issuing them as warnings.
+
+    Returns
+    -------
+    ImageSource
+        The opened image. Further images and unreadable properties are listed in its `notes`.
 
     Raises
     ------
     FrameError
-        Naming the file, the field and what was expected.
-
-    Warns
-    -----
-    StacklibWarning
-        For what can be passed over: further images, unreadable properties.
+        If the file is missing, damaged or not a valid XISF image.
     """
     path = Path(path)
     file_size = regular_file_size(path)
@@ -109,17 +106,15 @@ def open_image(path: str | Path, quiet: bool = False) -> ImageSource:
         raise FrameError(f"{path}: has no Image element, expected an XISF file with one image")
     source = _image_source(images[0], path, file_size, header_end)
     if len(images) > 1:
-        source.notes.append(f"holds {len(images)} images, the first one is used")
+        source.notes.append(f"contains {len(images)} images; the first one is used")
     source.keywords = _keywords(images[0])
     source.properties = _Properties(path, file_size, header_end, source.notes).read(images[0])
     source.row_order = "top-down"
-    if not quiet:
-        source.warn()
     return source
 
 
 class _CappedBuilder(TreeBuilder):
-    """Builds the element tree and gives up when it grows out of all proportion."""
+    """Build the element tree, and stop if it grows too large or too deep."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -129,11 +124,9 @@ class _CappedBuilder(TreeBuilder):
         self._count += 1
         self._depth += 1
         if self._count > MAX_ELEMENTS:
-            raise FrameError(f"{self._path}: header has more than {MAX_ELEMENTS} elements, expected fewer")
+            raise FrameError(f"{self._path}: the header has more than {MAX_ELEMENTS} elements")
         if self._depth > MAX_DEPTH:
-            raise FrameError(
-                f"{self._path}: header is nested deeper than {MAX_DEPTH} elements, expected less"
-            )
+            raise FrameError(f"{self._path}: the header is nested more than {MAX_DEPTH} levels deep")
         return super().start(tag, attrs)
 
     def end(self, tag: Any) -> Element:
@@ -142,12 +135,12 @@ class _CappedBuilder(TreeBuilder):
 
 
 def read_header(path: Path, file_size: int) -> tuple[Element, int]:
-    """The checked header of an XISF file and the offset of its end.
+    """Read and check the header of an XISF file. Returns its root element and the offset of its end.
 
     Raises
     ------
     FrameError
-        When the file is not a sound XISF 1.0 file.
+        If the file is not a valid XISF 1.0 file.
     """
     try:
         with path.open("rb") as stream:
@@ -178,22 +171,24 @@ def read_header(path: Path, file_size: int) -> tuple[Element, int]:
 
 def _parse(content: bytes, path: Path) -> Element:
     try:
-        # XISF headers are UTF-8, whatever encoding their first line claims.
+        # XISF headers are UTF-8, whatever the XML declaration claims.
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise FrameError(f"{path}: header is not UTF-8 at byte {error.start}, expected UTF-8 text") from None
+        raise FrameError(
+            f"{path}: the header is not valid UTF-8 at byte {error.start}; copy the file again"
+        ) from None
     parser = DefusedXMLParser(target=_CappedBuilder(path), forbid_dtd=True)
     try:
         parser.feed(text)
         root = parser.close()
     except DefusedXmlException:
-        raise FrameError(f"{path}: header has a DOCTYPE, expected plain XML; do not use this file") from None
-    except (ParseError, ValueError) as error:
         raise FrameError(
-            f"{path}: header is not valid XML ({error}); the file is damaged, copy it again"
+            f"{path}: the header has a DOCTYPE, expected plain XML; do not use this file"
         ) from None
+    except (ParseError, ValueError) as error:
+        raise FrameError(f"{path}: the header is not valid XML ({error}); copy the file again") from None
     if root is None:
-        raise FrameError(f"{path}: header is empty, expected XML")
+        raise FrameError(f"{path}: the header is empty, expected XML; copy the file again")
     return root
 
 
@@ -249,7 +244,7 @@ def _choice(image: Element, name: str, known: dict[str, Any], default: str, path
 def _bounds(image: Element, path: Path, notes: list[str]) -> tuple[float, float]:
     text = image.get("bounds")
     if text is None:
-        notes.append("does not give the bounds of its samples, 0:1 is assumed")
+        notes.append("has no bounds for its floating-point samples; 0:1 is assumed")
         return 0.0, 1.0
     values = []
     with contextlib.suppress(ValueError):
@@ -275,7 +270,7 @@ def _keywords(image: Element) -> dict[str, Any]:
 
 
 class _Properties:
-    """Reads the properties of an image; one that cannot be read is noted and left out."""
+    """Reader for the properties of an image. Unreadable properties are noted and skipped."""
 
     def __init__(self, path: Path, file_size: int, header_end: int, notes: list[str]) -> None:
         self._path, self._file_size, self._header_end = path, file_size, header_end
@@ -291,14 +286,14 @@ class _Properties:
             try:
                 value = self._value(element)
             except (FrameError, ValueError, OverflowError):
-                self._notes.append(f"property {name} cannot be read and is left out")
+                self._notes.append(f"property {name} cannot be read; it is ignored")
                 continue
             if name and value is not None:
                 properties.setdefault(name, value)
         return properties
 
     def _value(self, element: Element) -> Any:
-        """The property as a Python value, or None for a kind that is of no use here."""
+        """Return the property as a Python value, or None for types that are not used."""
         kind, text = element.get("type", ""), element.get("value")
         if kind == "String":
             return self._text(element)
@@ -342,7 +337,7 @@ class _Properties:
         return values.reshape(shape)
 
     def _block(self, element: Element) -> bytes | None:
-        """The bytes of a property; None for one that is too large to be read at open."""
+        """Return the bytes of a property, or None if it is too large."""
         block = find_block(element, self._path, self._file_size, self._header_end)
         if max(block.size, block.decoded_size) > min(MAX_PROPERTY, self._left):
             return None
@@ -350,5 +345,5 @@ class _Properties:
         return bytes(block.decode())
 
 
-def _fail() -> Any:
+def _fail() -> NoReturn:
     raise ValueError

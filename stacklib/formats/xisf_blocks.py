@@ -1,8 +1,7 @@
-"""Data blocks of an XISF file: where they lie, how they are packed, and what they must hold.
+"""Data blocks of an XISF file: location, compression and checksum.
 
-The `xisf` package is not used for reading. It ignores byteOrder, pixelStorage and checksums, fails
-on embedded images and subblocks, and inflates whatever a file declares, so hardly any block would
-be left for it; the codecs below are the ones it uses itself.
+The `xisf` package is not used for reading. It ignores byteOrder, pixelStorage and checksums, fails on
+embedded images and subblocks, and decompresses whatever a file declares. The codecs are the same.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import base64
 import hashlib
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,10 +26,10 @@ from stacklib.formats.source import Block, FileBlock, LazyBlock
 
 __all__ = ["StoredBlock", "find_block", "local_name", "refuse"]
 
-#: How many bytes one stored byte can become at most. Files that claim more are not worth a try.
+#: Maximum compression ratio of each codec. Blocks that declare more are rejected without trying.
 EXPANSION = {"zlib": 1040, "lz4": 256, "lz4hc": 256, "zstd": 2**16}
 
-#: LZ4 cannot hold more than this in one block.
+#: Maximum size of an LZ4 block.
 LZ4_LIMIT = 0x7E000000
 
 CHECKSUMS = {
@@ -49,13 +48,13 @@ DECIMAL = re.compile(r"[0-9]{1,19}", re.ASCII)
 
 
 def refuse(path: Path, field: str, found: Any, expected: str) -> FrameError:
-    """The error for a field that is not what it must be."""
+    """Return the error for a field with an invalid value."""
     shown = repr(found) if len(repr(found)) <= 80 else repr(found)[:77] + "..."
     return FrameError(f"{path}: {field} is {shown}, expected {expected}")
 
 
 def local_name(element: Element) -> str:
-    """The name of an element without its namespace."""
+    """Return the name of an element without its namespace."""
     return element.tag.rsplit("}", 1)[-1]
 
 
@@ -71,16 +70,14 @@ class Compression:
 
 @dataclass(frozen=True)
 class StoredBlock:
-    """A block as it lies in the file: validated, but neither read nor inflated yet.
+    """A validated block of a file, not yet read or decompressed.
 
     Attributes
     ----------
     position : int or None
-        Where an attached block starts; None when `content` holds it.
+        Offset of an attached block, or None if the data are in `content`.
     size : int
-        Bytes as stored.
-    decoded_size : int
-        Bytes once inflated.
+        Stored size in bytes.
     """
 
     path: Path
@@ -93,16 +90,17 @@ class StoredBlock:
 
     @property
     def decoded_size(self) -> int:
+        """Decompressed size in bytes."""
         return self.compression.size if self.compression else self.size
 
     def open(self) -> Block:
-        """The decoded block; checked and inflated when it is first read."""
+        """Return the decoded block. It is verified and decompressed on the first read."""
         if self.compression or self.checksum:
             return LazyBlock(self.decoded_size, self._prepare)
         return self._stored()
 
     def decode(self) -> bytes:
-        """All decoded bytes, for small blocks."""
+        """Return all decoded bytes. For small blocks."""
         stored = self._checked_bytes()
         return inflate(stored, self.compression, self.path, self.field) if self.compression else stored
 
@@ -134,7 +132,7 @@ class StoredBlock:
                 read_into(start, part)
                 yield part
 
-    def _verify(self, pieces: Any) -> None:
+    def _verify(self, pieces: Iterable[bytes | bytearray | memoryview]) -> None:
         if self.checksum is None:
             return
         algorithm, expected = self.checksum
@@ -143,18 +141,17 @@ class StoredBlock:
             digest.update(piece)
         if digest.hexdigest() != expected:
             raise FrameError(
-                f"{self.path}: {self.field} does not match its {algorithm} checksum; the file is damaged, "
-                "copy it again"
+                f"{self.path}: {self.field} does not match its {algorithm} checksum; copy the file again"
             )
 
 
 def find_block(element: Element, path: Path, file_size: int, header_end: int) -> StoredBlock:
-    """Validate the location, compression and checksum of an element with a data block.
+    """Find the data block of an element and validate its location, compression and checksum.
 
     Raises
     ------
     FrameError
-        Naming the attribute that is wrong and what was expected.
+        If an attribute is invalid.
     """
     field = local_name(element)
     location = element.get("location", "")
@@ -178,20 +175,16 @@ def find_block(element: Element, path: Path, file_size: int, header_end: int) ->
 
 
 def _attachment(location: str, path: Path, field: str, file_size: int, header_end: int) -> tuple[int, int]:
-    expected = "attachment:position:size, embedded or inline:base64 (pixels in other files are not read)"
+    expected = "attachment:position:size, embedded or inline:base64 (external blocks are not supported)"
     kind, *numbers = location.split(":")
     if kind != "attachment" or len(numbers) != 2 or not all(map(DECIMAL.fullmatch, numbers)):
         raise refuse(path, f"{field} location", location, expected)
     position, size = map(int, numbers)
     if position < header_end:
-        raise refuse(path, f"{field} position", position, f"a place after the header, from {header_end} on")
+        raise refuse(path, f"{field} position", position, f"at least {header_end}, after the header")
     if position + size > file_size:
-        raise refuse(
-            path,
-            f"{field} location",
-            location,
-            f"a block inside the file of {file_size} bytes; the file is truncated, copy it again",
-        )
+        expected = f"a block inside the file of {file_size} bytes; the file is truncated, copy it again"
+        raise refuse(path, f"{field} location", location, expected)
     return position, size
 
 
@@ -203,7 +196,7 @@ def _decode_text(text: str, encoding: str, path: Path, field: str) -> bytes:
             return bytes.fromhex("".join(text.split()))
     except ValueError as error:
         raise FrameError(
-            f"{path}: {field} data are not valid {encoding} ({error}); copy the file again"
+            f"{path}: {field} data is not valid {encoding} ({error}); copy the file again"
         ) from None
     raise refuse(path, f"{field} encoding", encoding, "base64 or hex")
 
@@ -216,7 +209,7 @@ def _checksum(attributes: dict[str, str], path: Path, field: str) -> tuple[str, 
     algorithm, digits = CHECKSUMS.get(name.lower()), digits.strip().lower()
     if algorithm is None or len(digits) != 2 * hashlib.new(algorithm).digest_size:
         raise refuse(
-            path, f"{field} checksum", text, "sha1, sha256, sha512, sha3-256 or sha3-512, a colon, hex"
+            path, f"{field} checksum", text, "algorithm:hex digits (sha1, sha256, sha512, sha3-256, sha3-512)"
         )
     return algorithm, digits
 
@@ -233,13 +226,14 @@ def _compression(attributes: dict[str, str], stored: int, path: Path, field: str
             path,
             f"{field} compression",
             text,
-            "codec:size or codec+sh:size:item size (zlib, lz4, lz4hc, zstd)",
+            "codec:size or codec+sh:size:item-size (zlib, lz4, lz4hc, zstd)",
         )
     size, item_size = int(numbers[0]), int(numbers[1]) if shuffled else 1
     if not 1 <= item_size <= 16:
         raise refuse(path, f"{field} compression item size", item_size, "1 to 16 bytes")
     if size > stored * EXPANSION[codec] + 2**16:
-        raise refuse(path, f"{field} compression size", size, f"what {stored} bytes of {codec} can become")
+        limit = f"at most {EXPANSION[codec]} times the {stored} stored bytes for {codec}"
+        raise refuse(path, f"{field} compression size", size, limit)
     return Compression(codec, size, item_size, _subblocks(attributes, stored, size, path, field))
 
 
@@ -259,18 +253,18 @@ def _subblocks(
 
 
 def inflate(stored: bytes, compression: Compression, path: Path, field: str) -> bytes:
-    """Inflate a block into exactly its declared size.
+    """Decompress a block to exactly its declared size.
 
     Raises
     ------
     FrameError
-        When the block holds less or more than declared, or is damaged.
+        If the block is damaged or has another size than declared.
     """
     view, pieces, start = memoryview(stored), [], 0
     for packed, plain in compression.subblocks:
         piece = view[start : start + packed]
         start += packed
-        # A subblock that did not get smaller is stored as it is.
+        # A subblock that compression would not shrink is stored uncompressed.
         is_raw = packed == plain and len(compression.subblocks) > 1
         pieces.append(bytes(piece) if is_raw else _inflate_one(piece, compression.codec, plain, path, field))
     content = pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -284,15 +278,14 @@ def _inflate_one(piece: memoryview, codec: str, size: int, path: Path, field: st
         elif codec == "zstd":
             content = _inflate_zstd(piece, size)
         elif size > LZ4_LIMIT:
-            raise ValueError(f"{size} bytes do not fit in one lz4 block")
+            raise ValueError(f"{size} bytes exceed the limit of one lz4 block")
         else:
             content = lz4.block.decompress(piece, uncompressed_size=size)
         if len(content) != size:
-            raise ValueError(f"inflates to {len(content)} bytes")
+            raise ValueError(f"decompresses to {len(content)} bytes")
     except (zlib.error, lz4.block.LZ4BlockError, zstandard.ZstdError, ValueError, MemoryError) as error:
         raise FrameError(
-            f"{path}: {field} is not a {codec} block of {size} bytes ({error}); the file is damaged, "
-            "copy it again"
+            f"{path}: {field} is not a valid {codec} block of {size} bytes ({error}); copy the file again"
         ) from None
     return content
 
@@ -301,7 +294,7 @@ def _inflate_zlib(piece: memoryview, size: int) -> bytes:
     inflater = zlib.decompressobj()
     content = inflater.decompress(piece, max(size, 1))
     if not inflater.eof and inflater.decompress(inflater.unconsumed_tail, 1):
-        raise ValueError("holds more than declared")
+        raise ValueError("contains more than declared")
     if not inflater.eof:
         raise ValueError("ends early")
     return content
@@ -315,9 +308,9 @@ def _inflate_zstd(piece: memoryview, size: int) -> bytes:
 
 
 def unshuffle(content: bytes, item_size: int) -> bytes:
-    """Undo byte shuffling: first bytes of all items, then second bytes, and so on.
+    """Undo byte shuffling: the first bytes of all items, then the second bytes, and so on.
 
-    Bytes beyond the last whole item are not shuffled.
+    Bytes after the last complete item are not shuffled.
     """
     count = len(content) // item_size
     planes = np.frombuffer(content, np.uint8, count * item_size).reshape(item_size, count)

@@ -1,4 +1,4 @@
-"""Writing XISF files through the `xisf` package, whole or not at all."""
+"""Write XISF files with the `xisf` package, completely or not at all."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _SPELT_OUT = str.maketrans(
 
 
 def ascii_text(text: str, keep: str = "") -> str:
-    """`text` in printable ASCII: accents dropped, a few signs spelt out, the rest as ``\\u...``.
+    """Convert text to printable ASCII: accents dropped, some symbols spelled out, the rest as ``\\u...``.
 
-    The `xisf` package writes a file it cannot read again when metadata are not ASCII.
+    The `xisf` package cannot read back its own files if the metadata are not ASCII.
     """
     plain = unicodedata.normalize("NFKD", str(text).translate(_SPELT_OUT))
     plain = "".join(letter for letter in plain if not unicodedata.combining(letter))
@@ -33,11 +33,9 @@ def ascii_text(text: str, keep: str = "") -> str:
 
 
 def writing_error(path: Path, error: OSError) -> SaveError:
-    """The error for a file that cannot be written, with the remedy."""
+    """Return the error for a file that cannot be written, with the remedy."""
     if isinstance(error, FileExistsError):
-        return SaveError(
-            f"{path}: exists already and is never overwritten; choose another name or move it away"
-        )
+        return SaveError(f"{path}: already exists; choose another name or move the file")
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return SaveError(f"{path}: its folder does not exist; create the folder {path.parent} first")
     return SaveError(
@@ -56,25 +54,24 @@ def write_image(
     properties: Mapping[str, Any] | None = None,
     compress: bool = False,
 ) -> Path:
-    """Write one image as a new XISF file.
+    """Write one image to a new XISF file.
 
     Parameters
     ----------
     path : str or Path
-        A file that does not exist yet, in a folder that does.
-    image : float32 or uint16 array (channels, height, width)
-        Stored planar and little-endian; floats with bounds 0:1. One channel or three. A 2-D array
-        is one channel.
+        A new file in an existing folder.
+    image : ndarray of float32 or uint16, shape (channels, height, width) or (height, width)
+        One or three channels. Stored planar and little-endian, floats with bounds 0:1.
     image_id : str
-        Identifier of the image, for instance ``integration``.
+        XISF identifier of the image, such as ``integration``.
     image_type : str
-        ``MasterLight``, ``RejectionMapLow``, ``RejectionMapHigh`` ...
-    keywords : sequence of (name, value, comment)
-        FITS keywords; a name may come again (HISTORY).
+        XISF image type, such as ``MasterLight`` or ``RejectionMapLow``.
+    keywords : iterable of (name, value, comment)
+        FITS keywords. Names may repeat (HISTORY).
     properties : dict, optional
-        XISF property id -> value, or id -> (type, value) with an XISF type. NaN and None are left out.
+        XISF properties: id -> value, or id -> (XISF type, value). None and NaN are skipped.
     compress : bool
-        Store the pixels as LZ4 with byte shuffling where that makes them smaller.
+        Compress the pixels with LZ4 and byte shuffling if that makes them smaller.
 
     Returns
     -------
@@ -84,9 +81,9 @@ def write_image(
     Raises
     ------
     SaveError
-        When the file exists, or cannot be written; no part of it is left then.
+        If the file exists or cannot be written. No partial file is left behind.
     ValueError
-        When the array cannot be stored.
+        If the array has the wrong shape or type.
     """
     from xisf import XISF
 
@@ -98,7 +95,7 @@ def write_image(
         raise ValueError(
             f"image is {image.dtype} {image.shape}, expected float32 or uint16 (1 or 3, height, width)"
         )
-    # The package knows no image type. It writes the id as given, so room is kept there.
+    # The xisf package cannot write imageType. It writes the id as given, so that reserves the space.
     type_attribute = f'" imageType="{ascii_identifier(image_type)}'
     identifier = ascii_identifier(image_id)
     placeholder = identifier + "_" * len(type_attribute)
@@ -125,7 +122,7 @@ def write_image(
 
 
 def ascii_identifier(text: str) -> str:
-    """`text` as an XISF identifier: ASCII letters, digits and underscores."""
+    """Convert text to an XISF identifier: ASCII letters, digits and underscores."""
     plain = "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in text)
     return plain if plain and not plain[0].isdigit() else "_" + plain
 
@@ -144,7 +141,7 @@ def _keyword_entries(keywords: Iterable[tuple[str, Any, str]]) -> dict[str, list
     for name, value, comment in keywords:
         name = ascii_text(name).strip().upper()
         if name in ("HISTORY", "COMMENT"):
-            # PixInsight keeps the text of these two in the comment.
+            # PixInsight stores the text of these two in the comment.
             entry = {"value": "", "comment": ascii_text(comment or value)}
         else:
             entry = {"value": keyword_text(value), "comment": ascii_text(comment or "")}
@@ -153,7 +150,7 @@ def _keyword_entries(keywords: Iterable[tuple[str, Any, str]]) -> dict[str, list
 
 
 def keyword_text(value: Any) -> str:
-    """A keyword's value as FITS spells it."""
+    """Format a value as a FITS keyword value."""
     value = value.item() if isinstance(value, np.generic) else value
     if value is None:
         return ""

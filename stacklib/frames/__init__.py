@@ -1,1 +1,1 @@
-"""Frames, their headers, and finding them."""
+"""Frames, frame sets and headers."""

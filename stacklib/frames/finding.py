@@ -1,4 +1,4 @@
-"""Which image files a folder, a pattern or a name stands for, and in which order."""
+"""Find image files by folder, glob pattern or name."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from stacklib.errors import FrameError
 
 __all__ = ["ENDINGS", "beside", "find_images", "natural_order", "resolve_path"]
 
-#: File name endings of images, in lower case.
+#: File name endings of supported images, in lower case.
 ENDINGS = (".xisf", ".fits", ".fit", ".fts", ".fits.gz", ".fit.gz", ".fts.gz", ".fits.fz", ".fit.fz")
 
-#: What PixInsight appends to the name of a calibrated, debayered, registered frame.
+#: Suffix that PixInsight adds to calibrated, debayered and registered frames.
 REGISTERED = "_c_d_r"
 
 
 def resolve_path(where: str | Path) -> Path:
-    """A path, looked for in the current folder and, where it is not there, in those above it.
+    """Look for a relative path in the working directory and its parent folders.
 
-    Notebooks run in their own folder under JupyterLab and in the caller's under papermill: a path
-    relative to the project works in both.
+    The working directory of a notebook is its own folder in JupyterLab and the caller's under papermill.
+    A path relative to the project works in both.
 
     Parameters
     ----------
     where : str or Path
-        A file, a folder or a glob pattern; ``~`` is the home folder.
+        A file, a folder or a glob pattern. ``~`` is the home folder.
 
     Returns
     -------
     Path
-        An absolute path. A path that is found nowhere is given relative to the current folder.
+        An absolute path, in the working directory if nothing is found.
     """
     path = Path(where).expanduser()
     here = Path.cwd()
     if not path.is_absolute():
-        # A bare pattern such as *.xisf would match strangers farther up.
+        # A bare pattern such as *.xisf would match unrelated files in the parent folders.
         bare = len(path.parts) == 1 and glob.has_magic(str(path))
         for folder in (here,) if bare else (here, *here.parents):
             if _exists(folder / path):
@@ -47,8 +47,7 @@ def resolve_path(where: str | Path) -> Path:
 
 
 def beside(file: Path, entries: str | list[str]) -> str | list[str]:
-    """Frames as a job file names them: relative names count from the file's own folder, if they are there."""
-
+    """Resolve the frames of a job file: relative names are looked for in the folder of the file first."""
     home = Path(os.path.normpath(file.absolute())).parent
 
     def found(entry: str) -> str:
@@ -66,14 +65,14 @@ def _exists(path: Path) -> bool:
 
 
 def _matches(pattern: Path) -> list[str]:
-    # Path.glob takes no absolute patterns.
+    # Path.glob does not accept absolute patterns.
     return glob.glob(str(pattern), recursive=True)  # noqa: PTH207
 
 
 def find_images(where: str | os.PathLike[str]) -> list[Path]:
-    """The image files that a folder, pattern or file name stands for."""
+    """Return the image files of a folder or pattern, sorted, or a single file."""
     if not str(where).strip():
-        raise FrameError("the name of the frames is empty; name a folder, a pattern or a file")
+        raise FrameError("the path of the frames is empty; give a folder, a pattern or a file")
     path = resolve_path(os.fspath(where))
     try:
         if path.is_dir():
@@ -81,15 +80,13 @@ def find_images(where: str | os.PathLike[str]) -> list[Path]:
         if path.exists() or not glob.has_magic(str(path)):
             if not path.exists():
                 kind = "file" if path.name.lower().endswith(ENDINGS) else "folder or file"
-                raise FrameError(f"{path}: no such {kind}; check the name, or where the notebook was started")
+                raise FrameError(f"{path}: no such {kind}; check the name and the working directory")
             return [path]
     except (OSError, ValueError) as error:
-        raise FrameError(
-            f"{path}: cannot be looked into ({error}); check the name and permissions"
-        ) from error
+        raise FrameError(f"{path}: cannot be accessed ({error}); check the name and permissions") from error
     matches = [Path(name) for name in _matches(path) if name.lower().endswith(ENDINGS)]
     if not matches:
-        raise FrameError(f"{path}: no image matches this pattern; endings looked for: {', '.join(ENDINGS)}")
+        raise FrameError(f"{path}: no image matches this pattern; supported endings: {', '.join(ENDINGS)}")
     return sorted(matches, key=natural_order)
 
 
@@ -100,7 +97,7 @@ def _images_in_folder(folder: Path) -> list[Path]:
         if path.name.lower().endswith(ENDINGS) and not path.name.startswith(".") and not path.is_dir()
     ]
     if not images:
-        raise FrameError(f"{folder}: holds no images; endings looked for: {', '.join(ENDINGS)}")
+        raise FrameError(f"{folder}: contains no images; supported endings: {', '.join(ENDINGS)}")
     registered = [path for path in images if _stem(path).endswith(REGISTERED)]
     return sorted(registered or images, key=natural_order)
 
@@ -111,6 +108,6 @@ def _stem(path: Path) -> str:
 
 
 def natural_order(path: Path) -> list[Any]:
-    """Sort key by which frame_2 comes before frame_10."""
+    """Return a sort key that puts frame_2 before frame_10."""
     parts = re.split(r"([0-9]+)", path.name.lower())
     return [(int(part), part) if number % 2 else part for number, part in enumerate(parts)] + [path.name]

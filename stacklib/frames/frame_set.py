@@ -1,4 +1,4 @@
-"""Frames: image files that know their header and read rows, and ordered, checked sets of them."""
+"""Frames and frame sets."""
 
 from __future__ import annotations
 
@@ -25,49 +25,38 @@ from stacklib.frames.headers import HeaderFacts
 
 __all__ = ["Frame", "FrameSet", "open_frames", "resolve_path"]
 
-#: Headers are opened by this many threads: what they wait for is the disk or the network.
+#: Threads that open headers. They mostly wait for the disk or the network.
 OPENERS = 8
 
 
 class Frame(HeaderFacts):
-    """One image file. Only its header is read until rows are asked for.
+    """An image file. Opening it reads only the header; pixels are read on demand.
 
-    Frames can be pickled: the path travels, and the file is opened again where it is needed.
+    Frames can be pickled. Only the path is stored, and the file is opened again when needed.
 
     Parameters
     ----------
     path : str or Path
         An XISF or FITS file.
-    quiet : bool
-        Do not warn of what can be passed over in the header; see `notes`.
-
-    Raises
-    ------
-    FrameError
-        When the file cannot be used.
+    quiet : bool, optional
+        Do not warn about problems in the header, see `notes`. Default is False.
 
     Attributes
     ----------
     path : Path
-        The file; `name` is its file name.
-    stamp : (int, int)
-        Size, and time of change in nanoseconds, when it was opened.
-    channels, height, width : int
-        Geometry; `shape` is all three.
-    sample_format : str
-        ``u8``, ``u16``, ``u32``, ``i16``, ``i32``, ``f32`` or ``f64``, as stored.
-    integer : bool
-        Whether the stored samples are quantised.
-    full_scale : float
-        ADU of the value 1.0 (``2**bits - 1`` for integers, 1.0 for floats).
-    quantization_step : float
-        Distance of neighbouring values of an integer frame, in units of the full scale; 0.0 for floats.
-    row_order : str
-        ``top-down``, ``bottom-up`` or an empty text where the file does not say.
-    keywords, properties : dict
-        FITS keywords (first occurrence) and XISF properties, as Python values.
-    notes : list of str
-        What was passed over in the header.
+        The file.
+    stamp : tuple of int
+        Size in bytes and modification time in nanoseconds when the file was opened.
+
+    Raises
+    ------
+    FrameError
+        If the file cannot be used.
+
+    Warns
+    -----
+    StacklibWarning
+        For each problem in the header that does not prevent reading.
     """
 
     def __init__(self, path: str | Path, quiet: bool = False) -> None:
@@ -75,11 +64,11 @@ class Frame(HeaderFacts):
         self._lock = threading.Lock()
         self.stamp = _stamp(self.path)
         self._source: ImageSource | None = _open_source(self.path)
-        if not quiet:
-            self._source.warn()
+        for note in () if quiet else self.notes:
+            warnings.warn(f"{self.path}: {note}", StacklibWarning, stacklevel=2)
 
     def __getstate__(self) -> dict[str, Any]:
-        # The other process may have another current folder.
+        # The other process may have a different working directory.
         return {"path": self.path.absolute(), "stamp": self.stamp}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -94,7 +83,7 @@ class Frame(HeaderFacts):
 
     @property
     def source(self) -> ImageSource:
-        """The opened file."""
+        """The opened file. Raises `FrameError` if it has changed since the frame was opened."""
         with self._lock:
             if self._source is None:
                 if _stamp(self.path) != self.stamp:
@@ -104,54 +93,67 @@ class Frame(HeaderFacts):
 
     @property
     def name(self) -> str:
+        """File name."""
         return self.path.name
 
     @property
-    def channels(self) -> int:
+    def channels(self) -> int:  # type: ignore[override]
+        """Number of channels."""
         return self.source.channels
 
     @property
     def height(self) -> int:
+        """Number of rows."""
         return self.source.height
 
     @property
     def width(self) -> int:
+        """Number of columns."""
         return self.source.width
 
     @property
     def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width."""
         return self.channels, self.height, self.width
 
     @property
     def sample_format(self) -> str:
+        """Stored sample format: ``u8``, ``u16``, ``u32``, ``i8``, ``i16``, ``i32``, ``f32`` or ``f64``."""
         return self.source.sample_format
 
     @property
     def integer(self) -> bool:
+        """Whether the samples are stored as integers."""
         return self.source.integer
 
     @property
     def full_scale(self) -> float:
+        """Full scale in ADU: ``2**bits - 1`` for integers, 1.0 for floats."""
         return self.source.full_scale
 
     @property
     def quantization_step(self) -> float:
+        """Difference between neighboring values of an integer frame, or 0.0 for floats."""
         return self.source.quantization_step
 
     @property
     def row_order(self) -> str:
+        """``top-down``, ``bottom-up``, or an empty string if the file does not specify it."""
         return self.source.row_order
 
     @property
-    def keywords(self) -> dict[str, Any]:
+    def keywords(self) -> dict[str, Any]:  # type: ignore[override]
+        """FITS keywords (first occurrence) as Python values."""
         return self.source.keywords
 
     @property
-    def properties(self) -> dict[str, Any]:
+    def properties(self) -> dict[str, Any]:  # type: ignore[override]
+        """XISF properties as Python values."""
         return self.source.properties
 
     @property
     def notes(self) -> list[str]:
+        """Problems found in the header that do not prevent reading."""
         return self.source.notes
 
     def read(self, rows: slice | None = None, channel: int | None = None) -> np.ndarray:
@@ -160,19 +162,28 @@ class Frame(HeaderFacts):
         Parameters
         ----------
         rows : slice, optional
-            Rows to read, for instance ``slice(100, 164)``; all of them by default.
+            Rows to read, such as ``slice(100, 164)``. Default is all rows.
         channel : int, optional
-            One channel; all of them by default.
+            Channel to read. Default is all channels.
 
         Returns
         -------
-        float32 array (channels, rows, width), or (rows, width) with `channel`
-            Integers and XISF floats in 0 to 1, FITS floats as they are; NaN is no data.
+        ndarray of float32, shape (channels, rows, width), or (rows, width) with `channel`
+            Integers and XISF floats scaled to 0 to 1, FITS floats as stored. NaN means no data.
 
         Raises
         ------
         FrameError
-            When the file cannot be read.
+            If the file cannot be read or has changed since it was opened.
+        IndexError
+            If there is no such channel.
+        ValueError
+            If `rows` has a step.
+
+        Examples
+        --------
+        >>> frame.read(rows=slice(100, 164), channel=0).shape  # doctest: +SKIP
+        (64, 300)
         """
         source = self.source
         start, stop, step = (rows or slice(None)).indices(source.height)
@@ -187,16 +198,16 @@ class Frame(HeaderFacts):
         return out
 
     def read_rows(self, start: int, stop: int, channel: int, out: np.ndarray | None = None) -> np.ndarray:
-        """Rows of one channel, into `out` where it is given; see `ImageSource.read_rows`."""
+        """Read rows ``start`` to ``stop - 1`` of one channel, optionally into `out`, a float32 array."""
         return self.source.read_rows(start, stop, channel, out)
 
     def close(self) -> None:
-        """Give back scratch space; the frame can be read again all the same."""
+        """Release scratch space. The frame can still be read afterwards."""
         if self._source is not None:
             self._source.close()
 
     def checksum(self, algorithm: str = "sha256") -> str:
-        """Checksum of the file in hexadecimal digits."""
+        """Return the checksum of the file in hexadecimal digits."""
         try:
             with self.path.open("rb") as stream:
                 return hashlib.file_digest(stream, algorithm).hexdigest()
@@ -212,30 +223,31 @@ def _stamp(path: Path) -> tuple[int, int]:
 def _open_source(path: Path) -> ImageSource:
     name = path.name.lower()
     if not name.endswith(ENDINGS):
-        raise FrameError(f"{path}: is not an image of a known kind; known endings are {', '.join(ENDINGS)}")
-    return (xisf if name.endswith(".xisf") else fits).open_image(path, quiet=True)
+        raise FrameError(f"{path}: is not a supported image; supported endings are {', '.join(ENDINGS)}")
+    return (xisf if name.endswith(".xisf") else fits).open_image(path)
 
 
 class FrameSet(Sequence[Frame]):
-    """An ordered set of frames of one geometry.
+    """An ordered set of frames of the same size.
 
-    ``frames[3]`` is a `Frame`; a slice, a list of numbers or a boolean array gives a `FrameSet`.
+    ``frames[3]`` is a `Frame`. A slice, a list of indices or a boolean array selects a new `FrameSet`.
 
     Parameters
     ----------
     frames : iterable of Frame
-        In the order in which they are to be listed.
+        The frames, in order.
 
     Raises
     ------
     FrameError
-        When there are none, one is listed twice, or they differ in geometry, channels or row order.
+        If there are no frames, a frame is listed twice, or the frames differ in size, number of channels
+        or row order.
     """
 
     def __init__(self, frames: Iterable[Frame]) -> None:
         self._frames = tuple(frames)
         if not self._frames:
-            raise FrameError("the set has no frames; name at least one image file")
+            raise FrameError("the frame set is empty; add at least one image file")
         _refuse_duplicates([frame.path for frame in self._frames])
         _refuse_mixed(self._frames, lambda frame: (frame.width, frame.height), "{0[0]} x {0[1]} pixels")
         _refuse_mixed(self._frames, lambda frame: frame.channels, "{0} channel(s)")
@@ -262,7 +274,7 @@ class FrameSet(Sequence[Frame]):
             index = np.asarray(index) if len(index) else slice(0)
         chosen = np.arange(len(self))[index]
         if not chosen.size:
-            raise FrameError("no frame is selected; select at least one")
+            raise FrameError("no frames are selected; select at least one")
         return FrameSet(self._frames[number] for number in chosen)
 
     def __repr__(self) -> str:
@@ -275,39 +287,39 @@ class FrameSet(Sequence[Frame]):
             "/".join(sorted({frame.sample_format for frame in self})),
             ", ".join(sorted({frame.object for frame in self} - {""})),
             ", ".join(sorted({frame.filter for frame in self} - {""})),
-            f"{sum(known):g} s in all" if known and len(known) == len(exposures) else "",
+            f"{sum(known):g} s total" if known and len(known) == len(exposures) else "",
         ]
         count = "1 frame" if len(self) == 1 else f"{len(self)} frames"
         return f"<FrameSet of {count}: {', '.join(filter(None, facts))}; {self.folder}>"
 
     @property
     def channels(self) -> int:
-        """Channels of every frame."""
+        """Number of channels of each frame."""
         return self._frames[0].channels
 
     @property
     def height(self) -> int:
-        """Rows of every frame."""
+        """Number of rows of each frame."""
         return self._frames[0].height
 
     @property
     def width(self) -> int:
-        """Columns of every frame."""
+        """Number of columns of each frame."""
         return self._frames[0].width
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of every frame."""
+        """Channels, height and width of each frame."""
         return self._frames[0].shape
 
     @cached_property
     def folder(self) -> Path:
-        """The folder of the frames, or the nearest one that holds them all."""
+        """Folder of the frames, or their nearest common parent folder."""
         return Path(os.path.commonpath([frame.path.parent.absolute() for frame in self]))
 
     @cached_property
     def names(self) -> list[str]:
-        """One name a frame: the file name, with its folders where two files are called alike."""
+        """Names of the frames: file names, with folders if two files have the same name."""
         names = [frame.name for frame in self]
         if len(set(names)) == len(names):
             return names
@@ -315,7 +327,7 @@ class FrameSet(Sequence[Frame]):
 
     @property
     def table(self) -> Table:
-        """What the headers say, one row a frame; masked where a header is silent.
+        """Header values, one row per frame. Missing values are masked.
 
         Columns: file, object, filter, exposure (s), date (ISO, UTC), camera, gain, temperature
         (deg C), format, width, height, channels.
@@ -337,7 +349,7 @@ class FrameSet(Sequence[Frame]):
         return table
 
     def close(self) -> None:
-        """Give back the scratch space of all frames."""
+        """Release the scratch space of all frames."""
         for frame in self:
             frame.close()
 
@@ -354,7 +366,7 @@ def _number_column(values: list[float | None], unit: str | None = None) -> Maske
 def _refuse_duplicates(paths: Sequence[Path]) -> None:
     for path, count in Counter(path.absolute() for path in paths).items():
         if count > 1:
-            raise FrameError(f"{path}: is listed {count} times; list every frame once")
+            raise FrameError(f"{path}: is listed {count} times; list each frame once")
 
 
 def _refuse_mixed(frames: Sequence[Frame], value: Callable[[Frame], Any], words: str) -> None:
@@ -368,7 +380,7 @@ def _refuse_mixed(frames: Sequence[Frame], value: Callable[[Frame], Any], words:
     if others:
         raise FrameError(
             f"the frames differ: {count} of {len(frames)} have {words.format(usual)}, but not "
-            f"{_some(others)}; register all frames to one reference, or leave these out"
+            f"{_some(others)}; register all frames to the same reference, or leave these out"
         )
 
 
@@ -379,36 +391,43 @@ def _some(items: Sequence[str], most: int = 10) -> str:
 
 
 def open_frames(where: str | Path | Frame | Iterable[str | Path | Frame]) -> FrameSet:
-    """Open registered frames: their headers now, their pixels when they are needed.
+    """Open registered frames. Headers are read now, pixels on demand.
 
     Parameters
     ----------
-    where : str, Path, or list
-        A folder, a glob pattern, a file, or a list of these (or of frames). Of a folder the files
-        named ``*_c_d_r`` are taken, or every image where there are none; subfolders and hidden files
-        are left alone. Folders and patterns give natural order (frame_2 before frame_10), a list
-        keeps its own. See `resolve_path` for relative paths.
+    where : str, Path, Frame or list of these
+        A folder, a glob pattern, a file, or a list. In a folder, files named ``*_c_d_r`` are used, or
+        all images if there are none. Subfolders and hidden files are ignored. Folders and patterns are
+        sorted in natural order (frame_2 before frame_10), a list keeps its order. Relative paths are
+        searched in the working directory and its parents.
 
     Returns
     -------
     FrameSet
+        The frames.
 
     Raises
     ------
     FrameError
-        When nothing is found, a file cannot be used, or the frames do not fit together.
+        If nothing is found, a file cannot be used, or the frames do not match.
 
     Warns
     -----
     StacklibWarning
-        For what was passed over in a header.
+        For problems in the headers that do not prevent reading.
+
+    Examples
+    --------
+    >>> frames = open_frames("sample_data/M13/4_Registered")  # doctest: +SKIP
+    >>> frames  # doctest: +SKIP
+    <FrameSet of 12 frames: 320 x 256, 1 channel, u16, M13, L, 720 s total; .../M13/4_Registered>
     """
     entries = [where] if isinstance(where, str | os.PathLike | Frame) else list(where)
     found: list[Path | Frame] = []
     for entry in entries:
         found += [entry] if isinstance(entry, Frame) else find_images(entry)
     if not found:
-        raise FrameError("the list of frames is empty; name at least one image file")
+        raise FrameError("the list of frames is empty; add at least one image file")
     _refuse_duplicates([entry.path if isinstance(entry, Frame) else entry for entry in found])
     frames = _open_all(found)
     _warn_of_unknown_order(frames)
@@ -429,7 +448,7 @@ def _open_all(found: Sequence[Path | Frame]) -> list[Frame]:
 
 
 def _warn_of_notes(frames: Sequence[Frame]) -> None:
-    """One warning for each note, however many files it is true of."""
+    """Issue one warning per note, naming all frames it applies to."""
     files: dict[str, list[str]] = {}
     for frame in frames:
         for note in frame.notes:
@@ -450,7 +469,7 @@ def _warn_of_unknown_order(frames: Sequence[Frame]) -> None:
     if silent and len(silent) < len(frames):
         warnings.warn(
             f"{_some(silent)}: no ROWORDER in the header, unlike the other frames; "
-            "look whether they are upside down",
+            "check that they are not upside down",
             StacklibWarning,
             stacklevel=3,
         )

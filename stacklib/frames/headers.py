@@ -1,4 +1,4 @@
-"""What the header of a frame tells: XISF properties first, FITS keywords second."""
+"""Header values of a frame, from XISF properties or FITS keywords."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ __all__ = ["HeaderFacts", "parse_date"]
 
 
 class HeaderFacts:
-    """The facts that observers ask for, from `keywords` and `properties` of a subclass.
+    """Common header values. XISF properties take precedence over FITS keywords.
 
-    What a header does not say, or says in a way that makes no sense, is None or an empty text.
+    Missing or invalid values are None or an empty string.
     """
 
     channels: int
@@ -29,34 +29,34 @@ class HeaderFacts:
 
     @cached_property
     def filter(self) -> str:
-        """Name of the filter, or an empty text."""
+        """Name of the filter, or an empty string."""
         return self._text("Instrument:Filter:Name", "FILTER")
 
     @cached_property
     def object(self) -> str:
-        """Name of the target, or an empty text."""
+        """Name of the target, or an empty string."""
         return self._text("Observation:Object:Name", "OBJECT")
 
     @cached_property
     def camera(self) -> str:
-        """Name of the camera, or an empty text."""
+        """Name of the camera, or an empty string."""
         return self._text("Instrument:Camera:Name", "INSTRUME")
 
     @cached_property
     def gain(self) -> float | None:
-        """Gain setting of the camera (or ISO speed), or None."""
+        """Gain setting or ISO speed of the camera, or None."""
         return self._number("Instrument:Camera:Gain", "Instrument:Camera:ISOSpeed", "GAIN", "ISOSPEED")
 
     @cached_property
     def temperature(self) -> float | None:
-        """Temperature of the sensor in degrees Celsius, or None."""
+        """Sensor temperature in degrees Celsius, or None."""
         return self._number("Instrument:Sensor:Temperature", "CCD-TEMP")
 
     @cached_property
     def cfa_pattern(self) -> str:
-        """Colour filter pattern of the camera, for instance ``RGGB``, or an empty text.
+        """Color filter pattern of the camera, such as ``RGGB``, or an empty string.
 
-        A debayered frame may name the pattern too; only a frame with one channel is a mosaic.
+        Debayered frames may have it too. Only a frame with one channel is a mosaic.
         """
         return self._text("PCL:CFASourcePattern", "BAYERPAT", "CFAPAT")
 
@@ -66,7 +66,7 @@ class HeaderFacts:
         start = parse_date(self._first("Observation:Time:Start", "DATE-OBS"))
         clock = self._first("TIME-OBS", "UT-OBS")
         if start is not None and isinstance(clock, str) and len(str(self._first("DATE-OBS"))) == 10:
-            # Old headers keep date and time of day apart.
+            # Old headers have separate keywords for date and time.
             return parse_date(f"{start:%Y-%m-%d}T{clock}") or start
         return start
 
@@ -77,13 +77,13 @@ class HeaderFacts:
 
     @cached_property
     def noise_keywords(self) -> list[float] | None:
-        """Noise of each channel as its calibration wrote it (NOISE00, NOISE01 ...), or None."""
+        """Noise of each channel as written at calibration (NOISE00, NOISE01, ...), or None."""
         names = [(f"NOISE{channel:02d}", f"PCL:Noise/{channel}") for channel in range(self.channels)]
-        values = [self._number(*pair) for pair in names]
-        return values if all(value is not None and value > 0 for value in values) else None
+        values = [self._number(*pair) or 0.0 for pair in names]
+        return values if all(value > 0 for value in values) else None
 
     def _first(self, *names: str) -> Any:
-        """The first known value: XISF properties hold a colon in their names, keywords do not."""
+        """Return the first value found. Only names of XISF properties contain a colon."""
         for name in names:
             value = (self.properties if ":" in name else self.keywords).get(name)
             if value is not None and value != "":
@@ -106,14 +106,14 @@ class HeaderFacts:
 
 
 def parse_date(value: Any) -> datetime | None:
-    """A date and time as found in headers, in UTC; None where it makes no sense.
+    """Parse a date and time from a header. Returns it in UTC, or None if it is invalid.
 
-    A time zone is honoured (``2019-01-01T02:03:04-0700``); without one the time is UTC.
+    A time zone offset is applied (``2019-01-01T02:03:04-0700``). Without one, the time is UTC.
     """
     text = str(value or "").strip()
     old = re.fullmatch(r"(\d\d)/(\d\d)/(\d\d)", text)
     if old:
-        # The FITS form before 1999.
+        # The FITS format before 1999.
         text = f"19{old[3]}-{old[2]}-{old[1]}"
     try:
         date = datetime.fromisoformat(text)

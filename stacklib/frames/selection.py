@@ -1,4 +1,4 @@
-"""Rows of a table chosen by an expression such as ``fwhm < 3.5 and eccentricity < 0.6``."""
+"""Select rows of a table with an expression such as ``fwhm < 3.5 and eccentricity < 0.6``."""
 
 from __future__ import annotations
 
@@ -33,25 +33,25 @@ ALLOWED = "columns, numbers, < <= > >= == !=, and, or, not, + - * /, abs() and b
 
 
 def select(table: Table, expression: str) -> np.ndarray:
-    """Rows for which an expression is true.
+    """Evaluate a boolean expression for every row of a table.
 
     Parameters
     ----------
     table : Table
-        Its columns of numbers are the names that the expression may use.
+        The expression may use its numeric columns.
     expression : str
         Columns, numbers, comparisons, ``and``, ``or``, ``not``, ``+ - * /`` and ``abs()``. Nothing
-        else is understood, and no code is run.
+        else is allowed, and no code is executed.
 
     Returns
     -------
     ndarray of bool, shape (rows,)
-        A comparison with a number that is not known (NaN or masked) is false.
+        True for selected rows. Comparisons with NaN or masked values are False.
 
     Raises
     ------
     RecipeError
-        When the expression cannot be read, or names a column that is not there.
+        If the expression is invalid or uses an unknown column.
     """
     try:
         tree = ast.parse(expression.strip(), mode="eval").body
@@ -61,17 +61,15 @@ def select(table: Table, expression: str) -> np.ndarray:
         if isinstance(error, RecipeError):
             raise
         raise RecipeError(
-            f"selection: {expression!r} cannot be read; write it like fwhm < 3.5 and eccentricity < 0.6"
+            f"selection: {expression!r} is not valid; write it like fwhm < 3.5 and eccentricity < 0.6"
         ) from None
     if np.asarray(result).dtype != bool:
-        raise RecipeError(
-            f"selection: {expression!r} is a number, expected something true or false, such as fwhm < 3.5"
-        )
+        raise RecipeError(f"selection: {expression!r} is a number, expected a condition such as fwhm < 3.5")
     return np.broadcast_to(result, len(table)).copy()
 
 
 class _Reader:
-    """Works out an expression, one node at a time."""
+    """Evaluator of an expression, one node at a time."""
 
     def __init__(self, table: Table, expression: str) -> None:
         self.table, self.expression = table, expression
@@ -100,16 +98,16 @@ class _Reader:
             case ast.Call(func=ast.Name(id="abs"), args=[argument], keywords=[]):
                 return np.abs(self.number(argument))
         raise RecipeError(
-            f"selection: {ast.unparse(node)!r} in {self.expression!r} is not understood; use {ALLOWED}"
+            f"selection: {ast.unparse(node)!r} in {self.expression!r} is not allowed; use {ALLOWED}"
         )
 
     def comparison(self, node: ast.Compare) -> Any:
-        """Also chains, such as ``2 < fwhm < 3``."""
+        """Evaluate a comparison, including chains such as ``2 < fwhm < 3``."""
         sides = [self.number(side) for side in (node.left, *node.comparators)]
         result: Any = np.bool_(True)
         for left, sign, right in zip(sides[:-1], node.ops, sides[1:], strict=True):
             if type(sign) not in _COMPARE:
-                raise RecipeError(f"selection: {self.expression!r} is not understood; use {ALLOWED}")
+                raise RecipeError(f"selection: {self.expression!r} is not allowed; use {ALLOWED}")
             known = ~(np.isnan(left) | np.isnan(right))
             result = result & np.asarray(_COMPARE[type(sign)](left, right)) & known
         return result
@@ -121,14 +119,15 @@ class _Reader:
                 return np.asarray(column)
             return np.ma.filled(np.ma.asarray(column, float), np.nan)
         near = difflib.get_close_matches(name, self.names, n=1)
-        hint = f"did you mean {near[0]}?" if near else "known are: " + ", ".join(self.names)
+        hint = f"did you mean {near[0]}?" if near else "known columns: " + ", ".join(self.names)
         raise RecipeError(f"selection: unknown column {name!r}; {hint}")
 
     def truth(self, node: ast.expr) -> Any:
         value = self.value(node)
         if np.asarray(value).dtype != bool:
             raise RecipeError(
-                f"selection: {ast.unparse(node)!r} in {self.expression!r} is a number; compare it with one"
+                f"selection: {ast.unparse(node)!r} in {self.expression!r} is a number; compare it with a "
+                "number"
             )
         return value
 
@@ -136,7 +135,7 @@ class _Reader:
         value = self.value(node)
         if np.asarray(value).dtype == bool:
             raise RecipeError(
-                f"selection: {ast.unparse(node)!r} in {self.expression!r} is true or false, not a number; "
-                "join comparisons by and, or"
+                f"selection: {ast.unparse(node)!r} in {self.expression!r} is a condition, not a number; "
+                "combine conditions with and, or"
             )
         return value

@@ -1,1 +1,1 @@
-"""From a result to files."""
+"""The integrated image and the files it is saved to."""

@@ -85,7 +85,7 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
     if _is_xisf(path):
         found = yaml.safe_load(_properties(path)["stacklib:Recipe"])
     else:
-        fits.open_image(path, quiet=True)
+        fits.open_image(path)
         found = _from_history([str(line) for line in astropy_fits.getheader(path).get("HISTORY", [])])
     if not isinstance(found, dict) or not found:
         raise _no_record(path)
@@ -141,7 +141,7 @@ def _is_xisf(path: Path) -> bool:
 
 
 def _properties(path: Path) -> dict[str, Any]:
-    held = xisf.open_image(path, quiet=True).properties
+    held = xisf.open_image(path).properties
     if not all(f"stacklib:{name}" in held for name in ("Recipe", "Run", "Frames")):
         raise _no_record(path)
     return held

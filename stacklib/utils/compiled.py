@@ -1,8 +1,8 @@
-"""Compiled functions, and a cache of them that is never out of date.
+"""Numba compilation with a cache that is never stale.
 
-Numba keeps compiled code beside each source file and compiles again when that file changes. It does not
-notice when a function or a constant from another file changes, which was compiled in. So when any file
-with compiled functions has changed, all of the kept code is forgotten.
+Numba caches compiled code next to each source file and recompiles when that file changes. It misses changes
+to functions and constants inlined from other files. So when any file with compiled functions changes, the
+whole cache is deleted.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["compiled"]
 
 
 def compiled(function: Callable) -> Callable:
-    """Compile a function at its first call; it runs without the interpreter's lock."""
+    """Compile a function on its first call. It runs without the GIL."""
     return numba.njit(nogil=True, cache=True, error_model="numpy")(function)
 
 

@@ -1,4 +1,4 @@
-"""Short names for frames: what tells their file names apart."""
+"""Short labels for frames: the part of the file name that differs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["own_parts", "shortened"]
 
 
 def own_parts(names: Sequence[str]) -> tuple[str, ...]:
-    """What the names do not share, in whole words; never empty.
+    """Return the part of each name that differs, in whole words. Never empty.
 
     Examples
     --------
@@ -20,7 +20,7 @@ def own_parts(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def shortened(names: Sequence[str], width: int) -> list[str]:
-    """The names in at most so many columns: what they share goes first, from its middle."""
+    """Shorten names to `width` characters, dropping what they have in common first."""
     if max(map(len, names)) <= width:
         return list(names)
     return [_shorten(name, *span, width) for name, span in zip(names, _spans(names), strict=True)]
@@ -39,12 +39,12 @@ def _shorten(name: str, start: int, stop: int, width: int) -> str:
 
 
 def _spans(names: Sequence[str]) -> list[tuple[int, int]]:
-    """Where in each name its own words begin and end."""
+    """Return where the differing part of each name starts and stops."""
     start, stop = _common(names), _common([name[::-1] for name in names])
     shortest = min(map(len, names))
     if len(names) < 2 or start == shortest:
         return [(0, len(name)) for name in names]
-    # Whole words: back to the separator on the left, on to the one on the right.
+    # Extend to whole words: back to the separator on the left, forward to the one on the right.
     start = max((found.end() for found in re.finditer(r"[^A-Za-z0-9]", names[0][:start])), default=0)
     ending = names[0][len(names[0]) - min(stop, shortest - start) :]
     separator = re.search(r"[^A-Za-z0-9]", ending)
@@ -55,7 +55,7 @@ def _spans(names: Sequence[str]) -> list[tuple[int, int]]:
 
 
 def _common(names: Sequence[str]) -> int:
-    """How many characters all names begin with."""
+    """Return the length of the common prefix."""
     shared = 0
     for characters in zip(*names, strict=False):
         if len(set(characters)) > 1:

@@ -1,4 +1,4 @@
-"""Facts about the installed package."""
+"""Version and folder of the installed package."""
 
 from __future__ import annotations
 
@@ -7,5 +7,4 @@ from pathlib import Path
 __all__ = ["FOLDER", "VERSION"]
 
 VERSION = "0.1.0"
-#: Folder of the package.
 FOLDER = Path(__file__).parents[1]

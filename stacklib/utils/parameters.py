@@ -1,4 +1,4 @@
-"""What a parameter is: its type, range, unit and help, checked wherever a value comes from."""
+"""Parameters: type, default, range, unit and help, with one check for every value."""
 
 from __future__ import annotations
 
@@ -32,26 +32,26 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Parameter:
-    """What is known of one parameter.
+    """A parameter that a user can set.
 
     Attributes
     ----------
     name : str
-        The name, the same in Python, in YAML and in papermill.
+        Name in Python, YAML and papermill.
     kind : type
-        ``bool``, ``int``, ``float``, ``str`` or ``list`` (a text or a list of texts).
+        ``bool``, ``int``, ``float``, ``str`` or ``list`` (a string or a list of strings).
     default : object
-        The value when nothing is said.
+        Default value.
     help : str
-        One sentence for people.
+        Help text, one sentence.
     choices : tuple of str
-        The allowed texts; empty where any text is allowed.
+        Allowed strings. Empty if any string is allowed.
     low, high : float
-        The allowed range, both ends included; infinite where there is no limit.
+        Allowed range, inclusive. Infinite if there is no limit.
     unit : str
-        The unit of a number, or an empty text.
+        Unit of a number, or an empty string.
     recommended : tuple of float or None
-        The band in which most people should stay.
+        Recommended range.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Parameter:
 
     @property
     def expected(self) -> str:
-        """What a value must look like, in words."""
+        """Description of a valid value, for error messages."""
         if self.choices:
             return "one of " + ", ".join(self.choices)
         if self.kind is bool:
@@ -76,15 +76,15 @@ class Parameter:
             if math.isfinite(self.low) and math.isfinite(self.high):
                 return f"{noun} from {self.low:g} to {self.high:g}"
             return f"{noun} of at least {self.low:g}"
-        return "a text or a list of texts" if self.kind is list else "a text"
+        return "text or a list of texts" if self.kind is list else "text"
 
     def check(self, value: Any) -> Any:
-        """Return `value` in the parameter's own type.
+        """Return `value` converted to the type of the parameter.
 
         Raises
         ------
         RecipeError
-            When the value has another type or lies outside the range.
+            If the value has the wrong type or is out of range.
         """
         checked = self._convert(value)
         if checked is None:
@@ -96,7 +96,7 @@ class Parameter:
             return value if isinstance(value, bool) else None
         if self.kind in (int, float):
             if isinstance(value, bool) or not isinstance(value, int | float):
-                # NumPy scalars are numbers too.
+                # NumPy scalars count as numbers.
                 if not hasattr(value, "item") or isinstance(value.item(), bool | str):
                     return None
                 value = value.item()
@@ -121,43 +121,43 @@ def _parameter(kind: type, default: Any, help: str, **known: Any) -> Any:
 
 
 def choice_field(default: str, choices: tuple[str, ...], help: str) -> Any:
-    """One of a few texts."""
+    """Declare a field with a fixed set of strings."""
     return _parameter(str, default, help, choices=choices)
 
 
 def switch_field(default: bool, help: str) -> Any:
-    """True or False."""
+    """Declare a boolean field."""
     return _parameter(bool, default, help)
 
 
 def number_field(default: float, low: float, high: float, help: str, unit: str = "", recommended=None) -> Any:
-    """A number from `low` to `high`; `recommended` is the band in which most people should stay."""
+    """Declare a float field from `low` to `high`, with an optional recommended range."""
     return _parameter(float, default, help, low=low, high=high, unit=unit, recommended=recommended)
 
 
 def count_field(default: int, low: int, high: int, help: str, unit: str = "frames") -> Any:
-    """A whole number from `low` to `high`."""
+    """Declare an integer field from `low` to `high`."""
     return _parameter(int, default, help, low=low, high=high, unit=unit)
 
 
 def text_field(default: str, help: str) -> Any:
-    """A text."""
+    """Declare a string field."""
     return _parameter(str, default, help)
 
 
 def list_field(default: str, help: str) -> Any:
-    """A text or a list of texts."""
+    """Declare a field that takes a string or a list of strings."""
     return _parameter(list, default, help)
 
 
 def _refusing_unknown(cls: type, *values: Any, **named: Any) -> Any:
-    """A new object, unless a name is unknown: that gets the error of a recipe, not one of Python."""
+    """Create the object; an unknown name raises `RecipeError` instead of Python's TypeError."""
     refuse_unknown(named, {field.name: None for field in dataclasses.fields(cls)}, cls.__name__)
     return object.__new__(cls)
 
 
 class Checked:
-    """Base of frozen dataclasses whose fields are parameters: every value is checked when one is made."""
+    """Base class for frozen dataclasses of parameters. Checks every value on creation."""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -169,13 +169,13 @@ class Checked:
 
     @classmethod
     def parameters(cls) -> dict[str, Parameter]:
-        """The parameters by name, in the order in which people meet them."""
+        """Return the parameters by name, in order of definition."""
         return {parameter.name: parameter for parameter in _parameters_of(cls)}
 
 
 @functools.cache
 def _parameters_of(cls: type) -> tuple[Parameter, ...]:
-    """Made once: a slider that moves makes a new recipe with every step."""
+    """Return the parameters of a class. Cached: moving a slider creates a recipe at every step."""
     return tuple(
         Parameter(name=field.name, default=field.default, **field.metadata)
         for field in dataclasses.fields(cls)
@@ -188,12 +188,12 @@ def refuse_unknown(values: Mapping[str, Any], known: Mapping[str, Parameter], so
     for name in values:
         if name not in known:
             near = difflib.get_close_matches(str(name), known, n=1)
-            hint = f"did you mean {near[0]}?" if near else "known are: " + ", ".join(known)
+            hint = f"did you mean {near[0]}?" if near else "known parameters: " + ", ".join(known)
             raise RecipeError(f"{source}: unknown parameter {name!r}; {hint}")
 
 
 def commented_yaml(values: Mapping[str, Any], parameters: Mapping[str, Parameter]) -> str:
-    """YAML with one parameter a line and its help text behind it."""
+    """Format parameters as YAML, one per line, each followed by its help text as a comment."""
     lines = []
     for name, value in values.items():
         text = yaml.safe_dump(value, default_flow_style=True, width=10**6, allow_unicode=True)
@@ -204,12 +204,12 @@ def commented_yaml(values: Mapping[str, Any], parameters: Mapping[str, Parameter
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Names and values of a YAML file; none where it is empty.
+    """Read the names and values in a YAML file. An empty file gives an empty dict.
 
     Raises
     ------
     RecipeError
-        When the file cannot be read, is not YAML, or holds something else than names and values.
+        If the file cannot be read, is not valid YAML, or is not a mapping.
     """
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), _EachNameOnce)
@@ -220,17 +220,17 @@ def read_yaml(path: Path) -> dict[str, Any]:
         line = f" at line {where.line + 1}" if where is not None else ""
         problem = getattr(error, "problem", None) or "unreadable text"
         raise RecipeError(
-            f"{path}: is not valid YAML{line} ({problem}); write one 'name: value' a line"
+            f"{path}: is not valid YAML{line} ({problem}); write one 'name: value' per line"
         ) from error
     if values is None:
         values = {}
     if not isinstance(values, dict):
-        raise RecipeError(f"{path}: holds a {type(values).__name__}, expected lines of 'name: value'")
+        raise RecipeError(f"{path}: contains a {type(values).__name__}, expected lines of 'name: value'")
     return values
 
 
 class _EachNameOnce(yaml.SafeLoader):
-    """Safe YAML that refuses a name given twice, instead of taking the last one silently."""
+    """Safe YAML loader that rejects duplicate names instead of silently using the last one."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         seen = set()

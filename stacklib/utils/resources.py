@@ -1,4 +1,4 @@
-"""What a run may take of the computer: memory and threads."""
+"""Memory budget and number of threads of a run."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ __all__ = ["checked_threads", "parse_memory"]
 
 
 def parse_memory(memory: str | int) -> int:
-    """Bytes of a text such as ``"800MB"``, ``"1.5 GB"`` or ``"2GiB"``.
+    """Convert a size such as ``"800MB"``, ``"1.5 GB"`` or ``"2GiB"`` to bytes.
 
     Raises
     ------
     RecipeError
-        When it is not a size of at least 1 MB.
+        If it is not a size of at least 1 MB.
     """
     units = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
     units |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
@@ -29,12 +29,12 @@ def parse_memory(memory: str | int) -> int:
 
 
 def checked_threads(threads: int | None) -> int:
-    """A number of threads; None means one for each processor that this process may use.
+    """Check a number of threads. None gives one per CPU available to this process.
 
     Raises
     ------
     RecipeError
-        When it is not a whole number from 1 to 1024.
+        If it is not a whole number from 1 to 1024.
     """
     if threads is None:
         affinity = getattr(os, "sched_getaffinity", None)

@@ -3,7 +3,6 @@
 import gzip
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ from astropy.io import fits as astropy_fits
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stacklib.errors import FrameError, SaveError, StacklibWarning
+from stacklib.errors import FrameError, SaveError
 from stacklib.formats import fits, scratch
 from stacklib.frames.frame_set import Frame
 
@@ -183,8 +182,8 @@ def test_keywords(file):
 def test_broken_cards_warn_and_are_left_out(file, broken):
     stored = integers("u1")
     path = raw_fits(file, stored, ["GAIN    = 80", broken, "FILTER  = 'L'"])
-    with pytest.warns(StacklibWarning, match=r"frame\.fits: card EXPTIME"):
-        source = fits.open_image(path)
+    source = fits.open_image(path)
+    assert ["card EXPTIME" in note for note in source.notes] == [True]
     assert "EXPTIME" not in source.keywords
     assert source.keywords["GAIN"] == 80
     assert source.keywords["FILTER"] == "L"
@@ -359,13 +358,11 @@ def test_damaged_bytes_are_refused_or_read(file, changes, zipped):
         # Most changes go where the cards are.
         content[place % (len(content) if zipped else 1000)] = value
     file.write_bytes(content)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", StacklibWarning)
-        try:
-            source = fits.open_image(file)
-            source.read_rows(0, source.height, 0)
-        except FrameError as error:
-            assert "frame.fits" in str(error)
+    try:
+        source = fits.open_image(file)
+        source.read_rows(0, source.height, 0)
+    except FrameError as error:
+        assert "frame.fits" in str(error)
 
 
 # Rows ------------------------------------------------------------------------------------------------
@@ -426,7 +423,7 @@ def test_round_trip(file, shape):
 def test_never_overwrites_and_cleans_up(file, monkeypatch):
     image = np.zeros((1, 2, 2), np.float32)
     file.write_bytes(b"mine")
-    with pytest.raises(SaveError, match="exists already"):
+    with pytest.raises(SaveError, match="already exists"):
         fits.write_image(file, image)
     assert file.read_bytes() == b"mine"
     file.unlink()
@@ -458,9 +455,8 @@ def test_real_decimal_comma():
     files = sorted((DATA / "calib_asi120mc" / "bias").glob("*.gz"))[:1]
     if not files:
         pytest.skip("calib_asi120mc is not here")
-    with pytest.warns(StacklibWarning) as caught:
-        source = fits.open_image(files[0])
-    assert ["card EXPTIME reads '6,4E-05'" in str(warning.message) for warning in caught] == [False, True]
+    source = fits.open_image(files[0])
+    assert ["card EXPTIME has an invalid value '6,4E-05'" in note for note in source.notes] == [False, True]
     assert source.keywords["CCD-TEMP"] == 26
 
 

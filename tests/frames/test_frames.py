@@ -95,8 +95,8 @@ def test_endings(tmp_path, ending):
         ("*.xisf", "no image matches"),
         ("", "is empty"),
         ([], "list of frames is empty"),
-        (".", r"holds no images; endings looked for: \.xisf"),
-        ("notes.txt", r"notes\.txt: is not an image of a known kind"),
+        (".", r"contains no images; supported endings: \.xisf"),
+        ("notes.txt", r"notes\.txt: is not a supported image"),
         ("fake.xisf", r"fake\.xisf: signature is"),
         ("fake.fits", r"fake\.fits: starts with"),
         ("bad\0name", "bad"),
@@ -199,7 +199,7 @@ def test_selecting(tmp_path):
     with pytest.raises(IndexError):
         frames[[True, False]]
     for nothing in (slice(0, 0), [], np.zeros(5, bool)):
-        with pytest.raises(FrameError, match="no frame is selected"):
+        with pytest.raises(FrameError, match="no frames are selected"):
             frames[nothing]
     with pytest.raises(FrameError, match="listed 2 times"):
         frames[[1, 1]]
@@ -311,9 +311,7 @@ def test_repr_and_folder(tmp_path):
     assert frames.folder == tmp_path
     assert frames.names == ["two/a.xisf", "one/a.xisf"]
     assert frames.table["file"].tolist() == frames.names
-    assert (
-        repr(frames) == f"<FrameSet of 2 frames: 6 x 4, 1 channel, f32, M 101, L, 600 s in all; {tmp_path}>"
-    )
+    assert repr(frames) == f"<FrameSet of 2 frames: 6 x 4, 1 channel, f32, M 101, L, 600 s total; {tmp_path}>"
     assert repr(frames[0]) == "<Frame a.xisf: 6 x 4, 1 channel, f32>"
     assert frames[:1].folder == tmp_path / "two"
     assert frames.shape == (1, 4, 6)
@@ -326,7 +324,9 @@ def test_many_files_share_one_warning(tmp_path):
     with pytest.warns(StacklibWarning) as caught:
         frames = open_frames(tmp_path)
     (warning,) = caught
-    assert str(warning.message).startswith("0.fits, 1.fits, 2.fits and 3 more: card EXPTIME reads '12345,5'")
+    assert str(warning.message).startswith(
+        "0.fits, 1.fits, 2.fits and 3 more: card EXPTIME has an invalid value '12345,5'"
+    )
     assert frames[0].exposure is None
 
 

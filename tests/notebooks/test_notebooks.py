@@ -183,7 +183,7 @@ def test_what_was_changed_counts_more_than_the_recipe_file(tmp_path):
     job = notebook.job_from(namespace(sigma_high=2.7, save_maps=True), path)
     recipe = sl.Recipe(sigma_high=2.7, sigma_low=3.4)
     assert job == sl.Job(frames="there", memory="1GB", save_maps=True, recipe=recipe)
-    with pytest.raises(sl.RecipeError, match=r"recipe_file: got 3\.5, expected a text"):
+    with pytest.raises(sl.RecipeError, match=r"recipe_file: got 3\.5, expected text"):
         notebook.job_from(namespace(), 3.5)
     with pytest.raises(sl.RecipeError, match=r"recipe_fil'; did you mean recipe_file\?"):
         notebook.job_from(namespace(recipe_fil="recipe.yaml"))

@@ -109,7 +109,7 @@ def test_a_recipe_is_immutable():
 
 @pytest.mark.parametrize(
     ("name", "hint"),
-    [("sigma_hi", "did you mean sigma_high?"), ("Rejection", "rejection"), ("xyzzy", "known are")],
+    [("sigma_hi", "did you mean sigma_high?"), ("Rejection", "rejection"), ("xyzzy", "known parameters")],
 )
 def test_an_unknown_name_gets_a_suggestion(tmp_path, name, hint):
     with pytest.raises(RecipeError, match=rf"unknown parameter '{name}'; .*{re.escape(hint)}"):
@@ -186,9 +186,9 @@ def test_an_empty_file_means_the_defaults(tmp_path):
     [
         (b"rejection: [sigma\nsigma_low: 3", r"is not valid YAML at line \d"),
         (b"\trejection: sigma", "is not valid YAML at line 1"),
-        (b"- a\n- b", "holds a list, expected lines of 'name: value'"),
-        (b"sigma", "holds a str"),
-        (b"42", "holds a int"),
+        (b"- a\n- b", "contains a list, expected lines of 'name: value'"),
+        (b"sigma", "contains a str"),
+        (b"42", "contains a int"),
         (b"rejection: \xff\xfe", "is not valid YAML"),
         (b"!!python/object/apply:os.system ['true']", "is not valid YAML"),
         (b"a: b: c", "is not valid YAML at line 1"),
