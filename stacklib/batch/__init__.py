@@ -3,11 +3,13 @@
 from stacklib.batch.batches import ADVISE, OVERHEAD, Batch, Need, recipe_for, run_batch
 from stacklib.batch.summary import Row, summary_table
 from stacklib.batch.targets import Target, find_targets
+from stacklib.recipe.batch_job import BatchJob
 
 __all__ = [
     "ADVISE",
     "OVERHEAD",
     "Batch",
+    "BatchJob",
     "Need",
     "Row",
     "Target",

@@ -10,7 +10,7 @@ from stacklib.integration.result import Integration
 from stacklib.integration.samples import Region
 from stacklib.kernel.passes import HIGH, LOW, NO_DATA, verdicts
 
-__all__ = ["frame_mask", "frame_verdicts", "most_rejected", "typical_pixels"]
+__all__ = ["frame_mask", "frame_verdicts", "most_rejected", "most_rejected_frame", "typical_pixels"]
 
 #: Samples that are judged at once.
 BAND_SAMPLES = 1 << 24
@@ -102,6 +102,20 @@ def most_rejected(result: Integration, channel: int = -1, side: str = "both") ->
     plane, row, column = np.unravel_index(int(counted.argmax()), counted.shape)
     left, top, _, _ = result.region
     return left + int(column), top + int(row), int(plane)
+
+
+def most_rejected_frame(result: Integration, side: str) -> int:
+    """Return the number of the frame that lost most samples on a side, counted from 1 over all frames.
+
+    Parameters
+    ----------
+    result : Integration
+        The result.
+    side : {"low", "high"}
+        Which rejections count; their mean over the channels decides.
+    """
+    lost = {"low": result.rejected_low, "high": result.rejected_high}[side].mean(axis=1)
+    return int(result.preparation.used[lost.argmax()]) + 1
 
 
 def typical_pixels(result: Integration, channel: int = 0) -> dict[str, dict[str, int]]:

@@ -1,1 +1,6 @@
-"""The lessons of notebook 0."""
+"""Experiments and figures of the notebook 0_how_integration_works."""
+
+from stacklib.lessons import plots
+from stacklib.lessons.lesson import Lesson, start
+
+__all__ = ["Lesson", "plots", "start"]

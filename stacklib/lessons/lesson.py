@@ -1,4 +1,4 @@
-"""Small experiments on simulated frames, with the truth at hand: what the first notebook is about."""
+"""Small experiments on simulated frames with known truth."""
 
 from __future__ import annotations
 
@@ -15,33 +15,32 @@ from stacklib.integration.result import Integration
 from stacklib.integration.run import integrate
 from stacklib.normalization.settings import Settings
 from stacklib.notebook.parameters import HowIntegrationWorks
-from stacklib.notebook.session import set_up_session
 from stacklib.recipe.recipe import Recipe
 from stacklib.simulate import Simulation, Trail, simulate_frames
 
 __all__ = ["LEFT_OUT", "Lesson", "start"]
 
-#: What the lesson leaves out, one thing at a time.
+#: Recipe changes for runs that leave out one step each.
 LEFT_OUT = {
     "nothing left out": {},
     "no rejection": {"rejection": "none"},
-    "no normalisation": {"normalization": "none", "rejection_normalization": "none"},
+    "no normalization": {"normalization": "none", "rejection_normalization": "none"},
     "equal weights": {"weights": "none"},
 }
-#: The outliers of the pixel whose story is told: frame, and height in sigma of one frame.
+#: Outliers of the example pixel: height in sigma of one frame, by frame.
 HITS = {3: 25.0, 6: 7.0}
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """The frames of the lesson.
+    """Simulated frames and their integrations.
 
     Attributes
     ----------
     clean, night : Simulation
-        Frames that differ in nothing but noise; frames of a night with clouds, trails and cosmic rays.
+        Frames that differ only by noise; frames of a night with clouds, trails and cosmic rays.
     results : dict
-        Integrations of the night, by what was left out, see `LEFT_OUT`.
+        Integrations of the night by the name of the step left out, see `LEFT_OUT`.
     """
 
     clean: Simulation
@@ -54,12 +53,12 @@ class Lesson:
         return len(self.clean.frames)
 
     def deviations(self) -> np.ndarray:
-        """What noise does to the clean frames, in sigma of one frame: float64 (frames, pixels)."""
+        """Return clean frames minus truth in sigma of one frame, float64 (frames, pixels)."""
         flat = (self.clean.frames - self.clean.truth).reshape(self.count, -1).astype(float)
         return flat / self.clean.sigma(0).ravel()
 
     def pixel(self) -> np.ndarray:
-        """Raw samples of one pixel of sky with two outliers, float32 (frames,)."""
+        """Return the raw samples of a sky pixel with two outliers, float32 (frames,)."""
         sky = float(self.clean.sky[0, 0])
         sigma = float(np.median(self.clean.sigma(0)))
         samples = sky + sigma * np.random.default_rng(4).standard_normal(self.count)
@@ -68,14 +67,14 @@ class Lesson:
         return samples.astype(np.float32)
 
     def story(self, rule: str = "sigma", **changes: Any) -> PixelStory:
-        """How a rule decides about `pixel`; further parameters of the recipe by name."""
+        """Explain how a rule decides about `pixel`; `changes` are parameters of the recipe."""
         camera = {"ccd_gain": self.clean.gain, "ccd_read_noise": self.clean.read_noise}
         recipe = Recipe(rejection=rule).replace(**(camera | changes))
         names = tuple(f"frame {number:02d}" for number in range(1, self.count + 1))
         return tell(self.pixel(), Settings.plain(recipe, self.count), names)
 
     def error(self, name: str) -> np.ndarray:
-        """Master minus truth in sigma of one frame, level aside: (height, width), NaN at the border."""
+        """Return master minus truth minus its median, in sigma of one frame; NaN at the border."""
         result, night = self.results[name], self.night
         image = (result.image[0].astype(float) - result.range_offset) / result.range_factor
         error = (image - night.truth[0]) / np.median(night.sigma(night.reference))
@@ -83,19 +82,19 @@ class Lesson:
         return error - np.nanmedian(error)
 
     def sky_noise(self, name: str) -> float:
-        """Root mean square of `error` where the truth is hardly more than sky."""
+        """Return the root mean square of `error` where the truth is close to the sky."""
         truth = self.night.truth[0]
         faint = truth < np.median(truth) + 2 * np.median(self.night.sigma(self.night.reference))
         return float(np.sqrt(np.nanmean(self.error(name)[faint] ** 2)))
 
     def planted(self, least: float = 0.5) -> np.ndarray:
-        """Frames in which a pixel was made too bright by more than `least` sigma: int (height, width)."""
+        """Count the frames with an outlier of more than `least` sigma at each pixel, int (height, width)."""
         night = self.night
         sigma = np.stack([night.sigma(i)[0] for i in range(self.count)])
         return (night.defects[:, 0] > least * sigma).sum(axis=0)
 
     def found(self) -> str:
-        """How many of the outliers that were planted the rejection has found, in words."""
+        """Describe how many of the planted outliers were rejected."""
         result = self.results["nothing left out"]
         inside = result.coverage[0] == 1
         rejected = np.rint(self.count * result.rejection_high[0])
@@ -110,15 +109,15 @@ class Lesson:
         return "\n".join([*lines, f"rejected high where nothing was planted: {lost:.2f} % of the samples"])
 
 
-def start(frames: int = 20, seed: int = 8) -> Lesson:
-    """Simulate the frames, and integrate them once properly and once without each of the steps.
+def start(count: int = 20, seed: int = 8) -> Lesson:
+    """Simulate frames, and integrate them completely and with one step left out at a time.
 
     Parameters
     ----------
-    frames : int
-        How many, from 8 to 100.
+    count : int
+        Number of frames, 8 to 100.
     seed : int
-        The same seed gives the same frames.
+        Seed of the simulation. The same seed gives the same frames.
 
     Returns
     -------
@@ -127,11 +126,10 @@ def start(frames: int = 20, seed: int = 8) -> Lesson:
     Raises
     ------
     RecipeError
-        When a parameter has the wrong type or lies out of range.
+        If a parameter has the wrong type or is out of range.
     """
-    set_up_session()
-    given = HowIntegrationWorks(frames=frames, seed=seed)
-    count, seed = given.frames, given.seed
+    given = HowIntegrationWorks(count=count, seed=seed)
+    count, seed = given.count, given.seed
     size = {"count": count, "height": 200, "width": 260, "channels": 1, "seed": seed}
     trails = (
         Trail(1, (-20.0, 40.0), (280.0, 120.0), peak=40.0, fwhm=3.0),

@@ -1,11 +1,9 @@
-"""What notebooks and papermill need."""
+"""Run a notebook by hand or through papermill."""
 
+from stacklib.notebook.parameters import ChooseRejection, HowIntegrationWorks, InspectRejection, SelectFrames
 from stacklib.notebook.session import (
-    batch_from,
     is_live,
-    job_from,
-    own_from,
-    parameters_cell,
+    read_parameters,
     set_up_session,
     show_advice,
     show_files,
@@ -14,11 +12,12 @@ from stacklib.notebook.session import (
 )
 
 __all__ = [
-    "batch_from",
+    "ChooseRejection",
+    "HowIntegrationWorks",
+    "InspectRejection",
+    "SelectFrames",
     "is_live",
-    "job_from",
-    "own_from",
-    "parameters_cell",
+    "read_parameters",
     "set_up_session",
     "show_advice",
     "show_files",

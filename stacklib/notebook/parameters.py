@@ -1,51 +1,52 @@
-"""The parameters of the notebooks 0 to 4 that belong to no job: described once, checked before the work."""
+"""Parameters of the notebooks: described once, checked before the work."""
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
 from stacklib.errors import RecipeError
-from stacklib.frames.frame_set import FrameSet
+from stacklib.frames.frame_set import FrameSet, open_frames
 from stacklib.integration.samples import Region
-from stacklib.recipe.recipe import Job
+from stacklib.recipe.batch_job import BatchJob
+from stacklib.recipe.recipe import Job, Recipe
 from stacklib.utils.parameters import Checked, Parameter, count_field, list_field, switch_field, text_field
 
 __all__ = [
-    "OWN",
+    "NOTEBOOKS",
     "RECIPE_FILE",
     "ChooseRejection",
     "GoOn",
     "HowIntegrationWorks",
     "InspectRejection",
     "SelectFrames",
+    "cell_parameters",
 ]
 
-#: What the notebook for selecting frames writes, and the others look for, unless another name is given.
+#: The job file that the notebooks hand on by default.
 USUAL_NAME = "recipe.yaml"
 #: Beyond the last pixel of any frame.
 FAR = 100_000
 _FRAMES, _INTERACTIVE = (Job.parameters()[name] for name in ("frames", "interactive"))
-_FROM_FILE = "Folder, glob pattern or list of files; left as it is, those of recipe_file where it names any."
 
 
 @dataclass(frozen=True)
 class HowIntegrationWorks(Checked):
-    """0_how_integration_works."""
+    """Parameters of 0_how_integration_works."""
 
-    frames: int = count_field(20, 8, 100, "Number of simulated frames.")
+    count: int = count_field(20, 8, 100, "Number of simulated frames.")
     seed: int = count_field(8, 0, 10**6, "Another number gives another sky and other noise.", unit="")
-    interactive: bool = switch_field(True, "As in the other notebooks; this one shows figures only.")
+    interactive: bool = switch_field(True, "As in the other notebooks. This one shows figures only.")
 
 
 @dataclass(frozen=True)
 class SelectFrames(Checked):
-    """1_select_frames."""
+    """Parameters of 1_select_frames."""
 
     frames: str | list[str] = list_field(_FRAMES.default, _FRAMES.help)
     recipe_file: str = text_field(
-        USUAL_NAME,
-        "Job file to save the choice in; of one that is there, everything but the frames is kept.",
+        USUAL_NAME, "Job file for the selection. In an existing file only the frame list is replaced."
     )
     interactive: bool = switch_field(True, _INTERACTIVE.help)
 
@@ -56,36 +57,33 @@ class SelectFrames(Checked):
 
 @dataclass(frozen=True)
 class GoOn(Checked):
-    """What every notebook that follows on others has."""
+    """Parameters of a notebook that can start from a recipe or job file.
 
+    `stacklib.notebook.read_parameters` reads the file: `frames` and `recipe` are the ones to use.
+    """
+
+    frames: str | list[str] = list_field(_FRAMES.default, _FRAMES.help)
     recipe_file: str = text_field(
-        "",
-        f"Recipe or job file to go on with, such as {USUAL_NAME} of the notebooks before; empty for none. "
-        "Other parameters that were changed count more than the file.",
+        "", f"Recipe or job file to start from, e.g. {USUAL_NAME}. Changed parameters override it."
     )
+    recipe: Recipe = dataclasses.field(default_factory=Recipe)
 
 
-#: The parameter that every notebook that follows on others has.
+#: The parameter of every notebook that can start from a file.
 RECIPE_FILE: Parameter = GoOn.parameters()["recipe_file"]
 
 
 @dataclass(frozen=True)
-class ChooseRejection(Checked):
-    """2_choose_rejection."""
+class ChooseRejection(GoOn):
+    """Parameters of 2_choose_rejection."""
 
-    frames: str | list[str] = list_field(_FRAMES.default, _FROM_FILE)
-    recipe_file: str = text_field("", RECIPE_FILE.help)
     left: int = count_field(0, 0, FAR, "Left edge of the region.", "pixels")
     top: int = count_field(0, 0, FAR, "Top edge of the region.", "pixels")
-    width: int = count_field(
-        0,
-        0,
-        FAR,
-        "Width of the region; 0 for 512, and where all four are 0 at the brightest structure.",
-        "pixels",
+    width: int = count_field(0, 0, FAR, "Width; 0 for 512. All four 0: at the brightest structure.", "pixels")
+    height: int = count_field(0, 0, FAR, "Height; 0 for 512.", "pixels")
+    write_recipe: str = text_field(
+        USUAL_NAME, "Job file for the settings. In an existing file the rest is kept."
     )
-    height: int = count_field(0, 0, FAR, "Height of the region; 0 as for the width.", "pixels")
-    write_recipe: str = text_field(USUAL_NAME, "Job file to write; of one that is there, the rest is kept.")
     interactive: bool = switch_field(True, _INTERACTIVE.help)
 
     def __post_init__(self) -> None:
@@ -99,17 +97,11 @@ class ChooseRejection(Checked):
 
 
 @dataclass(frozen=True)
-class InspectRejection(Checked):
-    """3_inspect_rejection."""
+class InspectRejection(GoOn):
+    """Parameters of 3_inspect_rejection."""
 
-    frames: str | list[str] = list_field(_FRAMES.default, _FROM_FILE)
-    recipe_file: str = text_field("", RECIPE_FILE.help)
     x: int = count_field(
-        -1,
-        -1,
-        FAR,
-        "Column of the pixel to begin with, from 0 at the left; -1 for the one with the most rejections.",
-        unit="",
+        -1, -1, FAR, "Column of the first pixel shown, from 0; -1: most rejections.", unit=""
     )
     y: int = count_field(-1, -1, FAR, "Row of that pixel, from 0 at the top; -1 if x is -1.", unit="")
     channel: int = count_field(-1, -1, 1000, "Channel, from 0; -1 for that of the pixel.", unit="")
@@ -124,42 +116,78 @@ class InspectRejection(Checked):
             )
 
     @property
-    def plane(self) -> int:
-        """The channel whose maps are shown."""
+    def map_channel(self) -> int:
+        """Channel whose maps are shown."""
         return max(self.channel, 0)
 
-    def refuse_outside(self, frames: FrameSet) -> None:
-        """Raise `RecipeError` when the pixel is not one of the frames: before they are integrated."""
+    def open_frames(self) -> FrameSet:
+        """Open the frames, and check that the pixel lies inside them before they are integrated.
+
+        Raises
+        ------
+        RecipeError
+            If `x`, `y` or `channel` lies outside the frames.
+        FrameError
+            If the frames cannot be opened.
+        """
+        frames = open_frames(self.frames)
         sizes = {"x": frames.width, "y": frames.height, "channel": frames.channels}
         for name, size in sizes.items():
             if getattr(self, name) >= size:
                 raise RecipeError(
-                    f"{name}: got {getattr(self, name)}, expected 0 to {size - 1} in these frames, "
-                    "or -1 to have one chosen"
+                    f"{name}: got {getattr(self, name)}, expected 0 to {size - 1} for these frames, "
+                    "or -1 for an automatic choice"
                 )
+        return frames
 
 
-#: By the number of the notebook.
-OWN: dict[int, type[Checked]] = {
-    0: HowIntegrationWorks,
-    1: SelectFrames,
-    2: ChooseRejection,
-    3: InspectRejection,
-    4: GoOn,
+#: Parameters of each notebook, by the name of its file.
+NOTEBOOKS: dict[str, type[Checked]] = {
+    "0_how_integration_works": HowIntegrationWorks,
+    "1_select_frames": SelectFrames,
+    "2_choose_rejection": ChooseRejection,
+    "3_inspect_rejection": InspectRejection,
+    "4_integrate": Job,
+    "5_batch": BatchJob,
 }
+
+#: The parameters of `Job` that come first in its notebook; the others follow in their own order.
+FIRST = (
+    *("frames", "recipe_file", "output"),
+    *("rejection", "sigma_low", "sigma_high", "normalization", "weights"),
+)
+
+
+def cell_parameters(kind: type[Checked]) -> dict[str, Parameter]:
+    """Return the parameters of a notebook by name, in the order of its parameters cell.
+
+    Parameters
+    ----------
+    kind : type
+        A value of `NOTEBOOKS`.
+
+    Returns
+    -------
+    dict of str to Parameter
+        For `Job` also those of `Recipe`, and `RECIPE_FILE`.
+    """
+    if kind is not Job:
+        return kind.parameters()
+    known = {RECIPE_FILE.name: RECIPE_FILE} | Job.parameters() | Recipe.parameters()
+    return {name: known[name] for name in dict.fromkeys((*FIRST, *known))}
 
 
 def _refuse_unwritable(name: str, file: str) -> None:
-    """What is to be written at the end can be: better to know before the work than after it."""
+    """Raise `RecipeError` if a file could not be written at the end, before any work is done."""
     path = Path(file)
     if not file.strip() or path.is_dir():
         what = f"{path} is a folder" if file.strip() else "is empty"
-        raise RecipeError(f"{name}: {what}; name the file to write, such as {USUAL_NAME}")
+        raise RecipeError(f"{name}: {what}; give the name of a file to write, such as {USUAL_NAME}")
     folder = path.absolute().parent
     if not folder.is_dir():
-        raise RecipeError(f"{name}: there is no folder {folder}; make it, or name a file in another one")
+        raise RecipeError(f"{name}: there is no folder {folder}; create it or choose another file")
     if path.exists():
         try:
             Job.load(path)
         except RecipeError as error:
-            raise RecipeError(f"{name}: {error}; or name another file") from error
+            raise RecipeError(f"{name}: {error}; or choose another file") from error

@@ -1,14 +1,15 @@
-"""What the notebooks call: from the parameters cell to a checked job, and how a run ends."""
+"""Functions that the notebooks call: read the parameters cell, display panels, tables and files."""
 
 from __future__ import annotations
 
 import difflib
 import json
 import sys
+import textwrap
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from astropy.table import Table
 from matplotlib.figure import Figure
@@ -16,23 +17,19 @@ from matplotlib.figure import Figure
 from stacklib.errors import RecipeError, StacklibError, StacklibWarning
 from stacklib.frames.finding import beside, resolve_path
 from stacklib.integration.result import Integration
-from stacklib.notebook.parameters import OWN, RECIPE_FILE, USUAL_NAME
+from stacklib.notebook.parameters import NOTEBOOKS, RECIPE_FILE, USUAL_NAME, GoOn, cell_parameters
 from stacklib.output.report import numbers
-from stacklib.recipe.batch_job import BatchJob
-from stacklib.recipe.recipe import Job, Recipe
-from stacklib.utils.parameters import Parameter, read_yaml
+from stacklib.recipe.recipe import Job
+from stacklib.utils.parameters import Checked, Parameter, read_yaml
 from stacklib.utils.progress import in_live_notebook
 
 __all__ = [
     "NOTE",
     "RESULT_MIME",
-    "batch_from",
     "describe",
     "is_live",
-    "job_from",
-    "own_from",
     "parameters_cell",
-    "parameters_of",
+    "read_parameters",
     "set_up_session",
     "show_advice",
     "show_files",
@@ -40,110 +37,103 @@ __all__ = [
     "show_table",
 ]
 
-#: Under this type the list of files is kept in a saved notebook, for programs that run it.
+Read = TypeVar("Read", bound=Checked)
+
+#: Type under which the list of files is stored in a saved notebook, for programs that run it.
 RESULT_MIME = "application/vnd.stacklib.result+json"
-#: How a warning of stacklib begins in a notebook.
+#: Start of a stacklib warning in a notebook.
 NOTE = "Note: "
 
-#: Headings of the parameters cell, by the parameter that they stand above.
+#: Headings in the parameters cell of the integration, each above the parameter named here.
 HEADINGS = {
-    "frames": "The run",
-    "rejection": "Rejection: the rule, and the limits that each rule listens to",
-    "range_clip_low": "Range: what is no data, and what is saturated",
-    "normalization": "Normalisation, weights, combination",
+    "frames": "Start with these",
+    "interactive": "The run",
+    "clip_low": "Rejection: each rule uses its own limits",
+    "range_clip_low": "Range: border without data, saturated samples",
+    "rejection_normalization": "Normalization, weights, combination",
 }
+#: Columns of the parameters cell.
+WIDTH = 110
 
-#: Tables of many columns, as narrow as they can be read.
+#: Makes tables of many columns narrow.
 NARROW = """<style>
 .stacklib-table th, .stacklib-table td {padding: 2px 3px !important; font-size: 12px}
 </style>"""
 
-#: What a parameter has to look like for a stray name to be taken as a misspelt parameter.
+#: Types of a variable that may be a misspelt parameter.
 _LITERALS = (bool, int, float, str, list)
 
 
-def parameters_cell(parameters: Mapping[str, Parameter] | None = None) -> str:
-    """The parameters cell of a notebook: of the integration unless others are given, see `parameters_of`.
+def parameters_cell(kind: type[Checked]) -> str:
+    """Return the source of the parameters cell of a notebook.
 
-    One literal assignment a line, with a type and the help text behind it, in the form that
-    ``papermill --help-notebook`` understands: a second ``=`` or a ``|`` in a line would hide it.
+    There is one literal assignment a line, with its type and help text, in the form that
+    ``papermill --help-notebook`` understands: a second ``=`` or a ``|`` would hide the line. Choices or
+    a range that do not fit are written above the line.
+
+    Parameters
+    ----------
+    kind : type
+        A value of `stacklib.notebook.parameters.NOTEBOOKS`.
     """
     lines = []
-    for name, parameter in (parameters or parameters_of(4)).items():
-        if name in HEADINGS and not parameters:
+    for name, parameter in cell_parameters(kind).items():
+        if name in HEADINGS and kind is Job:
             lines += [""] * bool(lines) + [f"# {HEADINGS[name]}"]
         annotation = "str" if parameter.kind is list else parameter.kind.__name__
-        lines.append(f"{name}: {annotation} = {_literal(parameter.default)}  # {describe(parameter)}")
+        assignment = f"{name}: {annotation} = {_literal(parameter.default)}  #"
+        line = f"{assignment} {describe(parameter)}"
+        if len(line) > WIDTH:
+            lines += textwrap.wrap(allowed(parameter), WIDTH, initial_indent="# ", subsequent_indent="# ")
+            line = f"{assignment} {parameter.help}"
+        lines.append(line)
     return "\n".join(lines)
 
 
-def parameters_of(number: int) -> dict[str, Parameter]:
-    """The parameters of a notebook, by the number that its name begins with."""
-    if number == 5:
-        return BatchJob.parameters()
-    own = OWN[number].parameters()
-    if number != 4:
-        return own
-    rest = _parameters()
-    return {"frames": rest.pop("frames"), **own, **rest}
+def read_parameters(kind: type[Read], namespace: Mapping[str, Any]) -> Read:
+    """Read and check the parameters of a notebook; also set up figures and warnings.
 
-
-def own_from(namespace: Mapping[str, Any], number: int) -> Any:
-    """The parameters of a notebook that are its own, checked; also sets up figures and warnings.
+    For `Job` and for notebooks that go on from another one, ``recipe_file`` is read as well. It gives the
+    recipe and, if it lists any, the frames. Parameters that differ from their defaults override the
+    file. In a live notebook a line is printed if no file is given but one is in the current folder.
 
     Parameters
     ----------
+    kind : type
+        A value of `stacklib.notebook.parameters.NOTEBOOKS`.
     namespace : dict
-        ``globals()`` of the notebook. Only the names of parameters are looked at.
-    number : int
-        Of the notebook.
+        ``globals()`` of the notebook. Only names of parameters are read.
 
     Returns
     -------
-    object
-        See `stacklib.notebook.parameters`.
+    kind
+        The checked parameters.
 
     Raises
     ------
     RecipeError
-        When a value cannot be used, or a name looks like a misspelt parameter.
+        If a value has the wrong type (also the text ``"false"`` for a switch) or is out of range, if a
+        name looks like a misspelt parameter, or if the recipe file cannot be read.
     """
     set_up_session()
-    known = OWN[number].parameters()
+    goes_on = kind is Job or issubclass(kind, GoOn)
+    known = (cell_parameters(Job) if goes_on else {}) | kind.parameters()
     _refuse_misspelt(namespace, known)
-    return OWN[number](**{name: namespace[name] for name in known if name in namespace})
+    given = {name: namespace[name] for name in known if name in namespace}
+    job = _read_job(given) if goes_on else None
+    if kind is Job:
+        return job
+    own = {name: given[name] for name in kind.parameters() if name in given}
+    return kind(**own | ({"frames": job.frames, "recipe": job.recipe} if job else {}))
 
 
-def job_from(namespace: Mapping[str, Any], recipe_file: str | Path = "") -> Job:
-    """The job that the parameters cell describes, checked; also sets up figures and warnings.
-
-    Where there is a browser, and no recipe file is given, but one lies in the current folder, a line says so.
-
-    Parameters
-    ----------
-    namespace : dict
-        ``globals()`` of the notebook. Only the names of parameters are looked at.
-    recipe_file : str or Path
-        Recipe or job file that gives the recipe and, where it names any, the frames; an empty text for none.
-        What the parameters cell has at another value than its default counts more than the file.
-
-    Returns
-    -------
-    Job
-
-    Raises
-    ------
-    RecipeError
-        When a value has the wrong type (also the text ``"false"`` in the place of a switch) or lies
-        out of range, or when a name looks like a misspelt parameter; when the recipe file cannot be read.
-    """
-    set_up_session()
-    known = _parameters()
-    _refuse_misspelt(namespace, known | {RECIPE_FILE.name: RECIPE_FILE})
-    job = Job.from_dict({name: namespace[name] for name in known if name in namespace})
-    file = RECIPE_FILE.check(recipe_file)
+def _read_job(given: Mapping[str, Any]) -> Job:
+    """Return the job that parameters and recipe file describe together."""
+    names = cell_parameters(Job).keys() - {RECIPE_FILE.name}
+    job = Job.from_dict({name: value for name, value in given.items() if name in names})
+    file = RECIPE_FILE.check(given.get(RECIPE_FILE.name, ""))
     if not file:
-        if is_live(job.interactive) and (words := _recipe_left_alone()):
+        if is_live(job.interactive) and (words := _unused_recipe()):
             print(words)
         return job
     usual = Job().to_dict()
@@ -151,44 +141,37 @@ def job_from(namespace: Mapping[str, Any], recipe_file: str | Path = "") -> Job:
     path = resolve_path(file)
     values = Job.load(path).to_dict()
     values["frames"] = beside(path, values["frames"])
-    values |= chosen
-    return Job.from_dict(values | {"interactive": job.interactive})
+    return Job.from_dict(values | chosen | {"interactive": job.interactive})
 
 
-def _recipe_left_alone() -> str:
-    """That there is a job file nobody has asked for, and what it holds; an empty text if there is none."""
+def _unused_recipe() -> str:
+    """Return a line about a recipe file in the current folder that is not used; empty if there is none."""
     path = Path.cwd() / USUAL_NAME
     if not path.is_file():
         return ""
-    use = f'to go on with it, set recipe_file = "{USUAL_NAME}" above and run again'
     try:
         job, named = Job.load(path), read_yaml(path)
     except RecipeError as error:
-        return f"There is a {USUAL_NAME} here that is not used, and cannot be: {error}"
+        return f"Note: {USUAL_NAME} in this folder is not used, and cannot be: {error}"
     what = "settings only"
     if "frames" in named:
         files = [job.frames] if isinstance(job.frames, str) else job.frames
         folders = sorted({Path(file).parent.as_posix() for file in files})
-        many = f"{len(files)} frames of {folders[0]}" + (" and other folders" if len(folders) > 1 else "")
-        what = f"the frames {files[0]}" if len(files) == 1 else many
-    return f"There is a {USUAL_NAME} here, with {what}, that is not used: {use}."
-
-
-def batch_from(namespace: Mapping[str, Any]) -> BatchJob:
-    """The batch that the parameters cell describes, checked as `job_from` does."""
-    set_up_session()
-    known = BatchJob.parameters()
-    _refuse_misspelt(namespace, known)
-    return BatchJob.from_dict({name: namespace[name] for name in known if name in namespace})
+        many = f"{len(files)} frames in {folders[0]}" + (" and other folders" if len(folders) > 1 else "")
+        what = f"frames {files[0]}" if len(files) == 1 else many
+    return (
+        f"Note: {USUAL_NAME} in this folder ({what}) is not used. "
+        f'To use it, set recipe_file = "{USUAL_NAME}" above and run again.'
+    )
 
 
 def is_live(interactive: bool) -> bool:
-    """Whether to show live panels: they are wanted, and there is a browser that can show them."""
+    """Return whether to show live panels: they are wanted and a browser can show them."""
     return interactive and in_live_notebook()
 
 
 def show_panel(panel: Any, interactive: bool) -> None:
-    """Display a panel: its widget where `is_live`, otherwise its static figure.
+    """Display a panel: its widget if `is_live`, otherwise its static figure.
 
     Parameters
     ----------
@@ -203,17 +186,17 @@ def show_panel(panel: Any, interactive: bool) -> None:
 
 
 def show_advice(panel: Any) -> Any:
-    """Print which limits are proposed for the region of a panel, and why, and display the trade-off.
+    """Print the limits proposed for the region of a panel, and why, and display the trade-off.
 
     Parameters
     ----------
     panel : object
-        Has a method ``advice()``, as `RejectionExplorer` has. It is not changed.
+        Has a method ``advice()``, such as `RejectionExplorer`. It is not changed.
 
     Returns
     -------
     Advice or None
-        None where nothing can be proposed: then that is printed.
+        None if nothing can be proposed; the reason is printed.
     """
     from IPython.display import display
 
@@ -228,7 +211,7 @@ def show_advice(panel: Any) -> Any:
 
 
 def show_table(table: Table) -> None:
-    """Display a whole table without its data types, which mean little to a person."""
+    """Display all rows of a table, without data types."""
     from IPython.display import display
 
     options = {"show_dtype": False, "max_lines": -1, "max_width": -1}
@@ -237,7 +220,7 @@ def show_table(table: Table) -> None:
 
 
 def show_files(result: Integration, files: Iterable[str | Path]) -> None:
-    """Display where the files of a result are, and leave the list in the notebook for programs."""
+    """Display the files of a result, and store the list in the notebook for programs."""
     from IPython.display import display
 
     paths = [Path(file).absolute() for file in files]
@@ -250,30 +233,30 @@ def show_files(result: Integration, files: Iterable[str | Path]) -> None:
     display({"text/plain": text, RESULT_MIME: known}, raw=True)
 
 
-def _parameters() -> dict[str, Parameter]:
-    return {**Job.parameters(), **Recipe.parameters()}
-
-
 def _literal(value: Any) -> str:
     # Double quotes, as everywhere else; repr prefers single ones.
     return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
 
 
-def describe(parameter: Parameter) -> str:
-    """The help text with unit, range or choices behind it, on one line."""
+def allowed(parameter: Parameter) -> str:
+    """Return the choices or the range of a parameter with its unit; empty if there are none."""
     if parameter.choices:
-        return f"{parameter.help} One of: {', '.join(parameter.choices)}."
+        return ", ".join(parameter.choices)
     if parameter.kind not in (int, float):
-        return parameter.help
+        return ""
     unit = f" {parameter.unit}" if parameter.unit else ""
-    if parameter.kind is int:
-        return f"{parameter.help} [{parameter.low} to {parameter.high}{unit}]"
+    form = "" if parameter.kind is int else "g"
     usual = "; usual {:g} to {:g}".format(*parameter.recommended) if parameter.recommended else ""
-    return f"{parameter.help} [{parameter.low:g} to {parameter.high:g}{unit}{usual}]"
+    return f"{parameter.low:{form}} to {parameter.high:{form}}{unit}{usual}"
+
+
+def describe(parameter: Parameter) -> str:
+    """Return the help text of a parameter with its range or choices, on one line."""
+    return f"{parameter.help} [{allowed(parameter)}]" if allowed(parameter) else parameter.help
 
 
 def _refuse_misspelt(namespace: Mapping[str, Any], known: Mapping[str, Parameter]) -> None:
-    """A misspelt name on the command line arrives as one more variable: better say so than ignore it."""
+    """Raise `RecipeError` for a variable whose name looks like a misspelt parameter."""
     for name, value in namespace.items():
         if name in known or name.startswith("_") or not isinstance(value, _LITERALS):
             continue
@@ -283,9 +266,9 @@ def _refuse_misspelt(namespace: Mapping[str, Any], known: Mapping[str, Parameter
 
 
 def set_up_session() -> None:
-    """Make a notebook ready: figures inline, with a description, and warnings in one line.
+    """Set up a notebook: inline figures with a description, warnings in one line.
 
-    Inline, because a live canvas would leave nothing in a saved notebook.
+    Figures are inline because a live canvas leaves nothing in a saved notebook.
     """
     try:
         from IPython import get_ipython
@@ -301,7 +284,7 @@ def set_up_session() -> None:
 
 
 def _described(figure: Figure) -> tuple[str, dict[str, str]] | None:
-    """A figure as PNG, with its titles as the text that stands for it in pages."""
+    """Return a figure as PNG, with its titles as the alternative text."""
     from IPython.core.pylabtools import print_figure
 
     drawn = print_figure(figure, fmt="png", base64=True)
@@ -313,7 +296,7 @@ def _described(figure: Figure) -> tuple[str, dict[str, str]] | None:
 def _short_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:
-    """The warnings of stacklib as notes, without the path of the cell; others as always."""
+    """Format a warning of stacklib as a note without the path of the cell; others as usual."""
     if issubclass(category, StacklibWarning):
         return f"{NOTE}{message}\n"
     return _usual_warning(message, category, filename, lineno, line)
@@ -323,20 +306,19 @@ _usual_warning = warnings.formatwarning
 
 
 def refresh_parameters(notebook: str | Path) -> bool:
-    """Write the parameters cell of a notebook anew; whether anything changed."""
+    """Write the parameters cell of a notebook again, and return whether it changed."""
     import nbformat
 
     path = Path(notebook)
     content = nbformat.read(path, as_version=4)
     cell = next(c for c in content.cells if "parameters" in c.metadata.get("tags", []))
-    number = int(path.name[0]) if path.name[0].isdigit() else 4
-    before, cell.source = cell.source, parameters_cell(parameters_of(number) if number != 4 else None)
+    before, cell.source = cell.source, parameters_cell(NOTEBOOKS[path.stem])
     if cell.source != before:
         nbformat.write(content, path)
     return cell.source != before
 
 
 if __name__ == "__main__":
-    # python -m stacklib.notebook.session notebooks/[0-5]_*.ipynb
+    # python -m stacklib.notebook.session notebooks/*.ipynb
     for argument in sys.argv[1:]:
         print(argument, "changed" if refresh_parameters(argument) else "is up to date")

@@ -1,1 +1,7 @@
-"""Live panels for notebooks; only here are widgets used."""
+"""Live panels for notebooks, built from widgets."""
+
+from stacklib.panels.frame_selector import FrameSelector
+from stacklib.panels.pixel_inspector import PixelInspector
+from stacklib.panels.rejection_explorer import RejectionExplorer
+
+__all__ = ["FrameSelector", "PixelInspector", "RejectionExplorer"]

@@ -254,4 +254,4 @@ def test_papermill_keeps_the_notebook_with_the_error_at_its_cell(tmp_path):
     run = papermill(NOTEBOOK, tmp_path / "out.ipynb", "-p", "interactive", "false")
     assert run.returncode != 0 and "interactive: got 'false', expected True or False" in run.stderr
     content = nbformat.read(tmp_path / "out.ipynb", as_version=4)
-    assert ["batch_from(globals())" in source for source in failing_cells(content)] == [True]
+    assert ["read_parameters(BatchJob" in source for source in failing_cells(content)] == [True]

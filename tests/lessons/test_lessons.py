@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 import stacklib as sl
-from stacklib.lessons import lesson as lessons
+from stacklib import lessons
 from stacklib.lessons import plots as lesson_plots
+from stacklib.lessons.lesson import LEFT_OUT
 from stacklib.recipe.recipe import REJECTION_RULES
 
 
@@ -45,7 +46,7 @@ def test_figures_draw_with_few_and_many_frames(frames):
         figure.canvas.draw()
 
 
-@pytest.mark.parametrize(("name", "value"), [("frames", 7), ("frames", "20"), ("seed", -1), ("seed", 0.5)])
+@pytest.mark.parametrize(("name", "value"), [("count", 7), ("count", "20"), ("seed", -1), ("seed", 0.5)])
 def test_wrong_parameters_are_refused_by_name(name, value):
     with pytest.raises(sl.RecipeError, match=rf"{name}: got"):
         lessons.start(**{name: value})
@@ -79,12 +80,12 @@ def test_what_each_rule_makes_of_the_pixel(lesson):
 
 
 def test_what_leaving_out_a_step_does(lesson):
-    noise = {name: lesson.sky_noise(name) for name in lessons.LEFT_OUT}
+    noise = {name: lesson.sky_noise(name) for name in LEFT_OUT}
     assert noise["nothing left out"] == pytest.approx(0.27, abs=0.005)
     assert noise["equal weights"] == pytest.approx(0.28, abs=0.005)
     assert noise["no rejection"] > 0.4
     # Three of twenty frames are thrown away whole.
-    assert lesson.results["no normalisation"].rejection_high.mean() == pytest.approx(0.15, abs=0.01)
+    assert lesson.results["no normalization"].rejection_high.mean() == pytest.approx(0.15, abs=0.01)
 
 
 def test_found_outliers_are_counted(lesson):

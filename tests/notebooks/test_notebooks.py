@@ -18,7 +18,18 @@ from conftest import ROOT, SAMPLES
 import stacklib as sl
 from stacklib import cli
 from stacklib.notebook import session as notebook
-from stacklib.notebook.parameters import RECIPE_FILE
+from stacklib.notebook.parameters import (
+    FIRST,
+    RECIPE_FILE,
+    ChooseRejection,
+    HowIntegrationWorks,
+    InspectRejection,
+    SelectFrames,
+    cell_parameters,
+)
+from stacklib.notebook.parameters import (
+    NOTEBOOKS as KINDS,
+)
 from stacklib.recipe.batch_job import BatchJob
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -26,7 +37,7 @@ REAL = ROOT.parent / "shared" / "data"
 INTEGRATE = ROOT / "notebooks" / "4_integrate.ipynb"
 BATCH = ROOT / "notebooks" / "5_batch.ipynb"
 #: The parameters of each notebook; they come from the package.
-MADE = {path: notebook.parameters_of(int(path.name[0])) for path in NOTEBOOKS}
+MADE = {path: cell_parameters(KINDS[path.stem]) for path in NOTEBOOKS}
 
 #: Drawing into these hangs notebooks that run without a browser, every now and then.
 HANGING = re.compile(r"\bOutput\(|\binteract\(|\binteractive_output\b|\binteractive\(")
@@ -82,7 +93,7 @@ def test_nothing_draws_where_it_could_hang():
 @pytest.mark.parametrize("path", MADE, ids=lambda path: path.stem)
 def test_parameters_cell_equals_the_package(path):
     cell = next(cell for cell in code_cells(read(path)) if is_parameters(cell))
-    assert cell.source == notebook.parameters_cell(None if path == INTEGRATE else MADE[path]), (
+    assert cell.source == notebook.parameters_cell(KINDS[path.stem]), (
         f"write it anew with: python -m stacklib.notebook.session notebooks/{path.name}"
     )
 
@@ -91,6 +102,7 @@ def test_parameters_are_those_of_the_package():
     assert MADE[BATCH] == BatchJob.parameters()
     own = {RECIPE_FILE.name: RECIPE_FILE}
     assert MADE[INTEGRATE] == sl.Job.parameters() | own | sl.Recipe.parameters()
+    assert tuple(MADE[INTEGRATE])[:8] == FIRST
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -120,16 +132,18 @@ def test_help_lists_every_parameter(path):
 def namespace(**changes: object) -> dict[str, object]:
     """The variables of a notebook after its parameters cell."""
     variables: dict[str, object] = {"__name__": "__main__", "In": ["", "x"], "exit": object()}
-    exec(notebook.parameters_cell(), variables)
+    exec(notebook.parameters_cell(sl.Job), variables)
     return variables | changes
 
 
 def test_defaults_make_the_default_job():
-    assert notebook.job_from(namespace()) == sl.Job()
+    assert notebook.read_parameters(sl.Job, namespace()) == sl.Job()
 
 
 def test_job_takes_parameters_and_nothing_else():
-    job = notebook.job_from(namespace(sigma_high=2, frames=["a.fits", "b.fits"], other=3, Recipe=sl.Recipe))
+    job = notebook.read_parameters(
+        sl.Job, namespace(sigma_high=2, frames=["a.fits", "b.fits"], other=3, Recipe=sl.Recipe)
+    )
     assert job == sl.Job(frames=["a.fits", "b.fits"], recipe=sl.Recipe(sigma_high=2.0))
 
 
@@ -145,22 +159,25 @@ def test_job_takes_parameters_and_nothing_else():
 )
 def test_wrong_values_are_refused_by_name(name, value):
     with pytest.raises(sl.RecipeError, match=rf"{name}: got .*expected"):
-        notebook.job_from(namespace(**{name: value}))
+        notebook.read_parameters(sl.Job, namespace(**{name: value}))
 
 
 def test_misspelt_parameter_is_refused():
     with pytest.raises(sl.RecipeError, match=r"sigma_hihg.*did you mean sigma_high"):
-        notebook.job_from(namespace(sigma_hihg=2.8))
+        notebook.read_parameters(sl.Job, namespace(sigma_hihg=2.8))
 
 
 def test_a_recipe_file_gives_the_recipe_and_the_frames_that_it_names(tmp_path):
     path = sl.Recipe(rejection="sigma", sigma_high=2.5).save(tmp_path / "recipe.yaml")
-    job = notebook.job_from(namespace(), path)
+    job = notebook.read_parameters(sl.Job, namespace(recipe_file=path))
     assert (job.frames, job.recipe) == (sl.Job().frames, sl.Recipe(rejection="sigma", sigma_high=2.5))
     path.write_text("frames: [a.fits, b.fits]\nsigma_high: 2.5\n", encoding="utf-8")
     for left in (sl.Job().frames, ""):
-        assert notebook.job_from(namespace(frames=left), path).frames == ["a.fits", "b.fits"]
-    job = notebook.job_from(namespace(frames="somewhere else"), path)
+        assert notebook.read_parameters(sl.Job, namespace(frames=left, recipe_file=path)).frames == [
+            "a.fits",
+            "b.fits",
+        ]
+    job = notebook.read_parameters(sl.Job, namespace(frames="somewhere else", recipe_file=path))
     assert (job.frames, job.recipe.sigma_high) == ("somewhere else", 2.5)
 
 
@@ -173,76 +190,89 @@ def test_frames_of_a_recipe_file_are_looked_for_beside_it(tmp_path, monkeypatch)
     file.write_text("frames: [4_Registered/light.fits, 4_Registered/gone.fits]\n", "utf-8")
     monkeypatch.chdir(tmp_path / "M31")
     expected = [str(tmp_path / "M33" / "4_Registered" / "light.fits"), "4_Registered/gone.fits"]
-    assert notebook.job_from({"interactive": False}, "../M33/recipe.yaml").frames == expected
+    given = {"interactive": False, "recipe_file": "../M33/recipe.yaml"}
+    assert notebook.read_parameters(sl.Job, given).frames == expected
     assert cli.job_from_arguments("../M33/recipe.yaml").frames == expected
 
 
 def test_what_was_changed_counts_more_than_the_recipe_file(tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_text("frames: there\nsigma_high: 2.5\nsigma_low: 3.4\nmemory: 1GB\ninteractive: false\n")
-    job = notebook.job_from(namespace(sigma_high=2.7, save_maps=True), path)
+    job = notebook.read_parameters(sl.Job, namespace(sigma_high=2.7, save_maps=True, recipe_file=path))
     recipe = sl.Recipe(sigma_high=2.7, sigma_low=3.4)
     assert job == sl.Job(frames="there", memory="1GB", save_maps=True, recipe=recipe)
     with pytest.raises(sl.RecipeError, match=r"recipe_file: got 3\.5, expected text"):
-        notebook.job_from(namespace(), 3.5)
+        notebook.read_parameters(sl.Job, namespace(recipe_file=3.5))
     with pytest.raises(sl.RecipeError, match=r"recipe_fil'; did you mean recipe_file\?"):
-        notebook.job_from(namespace(recipe_fil="recipe.yaml"))
+        notebook.read_parameters(sl.Job, namespace(recipe_fil="recipe.yaml"))
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("frames: [lights/a.fits, lights/b.fits]", "with 2 frames of lights, that is not used"),
-        ("frames: [lights/a.fits, others/b.fits]", "with 2 frames of lights and other folders,"),
-        ("frames: lights", "with the frames lights,"),
-        ("sigma_high: 2.5", "with settings only,"),
-        ("sigma_hihg: 2.5", "cannot be: "),
+        ("frames: [lights/a.fits, lights/b.fits]", "(2 frames in lights) is not used"),
+        ("frames: [lights/a.fits, others/b.fits]", "(2 frames in lights and other folders) is not used"),
+        ("frames: lights", "(frames lights) is not used"),
+        ("sigma_high: 2.5", "(settings only) is not used"),
+        ("sigma_hihg: 2.5", "is not used, and cannot be: "),
     ],
 )
-def test_a_recipe_that_is_left_alone_is_told_of(text, words, tmp_path, monkeypatch, capsys):
+def test_a_recipe_that_is_not_used_gets_a_note(text, words, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("JPY_SESSION_NAME", "something")
-    notebook.job_from(namespace())
+    notebook.read_parameters(sl.Job, namespace())
     assert capsys.readouterr().out == ""
     (tmp_path / "recipe.yaml").write_text(text)
-    assert notebook.job_from(namespace()) == sl.Job()
+    assert notebook.read_parameters(sl.Job, namespace()) == sl.Job()
     told = capsys.readouterr().out
     assert (
         words in told and told.count("\n") == 1 and ("hihg" in told or 'recipe_file = "recipe.yaml"' in told)
     )
-    notebook.job_from(namespace(interactive=False))
+    notebook.read_parameters(sl.Job, namespace(interactive=False))
     if "hihg" not in text:
-        notebook.job_from(namespace(), "recipe.yaml")
+        notebook.read_parameters(sl.Job, namespace(recipe_file="recipe.yaml"))
     monkeypatch.delenv("JPY_SESSION_NAME")
-    notebook.job_from(namespace())
+    notebook.read_parameters(sl.Job, namespace())
     assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize(
-    ("number", "given", "message"),
+    ("kind", "given", "message"),
     [
-        (0, {"frames": "abc"}, "frames: got 'abc', expected a whole number from 8 to 100"),
-        (0, {"interactive": "maybe"}, "interactive: got 'maybe', expected True or False"),
-        (1, {"recipe_file": "nowhere/r.yaml"}, r"recipe_file: there is no folder .*nowhere; make it"),
-        (1, {"recipe_fil": "r.yaml"}, r"unknown parameter 'recipe_fil'; did you mean recipe_file\?"),
-        (2, {"left": "abc"}, "left: got 'abc', expected a whole number"),
-        (2, {"width": -20}, "width: got -20, expected a whole number from 0"),
-        (2, {"write_recip": "r.yaml"}, r"did you mean write_recipe\?"),
-        (2, {"write_recipe": ""}, "write_recipe: is empty; name the file"),
-        (2, {"write_recipe": "."}, r"write_recipe: \. is a folder"),
-        (2, {"write_recipe": "nowhere/r.yaml"}, "write_recipe: there is no folder"),
-        (2, {"write_recipe": "notes.yaml"}, "write_recipe: notes.yaml: unknown parameter 'milk'"),
-        (3, {"x": "a"}, "x: got 'a', expected a whole number"),
-        (3, {"x": 5}, "y: got -1 beside x 5; give both"),
-        (3, {"y": 5}, "x: got -1 beside y 5; give both"),
-        (3, {"channel": 1.5}, "channel: got 1.5, expected a whole number"),
+        (HowIntegrationWorks, {"count": "abc"}, "count: got 'abc', expected a whole number from 8 to 100"),
+        (HowIntegrationWorks, {"interactive": "maybe"}, "interactive: got 'maybe', expected True or False"),
+        (
+            SelectFrames,
+            {"recipe_file": "nowhere/r.yaml"},
+            "recipe_file: there is no folder .*nowhere",
+        ),
+        (
+            SelectFrames,
+            {"recipe_fil": "r.yaml"},
+            r"'recipe_fil'; did you mean recipe_file\?",
+        ),
+        (ChooseRejection, {"left": "abc"}, "left: got 'abc', expected a whole number"),
+        (ChooseRejection, {"width": -20}, "width: got -20, expected a whole number from 0"),
+        (ChooseRejection, {"write_recip": "r.yaml"}, r"did you mean write_recipe\?"),
+        (ChooseRejection, {"write_recipe": ""}, "write_recipe: is empty; give the name of a file"),
+        (ChooseRejection, {"write_recipe": "."}, r"write_recipe: \. is a folder"),
+        (ChooseRejection, {"write_recipe": "nowhere/r.yaml"}, "write_recipe: there is no folder"),
+        (
+            ChooseRejection,
+            {"write_recipe": "notes.yaml"},
+            "write_recipe: notes.yaml: .*'milk'",
+        ),
+        (InspectRejection, {"x": "a"}, "x: got 'a', expected a whole number"),
+        (InspectRejection, {"x": 5}, "y: got -1 beside x 5; give both"),
+        (InspectRejection, {"y": 5}, "x: got -1 beside y 5; give both"),
+        (InspectRejection, {"channel": 1.5}, "channel: got 1.5, expected a whole number"),
     ],
 )
-def test_own_parameters_are_checked_before_the_work(number, given, message, tmp_path, monkeypatch):
+def test_own_parameters_are_checked_before_the_work(kind, given, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "notes.yaml").write_text("milk: 2\n")
     with pytest.raises(sl.RecipeError, match=message):
-        notebook.own_from(given, number)
+        notebook.read_parameters(kind, given)
 
 
 @pytest.mark.parametrize(
@@ -250,14 +280,15 @@ def test_own_parameters_are_checked_before_the_work(number, given, message, tmp_
     [
         ({"x": 320, "y": 3}, "x: got 320, expected 0 to 319"),
         ({"x": 3, "y": 256}, "y: got 256, expected 0 to 255"),
-        ({"channel": 1}, "channel: got 1, expected 0 to 0 in these frames"),
+        ({"channel": 1}, "channel: got 1, expected 0 to 0 for these frames"),
     ],
 )
 def test_a_pixel_outside_is_refused_before_the_frames_are_integrated(pixel, message):
-    frames = sl.open_frames(SAMPLES / "M13" / "4_Registered")
+    frames = {"frames": str(SAMPLES / "M13" / "4_Registered")}
     with pytest.raises(sl.RecipeError, match=message):
-        notebook.own_from(pixel, 3).refuse_outside(frames)
-    notebook.own_from({"x": 319, "y": 255, "channel": 0}, 3).refuse_outside(frames)
+        notebook.read_parameters(InspectRejection, frames | pixel).open_frames()
+    inside = {"x": 319, "y": 255, "channel": 0}
+    assert len(notebook.read_parameters(InspectRejection, frames | inside).open_frames()) == 12
 
 
 def test_no_advice_is_said_and_the_notebook_goes_on(capsys):
