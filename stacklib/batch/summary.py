@@ -13,7 +13,7 @@ from astropy.table import MaskedColumn, Table
 
 from stacklib.batch.state import Record
 from stacklib.batch.targets import Target
-from stacklib.recipe.recipe import RULE_PARAMETERS, rule_in_words
+from stacklib.recipe.rules import RULES, rule_in_words
 
 __all__ = ["Row", "summary_table"]
 
@@ -62,7 +62,7 @@ class Row:
     def limit(self, name: str) -> float:
         """A parameter of the rule that ran, NaN where it has none of this name, or does not use it."""
         recipe, switch = self.known.get("recipe", {}), f"clip_{name.rpartition('_')[2]}"
-        used = name in RULE_PARAMETERS.get(self.rule, ()) and recipe.get(switch)
+        used = self.rule in RULES and name in RULES[self.rule].parameters and recipe.get(switch)
         return recipe[name] if used else math.nan
 
     @property

@@ -24,7 +24,7 @@ from stacklib.integration.run import integrate_samples
 from stacklib.integration.samples import RESULT_BYTES, Region
 from stacklib.normalization.preparation import Preparation
 from stacklib.recipe.recipe import Recipe
-from stacklib.recipe.rules import out_of_reach
+from stacklib.recipe.rules import RULES, RuleSpec
 from stacklib.utils.resources import parse_memory
 
 if TYPE_CHECKING:
@@ -48,30 +48,6 @@ ENOUGH = 10
 TOLERANCE = 0.05
 #: The standard error of a pixel is the mean of so many pixels each way: that of one is not known well.
 SMOOTH = 9
-
-_LOW, _HIGH = (2.4, 2.8, 3.2, 3.6, 4.0, 5.0), (2.0, 2.3, 2.6, 2.9, 3.2, 3.6, 4.0, 4.5, 5.0)
-_SIGMAS = {"sigma_low": _LOW, "sigma_high": _HIGH}
-#: What is tried for each rule.
-GRIDS: dict[str, dict[str, tuple]] = {
-    "sigma": _SIGMAS,
-    "winsorized_sigma": _SIGMAS,
-    "averaged_sigma": _SIGMAS,
-    "ccd_noise": _SIGMAS,
-    "linear_fit": {
-        "linear_fit_low": (3.0, 4.0, 5.0, 6.0, 8.0),
-        "linear_fit_high": (2.0, 2.5, 3.0, 4.0, 5.0, 6.0),
-    },
-    "percentile": {
-        "percentile_low": (0.05, 0.1, 0.2, 0.4),
-        "percentile_high": (0.02, 0.05, 0.1, 0.2, 0.4, 0.8),
-    },
-    "min_max": {"min_max_low": (0, 1, 2), "min_max_high": (0, 1, 2, 3)},
-    "gesd": {
-        "gesd_low_relaxation": (1.0, 1.5, 2.0),
-        "gesd_significance": (0.001, 0.005, 0.02, 0.05, 0.1, 0.2),
-    },
-    "chauvenet": {"chauvenet_limit": (0.005, 0.02, 0.05, 0.1, 0.2, 0.5)},
-}
 
 
 @dataclass(frozen=True)
@@ -204,13 +180,12 @@ def advise(
     """
     frames = frames if isinstance(frames, FrameSet) else open_frames(frames)
     start = Recipe.suggest(frames) if recipe is None else recipe
-    rule = start.rule_for(len(frames))
-    if rule == "none":
-        start = start.replace(rejection=Recipe.suggest(frames).rejection)
-        rule = start.rejection
+    spec = RULES[start.rule_for(len(frames))]
+    if not spec.rejects:
+        spec = RULES[Recipe.suggest(frames).rejection]
     # An earlier proposal may have switched a side off.
-    start = start.replace(rejection=rule, clip_low=True, clip_high=True)
-    own_grid = checked_grid(GRIDS[rule] if grid is None else grid)
+    start = start.replace(rejection=spec.name, clip_low=True, clip_high=True)
+    own_grid = checked_grid(spec.grid if grid is None else grid)
     _refuse_few(frames)
     trials = Trials(frames, _middle(frames, memory) if region is None else region, memory, threads)
     if trials.samples.held is None or trials.samples.held.nbytes > trials.samples.left_for_samples / 3:
@@ -219,7 +194,7 @@ def advise(
             "region, or a larger budget"
         )
     count = trials.prepare(start).count
-    grid = own_grid if grid is not None else _within_reach(own_grid, rule, count)
+    grid = own_grid if grid is not None else _within_reach(own_grid, spec, count)
     settings = settings_of(grid)
     preparations = [trials.prepare(start.replace(**changes)) for changes in settings]
     _refuse_few(preparations[0].used)
@@ -248,11 +223,11 @@ def advise(
         for kind, some, whole in zip(judge.injection.hit, light.T, full, strict=True):
             table[f"left of {kind}"] = 100 * some / whole
     table["split_half"] = halves
-    _refuse_idle(table, rule, count)
+    _refuse_idle(table, spec.name, count)
     row = _best(table)
     proposal = start.replace(**settings[row])
-    idle = [name for name in grid if name in _SIGMAS and out_of_reach(rule, getattr(proposal, name), count)]
-    proposal = proposal.replace(**{f"clip_{name.removeprefix('sigma_')}": False for name in idle})
+    idle = [name for name in grid if spec.out_of_reach(name, getattr(proposal, name), count)]
+    proposal = proposal.replace(**{f"clip_{_side(name)}": False for name in idle})
     reason = _reason(table, row, grid, count, unrejected, idle)
     return Advice(proposal, start, grid, table, row, reason, trials.samples.region)
 
@@ -284,11 +259,11 @@ def _middle(frames: FrameSet, memory: str | int) -> Region:
     return (frames.width - width) // 2, (frames.height - height) // 2, width, height
 
 
-def _within_reach(grid: dict[str, tuple], rule: str, count: int) -> dict[str, tuple]:
+def _within_reach(grid: dict[str, tuple], spec: RuleSpec, count: int) -> dict[str, tuple]:
     """The grid with one value of those that reject nothing with so many frames, and so are all alike."""
 
     def some(name: str, values: tuple) -> tuple:
-        vain = [value for value in values if name in _SIGMAS and out_of_reach(rule, value, count)]
+        vain = [value for value in values if spec.out_of_reach(name, value, count)]
         return tuple(value for value in values if value not in vain[1:])
 
     return {name: some(name, values) for name, values in grid.items()}
@@ -465,9 +440,7 @@ def _reason(
     """Why, in a sentence."""
     chosen = table[row]
     limits = " and ".join(
-        f"no rejection {name.removeprefix('sigma_')}"
-        if name in idle
-        else f"{name} {value_in_words(chosen[name])}"
+        f"no rejection {_side(name)}" if name in idle else f"{name} {value_in_words(chosen[name])}"
         for name in grid
     )
     cost = chosen["noise_penalty"]
@@ -487,6 +460,10 @@ def _reason(
             f"; odd and even frames integrated apart differ {abs(change):.1f} % {side} than without rejection"
         )
     return words + "."
+
+
+def _side(limit: str) -> str:
+    return limit.rpartition("_")[2]
 
 
 def _beside(table: Table, row: int, grid: Mapping[str, tuple]) -> str:

@@ -19,15 +19,12 @@ from stacklib.kernel.passes import HIGH, KEPT, LOW, NO_DATA, Pixels, last_round,
 from stacklib.normalization.preparation import Preparation, prepare
 from stacklib.normalization.settings import Settings
 from stacklib.recipe.recipe import Recipe
+from stacklib.recipe.rules import RULES, RuleSpec
 from stacklib.rejection.clipping import CENTRE, LOWER, UPPER
 from stacklib.utils.labels import own_parts, shortened
 
 __all__ = ["PixelStory", "Round", "explain", "tell"]
 
-#: Rules whose limits are multiples of a sigma.
-SIGMA_RULES = ("sigma", "winsorized_sigma", "averaged_sigma", "ccd_noise")
-#: Rules that look at the samples once, without limits.
-WITHOUT_LIMITS = ("none", "min_max")
 #: Rounds told at most.
 MOST_ROUNDS = 1000
 #: Columns of the text, and the narrowest column of names.
@@ -123,6 +120,11 @@ class PixelStory:
         return int(np.count_nonzero(self.verdict == verdict))
 
     @property
+    def spec(self) -> RuleSpec:
+        """The rule in words, see `stacklib.recipe.rules.RuleSpec`."""
+        return RULES[self.rule]
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """What tells the file names apart: ``0007`` of ``M101_Light_0007_c_d_r.xisf``."""
         return own_parts(self.files)
@@ -147,20 +149,18 @@ class PixelStory:
         """One round in a sentence; `number` counts from 1."""
         told = self.rounds[number - 1]
         names = ", ".join(self.labels[i] for i in told.dropped)
-        if self.rule == "none":
+        if not self.spec.rejects:
             return "No rejection: every sample that is data is kept"
-        if self.rule == "min_max":
+        if self.spec.drops_ends:
             return f"Drops the ends, whatever they are: {names or 'nothing'}"
-        word = "Test" if self.rule == "gesd" else "Round"
-        text = f"{word} {told.number}: "
+        text = f"{self.spec.step.capitalize()} {told.number}: "
         if np.isfinite(told.centre):
-            middle = "middle of the line" if self.rule == "linear_fit" else "centre"
-            text += f"{middle} {told.centre:.6g}, keeps {_interval(told)}; "
+            text += f"{self.spec.centre} {told.centre:.6g}, keeps {_interval(told)}; "
         return text + (f"rejects {names}" if names else "rejects nothing")
 
     def __str__(self) -> str:
-        rule = self.rule.replace("_", " ")
-        lines = [f"Pixel x {self.x}, y {self.y}, channel {self.channel}: {rule}, {len(self.files)} frames"]
+        where = f"Pixel x {self.x}, y {self.y}, channel {self.channel}"
+        lines = [f"{where}: {self.spec.label}, {len(self.files)} frames"]
         lines += [self.tell_round(i + 1) for i in range(len(self.rounds))]
         lines += [f"Result: {self.summary}"]
         lines += [f"Left out: {excluded}" for excluded in self.excluded]
@@ -265,20 +265,20 @@ def tell(
     compared = compared.astype(np.float32)
     pixel = Pixels.empty(1, settings)
     run_tiles(samples, settings, pixel)
-    rule = settings.recipe.rule_for(settings.frames)
+    spec = RULES[settings.recipe.rule_for(settings.frames)]
     return PixelStory(
         x=x,
         y=y,
         channel=channel,
         files=files,
-        rule=rule,
+        rule=spec.name,
         raw=samples[:, 0],
         compared=compared,
         combined=raw.astype(np.float64) * settings.factor + settings.offset,
         weights=settings.weights,
         rounds=rounds,
         verdict=verdict,
-        reasons=tuple(_reason(i, raw, compared, rounds, settings, rule) for i in range(raw.size)),
+        reasons=tuple(_reason(i, raw, compared, rounds, settings, spec) for i in range(raw.size)),
         value=float(pixel.image[0]),
         uncertainty=float(pixel.uncertainty[0]),
         numbers=tuple(range(1, raw.size + 1)),
@@ -302,26 +302,27 @@ def _rounds(samples: np.ndarray, settings: Settings) -> tuple[Round, ...]:
 
 
 def _reason(
-    i: int, raw: np.ndarray, compared: np.ndarray, rounds: tuple[Round, ...], settings: Settings, rule: str
+    i: int,
+    raw: np.ndarray,
+    compared: np.ndarray,
+    rounds: tuple[Round, ...],
+    settings: Settings,
+    spec: RuleSpec,
 ) -> str:
     """The verdict on one sample in words."""
     verdict = int(rounds[-1].verdict[i])
     if verdict == NO_DATA:
         return _why_no_data(float(raw[i]), settings)
     if verdict == KEPT:
-        return "kept" + _distance(compared[i], rounds[-1], settings, rule)
+        return "kept" + _distance(compared[i], rounds[-1], settings, spec)
     number = next(r for r in rounds if r.verdict[i] == verdict)
     side, limit = ("below", number.lower) if verdict == LOW else ("above", number.upper)
-    if rule in WITHOUT_LIMITS or not np.isfinite(limit):
+    if not np.isfinite(limit):
         return f"{WORDS[verdict]}: among the {'darkest' if verdict == LOW else 'brightest'}"
-    text = f"{WORDS[verdict]} in {'test' if rule == 'gesd' else 'round'} {number.number}: "
+    text = f"{WORDS[verdict]} in {spec.step} {number.number}: "
     if compared[i] < limit if verdict == LOW else compared[i] > limit:
-        return text + f"{side} {limit:.6g}" + _distance(compared[i], number, settings, rule)
-    if rule == "gesd":
-        return text + "with an outlier that it had hidden"
-    if rule == "linear_fit":
-        return text + "too far from the line at its rank"
-    return text + "beyond a sample that is rejected"
+        return text + f"{side} {limit:.6g}" + _distance(compared[i], number, settings, spec)
+    return text + spec.within
 
 
 def _interval(number: Round) -> str:
@@ -341,13 +342,12 @@ def _why_no_data(raw: float, settings: Settings) -> str:
     return f"left out: {raw:.6g} is not below range_high {high:g} (saturated)"
 
 
-def _distance(value: float, number: Round, settings: Settings, rule: str) -> str:
+def _distance(value: float, number: Round, settings: Settings, spec: RuleSpec) -> str:
     """How far a sample lies from the centre, in the sigma of its round."""
-    if rule not in SIGMA_RULES or not np.isfinite(number.centre):
+    if spec.limits_in != "sigma" or not np.isfinite(number.centre):
         return ""
-    for side, sign in (("low", -1), ("high", 1)):
-        edge = number.lower if side == "low" else number.upper
+    for name, edge, sign in zip(spec.limits, (number.lower, number.upper), (-1, 1), strict=True):
         if np.isfinite(edge) and edge != number.centre:
-            scale = sign * (edge - number.centre) / getattr(settings.recipe, f"sigma_{side}")
+            scale = sign * (edge - number.centre) / getattr(settings.recipe, name)
             return f" ({(value - number.centre) / scale:+.2f} sigma)"
     return ""

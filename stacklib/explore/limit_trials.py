@@ -16,15 +16,14 @@ from stacklib.kernel.combination import COUNTED, combine
 from stacklib.kernel.passes import Counts, Pixels, Tile
 from stacklib.normalization.settings import Settings
 from stacklib.recipe.recipe import Recipe
+from stacklib.recipe.rules import RULES
 from stacklib.rejection.clipping import CENTRE, LOWER, clip
+from stacklib.rejection.registry import rule_for
 from stacklib.rejection.sorting import LANES
 from stacklib.utils.compiled import compiled
 
 __all__ = ["LimitTrials", "can_share", "without_limits"]
 
-#: Rules whose centre and scale follow from the kept interval; and the place of the limit that counts in
-#: the first round only.
-RULES = {"sigma": None, "winsorized_sigma": 3, "ccd_noise": None}
 #: Intervals of a pixel at most; where there are more, the rule runs once for each setting.
 MOST = 96
 #: Asked with this limit, a rule drops nothing and tells its scale exactly: a power of two only moves the
@@ -39,12 +38,14 @@ def can_share(settings: Settings) -> bool:
     """Whether rule and combination allow the short way."""
     recipe = settings.recipe
     plain = recipe.combination == "average" and not recipe.range_clip_high
-    return recipe.rule_for(settings.frames) in RULES and plain
+    return RULES[recipe.rule_for(settings.frames)].shares_trials and plain
 
 
 def without_limits(recipe: Recipe) -> Recipe:
     """The recipe with default limits: equal for recipes that differ in nothing else."""
-    return recipe.replace(clip_low=True, clip_high=True, sigma_low=3.0, sigma_high=3.0)
+    defaults = Recipe.parameters()
+    limits = RULES[recipe.rejection].limits
+    return recipe.replace(clip_low=True, clip_high=True, **{name: defaults[name].default for name in limits})
 
 
 @compiled
@@ -194,6 +195,7 @@ class LimitTrials:
         first = settings[0]
         self.tile, self.packed = Tile(first), Tile(first)
         self.limits = np.array([self.tile.sharing(each).limits[:2] for each in settings])
+        self.first_round_limit = rule_for(first.recipe, first.frames).first_round_limit
         self.asked = self.tile.limits.copy()
         self.asked[:2] = ASKED
         room, frames, number = self.tile.pixels * MOST, first.frames, len(settings)
@@ -255,9 +257,8 @@ class LimitTrials:
         waiting = np.arange(pixels)
         while waiting.size:
             self._ask(asked, old, used)
-            place = RULES[tile.settings.recipe.rejection]
-            if place is not None:
-                asked[place] = np.inf
+            if self.first_round_limit is not None:
+                asked[self.first_round_limit] = np.inf
             old = used
             used, left = _advance(
                 tile.ordered,

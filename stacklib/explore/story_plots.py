@@ -177,11 +177,10 @@ class StoryAxes:
                 gap = 0.025 * np.diff(self.axes[0].get_xlim())[0] * (-1 if place > middle else 1)
                 text.set_text(f"off the scale: {story.compared[extreme]:.4g}{more}")
                 text.set_position((place + gap, edge + sign * 0.045 * (high - low)))
-        verb = "Test" if story.rule == "gesd" else "Round"
         verdict = told.verdict
         where = f"x {story.x}, y {story.y}, channel {story.channel}"
         counted = f"{np.sum(verdict == LOW)} low, {np.sum(verdict == HIGH)} high rejected so far"
-        self.heading = f"{where}. {verb} {number} of {len(story.rounds)}: {counted}"
+        self.heading = f"{where}. {story.spec.step.capitalize()} {number} of {len(story.rounds)}: {counted}"
         if self.title is not None:
             self.title.set_text(self.heading)
 

@@ -19,8 +19,8 @@ from stacklib.normalization.preparation import Preparation, prepare, refuse_sing
 from stacklib.normalization.settings import Settings
 from stacklib.normalization.weighting import needs_noise
 from stacklib.output.integrated_image import bring_into_range
-from stacklib.recipe.recipe import RULE_PARAMETERS, Recipe
-from stacklib.recipe.rules import limits_in_vain
+from stacklib.recipe.recipe import Recipe
+from stacklib.recipe.rules import RejectionParameters
 from stacklib.rejection.sorting import LANES
 from stacklib.utils.progress import progress_bar
 
@@ -34,13 +34,6 @@ RESULTS = 512 << 20
 PARTS = 4
 #: With fewer limits than this nothing is gained by the short way.
 FEW = 4
-#: What changes neither normalisation nor weights.
-RULE_FIELDS = (
-    "rejection",
-    "clip_low",
-    "clip_high",
-    *(n for names in RULE_PARAMETERS.values() for n in names),
-)
 
 
 @dataclass
@@ -129,7 +122,7 @@ class Trials:
             self._prepared[basis] = prepare(self.frames, basis, measurements=self._measure(recipe))
         found = self._prepared[basis]
         recipe = recipe.replace(rejection=recipe.rule_for(count))
-        notes = (*found.notes, *limits_in_vain(recipe, found.count))
+        notes = (*found.notes, *recipe.warnings_for(found.count))
         return replace(found, recipe=recipe, notes=tuple(dict.fromkeys(notes)))
 
     def _measure(self, recipe: Recipe) -> FrameMeasurements:
@@ -280,7 +273,7 @@ def _one_by_one(
 
 def without_rule(recipe: Recipe) -> Recipe:
     """The recipe with `none` for its rule, and default limits."""
-    defaults = {name: Recipe.parameters()[name].default for name in RULE_FIELDS}
+    defaults = {name: parameter.default for name, parameter in RejectionParameters.parameters().items()}
     return recipe.replace(**defaults | {"rejection": "none"})
 
 

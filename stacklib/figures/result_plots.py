@@ -23,6 +23,7 @@ from stacklib.figures.look import (
 )
 from stacklib.figures.screen import binned, screen_limits, stretch
 from stacklib.integration.result import Integration
+from stacklib.recipe.rules import RULES
 
 __all__ = [
     "figure_before_after",
@@ -67,7 +68,7 @@ def figure_result(result: Integration) -> Figure:
         shown = show_picture(axes, counts, f"Rejected {word}", side, cmap="inferno", norm=scale)
     colour_bar(figure, shown, "% of the frames", others, extend="max")
     low, high = 100 * result.rejected_low.mean(), 100 * result.rejected_high.mean()
-    count, rule = result.preparation.count, result.rule.replace("_", " ")
+    count, rule = result.preparation.count, RULES[result.rule].label
     write_title(figure, f"{count} frames, {rule}: rejected {low:.2f} % of the samples low, {high:.2f} % high")
     return figure
 

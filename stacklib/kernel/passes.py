@@ -17,6 +17,7 @@ from stacklib.kernel.combination import COUNTED, combine, combine_by_order, fill
 from stacklib.kernel.tiles import REJECTION_FACTOR, REJECTION_OFFSET, gather
 from stacklib.normalization.settings import Settings
 from stacklib.recipe.recipe import Recipe
+from stacklib.recipe.rules import RULES
 from stacklib.rejection.registry import ALL_ITERATIONS, rule_for
 from stacklib.rejection.sorting import LANES, sorting_network
 from stacklib.utils.compiled import compiled
@@ -69,7 +70,7 @@ class Pixels:
         """Arrays to be filled; what is not wanted, or a slope that the rule does not give, has no pixels."""
         shape = np.atleast_1d(shape)
         image, low, high, coverage = (np.empty(shape, np.float32) for _ in range(4))
-        with_slope = settings.recipe.rule_for(settings.frames) == "linear_fit"
+        with_slope = RULES[settings.recipe.rule_for(settings.frames)].gives_slope
         uncertainty, slope = (
             np.empty(shape if wanted else (*shape[:-1], 0), np.float32)
             for wanted in (with_uncertainty, with_slope)

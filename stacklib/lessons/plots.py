@@ -26,7 +26,8 @@ from stacklib.figures.screen import screen_limits, stretch
 from stacklib.kernel.expectation import expected_noise_factor, expected_rejection
 from stacklib.kernel.passes import KEPT, LOW, reject
 from stacklib.lessons.lesson import LEFT_OUT, Lesson
-from stacklib.recipe.recipe import REJECTION_RULES, Recipe
+from stacklib.recipe.recipe import Recipe
+from stacklib.recipe.rules import FEW_FRAMES_RULE, MANY_FRAMES_RULE, RULES
 
 __all__ = [
     "figure_averaging",
@@ -41,6 +42,8 @@ __all__ = [
 ]
 
 DARK, BRIGHT, GOOD = LOW_COLOUR, HIGH_COLOUR, "#cdd5e0"
+#: The rules of thumb, and how they are drawn beside each other.
+COMPARED = {MANY_FRAMES_RULE: ("s-", BRIGHT), FEW_FRAMES_RULE: ("o-", DARK)}
 
 
 # averaging ---------------------------------------------------------------------------------------
@@ -158,8 +161,7 @@ def figure_rounds(story: PixelStory) -> Figure:
     axes.set_ylim(len(rounds) + 0.6, 0.4)
     axes.set_xlabel("sample (thousandths of full scale)", color=INK)
     dress(axes, "round")
-    rule = story.rule.replace("_", " ")
-    write_title(figure, f"{rule}: {len(story.files)} samples, {story.count(KEPT)} kept")
+    write_title(figure, f"{story.spec.label}: {len(story.files)} samples, {story.count(KEPT)} kept")
     return figure
 
 
@@ -169,13 +171,13 @@ def figure_rules(lesson: Lesson) -> Figure:
     axes = figure.subplots()
     sky, sigma = float(lesson.clean.sky[0, 0]), float(np.median(lesson.clean.sigma(0)))
     drawn = {"kept": ("o", GOOD, 5), "rejected low": ("v", DARK, 8), "rejected high": ("^", BRIGHT, 8)}
-    for row, rule in enumerate(REJECTION_RULES):
-        story = lesson.story(rule)
+    for row, spec in enumerate(RULES.values()):
+        story = lesson.story(spec.name)
         values = (story.raw - sky) / sigma
         # gesd tests on after the last outlier; its limits are those of the first round without one.
         final = next((number for number in story.rounds if not number.dropped), story.rounds[-1])
         last = [(limit - sky) / sigma for limit in (final.lower, final.upper)]
-        if rule != "linear_fit" and np.all(np.isfinite(last)):
+        if not spec.gives_slope and np.all(np.isfinite(last)):
             axes.barh(row, last[1] - last[0], 0.62, last[0], color=EDGE)
         high = (story.verdict != KEPT) & (story.verdict != LOW)
         fates = (story.verdict == KEPT, story.verdict == LOW, high)
@@ -185,8 +187,8 @@ def figure_rules(lesson: Lesson) -> Figure:
             axes.plot(values[chosen], place, marker, color=colour, ms=size, alpha=0.85, label=label)
         result = (story.value - sky) / sigma
         axes.text(1.01, row, f"{result:+.2f}", color=INK, va="center", transform=axes.get_yaxis_transform())
-    axes.set_yticks(range(len(REJECTION_RULES)), [rule.replace("_", " ") for rule in REJECTION_RULES])
-    axes.set_ylim(len(REJECTION_RULES) - 0.4, -0.6)
+    axes.set_yticks(range(len(RULES)), [spec.label for spec in RULES.values()])
+    axes.set_ylim(len(RULES) - 0.4, -0.6)
     axes.set_xlabel("sample above the truth (sigma of one frame); grey: the limits in the end", color=INK)
     dress(axes, "")
     axes.legend(loc="upper left", frameon=False, labelcolor=INK, fontsize=9)
@@ -213,7 +215,7 @@ def figure_small_stacks(height: float = 10.0, limit: float = 2.9, trials: int = 
     figure = new_figure(13.0, 4.2)
     left, right = figure.subplots(1, 2)
     farthest = []
-    found: dict[str, list[float]] = {"sigma": [], "winsorized_sigma": []}
+    found: dict[str, list[float]] = {rule: [] for rule in COMPARED}
     random = np.random.default_rng(1)
     for n in numbers:
         stack = 100 + random.standard_normal((n, 1, trials)).astype(np.float32)
@@ -227,8 +229,8 @@ def figure_small_stacks(height: float = 10.0, limit: float = 2.9, trials: int = 
     left.plot(numbers, farthest, "o", color=DARK, ms=5, label="an endlessly bright hit")
     left.axhline(limit, color=BRIGHT, ls="--", lw=1.6, label=f"limit {limit:g} sigma")
     dress(left, "distance from the median (sigma)")
-    right.plot(numbers, found["winsorized_sigma"], "s-", color=BRIGHT, ms=5, label="winsorized sigma")
-    right.plot(numbers, found["sigma"], "o-", color=DARK, ms=5, label="sigma")
+    for rule, (style, colour) in COMPARED.items():
+        right.plot(numbers, found[rule], style, color=colour, ms=5, label=RULES[rule].label)
     right.set_ylim(-4, 104)
     dress(right, f"hits of {height:g} sigma found (%)")
     for axes in (left, right):
@@ -247,13 +249,12 @@ def figure_cost(lesson: Lesson) -> Figure:
     limits = np.array([1.75, 2.0, 2.25, 2.5, 2.75, 3.0, 3.5, 4.0])
     figure = new_figure(13.0, 4.2)
     left, right = figure.subplots(1, 2)
-    for rule, colour, marker in (("winsorized_sigma", BRIGHT, "s"), ("sigma", DARK, "o")):
+    for rule, (style, colour) in COMPARED.items():
         recipes = [Recipe(rejection=rule, sigma_low=k, sigma_high=k) for k in limits]
         lost = [100 * sum(expected_rejection(recipe, lesson.count)) for recipe in recipes]
         gained = [100 * (expected_noise_factor(recipe, lesson.count) - 1) for recipe in recipes]
-        label = rule.replace("_", " ")
-        left.plot(limits, lost, f"{marker}-", color=colour, ms=5, label=label)
-        right.plot(limits, gained, f"{marker}-", color=colour, ms=5, label=label)
+        left.plot(limits, lost, style, color=colour, ms=5, label=RULES[rule].label)
+        right.plot(limits, gained, style, color=colour, ms=5, label=RULES[rule].label)
     fine = np.linspace(limits[0], limits[-1], 200)
     lost = 2 * stats.norm.sf(fine)
     left.plot(fine, 100 * lost, color=FAINT, ls=":", lw=1.6, label="if sigma were known")
@@ -302,8 +303,8 @@ def figure_maps(lesson: Lesson) -> Figure:
     for axes, (name, fractions) in zip(figure.subplots(1, 3), maps.items(), strict=True):
         shown = show_picture(axes, 100 * fractions, name, cmap="inferno", vmin=0, vmax=300 / lesson.count)
     colour_bar(figure, shown, "% of the frames", extend="max")
-    rule = result.rule.replace("_", " ")
-    write_title(figure, f"Reading rejection maps: {lesson.count} frames, {rule}")
+    label = RULES[result.rule].label
+    write_title(figure, f"Reading rejection maps: {lesson.count} frames, {label}")
     return figure
 
 

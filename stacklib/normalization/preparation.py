@@ -15,7 +15,6 @@ from stacklib.normalization.matching import output_coefficients, rejection_coeff
 from stacklib.normalization.settings import Settings
 from stacklib.normalization.weighting import choose_reference, excluded_by_weight, frame_weights, needs_noise
 from stacklib.recipe.recipe import Recipe
-from stacklib.recipe.rules import limits_in_vain
 
 __all__ = ["Preparation", "prepare", "refuse_single"]
 
@@ -174,7 +173,7 @@ def prepare(
         notes.append(f"{names[reference]}: kept in spite of its low weight, as the reference you chose")
     used = np.array([i for i in range(len(frames)) if i not in excluded])
     notes += _about_excluded(excluded, weights, recipe.min_weight, names)
-    notes += limits_in_vain(recipe, used.size)
+    notes += recipe.warnings_for(used.size)
     return Preparation(
         frames,
         recipe,

@@ -150,9 +150,8 @@ def parameter_control(parameter: Parameter, value: Any) -> widgets.Widget:
     """The widget of a parameter, see `control_value`, `set_control` and `enable_control`."""
     options = {"description": parameter.name, "tooltip": parameter.help, "layout": {"width": "auto"}}
     style = {"description_width": LABEL}
-    if parameter.name in SLIDERS:
-        low, high, step = SLIDERS[parameter.name]
-        return NumberSlider(parameter, value, low, high, step)
+    if parameter.kind in (int, float):
+        return NumberSlider(parameter, value, *SLIDERS.get(parameter.name, ()))
     if parameter.kind is bool:
         return widgets.Checkbox(value, indent=False, **options)
     return widgets.Dropdown(options=parameter.choices, value=value, style=style, **options)

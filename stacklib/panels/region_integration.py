@@ -22,7 +22,8 @@ from stacklib.integration.samples import Region, Samples
 from stacklib.measurement.measurements import FrameMeasurements, measure_frames
 from stacklib.normalization.preparation import Preparation, prepare
 from stacklib.normalization.weighting import needs_noise
-from stacklib.recipe.recipe import RULE_PARAMETERS, Recipe
+from stacklib.recipe.recipe import Recipe
+from stacklib.recipe.rules import RULES, rule_in_words
 
 __all__ = [
     "DIFFERENCE_COLOURS",
@@ -229,10 +230,7 @@ def original(result: Integration) -> np.ndarray:
 
 def in_short(result: Integration) -> str:
     """Rule and limits in a few words."""
-    names = RULE_PARAMETERS[result.rule]
-    values = (getattr(result.recipe, name) for name in names)
-    limits = ", ".join(f"{v:g}" if isinstance(v, int | float) else v for v in values)
-    return f"{result.rule.replace('_', ' ')} {limits}".strip()
+    return rule_in_words(result.rule, result.recipe.to_dict())
 
 
 def brightest_region(overview: np.ndarray, side: int) -> Region:
@@ -276,8 +274,8 @@ def figure_region(model: RegionIntegration, other: Integration | None = None) ->
             _colour_bar(figure, place, model, scale)
         else:
             drawn.set_clim(0, 1)
-    rule, count = result.rule.replace("_", " "), result.preparation.count
-    title = f"{count} frames, {rule}, {width} x {height} pixels at ({left}, {top})\n{model.words()}"
+    label, count = RULES[result.rule].label, result.preparation.count
+    title = f"{count} frames, {label}, {width} x {height} pixels at ({left}, {top})\n{model.words()}"
     figure.suptitle(title, color=INK, fontsize=10.5, x=0.01, ha="left")
     return figure
 

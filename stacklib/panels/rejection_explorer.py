@@ -39,7 +39,8 @@ from stacklib.panels.region_integration import (
 )
 from stacklib.panels.region_picker import RegionPicker
 from stacklib.recipe.job_files import lists_the_same, write_settings
-from stacklib.recipe.recipe import RULE_PARAMETERS, Recipe
+from stacklib.recipe.recipe import Recipe
+from stacklib.recipe.rules import RULES
 
 __all__ = ["RejectionExplorer"]
 
@@ -55,8 +56,8 @@ CHOICES = (
 NO_REJECTION, SETTING_A = "no rejection", "setting A"
 #: Weights that need a name as well, and the field that holds it.
 NAMED_WEIGHTS = {"keyword": "weight_keyword", "csv": "weight_file"}
-#: Rules that take long, and the side of the region on which their limits are tried.
-SLOW_RULES, SLOW_SIDE = ("linear_fit", "gesd", "chauvenet"), 256
+#: Side of the region on which the limits of slow rules are tried.
+SLOW_SIDE = 256
 #: Milliseconds that A and B are shown while they blink.
 BLINK = 600
 #: Seconds after which the browser has sent all that was done before it heard that controls are disabled.
@@ -190,7 +191,7 @@ class RejectionExplorer:
             When there are too few frames, or the region is too small or too large.
         """
         region = self.region
-        if self.result.rule in SLOW_RULES:
+        if RULES[self.result.rule].slow:
             left, top, *size = region
             width, height = (min(side, SLOW_SIDE) for side in size)
             region = left + (size[0] - width) // 2, top + (size[1] - height) // 2, width, height
@@ -266,7 +267,7 @@ class RejectionExplorer:
 
     def _make_controls(self) -> dict[str, widgets.Widget]:
         parameters = Recipe.parameters()
-        names = [*CHOICES, *(name for rule in RULE_PARAMETERS.values() for name in rule), *SWITCHES]
+        names = [*CHOICES, *(name for spec in RULES.values() for name in spec.parameters), *SWITCHES]
         controls = {}
         for name in dict.fromkeys(names):
             known = parameters[name]
@@ -395,7 +396,7 @@ class RejectionExplorer:
 
     def _show_rule(self) -> None:
         """The parameters of the rule, and no others."""
-        names = RULE_PARAMETERS[self.result.rule]
+        names = RULES[self.result.rule].parameters
         children = tuple(self._controls[name] for name in names)
         if self._rule_box.children != children:
             self._rule_box.children = children

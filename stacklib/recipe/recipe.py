@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from stacklib.errors import RecipeError
+from stacklib.recipe.rules import RULES, RejectionParameters
 from stacklib.recipe.run_record import read_recipe
 from stacklib.utils.atomic_files import replace_atomically
 from stacklib.utils.parameters import (
     Checked,
     choice_field,
     commented_yaml,
-    count_field,
     list_field,
     number_field,
     read_yaml,
@@ -29,27 +29,11 @@ from stacklib.utils.parameters import (
     text_field,
 )
 
-__all__ = ["FRAMES_FOR_WINSORIZED", "REJECTION_RULES", "RULE_PARAMETERS", "Job", "Recipe", "rule_in_words"]
-
-#: Up to this many frames the workflow uses sigma clipping, above it winsorized sigma clipping.
-FRAMES_FOR_WINSORIZED = 15
-
-REJECTION_RULES = (
-    "none",
-    "min_max",
-    "percentile",
-    "sigma",
-    "winsorized_sigma",
-    "averaged_sigma",
-    "linear_fit",
-    "gesd",
-    "chauvenet",
-    "ccd_noise",
-)
+__all__ = ["Job", "Recipe"]
 
 
 @dataclass(frozen=True)
-class Recipe(Checked):
+class Recipe(RejectionParameters):
     """How frames are integrated; every field is also a papermill parameter.
 
     A recipe is immutable and always valid: an unknown name, a wrong type or a value out of range
@@ -62,74 +46,6 @@ class Recipe(Checked):
     3.4
     """
 
-    rejection: str = choice_field(
-        "auto",
-        ("auto", *REJECTION_RULES),
-        "Rejection rule. auto: sigma for up to 15 frames, winsorized_sigma for more.",
-    )
-    clip_low: bool = switch_field(True, "Reject samples that are too dark.")
-    clip_high: bool = switch_field(True, "Reject samples that are too bright.")
-    sigma_low: float = number_field(
-        3.2,
-        0.5,
-        20.0,
-        "Reject below this many sigma (sigma, winsorized_sigma, averaged_sigma, ccd_noise).",
-        "sigma",
-        (3.0, 3.4),
-    )
-    sigma_high: float = number_field(
-        2.9,
-        0.5,
-        20.0,
-        "Reject above this many sigma (sigma, winsorized_sigma, averaged_sigma, ccd_noise).",
-        "sigma",
-        (2.8, 3.0),
-    )
-    winsorization_cutoff: float = number_field(
-        5.0,
-        1.5,
-        100.0,
-        "winsorized_sigma: samples farther out than this become the median in the first round.",
-        "sigma",
-    )
-    percentile_low: float = number_field(
-        0.2, 0.0, 1.0, "percentile: reject samples more than this fraction below the median."
-    )
-    percentile_high: float = number_field(
-        0.1, 0.0, 100.0, "percentile: reject samples more than this fraction above the median."
-    )
-    min_max_low: int = count_field(
-        1, 0, 100000, "min_max: drop this many of the darkest samples at each pixel."
-    )
-    min_max_high: int = count_field(
-        1, 0, 100000, "min_max: drop this many of the brightest samples at each pixel."
-    )
-    linear_fit_low: float = number_field(
-        5.0, 0.5, 50.0, "linear_fit: reject samples this far below the fitted line.", "mean deviations"
-    )
-    linear_fit_high: float = number_field(
-        4.0, 0.5, 50.0, "linear_fit: reject samples this far above the fitted line.", "mean deviations"
-    )
-    gesd_outliers_fraction: float = number_field(
-        0.3, 0.0, 0.9, "gesd: at most this fraction of the samples of a pixel can be outliers."
-    )
-    gesd_significance: float = number_field(
-        0.05, 1e-6, 0.5, "gesd: chance of a false rejection at a clean pixel that the test accepts."
-    )
-    gesd_low_relaxation: float = number_field(
-        1.0, 1.0, 10.0, "gesd: divide the deviation of dark samples by this; more than 1 spares them."
-    )
-    gesd_variant: str = choice_field(
-        "rosner", ("rosner", "pixinsight"), "gesd: the test as published, or as PixInsight does it."
-    )
-    chauvenet_limit: float = number_field(
-        0.1, 1e-6, 0.5, "chauvenet: reject a sample where fewer than this many are expected.", "samples"
-    )
-    ccd_gain: float = number_field(1.0, 1e-4, 1e4, "ccd_noise: gain of the camera.", "e-/ADU")
-    ccd_read_noise: float = number_field(10.0, 0.0, 1e4, "ccd_noise: read noise of the camera.", "e-")
-    ccd_scale_noise: float = number_field(
-        0.0, 0.0, 1.0, "ccd_noise: noise in proportion to the signal (flat field, seeing).", "fraction"
-    )
     range_clip_low: bool = switch_field(
         True, "Take samples at or below range_low as no data: the black border that registration leaves."
     )
@@ -197,12 +113,6 @@ class Recipe(Checked):
         """
         count = int(frames) if isinstance(frames, numbers.Integral) else len(frames)
         return cls(rejection=cls().rule_for(count))
-
-    def rule_for(self, count: int) -> str:
-        """The rejection rule for `count` frames: `rejection`, with ``auto`` resolved."""
-        if self.rejection != "auto":
-            return self.rejection
-        return "sigma" if count <= FRAMES_FOR_WINSORIZED else "winsorized_sigma"
 
     def replace(self, **changes: Any) -> Recipe:
         """A copy with some parameters changed.
@@ -281,10 +191,10 @@ class Recipe(Checked):
 
         Only the parameters of the chosen rule are named.
         """
-        rule = self.rule_for(count)
-        names = ["clip_low", "clip_high", *RULE_PARAMETERS[rule]] if RULE_PARAMETERS[rule] else []
+        spec = RULES[self.rule_for(count)]
+        names = ["clip_low", "clip_high", *spec.parameters] if spec.rejects else []
         chosen = " (chosen by the number of frames)" if self.rejection == "auto" else ""
-        lines = [f"rejection: {rule}{chosen}"]
+        lines = [f"rejection: {spec.name}{chosen}"]
         names += ["range_clip_low"] + ["range_low"] * self.range_clip_low
         names += ["range_clip_high"] + ["range_high"] * self.range_clip_high
         names += ["normalization", "rejection_normalization", "scale_estimator", "combination"]
@@ -300,51 +210,6 @@ class Recipe(Checked):
             text = f"{value:g}" if isinstance(value, float) else str(value)
             lines.append(f"{name}: {text} {unit}".rstrip())
         return lines
-
-
-#: The parameters that each rule listens to.
-RULE_PARAMETERS: dict[str, tuple[str, ...]] = {
-    "none": (),
-    "min_max": ("min_max_low", "min_max_high"),
-    "percentile": ("percentile_low", "percentile_high"),
-    "sigma": ("sigma_low", "sigma_high"),
-    "winsorized_sigma": ("sigma_low", "sigma_high", "winsorization_cutoff"),
-    "averaged_sigma": ("sigma_low", "sigma_high"),
-    "linear_fit": ("linear_fit_low", "linear_fit_high"),
-    "gesd": ("gesd_outliers_fraction", "gesd_significance", "gesd_low_relaxation", "gesd_variant"),
-    "chauvenet": ("chauvenet_limit",),
-    "ccd_noise": ("sigma_low", "sigma_high", "ccd_gain", "ccd_read_noise", "ccd_scale_noise"),
-}
-
-
-def rule_in_words(rule: str, values: Mapping[str, Any]) -> str:
-    """A rule with its limits in a few words.
-
-    Parameters
-    ----------
-    rule : str
-        The rule, not ``auto``.
-    values : mapping
-        Parameters of a recipe by name, see `Recipe.to_dict`; what is not there is not told.
-
-    Returns
-    -------
-    str
-        Such as ``winsorized sigma 3.2 / 2.9``. Where a rule has limits on both sides, its other parameters
-        are told when they are not at their defaults.
-    """
-    names = [name for name in RULE_PARAMETERS.get(rule, ()) if name in values]
-    sides = [name for name in names if name.endswith(("_low", "_high"))]
-    off = [side for side in ("low", "high") if names and not values.get(f"clip_{side}", True)]
-    limits = ["off" if name.rpartition("_")[2] in off else f"{values[name]:g}" for name in sides]
-    name = "no rejection" if rule == "none" else rule.replace("_", " ")
-    words = [f"{name} {' / '.join(limits)}".strip()]
-    defaults = Recipe.parameters()
-    for name in names:
-        if name not in sides and not (sides and values[name] == defaults[name].default):
-            value = values[name] if isinstance(values[name], str) else f"{values[name]:g}"
-            words.append(f"{name.removeprefix(rule.partition('_')[0] + '_').replace('_', ' ')} {value}")
-    return ", ".join(words + [f"{side} off" for side in off if not sides])
 
 
 @dataclass(frozen=True)

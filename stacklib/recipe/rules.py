@@ -1,62 +1,456 @@
-"""What each rejection rule is."""
+"""The rejection rules: what each of them is, and its parameters.
+
+How to add a rule:
+
+1. Add its parameters to `RejectionParameters`, each with default, range, unit and help.
+2. Add a `RuleSpec` to `RULES`: its names, limits, needs and its line in the documentation.
+3. Write the compiled function in ``stacklib/rejection/``. It moves two ends inward over the sorted samples
+   of a pixel; `stacklib.rejection.clipping` describes its arguments.
+4. Add a `CompiledRule` to `COMPILED` in ``stacklib/rejection/registry.py``.
+5. Write the rule once more in ``tests/reference.py``, as plainly as its definition reads, and add recipes to
+   ``CASES`` in ``tests/rejection/test_rejection.py``: the tests compare the two.
+
+Widgets, help, warnings, advisor, sweeps, pixel stories and the documentation read the `RuleSpec`.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
-from stacklib.recipe.recipe import Recipe
+from stacklib.utils.parameters import Checked, choice_field, count_field, number_field, switch_field
 
-__all__ = ["limits_in_vain", "out_of_reach"]
+__all__ = [
+    "FEW_FRAMES",
+    "FEW_FRAMES_RULE",
+    "MANY_FRAMES_RULE",
+    "RULES",
+    "RejectionParameters",
+    "RuleSpec",
+    "rule_in_words",
+    "rules_table",
+]
+
+#: The rule of thumb of the workflow: up to this many frames the first rule, above it the second.
+FEW_FRAMES, FEW_FRAMES_RULE, MANY_FRAMES_RULE = 15, "sigma", "winsorized_sigma"
 
 
-def out_of_reach(rule: str, limit: float, frames: int) -> bool:
-    """Whether a limit in sigma rejects nothing, as no outlier among so many samples can lie beyond it."""
-    return rule in ("sigma", "averaged_sigma") and limit >= math.sqrt(frames)
+@dataclass(frozen=True, kw_only=True)
+class RuleSpec:
+    """A rejection rule, but for the code that runs it.
 
-
-def limits_in_vain(recipe: Recipe, frames: int) -> list[str]:
-    """What the chosen limits cannot do with this many frames, as sentences for the user.
-
-    One outlier among n samples lies at most sqrt(n) standard deviations from the median, so a limit
-    beyond that rejects nothing; clipping at less than sqrt(3) sigma, repeated, eats into good samples.
+    Attributes
+    ----------
+    name : str
+        The value of the parameter `rejection`.
+    label : str
+        The name in titles and sentences.
+    summary : str
+        What the rule does, in a sentence.
+    formula : str
+        Which samples x are rejected.
+    use : str
+        When to use it.
+    source : str
+        Where it is described.
+    parameters : tuple of str
+        The fields of `RejectionParameters` that it reads, besides `clip_low` and `clip_high`.
+    limits : tuple of str
+        Those of them that are the limits of the low and of the high side; empty where the sides share one.
+    limits_in : str
+        Unit of the limits: ``sigma``, ``fraction``, ``mean deviations`` or ``samples``. A limit in samples
+        is a number of samples to drop.
+    grid : mapping of str to tuple
+        Values that the advisor tries.
+    least_frames : int
+        With fewer samples than this the rule rejects nothing.
+    rejects : bool
+        False for the rule that keeps everything.
+    bounded : bool
+        Sigma includes the outlier, so that none of N samples lies sqrt(N) sigma or more from the centre.
+    runs_away : bool
+        Repeated clipping at sqrt(3) sigma or less rejects good samples without end.
+    slow : bool
+        The advisor takes a smaller region.
+    shares_trials : bool
+        Centre and scale follow from the kept samples alone, whatever the limits; see
+        `stacklib.explore.limit_trials`.
+    gives_slope : bool
+        Centre and limits are those of a line through the sorted samples; its slope is a result.
+    step, centre, within : str
+        Words of a pixel's story: a pass, what limits are measured from, and why a sample within the limits is
+        rejected.
     """
-    name = recipe.rule_for(frames)
-    if name == "none":
-        return []
-    if not (recipe.clip_low or recipe.clip_high):
-        return ["clip_low and clip_high are both off: nothing can be rejected"]
-    if name == "min_max":
-        dropped = recipe.clip_low * recipe.min_max_low + recipe.clip_high * recipe.min_max_high
-        if dropped >= frames:
+
+    name: str
+    label: str
+    summary: str
+    formula: str
+    use: str
+    source: str
+    parameters: tuple[str, ...] = ()
+    limits: tuple[str, ...] = ()
+    limits_in: str = ""
+    grid: Mapping[str, tuple] = field(default_factory=dict)
+    least_frames: int = 3
+    rejects: bool = True
+    bounded: bool = False
+    runs_away: bool = False
+    slow: bool = False
+    shares_trials: bool = False
+    gives_slope: bool = False
+    step: str = "round"
+    centre: str = "centre"
+    within: str = "beyond a sample that is rejected"
+
+    @property
+    def drops_ends(self) -> bool:
+        """Whether the rule drops a number of samples, whatever their values."""
+        return self.limits_in == "samples"
+
+    def out_of_reach(self, name: str, value: Any, frames: int) -> bool:
+        """Whether `value` for the parameter `name` is a limit that no outlier among the frames can exceed."""
+        return self.bounded and name in self.limits and value >= math.sqrt(frames)
+
+
+_SIGMAS = ("sigma_low", "sigma_high")
+_SIGMA_GRID = {
+    "sigma_low": (2.4, 2.8, 3.2, 3.6, 4.0, 5.0),
+    "sigma_high": (2.0, 2.3, 2.6, 2.9, 3.2, 3.6, 4.0, 4.5, 5.0),
+}
+_BEYOND = "(c - x) / s > sigma_low or (x - c) / s > sigma_high"
+
+#: The rules by name, in the order of menus.
+RULES: dict[str, RuleSpec] = {
+    spec.name: spec
+    for spec in (
+        RuleSpec(
+            name="none",
+            label="no rejection",
+            summary="Keep every sample.",
+            formula="none",
+            use="clean frames, or to see what there is to reject",
+            source="",
+            least_frames=1,
+            rejects=False,
+        ),
+        RuleSpec(
+            name="min_max",
+            label="min max",
+            summary="Drop the darkest and the brightest samples, hit or not.",
+            formula="the min_max_low lowest and the min_max_high highest",
+            use="very few frames",
+            source="minmax of IRAF's imcombine",
+            parameters=("min_max_low", "min_max_high"),
+            limits=("min_max_low", "min_max_high"),
+            limits_in="samples",
+            grid={"min_max_low": (0, 1, 2), "min_max_high": (0, 1, 2, 3)},
+            least_frames=1,
+        ),
+        RuleSpec(
+            name="percentile",
+            label="percentile",
+            summary="Clip once at fractions of the median.",
+            formula="(m - x) / m > percentile_low or (x - m) / m > percentile_high; m the median",
+            use="3 to 6 frames",
+            source="percentile clipping of PixInsight's ImageIntegration",
+            parameters=("percentile_low", "percentile_high"),
+            limits=("percentile_low", "percentile_high"),
+            limits_in="fraction",
+            grid={
+                "percentile_low": (0.05, 0.1, 0.2, 0.4),
+                "percentile_high": (0.02, 0.05, 0.1, 0.2, 0.4, 0.8),
+            },
+        ),
+        RuleSpec(
+            name="sigma",
+            label="sigma",
+            summary="Clip about the median in units of the standard deviation, until nothing drops.",
+            formula=f"{_BEYOND}; c the median, s the standard deviation; repeated",
+            use="10 frames and more",
+            source="kappa-sigma clipping, such as sigclip of IRAF's imcombine",
+            parameters=_SIGMAS,
+            limits=_SIGMAS,
+            limits_in="sigma",
+            grid=_SIGMA_GRID,
+            bounded=True,
+            runs_away=True,
+            shares_trials=True,
+        ),
+        RuleSpec(
+            name="winsorized_sigma",
+            label="winsorized sigma",
+            summary="As sigma, but far samples are pulled in before sigma is measured, so that one outlier "
+            "does not hide another.",
+            formula=f"{_BEYOND}; c the mean and s 1.134 times the standard deviation of samples clamped to "
+            "c - 1.5 s and c + 1.5 s until s settles, starting from median and Sn; repeated",
+            use="6 frames and more",
+            source="Huber (1981), Robust Statistics; Sn: Rousseeuw and Croux (1993), JASA 88, 1273",
+            parameters=(*_SIGMAS, "winsorization_cutoff"),
+            limits=_SIGMAS,
+            limits_in="sigma",
+            grid=_SIGMA_GRID,
+            runs_away=True,
+            shares_trials=True,
+        ),
+        RuleSpec(
+            name="averaged_sigma",
+            label="averaged sigma",
+            summary="Clip about the median; sigma is measured once and scales with the root of the level.",
+            formula=f"{_BEYOND}; c the median, s = g sqrt(c), g^2 = sum((x - c)^2 / c) / (n - 1) of all "
+            "samples; repeated",
+            use="few frames with weak outliers: bright ones inflate sigma",
+            source="avsigclip of IRAF's imcombine",
+            parameters=_SIGMAS,
+            limits=_SIGMAS,
+            limits_in="sigma",
+            grid=_SIGMA_GRID,
+            bounded=True,
+            runs_away=True,
+        ),
+        RuleSpec(
+            name="linear_fit",
+            label="linear fit",
+            summary="Clip about a line through the sorted samples.",
+            formula="(l - x) / s >= linear_fit_low or (x - l) / s >= linear_fit_high; l = a + b rank with "
+            "the least sum of absolute residuals, s = 2 sqrt(1 + b^2) times their mean; repeated",
+            use="many frames under a changing sky",
+            source="linear fit clipping of PixInsight's ImageIntegration",
+            parameters=("linear_fit_low", "linear_fit_high"),
+            limits=("linear_fit_low", "linear_fit_high"),
+            limits_in="mean deviations",
+            grid={
+                "linear_fit_low": (3.0, 4.0, 5.0, 6.0, 8.0),
+                "linear_fit_high": (2.0, 2.5, 3.0, 4.0, 5.0, 6.0),
+            },
+            least_frames=5,
+            slow=True,
+            gives_slope=True,
+            centre="middle of the line",
+            within="too far from the line at its rank",
+        ),
+        RuleSpec(
+            name="gesd",
+            label="gesd",
+            summary="Test the most deviating sample, take it out, test the next (generalized ESD).",
+            formula="the first k taken out, k the last test with |x - mean| / s above its critical value, "
+            "which follows from Student's t, gesd_significance and n",
+            use="20 frames and more",
+            source="Rosner (1983), Technometrics 25, 165",
+            parameters=(
+                "gesd_outliers_fraction",
+                "gesd_significance",
+                "gesd_low_relaxation",
+                "gesd_variant",
+            ),
+            grid={
+                "gesd_low_relaxation": (1.0, 1.5, 2.0),
+                "gesd_significance": (0.001, 0.005, 0.02, 0.05, 0.1, 0.2),
+            },
+            slow=True,
+            step="test",
+            within="with an outlier that it had hidden",
+        ),
+        RuleSpec(
+            name="chauvenet",
+            label="chauvenet",
+            summary="Reject a sample where too few are expected that far out (robust Chauvenet).",
+            formula="n Q((x - c) / s) < chauvenet_limit, Q the tail of the normal distribution; c and s "
+            "robust at first, mean and standard deviation in the end",
+            use="10 frames and more",
+            source="Maples et al. (2018), ApJS 238, 2",
+            parameters=("chauvenet_limit",),
+            grid={"chauvenet_limit": (0.005, 0.02, 0.05, 0.1, 0.2, 0.5)},
+            slow=True,
+        ),
+        RuleSpec(
+            name="ccd_noise",
+            label="ccd noise",
+            summary="Clip about the median in units of the noise of the camera, not of the samples.",
+            formula=f"{_BEYOND}; c the median, s^2 = (ccd_read_noise / ccd_gain)^2 + c / ccd_gain + "
+            "(ccd_scale_noise c)^2 in ADU; repeated",
+            use="calibrated frames of a camera with known gain and read noise",
+            source="ccdclip of IRAF's imcombine",
+            parameters=(*_SIGMAS, "ccd_gain", "ccd_read_noise", "ccd_scale_noise"),
+            limits=_SIGMAS,
+            limits_in="sigma",
+            grid=_SIGMA_GRID,
+            shares_trials=True,
+        ),
+    )
+}
+
+
+def _rules_with(parameter: str) -> str:
+    """Return the names of the rules that read a parameter, as a list in words."""
+    return ", ".join(spec.name for spec in RULES.values() if parameter in spec.parameters)
+
+
+@dataclass(frozen=True)
+class RejectionParameters(Checked):
+    """The rejection rule of a recipe and the parameters of all rules."""
+
+    rejection: str = choice_field(
+        "auto",
+        ("auto", *RULES),
+        f"Rejection rule. auto: {FEW_FRAMES_RULE} for up to {FEW_FRAMES} frames, "
+        f"{MANY_FRAMES_RULE} for more.",
+    )
+    clip_low: bool = switch_field(True, "Reject samples that are too dark.")
+    clip_high: bool = switch_field(True, "Reject samples that are too bright.")
+    sigma_low: float = number_field(
+        3.2,
+        0.5,
+        20.0,
+        f"Reject below this many sigma ({_rules_with('sigma_low')}).",
+        "sigma",
+        (3.0, 3.4),
+    )
+    sigma_high: float = number_field(
+        2.9,
+        0.5,
+        20.0,
+        f"Reject above this many sigma ({_rules_with('sigma_high')}).",
+        "sigma",
+        (2.8, 3.0),
+    )
+    winsorization_cutoff: float = number_field(
+        5.0,
+        1.5,
+        100.0,
+        "winsorized_sigma: samples farther out than this become the median in the first round.",
+        "sigma",
+    )
+    percentile_low: float = number_field(
+        0.2, 0.0, 1.0, "percentile: reject samples more than this fraction below the median."
+    )
+    percentile_high: float = number_field(
+        0.1, 0.0, 100.0, "percentile: reject samples more than this fraction above the median."
+    )
+    min_max_low: int = count_field(
+        1, 0, 100000, "min_max: drop this many of the darkest samples at each pixel."
+    )
+    min_max_high: int = count_field(
+        1, 0, 100000, "min_max: drop this many of the brightest samples at each pixel."
+    )
+    linear_fit_low: float = number_field(
+        5.0, 0.5, 50.0, "linear_fit: reject samples this far below the fitted line.", "mean deviations"
+    )
+    linear_fit_high: float = number_field(
+        4.0, 0.5, 50.0, "linear_fit: reject samples this far above the fitted line.", "mean deviations"
+    )
+    gesd_outliers_fraction: float = number_field(
+        0.3, 0.0, 0.9, "gesd: at most this fraction of the samples of a pixel can be outliers."
+    )
+    gesd_significance: float = number_field(
+        0.05, 1e-6, 0.5, "gesd: chance of a false rejection at a clean pixel that the test accepts."
+    )
+    gesd_low_relaxation: float = number_field(
+        1.0, 1.0, 10.0, "gesd: divide the deviation of dark samples by this; more than 1 spares them."
+    )
+    gesd_variant: str = choice_field(
+        "rosner", ("rosner", "pixinsight"), "gesd: the test as published, or as PixInsight does it."
+    )
+    chauvenet_limit: float = number_field(
+        0.1, 1e-6, 0.5, "chauvenet: reject a sample where fewer than this many are expected.", "samples"
+    )
+    ccd_gain: float = number_field(1.0, 1e-4, 1e4, "ccd_noise: gain of the camera.", "e-/ADU")
+    ccd_read_noise: float = number_field(10.0, 0.0, 1e4, "ccd_noise: read noise of the camera.", "e-")
+    ccd_scale_noise: float = number_field(
+        0.0, 0.0, 1.0, "ccd_noise: noise in proportion to the signal (flat field, seeing).", "fraction"
+    )
+
+    def rule_for(self, count: int) -> str:
+        """The rejection rule for `count` frames: `rejection`, with ``auto`` resolved."""
+        if self.rejection != "auto":
+            return self.rejection
+        return FEW_FRAMES_RULE if count <= FEW_FRAMES else MANY_FRAMES_RULE
+
+    def warnings_for(self, count: int) -> list[str]:
+        """What the rule and its limits cannot do with `count` frames, as sentences for the user.
+
+        One outlier among n samples lies at most sqrt(n) standard deviations from the median, so a limit
+        beyond that rejects nothing; clipping at less than sqrt(3) sigma, repeated, eats into good samples.
+        """
+        spec = RULES[self.rule_for(count)]
+        if not spec.rejects:
+            return []
+        if not (self.clip_low or self.clip_high):
+            return ["clip_low and clip_high are both off: nothing can be rejected"]
+        if count < spec.least_frames:
             return [
-                f"min_max drops {dropped} samples of {frames}: only the median is left; "
-                "lower min_max_low or min_max_high"
+                f"{spec.name} needs at least {spec.least_frames} frames, there are {count}: nothing can be "
+                "rejected; add frames, or use min_max"
             ]
-        return []
-    least = 5 if name == "linear_fit" else 3
-    if frames < least:
-        return [
-            f"{name} needs at least {least} frames, there are {frames}: nothing can be rejected; "
-            "add frames, or use min_max"
+        sides = zip(spec.limits, (self.clip_low, self.clip_high), strict=False)
+        limits = {name: getattr(self, name) for name, on in sides if on}
+        if spec.drops_ends:
+            dropped = sum(limits.values())
+            if dropped < count:
+                return []
+            return [
+                f"{spec.name} drops {dropped} samples of {count}: only the median is left; "
+                f"lower {' or '.join(spec.limits)}"
+            ]
+        notes = [
+            f"{name} {limit:g} is so low that repeated clipping eats into good samples; use at least 2"
+            for name, limit in limits.items()
+            if spec.runs_away and limit <= math.sqrt(3)
         ]
-    notes = []
-    in_vain = []
-    if name in ("sigma", "winsorized_sigma", "averaged_sigma", "ccd_noise"):
-        for side in ("low", "high"):
-            limit = getattr(recipe, f"sigma_{side}")
-            if not getattr(recipe, f"clip_{side}"):
-                continue
-            if out_of_reach(name, limit, frames):
-                in_vain.append(f"sigma_{side} {limit:g}")
-            if name != "ccd_noise" and limit <= math.sqrt(3):
-                notes.append(
-                    f"sigma_{side} {limit:g} is so low that repeated clipping eats into good samples; "
-                    "use at least 2"
-                )
-    if in_vain:
-        notes.append(
-            f"{' and '.join(in_vain)} cannot reject anything with {frames} frames: one outlier among them "
-            f"lies at most {math.sqrt(frames):.2f} sigma out; lower it, add frames, or use "
-            "winsorized_sigma or percentile"
-        )
-    return notes
+        in_vain = [f"{name} {v:g}" for name, v in limits.items() if spec.out_of_reach(name, v, count)]
+        if in_vain:
+            notes.append(
+                f"{' and '.join(in_vain)} cannot reject anything with {count} frames: one outlier among them "
+                f"lies at most {math.sqrt(count):.2f} sigma out; lower it, add frames, or use "
+                "winsorized_sigma or percentile"
+            )
+        return notes
+
+
+def rule_in_words(rule: str, values: Mapping[str, Any]) -> str:
+    """A rule with its limits in a few words.
+
+    Parameters
+    ----------
+    rule : str
+        The rule, not ``auto``.
+    values : mapping
+        Parameters of a recipe by name, see `Recipe.to_dict`; what is not there is not told.
+
+    Returns
+    -------
+    str
+        Such as ``winsorized sigma 3.2 / 2.9``. Where a rule has limits on both sides, its other parameters
+        are told when they are not at their defaults.
+    """
+    if rule not in RULES:
+        return rule.replace("_", " ")
+    spec, defaults = RULES[rule], RejectionParameters.parameters()
+    names = [name for name in spec.parameters if name in values]
+    off = [side for side in ("low", "high") if names and not values.get(f"clip_{side}", True)]
+    sides = [name for name in spec.limits if name in values]
+    limits = ["off" if name.rpartition("_")[2] in off else f"{values[name]:g}" for name in sides]
+    words = [f"{spec.label} {' / '.join(limits)}".strip()]
+    for name in names:
+        if name not in sides and not (sides and values[name] == defaults[name].default):
+            value = values[name] if isinstance(values[name], str) else f"{values[name]:g}"
+            words.append(f"{name.removeprefix(rule.partition('_')[0] + '_').replace('_', ' ')} {value}")
+    return ", ".join(words + [f"{side} off" for side in off if not sides])
+
+
+def rules_table() -> str:
+    """Return the rules as a Markdown table, for the documentation."""
+    parameters = RejectionParameters.parameters()
+    heading = ("Rule", "What it does", "Use it for", "Parameters", "Least frames", "Rejects", "Source")
+    rows = [heading, ("---",) * len(heading)]
+    for spec in RULES.values():
+        defaults = "<br>".join(f"`{name}` {_plain(parameters[name].default)}" for name in spec.parameters)
+        least, formula = str(spec.least_frames), spec.formula.replace("|", r"\|")
+        rows.append((f"`{spec.name}`", spec.summary, spec.use, defaults, least, formula, spec.source))
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
+
+
+def _plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,6 +1,6 @@
-"""The rejection rules by name, and how their numbers follow from a recipe.
+"""The compiled rules by name, and how their numbers follow from a recipe.
 
-`stacklib.rejection.clipping` describes what all rules share.
+`stacklib.recipe.rules` says what the rules are, `stacklib.rejection.clipping` what their functions share.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ import numpy as np
 from scipy import special
 
 from stacklib.recipe.recipe import Recipe
+from stacklib.recipe.rules import RULES, RuleSpec
 from stacklib.rejection.clipping import averaged_sigma, ccd_noise, min_max, none, percentile, sigma
 from stacklib.rejection.line_fitting import linear_fit
 from stacklib.rejection.outlier_tests import chauvenet, gesd
 from stacklib.rejection.sorting import sorting_network
 from stacklib.rejection.winsorizing import winsorized_sigma
 
-__all__ = ["ALL_ITERATIONS", "RULES", "Rule", "rule_for"]
+__all__ = ["ALL_ITERATIONS", "COMPILED", "CompiledRule", "rule_for"]
 
 #: As many rounds as it takes.
 ALL_ITERATIONS = 10_000
@@ -58,75 +59,85 @@ def _chauvenet_table(recipe: Recipe, frames: int) -> np.ndarray:
     return table
 
 
-@dataclass(frozen=True)
-class Rule:
-    """A compiled rule and how its numbers follow from a recipe.
+@dataclass(frozen=True, kw_only=True)
+class CompiledRule:
+    """The compiled function of a rule and how its numbers follow from a recipe.
 
     Attributes
     ----------
+    spec : RuleSpec
+        The rule.
     function : callable
         The rule over a tile, see `stacklib.rejection.clipping`.
-    side_limits : tuple of str
-        Names of the recipe's limits of the low and the high side; empty where one limit serves both.
     more_limits : callable
-        Recipe and full scale (ADU at the value 1) to the further limits, if any.
+        Recipe and full scale (ADU at the value 1) to the limits after the first three, if any.
+    first_round_limit : int or None
+        Position of the limit that counts in the first round only, if there is one.
     table : callable
         Recipe and number of frames to the table.
     """
 
+    spec: RuleSpec
     function: Callable
-    side_limits: tuple[str, ...] = ()
     more_limits: Callable[[Recipe, float], tuple[float, ...]] = lambda recipe, full_scale: ()
+    first_round_limit: int | None = None
     table: Callable[[Recipe, int], np.ndarray] = _no_table
 
     def limits(self, recipe: Recipe, floor: float, full_scale: float) -> np.ndarray:
         """The numbers that the compiled rule reads, float64."""
-        off = 0.0 if self.function is min_max else math.inf
-        on = [float(getattr(recipe, name)) for name in self.side_limits] or [1.0, 1.0]
+        off = 0.0 if self.spec.drops_ends else math.inf
+        on = [float(getattr(recipe, name)) for name in self.spec.limits] or [1.0, 1.0]
         sides = [on[0] if recipe.clip_low else off, on[1] if recipe.clip_high else off]
         return np.array([*sides, floor, *self.more_limits(recipe, full_scale)])
 
 
-_SIGMAS = ("sigma_low", "sigma_high")
-
-#: The rules by name.
-RULES: dict[str, Rule] = {
-    "none": Rule(none),
-    "min_max": Rule(min_max, ("min_max_low", "min_max_high")),
-    "percentile": Rule(percentile, ("percentile_low", "percentile_high")),
-    "sigma": Rule(sigma, _SIGMAS),
-    "winsorized_sigma": Rule(
-        winsorized_sigma,
-        _SIGMAS,
-        lambda recipe, full_scale: (recipe.winsorization_cutoff,),
-        _network_table,
-    ),
-    "averaged_sigma": Rule(averaged_sigma, _SIGMAS),
-    "linear_fit": Rule(linear_fit, ("linear_fit_low", "linear_fit_high")),
-    "gesd": Rule(
-        gesd,
-        (),
-        lambda recipe, full_scale: (
-            recipe.gesd_outliers_fraction,
-            recipe.gesd_low_relaxation,
-            float(recipe.gesd_variant == "pixinsight"),
+#: The compiled rules by name.
+COMPILED: dict[str, CompiledRule] = {
+    rule.spec.name: rule
+    for rule in (
+        CompiledRule(spec=RULES["none"], function=none),
+        CompiledRule(spec=RULES["min_max"], function=min_max),
+        CompiledRule(spec=RULES["percentile"], function=percentile),
+        CompiledRule(spec=RULES["sigma"], function=sigma),
+        CompiledRule(
+            spec=RULES["winsorized_sigma"],
+            function=winsorized_sigma,
+            more_limits=lambda recipe, full_scale: (recipe.winsorization_cutoff,),
+            first_round_limit=3,
+            table=_network_table,
         ),
-        _gesd_table,
-    ),
-    "chauvenet": Rule(chauvenet, (), lambda recipe, full_scale: (recipe.chauvenet_limit,), _chauvenet_table),
-    "ccd_noise": Rule(
-        ccd_noise,
-        _SIGMAS,
-        lambda recipe, full_scale: (
-            recipe.ccd_read_noise,
-            recipe.ccd_gain,
-            recipe.ccd_scale_noise,
-            full_scale,
+        CompiledRule(spec=RULES["averaged_sigma"], function=averaged_sigma),
+        CompiledRule(spec=RULES["linear_fit"], function=linear_fit),
+        CompiledRule(
+            spec=RULES["gesd"],
+            function=gesd,
+            more_limits=lambda recipe, full_scale: (
+                recipe.gesd_outliers_fraction,
+                recipe.gesd_low_relaxation,
+                float(recipe.gesd_variant == "pixinsight"),
+            ),
+            table=_gesd_table,
         ),
-    ),
+        CompiledRule(
+            spec=RULES["chauvenet"],
+            function=chauvenet,
+            more_limits=lambda recipe, full_scale: (recipe.chauvenet_limit,),
+            table=_chauvenet_table,
+        ),
+        CompiledRule(
+            spec=RULES["ccd_noise"],
+            function=ccd_noise,
+            more_limits=lambda recipe, full_scale: (
+                recipe.ccd_read_noise,
+                recipe.ccd_gain,
+                recipe.ccd_scale_noise,
+                full_scale,
+            ),
+        ),
+    )
 }
 
 
-def rule_for(recipe: Recipe, frames: int) -> Rule:
+def rule_for(recipe: Recipe, frames: int) -> CompiledRule:
     """The rule that the recipe means for this many frames (``auto`` resolved)."""
-    return RULES[recipe.rule_for(frames)]
+    return COMPILED[recipe.rule_for(frames)]

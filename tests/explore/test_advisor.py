@@ -10,10 +10,11 @@ from conftest import SAMPLES
 
 import stacklib as sl
 from stacklib.errors import IntegrationError, RecipeError
-from stacklib.explore.advisor import GRIDS, advise, memory_for
+from stacklib.explore.advisor import advise, memory_for
 from stacklib.explore.injection import inject, own_outliers
 from stacklib.explore.sweep import settings_of
 from stacklib.explore.trials import Trials
+from stacklib.recipe.rules import RULES
 from stacklib.simulate import simulate_frames
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -78,7 +79,7 @@ def test_advice_holds_together():
     assert advice.start.rejection == advice.recipe.rejection == "sigma" and advice.recipe.weights == "none"
     # Of the limits beyond sqrt(12) sigma, which reject nothing, one is enough.
     assert advice.grid == {
-        "sigma_low": GRIDS["sigma"]["sigma_low"][:4],
+        "sigma_low": RULES["sigma"].grid["sigma_low"][:4],
         "sigma_high": (2, 2.3, 2.6, 2.9, 3.2, 3.6),
     }
     assert len(table) == 4 * 6
@@ -140,7 +141,9 @@ def test_split_half_needs_no_truth():
     assert half[1] < half[0] and half[1] < 0.97 * half[2]
 
 
-@pytest.mark.parametrize("rule", [rule for rule in GRIDS if "sigma" not in rule])
+@pytest.mark.parametrize(
+    "rule", [rule for rule, spec in RULES.items() if spec.rejects and "sigma" not in rule]
+)
 def test_every_rule_has_limits_to_propose(rule):
     changes = {"ccd_gain": 0.5, "ccd_read_noise": 4.0} if rule == "ccd_noise" else {}
     recipe = sl.Recipe(rejection=rule, **changes)

@@ -19,7 +19,7 @@ from stacklib.frames.frame_set import Frame
 from stacklib.integration import run as integration
 from stacklib.integration import samples
 from stacklib.measurement.measurements import CACHE_NAME
-from stacklib.recipe.recipe import REJECTION_RULES
+from stacklib.recipe.rules import RULES
 from stacklib.simulate import Trail, simulate_frames
 from stacklib.utils.resources import parse_memory
 
@@ -99,7 +99,7 @@ def check_claims(result, slow):
 # The slow version -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("rule", REJECTION_RULES)
+@pytest.mark.parametrize("rule", RULES)
 def test_every_rule(sets, rule):
     frames = sets(11, 1, "fits", "u16", 15)
     result = run(frames, sl.Recipe(rejection=rule))
@@ -401,7 +401,7 @@ def test_the_uncertainty_of_a_region_is_that_of_the_whole(tmp_path, region):
     np.testing.assert_array_equal(part.uncertainty, run(frames, recipe).uncertainty[crop])
 
 
-@pytest.mark.parametrize("rule", REJECTION_RULES)
+@pytest.mark.parametrize("rule", RULES)
 def test_any_order_of_the_frames(sets, rule):
     frames = sets(11, 1, "fits", "u16")
     recipe = sl.Recipe(rejection=rule, reference=frames[4].name)

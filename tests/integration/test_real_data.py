@@ -10,7 +10,7 @@ import stacklib as sl
 from stacklib.errors import StacklibWarning
 from stacklib.kernel.passes import KEPT, verdicts
 from stacklib.normalization.settings import Settings
-from stacklib.recipe.recipe import REJECTION_RULES
+from stacklib.recipe.rules import RULES
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 FULL = 65535
@@ -73,7 +73,7 @@ def test_the_tracks_are_there(tracks):
     assert [len(track[1]) for track in tracks.values()] == [7, 6]
 
 
-@pytest.mark.parametrize("rule", [rule for rule in REJECTION_RULES if rule != "none"])
+@pytest.mark.parametrize("rule", [rule for rule, spec in RULES.items() if spec.rejects])
 def test_cosmic_rays_go(hatp32, tracks, rule):
     recipe = sl.Recipe(rejection=rule, **FITTED.get(rule, {}))
     result = sl.integrate(hatp32, recipe, region=REGION, progress=False)
@@ -175,7 +175,7 @@ def test_hot_pixels_survive_and_cosmics_go(darks, dark_stack):
     assert np.abs(image - median)[events][caught].max() < 3 * noise
 
 
-@pytest.mark.parametrize("rule", REJECTION_RULES)
+@pytest.mark.parametrize("rule", RULES)
 def test_every_rule_on_darks(darks, dark_stack, rule):
     region = (300, 200, 300, 250)
     crop = dark_stack[:, 200:450, 300:600]

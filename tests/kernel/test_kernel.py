@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from stacklib.kernel import passes as kernel
 from stacklib.kernel.passes import HIGH, KEPT, LOW, NO_DATA, Counts, Pixels, reject, run_tiles, verdicts
 from stacklib.normalization.settings import Settings
-from stacklib.recipe.recipe import REJECTION_RULES, Recipe
+from stacklib.recipe.recipe import Recipe
+from stacklib.recipe.rules import RULES
 from stacklib.rejection.sorting import LANES
 
 MAPS = ("image", "uncertainty", "rejection_low", "rejection_high", "coverage", "slope")
@@ -54,7 +55,7 @@ def same(one, other):
         np.testing.assert_array_equal(getattr(one[1], name), getattr(other[1], name), err_msg=name)
 
 
-@pytest.mark.parametrize("rule", REJECTION_RULES)
+@pytest.mark.parametrize("rule", RULES)
 def test_pixels_do_not_know_of_each_other(rule, monkeypatch):
     raw = samples(13, 3 * LANES + 5)
     chosen = settings_for(Recipe(rejection=rule, sigma_high=2.5, range_clip_high=True), 13)
@@ -184,7 +185,7 @@ def test_slope_is_there_for_the_linear_fit_only():
 # reject -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("rule", REJECTION_RULES)
+@pytest.mark.parametrize("rule", RULES)
 def test_reject_follows_the_definitions(rule):
     stack = samples(12, 200, seed=5).reshape(12, 20, 10)
     recipe = Recipe(rejection=rule, range_clip_high=True)

@@ -5,7 +5,7 @@ import pytest
 
 import stacklib as sl
 from stacklib.formats import fits
-from stacklib.recipe.recipe import REJECTION_RULES
+from stacklib.recipe.rules import RULES
 from stacklib.simulate import simulate_frames
 
 LEVEL = 0.05
@@ -52,7 +52,7 @@ def z_of(frames, **changes):
     return (result.image - LEVEL) / result.uncertainty
 
 
-@pytest.mark.parametrize("rule", REJECTION_RULES)
+@pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize(
     ("kind", "count", "weights"),
     [
@@ -70,7 +70,7 @@ def test_every_rule(skies, rule, kind, count, weights):
     assert z.std() == pytest.approx(1, abs=0.02)
 
 
-@pytest.mark.parametrize("rule", REJECTION_RULES)
+@pytest.mark.parametrize("rule", RULES)
 def test_typical_pixels(skies, rule):
     # The standard deviation alone could be right by large claims for many pixels and small ones for a few.
     z = z_of(skies("equal", 20), rejection=rule, weights="none")
@@ -98,7 +98,7 @@ def test_extremes_say_nothing_of_the_truth(skies, combination):
 
 
 @pytest.mark.parametrize("weights", ["none", "noise"])
-@pytest.mark.parametrize("rule", REJECTION_RULES)
+@pytest.mark.parametrize("rule", RULES)
 def test_where_some_frames_have_no_data(tmp_path, rule, weights):
     coverage = np.repeat([8, 9, 11, 14], 60)[None, :] * np.ones((100, 1), int)
     kind = "unequal" if weights == "noise" else "equal"

@@ -10,7 +10,7 @@ import stacklib as sl
 from stacklib import lessons
 from stacklib.lessons import plots as lesson_plots
 from stacklib.lessons.lesson import LEFT_OUT
-from stacklib.recipe.recipe import REJECTION_RULES
+from stacklib.recipe.rules import RULES
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_one_hit_hides_another_from_sigma_clipping(lesson):
 
 def test_what_each_rule_makes_of_the_pixel(lesson):
     sky, sigma = lesson.clean.sky[0, 0], np.median(lesson.clean.sigma(0))
-    ends = {rule: (lesson.story(rule).value - sky) / sigma for rule in REJECTION_RULES}
+    ends = {rule: (lesson.story(rule).value - sky) / sigma for rule in RULES}
     assert ends.pop("none") == pytest.approx(1.6, abs=0.1)
     assert ends.pop("min_max") > 0.2 and ends.pop("averaged_sigma") > 0.2
     assert all(abs(value) < 0.1 for value in ends.values())

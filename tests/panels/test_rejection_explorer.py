@@ -17,7 +17,7 @@ from PIL import Image
 import stacklib as sl
 from stacklib.panels.region_integration import MAP_COLOURS, brightest_region
 from stacklib.panels.rejection_explorer import RejectionExplorer
-from stacklib.recipe.recipe import RULE_PARAMETERS
+from stacklib.recipe.rules import RULES
 
 # ipympl makes its toolbar in a way that traitlets frowns upon.
 pytestmark = pytest.mark.filterwarnings("ignore:Passing unrecognized arguments to super.Toolbar")
@@ -238,11 +238,11 @@ def test_figure_shows_four_pictures_and_the_numbers(panel):
 # through the widgets -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("rule", RULE_PARAMETERS)
+@pytest.mark.parametrize("rule", RULES)
 def test_each_rule_shows_its_own_parameters(live, rule):
     live.recipe = live.recipe.replace(rejection=rule)
     shown = tuple(getattr(c, "name", None) or c.description for c in live._rule_box.children)
-    assert shown == RULE_PARAMETERS[rule]
+    assert shown == RULES[rule].parameters
 
 
 def test_a_slider_changes_recipe_pictures_and_numbers(live):
@@ -290,7 +290,7 @@ def test_a_and_b_blink(live):
     live._play.playing = True
     assert live._pictures["result"].value == first and "A: sigma" in live._titles["result"].value
     live._play.value = 1
-    assert live._pictures["result"].value == second and "B: none" in live._titles["result"].value
+    assert live._pictures["result"].value == second and "B: no rejection" in live._titles["result"].value
     live._play.value, live._play.playing = 0, False
     assert live._pictures["result"].value == second
 

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stacklib.errors import RecipeError, StacklibError
-from stacklib.recipe.recipe import REJECTION_RULES, RULE_PARAMETERS, Job, Recipe, rule_in_words
+from stacklib.recipe.recipe import Job, Recipe
+from stacklib.recipe.rules import RULES, rule_in_words
 
 PARAMETERS = Recipe.parameters()
 JOB_PARAMETERS = Job.parameters()
@@ -222,14 +223,14 @@ def test_a_file_without_permission(tmp_path):
         Recipe.load(path)
 
 
-@pytest.mark.parametrize("rule", REJECTION_RULES)
+@pytest.mark.parametrize("rule", RULES)
 def test_in_words_only_what_matters(rule):
     lines = Recipe(rejection=rule).in_words(20)
     names = [line.split(":")[0] for line in lines]
     assert lines[0] == f"rejection: {rule}"
     assert len(set(names)) == len(names)
-    mine = set(RULE_PARAMETERS[rule])
-    everyones = set().union(*RULE_PARAMETERS.values())
+    mine = set(RULES[rule].parameters)
+    everyones = set().union(*(spec.parameters for spec in RULES.values()))
     assert mine <= set(names)
     assert not (everyones - mine) & set(names)
     assert all(re.fullmatch(r"[a-z_]+: \S.*\S|[a-z_]+: \S", line) for line in lines)
