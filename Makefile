@@ -1,8 +1,8 @@
-# make run | test | lab | app | bench        with another Python: make run PYTHON=python3.12
+# make run | test | lab | app | docs | bench        with another Python: make run PYTHON=python3.12
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test lab app bench clean
+.PHONY: run test lab app docs bench clean
 
 run: .venv/notebook.stamp
 	$(BIN)/stacklib run sample_data/M101/4_Registered
@@ -12,6 +12,9 @@ lab: .venv/notebook.stamp
 
 app: .venv/app.stamp
 	$(BIN)/voila notebooks/2_choose_rejection.ipynb
+
+docs: .venv/docs.stamp
+	$(BIN)/python docs/build.py
 
 test: .venv/test.stamp
 	$(BIN)/ruff check .
@@ -27,7 +30,8 @@ clean:
 # Each stamp remembers which extras are installed; they are installed anew when pyproject.toml changes.
 .venv/notebook.stamp: EXTRAS = notebook
 .venv/app.stamp: EXTRAS = notebook,app
-.venv/test.stamp: EXTRAS = notebook,test,app,cluster
+.venv/docs.stamp: EXTRAS = notebook,docs,cluster
+.venv/test.stamp: EXTRAS = notebook,test,docs,app,cluster
 .venv/bench.stamp: EXTRAS = notebook,test,bench
 .venv/%.stamp: pyproject.toml | $(BIN)/python
 	@echo "Installing into .venv, which takes a few minutes the first time"
