@@ -19,7 +19,8 @@ exclude_patterns = ["parts/**", "sample_data/**", "**/5_Integration/**"]
 templates_path = ["_templates"]
 
 # Pages in Markdown, notebooks as they ran. No notebook may show the output of an older run.
-myst_enable_extensions = ["dollarmath", "colon_fence", "attrs_inline"]
+myst_enable_extensions = ["dollarmath", "colon_fence", "deflist"]
+highlight_language = "text"
 myst_heading_anchors = 3
 nb_execution_mode = "off"
 nb_execution_timeout = 600

@@ -1,12 +1,9 @@
-"""Make the parts of the site that come from the package: tables of rules, parameters, rooms and lessons."""
+"""Make the parts of the site that come from elsewhere: tables of rules, parameters and notebooks."""
 
-import ast
 import inspect
 import math
 import re
 from pathlib import Path
-
-import nbformat
 
 from stacklib.recipe import rules
 from stacklib.recipe.batch_job import BatchJob
@@ -19,64 +16,47 @@ ROOT = Path(__file__).resolve().parents[1]
 def parts() -> dict[str, str]:
     """Return the Markdown of each part by file name."""
     return {
-        "rules.md": getattr(rules, "rules_table", str)(),
+        "rules.md": rules.rules_table(),
         "add_rule.md": inspect.getdoc(rules) or "",
         "job.md": parameter_table(Job.parameters()),
         "recipe.md": parameter_table(Recipe.parameters()),
         "batch.md": parameter_table(BatchJob.parameters()),
-        "walk.md": lessons(),
-        "rooms.md": rooms(),
+        "lessons.md": re.sub(r"`(\d_\w+)\.ipynb`", r"{doc}`\1`", table("Notebooks")),
+        "walk.md": section("The walk"),
+        "rooms.md": table("The code"),
         "benchmarks.md": benchmarks(),
     }
 
 
 def parameter_table(parameters: dict[str, Parameter]) -> str:
-    """Return one row for each parameter: name, default, allowed values and meaning."""
-    lines = ["| name | default | allowed | meaning |", "|---|---|---|---|"]
+    """Return one row for each parameter: name, default with allowed values, and meaning."""
+    lines = ["| name | default | meaning |", "|---|---|---|"]
     for name, parameter in parameters.items():
         default = "empty" if parameter.default == "" else f"`{parameter.default}`"
-        lines.append(f"| `{name}` | {default} | {allowed(parameter)} | {parameter.help} |")
+        lines.append(f"| `{name}` | {default}{allowed(parameter)} | {parameter.help} |")
     return "\n".join(lines)
 
 
 def allowed(parameter: Parameter) -> str:
-    """Return the values that a parameter can have, in words."""
+    """Return the values that a parameter can have, on a line of their own."""
     if parameter.choices:
-        return ", ".join(f"`{choice}`" for choice in parameter.choices)
-    if parameter.kind is bool:
-        return "`True` or `False`"
-    if math.isinf(parameter.low):
-        return "text" if parameter.kind is str else "text or list"
-    return f"{parameter.low:g} to {parameter.high:g} {parameter.unit}".strip()
+        return "<br>of " + ", ".join(f"`{choice}`" for choice in parameter.choices)
+    if parameter.kind in (bool, str, list) or math.isinf(parameter.high):
+        return ""
+    return f"<br>{parameter.low:g} to {parameter.high:g} {parameter.unit}".rstrip()
 
 
-def lessons() -> str:
-    """Return one row for each notebook, from its first cell."""
-    lines = ["| notebook | what you do |", "|---|---|"]
-    for path in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")):
-        text = nbformat.read(path, as_version=4).cells[0].source
-        done = re.search(r"\*\*What you(?:'ll)? do:\*\* (.+?)(?=\n- |\n\n|\Z)", text, re.DOTALL)
-        words = " ".join(done[1].split()) if done else ""
-        lines.append(f"| {{doc}}`{path.stem}` | {words[:1].upper()}{words[1:]} |")
-    return "\n".join(lines)
+def section(title: str) -> str:
+    """Return a section of the README, without its heading."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8").partition(f"\n## {title}\n")[2]
+    if not text:
+        raise ValueError(f"README.md has no section {title!r}, expected one for the site")
+    return text.partition("\n## ")[0].strip()
 
 
-def rooms() -> str:
-    """Return one row for each package in the order of imports, with the first line of its docstring."""
-    house = ast.parse((ROOT / "tests" / "test_house.py").read_text(encoding="utf-8"))
-    listed = next(
-        ast.literal_eval(node.value)
-        for node in house.body
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "ROOMS"
-    )
-    lines = ["| package | holds |", "|---|---|"]
-    for name in listed:
-        path = ROOT / "stacklib" / name
-        file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-        text = (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").partition("\n\n")[0]
-        shown = name + "/" if path.is_dir() else file.name
-        lines.append(f"| `{shown}` | {' '.join(text.split())} |")
-    return "\n".join(lines)
+def table(title: str) -> str:
+    """Return the first table of a section of the README."""
+    return re.search(r"^\|.+?(?=\n\n)", section(title), re.DOTALL | re.MULTILINE)[0]
 
 
 def benchmarks() -> str:

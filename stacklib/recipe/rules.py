@@ -50,7 +50,7 @@ class RuleSpec:
     summary : str
         What the rule does, in a sentence.
     formula : str
-        Which samples x are rejected.
+        Which samples x are rejected, in Markdown with formulas in LaTeX.
     use : str
         When to use it.
     source : str
@@ -120,7 +120,7 @@ _SIGMA_GRID = {
     "sigma_low": (2.4, 2.8, 3.2, 3.6, 4.0, 5.0),
     "sigma_high": (2.0, 2.3, 2.6, 2.9, 3.2, 3.6, 4.0, 4.5, 5.0),
 }
-_BEYOND = "(c - x) / s > sigma_low or (x - c) / s > sigma_high"
+_BEYOND = "$(c - x) / s >$ `sigma_low` or $(x - c) / s >$ `sigma_high`"
 
 #: The rules by name, in the order of menus.
 RULES: dict[str, RuleSpec] = {
@@ -130,7 +130,7 @@ RULES: dict[str, RuleSpec] = {
             name="none",
             label="no rejection",
             summary="Keep every sample.",
-            formula="none",
+            formula="no sample",
             use="clean frames, or to see what there is to reject",
             source="",
             least_frames=1,
@@ -140,7 +140,7 @@ RULES: dict[str, RuleSpec] = {
             name="min_max",
             label="min max",
             summary="Drop the darkest and the brightest samples, hit or not.",
-            formula="the min_max_low lowest and the min_max_high highest",
+            formula="the `min_max_low` lowest and the `min_max_high` highest samples",
             use="very few frames",
             source="minmax of IRAF's imcombine",
             parameters=("min_max_low", "min_max_high"),
@@ -153,7 +153,8 @@ RULES: dict[str, RuleSpec] = {
             name="percentile",
             label="percentile",
             summary="Clip once at fractions of the median.",
-            formula="(m - x) / m > percentile_low or (x - m) / m > percentile_high; m the median",
+            formula="$(m - x) / m >$ `percentile_low` or $(x - m) / m >$ `percentile_high`, where $m$ is "
+            "the median",
             use="3 to 6 frames",
             source="percentile clipping of PixInsight's ImageIntegration",
             parameters=("percentile_low", "percentile_high"),
@@ -168,7 +169,7 @@ RULES: dict[str, RuleSpec] = {
             name="sigma",
             label="sigma",
             summary="Clip about the median in units of the standard deviation, until nothing drops.",
-            formula=f"{_BEYOND}; c the median, s the standard deviation; repeated",
+            formula=f"{_BEYOND}, where $c$ is the median and $s$ the standard deviation; *repeated*",
             use="10 frames and more",
             source="kappa-sigma clipping, such as sigclip of IRAF's imcombine",
             parameters=_SIGMAS,
@@ -184,8 +185,10 @@ RULES: dict[str, RuleSpec] = {
             label="winsorized sigma",
             summary="As sigma, but far samples are pulled in before sigma is measured, so that one outlier "
             "does not hide another.",
-            formula=f"{_BEYOND}; c the mean and s 1.134 times the standard deviation of samples clamped to "
-            "c - 1.5 s and c + 1.5 s until s settles, starting from median and Sn; repeated",
+            formula=f"{_BEYOND}, where $c$ is the mean and $s$ is 1.134 times the standard deviation of "
+            "the samples clamped to $c \\pm 1.5\\,s$, iterated until $s$ settles. $c$ starts as the "
+            "median, $s$ as the robust scale $S_n$. In the first round samples more than "
+            "`winsorization_cutoff` $s$ from $c$ become $c$; *repeated*",
             use="6 frames and more",
             source="Huber (1981), Robust Statistics; Sn: Rousseeuw and Croux (1993), JASA 88, 1273",
             parameters=(*_SIGMAS, "winsorization_cutoff"),
@@ -199,8 +202,8 @@ RULES: dict[str, RuleSpec] = {
             name="averaged_sigma",
             label="averaged sigma",
             summary="Clip about the median; sigma is measured once and scales with the root of the level.",
-            formula=f"{_BEYOND}; c the median, s = g sqrt(c), g^2 = sum((x - c)^2 / c) / (n - 1) of all "
-            "samples; repeated",
+            formula=f"{_BEYOND}, where $c$ is the median, $s = g \\sqrt{{c}}$, and "
+            "$g^2 = \\frac{1}{n - 1} \\sum (x - c)^2 / c$ over all samples; *repeated*",
             use="few frames with weak outliers: bright ones inflate sigma",
             source="avsigclip of IRAF's imcombine",
             parameters=_SIGMAS,
@@ -214,8 +217,9 @@ RULES: dict[str, RuleSpec] = {
             name="linear_fit",
             label="linear fit",
             summary="Clip about a line through the sorted samples.",
-            formula="(l - x) / s >= linear_fit_low or (x - l) / s >= linear_fit_high; l = a + b rank with "
-            "the least sum of absolute residuals, s = 2 sqrt(1 + b^2) times their mean; repeated",
+            formula="$(l - x) / s \\ge$ `linear_fit_low` or $(x - l) / s \\ge$ `linear_fit_high`, where "
+            "$l = a + b\\,j$ is the line through the sorted samples, $j$ the rank, with the least sum of "
+            "absolute residuals, and $s = 2 \\sqrt{1 + b^2}$ times their mean; *repeated*",
             use="many frames under a changing sky",
             source="linear fit clipping of PixInsight's ImageIntegration",
             parameters=("linear_fit_low", "linear_fit_high"),
@@ -235,8 +239,10 @@ RULES: dict[str, RuleSpec] = {
             name="gesd",
             label="gesd",
             summary="Test the most deviating sample, take it out, test the next (generalized ESD).",
-            formula="the first k taken out, k the last test with |x - mean| / s above its critical value, "
-            "which follows from Student's t, gesd_significance and n",
+            formula="the most deviating samples, up to the last one with $|x - \\bar{x}| / s > t (n - 1) "
+            "/ \\sqrt{(n - 2 + t^2)\\,n}$. At each test $n$ samples are left, $t$ is the upper $\\alpha / "
+            "(2n)$ quantile of Student's t with $n - 2$ degrees of freedom, and $\\alpha$ is "
+            "`gesd_significance`",
             use="20 frames and more",
             source="Rosner (1983), Technometrics 25, 165",
             parameters=(
@@ -257,8 +263,9 @@ RULES: dict[str, RuleSpec] = {
             name="chauvenet",
             label="chauvenet",
             summary="Reject a sample where too few are expected that far out (robust Chauvenet).",
-            formula="n Q((x - c) / s) < chauvenet_limit, Q the tail of the normal distribution; c and s "
-            "robust at first, mean and standard deviation in the end",
+            formula="$n\\,Q(|x - c| / s) <$ `chauvenet_limit`, where $Q$ is the tail of the normal "
+            "distribution. $c$ and $s$ are robust at first, mean and standard deviation in the end; one "
+            "sample at a time",
             use="10 frames and more",
             source="Maples et al. (2018), ApJS 238, 2",
             parameters=("chauvenet_limit",),
@@ -269,8 +276,8 @@ RULES: dict[str, RuleSpec] = {
             name="ccd_noise",
             label="ccd noise",
             summary="Clip about the median in units of the noise of the camera, not of the samples.",
-            formula=f"{_BEYOND}; c the median, s^2 = (ccd_read_noise / ccd_gain)^2 + c / ccd_gain + "
-            "(ccd_scale_noise c)^2 in ADU; repeated",
+            formula=f"{_BEYOND}, where $c$ is the median and $s^2 = (r / g)^2 + c / g + (k c)^2$ in ADU, "
+            "with $g$ `ccd_gain`, $r$ `ccd_read_noise` and $k$ `ccd_scale_noise`; *repeated*",
             use="calibrated frames of a camera with known gain and read noise",
             source="ccdclip of IRAF's imcombine",
             parameters=(*_SIGMAS, "ccd_gain", "ccd_read_noise", "ccd_scale_noise"),
@@ -441,15 +448,17 @@ def rule_in_words(rule: str, values: Mapping[str, Any]) -> str:
 
 
 def rules_table() -> str:
-    """Return the rules as a Markdown table, for the documentation."""
+    """Return the rules in Markdown, for the documentation: a table, then the formula of each."""
     parameters = RejectionParameters.parameters()
-    heading = ("Rule", "What it does", "Use it for", "Parameters", "Least frames", "Rejects", "Source")
-    rows = [heading, ("---",) * len(heading)]
+    rows = ["| Rule | Principle | Use it for | Least frames |", "|---|---|---|---|"]
+    details = []
     for spec in RULES.values():
-        defaults = "<br>".join(f"`{name}` {_plain(parameters[name].default)}" for name in spec.parameters)
-        least, formula = str(spec.least_frames), spec.formula.replace("|", r"\|")
-        rows.append((f"`{spec.name}`", spec.summary, spec.use, defaults, least, formula, spec.source))
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
+        rows.append(f"| `{spec.name}` | {spec.summary} | {spec.use} | {spec.least_frames} |")
+        defaults = ", ".join(f"`{name}` ({_plain(parameters[name].default)})" for name in spec.parameters)
+        details += [f"## {spec.label[0].upper()}{spec.label[1:]}", f"**Rejects** {spec.formula}."]
+        details += [f"**Parameters** (default): {defaults}."] * bool(defaults)
+        details += [f"**Source:** {spec.source}."] * bool(spec.source)
+    return "\n".join(rows) + "\n\n" + "\n\n".join(details) + "\n"
 
 
 def _plain(value: Any) -> str:
