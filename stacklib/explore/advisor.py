@@ -15,8 +15,7 @@ from astropy.table import Row, Table
 from scipy import ndimage
 
 from stacklib.errors import IntegrationError, RecipeError
-from stacklib.explore.injection import Injection, inject, own_outliers
-from stacklib.explore.outlier_light import spread_of
+from stacklib.explore.outliers import Injection, inject, own_outliers, spread_of
 from stacklib.explore.sweep import checked_grid, settings_of
 from stacklib.explore.trials import Trial, Trials
 from stacklib.frames.frame_set import FrameSet, open_frames
@@ -55,7 +54,7 @@ class Advice:
     """A proposal, and what it rests on.
 
     The truth that every setting is compared with is the weighted average of the samples without outliers:
-    those put in are known, those that were there are found by `stacklib.explore.injection.own_outliers`.
+    those put in are known, those that were there are found by `stacklib.explore.outliers.own_outliers`.
     Errors are counted in standard errors of that average, so that 1 is what the frames allow. What a setting
     adds to the error of the average is independent of it, so squares add up::
 
@@ -187,7 +186,8 @@ def advise(
     start = start.replace(rejection=spec.name, clip_low=True, clip_high=True)
     own_grid = checked_grid(spec.grid if grid is None else grid)
     _refuse_few(frames)
-    trials = Trials(frames, _middle(frames, memory) if region is None else region, memory, threads)
+    trials = Trials(frames, memory, threads)
+    trials.read(_middle(frames, memory) if region is None else region)
     if trials.samples.held is None or trials.samples.held.nbytes > trials.samples.left_for_samples / 3:
         raise RecipeError(
             f"memory: {memory} is too little for three copies of the samples of the region; choose a smaller "

@@ -14,7 +14,7 @@ import numpy as np
 from astropy.table import Table
 
 from stacklib.errors import RecipeError, StacklibWarning
-from stacklib.explore.outlier_light import OutlierLight
+from stacklib.explore.outliers import OutlierLight
 from stacklib.explore.trials import Trial, Trials, without_rule
 from stacklib.frames.frame_set import FrameSet, open_frames
 from stacklib.integration.samples import Region
@@ -53,7 +53,7 @@ class Sweep:
         units of the frames, mean of the channels, see `stacklib.measurement.noise.plane_noise`;
         `noise_penalty`, percent
         by which it is above that without rejection; `residual`, percent of the light of outliers that is
-        left, see `stacklib.explore.outlier_light.OutlierLight`. NaN where there is nothing to measure.
+        left, see `stacklib.explore.outliers.OutlierLight`. NaN where there is nothing to measure.
     thumbnails : ndarray of float32, shape (settings, channels, height, width)
         A part of each result, where the frames hold most light of outliers.
     corner : (left, top)
@@ -150,7 +150,8 @@ def sweep(
     recipe = Recipe.suggest(frames) if recipe is None else recipe
     values = checked_grid(grid)
     settings = settings_of(values)
-    trials = Trials(frames, region, memory, threads)
+    trials = Trials(frames, memory, threads)
+    trials.read(region)
     preparations = [trials.prepare(recipe.replace(**changes)) for changes in settings]
     for note in preparations[0].notes:
         # What holds for one setting only is for those who integrate with it.
@@ -228,11 +229,7 @@ def _without_rejection(
     for basis, p, (image, sigma) in zip(bases, prepared, images, strict=True):
         key = p.factor.tobytes(), p.offset.tobytes(), p.weights.tobytes(), basis.combination
         if key not in lights:
-            if basis.combination != "average":
-                # A median holds next to no light of outliers: all are compared with an average.
-                average = trials.prepare(basis.replace(combination="average", weights="none"))
-                (image,) = trials.each([average], lambda trial: trial.original)
-            lights[key] = OutlierLight.find(trials.samples, p, image)
+            lights[key] = trials.outlier_light(basis, image)
         noise[basis], light[basis] = sigma, lights[key]
     return noise, light
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
 
 from stacklib.explore.limit_trials import LimitTrials, can_share, without_limits
+from stacklib.explore.outliers import OutlierLight
 from stacklib.frames.frame_set import FrameSet
-from stacklib.integration.samples import RESULT_BYTES, Region, Samples, wait
+from stacklib.integration.result import Integration
+from stacklib.integration.run import integrate_samples
+from stacklib.integration.samples import RESULT_BYTES, Region, Samples, parts, wait
 from stacklib.kernel.passes import Pixels, try_tiles
 from stacklib.measurement.measurements import FrameMeasurements, measure_frames
 from stacklib.normalization.preparation import Preparation, prepare, refuse_single
@@ -21,17 +26,14 @@ from stacklib.normalization.weighting import needs_noise
 from stacklib.output.integrated_image import bring_into_range
 from stacklib.recipe.recipe import Recipe
 from stacklib.recipe.rules import RejectionParameters
-from stacklib.rejection.sorting import LANES
 from stacklib.utils.progress import progress_bar
 
-__all__ = ["Trial", "Trials", "without_rule"]
+__all__ = ["Trial", "Trials", "original", "without_rule"]
 
 Found = TypeVar("Found")
 
 #: Bytes of the results that are made at the same time at most: samples are sorted once for all of these.
 RESULTS = 512 << 20
-#: Parts into which a band is cut for each thread.
-PARTS = 4
 #: With fewer limits than this nothing is gained by the short way.
 FEW = 4
 
@@ -66,80 +68,112 @@ class Trial:
     @property
     def original(self) -> np.ndarray:
         """The image in the units of the frames, before `output_range`."""
-        if self.range_factor == 1.0 and self.range_offset == 0.0:
-            return self.image
-        return (self.image - np.float32(self.range_offset)) / np.float32(self.range_factor)
+        return original(self)
+
+
+def original(result: Trial | Integration) -> np.ndarray:
+    """Return the image of a result in the units of the frames, before `output_range`."""
+    if result.range_factor == 1.0 and result.range_offset == 0.0:
+        return result.image
+    return (result.image - np.float32(result.range_offset)) / np.float32(result.range_factor)
 
 
 class Trials:
-    """The samples of a region, integrated with one recipe after another.
+    """Integrate the samples of a region with one recipe after another.
 
     Parameters
     ----------
     frames : FrameSet
         At least two frames.
-    region : (left, top, width, height), optional
-        The part that is wanted; all of it unless given.
     memory : str or int
-        Budget for samples and results. Where the samples of the region do not fit, they are read again for
-        every few recipes.
+        Budget for samples and results. Samples that do not fit are read again for every few recipes.
     threads : int, optional
-        Threads to work with; one a processor unless given.
-
-    Raises
-    ------
-    IntegrationError
-        When there is only one frame.
-    RecipeError
-        When the region, the budget or the number of threads cannot be used.
+        Number of threads. Default is one per processor.
 
     Attributes
     ----------
     samples : Samples
-        The samples; in memory where they fit.
+        The samples of the region, once `read` was called.
+
+    Raises
+    ------
+    IntegrationError
+        If there is only one frame.
     """
 
-    def __init__(
-        self,
-        frames: FrameSet,
-        region: Region | None = None,
-        memory: str | int = "2GB",
-        threads: int | None = None,
-    ) -> None:
+    def __init__(self, frames: FrameSet, memory: str | int = "2GB", threads: int | None = None) -> None:
         refuse_single(frames)
-        self.frames = frames
-        self.samples = Samples(frames, region, threads, memory)
-        if self.samples.fits():
-            self.samples.hold()
+        self.frames, self.memory, self.threads = frames, memory, threads
+        self.samples: Samples | None = None
         self._measured: dict[tuple, FrameMeasurements] = {}
         self._prepared: dict[Recipe, Preparation] = {}
 
+    def read(self, region: Region | None = None) -> None:
+        """Choose the region, and read its samples into memory if they fit.
+
+        Parameters
+        ----------
+        region : (left, top, width, height), optional
+            Part of the frames, in pixels. Default is all of it.
+
+        Raises
+        ------
+        RecipeError
+            If the region, the budget or the number of threads cannot be used.
+        """
+        self.samples = Samples(self.frames, region, self.threads, self.memory)
+        if self.samples.fits():
+            self.samples.hold()
+
     def prepare(self, recipe: Recipe) -> Preparation:
-        """What `stacklib.normalization.preparation.prepare` gives; nothing is measured twice."""
-        count = len(self.frames)
+        """Prepare a recipe like `stacklib.normalization.preparation.prepare`; nothing is measured twice."""
         basis = without_rule(recipe)
         if basis not in self._prepared:
             self._prepared[basis] = prepare(self.frames, basis, measurements=self._measure(recipe))
         found = self._prepared[basis]
-        recipe = recipe.replace(rejection=recipe.rule_for(count))
+        recipe = recipe.replace(rejection=recipe.rule_for(len(self.frames)))
         notes = (*found.notes, *recipe.warnings_for(found.count))
         return replace(found, recipe=recipe, notes=tuple(dict.fromkeys(notes)))
 
     def _measure(self, recipe: Recipe) -> FrameMeasurements:
         noise = recipe.combination == "average" and needs_noise(recipe.weights)
         low = recipe.range_low if recipe.range_clip_low else None
-        key = recipe.scale_estimator, noise, low
-        if key not in self._measured:
-            held = self.samples.whole and self.samples.held is not None
-            self._measured[key] = measure_frames(
-                self.frames,
-                recipe.scale_estimator,
-                noise,
-                low,
-                self.samples.threads,
-                planes=self.samples.plane if held else None,
-            )
-        return self._measured[key]
+        key = recipe.scale_estimator, low
+        known = self._measured.get(key)
+        if known is None or (noise and known.noise_source == "not measured"):
+            held = self.samples is not None and self.samples.whole and self.samples.held is not None
+            planes = self.samples.plane if held else None
+            known = measure_frames(self.frames, key[0], noise, low, self.threads, planes=planes)
+            self._measured[key] = known
+        if not noise and known.noise_source == "measured":
+            # Without weights by noise, an integration does not know the noise: all numbers are to agree.
+            unknown = np.full_like(known.noise, math.nan)
+            return replace(known, noise=unknown, noise_source="not measured", notes=())
+        return known
+
+    def integrate(self, recipe: Recipe) -> Integration:
+        """Integrate the region with one recipe.
+
+        The result is that of `stacklib.integrate`, except that the uncertainty is not corrected for
+        rejection.
+        """
+        return integrate_samples(self.samples, self.prepare(recipe), true_claims=False)
+
+    def outlier_light(self, recipe: Recipe, image: np.ndarray) -> OutlierLight:
+        """Find the light of outliers with the normalization of a recipe.
+
+        Parameters
+        ----------
+        recipe : Recipe
+            A recipe without rejection.
+        image : ndarray of float32, shape (channels, height, width)
+            The region integrated with it, in the units of the frames.
+        """
+        if recipe.combination != "average":
+            # A median holds next to no light of outliers: compare with an average.
+            recipe = recipe.replace(combination="average", weights="none")
+            image = original(self.integrate(recipe))
+        return OutlierLight.find(self.samples, self.prepare(recipe), image)
 
     def each(
         self,
@@ -210,25 +244,22 @@ class Trials:
         images = np.empty((channels, len(preparations), height * width), np.float32)
         covered = np.empty((channels, height * width), np.bool_)
         sums = np.zeros((channels, 3, len(preparations)), np.int64)
-        work = _by_limits if by_limits else _one_by_one
-        bands = samples.bands(used)
-        pieces = sum(len(_parts((stop - start) * width, threads)) for _, start, stop in bands)
+        pieces = sum(len(parts((stop - start) * width, threads)) for _, start, stop in samples.bands(used))
         done = itertools.count(1)
 
         def finished() -> None:
             tell(len(positions) * next(done) / pieces)
 
-        with ThreadPoolExecutor(threads) as readers, ThreadPoolExecutor(threads) as workers:
-            coming = samples.read(bands[0], used, readers)
-            for position, (channel, start, stop) in enumerate(bands):
-                raw = coming.wait()
-                if position + 1 < len(bands):
-                    coming = samples.read(bands[position + 1], used, readers)
+        with ThreadPoolExecutor(threads) as workers, closing(samples.read_ahead(used)) as bands:
+            for channel, start, stop, raw in bands:
                 here = slice(start * width, stop * width)
                 out = images[channel][:, here], covered[channel, here]
-                parts = _parts(raw.shape[1], threads)
-                running = [workers.submit(work, raw, settings[channel], *part, *out) for part in parts]
+                running = [
+                    workers.submit(_try, by_limits, settings[channel], raw, piece, *out)
+                    for piece in parts(raw.shape[1], threads)
+                ]
                 sums[channel] += sum(wait(running, finished))
+                del raw
         shape = (channels, height, width)
         trials = []
         for k, (preparation, position) in enumerate(zip(preparations, positions, strict=True)):
@@ -243,26 +274,18 @@ class Trials:
         return trials
 
 
-def _by_limits(
-    raw: np.ndarray,
+def _try(
+    by_limits: bool,
     settings: list[Settings],
-    first: int,
-    last: int,
+    raw: np.ndarray,
+    piece: tuple[int, int],
     images: np.ndarray,
     covered: np.ndarray,
 ) -> np.ndarray:
-    return LimitTrials(settings).run(raw, first, last, images, covered)
-
-
-def _one_by_one(
-    raw: np.ndarray,
-    settings: list[Settings],
-    first: int,
-    last: int,
-    images: np.ndarray,
-    covered: np.ndarray,
-) -> np.ndarray:
-    """As `LimitTrials.run`, for any settings that compare samples alike."""
+    """Integrate a piece of a band, see `LimitTrials.run`; any settings will do that compare samples alike."""
+    first, last = piece
+    if by_limits:
+        return LimitTrials(settings).run(raw, first, last, images, covered)
     pixels = [Pixels.empty(last - first, each, with_uncertainty=False) for each in settings]
     counts = try_tiles(np.ascontiguousarray(raw[:, first:last]), settings, pixels)
     covered[first:last] = pixels[0].coverage > 0
@@ -301,9 +324,3 @@ def _groups(preparations: Sequence[Preparation]) -> Iterator[tuple[list[int], bo
                 others += some
         if others:
             yield others, False
-
-
-def _parts(pixels: int, threads: int) -> list[tuple[int, int]]:
-    """The band cut into pieces of whole blocks."""
-    step = max(-(-pixels // (threads * PARTS * LANES)), 16) * LANES
-    return [(start, min(start + step, pixels)) for start in range(0, pixels, step)]

@@ -16,13 +16,12 @@ from stacklib.errors import StacklibWarning
 from stacklib.frames.frame_set import FrameSet, open_frames
 from stacklib.integration.cluster import Cluster
 from stacklib.integration.result import Integration
-from stacklib.integration.samples import Region, Samples
+from stacklib.integration.samples import Region, Samples, parts
 from stacklib.kernel.passes import Counts, Pixels, run_tiles
 from stacklib.kernel.uncertainty import claim_factors
 from stacklib.normalization.preparation import Preparation, prepare, refuse_single
 from stacklib.normalization.settings import Settings
 from stacklib.recipe.recipe import Recipe
-from stacklib.rejection.sorting import LANES
 from stacklib.utils.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -33,9 +32,6 @@ __all__ = ["Work", "integrate", "integrate_samples"]
 #: Integrates bands of samples of the used frames, with settings for each channel, into the pixels of each
 #: channel; gives channel, number of pixels and counts of each part that is done.
 Work = Callable[[Samples, np.ndarray, list[Settings], list[Pixels]], Iterator[tuple[int, int, Counts]]]
-
-#: Parts into which a band is cut for each thread, so that all end at about the same time.
-PARTS = 4
 
 
 def integrate(
@@ -128,23 +124,19 @@ def in_threads(
 ) -> Iterator[tuple[int, int, Counts]]:
     """Integrate band by band in this process, the next one being read meanwhile; see `Work`."""
     width, threads = samples.region[2], samples.threads
-    bands = samples.bands(used)
-    with ThreadPoolExecutor(threads) as readers, ThreadPoolExecutor(threads) as workers:
-        coming = samples.read(bands[0], used, readers)
-        for position, (channel, start, stop) in enumerate(bands):
-            raw = coming.wait()
-            if position + 1 < len(bands):
-                coming = samples.read(bands[position + 1], used, readers)
+    with ThreadPoolExecutor(threads) as workers, closing(samples.read_ahead(used)) as bands:
+        for channel, start, stop, raw in bands:
             pixels = planes[channel].part(slice(start * width, stop * width))
-            parts = _parts(raw.shape[1], threads)
-            running = [workers.submit(run_tiles, raw, settings[channel], pixels, *part) for part in parts]
+            pieces = parts(raw.shape[1], threads)
+            running = [workers.submit(run_tiles, raw, settings[channel], pixels, *piece) for piece in pieces]
             try:
-                for (first, last), future in zip(parts, running, strict=True):
+                for (first, last), future in zip(pieces, running, strict=True):
                     yield channel, last - first, future.result()
             except BaseException:
-                for future in (*running, *coming.reading):
+                for future in running:
                     future.cancel()
                 raise
+            del raw
 
 
 def integrate_samples(
@@ -190,13 +182,6 @@ def integrate_samples(
             counts[channel].add(found)
             bar.update(pixels)
     return Integration.assemble(preparation, samples.region, whole, counts)
-
-
-def _parts(pixels: int, threads: int) -> list[tuple[int, int]]:
-    """The band cut into pieces of whole blocks."""
-    step = -(-pixels // (threads * PARTS))
-    step = max(-(-step // LANES) * LANES, 16 * LANES)
-    return [(start, min(start + step, pixels)) for start in range(0, pixels, step)]
 
 
 def _with_claims(preparation: Preparation, channel: int) -> Settings:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -12,9 +12,10 @@ import numpy as np
 
 from stacklib.errors import RecipeError, StacklibWarning
 from stacklib.frames.frame_set import FrameSet
+from stacklib.rejection.sorting import LANES
 from stacklib.utils.resources import checked_threads, parse_memory
 
-__all__ = ["Band", "Region", "Samples", "checked_region"]
+__all__ = ["Band", "Region", "Samples", "checked_region", "parts", "wait"]
 
 #: A part of the image: left, top, width, height, in pixels.
 Region = tuple[int, int, int, int]
@@ -23,6 +24,8 @@ Region = tuple[int, int, int, int]
 LEAST_BAND_BYTES = 16 << 20
 #: Bytes of the result for each pixel: five arrays of float32.
 RESULT_BYTES = 20
+#: Parts into which a band is cut for each thread, so that all end at about the same time.
+PARTS = 4
 
 
 def checked_region(region: Region | None, frames: FrameSet) -> Region:
@@ -149,6 +152,26 @@ class Samples:
         ]
         return Band(samples.reshape(used.size, -1), reading)
 
+    def read_ahead(self, used: np.ndarray) -> Iterator[tuple[int, int, int, np.ndarray]]:
+        """Yield channel, first row, last row and samples of each band, and read the next one meanwhile.
+
+        Delete the samples before asking for more: two bands fit into the budget, not three.
+        """
+        bands = self.bands(used)
+        with ThreadPoolExecutor(self.threads) as readers:
+            coming = self.read(bands[0], used, readers)
+            for position, band in enumerate(bands):
+                raw = coming.wait()
+                if position + 1 < len(bands):
+                    coming = self.read(bands[position + 1], used, readers)
+                try:
+                    yield *band, raw
+                    del raw
+                except BaseException:
+                    for future in coming.reading:
+                        future.cancel()
+                    raise
+
     def _fill(self, out: np.ndarray, i: int, channel: int, start: int, stop: int) -> None:
         """Read rows of the region of one frame into `out`."""
         left, top, width, _ = self.region
@@ -170,6 +193,12 @@ class Band:
         """The samples, when they are all there."""
         wait(self.reading)
         return self.samples
+
+
+def parts(pixels: int, threads: int) -> list[tuple[int, int]]:
+    """Cut a band into pieces of whole blocks."""
+    step = max(-(-pixels // (threads * PARTS * LANES)), 16) * LANES
+    return [(start, min(start + step, pixels)) for start in range(0, pixels, step)]
 
 
 def wait(futures: list[Future], each: Callable[[], None] | None = None) -> list:

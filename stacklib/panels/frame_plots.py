@@ -9,8 +9,8 @@ import numpy as np
 from astropy.table import Table
 from matplotlib.figure import Figure, FigureBase
 
+from stacklib.explore.frame_choice import FrameChoice
 from stacklib.figures.look import EDGE, FAINT, GROUND, HIGH, INK, LOW, PANEL
-from stacklib.panels.frame_choice import FrameChoice
 
 __all__ = ["NightPlots", "figure_selection"]
 

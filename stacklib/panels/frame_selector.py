@@ -7,7 +7,7 @@ from functools import cached_property
 import ipywidgets as widgets
 from matplotlib.figure import Figure
 
-from stacklib.panels.frame_choice import FrameChoice
+from stacklib.explore.frame_choice import FrameChoice
 from stacklib.panels.frame_plots import figure_selection
 from stacklib.panels.frame_widgets import SelectorWidgets
 
@@ -17,7 +17,7 @@ __all__ = ["FrameSelector"]
 class FrameSelector(FrameChoice):
     """Choose the frames to integrate, with a live panel and a static figure.
 
-    See `stacklib.panels.frame_choice.FrameChoice` for the parameters, and for what can be done from code.
+    See `stacklib.explore.frame_choice.FrameChoice` for the parameters, and for what can be done from code.
     """
 
     def figure(self) -> Figure:

@@ -11,9 +11,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from stacklib.errors import RecipeError, StacklibError, StacklibWarning
+from stacklib.explore.frame_choice import COLUMNS, FrameChoice, cell_text
 from stacklib.figures.look import GROUND
 from stacklib.panels.common import Readout
-from stacklib.panels.frame_choice import COLUMNS, FrameChoice, cell_text
 from stacklib.panels.frame_plots import NightPlots
 from stacklib.panels.live_canvas import draw_when_seen, live_canvas
 from stacklib.panels.pictures import Picture

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 from stacklib.errors import StacklibError, StacklibWarning
 from stacklib.explore.advisor import Advice, advise
+from stacklib.explore.region_trials import SIDE, RegionTrials, in_short
 from stacklib.frames.finding import resolve_path
 from stacklib.integration.result import Integration
 from stacklib.integration.samples import Region
@@ -28,15 +29,7 @@ from stacklib.panels.common import (
     set_control,
 )
 from stacklib.panels.pictures import Picture, encoded
-from stacklib.panels.region_integration import (
-    DIFFERENCE_COLOURS,
-    MAP_COLOURS,
-    SIDE,
-    RegionIntegration,
-    difference_scale,
-    figure_region,
-    in_short,
-)
+from stacklib.panels.region_figure import DIFFERENCE_COLOURS, MAP_COLOURS, figure_region
 from stacklib.panels.region_picker import RegionPicker
 from stacklib.recipe.job_files import lists_the_same, write_settings
 from stacklib.recipe.recipe import Recipe
@@ -116,7 +109,7 @@ class RejectionExplorer:
         if region is not None and any(region):
             left, top, width, height = region
             wanted = left, top, width or SIDE, height or SIDE
-        self.model = RegionIntegration(frames, recipe, wanted)
+        self.model = RegionTrials(frames, recipe, wanted)
         self.a: Integration | None = None
         self.path, self.saved = path, ""
         source = resolve_path(opened_from) if opened_from else None
@@ -154,7 +147,7 @@ class RejectionExplorer:
 
     @property
     def numbers(self) -> dict[str, float]:
-        """Numbers in percent, see `RegionIntegration`.
+        """Numbers in percent, see `stacklib.explore.region_trials.RegionTrials`.
 
         rejected_low and rejected_high, expected_low and expected_high for clean noise and this many
         frames, noise_penalty against a plain average of clean frames, residual_light.
@@ -432,7 +425,7 @@ class RejectionExplorer:
     def _show_numbers(self) -> None:
         numbers, model = self.numbers, self.model
         top = 100 * model.map_top
-        scale, unit = difference_scale(model)
+        scale, unit = model.difference_scale()
         other = SETTING_A if self.a is not None and self._against.value == SETTING_A else NO_REJECTION
         for side, word in (("low", "too dark"), ("high", "too bright")):
             rejected = f"Rejected {side} ({word}): {numbers[f'rejected_{side}']:.3f} %"

@@ -11,7 +11,7 @@ from conftest import SAMPLES
 import stacklib as sl
 from stacklib.errors import IntegrationError, RecipeError
 from stacklib.explore.advisor import advise, memory_for
-from stacklib.explore.injection import inject, own_outliers
+from stacklib.explore.outliers import inject, own_outliers
 from stacklib.explore.sweep import settings_of
 from stacklib.explore.trials import Trials
 from stacklib.recipe.rules import RULES
@@ -28,7 +28,8 @@ def exhaustive(night, frames, advice):
     In units of the standard error that the noise of the simulation gives a perfect average, over all pixels;
     and of faint pixels against the scene itself, level aside.
     """
-    trials = Trials(frames, advice.region)
+    trials = Trials(frames)
+    trials.read(advice.region)
     preparations = [trials.prepare(advice.start.replace(**s)) for s in settings_of(advice.grid)]
     p = preparations[0]
     weight = p.weights[p.used, 0][:, None, None]

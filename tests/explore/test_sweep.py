@@ -39,7 +39,8 @@ def test_every_setting_is_that_of_integrate(target, name):
     grid, changes = GRIDS[name]
     frames = sl.open_frames(SAMPLES / target / "4_Registered")
     recipe = sl.Recipe.suggest(frames).replace(**changes)
-    trials = Trials(frames, REGION)
+    trials = Trials(frames)
+    trials.read(REGION)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", StacklibWarning)
         found = sweep(frames, grid, recipe, REGION, progress=False)

@@ -16,7 +16,6 @@ import stacklib as sl
 from stacklib.errors import FrameError, IntegrationError, RecipeError, StacklibWarning
 from stacklib.formats import fits
 from stacklib.frames.frame_set import Frame
-from stacklib.integration import run as integration
 from stacklib.integration import samples
 from stacklib.measurement.measurements import CACHE_NAME
 from stacklib.recipe.rules import RULES
@@ -646,7 +645,7 @@ def test_ctrl_c(tmp_path, monkeypatch, bands, interrupt, when):
 
     monkeypatch.setattr(Frame, "read_rows", read_rows)
     if when == "held":
-        monkeypatch.setattr(integration, "PARTS", 1)
+        monkeypatch.setattr(samples, "PARTS", 1)
         reads[:] = [""] * 15
     threads = threading.active_count()
     memory = 1 << 30 if when == "held" else bands(frames, 2)

@@ -15,7 +15,8 @@ from matplotlib.backend_bases import MouseEvent
 from PIL import Image
 
 import stacklib as sl
-from stacklib.panels.region_integration import MAP_COLOURS, brightest_region
+from stacklib.explore.region_trials import brightest_region
+from stacklib.panels.region_figure import MAP_COLOURS
 from stacklib.panels.rejection_explorer import RejectionExplorer
 from stacklib.recipe.rules import RULES
 
@@ -327,7 +328,7 @@ def test_limits_of_slow_rules_are_tried_in_the_middle_of_the_region(panel, monke
         "stacklib.panels.rejection_explorer.advise", lambda *values, **_: given.append(values)
     )
     panel.recipe = panel.recipe.replace(rejection=rule)
-    panel.model.samples.region = (0, 20, 456, 376)
+    panel.model.trials.samples.region = (0, 20, 456, 376)
     panel.advice()
     assert given[0][2] == part
 

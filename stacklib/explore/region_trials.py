@@ -1,0 +1,216 @@
+"""Integrate a region again and again with other settings, and give its numbers and pictures."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from stacklib.explore.outliers import OutlierLight
+from stacklib.explore.trials import Trials, original, without_rule
+from stacklib.figures.screen import Limits, binned, screen_limits, stretch
+from stacklib.frames.frame_set import FrameSet, open_frames
+from stacklib.integration.result import Integration
+from stacklib.integration.samples import Region
+from stacklib.recipe.recipe import Recipe
+from stacklib.recipe.rules import rule_in_words
+
+__all__ = ["SIDE", "RegionTrials", "brightest_region", "in_short"]
+
+#: Default side of the region, and the largest number of columns of its pictures.
+SIDE = 512
+#: Columns of pixels of the overview.
+OVERVIEW = 480
+#: The scale of the rejection maps ends at this many frames, that of the difference at this many standard
+#: errors of the image.
+MAP_FRAMES, DIFFERENCE_ERRORS = 5, 8
+
+
+class RegionTrials:
+    """A region, integrated with one recipe after another; samples and measurements are kept.
+
+    Parameters
+    ----------
+    frames : FrameSet, str, Path or list
+        Registered frames, or where they are.
+    recipe : Recipe, optional
+        Settings to start with. Default is `Recipe()`; the rule ``auto`` becomes the one it selects.
+    region : (left, top, width, height), optional
+        Part of the frames, in pixels; moved and cut to lie inside them. Default is 512 x 512 pixels at the
+        brightest structure.
+
+    Attributes
+    ----------
+    recipe : Recipe
+        The last recipe that could be used.
+    result, plain : Integration
+        The region, integrated with the recipe and without rejection; their uncertainty is not corrected for
+        rejection.
+    overview : ndarray of float32, shape (channels, height, width)
+        The reference frame, binned by `overview_side`.
+    """
+
+    def __init__(
+        self,
+        frames: FrameSet | str | Path | list,
+        recipe: Recipe | None = None,
+        region: Region | None = None,
+    ) -> None:
+        self.frames = frames if isinstance(frames, FrameSet) else open_frames(frames)
+        recipe = Recipe() if recipe is None else recipe
+        self.recipe = recipe.replace(rejection=recipe.rule_for(len(self.frames)))
+        self.trials = Trials(self.frames)
+        # Weights by noise can be chosen later: measure it while the frames are read anyway.
+        self.trials.prepare(self.recipe.replace(weights="noise", combination="average"))
+        reference = self.frames[self.trials.prepare(self.recipe).reference].read()
+        self.overview, self.overview_side = binned(reference, OVERVIEW)
+        self.region = brightest_region(self.overview, self.overview_side) if region is None else region
+
+    @property
+    def region(self) -> Region:
+        """The region; a new one is moved, then cut, to lie inside the frames."""
+        return self.trials.samples.region
+
+    @region.setter
+    def region(self, region: Region) -> None:
+        left, top, width, height = (int(value) for value in region)
+        width = min(max(width, 1), self.frames.width)
+        height = min(max(height, 1), self.frames.height)
+        left = min(max(left, 0), self.frames.width - width)
+        top = min(max(top, 0), self.frames.height - height)
+        self.trials.read((left, top, width, height))
+        self.frames.close()
+        self._basis: Recipe | None = None
+        self.integrate(self.recipe)
+
+    def integrate(self, recipe: Recipe) -> Integration:
+        """Integrate the region with another recipe, and keep the recipe if that is possible."""
+        self.result = self.trials.integrate(recipe)
+        self.recipe = recipe
+        basis = without_rule(recipe)
+        if basis != self._basis:
+            self._basis = basis
+            self._limits: Limits | None = None
+            self._light: OutlierLight | None = None
+            self.plain = self.trials.integrate(basis)
+        return self.result
+
+    # numbers -------------------------------------------------------------------------------------
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """Rejected and expected samples, noise penalty and residual outlier light, all in percent."""
+        result = self.result
+        expected = result.expected_rejection
+        return {
+            "rejected_low": 100 * float(result.rejected_low.mean()),
+            "rejected_high": 100 * float(result.rejected_high.mean()),
+            "expected_low": 100 * expected[0],
+            "expected_high": 100 * expected[1],
+            "noise_penalty": 100 * (result.expected_noise_factor - 1),
+            "residual_light": self.residual_light(),
+        }
+
+    def residual_light(self) -> float:
+        """Light of outliers left in the result, in percent of that in the average without rejection.
+
+        See `stacklib.explore.outliers.OutlierLight`. NaN where there are no outliers.
+        """
+        if self._light is None:
+            self._light = self.trials.outlier_light(self._basis, original(self.plain))
+        return self._light.left(original(self.result))
+
+    def words(self, numbers: dict[str, float] | None = None) -> str:
+        """The numbers as text."""
+        n = self.numbers if numbers is None else numbers
+        residual = n["residual_light"]
+        average = "without rejection" if self.recipe.combination == "average" else "in the plain average"
+        light = "no outliers here" if math.isnan(residual) else f"{residual:.1f} % of that {average}"
+        return (
+            f"rejected low {n['rejected_low']:.3f} %, expected of pure noise {n['expected_low']:.3f} %\n"
+            f"rejected high {n['rejected_high']:.3f} %, expected of pure noise {n['expected_high']:.3f} %\n"
+            f"noise penalty for pure noise {n['noise_penalty']:+.2f} %\n"
+            f"residual outlier light: {light}"
+        )
+
+    # pictures ------------------------------------------------------------------------------------
+
+    @property
+    def limits(self) -> Limits:
+        """One stretch for all pictures, until region, normalization or weights change."""
+        if self._limits is None:
+            self._limits = screen_limits(binned(original(self.plain), SIDE)[0])
+            errors = self.plain.uncertainty[np.isfinite(self.plain.uncertainty)]
+            usual = float(np.median(errors)) / self.plain.range_factor if errors.size else 0.0
+            self.difference_top = DIFFERENCE_ERRORS * usual or 1e-6
+        return self._limits
+
+    @property
+    def map_top(self) -> float:
+        """End of the scale of the maps, as a fraction of the frames."""
+        return min(1.0, MAP_FRAMES / self.result.preparation.count)
+
+    def difference_scale(self) -> tuple[float, str]:
+        """End of the scale of the difference, and its unit."""
+        adu = self.result.preparation.full_scale
+        return self.difference_top * adu, "ADU" if adu > 1 else "raw value"
+
+    def picture(self, result: Integration | None = None) -> np.ndarray:
+        """Return a result for the screen, uint8."""
+        image = original(self.result if result is None else result)
+        return np.rint(255 * stretch(binned(image, SIDE)[0], self.limits)).astype(np.uint8)
+
+    def map_picture(self, side: str) -> np.ndarray:
+        """Return a rejection map (low, high) for the screen: uint8 levels on a square root scale."""
+        fractions = _mean(getattr(self.result, f"rejection_{side}"))
+        return (255 * np.sqrt(np.minimum(fractions / np.float32(self.map_top), 1))).astype(np.uint8)
+
+    def difference(self, other: Integration | None = None) -> np.ndarray:
+        """Return the result minus another one, float32 (height, width); by default that without rejection."""
+        return _mean(original(self.result) - original(self.plain if other is None else other))
+
+    def difference_picture(self, other: Integration | None = None) -> np.ndarray:
+        """Return the difference for the screen: uint8 levels, 0 for darker, 255 for brighter."""
+        self.limits  # noqa: B018 - sets the scale as well
+        index = self.difference(other)
+        index *= np.float32(127.5 / self.difference_top)
+        index += np.float32(127.5)
+        np.nan_to_num(index, copy=False, nan=127.5)
+        return np.clip(index, 0, 255, out=index).astype(np.uint8)
+
+
+def in_short(result: Integration) -> str:
+    """Return rule and limits in a few words."""
+    return rule_in_words(result.rule, result.recipe.to_dict())
+
+
+def brightest_region(overview: np.ndarray, side: int) -> Region:
+    """Return the default region: the window with the most light above the sky.
+
+    Light is cut off at the 99th percentile, so that structure counts, not a single bright star.
+
+    Parameters
+    ----------
+    overview : ndarray, shape (channels, height, width)
+        A frame, binned. NaN and infinite samples count as no light.
+    side : int
+        Side of a bin in pixels of the frame.
+    """
+    light = overview.mean(axis=0, dtype=np.float64)
+    light[~np.isfinite(light)] = 0
+    sky, top = np.percentile(light[light > 0], (50, 99)) if (light > 0).any() else (0.0, 1.0)
+    light = np.clip(light, sky, max(top, sky)) - sky
+    size = max(1, SIDE // side)
+    tall, wide = (min(size, length) for length in light.shape)
+    sums = np.pad(light, ((1, 0), (1, 0))).cumsum(axis=0).cumsum(axis=1)
+    windows = sums[tall:, wide:] - sums[:-tall, wide:] - sums[tall:, :-wide] + sums[:-tall, :-wide]
+    # Of windows that are as good, the one in the middle.
+    best = np.argwhere(windows >= 0.999 * windows.max())
+    row, column = best[np.argmin(((best - best.mean(axis=0)) ** 2).sum(axis=1))]
+    return int(column) * side, int(row) * side, SIDE, SIDE
+
+
+def _mean(planes: np.ndarray) -> np.ndarray:
+    small = binned(planes, SIDE)[0]
+    return small[0] if len(small) == 1 else small.mean(axis=0)
