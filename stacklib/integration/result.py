@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from stacklib.output.integrated_image import IntegratedImage
+from stacklib.output.naming import SavedFiles
 from stacklib.output.report import report, summary
-from stacklib.output.saved_files import SavedFiles
 from stacklib.output.saving import save
 
 __all__ = ["Integration"]
@@ -16,27 +16,40 @@ __all__ = ["Integration"]
 
 @dataclass(repr=False)
 class Integration(IntegratedImage):
-    """An integrated image and everything that belongs to it.
+    """The result of `integrate`: the image with its maps and statistics, ready to be saved.
 
     Attributes
     ----------
+    image : ndarray of float32, shape (channels, height, width)
+        The combined image, in the units of the frames. 0 where no frame has data.
+    rejection_low, rejection_high : ndarray of float32, shape (channels, height, width)
+        Samples rejected low and high, as a fraction of the frames.
+    coverage : ndarray of float32, shape (channels, height, width)
+        Samples with data, as a fraction of the frames.
+    uncertainty : ndarray of float32, shape (channels, height, width)
+        Standard error of the image. NaN if unknown.
     saved : SavedFiles or None
         Files written by the last `save`.
 
     See Also
     --------
-    stacklib.output.integrated_image.IntegratedImage : Image, maps, tables and noise.
+    stacklib.output.integrated_image.IntegratedImage : Base class with all attributes.
+
+    Examples
+    --------
+    >>> result = sl.integrate("sample_data/M13/4_Registered")  # doctest: +SKIP
+    >>> result.save("5_Integration")  # doctest: +SKIP
     """
 
     saved: SavedFiles | None = field(default=None, compare=False)
 
     @property
     def summary(self) -> str:
-        """The result in three lines."""
+        """Summary in three lines: frames, rejection, noise."""
         return summary(self)
 
     def report(self) -> str:
-        """The result in a page of text; `save` writes it beside the images."""
+        """Return the report as text. `save` writes it next to the images."""
         return report(self)
 
     def save(
@@ -49,15 +62,46 @@ class Integration(IntegratedImage):
         maps: bool = False,
         fits: bool = False,
     ) -> list[Path]:
-        """Write the image and its rejection maps as XISF files, a table and a report.
+        """Save the image and its rejection maps as XISF files, with a frame table and a report.
 
-        See `stacklib.output.saving.save` for the parameters. `saved` lists the table and the report, too.
+        The files are named ``<date>_<object>_<camera>_<number>.xisf``, ``..._rejection_low.xisf``,
+        ``..._rejection_high.xisf``, ``..._frames.ecsv`` and ``..._report.txt``, with the first free number.
+        Existing files are never overwritten, even if several programs save at the same time. If anything
+        fails, none of the files remain.
+
+        Parameters
+        ----------
+        folder : str or Path, optional
+            Folder for the files, created if needed. Default is ``5_Integration`` next to the folder of the
+            frames.
+        date : str or date, optional
+            Date in the file names, such as ``20210815``. Default is the evening of the earliest frame.
+        object, camera : str, optional
+            Target and camera in the file names. Default is the header of the frames. Also written to the
+            new headers if the frames have none.
+        maps : bool
+            Also save coverage, uncertainty and, for linear_fit, slope.
+        fits : bool
+            Also save all images as FITS.
 
         Returns
         -------
         list of Path
             The images: integration, rejection_low, rejection_high, and with `maps` coverage, uncertainty
-            and slope; all of them as XISF, then all as FITS.
+            and slope. First all as XISF, then all as FITS. `saved` also has the table and the report.
+
+        Raises
+        ------
+        RecipeError
+            If `date` is not a date.
+        SaveError
+            If the files cannot be written.
+
+        Notes
+        -----
+        XISF images have the range 0 to 1. If the frames are in ADU, the image is divided by 65535 and
+        brought into that range by `output_range`; FITS images remain in ADU. 0 means no data in all files,
+        also where the uncertainty is unknown.
         """
         self.saved = save(self, folder, date=date, object=object, camera=camera, maps=maps, fits=fits)
         return list(self.saved.images)

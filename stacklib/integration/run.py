@@ -1,4 +1,4 @@
-"""Integrate frames: measure them, read them band by band, run the kernel, collect the result."""
+"""Integrate frames: measure, normalize, reject and combine, band by band."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Work", "integrate", "integrate_samples"]
 
-#: Integrates bands of samples of the used frames, with settings for each channel, into the pixels of each
-#: channel; gives channel, number of pixels and counts of each part that is done.
+#: Integrates all bands of the frames used into the pixels of each channel, with settings per channel. Yields
+#: channel, number of pixels and counts of each finished part.
 Work = Callable[[Samples, np.ndarray, list[Settings], list[Pixels]], Iterator[tuple[int, int, Counts]]]
 
 
@@ -43,44 +43,49 @@ def integrate(
     progress: bool = True,
     client: Client | None = None,
 ) -> Integration:
-    """Combine registered frames into one image.
+    """Integrate registered frames into one image.
 
     Parameters
     ----------
-    frames : FrameSet, or what `open_frames` takes
-        At least two registered frames of one geometry.
+    frames : FrameSet, str, Path or list
+        At least two registered frames of the same size, or anything `open_frames` accepts.
     recipe : Recipe, optional
-        The parameters; `Recipe.suggest` for these frames unless given.
-    region : (left, top, width, height), optional
-        Integrate this part only, in pixels. Location, scale and weights still come from whole frames,
-        so the values are those of the whole image.
+        Parameters of the integration. Default is `Recipe.suggest` for these frames.
+    region : tuple of int, optional
+        Integrate only this region: left, top, width, height in pixels. Location, scale and weights are
+        still measured on whole frames, so the values equal those of the whole image.
     memory : str or int
-        Budget for samples and result, for instance ``"800MB"``, ``"4GB"`` or a number of bytes. Frames
-        that fit are read once, others once to be measured (unless that is known) and once in bands.
+        Memory budget for samples and result, such as ``"800MB"``, ``"4GB"`` or a number of bytes. Frames
+        that fit are read once. Otherwise they are read once for measuring (unless measurements are cached)
+        and once for integration.
     threads : int, optional
-        Threads to work with; one a processor unless given.
+        Number of threads. Default is one per CPU.
     progress : bool
         Show progress bars.
     client : dask.distributed.Client, optional
-        Measure and integrate on the workers of a Dask cluster, which read the frames themselves, from the
-        same paths. `memory` is the budget of each worker then, within its own limit. See
+        Measure and integrate on the workers of a Dask cluster. They read the frames from the same paths.
+        `memory` is then the budget of each worker, within its own limit. See
         `stacklib.integration.cluster`.
 
     Returns
     -------
     Integration
-        The image, its maps and the table of the frames. The same bits whatever `memory`, `threads` and
-        `client`.
+        The image, its maps and the frame table. They do not depend on `memory`, `threads` and `client`, to
+        the last bit.
 
     Raises
     ------
-    FrameError, IntegrationError, RecipeError
-        When a frame, the set, a parameter or the cluster cannot be used.
+    FrameError
+        If a frame cannot be used, or the frames do not match.
+    RecipeError
+        If a parameter is invalid.
+    IntegrationError
+        If the frames cannot be integrated with this recipe, or the cluster cannot be used.
 
     Warns
     -----
     StacklibWarning
-        For what the user should know, for instance limits that can reject nothing with so few frames.
+        For possible problems, such as limits that cannot reject anything with this few frames.
 
     Examples
     --------
@@ -109,7 +114,7 @@ def integrate(
 
 @contextmanager
 def _measuring(shown: bool, frames: FrameSet) -> Iterator:
-    """A bar that counts measured planes; the callable it yields takes (done, total)."""
+    """Show a progress bar of measured planes. Yields a callable that takes (done, total)."""
     planes = len(frames) * frames.channels
     with progress_bar(planes, f"{len(frames)} frames measured", "plane", shown) as bar:
 
@@ -122,7 +127,7 @@ def _measuring(shown: bool, frames: FrameSet) -> Iterator:
 def in_threads(
     samples: Samples, used: np.ndarray, settings: list[Settings], planes: list[Pixels]
 ) -> Iterator[tuple[int, int, Counts]]:
-    """Integrate band by band in this process, the next one being read meanwhile; see `Work`."""
+    """Integrate band by band in this process, reading the next band meanwhile; see `Work`."""
     width, threads = samples.region[2], samples.threads
     with ThreadPoolExecutor(threads) as workers, closing(samples.read_ahead(used)) as bands:
         for channel, start, stop, raw in bands:
@@ -146,25 +151,26 @@ def integrate_samples(
     true_claims: bool = True,
     work: Work = in_threads,
 ) -> Integration:
-    """Integrate samples with a preparation that is ready.
+    """Integrate samples of prepared frames.
 
     Parameters
     ----------
     samples : Samples
         Samples of the frames of the preparation.
     preparation : Preparation
-        Recipe, normalisation and weights.
+        Recipe, normalization and weights.
     progress : bool
         Show a progress bar.
     true_claims : bool
-        Whether the uncertainty is to be made true, see `stacklib.kernel.uncertainty`; it costs a
-        fraction of a second whatever the size of the region.
+        Correct the uncertainty for rejection, see `stacklib.kernel.uncertainty`. Takes a fraction of a
+        second, whatever the size of the region.
     work : callable
-        Who does it, see `Work`.
+        Function that integrates the bands, see `Work`.
 
     Returns
     -------
     Integration
+        The result.
     """
     _, _, width, height = samples.region
     channels, used = preparation.frames.channels, preparation.used
@@ -185,7 +191,7 @@ def integrate_samples(
 
 
 def _with_claims(preparation: Preparation, channel: int) -> Settings:
-    """Settings of a channel that make its uncertainty true, see `stacklib.kernel.uncertainty`."""
+    """Return the settings of a channel with the corrections of its uncertainty for rejection."""
     settings = preparation.settings(channel)
     noise = preparation.normalised_noise(channel)
     if not np.all(np.isfinite(noise)):

@@ -1,4 +1,4 @@
-"""The raw samples of a set of frames: all in memory where they fit, else read band by band."""
+"""Raw samples of a frame set, held in memory if they fit, otherwise read in bands of rows."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ from stacklib.utils.resources import checked_threads, parse_memory
 
 __all__ = ["Band", "Region", "Samples", "checked_region", "parts", "wait"]
 
-#: A part of the image: left, top, width, height, in pixels.
+#: A region of the image: left, top, width, height, in pixels.
 Region = tuple[int, int, int, int]
 
-#: Bytes of samples that are read at once at least, whatever the budget.
+#: Minimum size of a band in bytes, whatever the memory budget.
 LEAST_BAND_BYTES = 16 << 20
-#: Bytes of the result for each pixel: five arrays of float32.
+#: Bytes of the result per pixel: five arrays of float32.
 RESULT_BYTES = 20
 #: Parts into which a band is cut for each thread, so that all end at about the same time.
 PARTS = 4
 
 
 def checked_region(region: Region | None, frames: FrameSet) -> Region:
+    """Check a region. None gives the whole image. Raises `RecipeError` if it is not inside the frames."""
     if region is None:
         return 0, 0, frames.width, frames.height
     try:
@@ -45,23 +46,23 @@ def checked_region(region: Region | None, frames: FrameSet) -> Region:
 
 
 class Samples:
-    """The raw samples of a region of a set of frames.
+    """Raw samples of a region of a frame set.
 
     Parameters
     ----------
     frames : FrameSet
         The frames.
-    region : (left, top, width, height), optional
-        The part that is wanted; all of it unless given.
+    region : tuple of int, optional
+        Left, top, width, height. Default is the whole image.
     threads : int, optional
-        Threads that read; one a processor unless given.
+        Number of reading threads. Default is one per CPU.
     memory : str or int
-        Budget for the samples and the result.
+        Memory budget for the samples and the result.
 
     Attributes
     ----------
     held : ndarray of float32, shape (channels, frames, height, width), or None
-        The samples of the region, once `hold` has read them.
+        Samples of the region once `hold` has read them.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class Samples:
         if self.left_for_samples < LEAST_BAND_BYTES:
             warnings.warn(
                 f"memory: the result alone takes {result / 1e6:.0f} MB of the budget of "
-                f"{budget / 1e6:.0f} MB; about {(result + LEAST_BAND_BYTES) / 1e6:.0f} MB will be used",
+                f"{budget / 1e6:.0f} MB; the run will use about {(result + LEAST_BAND_BYTES) / 1e6:.0f} MB",
                 StacklibWarning,
                 stacklevel=3,
             )
@@ -92,12 +93,12 @@ class Samples:
         return self.region == (0, 0, self.frames.width, self.frames.height)
 
     def fits(self) -> bool:
-        """Whether all samples of the region fit into the budget."""
+        """Return whether all samples of the region fit into the memory budget."""
         _, _, width, height = self.region
         return 4 * len(self.frames) * self.frames.channels * height * width <= self.left_for_samples
 
     def hold(self) -> np.ndarray:
-        """Read all samples of the region into memory; (channels, frames, height, width)."""
+        """Read all samples of the region into memory, shape (channels, frames, height, width)."""
         if self.held is None:
             _, _, width, height = self.region
             count, channels = len(self.frames), self.frames.channels
@@ -111,11 +112,14 @@ class Samples:
         return self.held
 
     def plane(self, i: int, channel: int) -> np.ndarray:
-        """A plane that is in memory, (height, width)."""
+        """Return one channel of one frame, shape (height, width). Reads all samples into memory."""
         return self.hold()[channel, i]
 
     def bands(self, used: np.ndarray, rows: int | None = None) -> list[tuple[int, int, int]]:
-        """Channel, first and last row of each band, relative to the region; all rows that fit, or `rows`."""
+        """Return channel, start and stop row of each band, relative to the region.
+
+        By default a band has as many rows as fit into the memory budget.
+        """
         height = self.region[3]
         rows = rows or self._rows(used)
         return [
@@ -125,20 +129,20 @@ class Samples:
         ]
 
     def _rows(self, used: np.ndarray) -> int:
-        """Rows of a band that fit into the budget."""
+        """Return the number of rows of a band."""
         _, _, width, height = self.region
         if self.held is None:
-            # Two bands are in memory: one is read while the other is worked on.
+            # Two bands are in memory: one is read while the other is integrated.
             band_bytes = max(self.left_for_samples, LEAST_BAND_BYTES) // 2
         elif used.size < len(self.frames):
-            # The kernel wants the used frames side by side: copied, but not all rows at once.
+            # The kernel needs contiguous frames, so the used ones are copied, a band at a time.
             band_bytes = LEAST_BAND_BYTES
         else:
             return height
         return max(1, min(height, band_bytes // (4 * used.size * width)))
 
     def read(self, band: tuple[int, int, int], used: np.ndarray, pool: ThreadPoolExecutor) -> Band:
-        """Start reading a band of the used frames."""
+        """Start reading a band of the frames used."""
         channel, start, stop = band
         if self.held is not None:
             samples = self.held[channel]
@@ -173,7 +177,7 @@ class Samples:
                     raise
 
     def _fill(self, out: np.ndarray, i: int, channel: int, start: int, stop: int) -> None:
-        """Read rows of the region of one frame into `out`."""
+        """Read rows of one channel of one frame into `out`, relative to the region."""
         left, top, width, _ = self.region
         frame = self.frames[i]
         if width == self.frames.width:
@@ -184,13 +188,13 @@ class Samples:
 
 @dataclass
 class Band:
-    """Samples of a band, (frames, pixels), and the reads that fill them."""
+    """Samples of a band, shape (frames, pixels), and the pending reads."""
 
     samples: np.ndarray
     reading: list[Future]
 
     def wait(self) -> np.ndarray:
-        """The samples, when they are all there."""
+        """Return the samples once all of them have been read."""
         wait(self.reading)
         return self.samples
 
@@ -202,14 +206,14 @@ def parts(pixels: int, threads: int) -> list[tuple[int, int]]:
 
 
 def wait(futures: list[Future], each: Callable[[], None] | None = None) -> list:
-    """Results of all futures; after an error, or Ctrl-C, none of the others is started any more.
+    """Wait for futures and return their results. Cancels the pending ones on an error or Ctrl-C.
 
     Parameters
     ----------
     futures : list of Future
-        What is waited for.
+        The futures.
     each : callable, optional
-        Called after each of them.
+        Called after each future is done.
     """
     results = []
     try:

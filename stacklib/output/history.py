@@ -1,4 +1,4 @@
-"""The HISTORY of a saved image: every parameter, every frame, what was left out and why."""
+"""HISTORY of a saved image: parameters and frames."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from stacklib.output.provenance import Provenance
 
 __all__ = ["history", "range_in_words"]
 
-#: Longest HISTORY line: 80 columns of a card less the name.
+#: Longest HISTORY line: 80 columns of a card minus the keyword.
 WIDTH = 72
 
 
 def history(result: IntegratedImage, facts: Provenance, more: Iterable[str] = ()) -> list[str]:
-    """The run in lines of at most 72 ASCII characters: parameters, frames, what was left out and why.
+    """Describe a run in lines of up to 72 ASCII characters: parameters, frames, and why frames were left out.
 
     Parameters
     ----------
     result : IntegratedImage
         The result.
     facts : Provenance
-        From `collect`.
+        Header values from `collect`.
     more : iterable of str
-        What else was done to the image.
+        Further changes to the image.
     """
     return [line for text in _history(result, facts, more) for line in _wrapped(text)]
 
@@ -52,11 +52,11 @@ def _history(result: IntegratedImage, facts: Provenance, more: Iterable[str]) ->
     for name, words in facts.differing.items():
         yield f"{name} differs: {words}"
     if facts.without_exposure:
-        yield f"{facts.without_exposure} frames do not tell their exposure; EXPTIME leaves them out"
+        yield f"frames without exposure time, not included in EXPTIME: {facts.without_exposure}"
     position = {int(i): k for k, i in enumerate(p.used)}
     for i, name in enumerate(p.measurements.names):
         yield f"frame {i + 1}: {name}"
-        yield f"sha256 {facts.checksums[i] or 'not known: the file is gone or was changed'}"
+        yield f"sha256 {facts.checksums[i] or 'unknown: the file is missing or has changed'}"
         yield from _frame_in_words(result, i, position.get(i))
 
 
@@ -75,13 +75,11 @@ def _frame_in_words(result: IntegratedImage, i: int, k: int | None) -> Iterator[
 
 
 def range_in_words(result: IntegratedImage) -> list[str]:
-    """What was done to bring the image into 0 to 1, if anything."""
+    """Describe how the image was brought into the range 0 to 1. Empty if it was not changed."""
     if result.truncated:
-        return [f"output range: {result.truncated} values outside 0 to 1 were cut off"]
+        return [f"output range: {result.truncated} values outside 0 to 1 were clipped"]
     if (result.range_factor, result.range_offset) != (1.0, 0.0):
-        return [
-            f"output range: rescaled into 0 to 1 as x * {result.range_factor:.9g} + {result.range_offset:.9g}"
-        ]
+        return [f"output range: rescaled as x * {result.range_factor:.9g} + {result.range_offset:.9g}"]
     return []
 
 

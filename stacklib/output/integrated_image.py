@@ -1,4 +1,4 @@
-"""An integrated image, its maps, the table of the frames, and what follows from them."""
+"""The integrated image with its maps, frame table and noise."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ __all__ = ["IntegratedImage", "bring_into_range"]
 
 
 def bring_into_range(image: np.ndarray, covered: np.ndarray, how: str) -> tuple[float, float, int]:
-    """Bring an image that leaves the range 0 to 1 back into it, in place.
+    """Bring an image into the range 0 to 1, in place, if it exceeds it.
 
     Parameters
     ----------
     image : ndarray of float32
         The image.
     covered : ndarray of bool, same shape
-        Where it has data; elsewhere it stays 0.
+        Pixels with data. The others stay 0.
     how : {"rescale", "truncate"}
-        See the parameter `output_range`.
+        Value of the parameter `output_range`.
 
     Returns
     -------
     factor, offset : float
-        What was done: ``x * factor + offset``; 1 and 0 when nothing.
+        The rescaling, ``x * factor + offset``. 1 and 0 if there was none.
     truncated : int
-        Values that were cut off.
+        Number of clipped values.
     """
     low = min(0.0, float(image.min(initial=0.0)))
     high = max(1.0, float(image.max(initial=1.0)))
@@ -56,31 +56,32 @@ def bring_into_range(image: np.ndarray, covered: np.ndarray, how: str) -> tuple[
 
 @dataclass
 class IntegratedImage:
-    """An integrated image and everything that belongs to it.
+    """An integrated image with its maps and statistics.
 
     Attributes
     ----------
     image : ndarray of float32, shape (channels, height, width)
-        The combined image, in the units of the frames; 0 where no frame has data.
+        The combined image, in the units of the frames. 0 where no frame has data.
     rejection_low, rejection_high : ndarray of float32, shape (channels, height, width)
-        Rejected samples of that side, as a fraction of the frames.
+        Samples rejected low and high, as a fraction of the frames.
     coverage : ndarray of float32, shape (channels, height, width)
-        Samples that are data, as a fraction of the frames.
+        Samples with data, as a fraction of the frames.
     uncertainty : ndarray of float32, shape (channels, height, width)
-        Standard error of the image, from the scatter of the survivors, see `stacklib.kernel.uncertainty`;
-        NaN where fewer than two samples are data, and for the combinations minimum and maximum.
+        Standard error of the image, from the scatter of the samples that were kept; see
+        `stacklib.kernel.uncertainty`. NaN where fewer than two samples have data, and for the
+        combinations minimum and maximum.
     slope : ndarray of float32, shape (channels, height, width), or None
-        ``atan(b) / (pi / 4)`` for the slope b of the fitted line per frame; only for linear_fit.
+        ``atan(b) / (pi / 4)`` for the slope b of the fitted line per frame. Only for linear_fit.
     preparation : Preparation
-        Frames, recipe, measurements, weights and normalisation.
-    region : (left, top, width, height)
-        The part of the frames that was integrated.
+        Frames, recipe, measurements, weights and normalization.
+    region : tuple of int
+        Integrated region: left, top, width, height.
     counts : list of Counts
-        Rejected samples by frame, for each channel.
+        Number of rejected samples per frame, for each channel.
     range_factor, range_offset : float
-        What `output_range` did: ``image = x * range_factor + range_offset``; 1 and 0 when nothing.
+        Rescaling by `output_range`, ``image = x * range_factor + range_offset``. 1 and 0 if there was none.
     truncated : int
-        Values cut off by ``output_range: truncate``.
+        Number of values clipped by `output_range`.
     """
 
     image: np.ndarray
@@ -100,7 +101,7 @@ class IntegratedImage:
     def assemble(
         cls, preparation: Preparation, region: tuple[int, int, int, int], pixels: Pixels, counts: list[Counts]
     ) -> Self:
-        """From what the kernel counted, arrays of shape (channels, pixels), to images and fractions."""
+        """Build the result from the output of the kernel, arrays of shape (channels, pixels)."""
         _, _, width, height = region
         shape = (preparation.frames.channels, height, width)
         for counted in (pixels.rejection_low, pixels.rejection_high, pixels.coverage):
@@ -109,27 +110,23 @@ class IntegratedImage:
         if pixels.slope.size:
             slope = (np.arctan(pixels.slope) / np.float32(math.pi / 4)).reshape(shape)
         result = cls(
-            pixels.image.reshape(shape),
-            pixels.rejection_low.reshape(shape),
-            pixels.rejection_high.reshape(shape),
-            pixels.coverage.reshape(shape),
-            pixels.uncertainty.reshape(shape),
-            slope,
-            preparation,
-            region,
-            counts,
+            image=pixels.image.reshape(shape),
+            rejection_low=pixels.rejection_low.reshape(shape),
+            rejection_high=pixels.rejection_high.reshape(shape),
+            coverage=pixels.coverage.reshape(shape),
+            uncertainty=pixels.uncertainty.reshape(shape),
+            slope=slope,
+            preparation=preparation,
+            region=region,
+            counts=counts,
         )
         if preparation.measurements.unit_range:
-            result._bring_into_range()
+            result.range_factor, result.range_offset, result.truncated = bring_into_range(
+                result.image, result.coverage > 0, result.recipe.output_range
+            )
+            if result.range_factor != 1.0:
+                result.uncertainty *= np.float32(result.range_factor)
         return result
-
-    def _bring_into_range(self) -> None:
-        """Apply `output_range`; pixels without data stay 0."""
-        covered = self.coverage > 0
-        how = self.recipe.output_range
-        self.range_factor, self.range_offset, self.truncated = bring_into_range(self.image, covered, how)
-        if self.range_factor != 1.0:
-            self.uncertainty *= np.float32(self.range_factor)
 
     def __repr__(self) -> str:
         channels, height, width = self.image.shape
@@ -142,12 +139,12 @@ class IntegratedImage:
 
     @property
     def recipe(self) -> Recipe:
-        """The parameters."""
+        """Parameters of the integration."""
         return self.preparation.recipe
 
     @property
     def rule(self) -> str:
-        """The rejection rule that was applied."""
+        """Rejection rule that was applied, with ``auto`` resolved."""
         return self.recipe.rule_for(self.preparation.count)
 
     def _rejected(self, side: str) -> np.ndarray:
@@ -160,22 +157,22 @@ class IntegratedImage:
 
     @cached_property
     def rejected_low(self) -> np.ndarray:
-        """Fraction of the samples of each used frame that was too dark, float64 (frames, channels)."""
+        """Fraction of samples rejected low in each frame used, float64, shape (frames, channels)."""
         return self._rejected("low")
 
     @cached_property
     def rejected_high(self) -> np.ndarray:
-        """Fraction of the samples of each used frame that was too bright, float64 (frames, channels)."""
+        """Fraction of samples rejected high in each frame used, float64, shape (frames, channels)."""
         return self._rejected("high")
 
     @cached_property
     def frames(self) -> Table:
-        """One row for each frame that was given, in order.
+        """Table of all input frames, one row per frame.
 
-        Columns: file, used, reason (why not), reference, exposure (s), location, scale, offset,
-        factor, noise, weight, rejected_low, rejected_high. The numbers from location on have one value
-        a channel. Rejected are fractions of the samples that are data. The value of a sample before
-        combination is ``x * factor + offset``.
+        Columns: file, used, reason (if not used), reference, exposure (s), location, scale, offset,
+        factor, noise, weight, rejected_low, rejected_high. The columns from location on have one value
+        per channel. Rejection is a fraction of the samples with data. Samples are normalized as
+        ``x * factor + offset`` before combination.
         """
         p = self.preparation
         count, channels = p.weights.shape
@@ -205,12 +202,12 @@ class IntegratedImage:
 
     @cached_property
     def noise(self) -> np.ndarray:
-        """Noise of the image, measured, float64 (channels,)."""
+        """Measured noise of the image in the units of the frames, float64, shape (channels,)."""
         return np.array([plane_noise(plane).sigma for plane in self.image]) / self.range_factor
 
     @cached_property
     def reference_noise(self) -> np.ndarray:
-        """Noise of the reference frame, measured in the same way on the same region, float64 (channels,)."""
+        """Noise of the reference frame, measured in the same region, float64, shape (channels,)."""
         left, top, width, height = self.region
         frame = self.preparation.frames[self.preparation.reference]
         planes = frame.read(rows=slice(top, top + height))[:, :, left : left + width]
@@ -219,21 +216,21 @@ class IntegratedImage:
 
     @property
     def noise_ratio(self) -> np.ndarray:
-        """Noise of the image in units of that of the reference frame, float64 (channels,)."""
+        """Noise of the image relative to the reference frame, float64, shape (channels,)."""
         with np.errstate(divide="ignore", invalid="ignore"):
             return self.noise / self.reference_noise
 
     @property
     def expected_noise_ratio(self) -> float:
-        """``1 / sqrt(N)``: what an average of N equal frames reaches."""
+        """Noise ratio expected for the average of N equal frames, ``1 / sqrt(N)``."""
         return 1.0 / math.sqrt(self.preparation.count)
 
     @cached_property
     def allowed_noise_ratio(self) -> np.ndarray:
-        """What these frames allow, in units of the reference frame's noise, float64 (channels,).
+        """Noise ratio expected for these frames, float64, shape (channels,).
 
-        ``sqrt(sum w^2 s^2) / sum w`` for the weights and the noise of the frames, times the loss to
-        the rule's false rejections. NaN where the noise of the frames is not known.
+        ``sqrt(sum(w^2 s^2)) / sum(w)`` for frames of weight w and noise s, relative to the noise of the
+        reference frame, times `expected_noise_factor`. NaN if the noise of the frames is unknown.
         """
         p = self.preparation
         used = np.searchsorted(p.used, p.reference)
@@ -246,17 +243,17 @@ class IntegratedImage:
 
     @property
     def expected_rejection(self) -> tuple[float, float]:
-        """Fractions (low, high) that the rule would reject in clean frames like these."""
+        """Fractions (low, high) that the rule rejects in frames like these without outliers."""
         return expected_rejection(*self._clean_frames)
 
     @property
     def expected_noise_factor(self) -> float:
-        """Noise of clean frames like these after rule and combination, over that of their average."""
+        """Increase of the noise by rejection and combination, relative to the average without rejection."""
         return expected_noise_factor(*self._clean_frames)
 
     @property
     def _clean_frames(self) -> tuple[Recipe, int, float, float, float]:
-        """The arguments of the functions in `stacklib.kernel.expectation`."""
+        """Arguments of the functions in `stacklib.kernel.expectation`."""
         p = self.preparation
         level = float(p.measurements.location[p.reference].mean())
         noise = np.array([p.normalised_noise(channel) for channel in range(len(self.image))])

@@ -1,4 +1,4 @@
-"""Names of the files of a result: night, target, camera and a running number."""
+"""Names of the files of a result: night, target, camera and number."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from stacklib.frames.frame_set import Frame, FrameSet
 from stacklib.frames.headers import parse_date
 
 __all__ = [
+    "SavedFiles",
     "base_name",
     "camera_name",
     "default_folder",
@@ -28,11 +30,11 @@ __all__ = [
     "object_name",
 ]
 
-#: Name of the folder for results, beside the folder of the frames.
+#: Default folder for results, next to the folder of the frames.
 RESULT_FOLDER = "5_Integration"
-#: What stands in a name for what neither the headers nor the user say.
+#: Placeholders for unknown parts of a name.
 NO_DATE, NO_OBJECT, NO_CAMERA = "nodate", "noobject", "nocamera"
-#: Longest part of a name: with the folder it must stay within the 260 characters of Windows.
+#: Maximum length of a part. A path on Windows is limited to 260 characters.
 LONGEST = 48
 
 _COLOUR = re.compile(
@@ -45,10 +47,29 @@ _ROLE = re.compile(
 )
 
 
-def default_folder(frames: FrameSet) -> Path:
-    """The folder ``5_Integration`` beside the folder of the frames.
+@dataclass(frozen=True)
+class SavedFiles:
+    """The files of a saved result.
 
-    Frames of several folders (nights, say) get it inside the nearest folder that holds them all.
+    Attributes
+    ----------
+    images : tuple of Path
+        The images, in the order in which `save` returns them.
+    table : Path
+        The frame table, as ECSV.
+    report : Path
+        The report, as text.
+    """
+
+    images: tuple[Path, ...]
+    table: Path
+    report: Path
+
+
+def default_folder(frames: FrameSet) -> Path:
+    """Return the folder ``5_Integration`` next to the folder of the frames.
+
+    If the frames are in several folders (one per night, say), it is inside their common parent folder.
     """
     folders = {frame.path.parent.absolute() for frame in frames}
     return (frames.folder.parent if len(folders) == 1 else frames.folder) / RESULT_FOLDER
@@ -60,10 +81,9 @@ def base_name(
     object: str | None = None,
     camera: str | None = None,
 ) -> str:
-    """``<date>_<object>_<camera>``, what is not given from the headers of the frames.
+    """Return ``<date>_<object>_<camera>``, using the headers of the frames for parts that are not given.
 
-    Object and camera are the ones that most frames name. Where all are silent, the words ``nodate``,
-    ``noobject`` and ``nocamera`` stand in.
+    Object and camera are the most common ones. Unknown parts are ``nodate``, ``noobject`` and ``nocamera``.
     """
     frames = list(frames)
     night = _given_date(date) if date else night_of(frames)
@@ -73,18 +93,17 @@ def base_name(
 
 
 def most_common(values: Iterable[str]) -> str:
-    """The text that occurs most often, the earlier one on a tie; empty where there is none."""
+    """Return the most common nonempty string, the first one in a tie, or an empty string."""
     counted = Counter(value for value in values if value)
     return counted.most_common(1)[0][0] if counted else ""
 
 
 def night_of(frames: Iterable[Frame]) -> str:
-    """The evening of the night in which the first frame was taken, ``YYYYMMDD``; empty if unknown.
+    """Return the evening date of the night of the earliest frame, ``YYYYMMDD``. Empty if unknown.
 
-    A night lasts from noon to noon: frames from before and after midnight bear the date of the evening,
-    as observers count. Noon is that of the site where the header of the earliest frame tells the local
-    time (DATE-LOC) or the longitude (SITELONG, OBSGEO-L, LONG-OBS), else noon UTC, which is right from
-    the Americas to India.
+    A night lasts from noon to noon, so frames taken after midnight get the date of the evening before.
+    Noon is local if the header of the earliest frame has the local time (DATE-LOC) or the longitude
+    (SITELONG, OBSGEO-L, LONG-OBS). Otherwise it is noon UTC, which works from the Americas to India.
     """
     dated = [(frame.date, position, frame) for position, frame in enumerate(frames) if frame.date]
     if not dated:
@@ -97,7 +116,7 @@ def night_of(frames: Iterable[Frame]) -> str:
 
 
 def _longitude(frame: Frame) -> float:
-    """Degrees east of Greenwich; 0 where the header does not tell, or not in a clear way."""
+    """Return the longitude in degrees east, or 0 if it is missing or unclear."""
     keywords = frame.keywords
     names = ("SITELONG", "OBSGEO-L", "LONG-OBS")
     found = [frame.properties.get("Observation:Location:Longitude"), *(keywords.get(name) for name in names)]
@@ -131,14 +150,14 @@ def _given_date(date: str | datetime.date) -> str:
 
 
 def object_name(text: str) -> str:
-    """The target as part of a name: ``NGC 7000`` -> ``NGC7000``, ``Cave Nebula`` -> ``Cave-Nebula``."""
+    """Format a target for a file name: ``NGC 7000`` -> ``NGC7000``, ``Cave Nebula`` -> ``Cave-Nebula``."""
     return file_part(re.sub(r"(?<=[A-Za-z])\s+(?=\d)", "", text))
 
 
 def camera_name(text: str) -> str:
-    """The camera as part of a name: without spaces and without the suffix for colour or mono.
+    """Format a camera for a file name, without spaces and without the suffix for color or mono.
 
-    Also without what some drivers add: a number in parentheses, the word Main.
+    Also drops what some drivers append: a number in parentheses, the word Main.
 
     Examples
     --------
@@ -152,9 +171,9 @@ def camera_name(text: str) -> str:
 
 
 def file_part(text: str) -> str:
-    """`text` as a part of a file name that every system allows: ASCII letters, digits, ``+``, ``-``, ``_``.
+    """Convert text to a part of a file name with ASCII letters, digits, ``+``, ``-`` and ``_`` only.
 
-    Accents are dropped; what is not allowed becomes a hyphen, long texts are cut.
+    Accents are dropped, other characters become hyphens, and long text is cut.
     """
     plain = re.sub(r"['`\"]", "", ascii_text(str(text)))
     plain = re.sub(r"[^A-Za-z0-9+_-]+", "-", plain)
@@ -162,8 +181,8 @@ def file_part(text: str) -> str:
 
 
 def free_number(folder: Path, base: str, start: int = 0) -> int:
-    """The first number from `start` on that no file ``<base>_<number>...`` of `folder` bears."""
-    # Some file systems do not tell upper case from lower case.
+    """Return the first number from `start` that is not used by a file ``<base>_<number>...`` in `folder`."""
+    # Some file systems are not case-sensitive.
     pattern = re.compile(re.escape(base) + r"_(\d{4,})(?!\d)", re.IGNORECASE)
     found = (pattern.match(name) for name in os.listdir(folder))  # noqa: PTH208
     taken = {int(match[1]) for match in found if match}

@@ -1,4 +1,4 @@
-"""What a saved image tells of its origin: facts of the frames, keywords, properties, a record of the run."""
+"""Metadata of a saved image: keywords, properties and the record of the run."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ from stacklib.output.naming import most_common
 
 __all__ = ["Provenance", "checksums", "collect", "keywords", "properties"]
 
-#: Files that are read at the same time for their checksums.
+#: Threads that compute checksums.
 READERS = 4
 
-#: Keywords about the storage of one file, not its content; and those written anew below.
+#: Keywords that are not copied: they describe the storage of one file, or are written below.
 NOT_CARRIED = re.compile(
     r"SIMPLE|BITPIX|NAXIS\d*|EXTEND|BZERO|BSCALE|BLANK|END|XTENSION|[PG]COUNT|T(FIELDS|TYPE|FORM)\d*|Z[A-Z]+\d*"
     r"|EXTNAME|EXTVER|CHECKSUM|DATASUM|ROWORDER|BUNIT|DATAM(IN|AX)|HISTORY|COMMENT|FILENAME|FILE|INHERIT"
     r"|IMAGETYP|FRAME|OBJECT|INSTRUME|FILTER|EXPTIME|EXPOSURE|NCOMBINE|STACKCNT|LIVETIME|PROGRAM|CREATOR"
-    # Of one moment or of one frame.
+    # Valid for one moment or one frame only.
     r"|DATE|DATE-\w+|MJD[\w-]*|JD[\w-]*|TIME-\w+|UT(-\w+)?|UTC\w*|LST|ST|HA|AIRMASS|OBJCT(ALT|AZ|HA)|CENT(ALT|AZ)"
     r"|NOISE\w*|NSE\w*|SSWEIGHT|PSF\w*|WEIGHT|STAR\w*|FWHM|ECCENTR\w*|MEAN|MEDIAN|STDDEV|MIPS-\w+|C(BLACK|WHITE)"
-    # Colour filter pattern: integrated frames are debayered.
+    # Color filter pattern: integrated frames are debayered.
     r"|BAYERPAT|[XY]BAYROFF|CFA\w*|COLORTYP"
 )
-#: The world coordinates, which belong to one geometry.
+#: World coordinates, valid for one geometry only.
 WCS = re.compile(
     r"WCSAXES|C(TYPE|RVAL|RPIX|DELT|ROTA|UNIT)\d|CD\d_\d|P[CV]\d_\d+|(LON|LAT)POLE|RADESYS|EQUINOX|(A|B|AP|BP)_(ORDER|\d_\d)"
 )
-#: Properties that describe equipment and target, and those among them that are written anew.
+#: Properties of equipment and target, and the exceptions that are written below.
 CARRIED_PROPERTY = re.compile(r"(Instrument|Observation|Observer|Organization):[\w:]+")
 NOT_CARRIED_PROPERTY = re.compile(
     r"Observation:Time:.*|Instrument:ExposureTime|Instrument:(Camera|Filter):Name|Observation:Object:Name"
@@ -66,27 +66,26 @@ COMMENTS = {
 
 @dataclass
 class Provenance:
-    """Facts about the frames of a result.
+    """Header values of the frames of a result. All but the checksums are for the frames used.
 
     Attributes
     ----------
     target, camera, filter : str
-        What the frames that were used say; empty where they are silent, the most frequent one where
-        they differ.
+        Most common value. Empty if no frame has one.
     exposure : float
-        Total exposure of the used frames in seconds, of those that tell it.
+        Total exposure in seconds, of the frames that have one in the header.
     without_exposure : int
-        Used frames that do not tell their exposure.
+        Number of frames without exposure time.
     start, end : datetime or None
-        Start of the earliest and end of the latest used frame.
+        Start of the earliest and end of the latest frame.
     common : dict
-        Keywords that are the same in all used frames.
+        Keywords with the same value in all frames.
     differing : dict of str to str
-        Keywords that are not, and their values in words.
+        Other keywords, with a description of their values.
     properties : dict
-        Properties that are the same in all used frames.
+        Properties with the same value in all frames.
     checksums : list of str
-        SHA-256 of each frame that was given; empty where it is not known.
+        SHA-256 of each input frame. Empty if unknown.
     """
 
     target: str
@@ -103,7 +102,7 @@ class Provenance:
 
 
 def collect(result: IntegratedImage, with_checksums: bool = False) -> Provenance:
-    """Gather the facts; reading all files for their checksums is left out unless asked for."""
+    """Collect the header values of a result. Checksums are optional, because they read all files."""
     frames = result.preparation.frames
     used = [frames[int(i)] for i in result.preparation.used]
     exposures = [frame.exposure for frame in used]
@@ -112,27 +111,24 @@ def collect(result: IntegratedImage, with_checksums: bool = False) -> Provenance
     ends = [end for end in map(_end, used) if end]
     common, differing = _compare([_spoken(frame) for frame in used])
     shared, _ = _compare([_carried_properties(frame) for frame in used])
+    written = ("OBJECT", "INSTRUME", "FILTER", "EXPTIME")
     return Provenance(
-        most_common(frame.object for frame in used),
-        most_common(frame.camera for frame in used),
-        most_common(frame.filter for frame in used),
-        math.fsum(known),
-        len(exposures) - len(known),
-        min(starts, default=None),
-        max(ends, default=None),
-        {
-            name: value
-            for name, value in common.items()
-            if name not in ("OBJECT", "INSTRUME", "FILTER", "EXPTIME")
-        },
-        differing,
-        shared,
-        checksums(frames) if with_checksums else [""] * len(frames),
+        target=most_common(frame.object for frame in used),
+        camera=most_common(frame.camera for frame in used),
+        filter=most_common(frame.filter for frame in used),
+        exposure=math.fsum(known),
+        without_exposure=len(exposures) - len(known),
+        start=min(starts, default=None),
+        end=max(ends, default=None),
+        common={name: value for name, value in common.items() if name not in written},
+        differing=differing,
+        properties=shared,
+        checksums=checksums(frames) if with_checksums else [""] * len(frames),
     )
 
 
 def checksums(frames: FrameSet) -> list[str]:
-    """SHA-256 of every file; an empty text for one that is gone or was changed since it was opened."""
+    """Return the SHA-256 of each file, or an empty string if it is missing or has changed."""
 
     def checksum(frame: Frame) -> str:
         try:
@@ -154,7 +150,7 @@ def _end(frame: Frame) -> datetime | None:
 
 
 def _spoken(frame: Frame) -> dict[str, Any]:
-    """The keywords of a frame that say something of the others too; names of things as `Frame` knows them."""
+    """Return the keywords of a frame that may be valid for the result, with those that `Frame` interprets."""
     names = (name for name in frame.keywords if not NOT_CARRIED.fullmatch(name) and not WCS.fullmatch(name))
     found = {name: frame.keywords[name] for name in names if frame.keywords[name] == frame.keywords[name]}
     facts = {
@@ -177,7 +173,7 @@ def _carried_properties(frame: Frame) -> dict[str, Any]:
 
 
 def _compare(headers: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Values that are equal in all, and the others in words."""
+    """Return the values that are equal in all headers, and a description of the others."""
     names = dict.fromkeys(name for header in headers for name in header)
     common, differing = {}, {}
     for name in names:
@@ -190,26 +186,28 @@ def _compare(headers: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], dict[st
 
 
 def _spread(values: list[Any], count: int) -> str:
-    """Several values in a few words."""
+    """Describe several values in a few words."""
     numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
     counted = Counter(values)
     if len(counted) > 3 and numbers:
         text = f"{min(values):g} to {max(values):g}"
     else:
         shown = [f"{value:g}" if isinstance(value, float) else str(value) for value in counted]
-        words = [f"{value} ({n} frames)" for value, n in zip(shown, counted.values(), strict=True)]
+        words = [
+            f"{value} ({n} frame{'s' * (n > 1)})" for value, n in zip(shown, counted.values(), strict=True)
+        ]
         text = ", ".join(words[:3]) + (f" and {len(words) - 3} more" if len(words) > 3 else "")
     missing = count - len(values)
-    return text + (f", not given in {missing} frames" if missing else "")
+    return text + (f", missing in {missing} frame{'s' * (missing > 1)}" if missing else "")
 
 
 def keywords(
     result: IntegratedImage, facts: Provenance, lines: Iterable[str], kind: str = "xisf"
 ) -> list[tuple[str, Any, str]]:
-    """FITS keywords of a file of the result, (name, value, comment), HISTORY last.
+    """Return the FITS keywords of a saved image as (name, value, comment), HISTORY last.
 
-    World coordinates are those of the reference frame, for the whole image only, and only if that frame
-    is a file of the same `kind`: the two formats count rows from different ends.
+    World coordinates are copied from the reference frame if the whole image was integrated and that frame
+    is a file of the same `kind`. XISF and FITS count rows from opposite ends.
     """
     count = result.preparation.count
     cards: list[tuple[str, Any, str]] = [("IMAGETYP", "Master Light", "Type of image")]
@@ -222,7 +220,7 @@ def keywords(
         )
         if value
     ]
-    cards.append(("NCOMBINE", count, "Frames that were integrated"))
+    cards.append(("NCOMBINE", count, "Number of integrated frames"))
     if facts.without_exposure < count:
         cards.append(("EXPTIME", facts.exposure, "[s] Total exposure of these frames"))
     if facts.start:
@@ -251,18 +249,22 @@ def _iso(date: datetime) -> str:
 def properties(
     result: IntegratedImage, facts: Provenance, lines: Iterable[str], folder: Path
 ) -> dict[str, Any]:
-    """XISF properties of a file of the result.
+    """Return the XISF properties of a saved image.
 
-    ``stacklib:Recipe`` holds the recipe as YAML and ``stacklib:Run`` and ``stacklib:Frames``, as JSON,
-    all else that repeats the run: region, rule, versions, and for each frame its path, checksum and
-    numbers. All of it is plain ASCII, floats with all their digits.
+    ``stacklib:Recipe`` contains the recipe as YAML. ``stacklib:Run`` and ``stacklib:Frames`` contain, as
+    JSON, everything else needed to repeat the run: region, rule, versions, and the path, checksum and
+    numbers of each frame. All of it is ASCII, with floats in full precision.
 
     Parameters
     ----------
-    result, facts, lines
-        The result, its facts and its history.
+    result : IntegratedImage
+        The result.
+    facts : Provenance
+        Header values from `collect`.
+    lines : iterable of str
+        History of the run.
     folder : Path
-        Where the file is going to be: relative paths start there.
+        Folder of the saved file, for relative paths.
     """
     found: dict[str, Any] = dict(facts.properties)
     named = {
@@ -354,7 +356,7 @@ def _relative(path: Path, folder: Path) -> str | None:
     try:
         return Path(os.path.relpath(path.absolute(), folder.absolute())).as_posix()
     except ValueError:
-        # Another drive of Windows.
+        # Different drives on Windows.
         return None
 
 

@@ -1,4 +1,4 @@
-"""The report of a run: a page of text for people."""
+"""Report and summary of a run as text."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ import numpy as np
 from stacklib.errors import FrameError
 from stacklib.output.history import range_in_words
 from stacklib.output.integrated_image import IntegratedImage
-from stacklib.output.naming import night_of
+from stacklib.output.naming import SavedFiles, night_of
 from stacklib.output.provenance import Provenance, collect
-from stacklib.output.saved_files import SavedFiles
 
 __all__ = ["numbers", "report", "summary", "unusual_frames"]
 
 WIDTH = 100
-#: A frame lost unusually many samples on a side: more than this many times the median, and this fraction.
+#: Rejection of a frame is unusually high above this multiple of the median and above this fraction.
 UNUSUAL_TIMES, UNUSUAL_FRACTION = 3.0, 0.01
 #: Longest file name in the table.
 NAME = 36
@@ -33,18 +32,18 @@ def report(
     facts: Provenance | None = None,
     remarks: Iterable[str] = (),
 ) -> str:
-    """The result in words and numbers, at most 100 columns wide.
+    """Format the report of a result as text, up to 100 columns wide.
 
     Parameters
     ----------
     result : IntegratedImage
         The result.
     saved : SavedFiles, optional
-        Where its files are.
+        Files of the result, to be listed at the end.
     facts : Provenance, optional
-        From `provenance.collect`, where it is at hand.
+        Header values from `collect`. By default they are collected here.
     remarks : iterable of str
-        What was done to the image in the files.
+        Changes to the image made for the files.
     """
     facts = facts or collect(result)
     parts = [
@@ -53,9 +52,9 @@ def report(
         _rejection(result),
         _noise(result),
         _frames(result),
-        _section("Lost unusually many samples", _unusual_in_words(result)),
-        _section("Left out", _left_out(result)),
-        _section("Not equal in all frames", [f"{name}: {words}" for name, words in facts.differing.items()]),
+        _section("Unusually high rejection", _unusual_in_words(result)),
+        _section("Frames left out", _left_out(result)),
+        _section("Keywords that differ", [f"{name}: {words}" for name, words in facts.differing.items()]),
         _section("Notes", [*result.preparation.notes, *range_in_words(result), *remarks]),
         _files(saved),
     ]
@@ -63,7 +62,7 @@ def report(
 
 
 def summary(result: IntegratedImage) -> str:
-    """The result in three lines: frames, rejection, noise."""
+    """Summarize a result in three lines: frames, rejection, noise."""
     facts, p = collect(result), result.preparation
     low, high = (100 * side.mean() for side in (result.rejected_low, result.rejected_high))
     clean = [100 * side for side in result.expected_rejection]
@@ -72,23 +71,23 @@ def summary(result: IntegratedImage) -> str:
         [
             f"{p.count} of {len(p.frames)} frames, {_exposure(result, facts)}; reference "
             f"{p.measurements.names[p.reference]}",
-            f"{result.rule}: rejected {low:.2f} % low and {high:.2f} % high, where clean frames would lose "
+            f"{result.rule}: rejected {low:.2f} % low and {high:.2f} % high, expected without outliers "
             f"{clean[0]:.2f} % and {clean[1]:.2f} %",
-            f"noise {ratios} of the reference frame's; "
+            f"noise relative to the reference frame {ratios}; "
             f"1/sqrt({p.count}) is {result.expected_noise_ratio:.3f}",
         ]
     )
 
 
 def numbers(result: IntegratedImage) -> dict[str, Any]:
-    """The result in numbers, for tables of many results.
+    """Return the key figures of a result, for tables of many results.
 
     Returns
     -------
     dict
-        Ready for JSON. `rule` is that which `recipe` came to. Lists have one value a channel, None where it
-        is not known; rejected are means over frames and channels, as fractions; noise ratios are in units
-        of the reference frame's noise.
+        JSON-compatible. `rule` is the rule that was applied. Lists have one value per channel, None if
+        unknown. Rejection is a fraction, averaged over frames and channels. Noise ratios are relative to
+        the reference frame.
     """
     p = result.preparation
     channels, height, width = result.image.shape
@@ -116,13 +115,13 @@ def _known(values: np.ndarray) -> list[float | None]:
 
 
 def unusual_frames(result: IntegratedImage) -> list[tuple[int, str, float, float]]:
-    """Frames that lost unusually many samples on a side.
+    """Find frames with unusually high rejection: more than 1 % and more than three times the median.
 
     Returns
     -------
     list of (frame, side, fraction, median)
-        Index among all frames, ``"low"`` or ``"high"``, the rejected fraction (mean of the channels), and
-        the median of all used frames. Unusual is more than 1 % and more than three times the median.
+        Index among all frames, ``"low"`` or ``"high"``, rejected fraction (mean over channels), and the
+        median of that fraction over all frames used.
     """
     found = []
     for side, rejected in (("low", result.rejected_low), ("high", result.rejected_high)):
@@ -138,7 +137,7 @@ def unusual_frames(result: IntegratedImage) -> list[tuple[int, str, float, float
 
 
 def _section(title: str, lines: Sequence[str]) -> list[str]:
-    """A title and its lines, wrapped; nothing when there are no lines."""
+    """Return a title and its wrapped lines, or nothing if there are no lines."""
     if not lines:
         return []
     wrapped = [textwrap.fill(line, WIDTH, initial_indent="  ", subsequent_indent="    ") for line in lines]
@@ -158,10 +157,10 @@ def _heading(result: IntegratedImage, facts: Provenance) -> list[str]:
         "Camera": ", ".join(filter(None, equipment)),
         "Filter": facts.filter,
         "Image": f"{width} x {height} pixels, {channels} channel{'s' * (channels > 1)}" + _region(result),
-        "Values": "0 to 1" if p.measurements.unit_range else "ADU; divided by 65535 in XISF files",
+        "Values": "0 to 1" if p.measurements.unit_range else "ADU, divided by 65535 in XISF files",
         "Coverage": _coverage(result),
         "Reference": p.measurements.names[p.reference]
-        + ("" if result.recipe.reference else " (the best weight)" if _weighted(result) else ""),
+        + ("" if result.recipe.reference else " (highest weight)" if _weighted(result) else ""),
         "Input": str(p.frames.folder),
     }
     lines = [title, "=" * len(title)]
@@ -178,16 +177,16 @@ def _weighted(result: IntegratedImage) -> bool:
 def _exposure(result: IntegratedImage, facts: Provenance) -> str:
     p = result.preparation
     if facts.without_exposure == p.count:
-        return "exposure not known"
+        return "exposure unknown"
     counted = Counter(p.frames[int(i)].exposure for i in p.used)
     known = [f"{count} x {seconds:g} s" for seconds, count in counted.items() if seconds is not None]
     each = ", ".join(known) if len(known) <= 4 else f"{len(known)} different exposures"
-    unknown = f", not known of {facts.without_exposure}" if facts.without_exposure else ""
-    return f"{_duration(facts.exposure)} in all ({each}{unknown})"
+    unknown = f", unknown for {facts.without_exposure}" if facts.without_exposure else ""
+    return f"{_duration(facts.exposure)} total ({each}{unknown})"
 
 
 def _duration(seconds: float) -> str:
-    """Seconds as hours, minutes and seconds, without the parts that are 0."""
+    """Format seconds as hours, minutes and seconds, without zero parts."""
     if seconds < 60:
         return f"{seconds:.3g} s"
     whole = round(seconds)
@@ -207,7 +206,7 @@ def _region(result: IntegratedImage) -> str:
     frames = result.preparation.frames
     if (width, height) == (frames.width, frames.height):
         return ""
-    return f", the region from ({left}, {top}) of {frames.width} x {frames.height}"
+    return f", region at ({left}, {top}) of {frames.width} x {frames.height}"
 
 
 def _coverage(result: IntegratedImage) -> str:
@@ -221,9 +220,9 @@ def _rejection(result: IntegratedImage) -> list[str]:
     measured = np.array([result.rejected_low.mean(), result.rejected_high.mean()])
     clean = np.array(result.expected_rejection)
     rows = {
-        "these frames": measured,
-        "clean frames would lose": clean,
-        "so outliers are about": np.maximum(measured - clean, 0),
+        "in these frames": measured,
+        "expected without outliers": clean,
+        "estimated outliers": np.maximum(measured - clean, 0),
     }
     lines = [f"{'Rejected samples':<28}{'low':>10}{'high':>10}"]
     lines += [f"  {name:<27}{100 * low:>7.3f} %{100 * high:>8.3f} %" for name, (low, high) in rows.items()]
@@ -240,7 +239,7 @@ def _rejection(result: IntegratedImage) -> list[str]:
 
 
 def _measured_noise(result: IntegratedImage) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Noise of reference frame and image, and their ratio; NaN where the frame cannot be read any more."""
+    """Return the noise of reference frame and image, and their ratio. NaN if the frame is unreadable."""
     try:
         return result.reference_noise, result.noise, result.noise_ratio
     except FrameError:
@@ -258,21 +257,19 @@ def _noise(result: IntegratedImage) -> list[str]:
         ("reference frame, before", before, 4),
         ("integration, after", after, 4),
         ("after / before", ratio, 3),
-        ("these frames allow", result.allowed_noise_ratio, 3),
+        ("expected, these frames", result.allowed_noise_ratio, 3),
     ):
         lines.append(f"  {name:<24}" + "".join(f"{_number(value, digits):>12}" for value in values))
     count = result.preparation.count
     lines.append(f"  {f'1/sqrt({count}), equal frames':<24}{_number(result.expected_noise_ratio, 3):>12}")
     cost = 100 * (result.expected_noise_factor - 1)
     if cost >= 0.05:
-        lines.append(
-            f"  What these frames allow includes {cost:.1f} % more noise from the rule and the combination."
-        )
+        lines.append(f"  The expected noise includes {cost:.1f} % from rejection and combination.")
     return lines
 
 
 def _number(value: float, digits: int = 4) -> str:
-    """So many significant digits, trailing zeros kept; a dash for what is not known."""
+    """Format a number with significant digits, keeping trailing zeros. NaN becomes a dash."""
     return f"{value:#.{digits}g}".rstrip(".") if math.isfinite(value) else "-"
 
 
@@ -289,7 +286,7 @@ def _frames(result: IntegratedImage) -> list[str]:
     means = f"{100 * result.rejected_low.mean():>8.2f}{100 * result.rejected_high.mean():>8.2f}"
     lines.append(f"{'':>4}  {'mean':<{width}}{'':>38}{means}")
     legend = ["* reference frame"] + ["! see below"] * bool(unusual)
-    legend += ["means of the channels"] * (len(result.image) > 1)
+    legend += ["means over the channels"] * (len(result.image) > 1)
     return [*lines, f"      ({'; '.join(legend)})"]
 
 
@@ -304,17 +301,16 @@ def _numbers(result: IntegratedImage, i: int, k: int) -> str:
 
 
 def _shortened(name: str) -> str:
-    """A long name with dots in place of its middle."""
+    """Shorten a long name by replacing its middle with dots."""
     half = (NAME - 3) // 2
     return name if len(name) <= NAME else f"{name[: NAME - 3 - half]}...{name[-half:]}"
 
 
 def _unusual_in_words(result: IntegratedImage) -> list[str]:
     names = result.preparation.measurements.names
-    reasons = {"low": "a cloud, dew, a poor match?", "high": "a trail, a poor match, worse seeing?"}
+    reasons = {"low": "clouds, dew, poor normalization?", "high": "trail, poor normalization, poor seeing?"}
     return [
-        f"{i + 1} {names[i]}: {100 * fraction:.1f} % {side}, the median is {100 * median:.2f} % "
-        f"({reasons[side]})"
+        f"{i + 1} {names[i]}: {100 * fraction:.1f} % {side}, median {100 * median:.2f} % ({reasons[side]})"
         for i, side, fraction, median in unusual_frames(result)
     ]
 

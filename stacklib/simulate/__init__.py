@@ -1,17 +1,17 @@
-"""Registered light frames of a made-up sky, with the truth and every outlier known.
+"""Simulate registered light frames with known truth and known outliers.
 
-For the lessons, the sample data, the tests and the benchmarks. What a frame holds, in units of full scale::
+Used for the lessons, the sample data, the tests and the benchmarks. In units of full scale, a frame is::
 
     expected[i] = sky[i] * (1 + gradient) + transparency[i] * scene(fwhm[i])
     frame[i]    = expected[i] + defects[i] + noise[i]
     sigma[i]    = sqrt(expected[i] * full_well + read_noise**2) / full_well
 
-Two liberties are taken. Dithers are whole pixels and colour frames are not demosaiced, so that the noise
-is white: real registered frames are resampled, their noise is correlated from pixel to pixel and measures
-too low. And the shot noise is drawn from a normal distribution, which at the hundreds of electrons of a
-real sky cannot be told from a Poisson distribution.
+There are two simplifications. Dithers are whole pixels and color frames are not debayered, so the noise is
+white; real registered frames are resampled, which correlates the noise of neighboring pixels and makes it
+measure too low. And the shot noise is Gaussian, which is indistinguishable from Poisson noise at the hundreds
+of electrons of a real sky.
 
-``python -m stacklib.simulate sample_data`` makes the sample data again.
+``python -m stacklib.simulate sample_data`` regenerates the sample data.
 """
 
 from stacklib.simulate.defects import Trail

@@ -1,4 +1,4 @@
-"""What a frame gets besides the sky: satellite trails, cosmic rays, pixels that calibration left over."""
+"""Defects of a simulated frame: satellite trails, cosmic rays and bad pixels."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ __all__ = ["Trail", "add_cosmic_ray", "add_sensor_defects", "choose_trails", "se
 
 @dataclass(frozen=True)
 class Trail:
-    """A satellite that crossed during one exposure.
+    """A satellite trail in one frame.
 
     Attributes
     ----------
     frame : int
         Index of the frame.
     start, end : tuple of float
-        (x, y) in pixels where the trail begins and ends; outside the frame where it crosses the whole of it.
+        End points (x, y) in pixels. Outside the frame if the trail crosses it completely.
     peak : float
-        Brightness of the ridge, in sigma of the sky noise of that frame (mean over the channels).
+        Peak brightness in sigma of the sky noise of the frame (mean over the channels).
     fwhm : float
         Width in pixels.
     """
@@ -34,7 +34,7 @@ class Trail:
     fwhm: float = 2.5
 
     def profile(self, height: int, width: int) -> np.ndarray:
-        """Brightness relative to the peak, shape (height, width)."""
+        """Return the brightness relative to the peak, shape (height, width)."""
         yy, xx = np.mgrid[:height, :width].astype(float)
         (x0, y0), (x1, y1) = self.start, self.end
         length2 = (x1 - x0) ** 2 + (y1 - y0) ** 2
@@ -46,7 +46,7 @@ class Trail:
 def choose_trails(
     rng: np.random.Generator, wanted: int, count: int, height: int, width: int
 ) -> tuple[Trail, ...]:
-    """Trails right across, bright and faint ones in turn, each on a frame of its own while there are any."""
+    """Choose trails across the whole frame, alternating bright and faint, on different frames if possible."""
     frames = rng.permutation(count)
     trails = []
     for number in range(wanted):
@@ -59,7 +59,7 @@ def choose_trails(
 
 
 def _tint(rng: np.random.Generator, channels: int, size: int) -> np.ndarray:
-    """Shares of the channels, (size, channels): a hit pixel of a colour sensor lies under one filter."""
+    """Return channel shares, shape (size, channels). A pixel of a color sensor has a single filter."""
     if channels == 1:
         return np.ones((size, 1))
     shares = rng.uniform(0.05, 0.25, (size, channels))
@@ -70,7 +70,7 @@ def _tint(rng: np.random.Generator, channels: int, size: int) -> np.ndarray:
 def sensor_defects(
     rng: np.random.Generator, count: int, channels: int, height: int, width: int
 ) -> tuple[np.ndarray, ...]:
-    """Rows, columns, and amplitude in sky sigma for each channel, of pixels that calibration left over."""
+    """Return rows, columns and amplitudes (sky sigma, per channel) of bad pixels left by calibration."""
     amplitude = 4.0 + rng.exponential(9.0, count)
     amplitude[rng.random(count) < 0.25] *= -0.6
     amplitudes = amplitude[:, None] * _tint(rng, channels, count)
@@ -80,7 +80,7 @@ def sensor_defects(
 def add_sensor_defects(
     deposit: np.ndarray, sensor: tuple[np.ndarray, ...], shift: np.ndarray, sky_sigma: float
 ) -> None:
-    """Sensor defects walk with the dither: registration moves the sensor to hold the sky still."""
+    """Add the bad pixels to a frame, moved by its dither: registration aligns the sky, not the sensor."""
     rows, columns, amplitudes = sensor[0] + shift[0], sensor[1] + shift[1], sensor[2]
     inside = (rows >= 0) & (rows < deposit.shape[1]) & (columns >= 0) & (columns < deposit.shape[2])
     where = (slice(None), rows[inside], columns[inside])
@@ -88,7 +88,7 @@ def add_sensor_defects(
 
 
 def add_cosmic_ray(deposit: np.ndarray, rng: np.random.Generator, sky_sigma: float) -> None:
-    """One point or short track; two of five are tracks."""
+    """Add a cosmic ray, a point or (40 % of them) a short track."""
     channels, height, width = deposit.shape
     length = rng.uniform(2.5, 10.0) if rng.random() < 0.4 else 0.0
     angle = rng.uniform(0, 2 * np.pi)

@@ -1,4 +1,4 @@
-"""A night of registered light frames: sky, weather, noise, dither and headers."""
+"""Simulate one night of registered light frames: sky, weather, noise, dither and headers."""
 
 from __future__ import annotations
 
@@ -24,17 +24,18 @@ from stacklib.simulate.scene import Scene, make_scene
 
 __all__ = ["Session", "Simulation", "simulate_frames"]
 
-#: A sample that holds data is never 0: that is the value of the border without data.
+#: Smallest value of a sample with data. 0 is reserved for the border without data.
 FAINTEST = 1 / 65535
-#: A defect counts as an outlier from this many sigma of its pixel.
+#: Smallest defect that counts as an outlier, in sigma of its pixel.
 OUTLIER_SIGMA = 0.5
 
 
 @dataclass(frozen=True)
 class Session:
-    """The night and the equipment, as they are told in the headers.
+    """Night and equipment, for the headers.
 
-    Exposure and cadence are in seconds, `start` is UTC; `cards` holds further ones, name -> (value, comment).
+    Exposure and cadence are in seconds, `start` is in UTC. `cards` are additional header cards,
+    name -> (value, comment).
     """
 
     object_name: str = "Simulated"
@@ -47,7 +48,7 @@ class Session:
     cards: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
 
     def header(self, index: int) -> dict[str, tuple[Any, str]]:
-        """Cards of one frame: name -> (value, comment)."""
+        """Return the header cards of one frame, name -> (value, comment)."""
         begin = datetime.fromisoformat(self.start) + timedelta(seconds=index * self.cadence)
         end = begin + timedelta(seconds=self.exposure)
         cards = {
@@ -58,7 +59,7 @@ class Session:
             "EXPTIME": (float(self.exposure), "[s] Exposure time"),
             "INSTRUME": (self.camera, "Camera"),
             "TELESCOP": (self.telescope, "Telescope"),
-            # Made-up frames must not be taken for real ones.
+            # Simulated frames must not be mistaken for real ones.
             "ORIGIN": ("stacklib.simulate", "Simulated frame, not a photograph"),
         }
         if self.filter:
@@ -68,40 +69,42 @@ class Session:
 
 @dataclass(frozen=True)
 class Simulation:
-    """Frames of one night together with everything that went into them.
+    """Simulated frames of one night with all their ingredients.
 
     Attributes
     ----------
     frames : ndarray of float32, shape (count, channels, height, width)
-        Registered frames in [0, 1]; exactly 0 where a frame has no data.
+        Registered frames in the range 0 to 1. Exactly 0 where a frame has no data.
     truth : ndarray of float32, shape (channels, height, width)
-        Expected value of the reference frame without noise and defects: what a perfect integration gives.
+        Reference frame without noise and defects, the result of a perfect integration.
     defects : ndarray of float32, shape (count, channels, height, width)
-        Light added by cosmic rays and trails, and what bad pixels left over (that may be negative).
-    outliers, nodata : ndarray of bool, shape (count, channels, height, width)
-        Pixels hit by a defect of more than 0.5 sigma; pixels outside the registered frame.
+        Contribution of cosmic rays, trails and bad pixels. Bad pixels may be negative.
+    outliers : ndarray of bool, shape (count, channels, height, width)
+        Pixels with a defect of more than 0.5 sigma.
+    nodata : ndarray of bool, shape (count, channels, height, width)
+        Pixels outside the registered frame.
     sky : ndarray of float64, shape (count, channels)
         Mean sky level.
     transparency : ndarray of float64, shape (count,)
         Signal of the scene relative to the reference frame.
     fwhm : ndarray of float64, shape (count,)
-        Width of the stars in pixels.
+        FWHM of the stars in pixels.
     shifts : ndarray of int, shape (count, 2)
-        Rows and columns by which registration moved each frame (down and right are positive).
+        Rows and columns by which registration moved each frame. Down and right are positive.
     gradient : ndarray of float64, shape (height, width)
-        Relative departure of the sky from its mean level.
+        Relative deviation of the sky from its mean level.
     reference : int
-        Index of the frame that `truth` describes.
+        Index of the reference frame.
     cloudy : tuple of int
-        Frames taken through cloud.
+        Indices of frames with clouds.
     trails : tuple of Trail
-        The satellite trails.
+        Satellite trails.
     full_well, read_noise : float
-        Electrons at full scale, and electrons of read noise.
+        Full scale and read noise in electrons.
     scene : Scene
-        The sky itself.
+        The scene above the sky background.
     headers : list of dict
-        FITS cards of each frame: name -> (value, comment).
+        FITS cards of each frame, name -> (value, comment).
     """
 
     frames: np.ndarray
@@ -124,16 +127,16 @@ class Simulation:
 
     @property
     def gain(self) -> float:
-        """Electrons per ADU of a 16-bit file."""
+        """Gain in electrons per ADU of a 16-bit file."""
         return self.full_well / 65535
 
     def expected(self, index: int) -> np.ndarray:
-        """Frame `index` without noise, defects and borders: float64, shape (channels, height, width)."""
+        """Return a frame without noise, defects and border, float64, shape (channels, height, width)."""
         light = self.transparency[index] * self.scene.render(self.fwhm[index])
         return np.minimum(self.sky[index][:, None, None] * (1 + self.gradient) + light, 1.0)
 
     def sigma(self, index: int) -> np.ndarray:
-        """Standard deviation of the noise of frame `index`, defects left out; shape as `expected`."""
+        """Return the standard deviation of the noise of a frame without defects, shape as `expected`."""
         return noise_sigma(self.expected(index), self.full_well, self.read_noise)
 
     def save(
@@ -150,20 +153,25 @@ class Simulation:
         Parameters
         ----------
         folder : str or Path
-            Where to; made when it is missing.
-        format : str
-            ``xisf`` or ``fits``.
-        dtype : str
-            ``u16`` (full scale 65535) or ``f32`` (full scale 1).
+            Output folder, created if needed.
+        format : {"xisf", "fits"}
+            File format.
+        dtype : {"u16", "f32"}
+            Sample format, with a full scale of 65535 or 1.
         name_pattern : str
-            File name without suffix; knows ``{object}`` and ``{number}``, which counts from 1.
+            File name without suffix, with the fields ``{object}`` and ``{number}`` (counting from 1).
         overwrite : bool
-            Replace files of the same names.
+            Replace existing files.
 
         Returns
         -------
         list of Path
             The files, in the order of the frames.
+
+        Raises
+        ------
+        ValueError
+            If `format` or `dtype` is unknown.
         """
         if format not in ("xisf", "fits") or dtype not in ("u16", "f32"):
             raise ValueError(f"got {format!r}, {dtype!r}; expected 'xisf' or 'fits', and 'u16' or 'f32'")
@@ -183,11 +191,12 @@ class Simulation:
 
 
 def quantised(image: np.ndarray) -> np.ndarray:
-    """Samples in [0, 1] as 16-bit numbers; only samples without data become 0."""
+    """Convert samples from 0 to 1 to 16-bit integers. Only samples without data become 0."""
     return np.rint(image.astype(np.float64) * 65535).astype(np.uint16)
 
 
 def noise_sigma(expected: np.ndarray, full_well: float, read_noise: float) -> np.ndarray:
+    """Return the standard deviation of shot noise and read noise, as a fraction of full scale."""
     return np.sqrt(np.maximum(expected, 0) * full_well + read_noise**2) / full_well
 
 
@@ -216,50 +225,61 @@ def simulate_frames(
     session: Session | None = None,
     clean: bool = False,
 ) -> Simulation:
-    """A night of registered light frames.
+    """Simulate one night of registered light frames.
 
-    Scene, night, noise and defects are drawn from streams of their own: a run without defects has the same
-    noise as one with them.
+    Scene, weather, noise and defects use separate random streams, so a run without defects has the same
+    noise as a run with defects.
 
     Parameters
     ----------
     count, height, width, channels : int
-        Number and shape of the frames.
-    kind : str
-        ``galaxy``, ``globular`` or ``field``.
+        Number and shape of the frames. One or three channels.
+    kind : {"galaxy", "globular", "field"}
+        Target: a spiral galaxy, a globular cluster, or stars only.
     seed : int
-        The same seed and parameters give the same pixels.
+        Random seed. The same seed and parameters give the same pixels.
     sky : float or sequence of float
-        Sky level of the first frame, fraction of full scale, for all channels or for each.
+        Sky level of the first frame as a fraction of full scale, one for all channels or one per channel.
     gradient : float
-        Rise of the sky from one side of the frame to the other, fraction of its level.
+        Increase of the sky across the frame, as a fraction of its level.
     sky_drift, extinction : float
-        Rise of the sky and loss of light from the first frame to the last, as fractions.
+        Increase of the sky and loss of signal from the first frame to the last, as fractions.
     full_well, read_noise : float
-        Electrons at full scale, and electrons of read noise.
+        Full scale and read noise in electrons.
     fwhm, fwhm_spread : float
-        Width of the stars in pixels, and its relative standard deviation from frame to frame.
-    psf : str
-        ``moffat`` or ``gaussian``.
+        FWHM of the stars in pixels, and its relative standard deviation between frames.
+    psf : {"moffat", "gaussian"}
+        Star profile.
     cosmic_rays : float
-        Mean number of cosmic rays in a frame.
+        Mean number of cosmic rays per frame.
     hot_pixels : int
-        Pixels of the sensor that the dark frame did not correct (a quarter of them came out too dark).
+        Number of bad pixels left by calibration. A quarter of them are too dark.
     trails : int or sequence of Trail
-        Satellite trails: how many (bright and faint ones in turn), or which.
+        Number of satellite trails (alternating bright and faint), or the trails.
     cloudy : int or sequence of int
-        Frames taken through cloud: how many, or their indices.
+        Number of frames with clouds, or their indices.
     dither : int
-        Frames are moved by up to this many pixels each way; registration leaves a border without data.
+        Maximum dither in pixels along each axis. Registration leaves a border without data.
     session : Session, optional
-        What the headers tell.
+        Night and equipment, for the headers.
     clean : bool
-        No defects, no dither, no gradient, and every frame under the same sky: only the noise differs.
+        Simulate without defects, dither and gradient, and with a constant sky. Frames differ only in noise.
 
     Returns
     -------
     Simulation
-        The frames, the truth, the masks and the headers.
+        Frames, truth, masks and headers.
+
+    Raises
+    ------
+    ValueError
+        If `kind`, `psf` or the number of channels is unknown.
+
+    Examples
+    --------
+    >>> night = simulate_frames(8, 64, 80, 1, clean=True)
+    >>> night.frames.shape
+    (8, 1, 64, 80)
     """
     if clean:
         gradient = sky_drift = extinction = fwhm_spread = 0.0
@@ -271,13 +291,13 @@ def simulate_frames(
     sky_levels, transparency = weather(night, count, sky_drift, extinction, 0.0 if clean else 0.01)
     widths = fwhm * (1 + fwhm_spread * night.standard_normal(count).clip(-2, 2.5))
     for index in clouds:
-        # Cloud dims the stars and throws back the light of the town.
+        # Clouds dim the stars and reflect city light.
         sky_levels[index] *= 1.8
         transparency[index] *= 0.5
         widths[index] *= 1.12
     reference = int(np.argmax(transparency**2 / sky_levels))
     shifts = night.integers(-dither, dither + 1, (count, 2))
-    # The other frames are registered onto the reference, so it has no border.
+    # The other frames are registered to the reference, so it has no border.
     shifts[reference] = 0
     session = session or Session()
     camera = {
@@ -323,14 +343,14 @@ def _choose_frames(rng: np.random.Generator, wanted: int | Sequence[int], count:
 def weather(
     rng: np.random.Generator, count: int, sky_drift: float, extinction: float, jitter: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Relative sky level and transparency of each frame, as the target sinks in the west."""
+    """Return the relative sky level and transparency of each frame as the target sets."""
     progress = np.linspace(0, 1, count) if count > 1 else np.zeros(1)
     sky = 1 + sky_drift * progress**1.5 + jitter * rng.standard_normal(count)
     return sky, 1 - extinction * progress**1.3 + jitter * rng.standard_normal(count)
 
 
 def _tilt(height: int, width: int) -> np.ndarray:
-    """A slightly bent plane of mean 0 that rises by 1 from the upper right to the lower left."""
+    """Return a slightly curved plane of mean 0 that rises by 1 from the upper right to the lower left."""
     y, x = np.linspace(-0.5, 0.5, height)[:, None], np.linspace(-0.5, 0.5, width)
     plane = 0.6 * y - 0.4 * x + 0.25 * (y - x) ** 2
     return plane - plane.mean()
@@ -343,7 +363,7 @@ def _strike(
     sensor: tuple[np.ndarray, ...],
     cosmic_rays: float,
 ) -> None:
-    """Draw the defects of frame `index`."""
+    """Draw the defects of a frame."""
     sky_sigma = noise_sigma(simulation.sky[index], simulation.full_well, simulation.read_noise).mean()
     defects = np.zeros(simulation.truth.shape)
     add_sensor_defects(defects, sensor, simulation.shifts[index], sky_sigma)
@@ -356,10 +376,10 @@ def _strike(
 
 
 def _expose(simulation: Simulation, index: int, rng: np.random.Generator) -> None:
-    """Fill in frame `index` and its mask of outliers."""
+    """Compute a frame and its outlier mask."""
     expected, defects = simulation.expected(index), simulation.defects[index]
     well, read_noise = simulation.full_well, simulation.read_noise
-    # Deposited light has shot noise of its own.
+    # The light of a defect has shot noise too.
     noise = noise_sigma(expected + np.maximum(defects, 0), well, read_noise)
     noise *= rng.standard_normal(expected.shape)
     frame = np.clip(expected + defects + noise, FAINTEST, 1.0)
@@ -368,18 +388,19 @@ def _expose(simulation: Simulation, index: int, rng: np.random.Generator) -> Non
 
 
 def _border(height: int, width: int, down: int, right: int) -> np.ndarray:
-    """Where a frame that was moved by (down, right) has no data."""
+    """Return where a frame moved by (down, right) has no data."""
     rows, columns = np.arange(height)[:, None] - down, np.arange(width) - right
     return (rows < 0) | (rows >= height) | (columns < 0) | (columns >= width)
 
 
 def write_fits(path: Path, image: np.ndarray, cards: Mapping[str, tuple[Any, str]]) -> None:
+    """Write a simulated frame as FITS, 16-bit integers included."""
     header = fits.Header([(name, *card) for name, card in cards.items()])
     header["ROWORDER"] = ("TOP-DOWN", "The first row is the top of the image")
     fits.PrimaryHDU(image[0] if image.shape[0] == 1 else image, header).writeto(path)
 
 
-#: FITS keyword -> PixInsight property.
+#: XISF properties of FITS keywords.
 PROPERTIES = {
     "OBJECT": "Observation:Object:Name",
     "DATE-OBS": "Observation:Time:Start",

@@ -1,4 +1,4 @@
-"""The sample data, and large frames for benchmarks."""
+"""Simulated sample data, and large frames for benchmarks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["make_benchmark_frames", "make_sample_data", "sample_m13", "sample_m1
 
 
 def sample_m101() -> Simulation:
-    """Twenty colour frames of M101: two trails across, one that ends in the frame, one cloudy frame."""
+    """Simulate 20 color frames of M101: two trails across, one that ends in the frame, one cloudy frame."""
     cards = {"GAIN": (120, "Camera gain setting"), "CCD-TEMP": (-10.0, "[degC] Sensor temperature")}
     trails = (
         Trail(6, (-20.0, 52.0), (320.0, 128.0), peak=45.0, fwhm=3.0),
@@ -40,7 +40,7 @@ def sample_m101() -> Simulation:
 
 
 def sample_m13() -> Simulation:
-    """Twelve mono frames of M13 through a luminance filter: one bright trail, one cloudy frame."""
+    """Simulate 12 mono luminance frames of M13: one bright trail, one cloudy frame."""
     cards = {"CCD-TEMP": (-15.0, "[degC] Sensor temperature")}
     night = Session("M13", "QSI 583ws", "Refractor 130/910", "L", 60.0, "2021-08-15T20:05:00", 68.0, cards)
     return simulate_frames(
@@ -64,12 +64,12 @@ def sample_m13() -> Simulation:
 
 
 def make_sample_data(folder: str | Path = "sample_data") -> list[Path]:
-    """Write both sample sets, in place of those that are there.
+    """Write both sample sets, replacing existing files.
 
     Parameters
     ----------
     folder : str or Path
-        Gets ``M101/4_Registered`` (XISF) and ``M13/4_Registered`` (FITS).
+        Output folder, for ``M101/4_Registered`` (XISF) and ``M13/4_Registered`` (FITS).
 
     Returns
     -------
@@ -101,18 +101,18 @@ def make_benchmark_frames(
     seed: int = 1,
     dtype: str = "f32",
 ) -> list[Path]:
-    """Write large frames quickly: a star field with cosmic rays under a changing sky, without borders.
+    """Write large frames quickly: a star field with cosmic rays and a changing sky, without borders.
 
     Parameters
     ----------
     folder : str or Path
-        Where to; made when it is missing, files of the same names are replaced.
+        Output folder, created if needed. Existing files are replaced.
     count, height, width, channels : int
         Number and shape of the frames.
     seed : int
-        The same seed gives the same pixels.
-    dtype : str
-        ``f32`` (full scale 1) or ``u16`` (full scale 65535).
+        Random seed. The same seed gives the same pixels.
+    dtype : {"f32", "u16"}
+        Sample format, with a full scale of 1 or 65535.
 
     Returns
     -------
@@ -129,7 +129,7 @@ def make_benchmark_frames(
     full_well, read_noise = np.float32(16000), np.float32(2)
 
     def write(index: int) -> Path:
-        # A stream for each frame: the pixels do not depend on the order in which threads come by.
+        # One random stream per frame, so that the pixels do not depend on the order of the threads.
         rng = np.random.default_rng([seed, 4, index])
         expected = np.float32(0.05 * sky[index]) + np.float32(transparency[index]) * scene
         deposit_sigma = float(noise_sigma(np.float64(0.05 * sky[index]), full_well, read_noise))

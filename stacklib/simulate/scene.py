@@ -1,4 +1,4 @@
-"""The made-up sky that `stacklib.simulate` photographs: galaxy, globular cluster, field stars."""
+"""Simulated scenes: galaxy, globular cluster and field stars."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ MOFFAT_BETA = 3.0
 
 @dataclass(frozen=True)
 class Scene:
-    """What lies above the sky background, in the reference frame's transparency.
+    """Signal above the sky background, at the transparency of the reference frame.
 
     Attributes
     ----------
     extended : ndarray of float64, shape (channels, height, width)
-        Everything that is not a star, as it looks through the seeing; fraction of full scale.
+        Everything but stars, blurred by the seeing, as a fraction of full scale.
     x, y : ndarray of float64, shape (stars,)
-        Star positions in pixels; the centre of the first pixel is (0, 0).
+        Star positions in pixels. The center of the first pixel is (0, 0).
     flux : ndarray of float64, shape (channels, stars)
-        Light of each star summed over its pixels.
+        Total flux of each star.
     psf : str
-        ``moffat`` (beta 3) or ``gaussian``.
+        Star profile, ``moffat`` (beta 3) or ``gaussian``.
     """
 
     extended: np.ndarray
@@ -34,26 +34,26 @@ class Scene:
     y: np.ndarray
     flux: np.ndarray
     psf: str = "moffat"
-    # The last picture by its FWHM: on a steady night every frame asks for the same one.
+    # The last image by its FWHM: with constant seeing, all frames use the same one.
     _rendered: dict[float, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
 
     def render(self, fwhm: float = 2.5) -> np.ndarray:
-        """The scene with stars of this width.
+        """Render the scene.
 
         Parameters
         ----------
         fwhm : float
-            Full width at half maximum of the stars, in pixels.
+            FWHM of the stars in pixels.
 
         Returns
         -------
         ndarray of float64, shape (channels, height, width)
-            Signal above the sky, fraction of full scale, not clipped.
+            Signal above the sky as a fraction of full scale, not clipped.
         """
         if fwhm in self._rendered:
             return self._rendered[fwhm].copy()
         image = self.extended.copy()
-        # The wings of a star are drawn until they sink into the noise; that is farther out for bright ones.
+        # Draw the wings of a star until they vanish in the noise, which is farther out for bright stars.
         total = self.flux.max(axis=0)
         for faintest, brightest, radius in ((0.0, 0.05, 3.0), (0.05, 1.0, 6.0), (1.0, np.inf, 16.0)):
             chosen = (total >= faintest) & (total < brightest)
@@ -80,7 +80,7 @@ class Scene:
 
 
 def _psf(kind: str, squared_radius: np.ndarray, fwhm: float) -> np.ndarray:
-    """Light per pixel of a star of flux 1 at this distance from its centre."""
+    """Return the flux per pixel of a star of flux 1 at a distance from its center."""
     if kind == "gaussian":
         variance = (fwhm / FWHM_PER_SIGMA) ** 2
         return np.exp(-0.5 * squared_radius / variance) / (2 * np.pi * variance)
@@ -100,31 +100,36 @@ def make_scene(
     psf: str = "moffat",
     fwhm: float = 2.5,
 ) -> Scene:
-    """A believable piece of sky.
+    """Generate a realistic scene.
 
     Parameters
     ----------
-    kind : str
-        ``galaxy`` (a face-on spiral), ``globular`` (a globular cluster) or ``field`` (stars only).
+    kind : {"galaxy", "globular", "field"}
+        A face-on spiral galaxy, a globular cluster, or stars only.
     height, width, channels : int
-        Shape of the images; 1 channel is the luminance of the three.
+        Shape of the images. A single channel is the mean of three.
     seed : int
-        The same seed gives the same sky.
-    psf : str
-        ``moffat`` or ``gaussian``.
+        Random seed. The same seed gives the same scene.
+    psf : {"moffat", "gaussian"}
+        Star profile.
     fwhm : float
-        Seeing of the extended parts, in pixels.
+        Seeing of the extended signal, in pixels.
 
     Returns
     -------
     Scene
-        Its `Scene.render` gives the expected signal above the sky.
+        The scene.
+
+    Raises
+    ------
+    ValueError
+        If `kind` or the number of channels is unknown.
     """
     makers = {"galaxy": _galaxy, "globular": _globular, "field": _empty}
     if kind not in makers:
         raise ValueError(f"kind: got {kind!r}, expected one of {', '.join(makers)}")
     if channels not in (1, 3):
-        raise ValueError(f"channels: got {channels}, expected 1 (mono) or 3 (colour)")
+        raise ValueError(f"channels: got {channels}, expected 1 (mono) or 3 (color)")
     rng = np.random.default_rng([seed, 0])
     extended, members = makers[kind](rng, height, width)
     extended = ndimage.gaussian_filter(extended, (0, *[fwhm / FWHM_PER_SIGMA] * 2))
@@ -136,13 +141,13 @@ def make_scene(
 
 
 def _coloured(x: np.ndarray, y: np.ndarray, flux: np.ndarray, colour_index: np.ndarray) -> np.ndarray:
-    """Stars as rows x, y, red, green, blue; a star of B-V 0.65, like the sun, is white."""
+    """Return stars as rows x, y, red, green, blue. A star with B-V 0.65, like the Sun, is white."""
     excess = np.clip(colour_index, -0.3, 1.9) - 0.65
     return np.stack([x, y, flux * 10 ** (0.2 * excess), flux, flux * 10 ** (-0.32 * excess)])
 
 
 def _field_stars(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Stars of the Milky Way: many faint ones, a few bright ones."""
+    """Generate field stars, many faint and few bright ones."""
     count = rng.poisson(height * width / 300)
     flux = np.minimum(0.006 * rng.pareto(0.75, count) + 0.004, 9.0)
     colour = rng.normal(0.75, 0.45, count)
@@ -154,7 +159,7 @@ def _empty(rng: np.random.Generator, height: int, width: int) -> tuple[np.ndarra
 
 
 def _galaxy(rng: np.random.Generator, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """A face-on spiral: warm bulge and disk, blue logarithmic arms, dust on their inner side, HII regions."""
+    """Generate a face-on spiral: warm bulge and disk, blue logarithmic arms with dust, HII regions."""
     unit = min(height, width)
     scale_length = 0.125 * unit
     angle, inclination = np.radians(35), np.radians(20)
@@ -189,13 +194,13 @@ def _galaxy(rng: np.random.Generator, height: int, width: int) -> tuple[np.ndarr
 
 
 def _clouds(rng: np.random.Generator, height: int, width: int, size: float) -> np.ndarray:
-    """Smooth noise of standard deviation 1 with structures of this size in pixels."""
+    """Generate smooth noise of standard deviation 1 with structures of a given size in pixels."""
     noise = ndimage.gaussian_filter(rng.standard_normal((height, width)), max(size, 0.7), mode="wrap")
     return noise / noise.std()
 
 
 def _knots(rng: np.random.Generator, density: np.ndarray, unit: int) -> np.ndarray:
-    """Pink HII regions and blue star clouds, more of them where `density` is high."""
+    """Generate pink HII regions and blue star clouds, distributed by `density`."""
     height, width = density.shape
     image = np.zeros((3, height, width))
     count = 300
@@ -205,7 +210,7 @@ def _knots(rng: np.random.Generator, density: np.ndarray, unit: int) -> np.ndarr
     size = rng.uniform(0.3, 1.6, count)
     for colour, chosen in (((1.35, 0.50, 0.72), pink), ((0.68, 0.95, 1.25), ~pink)):
         for broad in (size < 0.9, size >= 0.9):
-            # Two widths are enough variety, and two filters are cheaper than a hundred.
+            # Two widths look varied enough, and two filters are cheaper than a hundred.
             points = np.zeros(density.size)
             np.add.at(points, where[chosen & broad], peak[chosen & broad])
             sigma = float(np.mean(size[broad])) * unit / 224
@@ -215,7 +220,7 @@ def _knots(rng: np.random.Generator, density: np.ndarray, unit: int) -> np.ndarr
 
 
 def _globular(rng: np.random.Generator, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """A globular cluster: a King profile of single stars on the glow of those too faint to be seen."""
+    """Generate a globular cluster: stars with a King profile on the glow of unresolved ones."""
     unit = min(height, width)
     core, tidal = 0.055 * unit, 0.62 * unit
     yy, xx = np.mgrid[:height, :width].astype(float)
@@ -234,7 +239,7 @@ def _globular(rng: np.random.Generator, height: int, width: int) -> tuple[np.nda
     radius = np.interp(rng.random(count), inside / inside[-1], radii)
     theta = rng.uniform(0, 2 * np.pi, count)
     flux = np.minimum(0.010 * rng.pareto(1.15, count) + 0.004, 0.9)
-    # Bright members are orange giants, some of the middle ones lie on the blue horizontal branch.
+    # Bright members are orange giants, some fainter ones are on the blue horizontal branch.
     colour = np.where(flux > 0.12, 1.35, np.where(rng.random(count) < 0.25, 0.0, 0.75))
     colour = colour + rng.normal(0, 0.12, count)
     return extended, _coloured(cx + radius * np.cos(theta), cy + radius * np.sin(theta), flux, colour)

@@ -58,7 +58,7 @@ def test_the_report_fits_on_a_page(result):
 def test_the_heading_says_what_was_integrated(result):
     lines = result.report().splitlines()
     assert lines[0] == "Integration of M101"
-    assert "Frames     12 of 12, 1 h in all (12 x 300 s)" in lines
+    assert "Frames     12 of 12, 1 h total (12 x 300 s)" in lines
     assert "Night      2021-08-15 (UTC 2021-08-15 21:10 to 22:11)" in lines
     assert "Camera     ZWO ASI294MC Pro, Simulated telescope" in lines
     assert "Filter     L" in lines
@@ -91,8 +91,8 @@ def test_measured_rejection_stands_beside_that_of_clean_frames(result):
     lines = section(result.report(), "Rejected samples")
     numbers = {line[:27].strip(): re.findall(r"[\d.]+ %", line) for line in lines}
     measured = [f"{100 * side.mean():.3f} %" for side in (result.rejected_low, result.rejected_high)]
-    assert numbers["these frames"] == measured
-    assert numbers["clean frames would lose"] == [f"{100 * part:.3f} %" for part in result.expected_rejection]
+    assert numbers["in these frames"] == measured
+    assert numbers["expected without outliers"] == [f"{100 * part:.3f} %" for part in result.expected_rejection]
     assert "no data (not counted above)" in "\n".join(lines)
 
 
@@ -102,7 +102,7 @@ def test_noise_before_and_after(result):
     assert [float(v) for v in numbers["after / before"]] == pytest.approx(list(result.noise_ratio), abs=5e-4)
     assert numbers["1/sqrt(12), equal frames"] == ["0.289"]
     # The noise of the frames was not asked for by these weights.
-    assert numbers["these frames allow"] == ["-", "-", "-"]
+    assert numbers["expected, these frames"] == ["-", "-", "-"]
 
 
 def test_what_frames_allow_is_known_with_noise_weights(m101):
@@ -115,7 +115,7 @@ def test_frames_that_lost_much_are_pointed_out(m101):
     found = {(i + 1, side) for i, side, *_ in report.unusual_frames(m101)}
     # In the sample frame 7 carries the brightest trail and 17 the cloud.
     assert found == {(7, "high"), (17, "low")}
-    lines = " ".join(section(m101.report(), "Lost unusually many"))
+    lines = " ".join(section(m101.report(), "Unusually high rejection"))
     assert "M101_Light_180s_0007_c_d_r.xisf" in lines and "M101_Light_180s_0017_c_d_r.xisf" in lines
 
 
@@ -123,7 +123,7 @@ def test_nothing_unusual_is_not_mentioned(folder):
     result = sl.integrate(folder, RECIPE.replace(rejection="none"), progress=False)
     text = result.report()
     assert report.unusual_frames(result) == []
-    assert "unusually" not in text and "Left out" not in text and "Files" not in text
+    assert "Unusually" not in text and "left out" not in text and "Files" not in text
 
 
 @pytest.mark.filterwarnings("ignore:1 of 12 frames are left out by min_weight")
@@ -134,12 +134,12 @@ def test_frames_left_out_and_their_reasons(folder, tmp_path):
     recipe = RECIPE.replace(weights="csv", weight_file=str(tmp_path / "weights.csv"), min_weight=0.05)
     result = sl.integrate(folder, recipe, progress=False)
     text = result.report()
-    assert "11 of 12, 55 min in all (11 x 300 s)" in text
-    (line, *_) = section(text, "Left out")
+    assert "11 of 12, 55 min total (11 x 300 s)" in text
+    (line, *_) = section(text, "Frames left out")
     assert line.strip().startswith(f"5 {names[4]}: ")
     assert result.preparation.excluded[4].split()[0] in line
     assert len(section(text, "      Frame")) == 11 + 2
-    assert "(the best weight)" in text
+    assert "(highest weight)" in text
     result.save(tmp_path)
     saved = result.saved.report.read_text()
     assert names[4] in saved
@@ -156,13 +156,13 @@ def test_notes_and_files(m13, tmp_path):
 
 def test_the_rescaling_is_told(m101):
     assert m101.range_factor != 1
-    words = f"output range: rescaled into 0 to 1 as x * {m101.range_factor:.9g} + 0"
+    words = f"output range: rescaled as x * {m101.range_factor:.9g} + 0"
     assert words in m101.report()
 
 
 def test_the_summary(m101):
     first, second, third = m101.summary.splitlines()
-    assert first.startswith("20 of 20 frames, 1 h in all (20 x 180 s)")
+    assert first.startswith("20 of 20 frames, 1 h total (20 x 180 s)")
     assert "0.59 % low and 0.81 % high" in second
     assert third.endswith("1/sqrt(20) is 0.224")
 
@@ -208,7 +208,7 @@ def test_facts_without_any_header(tmp_path):
     assert (facts.target, facts.camera, facts.filter, facts.start) == ("", "", "", None)
     text = result.report()
     assert text.startswith("Integration of an unnamed target\n")
-    assert "4 of 4, exposure not known" in text
+    assert "4 of 4, exposure unknown" in text
     assert result.save(tmp_path / "out")[0].name == "nodate_noobject_nocamera_0000.xisf"
 
 

@@ -521,11 +521,11 @@ def test_adu_becomes_0_to_1_in_xisf_and_stays_adu_in_fits(tmp_path):
     slope, _ = read_xisf(paths["_slope.xisf"])
     steps = np.tan(result.slope.astype(float) * np.pi / 4) / 65535
     np.testing.assert_allclose(slope, np.arctan(steps) / (np.pi / 4), rtol=1e-5)
-    assert "ADU; divided by 65535" in result.saved.report.read_text()
+    assert "ADU, divided by 65535" in result.saved.report.read_text()
 
 
 @pytest.mark.parametrize(
-    ("how", "words"), [("rescale", "rescaled into 0 to 1"), ("truncate", "were cut off")]
+    ("how", "words"), [("rescale", "rescaled as x"), ("truncate", "were clipped")]
 )
 def test_adu_beyond_16_bits_is_brought_in_as_the_recipe_says(tmp_path, how, words):
     frames = write_fits_frames(tmp_path / "4_Registered", 600000.0)
@@ -548,7 +548,7 @@ def test_frames_with_the_bottom_row_first_are_turned_over(tmp_path):
     assert pixels[0, 0].mean() > pixels[0, -1].mean()
     np.testing.assert_array_equal(fits.getdata(fits_path), pixels[0])
     assert "CTYPE1" not in metadata["FITSKeywords"] and "CTYPE1" not in fits.getheader(fits_path)
-    assert any("rows turned over" in line for line in history_of(metadata))
+    assert any("rows flipped" in line for line in history_of(metadata))
 
 
 def test_what_differs_is_told_and_not_carried_over(tmp_path):
@@ -563,10 +563,10 @@ def test_what_differs_is_told_and_not_carried_over(tmp_path):
     assert header["DATE-END"] == "2021-08-15T23:56:05.000"
     assert "GAIN" not in header and "CCD-TEMP" not in header and "AIRMASS" not in header
     text = " ".join(header["HISTORY"])
-    assert "GAIN differs: 100 (5 frames), 200 (1 frames)" in text
+    assert "GAIN differs: 100 (5 frames), 200 (1 frame)" in text
     assert "CCD-TEMP differs: -10 to -9.5" in text
     assert "AIRMASS" not in text
-    assert "GAIN: 100 (5 frames), 200 (1 frames)" in result.saved.report.read_text()
+    assert "GAIN: 100 (5 frames), 200 (1 frame)" in result.saved.report.read_text()
 
 
 def test_frames_that_are_gone_have_no_checksum(night, tmp_path):
@@ -581,7 +581,7 @@ def test_frames_that_are_gone_have_no_checksum(night, tmp_path):
         stream.write(b"more")
     metadata = read_xisf(result.save()[0])[1]
     lines = history_of(metadata)
-    assert sum("sha256 not known: the file is gone or was changed" in line for line in lines) == 2
+    assert sum("sha256 unknown: the file is missing or has changed" in line for line in lines) == 2
     records = json.loads(metadata["XISFProperties"]["stacklib:Frames"]["value"])
     assert [record["sha256"] == "" for record in records] == [True, True] + [False] * 6
 
