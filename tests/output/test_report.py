@@ -92,7 +92,9 @@ def test_measured_rejection_stands_beside_that_of_clean_frames(result):
     numbers = {line[:27].strip(): re.findall(r"[\d.]+ %", line) for line in lines}
     measured = [f"{100 * side.mean():.3f} %" for side in (result.rejected_low, result.rejected_high)]
     assert numbers["in these frames"] == measured
-    assert numbers["expected without outliers"] == [f"{100 * part:.3f} %" for part in result.expected_rejection]
+    assert numbers["expected without outliers"] == [
+        f"{100 * part:.3f} %" for part in result.expected_rejection
+    ]
     assert "no data (not counted above)" in "\n".join(lines)
 
 

@@ -524,9 +524,7 @@ def test_adu_becomes_0_to_1_in_xisf_and_stays_adu_in_fits(tmp_path):
     assert "ADU, divided by 65535" in result.saved.report.read_text()
 
 
-@pytest.mark.parametrize(
-    ("how", "words"), [("rescale", "rescaled as x"), ("truncate", "were clipped")]
-)
+@pytest.mark.parametrize(("how", "words"), [("rescale", "rescaled as x"), ("truncate", "were clipped")])
 def test_adu_beyond_16_bits_is_brought_in_as_the_recipe_says(tmp_path, how, words):
     frames = write_fits_frames(tmp_path / "4_Registered", 600000.0)
     result = sl.integrate(frames, RECIPE.replace(output_range=how), progress=False)
