@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 import stacklib
-from stacklib.kernel.passes import Pixels, run_tiles
+from stacklib.kernel.passes import run_tiles
+from stacklib.kernel.pixels import Pixels
 from stacklib.measurement.measurements import CACHE_NAME
 from stacklib.normalization.preparation import prepare
 from stacklib.normalization.settings import Settings

@@ -15,7 +15,7 @@ from stacklib.frames.frame_set import Frame, FrameSet, open_frames
 from stacklib.integration.rerun import rerun
 from stacklib.integration.result import Integration
 from stacklib.integration.run import integrate
-from stacklib.kernel.passes import reject
+from stacklib.kernel.verdicts import reject
 from stacklib.recipe.recipe import Job, Recipe
 from stacklib.utils.package import VERSION
 

@@ -15,7 +15,9 @@ import numpy as np
 from stacklib.errors import RecipeError
 from stacklib.frames.frame_set import FrameSet, open_frames
 from stacklib.integration.result import Integration
-from stacklib.kernel.passes import HIGH, KEPT, LOW, NO_DATA, Pixels, last_round, run_tiles
+from stacklib.kernel.passes import run_tiles
+from stacklib.kernel.pixels import Pixels
+from stacklib.kernel.verdicts import HIGH, KEPT, LOW, NO_DATA, last_round
 from stacklib.normalization.preparation import Preparation, prepare
 from stacklib.normalization.settings import Settings
 from stacklib.recipe.recipe import Recipe
@@ -45,7 +47,7 @@ class Round:
         What the round went by, in the units of the compared values: samples below `lower` or above
         `upper` are dropped. NaN where the rule has no such value.
     verdict : ndarray of uint8, shape (frames,)
-        What has become of each sample after this round, see `stacklib.kernel.passes`.
+        What has become of each sample after this round, see `stacklib.kernel.verdicts`.
     dropped : tuple of int
         Positions of the frames that this round rejected.
     """

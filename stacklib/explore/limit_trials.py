@@ -9,11 +9,14 @@ samples of each final interval are combined once, and every setting takes what i
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from stacklib.kernel.combination import COUNTED, combine
-from stacklib.kernel.passes import Counts, Pixels, Tile
+from stacklib.kernel.combination import combine
+from stacklib.kernel.passes import Tile
+from stacklib.kernel.pixels import Counts, Pixels
+from stacklib.kernel.tiles import Band, TileSamples
 from stacklib.normalization.settings import Settings
 from stacklib.recipe.recipe import Recipe
 from stacklib.recipe.rules import RULES
@@ -48,16 +51,60 @@ def without_limits(recipe: Recipe) -> Recipe:
     return recipe.replace(clip_low=True, clip_high=True, **{name: defaults[name].default for name in limits})
 
 
+class Intervals(NamedTuple):
+    """Kept intervals of the pixels of a tile, one entry each.
+
+    Attributes
+    ----------
+    pixel, low, high : ndarray of int32, shape (room,)
+        Pixel, and the interval of its sorted samples.
+    centre, scale : ndarray of float64, shape (room,)
+        Answer of the rule for the samples in the interval.
+    """
+
+    pixel: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    centre: np.ndarray
+    scale: np.ndarray
+
+
+class Progress(NamedTuple):
+    """How far each pixel of a tile is.
+
+    Attributes
+    ----------
+    known : ndarray of int32, shape (pixels, MOST)
+        Intervals of the pixel; -1 for none.
+    state : ndarray of int32, shape (pixels, settings)
+        Interval of each setting.
+    done : ndarray of bool, shape (pixels, settings)
+        Whether that interval is final.
+    """
+
+    known: np.ndarray
+    state: np.ndarray
+    done: np.ndarray
+
+
+class Combined(NamedTuple):
+    """Combined value of each interval, and number of samples rejected below and above it."""
+
+    value: np.ndarray
+    below: np.ndarray
+    above: np.ndarray
+
+
 @compiled
-def _begin(count, pixels, interval_low, interval_high, known, state, done):
-    """One interval for each pixel: all of its samples."""
+def _begin(count, pixels, intervals, progress):
+    """Start with one interval for each pixel: all of its samples."""
     for q in range(pixels):
-        interval_low[q] = 0
-        interval_high[q] = count[q // LANES, q % LANES]
-        known[q, 0] = q
-        known[q, 1:] = -1
-        state[q] = q
-        done[q] = False
+        intervals.low[q] = 0
+        intervals.high[q] = count[q // LANES, q % LANES]
+        progress.known[q, 0] = q
+        progress.known[q, 1:] = -1
+        progress.state[q] = q
+        progress.done[q] = False
     return pixels
 
 
@@ -75,14 +122,14 @@ def _pack(source, chosen, pixel, out):
 
 
 @compiled
-def _pack_kept(ordered, chosen, pixel, interval_low, interval_high, out, count):
+def _pack_kept(ordered, chosen, intervals, out, count):
     """The kept samples of some intervals side by side; beyond them the largest is repeated."""
     block, lane = np.empty(LANES, np.int64), np.empty(LANES, np.int64)
     first, last = np.empty(LANES, np.int64), np.empty(LANES, np.int64)
     for b in range(out.shape[0]):
         for p in range(LANES):
             j = chosen[min(b * LANES + p, chosen.size - 1)]
-            q, lo, hi = pixel[j], interval_low[j], interval_high[j]
+            q, lo, hi = intervals.pixel[j], intervals.low[j], intervals.high[j]
             block[p], lane[p] = q // LANES, q % LANES
             first[p], last[p] = lo, max(hi - 1, 0)
             count[b, p] = hi - lo
@@ -100,23 +147,23 @@ def _pack_raw(raw, start, chosen, pixel, out):
 
 
 @compiled
-def _find(known, q, low, high, interval_low, interval_high):
+def _find(known, q, low, high, intervals):
     """Where the interval of a pixel is listed, or the first free place."""
     for place in range(known.shape[1]):
         other = known[q, place]
-        if other < 0 or (interval_low[other] == low and interval_high[other] == high):
+        if other < 0 or (intervals.low[other] == low and intervals.high[other] == high):
             return place
     return known.shape[1]
 
 
 @compiled
-def _advance(
-    ordered, waiting, limits, pixel, interval_low, interval_high, centre, scale, used, known, state, done
-):
+def _advance(ordered, waiting, limits, intervals, used, progress):
     """Clip the waiting pixels once for every setting that is not done.
 
     Returns the number of intervals, -1 where there is no room for more, and how many pixels still wait.
     """
+    pixel, interval_low, interval_high, centre, scale = intervals
+    known, state, done = progress
     left = 0
     column = np.empty(ordered.shape[1], np.float32)
     for q in waiting:
@@ -140,7 +187,7 @@ def _advance(
                 done[q, k] = True
                 continue
             new_lo, new_hi = clip(column, lo, hi, m, s, limits[k, 0], limits[k, 1])
-            place = _find(known, q, new_lo, new_hi, interval_low, interval_high)
+            place = _find(known, q, new_lo, new_hi, intervals)
             if place == known.shape[1]:
                 return -1, 0
             if known[q, place] < 0:
@@ -167,8 +214,9 @@ def _mark(state, pixels, wanted):
 
 
 @compiled
-def _hand_out(state, pixels, start, value, below, above, images, low, high):
+def _hand_out(state, pixels, start, combined, images, low, high):
     """Each setting takes the values of its intervals, and adds up what was rejected."""
+    value, below, above = combined
     for first in range(0, pixels, LINE):
         for k in range(state.shape[1]):
             dark, bright = np.int32(0), np.int32(0)
@@ -199,17 +247,18 @@ class LimitTrials:
         self.asked = self.tile.limits.copy()
         self.asked[:2] = ASKED
         room, frames, number = self.tile.pixels * MOST, first.frames, len(settings)
-        self.pixel, self.low, self.high = (np.empty(room, np.int32) for _ in range(3))
-        self.pixel[: self.tile.pixels] = np.arange(self.tile.pixels)
-        self.centre, self.scale = np.empty(room), np.empty(room)
-        self.value = np.empty(room, np.float32)
-        self.below, self.above = (np.empty(room, np.int32) for _ in range(2))
+        pixel, low, high, below, above = (np.empty(room, np.int32) for _ in range(5))
+        pixel[: self.tile.pixels] = np.arange(self.tile.pixels)
+        self.intervals = Intervals(pixel, low, high, centre=np.empty(room), scale=np.empty(room))
+        self.combined = Combined(np.empty(room, np.float32), below, above)
         self.wanted = np.empty(room, np.bool_)
-        self.known = np.empty((self.tile.pixels, MOST), np.int32)
-        self.state = np.empty((self.tile.pixels, number), np.int32)
-        self.done = np.empty((self.tile.pixels, number), np.bool_)
+        self.progress = Progress(
+            known=np.empty((self.tile.pixels, MOST), np.int32),
+            state=np.empty((self.tile.pixels, number), np.int32),
+            done=np.empty((self.tile.pixels, number), np.bool_),
+        )
         self.raw = np.empty(frames * self.tile.pixels, np.float32)
-        self.tally = np.zeros((len(COUNTED), frames), np.int64)
+        self.counts = Counts.zeros(frames)
 
     def run(
         self, raw: np.ndarray, first: int, last: int, images: np.ndarray, covered: np.ndarray
@@ -237,14 +286,13 @@ class LimitTrials:
         for start in range(first, last, tile.pixels):
             stop = min(start + tile.pixels, last)
             pixels = stop - start
-            tile.sort(raw, start, stop)
-            count = tile.count.reshape(-1)[:pixels]
+            samples = tile.sort(raw, start, stop)
+            count = samples.count.reshape(-1)[:pixels]
             covered[start:stop] = count > 0
             sums[2] += int(count.sum())
             if self._decide(pixels):
                 self._combine(raw, start, stop)
-                out = (self.value, self.below, self.above, images, sums[0], sums[1])
-                _hand_out(self.state, pixels, start, *out)
+                _hand_out(self.progress.state, pixels, start, self.combined, images, *sums[:2])
             else:
                 self._one_by_one(raw, start, stop, images, sums)
         return sums
@@ -253,7 +301,7 @@ class LimitTrials:
         """Find the last interval of every pixel for every setting; False where there are too many."""
         tile = self.tile
         asked, old = self.asked.copy(), 0
-        used = _begin(tile.count, pixels, self.low, self.high, self.known, self.state, self.done)
+        used = _begin(tile.samples.count, pixels, self.intervals, self.progress)
         waiting = np.arange(pixels)
         while waiting.size:
             self._ask(asked, old, used)
@@ -261,18 +309,7 @@ class LimitTrials:
                 asked[self.first_round_limit] = np.inf
             old = used
             used, left = _advance(
-                tile.ordered,
-                waiting,
-                self.limits,
-                self.pixel,
-                self.low,
-                self.high,
-                self.centre,
-                self.scale,
-                used,
-                self.known,
-                self.state,
-                self.done,
+                tile.samples.ordered, waiting, self.limits, self.intervals, used, self.progress
             )
             waiting = waiting[:left]
         self.used = used
@@ -280,74 +317,60 @@ class LimitTrials:
 
     def _ask(self, asked: np.ndarray, first: int, last: int) -> None:
         """Let the rule tell centre and scale of some intervals."""
-        packed, rule_table = self.packed, self.tile.rule_table
+        intervals, rule_table = self.intervals, self.tile.rule_table
         # Side by side those of as many samples: a rule is fastest with them.
         order = np.arange(first, last)
-        order = order[np.argsort(self.high[first:last] - self.low[first:last], kind="stable")]
+        order = order[np.argsort(intervals.high[first:last] - intervals.low[first:last], kind="stable")]
         for chosen, blocks in self._batches(order):
-            ordered, count, low, high, detail = (
-                a[:blocks] for a in (packed.ordered, packed.count, packed.low, packed.high, packed.detail)
-            )
-            _pack_kept(self.tile.ordered, chosen, self.pixel, self.low, self.high, ordered, count)
-            packed.rule(ordered, count, asked, rule_table, 1, low, high, detail)
+            _, ordered, count, low, high, detail = self.packed.samples.first(blocks)
+            _pack_kept(self.tile.samples.ordered, chosen, intervals, ordered, count)
+            self.packed.rule(ordered, count, asked, rule_table, 1, low, high, detail)
             centre, lower = (detail[:, row].reshape(-1)[: chosen.size] for row in (CENTRE, LOWER))
-            self.centre[chosen] = centre
-            self.scale[chosen] = -lower / ASKED
+            intervals.centre[chosen] = centre
+            intervals.scale[chosen] = -lower / ASKED
 
     def _combine(self, raw: np.ndarray, start: int, stop: int) -> None:
         """Combine the samples of the intervals that are the last of some setting."""
-        tile, packed, pixels = self.tile, self.packed, stop - start
+        intervals, pixels = self.intervals, stop - start
         wanted = self.wanted[: self.used]
-        _mark(self.state, pixels, wanted)
-        blocks = -(-pixels // LANES)
+        _mark(self.progress.state, pixels, wanted)
         # All samples of a pixel lie as they should already.
-        tile.low[:blocks], tile.high[:blocks] = 0, tile.count[:blocks]
-        samples = np.ascontiguousarray(raw[:, start:stop])
-        self._combine_tile(tile, samples, np.arange(pixels), blocks)
+        tile = self.tile.samples.first(-(-pixels // LANES))
+        tile.low[:], tile.high[:] = 0, tile.count
+        self._combine_tile(np.ascontiguousarray(raw[:, start:stop]), tile, np.arange(pixels))
         for chosen, blocks in self._batches(pixels + np.flatnonzero(wanted[pixels:])):
             size = chosen.size
-            samples = self.raw[: len(raw) * size].reshape(-1, size)
-            _pack(tile.ordered, chosen, self.pixel, packed.ordered[:blocks])
-            _pack(tile.values, chosen, self.pixel, packed.values[:blocks])
-            _pack_raw(raw, start, chosen, self.pixel, samples)
+            own = self.raw[: len(raw) * size].reshape(-1, size)
+            packed = self.packed.samples.first(blocks)
+            _pack(tile.ordered, chosen, intervals.pixel, packed.ordered)
+            _pack(tile.values, chosen, intervals.pixel, packed.values)
+            _pack_raw(raw, start, chosen, intervals.pixel, own)
             places = chosen[np.minimum(np.arange(blocks * LANES), size - 1)].reshape(blocks, LANES)
-            packed.count[:blocks] = tile.count.reshape(-1)[self.pixel[places]]
-            packed.low[:blocks], packed.high[:blocks] = self.low[places], self.high[places]
-            self._combine_tile(packed, samples, chosen, blocks)
+            packed.count[:] = tile.count.reshape(-1)[intervals.pixel[places]]
+            packed.low[:], packed.high[:] = intervals.low[places], intervals.high[places]
+            self._combine_tile(own, packed, chosen)
 
-    def _combine_tile(self, tile: Tile, samples: np.ndarray, chosen: np.ndarray, blocks: int) -> None:
-        """Combine the blocks of a tile, whose raw samples are at hand, and keep what comes out."""
-        size = chosen.size
+    def _combine_tile(self, raw: np.ndarray, samples: TileSamples, chosen: np.ndarray) -> None:
+        """Combine the samples of the chosen intervals and keep value and counts."""
+        tile, size = self.tile, chosen.size
         value, below, above, coverage = (np.empty(size, np.float32) for _ in range(4))
         nothing = np.empty(0, np.float32)
-        combine(
-            samples,
-            0,
-            size,
-            *(a[:blocks] for a in (tile.values, tile.ordered, tile.count, tile.low, tile.high, tile.detail)),
-            tile.table,
-            *tile.data_range,
-            False,
-            tile.claims,
-            self.tally,
-            value,
-            nothing,
-            below,
-            above,
-            coverage,
-            nothing,
-        )
-        self.value[chosen], self.below[chosen], self.above[chosen] = value, below, above
+        pixels = Pixels(value, nothing, below, above, coverage, nothing)
+        band = Band(raw, 0, size)
+        combine(band, samples, tile.table, tile.data_range, False, tile.claims, pixels, self.counts)
+        for kept, new in zip(self.combined, (value, below, above), strict=True):
+            kept[chosen] = new
 
     def _one_by_one(
         self, raw: np.ndarray, start: int, stop: int, images: np.ndarray, sums: np.ndarray
     ) -> None:
         """The long way, for a tile that leads through too many intervals."""
         size = stop - start
-        samples = np.ascontiguousarray(raw[:, start:stop])
+        band = Band(np.ascontiguousarray(raw[:, start:stop]), 0, size)
+        samples = self.tile.samples.first(-(-size // LANES))
         for k, each in enumerate(self.settings):
             pixels, counts = Pixels.empty(size, each, with_uncertainty=False), Counts.zeros(each.frames)
-            self.tile.sharing(each).combine(samples, 0, size, pixels, counts)
+            self.tile.sharing(each).combine(band, samples, pixels, counts)
             images[k, start:stop] = pixels.image
             sums[:2, k] += counts.low.sum(), counts.high.sum()
 

@@ -8,7 +8,7 @@ from stacklib.explore.explain import explain
 from stacklib.figures.screen import SCREEN_WIDTH
 from stacklib.integration.result import Integration
 from stacklib.integration.samples import Region
-from stacklib.kernel.passes import HIGH, LOW, NO_DATA, verdicts
+from stacklib.kernel.verdicts import HIGH, LOW, NO_DATA, verdicts
 
 __all__ = ["frame_mask", "frame_verdicts", "most_rejected", "most_rejected_frame", "typical_pixels"]
 
@@ -39,7 +39,7 @@ def frame_verdicts(
     Returns
     -------
     verdict : ndarray of uint8, shape (frames, rows, columns)
-        See `stacklib.kernel.passes`; over the frames that were used. Pixel ``[:, i, j]`` is that of row
+        See `stacklib.kernel.verdicts`; over the frames that were used. Pixel ``[:, i, j]`` is that of row
         ``top + i * step + step // 2`` and column ``left + j * step + step // 2`` of the frames.
     step : int
         The step.

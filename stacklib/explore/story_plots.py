@@ -29,7 +29,7 @@ from stacklib.figures.look import HIGH as HIGH_COLOUR
 from stacklib.figures.look import LOW as LOW_COLOUR
 from stacklib.figures.screen import binned, stretch
 from stacklib.integration.result import Integration
-from stacklib.kernel.passes import HIGH, KEPT, LOW, NO_DATA
+from stacklib.kernel.verdicts import HIGH, KEPT, LOW, NO_DATA
 
 __all__ = [
     "VIEWS",

@@ -18,7 +18,8 @@ from stacklib.frames.frame_set import FrameSet
 from stacklib.integration.result import Integration
 from stacklib.integration.run import integrate_samples
 from stacklib.integration.samples import RESULT_BYTES, Region, Samples, parts, wait
-from stacklib.kernel.passes import Pixels, try_tiles
+from stacklib.kernel.passes import try_tiles
+from stacklib.kernel.pixels import Pixels
 from stacklib.measurement.measurements import FrameMeasurements, measure_frames
 from stacklib.normalization.preparation import Preparation, prepare, refuse_single
 from stacklib.normalization.settings import Settings

@@ -26,7 +26,8 @@ from stacklib.errors import FrameError, IntegrationError, StacklibError, Stackli
 from stacklib.formats.scratch import MEMORY_IN_ALL
 from stacklib.frames.frame_set import FrameSet
 from stacklib.integration.samples import RESULT_BYTES, Samples
-from stacklib.kernel.passes import Counts, Pixels, run_tiles
+from stacklib.kernel.passes import run_tiles
+from stacklib.kernel.pixels import Counts, Pixels
 from stacklib.normalization.settings import Settings
 from stacklib.utils.resources import checked_threads, parse_memory
 
@@ -114,12 +115,12 @@ class Cluster:
         packed = pickle.dumps((samples, used, settings))
         done = self._run(_integrate_band, [(packed, band) for band in bands])
         with contextlib.closing(done):
-            for number, (arrays, counts) in done:
+            for number, (pixels, counts) in done:
                 channel, start, stop = bands[number]
                 part = planes[channel].part(slice(start * width, stop * width))
-                for target, array in zip(part.arrays(), arrays, strict=True):
+                for target, array in zip(part, pixels, strict=True):
                     target[...] = array
-                yield channel, (stop - start) * width, Counts(counts)
+                yield channel, (stop - start) * width, counts
         self._forget()
 
     def _workers(self) -> dict[str, tuple[int, float]]:
@@ -338,12 +339,11 @@ def _unpacked(packed: bytes) -> tuple[Samples, np.ndarray, list[Settings]]:
     return pickle.loads(packed)
 
 
-def _integrate_band(packed: bytes, band: tuple[int, int, int]) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
-    """The arrays of `Pixels` for a band, and the table of its `Counts`."""
+def _integrate_band(packed: bytes, band: tuple[int, int, int]) -> tuple[Pixels, Counts]:
+    """Integrate a band and return its pixels and counts."""
     samples, used, settings = _unpacked(packed)
     own = settings[band[0]]
     with ThreadPoolExecutor(READERS) as readers:
         raw = samples.read(band, used, readers).wait()
     pixels = Pixels.empty(raw.shape[1], own)
-    counts = run_tiles(raw, own, pixels)
-    return pixels.arrays(), counts.table
+    return pixels, run_tiles(raw, own, pixels)

@@ -17,7 +17,8 @@ from stacklib.frames.frame_set import FrameSet, open_frames
 from stacklib.integration.cluster import Cluster
 from stacklib.integration.result import Integration
 from stacklib.integration.samples import Region, Samples, parts
-from stacklib.kernel.passes import Counts, Pixels, run_tiles
+from stacklib.kernel.passes import run_tiles
+from stacklib.kernel.pixels import Counts, Pixels
 from stacklib.kernel.uncertainty import claim_factors
 from stacklib.normalization.preparation import Preparation, prepare, refuse_single
 from stacklib.normalization.settings import Settings

@@ -6,17 +6,13 @@ import math
 
 import numpy as np
 
-from stacklib.kernel.tiles import FACTOR, OFFSET, REJECTION_FACTOR, REJECTION_OFFSET, WEIGHT, row_of
+from stacklib.kernel.tiles import row_of
 from stacklib.rejection.clipping import SLOPE
 from stacklib.rejection.estimators import CENTRES, SQUARES, SUMS, absolute_deviation, median, sums_in_order
 from stacklib.rejection.sorting import LANES, larger, sort_block
 from stacklib.utils.compiled import compiled
 
-__all__ = ["COUNTED", "combine", "combine_by_order", "fill_saturated"]
-
-#: Rows of the counts of a frame, by name: rejected, beyond a range limit, data.
-COUNTED = ("low", "high", "range_low", "range_high", "data")
-REJECTED_LOW, REJECTED_HIGH, RANGE_LOW, RANGE_HIGH, DATA = range(5)
+__all__ = ["combine", "combine_by_order", "fill_saturated"]
 
 #: The least sigma of a clipped pixel, in median absolute deviations of all its samples.
 LEAST_SCATTER = 0.7 * 1.4826
@@ -71,31 +67,32 @@ def _outside(sample, limit):
 
 
 @compiled
-def _count_rejected(values, whole, limit, tally):
+def _count_rejected(values, whole, limit, counts):
     """Add the rejected samples of a block to those of their frames."""
     for i in range(values.shape[0]):
         below, above = _outside(values[i], limit)
-        tally[REJECTED_LOW, i] += below
-        tally[REJECTED_HIGH, i] += above
+        counts.low[i] += below
+        counts.high[i] += above
         if not whole:
             for p in range(LANES):
-                tally[REJECTED_HIGH, i] -= values[i, p] == np.inf
+                counts.high[i] -= values[i, p] == np.inf
 
 
 @compiled
-def _count_data(raw, first, stop, values, data_low, data_high, outside, tally):
+def _count_data(raw, first, stop, values, data_range, outside, counts):
     """Count what is data, and what lies beyond the range limits, by frame and by pixel."""
+    data_low, data_high = data_range
     for i in range(values.shape[0]):
         for p in range(min(LANES, stop - first)):
             x = raw[i, first + p]
             if values[i, p] < np.inf:
-                tally[DATA, i] += 1
+                counts.data[i] += 1
             elif x <= data_low and x > -np.inf:
                 outside[p] += 1
-                tally[RANGE_LOW, i] += 1
+                counts.range_low[i] += 1
             elif x >= data_high and x < np.inf:
                 outside[LANES + p] += 1
-                tally[RANGE_HIGH, i] += 1
+                counts.range_high[i] += 1
 
 
 @compiled
@@ -105,7 +102,7 @@ def _sums_by_frame(raw, first, stop, values, limit, table, padded, total):
     for i in range(values.shape[0]):
         row = row_of(raw, i, first, stop, padded)
         compared = values[i]
-        f, o, w = table[FACTOR, i], table[OFFSET, i], table[WEIGHT, i]
+        f, o, w = table.factor[i], table.offset[i], table.weight[i]
         for p in range(LANES):
             keep = (compared[p] >= limit[p]) & (compared[p] <= limit[LANES + p])
             d = np.float64(row[p]) * f + o - total[CENTRE + p]
@@ -133,36 +130,37 @@ def _least_variance(ordered, p, count, variance, unit):
 
 
 @compiled
-def combine(
-    raw,
-    start,
-    stop,
-    values,
-    ordered,
-    count,
-    low,
-    high,
-    detail,
-    table,
-    data_low,
-    data_high,
-    map_range,
-    claims,
-    tally,
-    image,
-    uncertainty,
-    map_low,
-    map_high,
-    coverage,
-    slope,
-):
-    """Weighted average of the survivors of a tile, its standard error, and the counts.
+def combine(band, samples, table, data_range, map_range, claims, pixels, counts):
+    """Average the survivors of a tile with their weights, estimate its standard error, and count.
 
     The variance of the average of m survivors is ``sum w (y - mean)^2 / sum w / (m - 1)``, as for weights
-    that are inverse variances; how far others are from that is in `claims`. Where samples were rejected it
-    is at least that of the median absolute deviation of all samples, see `LEAST_SCATTER`: survivors may
-    agree by chance. Where `uncertainty` is empty, none is worked out.
+    that are inverse variances. `claims` corrects its root for other weights and for the rule. Where samples
+    were rejected, the variance is at least that of the median absolute deviation of all samples, see
+    `LEAST_SCATTER`: survivors may agree by chance. An empty `uncertainty` is not computed.
+
+    Parameters
+    ----------
+    band : Band
+        Raw samples.
+    samples : TileSamples
+        The same samples normalized and sorted, and the kept intervals. Ties with a kept value are added to
+        the intervals.
+    table : FrameTable
+        Normalization and weights.
+    data_range : tuple of float32
+        Raw samples strictly between are data.
+    map_range : bool
+        Whether the rejection maps count samples beyond the range limits.
+    claims : ndarray of float64, shape (frames + 1, frames + 1)
+        See `stacklib.kernel.uncertainty`.
+    pixels : Pixels
+        Filled from ``band.start`` to ``band.stop``.
+    counts : Counts
+        The samples of the tile are added.
     """
+    raw, start, stop = band
+    values, ordered, count, low, high, detail = samples
+    image, uncertainty, map_low, map_high, coverage, slope = pixels
     frames = raw.shape[0]
     # One flat array for each use: the compiler sees that its parts do not overlap, and vectorises.
     limit = np.empty(2 * LANES, np.float32)
@@ -175,10 +173,10 @@ def combine(
     same = True
     equal = True
     for i in range(frames):
-        same &= table[REJECTION_FACTOR, i] == table[FACTOR, i]
-        same &= table[REJECTION_OFFSET, i] == table[OFFSET, i]
-        equal &= table[WEIGHT, i] == table[WEIGHT, 0]
-    rescaled = table[FACTOR].sum() / table[REJECTION_FACTOR].sum()
+        same &= table.rejection_factor[i] == table.factor[i]
+        same &= table.rejection_offset[i] == table.offset[i]
+        equal &= table.weight[i] == table.weight[0]
+    rescaled = table.factor.sum() / table.rejection_factor.sum()
     with_error = uncertainty.size > 0
     whole_blocks = 0
     for b in range(ordered.shape[0]):
@@ -186,12 +184,12 @@ def combine(
         rejected = _limits_by_value(ordered[b], count[b], low[b], high[b], limit[:LANES], limit[LANES:])
         whole = count[b].min() == frames
         if rejected:
-            _count_rejected(values[b], whole, limit, tally)
+            _count_rejected(values[b], whole, limit, counts)
         if whole:
             whole_blocks += 1
         else:
             outside[:] = 0
-            _count_data(raw, first, stop, values[b], data_low, data_high, outside, tally)
+            _count_data(raw, first, stop, values[b], data_range, outside, counts)
         for p in range(LANES):
             total[CENTRE + p] = ordered[b, (low[b, p] + high[b, p]) // 2, p] if high[b, p] > 0 else 0.0
         if same and equal:
@@ -246,24 +244,14 @@ def combine(
                     map_low[q] += outside[p]
                     map_high[q] += outside[LANES + p]
     for i in range(frames):
-        tally[DATA, i] += whole_blocks * LANES
+        counts.data[i] += whole_blocks * LANES
 
 
 @compiled
-def combine_by_order(
-    raw,
-    start,
-    stop,
-    values,
-    ordered,
-    low,
-    high,
-    table,
-    network,
-    position,
-    image,
-):
-    """Median (position 0.5), minimum (0) or maximum (1) of the survivors; overwrites `image`."""
+def combine_by_order(band, samples, table, network, position, image):
+    """Write the median (position 0.5), minimum (0) or maximum (1) of the survivors to `image`."""
+    raw, start, stop = band
+    values, ordered, _, low, high, _ = samples
     frames = raw.shape[0]
     padded = np.empty(LANES, np.float32)
     block = np.empty((frames, LANES), np.float32)
@@ -271,7 +259,7 @@ def combine_by_order(
         first = start + b * LANES
         for i in range(frames):
             row = row_of(raw, i, first, stop, padded)
-            f, o = table[FACTOR, i], table[OFFSET, i]
+            f, o = table.factor[i], table.offset[i]
             for p in range(LANES):
                 block[i, p] = np.inf
                 v = values[b, i, p]
@@ -289,8 +277,9 @@ def combine_by_order(
 
 
 @compiled
-def fill_saturated(raw, start, stop, count, coverage, table, data_high, image):
-    """Where every sample is at or above the high range: their median, not a hole."""
+def fill_saturated(band, count, table, data_high, image, coverage):
+    """Write the median of the samples where all of them are at or above the high range limit."""
+    raw, start, stop = band
     frames = raw.shape[0]
     values = np.empty(frames)
     for q in range(start, stop):
@@ -300,7 +289,7 @@ def fill_saturated(raw, start, stop, count, coverage, table, data_high, image):
             for i in range(frames):
                 x = raw[i, q]
                 if x >= data_high and x < np.inf:
-                    values[n] = np.float64(x) * table[FACTOR, i] + table[OFFSET, i]
+                    values[n] = np.float64(x) * table.factor[i] + table.offset[i]
                     n += 1
             values[:n] = np.sort(values[:n])
             image[q] = median(values, 0, n)

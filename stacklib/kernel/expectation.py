@@ -8,7 +8,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from stacklib.kernel.passes import Pixels, run_tiles
+from stacklib.kernel.passes import run_tiles
+from stacklib.kernel.pixels import Pixels
 from stacklib.normalization.settings import Settings
 from stacklib.recipe.recipe import Recipe
 

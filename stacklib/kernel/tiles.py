@@ -1,25 +1,92 @@
-"""Tiles of samples: raw bands in, normalised and sorted blocks out.
-
-What the compiled code needs to know of each frame is one float64 array ``(5, frames)``, a *frame table*
-with the rows `REJECTION_FACTOR`, `REJECTION_OFFSET`, `FACTOR`, `OFFSET` and `WEIGHT`.
-"""
+"""Tiles of samples: a part of a raw band in, normalized and sorted blocks out."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
+from stacklib.normalization.settings import Settings
 from stacklib.rejection.sorting import LANES, sort_block
 from stacklib.utils.compiled import compiled
 
-__all__ = ["FACTOR", "OFFSET", "REJECTION_FACTOR", "REJECTION_OFFSET", "WEIGHT", "gather", "row_of"]
+__all__ = ["Band", "FrameTable", "TileSamples", "gather", "row_of"]
 
-#: Rows of a frame table.
-REJECTION_FACTOR, REJECTION_OFFSET, FACTOR, OFFSET, WEIGHT = range(5)
+
+class Band(NamedTuple):
+    """Pixels ``start:stop`` of the raw samples of a band.
+
+    Attributes
+    ----------
+    raw : ndarray of float32, shape (frames, pixels)
+        Raw samples of the whole band.
+    start, stop : int
+        Pixels of the tile.
+    """
+
+    raw: np.ndarray
+    start: int
+    stop: int
+
+
+class FrameTable(NamedTuple):
+    """Normalization and weight of each frame: float64 arrays of shape (frames,).
+
+    A sample is compared as ``x * rejection_factor + rejection_offset`` and combined as
+    ``x * factor + offset``.
+    """
+
+    rejection_factor: np.ndarray
+    rejection_offset: np.ndarray
+    factor: np.ndarray
+    offset: np.ndarray
+    weight: np.ndarray
+
+    @classmethod
+    def of(cls, settings: Settings) -> FrameTable:
+        """Copy the arrays of the settings, so that all tables have the same type when compiled."""
+        columns = (
+            settings.rejection_factor,
+            settings.rejection_offset,
+            settings.factor,
+            settings.offset,
+            settings.weights,
+        )
+        return cls(*(np.array(column, np.float64) for column in columns))
+
+
+class TileSamples(NamedTuple):
+    """Samples of a tile, and which of them are kept.
+
+    Attributes
+    ----------
+    values : ndarray of float32, shape (blocks, frames, LANES)
+        Normalized samples in the order of the frames; infinite where there is no data.
+    ordered : ndarray of float32, shape (blocks, frames, LANES)
+        The same, sorted by pixel.
+    count : ndarray of int32, shape (blocks, LANES)
+        Number of samples of each pixel that are data.
+    low, high : ndarray of int32, shape (blocks, LANES)
+        The kept interval: ``ordered[b, low[b, p] : high[b, p], p]``.
+    detail : ndarray of float64, shape (blocks, 4, LANES)
+        Centre, limits and slope of the last round, see `stacklib.rejection.clipping`.
+    """
+
+    values: np.ndarray
+    ordered: np.ndarray
+    count: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    detail: np.ndarray
+
+    def first(self, blocks: int) -> TileSamples:
+        """Return views of the first blocks."""
+        return TileSamples(*(array[:blocks] for array in self))
 
 
 @compiled
 def row_of(raw, i, start, stop, padded):
-    """`LANES` raw samples of frame `i` from pixel `start`; beyond `stop` they are no data."""
+    """Return `LANES` raw samples of frame `i` from pixel `start`, NaN from `stop` on."""
     if start + LANES <= stop:
         return raw[i, start : start + LANES]
     for p in range(LANES):
@@ -28,20 +95,23 @@ def row_of(raw, i, start, stop, padded):
 
 
 @compiled
-def gather(raw, start, stop, table, data_low, data_high, network, values, ordered, count):
-    """Normalise the samples of a tile and sort them, pixel by pixel; what is no data goes to the end.
+def gather(band, table, data_range, network, samples):
+    """Normalize the samples of a tile and sort them by pixel, those that are no data last.
 
-    `values` keeps them in the order of the frames, infinite where there is no data.
+    Fills `values`, `ordered` and `count` of the samples. Data lie strictly within `data_range`.
     """
+    raw, start, stop = band
+    data_low, data_high = data_range
+    values, ordered, count = samples.values, samples.ordered, samples.count
     padded = np.empty(LANES, np.float32)
     count[:] = 0
     # Frame by frame, so that memory is read in long runs.
     for i in range(raw.shape[0]):
-        f = table[REJECTION_FACTOR, i]
-        o = table[REJECTION_OFFSET, i]
+        f = table.rejection_factor[i]
+        o = table.rejection_offset[i]
         for b in range(ordered.shape[0]):
             row = row_of(raw, i, start + b * LANES, stop, padded)
-            samples = ordered[b, i]
+            sorted_later = ordered[b, i]
             unsorted = values[b, i]
             valid = count[b]
             for p in range(LANES):
@@ -49,7 +119,7 @@ def gather(raw, start, stop, table, data_low, data_high, network, values, ordere
                 is_data = (x > data_low) & (x < data_high)
                 v = np.float32(np.float64(x) * f + o)
                 v = v if is_data else np.float32(np.inf)
-                samples[p] = v
+                sorted_later[p] = v
                 unsorted[p] = v
                 valid[p] += np.int32(is_data)
     for b in range(ordered.shape[0]):

@@ -24,7 +24,7 @@ from stacklib.figures.look import HIGH as HIGH_COLOUR
 from stacklib.figures.look import LOW as LOW_COLOUR
 from stacklib.figures.screen import screen_limits, stretch
 from stacklib.kernel.expectation import expected_noise_factor, expected_rejection
-from stacklib.kernel.passes import KEPT, LOW, reject
+from stacklib.kernel.verdicts import KEPT, LOW, reject
 from stacklib.lessons.lesson import LEFT_OUT, Lesson
 from stacklib.recipe.recipe import Recipe
 from stacklib.recipe.rules import FEW_FRAMES_RULE, MANY_FRAMES_RULE, RULES

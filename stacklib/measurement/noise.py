@@ -325,8 +325,9 @@ def _transform(plane, low, fill, squares, inverse, sure, never):
             step *= 2
         for y in range(start, stop):
             a, b, p = image[y - first], source[y - first], peak[y - first]
-            count += _sum_row(a, b, p, sure, lanes, detail)
-            size = _keep_row(a, b, p, sure, never, flags, peaks, details, size)
+            row = _Row(a, b, p)
+            count += _sum_row(row, sure, lanes, detail)
+            size = _keep_row(row, sure, never, flags, peaks, details, size)
     sums = np.zeros(3)
     sums[0] = count
     for k in range(2):
@@ -342,9 +343,18 @@ def _raise_peak(source, target, inverse, peak):
         peak[x] = w if w > peak[x] else peak[x]
 
 
+class _Row(NamedTuple):
+    """One row: the image, its smooth rest, and the largest layer of each pixel in units of sigma_j."""
+
+    image: np.ndarray
+    residual: np.ndarray
+    peak: np.ndarray
+
+
 @compiled
-def _sum_row(image, residual, peak, sure, lanes, detail):
-    """Add the sure pixels of a row to the sums; returns how many. `detail` is scratch of a row."""
+def _sum_row(row, sure, lanes, detail):
+    """Add the sure pixels of a row to the sums and return their number. `detail` is scratch of a row."""
+    image, residual, peak = row
     totals, squares = lanes
     width = image.size
     count = np.int32(0)
@@ -364,8 +374,9 @@ def _sum_row(image, residual, peak, sure, lanes, detail):
 
 
 @compiled
-def _keep_row(image, residual, peak, sure, never, flags, peaks, details, size):
-    """Append the undecided pixels of a row; returns the new size. `flags` is scratch of a row."""
+def _keep_row(row, sure, never, flags, peaks, details, size):
+    """Append the undecided pixels of a row and return the new size. `flags` is scratch of a row."""
+    image, residual, peak = row
     for x in range(image.size):
         flags[x] = (peak[x] > sure) & (peak[x] <= never)
     for x in range(image.size):

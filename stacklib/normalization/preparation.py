@@ -22,7 +22,7 @@ __all__ = ["Preparation", "prepare", "refuse_single"]
 LEAST_WEIGHT = 1e-12
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Preparation:
     """Everything that is known before the first pixel is combined.
 
@@ -175,19 +175,19 @@ def prepare(
     notes += _about_excluded(excluded, weights, recipe.min_weight, names)
     notes += recipe.warnings_for(used.size)
     return Preparation(
-        frames,
-        recipe,
-        measurements,
-        used,
-        excluded,
-        reference,
-        _scale_if_needed(recipe, scales, reference, names),
-        weights / weights[used].max(axis=0),
-        rejection_factor,
-        rejection_offset,
-        factor,
-        offset,
-        tuple(dict.fromkeys(notes)),
+        frames=frames,
+        recipe=recipe,
+        measurements=measurements,
+        used=used,
+        excluded=excluded,
+        reference=reference,
+        scale=_scale_if_needed(recipe, scales, reference, names),
+        weights=weights / weights[used].max(axis=0),
+        rejection_factor=rejection_factor,
+        rejection_offset=rejection_offset,
+        factor=factor,
+        offset=offset,
+        notes=tuple(dict.fromkeys(notes)),
     )
 
 

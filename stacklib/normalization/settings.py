@@ -12,7 +12,7 @@ from stacklib.recipe.recipe import Recipe
 __all__ = ["Settings"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """What the kernel needs to know for one channel, as plain arrays.
 
@@ -46,19 +46,19 @@ class Settings:
     def plain(cls, recipe: Recipe, frames: int) -> Settings:
         """No normalisation and equal weights."""
         one, zero = np.ones(frames), np.zeros(frames)
-        return cls(recipe, one, zero, one, zero, one)
+        return cls(
+            recipe=recipe,
+            rejection_factor=one,
+            rejection_offset=zero,
+            factor=one,
+            offset=zero,
+            weights=one,
+        )
 
     @property
     def frames(self) -> int:
         """Number of frames."""
         return self.weights.size
-
-    @property
-    def table(self) -> np.ndarray:
-        """The frame table of `stacklib.kernel.tiles`."""
-        return np.stack(
-            [self.rejection_factor, self.rejection_offset, self.factor, self.offset, self.weights]
-        )
 
     @property
     def data_range(self) -> tuple[float, float]:

@@ -11,7 +11,7 @@ import numpy as np
 from astropy.table import Table
 
 from stacklib.kernel.expectation import expected_noise_factor, expected_rejection
-from stacklib.kernel.passes import Counts, Pixels
+from stacklib.kernel.pixels import Counts, Pixels
 from stacklib.measurement.noise import plane_noise
 from stacklib.normalization.preparation import Preparation
 from stacklib.recipe.recipe import Recipe

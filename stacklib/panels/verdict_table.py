@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 
 from stacklib.explore.explain import PixelStory
-from stacklib.kernel.passes import HIGH, KEPT, LOW, NO_DATA
+from stacklib.kernel.verdicts import HIGH, KEPT, LOW, NO_DATA
 
 __all__ = ["verdict_table"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -113,6 +114,32 @@ SUM, SQUARES, CORE_SUM, CORE_SQUARES = (part * LANES for part in range(6, 10))
 BOTTOM, TOP, CORE_LOWEST, CORE_HIGHEST = (part * LANES for part in range(4))
 
 
+class Clamping(NamedTuple):
+    """Working arrays of a block.
+
+    Attributes
+    ----------
+    cleaned : ndarray of float32, shape (frames, LANES)
+        Deviations of the samples from the median; 0 beyond the cutoff.
+    limits : ndarray of float32, shape (4 * LANES,)
+        Limits at which they are clamped, and extremes of the core.
+    state : ndarray of float64, shape (10 * LANES,)
+        Mean, sigma and sums.
+    """
+
+    cleaned: np.ndarray
+    limits: np.ndarray
+    state: np.ndarray
+
+
+class Estimates(NamedTuple):
+    """First estimate of the scale, then winsorized mean and sigma: float64 arrays of shape (LANES,)."""
+
+    start: np.ndarray
+    centre: np.ndarray
+    scale: np.ndarray
+
+
 @compiled
 def _sum_core(cleaned, pixels, limits, state):
     """Sums and extremes of the core: the middle half of the samples, which is hardly ever clamped."""
@@ -219,13 +246,15 @@ def _take_pass(first, last, iteration, cutoff, limits, state, scale):
 
 
 @compiled
-def _winsorized_block(block, count, pixels, start, cutoff, centre, scale, cleaned, limits, state):
-    """`_winsorized` for the first `pixels` pixels of a block; fills `centre` and `scale` (LANES,).
+def _winsorized_block(block, count, pixels, cutoff, estimates, clamping):
+    """`_winsorized` for the first `pixels` pixels of a block; fills `centre` and `scale`.
 
     Starts from `centre` and `start`. Clamping again and again is clamping once at the inner limits so far,
     unless the scale shrinks so much that a clamped sample lies beyond the cutoff after all: such a pixel
     is left to `_winsorized`, its `scale` is NaN. Samples are taken as float32 deviations from the median.
     """
+    start, centre, scale = estimates
+    cleaned, limits, state = clamping
     frames = block.shape[0]
     for p in range(pixels):
         n = np.float64(max(count[p], 2))
@@ -333,8 +362,9 @@ def _by_count(chosen, low, high, frames):
 
 
 @compiled
-def _decide(block, last, count, pixels, limits, start, centre, scale, drops):
+def _decide(block, last, count, pixels, limits, estimates, drops):
     """Make the scales final, NaN where there is none, and find the pixels that drop a sample."""
+    start, centre, scale = estimates
     for p in range(pixels):
         s = larger(scale[p], limits[2])
         clips = (count[p] >= 3) & (start[p] > 0.0) & (s > 0.0)
@@ -359,11 +389,11 @@ def winsorized_sigma(ordered, count, limits, table, max_iterations, low, high, d
     packed_count = np.empty(LANES, np.int32)
     distances = np.empty((frames, LANES), np.float32)
     cleaned = np.empty((frames, LANES), np.float32)
-    inner = np.empty(4 * LANES, np.float32)
-    state = np.empty(10 * LANES)
+    clamping = Clamping(cleaned, np.empty(4 * LANES, np.float32), np.empty(10 * LANES))
     start = np.empty(LANES)
     centre = np.empty(LANES)
     scale = np.empty(LANES)
+    estimates = Estimates(start, centre, scale)
     last = np.empty(LANES, np.float32)
     drops = np.empty(LANES, np.bool_)
     work = np.empty(frames)
@@ -391,12 +421,12 @@ def winsorized_sigma(ordered, count, limits, table, max_iterations, low, high, d
                 _pack(ordered, chosen, low, high, block, n)
                 last[:] = block[frames - 1]
             _start(block, n, pixels, network, distances, work, centre, start)
-            _winsorized_block(block, n, pixels, start, cutoff, centre, scale, cleaned, inner, state)
+            _winsorized_block(block, n, pixels, cutoff, estimates, clamping)
             for p in range(pixels):
                 if np.isnan(scale[p]):
                     m = median(block[:, p], 0, n[p])
                     centre[p], scale[p] = _winsorized(block[:, p], 0, n[p], m, start[p], cutoff, value, size)
-            _decide(block, last, n, pixels, limits, start, centre, scale, drops)
+            _decide(block, last, n, pixels, limits, estimates, drops)
             if iteration == 0:
                 noted = detail[first // LANES]
                 for p in range(LANES):

@@ -9,7 +9,7 @@ from conftest import integrate_quietly
 import stacklib as sl
 from stacklib.explore import masks
 from stacklib.explore.explain import tell
-from stacklib.kernel.passes import HIGH, KEPT, LOW, NO_DATA
+from stacklib.kernel.verdicts import HIGH, KEPT, LOW, NO_DATA
 from stacklib.normalization.preparation import prepare
 from stacklib.normalization.settings import Settings
 from stacklib.utils.labels import own_parts, shortened

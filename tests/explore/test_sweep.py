@@ -12,7 +12,8 @@ from stacklib.errors import RecipeError, StacklibWarning
 from stacklib.explore.limit_trials import LimitTrials
 from stacklib.explore.sweep import sweep
 from stacklib.explore.trials import Trials
-from stacklib.kernel.passes import Pixels, run_tiles
+from stacklib.kernel.passes import run_tiles
+from stacklib.kernel.pixels import Pixels
 from stacklib.normalization.settings import Settings
 
 REGION = (60, 50, 96, 80)

@@ -8,7 +8,7 @@ import pytest
 
 import stacklib as sl
 from stacklib.errors import StacklibWarning
-from stacklib.kernel.passes import KEPT, verdicts
+from stacklib.kernel.verdicts import KEPT, verdicts
 from stacklib.normalization.settings import Settings
 from stacklib.recipe.rules import RULES
 

@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stacklib.kernel import passes as kernel
-from stacklib.kernel.passes import HIGH, KEPT, LOW, NO_DATA, Counts, Pixels, reject, run_tiles, verdicts
+from stacklib.kernel.passes import run_tiles
+from stacklib.kernel.pixels import Counts, Pixels
+from stacklib.kernel.verdicts import HIGH, KEPT, LOW, NO_DATA, reject, verdicts
 from stacklib.normalization.settings import Settings
 from stacklib.recipe.recipe import Recipe
 from stacklib.recipe.rules import RULES
@@ -36,12 +38,19 @@ def settings_for(recipe, frames, seed=1):
         rng.normal(0, 1e-4, frames),
         rng.random(frames) + 0.1,
     )
-    return Settings(recipe, np.sqrt(factor), offset / 2, factor, offset, weights)
+    return Settings(
+        recipe=recipe,
+        rejection_factor=np.sqrt(factor),
+        rejection_offset=offset / 2,
+        factor=factor,
+        offset=offset,
+        weights=weights,
+    )
 
 
 def work(raw, chosen, parts=None):
     pixels, counts = Pixels.empty(raw.shape[1], chosen), Counts.zeros(raw.shape[0])
-    for array in pixels.arrays():
+    for array in pixels:
         array[:] = -77
     for first, last in parts or [(0, raw.shape[1])]:
         counts.add(run_tiles(raw, chosen, pixels, first, last))

@@ -14,7 +14,7 @@ from matplotlib.image import imread
 import stacklib as sl
 from stacklib.explore import masks, story_plots
 from stacklib.explore.explain import tell
-from stacklib.kernel.passes import HIGH, LOW
+from stacklib.kernel.verdicts import HIGH, LOW
 from stacklib.normalization.settings import Settings
 from stacklib.panels.pixel_inspector import MASK, PixelInspector
 

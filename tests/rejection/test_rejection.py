@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import Notes
 
-from stacklib.kernel.passes import reject
+from stacklib.kernel.verdicts import reject
 from stacklib.recipe.recipe import Recipe
 from stacklib.recipe.rules import RULES
 
