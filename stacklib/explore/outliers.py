@@ -296,8 +296,8 @@ def _measure(
     tile = Tile(combined)
     for start in range(0, raw.shape[1], tile.pixels):
         stop = min(start + tile.pixels, raw.shape[1])
-        tile.sort(raw, start, stop)
-        _measure_tile(tile.ordered, tile.count, start, stop, middle, spread, largest)
+        samples = tile.sort(raw, start, stop)
+        _measure_tile(samples.ordered, samples.count, start, stop, middle, spread, largest)
 
 
 @compiled
