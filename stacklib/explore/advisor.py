@@ -199,18 +199,14 @@ def advise(
     preparations = [trials.prepare(start.replace(**changes)) for changes in settings]
     _refuse_few(preparations[0].used)
     judge = _Judge.make(trials, preparations[0], seed)
-    original = trials.samples.held
-    trials.samples.held = judge.injection.samples
+    struck, cleaned = trials.with_values(judge.injection.samples), trials.with_values(judge.cleaned)
     plain = trials.prepare(start.replace(rejection="none"))
-    (full,) = trials.each([plain], judge.light)
+    (full,) = struck.each([plain], judge.light)
     # Halves of the frames take as long as all of them.
     first, second = _in_two(report)
-    rows = trials.each(preparations, judge.look, progress, first)
-    trials.samples.held = original
+    rows = struck.each(preparations, judge.look, progress, first)
     *halves, unrejected = _split_halves(trials, [*preparations, plain], judge, progress, second)
-    trials.samples.held = judge.cleaned
-    (least,) = _split_halves(trials, [plain], judge)
-    trials.samples.held = original
+    (least,) = _split_halves(cleaned, [plain], judge)
     frames.close()
     table = Table({name: [setting[name] for setting in settings] for name in grid})
     noise2, left2, bright2, light = (np.array(column) for column in zip(*rows, strict=True))
@@ -337,9 +333,7 @@ class _Judge:
             weights=variance[used].min(axis=0) / variance,
             recipe=preparation.recipe.replace(rejection="none", combination="average"),
         )
-        samples.held = cleaned
-        result = integrate_samples(samples, best, true_claims=False)
-        samples.held = raw
+        result = integrate_samples(samples.with_values(cleaned), best, true_claims=False)
         judged = np.isfinite(spread) & (result.uncertainty > 0)
         variance = np.where(judged, (result.uncertainty / result.range_factor).astype(np.float64) ** 2, 0)
         size = (0, SMOOTH, SMOOTH)

@@ -346,7 +346,7 @@ def _why_no_data(raw: float, settings: Settings) -> str:
 
 def _distance(value: float, number: Round, settings: Settings, spec: RuleSpec) -> str:
     """How far a sample lies from the centre, in the sigma of its round."""
-    if spec.limits_in != "sigma" or not np.isfinite(number.centre):
+    if not spec.in_sigma or not np.isfinite(number.centre):
         return ""
     for name, edge, sign in zip(spec.limits, (number.lower, number.upper), (-1, 1), strict=True):
         if np.isfinite(edge) and edge != number.centre:

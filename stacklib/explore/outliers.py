@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
+from astropy.stats import mad_std
 from scipy import ndimage
 
 from stacklib.integration.samples import Samples
@@ -188,7 +189,7 @@ def _sigma(values: np.ndarray, known: np.ndarray) -> float:
     some = values[known]
     if some.size == 0:
         return np.inf
-    return 1.4826 * float(np.median(np.abs(some - np.median(some)))) or np.inf
+    return float(mad_std(some)) or np.inf
 
 
 # what is left ------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -125,6 +126,12 @@ class Trials:
         self.samples = Samples(self.frames, region, self.threads, self.memory)
         if self.samples.fits():
             self.samples.hold()
+
+    def with_values(self, held: np.ndarray) -> Trials:
+        """Return a copy that integrates other values; measurements stay those of the frames."""
+        other = copy.copy(self)
+        other.samples = self.samples.with_values(held)
+        return other
 
     def prepare(self, recipe: Recipe) -> Preparation:
         """Prepare a recipe like `stacklib.normalization.preparation.prepare`; nothing is measured twice."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import operator
 import warnings
 from collections.abc import Callable, Iterator
@@ -86,6 +87,12 @@ class Samples:
                 stacklevel=3,
             )
         self.held: np.ndarray | None = None
+
+    def with_values(self, held: np.ndarray) -> Samples:
+        """Return a copy that holds other values, for instance with outliers added."""
+        other = copy.copy(self)
+        other.held = held
+        return other
 
     @property
     def whole(self) -> bool:

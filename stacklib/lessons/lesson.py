@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import warnings
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,9 +16,13 @@ from stacklib.integration.run import integrate
 from stacklib.normalization.settings import Settings
 from stacklib.notebook.parameters import HowIntegrationWorks
 from stacklib.recipe.recipe import Recipe
+from stacklib.recipe.rules import RULES
 from stacklib.simulate import Simulation, Trail, simulate_frames
 
-__all__ = ["LEFT_OUT", "Lesson", "start"]
+if TYPE_CHECKING:
+    from IPython.display import Markdown
+
+__all__ = ["LEFT_OUT", "Lesson", "rules", "start"]
 
 #: Recipe changes for runs that leave out one step each.
 LEFT_OUT = {
@@ -145,3 +149,12 @@ def start(count: int = 20, seed: int = 8) -> Lesson:
             for name, changes in LEFT_OUT.items()
         }
     return Lesson(simulate_frames(**size, clean=True), night, results)
+
+
+def rules() -> Markdown:
+    """Return a table of the rejection rules: what each one does and what it is good for."""
+    from IPython.display import Markdown
+
+    lines = ["| rule | what it does | good for |", "|---|---|---|"]
+    lines += [f"| {spec.label} | {spec.summary} | {spec.use} |" for spec in RULES.values()]
+    return Markdown("\n".join(lines))

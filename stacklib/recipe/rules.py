@@ -106,6 +106,11 @@ class RuleSpec:
     within: str = "beyond a sample that is rejected"
 
     @property
+    def in_sigma(self) -> bool:
+        """Whether limits are multiples of sigma."""
+        return self.limits_in == "sigma"
+
+    @property
     def drops_ends(self) -> bool:
         """Whether the rule drops a number of samples, whatever their values."""
         return self.limits_in == "samples"

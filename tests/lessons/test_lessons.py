@@ -93,3 +93,8 @@ def test_found_outliers_are_counted(lesson):
     assert float(strong.split()[-2]) > 99 and float(clear.split()[-2]) > 98
     assert 70 < float(weak.split()[-2]) < 95
     assert lost.startswith("rejected high where nothing was planted: 0.")
+
+
+def test_the_table_of_rules_names_them_all():
+    _, _, *rows = lessons.rules().data.splitlines()
+    assert [row.split(" | ")[0] for row in rows] == [f"| {spec.label}" for spec in RULES.values()]
