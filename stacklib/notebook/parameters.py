@@ -46,7 +46,7 @@ class SelectFrames(Checked):
 
     frames: str | list[str] = list_field(_FRAMES.default, _FRAMES.help)
     recipe_file: str = text_field(
-        USUAL_NAME, "Job file for the selection. In an existing file only the frame list is replaced."
+        USUAL_NAME, "Job file to write. In an existing file only the frame list is replaced."
     )
     interactive: bool = switch_field(True, _INTERACTIVE.help)
 
@@ -82,7 +82,7 @@ class ChooseRejection(GoOn):
     width: int = count_field(0, 0, FAR, "Width; 0 for 512. All four 0: at the brightest structure.", "pixels")
     height: int = count_field(0, 0, FAR, "Height; 0 for 512.", "pixels")
     write_recipe: str = text_field(
-        USUAL_NAME, "Job file for the settings. In an existing file the rest is kept."
+        USUAL_NAME, "Job file to write. An existing file keeps all but the settings."
     )
     interactive: bool = switch_field(True, _INTERACTIVE.help)
 

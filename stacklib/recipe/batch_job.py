@@ -16,23 +16,24 @@ class BatchJob(Checked):
     """Where the targets are, and what their runs share; every field is also a papermill parameter."""
 
     folder: str = text_field(
-        "sample_data", "Folder to look in: every folder 4_Registered below it is a target."
+        "sample_data", "Folder to search; every folder 4_Registered below it is a target."
     )
     recipe: str = text_field(
         "",
-        "Recipe file for the targets that have none of their own; advise: limits proposed for each; "
-        "empty: the rule of thumb.",
+        "Recipe for targets without one; advise: propose limits for each; empty: rule of thumb.",
     )
     memory: str = text_field(
-        "4GB", "Memory for all runs together, or for each worker of a cluster, for instance 4GB."
+        "4GB", "Memory for all runs together, or for each worker of a cluster, e.g. 4GB."
     )
-    jobs: int = count_field(0, 0, 64, "Runs at the same time; 0: as processors and memory allow.", "runs")
+    jobs: int = count_field(
+        0, 0, 64, "Runs at the same time; 0: as many as processors and memory allow.", "runs"
+    )
     cluster: str = text_field(
-        "", "Address of a Dask scheduler whose workers run the targets; local: start one here; empty: none."
+        "", "Dask scheduler whose workers run the targets; local: start one here; empty: none."
     )
     save_maps: bool = switch_field(False, "Also save coverage, uncertainty and (linear_fit) slope.")
     save_fits: bool = switch_field(False, "Also save every image as FITS.")
-    interactive: bool = switch_field(True, "Show live progress where there is a browser; False: text only.")
+    interactive: bool = switch_field(True, "Show live progress in a browser; False: text only.")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], source: str = "parameters") -> BatchJob:

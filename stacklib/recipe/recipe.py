@@ -47,14 +47,14 @@ class Recipe(RejectionParameters):
     """
 
     range_clip_low: bool = switch_field(
-        True, "Take samples at or below range_low as no data: the black border that registration leaves."
+        True, "Ignore samples at or below range_low: the black border from registration."
     )
     range_low: float = number_field(
-        0.0, -1e6, 1e9, "Raw value at or below which a sample is no data.", "raw value"
+        0.0, -1e6, 1e9, "Raw value at or below which a sample is not data.", "raw value"
     )
-    range_clip_high: bool = switch_field(False, "Leave out saturated samples: at or above range_high.")
+    range_clip_high: bool = switch_field(False, "Ignore saturated samples: at or above range_high.")
     range_high: float = number_field(
-        0.98, -1e6, 1e9, "Raw value at or above which a sample counts as saturated.", "raw value"
+        0.98, -1e6, 1e9, "Raw value from which a sample is saturated.", "raw value"
     )
     map_range_rejection: bool = switch_field(True, "Show range-rejected samples in the rejection maps.")
     report_range_rejection: bool = switch_field(
@@ -68,33 +68,35 @@ class Recipe(RejectionParameters):
     rejection_normalization: str = choice_field(
         "scale_zero_offset",
         ("none", "scale_zero_offset", "equalize_fluxes"),
-        "How frames are matched to the reference before samples are compared for rejection.",
+        "How frames are matched before samples are compared.",
     )
     scale_estimator: str = choice_field(
         "bwmv",
         ("bwmv", "mad", "avgdev"),
-        "Estimator of the spread of a frame: biweight midvariance, median or average absolute deviation.",
+        "Spread of a frame: biweight midvariance, median or mean absolute deviation.",
     )
     weights: str = choice_field(
         "noise",
         ("none", "exposure", "noise", "snr", "signal", "median", "mean", "keyword", "csv"),
-        "What the weight of a frame is taken from (average combination only).",
+        "Quantity that sets the weight of a frame (average combination only).",
     )
-    weight_keyword: str = text_field("", "weights keyword: name of the FITS keyword that holds the weight.")
-    weight_file: str = text_field("", "weights csv: table with the columns file and weight (CSV or ECSV).")
+    weight_keyword: str = text_field("", "For weights keyword: FITS keyword that holds the weight.")
+    weight_file: str = text_field(
+        "", "For weights csv: table with the columns file and weight (CSV or ECSV)."
+    )
     min_weight: float = number_field(
         0.005, 0.0, 1.0, "Leave out frames whose weight is below this fraction of the best one."
     )
     combination: str = choice_field(
         "average",
         ("average", "median", "minimum", "maximum"),
-        "How the surviving samples become one value; only the average uses weights.",
+        "How the kept samples become one value.",
     )
     reference: str = text_field(
-        "", "File name of the reference frame for normalisation; empty: the frame with the best weight."
+        "", "File name of the reference frame; empty: the frame with the best weight."
     )
     output_range: str = choice_field(
-        "rescale", ("rescale", "truncate"), "What to do with an image that leaves the range 0 to 1."
+        "rescale", ("rescale", "truncate"), "How to bring an image back into the range 0 to 1."
     )
 
     @classmethod
@@ -221,14 +223,14 @@ class Job(Checked):
 
     frames: str | list[str] = list_field(
         "sample_data/M101/4_Registered",
-        "Folder, glob pattern or list of files with the registered light frames.",
+        "Folder, glob pattern or list of registered light frames.",
     )
     output: str = text_field(
         "",
-        "Folder for the results, from where the run was started; empty: 5_Integration beside the frames.",
+        "Folder for the results; empty: 5_Integration beside the frames.",
     )
-    interactive: bool = switch_field(True, "Show live panels where there is a browser; False: figures only.")
-    memory: str = text_field("2GB", "Memory budget of the integration, for instance 800MB or 4GB.")
+    interactive: bool = switch_field(True, "Show live panels in a browser; False: figures only.")
+    memory: str = text_field("2GB", "Memory budget, e.g. 800MB or 4GB.")
     save_maps: bool = switch_field(False, "Also save coverage, uncertainty and (linear_fit) slope.")
     save_fits: bool = switch_field(False, "Also save every image as FITS.")
     recipe: Recipe = dataclasses.field(default_factory=Recipe)

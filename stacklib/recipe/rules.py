@@ -332,46 +332,46 @@ class RejectionParameters(Checked):
         5.0,
         1.5,
         100.0,
-        "winsorized_sigma: samples farther out than this become the median in the first round.",
+        "winsorized_sigma: in round 1, samples beyond this become the median.",
         "sigma",
     )
     percentile_low: float = number_field(
-        0.2, 0.0, 1.0, "percentile: reject samples more than this fraction below the median."
+        0.2, 0.0, 1.0, "percentile: reject more than this fraction below the median."
     )
     percentile_high: float = number_field(
-        0.1, 0.0, 100.0, "percentile: reject samples more than this fraction above the median."
+        0.1, 0.0, 100.0, "percentile: reject more than this fraction above the median."
     )
     min_max_low: int = count_field(
-        1, 0, 100000, "min_max: drop this many of the darkest samples at each pixel."
+        1, 0, 100000, "min_max: drop this many of the darkest samples of each pixel."
     )
     min_max_high: int = count_field(
-        1, 0, 100000, "min_max: drop this many of the brightest samples at each pixel."
+        1, 0, 100000, "min_max: drop this many of the brightest samples of each pixel."
     )
     linear_fit_low: float = number_field(
-        5.0, 0.5, 50.0, "linear_fit: reject samples this far below the fitted line.", "mean deviations"
+        5.0, 0.5, 50.0, "linear_fit: reject this far below the line.", "mean deviations"
     )
     linear_fit_high: float = number_field(
-        4.0, 0.5, 50.0, "linear_fit: reject samples this far above the fitted line.", "mean deviations"
+        4.0, 0.5, 50.0, "linear_fit: reject this far above the line.", "mean deviations"
     )
     gesd_outliers_fraction: float = number_field(
-        0.3, 0.0, 0.9, "gesd: at most this fraction of the samples of a pixel can be outliers."
+        0.3, 0.0, 0.9, "gesd: largest fraction of outliers at a pixel."
     )
     gesd_significance: float = number_field(
-        0.05, 1e-6, 0.5, "gesd: chance of a false rejection at a clean pixel that the test accepts."
+        0.05, 1e-6, 0.5, "gesd: accepted chance of a false rejection at a pixel."
     )
     gesd_low_relaxation: float = number_field(
-        1.0, 1.0, 10.0, "gesd: divide the deviation of dark samples by this; more than 1 spares them."
+        1.0, 1.0, 10.0, "gesd: divide deviations of dark samples by this to spare them."
     )
     gesd_variant: str = choice_field(
         "rosner", ("rosner", "pixinsight"), "gesd: the test as published, or as PixInsight does it."
     )
     chauvenet_limit: float = number_field(
-        0.1, 1e-6, 0.5, "chauvenet: reject a sample where fewer than this many are expected.", "samples"
+        0.1, 1e-6, 0.5, "chauvenet: reject where fewer samples are expected.", "samples"
     )
     ccd_gain: float = number_field(1.0, 1e-4, 1e4, "ccd_noise: gain of the camera.", "e-/ADU")
     ccd_read_noise: float = number_field(10.0, 0.0, 1e4, "ccd_noise: read noise of the camera.", "e-")
     ccd_scale_noise: float = number_field(
-        0.0, 0.0, 1.0, "ccd_noise: noise in proportion to the signal (flat field, seeing).", "fraction"
+        0.0, 0.0, 1.0, "ccd_noise: noise proportional to the signal (flat, seeing).", "fraction"
     )
 
     def rule_for(self, count: int) -> str:

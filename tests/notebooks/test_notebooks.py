@@ -98,6 +98,17 @@ def test_parameters_cell_equals_the_package(path):
     )
 
 
+@pytest.mark.parametrize("path", MADE, ids=lambda path: path.stem)
+def test_parameters_cell_is_readable(path):
+    lines = notebook.parameters_cell(KINDS[path.stem]).splitlines()
+    assert not [line for line in lines if len(line) > notebook.WIDTH]
+
+
+def test_what_a_line_does_not_hold_is_written_above_it():
+    cell = notebook.parameters_cell(sl.Job)
+    assert cell.index("# none, exposure, noise, snr") < cell.index("weights: str =") < cell.index("# The run")
+
+
 def test_parameters_are_those_of_the_package():
     assert MADE[BATCH] == BatchJob.parameters()
     own = {RECIPE_FILE.name: RECIPE_FILE}
