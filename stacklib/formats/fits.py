@@ -13,8 +13,9 @@ import warnings
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from io import BufferedIOBase
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from astropy.io import fits
@@ -204,7 +205,7 @@ def _open_packed(path: Path, hdu: _Hdu) -> ImageSource:
     return source
 
 
-def _first_image(stream: BinaryIO, path: Path) -> _Hdu:
+def _first_image(stream: BufferedIOBase, path: Path) -> _Hdu:
     """Find the first HDU with an image. Reads no further than its header."""
     position = 0
     for index in range(MAX_EXTENSIONS):
@@ -221,7 +222,7 @@ def _first_image(stream: BinaryIO, path: Path) -> _Hdu:
     raise FrameError(f"{path}: contains no image, expected an HDU with NAXIS = 2 or 3")
 
 
-def _header_bytes(stream: BinaryIO, path: Path, first: bool) -> bytes | None:
+def _header_bytes(stream: BufferedIOBase, path: Path, first: bool) -> bytes | None:
     """Read one header up to its END card. Returns None after the last HDU."""
     content = bytearray()
     while len(content) < MAX_HEADER:

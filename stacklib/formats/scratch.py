@@ -81,7 +81,7 @@ class _Arena:
                 self.end = 0
                 self.file.truncate(0)
 
-    def write(self, offset: int, piece: bytes) -> None:
+    def write(self, offset: int, piece: bytes | bytearray) -> None:
         with self.lock:
             self.file.seek(offset)
             self.file.write(piece)
@@ -148,7 +148,7 @@ class ScratchBlock:
         yield read_into
 
 
-def hold(pieces: Iterable[bytes], size: int, path: Path) -> MemoryBlock | ScratchBlock:
+def hold(pieces: Iterable[bytes | bytearray], size: int, path: Path) -> MemoryBlock | ScratchBlock:
     """Store decoded bytes in memory or on disk for as long as the returned block is referenced.
 
     Parameters
@@ -170,7 +170,7 @@ def hold(pieces: Iterable[bytes], size: int, path: Path) -> MemoryBlock | Scratc
     return _hold_on_disk(pieces, size, path)
 
 
-def _hold_in_memory(pieces: Iterable[bytes], size: int, path: Path) -> MemoryBlock:
+def _hold_in_memory(pieces: Iterable[bytes | bytearray], size: int, path: Path) -> MemoryBlock:
     try:
         content = bytearray(size)
         filled = 0
@@ -186,7 +186,7 @@ def _hold_in_memory(pieces: Iterable[bytes], size: int, path: Path) -> MemoryBlo
     return block
 
 
-def _hold_on_disk(pieces: Iterable[bytes], size: int, path: Path) -> ScratchBlock:
+def _hold_on_disk(pieces: Iterable[bytes | bytearray], size: int, path: Path) -> ScratchBlock:
     try:
         folder = tempfile.gettempdir()
         free = shutil.disk_usage(folder).free

@@ -194,7 +194,7 @@ class ImageSource:
 
     def _read_direct(self, read_into: ReadInto, start: int, channel: int, out: np.ndarray) -> None:
         offset = (channel * self.height + start) * self.width * self.stored.itemsize
-        read_into(offset, memoryview(out).cast("B"))
+        read_into(offset, out.data.cast("B"))
         if not self.stored.isnative:
             out.view(np.uint32).byteswap(inplace=True)
 
@@ -207,7 +207,7 @@ class ImageSource:
         for first in range(0, len(out), rows):
             target = out[first : first + rows]
             raw = buffer[: len(target)]
-            read_into((plane + start + first) * row_size, memoryview(raw.view(np.uint8)).cast("B"))
+            read_into((plane + start + first) * row_size, raw.view(np.uint8).data.cast("B"))
             if self.interleaved:
                 raw = raw[:, channel::step]
             self._convert(raw, target)

@@ -331,7 +331,7 @@ class _Properties:
         if content is None:
             return None
         order = ">" if element.get("byteOrder") == "big" else "<"
-        values = np.frombuffer(content, np.dtype(dtype).newbyteorder(order))
+        values = np.frombuffer(content, order + dtype)
         if min(shape) < 0:
             _fail()
         return values.reshape(shape)

@@ -99,7 +99,7 @@ class StoredBlock:
             return LazyBlock(self.decoded_size, self._prepare)
         return self._stored()
 
-    def decode(self) -> bytes:
+    def decode(self) -> bytes | bytearray:
         """Return all decoded bytes. For small blocks."""
         stored = self._checked_bytes()
         return inflate(stored, self.compression, self.path, self.field) if self.compression else stored
@@ -115,7 +115,7 @@ class StoredBlock:
         self._verify(self._pieces())
         return self._stored()
 
-    def _checked_bytes(self) -> bytes:
+    def _checked_bytes(self) -> bytes | bytearray:
         content: bytes | bytearray = self.content
         if self.position is not None:
             content = bytearray(self.size)
@@ -252,7 +252,7 @@ def _subblocks(
     return numbers
 
 
-def inflate(stored: bytes, compression: Compression, path: Path, field: str) -> bytes:
+def inflate(stored: bytes | bytearray, compression: Compression, path: Path, field: str) -> bytes:
     """Decompress a block to exactly its declared size.
 
     Raises

@@ -436,13 +436,14 @@ def open_frames(where: str | Path | Frame | Iterable[str | Path | Frame]) -> Fra
 
 def _open_all(found: Sequence[Path | Frame]) -> list[Frame]:
     with ThreadPoolExecutor(OPENERS) as pool:
-        frames = list(pool.map(_open_or_error, found))
-    errors = [frame for frame in frames if isinstance(frame, FrameError)]
+        opened = list(pool.map(_open_or_error, found))
+    errors = [frame for frame in opened if isinstance(frame, FrameError)]
     if errors:
         more = (
             f" ({len(errors) - 1} more of the {len(found)} files cannot be used)" if len(errors) > 1 else ""
         )
         raise FrameError(f"{errors[0]}{more}") from errors[0]
+    frames = [frame for frame in opened if isinstance(frame, Frame)]
     _warn_of_notes([frame for frame, entry in zip(frames, found, strict=True) if frame is not entry])
     return frames
 

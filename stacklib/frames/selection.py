@@ -77,8 +77,10 @@ class _Reader:
 
     def value(self, node: ast.expr) -> Any:
         match node:
-            case ast.Constant(value=bool() | int() | float()):
-                return np.bool_(node.value) if isinstance(node.value, bool) else float(node.value)
+            case ast.Constant(value=bool() as value):
+                return np.bool_(value)
+            case ast.Constant(value=int() | float() as value):
+                return float(value)
             case ast.Name():
                 return self.column(node.id)
             case ast.BoolOp():

@@ -14,7 +14,7 @@ import pickle
 import threading
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from importlib.metadata import version
@@ -107,7 +107,7 @@ class Cluster:
 
     def integrate(
         self, samples: Samples, used: np.ndarray, settings: list[Settings], planes: list[Pixels]
-    ) -> Iterator[tuple[int, int, Counts]]:
+    ) -> Generator[tuple[int, int, Counts], None, None]:
         """Integrate band by band, into `planes`; see `integration.Work`."""
         width = samples.region[2]
         bands = samples.bands(used, self._rows(samples, used))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -32,7 +32,8 @@ __all__ = ["Work", "integrate", "integrate_samples"]
 
 #: Integrates all bands of the frames used into the pixels of each channel, with settings per channel. Yields
 #: channel, number of pixels and counts of each finished part.
-Work = Callable[[Samples, np.ndarray, list[Settings], list[Pixels]], Iterator[tuple[int, int, Counts]]]
+Parts = Generator[tuple[int, int, Counts], None, None]
+Work = Callable[[Samples, np.ndarray, list[Settings], list[Pixels]], Parts]
 
 
 def integrate(
@@ -114,7 +115,7 @@ def integrate(
 
 
 @contextmanager
-def _measuring(shown: bool, frames: FrameSet) -> Iterator:
+def _measuring(shown: bool, frames: FrameSet) -> Iterator[Callable[[int, int], None]]:
     """Show a progress bar of measured planes. Yields a callable that takes (done, total)."""
     planes = len(frames) * frames.channels
     with progress_bar(planes, f"{len(frames)} frames measured", "plane", shown) as bar:
@@ -125,9 +126,7 @@ def _measuring(shown: bool, frames: FrameSet) -> Iterator:
         yield report
 
 
-def in_threads(
-    samples: Samples, used: np.ndarray, settings: list[Settings], planes: list[Pixels]
-) -> Iterator[tuple[int, int, Counts]]:
+def in_threads(samples: Samples, used: np.ndarray, settings: list[Settings], planes: list[Pixels]) -> Parts:
     """Integrate band by band in this process, reading the next band meanwhile; see `Work`."""
     width, threads = samples.region[2], samples.threads
     with ThreadPoolExecutor(threads) as workers, closing(samples.read_ahead(used)) as bands:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import operator
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -163,10 +163,10 @@ class Samples:
         ]
         return Band(samples.reshape(used.size, -1), reading)
 
-    def read_ahead(self, used: np.ndarray) -> Iterator[tuple[int, int, int, np.ndarray]]:
-        """Yield channel, first row, last row and samples of each band, and read the next one meanwhile.
+    def read_ahead(self, used: np.ndarray) -> Generator[tuple[int, int, int, np.ndarray], None, None]:
+        """Yield channel, start row, stop row and samples of each band while reading the next one.
 
-        Delete the samples before asking for more: two bands fit into the budget, not three.
+        Delete the samples before requesting the next band: the memory budget is for two bands, not three.
         """
         bands = self.bands(used)
         with ThreadPoolExecutor(self.threads) as readers:

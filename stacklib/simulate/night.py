@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -286,7 +285,7 @@ def simulate_frames(
         cosmic_rays, hot_pixels, trails, cloudy, dither = 0.0, 0, 0, 0, 0
     night, defects_rng, noise_rng = (np.random.default_rng([seed, stream]) for stream in (1, 2, 3))
     clouds = _choose_frames(defects_rng, cloudy, count)
-    if isinstance(trails, Integral):
+    if isinstance(trails, int | np.integer):
         trails = choose_trails(defects_rng, int(trails), count, height, width)
     sky_levels, transparency = weather(night, count, sky_drift, extinction, 0.0 if clean else 0.01)
     widths = fwhm * (1 + fwhm_spread * night.standard_normal(count).clip(-2, 2.5))
@@ -335,7 +334,7 @@ def simulate_frames(
 
 
 def _choose_frames(rng: np.random.Generator, wanted: int | Sequence[int], count: int) -> tuple[int, ...]:
-    if isinstance(wanted, Integral):
+    if isinstance(wanted, int | np.integer):
         wanted = sorted(rng.choice(count, wanted, replace=False))
     return tuple(int(index) for index in wanted)
 

@@ -6,10 +6,10 @@ import dataclasses
 import difflib
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
 
@@ -95,11 +95,11 @@ class Parameter:
         if self.kind is bool:
             return value if isinstance(value, bool) else None
         if self.kind in (int, float):
-            if isinstance(value, bool) or not isinstance(value, int | float):
+            if not isinstance(value, int | float) and hasattr(value, "item"):
                 # NumPy scalars count as numbers.
-                if not hasattr(value, "item") or isinstance(value.item(), bool | str):
-                    return None
                 value = value.item()
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                return None
             if not math.isfinite(value) or not self.low <= value <= self.high:
                 return None
             if self.kind is int:
@@ -150,18 +150,12 @@ def list_field(default: str, help: str) -> Any:
     return _parameter(list, default, help)
 
 
-def _refusing_unknown(cls: type, *values: Any, **named: Any) -> Any:
-    """Create the object; an unknown name raises `RecipeError` instead of Python's TypeError."""
-    refuse_unknown(named, {field.name: None for field in dataclasses.fields(cls)}, cls.__name__)
-    return object.__new__(cls)
-
-
 class Checked:
-    """Base class for frozen dataclasses of parameters. Checks every value on creation."""
+    """Base class for frozen dataclasses of parameters. Checks every name and value on creation."""
 
-    def __init_subclass__(cls) -> None:
-        super().__init_subclass__()
-        cls.__new__ = _refusing_unknown
+    def __new__(cls, *values: Any, **named: Any) -> Self:
+        refuse_unknown(named, [field.name for field in dataclasses.fields(cls)], cls.__name__)
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         for name, parameter in self.parameters().items():
@@ -183,7 +177,7 @@ def _parameters_of(cls: type) -> tuple[Parameter, ...]:
     )
 
 
-def refuse_unknown(values: Mapping[str, Any], known: Mapping[str, Parameter], source: str) -> None:
+def refuse_unknown(values: Iterable[str], known: Collection[str], source: str) -> None:
     """Raise `RecipeError` for the first name in `values` that is not in `known`."""
     for name in values:
         if name not in known:
