@@ -1,4 +1,4 @@
-"""The command line: ``stacklib run`` integrates one target, ``batch`` many, ``rerun`` repeats a saved one."""
+"""The command line: ``stacklib run`` integrates one target, ``batch`` many, ``rerun`` repeats a saved run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from stacklib.utils.resources import parse_memory
 
 __all__ = ["batch_from_arguments", "job_from_arguments", "main"]
 
-#: What stands for a switch on the command line.
+#: Values of a switch on the command line.
 SWITCHES = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 EXAMPLES = """\
@@ -46,7 +46,7 @@ examples:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; 0 when all went well, 1 when a run failed, 2 when the call was wrong."""
+    """Run the command line. Return 0 for success, 1 if a run failed, 2 for a wrong call."""
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
     if rest and options.command is not _lab:
@@ -79,44 +79,44 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     run = commands.add_parser(
         "run",
-        help="integrate one target and keep the notebook of the run beside the result",
-        description="Integrate the frames of a folder, or run a job or recipe file (YAML).",
+        help="integrate one target, and keep the executed notebook beside the result",
+        description="Integrate the frames in a folder, or run a job or recipe file (YAML).",
         epilog=_parameter_list(_known()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     run.add_argument("target", metavar="FOLDER|JOB.yaml", help="folder of registered frames, or a job file")
     _add_parameters(run)
-    run.add_argument("--output", metavar="DIR", help="folder for the results; made if it is not there")
+    run.add_argument("--output", metavar="DIR", help="folder for the results; created if missing")
     run.set_defaults(command=_run)
     batch = commands.add_parser(
         "batch",
-        help="integrate every target below a folder that is missing or changed",
+        help="integrate every target below a folder that is new or has changed",
         description="Integrate every target below a folder: every folder 4_Registered with frames in it. "
-        "What is done and has not changed is left alone. A summary is written into the folder as it goes.",
+        "Targets that are done and have not changed are skipped. A summary is kept in the folder.",
         epilog=_parameter_list(_known_in_batch()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    batch.add_argument("folder", metavar="FOLDER", help="folder that holds the targets")
+    batch.add_argument("folder", metavar="FOLDER", help="folder with the targets")
     _add_parameters(batch)
-    batch.add_argument("--list", action="store_true", help="only list the targets, and what is to be done")
+    batch.add_argument("--list", action="store_true", help="only list the targets and what would be done")
     batch.set_defaults(command=_batch)
     again = commands.add_parser(
         "rerun",
-        help="repeat the run that a saved image holds, and compare",
-        description="Check the frames that a saved image was made from, and integrate them again with the "
-        "recipe inside it. The new files get the next free number; the images are compared bit for bit.",
+        help="repeat the run of a saved image, and compare the results",
+        description="Check the frames of a saved image, and integrate them again with the recipe in the "
+        "image. The new files get the next free number. The images are compared bit for bit.",
         allow_abbrev=False,
     )
-    again.add_argument("file", metavar="FILE", help="an image of the result")
-    again.add_argument("--frames", metavar="DIR", help="folder where the frames lie now, if they were moved")
-    again.add_argument("--output", metavar="DIR", help="folder for the new files; that of FILE unless given")
+    again.add_argument("file", metavar="FILE", help="any image of the result")
+    again.add_argument("--frames", metavar="DIR", help="folder with the frames, if they were moved")
+    again.add_argument("--output", metavar="DIR", help="folder for the new files (default: that of FILE)")
     again.set_defaults(command=_rerun)
     lab = commands.add_parser(
         "lab",
         help="open the notebooks in JupyterLab",
-        description="Open the notebooks in JupyterLab; further arguments, such as --no-browser, go to it.",
+        description="Open the notebooks in JupyterLab. Other arguments, such as --no-browser, are passed on.",
         allow_abbrev=False,
     )
     lab.set_defaults(command=_lab)
@@ -131,18 +131,18 @@ def _add_parameters(command: argparse.ArgumentParser) -> None:
         nargs=2,
         action="append",
         default=[],
-        help="set a parameter; may be given many times",
+        help="set a parameter; can be repeated",
     )
 
 
 def _known() -> dict[str, Parameter]:
-    """What -p can set; a run from the command line is never interactive."""
+    """Return the parameters for -p. A run from the command line is never interactive."""
     known = Job.parameters() | Recipe.parameters()
     return {name: parameter for name, parameter in known.items() if name != "interactive"}
 
 
 def _as_parameter(argument: str, given: Sequence[str], known: Mapping[str, Parameter]) -> str:
-    """The hint for ``--sigma_high 3``: a parameter that was given as an option."""
+    """Return the hint for ``--sigma_high 3``: a parameter given as an option."""
     word, equals, value = argument.partition("=")
     name = word.lstrip("-").replace("-", "_")
     if not word.startswith("-") or name not in known:
@@ -153,13 +153,13 @@ def _as_parameter(argument: str, given: Sequence[str], known: Mapping[str, Param
 
 
 def _known_in_batch() -> dict[str, Parameter]:
-    """What -p can set for a batch: its own parameters, and the recipe of targets that have none."""
+    """Return the parameters for -p of a batch: its own, and the recipe of targets without one."""
     known = BatchJob.parameters() | Recipe.parameters()
     return {name: parameter for name, parameter in known.items() if name not in ("folder", "interactive")}
 
 
 def _parameter_list(known: Mapping[str, Parameter]) -> str:
-    lines = ["parameters for -p and for job files, with their defaults:"]
+    lines = ["parameters for -p and for job files, with defaults:"]
     for name, parameter in known.items():
         default = str(parameter.default).lower() if parameter.kind is bool else parameter.default
         lines += [f"  {name} {default}".rstrip(), f"      {describe(parameter)}"]
@@ -181,14 +181,14 @@ def _run(options: argparse.Namespace) -> int:
 def job_from_arguments(
     target: str, parameters: Sequence[tuple[str, str]] = (), output: str | None = None
 ) -> Job:
-    """The job that a command line asks for.
+    """Return the job that a command line describes.
 
     Parameters
     ----------
     target : str
-        A folder, a pattern or a file of frames, or a job file (``.yaml`` or ``.yml``).
+        A folder, glob pattern or file of frames, or a job file (``.yaml`` or ``.yml``).
     parameters : sequence of (name, text)
-        What to change; a text is read as the type that the parameter has.
+        Parameters to change. A text is converted to the type of its parameter.
     output : str, optional
         Folder for the results.
 
@@ -200,10 +200,10 @@ def job_from_arguments(
     known = _known()
     texts = _texts(parameters, known)
     if output is not None and "output" in texts:
-        raise RecipeError("-p output: given beside --output; give one of the two")
+        raise RecipeError("-p output: given together with --output; give only one of the two")
     from_file = Path(target).suffix.lower() in (".yaml", ".yml")
     if "frames" in texts and not from_file:
-        raise RecipeError(f"-p frames: the frames are given already, {target}; give one of the two")
+        raise RecipeError(f"-p frames: the frames are already given as {target}; give only one of the two")
     values = {"frames": target}
     if from_file:
         file = resolve_path(target)
@@ -218,7 +218,7 @@ def job_from_arguments(
 
 
 def _texts(parameters: Sequence[tuple[str, str]], known: Mapping[str, Parameter]) -> dict[str, str]:
-    """What -p gives, by name; every name has to be known, and given once."""
+    """Return the values of -p by name. Every name must be known, and given once."""
     texts = dict(parameters)
     if "interactive" in texts:
         raise RecipeError("-p interactive: a run from the command line is never interactive; leave it out")
@@ -230,7 +230,7 @@ def _texts(parameters: Sequence[tuple[str, str]], known: Mapping[str, Parameter]
 
 
 def _typed(parameter: Parameter, text: str) -> Any:
-    """The text as the parameter's type; left alone where it cannot be read so, for the check to refuse."""
+    """Convert the text to the type of the parameter; one that cannot be converted is left for the check."""
     if parameter.kind is bool:
         return SWITCHES.get(text.lower(), text)
     if parameter.kind in (int, float):
@@ -255,15 +255,15 @@ def _batch(options: argparse.Namespace) -> int:
 
 
 def batch_from_arguments(folder: str, parameters: Sequence[tuple[str, str]] = ()) -> Batch:
-    """The batch that a command line asks for.
+    """Return the batch that a command line describes.
 
     Parameters
     ----------
     folder : str
-        The folder that holds the targets.
+        The folder with the targets.
     parameters : sequence of (name, text)
-        What to change; a text is read as the type that the parameter has. Parameters of the recipe change
-        the one that targets share.
+        Parameters to change. A text is converted to the type of its parameter. Parameters of a recipe change
+        the recipe that targets share.
 
     Raises
     ------
@@ -315,7 +315,7 @@ def _lab(options: argparse.Namespace) -> int:
 
 
 def _own_copy(folder: Path) -> Path:
-    """Copies of the installed notebooks in the current folder; what is there already is left alone."""
+    """Copy the installed notebooks into the current folder. Existing files are left alone."""
     copies = Path.cwd() / "stacklib_notebooks"
     copies.mkdir(exist_ok=True)
     for notebook in sorted(folder.glob("*.ipynb")):

@@ -18,6 +18,7 @@ from stacklib import cli
 from stacklib.notebook import process as notebook_process
 from stacklib.notebook import running
 from stacklib.output import naming, saving
+from stacklib.utils.file_sets import workroom
 
 M13 = SAMPLES / "M13" / "4_Registered"
 
@@ -72,8 +73,8 @@ def test_job_file_comes_first_then_parameters_then_output(tmp_path):
         (("--otput", "there"), "--otput"),
         (("-p", "memory", "lots"), "memory: got 'lots'"),
         (("-p", "sigma_low", "2", "-p", "sigma_low", "3"), "-p sigma_low: given 2 times"),
-        (("-p", "frames", "elsewhere"), "-p frames: the frames are given already"),
-        (("-p", "output", "elsewhere"), "-p output: given beside --output"),
+        (("-p", "frames", "elsewhere"), "-p frames: the frames are already given"),
+        (("-p", "output", "elsewhere"), "-p output: given together with --output"),
         (("-p", "interactive", "true"), "-p interactive: a run from the command line is never interactive"),
         (("--sigma_high", "3"), "unknown argument '--sigma_high'; did you mean -p sigma_high 3?"),
         (("--sigma-high=3",), "did you mean -p sigma_high 3?"),
@@ -186,9 +187,9 @@ def test_failed_run_keeps_the_notebook_and_says_where(tmp_path):
 def test_notebooks_are_never_overwritten(tmp_path):
     names = []
     for text in ("first", "second"):
-        executed = running.claim(tmp_path, "running_notebook")
-        executed.write_text(f'"{text}"')
-        names.append(running._keep(executed, "m_notebook").name)
+        with workroom(tmp_path) as room:
+            (room / "executed.ipynb").write_text(f'"{text}"')
+            names.append(running._keep(room / "executed.ipynb", tmp_path, "m_notebook").name)
     assert names == ["m_notebook.ipynb", "m_notebook_2.ipynb"]
     assert (tmp_path / names[0]).read_text() == '"first"'
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)

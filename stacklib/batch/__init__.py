@@ -1,4 +1,4 @@
-"""Many targets: which there are, what is to be done for each, and what came of it."""
+"""Batches: integrate many targets, only what is missing or changed."""
 
 from stacklib.batch.batches import ADVISE, OVERHEAD, Batch, Need, recipe_for, run_batch
 from stacklib.batch.summary import Row, summary_table

@@ -1,8 +1,8 @@
 """Integrate many targets through the notebook: side by side, within a memory budget, only what is needed.
 
-Each target runs as `stacklib run` does. A record beside its results tells what the run was made from, so
-that a later start repeats only what is missing or changed; see `stacklib.batch.state`. Table and page of the
-whole batch are written anew whenever something has happened.
+Each target runs as with `stacklib run`. A record beside its results holds the inputs of the run, so that a
+later start repeats only what is missing or changed; see `stacklib.batch.state`. Table and page of the whole
+batch are rewritten whenever something has happened.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING
 from astropy.table import Table
 
 from stacklib.batch.changes import Checksums, rows_of
-from stacklib.batch.folder_lock import only_one
 from stacklib.batch.page import page, save_thumbnail
 from stacklib.batch.progress import BatchBars
-from stacklib.batch.state import inputs_of, only_run_of, read_record, write_record
+from stacklib.batch.state import inputs_of, only_run_of, percent_of, read_record, write_record
 from stacklib.batch.summary import Row, summary_table
 from stacklib.batch.target_cluster import TargetCluster
 from stacklib.batch.target_run import TargetRun
 from stacklib.batch.targets import Target, find_targets
+from stacklib.batch.work_folder import LOCK_NAME, locked
 from stacklib.errors import RunError, SaveError
 from stacklib.explore.advisor import memory_for
 from stacklib.frames.finding import resolve_path
@@ -35,7 +35,7 @@ from stacklib.integration.samples import LEAST_BAND_BYTES, RESULT_BYTES
 from stacklib.notebook.page import save_page
 from stacklib.recipe.batch_job import BatchJob
 from stacklib.recipe.recipe import Job, Recipe
-from stacklib.utils.atomic_files import clear_marked, replace_atomically
+from stacklib.utils.atomic_files import explained, replace_atomically
 from stacklib.utils.resources import checked_threads, parse_memory
 
 if TYPE_CHECKING:
@@ -45,37 +45,35 @@ __all__ = ["Batch", "recipe_for", "run_batch"]
 
 #: The summary, in the folder of the batch.
 TABLE_NAME, PAGE_NAME = "batch.ecsv", "batch.html"
-#: Bytes that a run takes beside its samples and its result: two processes, libraries, figures.
+#: Memory of a run besides its samples and its result, in bytes: two processes, libraries, figures.
 OVERHEAD = 500 * 10**6
-#: Bytes of the budget for each run at the least, where nobody says how many runs there shall be.
+#: Least share of the budget for each run, in bytes, if the number of runs is not given.
 SHARE = 10**9
 #: In place of a recipe file: limits are proposed for each target.
 ADVISE = "advise"
 #: Seconds between two looks at the runs.
 LOOK = 0.2
-#: Marks table and page in the making.
-SUMMARY_MARK = "summary"
 
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes that a run gets for its samples and its result, and that it takes in all."""
+    """Memory of a run in bytes: for samples and result, and as a whole."""
 
     integration: int
     whole: int
 
 
 class Batch:
-    """Targets below a folder, what has to be done for them, and what came of it.
+    """The targets below a folder, the work to do for them, and its results.
 
     Parameters
     ----------
     job : BatchJob
-        Where the targets are, and what their runs share.
+        The folder, and the settings that all runs share.
     recipe : Recipe, optional
-        In place of the recipe file of the job.
+        Used instead of the recipe file of the job.
     progress : bool
-        Show a bar where frames have to be read to see whether they have changed.
+        Show a bar if frames must be read to see whether they have changed.
 
     Raises
     ------
@@ -87,7 +85,7 @@ class Batch:
     Attributes
     ----------
     root : Path
-        The folder.
+        The folder of the batch.
     rows : list of Row
         The targets, each with its status; see `table`.
     """
@@ -97,7 +95,7 @@ class Batch:
         self.budget = parse_memory(job.memory)
         self._cluster: TargetCluster | None = None
         self.root = resolve_path(job.folder)
-        #: Limits are proposed for each target that has no settings of its own.
+        #: Propose limits for each target without settings of its own.
         self.advises = job.recipe == ADVISE
         if recipe is None:
             named = job.recipe and not self.advises
@@ -108,19 +106,19 @@ class Batch:
         self.look(progress)
 
     def look(self, progress: bool = True) -> None:
-        """Find the targets, and what has to be done for each."""
+        """Find the targets and the work to do for each."""
         targets = find_targets(self.root)
         found = [(t, inputs_of(t, self.job_for(t), self.advised(t))) for t in targets]
         self.rows = rows_of(found, self._checksums, progress)
 
     @property
     def table(self) -> Table:
-        """One row a target, see `stacklib.batch.summary_table`."""
+        """One row for each target, see `stacklib.batch.summary_table`."""
         return summary_table(self.rows, self.root)
 
     @property
     def plan(self) -> Table:
-        """One row a target: what was found, with which recipe it runs, and why."""
+        """One row for each target: the frames found, the recipe, what to do and why."""
         full = self.table
         table = full["target", "object", "filter", "exposure", "frames"]
         files = [row.target.job_file for row in self.rows]
@@ -134,7 +132,7 @@ class Batch:
 
     @property
     def summary(self) -> str:
-        """How it went, in a line, and a line for each target that failed."""
+        """The outcome in one line, and a line for each target that failed."""
         numbers = {status: sum(row.status == status for row in self.rows) for status in ("done", "waiting")}
         line = f"{numbers['done']} of {len(self.rows)} targets have their master, {len(self.failed)} failed"
         if numbers["waiting"]:
@@ -143,7 +141,7 @@ class Batch:
 
     @property
     def page(self) -> Path:
-        """The page, once `run` has begun."""
+        """The HTML page, which exists once `run` has begun."""
         return self.root / PAGE_NAME
 
     @property
@@ -152,20 +150,20 @@ class Batch:
         return [row for row in self.rows if row.status == "failed"]
 
     def raise_if_failed(self) -> None:
-        """Raise an error when targets failed: a script that runs the notebook sees no other sign of it.
+        """Raise an error if targets failed, for scripts that run the notebook.
 
         Raises
         ------
         RunError
-            It names the targets, and the page.
+            It names the targets and the page.
         """
         if self.failed:
             names = ", ".join(row.target.name for row in self.failed)
             said = f"{len(self.failed)} of {len(self.rows)} targets failed: {names}"
-            raise RunError(f"{said}; why stands on the page {self.page}", None)
+            raise RunError(f"{said}; see the page {self.page}", None)
 
     def job_for(self, target: Target) -> Job:
-        """The run of a target, without its share of the memory."""
+        """Return the job of a target, without its share of the memory."""
         own = target.job or Job()
         return Job(
             frames=str(target.folder) if target.whole else [str(path) for path in target.frames],
@@ -177,24 +175,24 @@ class Batch:
         )
 
     def advised(self, target: Target) -> bool:
-        """Whether limits are proposed for a target."""
+        """Return whether limits are proposed for a target."""
         return self.advises and target.job is None
 
     @property
     def places(self) -> int:
-        """How many computers, or workers of a cluster, have the budget each."""
+        """Number of computers, or workers of a cluster, that have the whole budget each."""
         return 1 if self._cluster is None else self._cluster.size
 
     @property
     def jobs(self) -> int:
-        """How many runs there are at the same time, at the most."""
+        """Largest number of runs at the same time."""
         left = sum(row.status in ("waiting", "running") for row in self.rows)
         here = min(checked_threads(None), self.budget // SHARE)
         wanted = self.job.jobs or (here if self._cluster is None else self.places)
         return max(1, min(wanted, left))
 
     def need(self, target: Target) -> Need:
-        """The memory for a run: its share of the budget, less where it has no use for it."""
+        """Return the memory for a run: its share of the budget, or less if that is all it can use."""
         channels, height, width = target.shape
         pixels = channels * height * width
         least = RESULT_BYTES * pixels + LEAST_BAND_BYTES
@@ -206,27 +204,26 @@ class Batch:
         return Need(integration, integration + OVERHEAD)
 
     def run(self, progress: bool = True, client: Client | None = None) -> Batch:
-        """Run what is missing or changed; a target that fails does not stop the others.
+        """Run what is missing or changed. A target that fails does not stop the others.
 
         Parameters
         ----------
         progress : bool
-            Show progress bars, and a line for each target that has ended.
+            Show progress bars, and a line for each finished target.
         client : dask.distributed.Client, optional
-            Run the targets on the workers of this Dask cluster, one a worker; each has the whole budget.
-            In place of the cluster of the job.
+            Run the targets on the workers of this Dask cluster instead of that of the job, one target a
+            worker. Each worker has the whole budget.
 
         Raises
         ------
         IntegrationError
             When the cluster cannot be used.
         SaveError
-            When another batch works below the folder, or nothing can be written there.
+            When another batch works on the folder, or nothing can be written there.
         KeyboardInterrupt
-            When the batch is stopped. What was done stays done, what was running leaves nothing.
+            When the batch is stopped. Finished targets stay finished; running ones leave nothing.
         """
-        with only_one(self.root), self._sent_to(client):
-            clear_marked(self.root, SUMMARY_MARK)
+        with locked(self.root / LOCK_NAME, "another batch works on it"), self._sent_to(client):
             self.look(progress)
             self._keep()
             waiting = deque(row for row in self.rows if row.status == "waiting")
@@ -239,26 +236,23 @@ class Batch:
         return self
 
     def _keep(self) -> None:
-        """Make lost pictures and pages again, and remember what was found out about targets that are done."""
+        """Remake lost thumbnails and pages, and remember the new times of frames that have not changed."""
         for row in (row for row in self.rows if row.status == "done"):
-            master = row.target.output / row.master
-            notebook = row.target.output / row.notebook
-            lost = {"thumbnail": save_thumbnail(master), "page": save_page(notebook)}
-            row.record = replace(row.record, **lost, mark="")
-            if row.record == read_record(row.target):
+            record, output = row.record, row.target.output
+            shown = all(name and (output / name).is_file() for name in (record.thumbnail, record.page))
+            if shown and record == read_record(row.target):
                 continue
-            # Where nothing can be written, or another batch runs the target, all stays as it was.
-            with contextlib.suppress(SaveError), only_run_of(row.target):
+            # If nothing can be written, or another batch runs the target, all stays as it was.
+            with contextlib.suppress(SaveError), only_run_of(row.target) as room:
+                record.thumbnail = save_thumbnail(output / row.master, room)
+                record.page = save_page(output / row.notebook, room)
                 then = read_record(row.target)
-                if then is not None and then.files == row.record.files:
-                    if then.mark:
-                        # The batch was killed while it wrote them.
-                        clear_marked(row.target.output, then.mark)
-                    write_record(row.target, row.record)
+                if then is not None and then.files == record.files:
+                    write_record(row.target, record)
 
     @contextlib.contextmanager
     def _sent_to(self, client: Client | None) -> Iterator[None]:
-        """Targets go to the workers of a cluster, if there is one."""
+        """Send the targets to the workers of a cluster, if there is one."""
         with contextlib.nullcontext(client) if client else connect(self.job.cluster) as client:
             self._cluster = TargetCluster(client) if client else None
             try:
@@ -287,8 +281,8 @@ class Batch:
                         row.status = row.record.status
                         self._write()
                         bars.end(row.target.name, _in_a_line(row))
-                    for row, run, _ in running.values():
-                        bars.show(row.target.name, run.listener.percent)
+                    for row, _, _ in running.values():
+                        bars.show(row.target.name, percent_of(row.target))
             except BaseException:
                 for row, run, _ in running.values():
                     run.stop()
@@ -297,7 +291,7 @@ class Batch:
                 raise
 
     def _next(self, waiting: deque[Row], running: int, used: int) -> Iterator[Row]:
-        """Take the targets that may start now: what is too large for the whole budget runs alone."""
+        """Take the targets that may start now. One that is too large for the budget runs alone."""
         for row in list(waiting):
             need = self.need(row.target).whole
             if running < self.jobs and (not running or used + need <= self.places * self.budget):
@@ -306,21 +300,16 @@ class Batch:
                 yield row
 
     def _write(self) -> None:
-        """Table and page, each in one step."""
+        """Write table and page, each in one step."""
         text = io.StringIO()
         self.table.write(text, format="ascii.ecsv")
-        try:
-            replace_atomically(self.root / TABLE_NAME, text.getvalue().encode("utf-8"), SUMMARY_MARK)
-            replace_atomically(self.page, page(self.rows, self.root).encode("utf-8"), SUMMARY_MARK)
-        except OSError as error:
-            raise SaveError(
-                f"{self.root}: the summary cannot be written there ({error.strerror}); "
-                "check the free space and the permissions of the folder"
-            ) from error
+        with explained(self.root):
+            replace_atomically(self.root / TABLE_NAME, text.getvalue().encode("utf-8"), alone=True)
+            replace_atomically(self.page, page(self.rows, self.root).encode("utf-8"), alone=True)
 
 
 def recipe_for(target: Target, shared: Recipe) -> Recipe:
-    """The recipe of a target: that in its own folder, else the shared one."""
+    """Return the recipe of a target: the one in its own folder, or the shared one."""
     return target.job.recipe if target.job else shared
 
 
@@ -341,13 +330,12 @@ def run_batch(
     folder : str or Path
         Every folder ``4_Registered`` below it is a target; see `find_targets`.
     recipe : Recipe, str or Path, optional
-        A recipe or a recipe file for the targets that have no ``recipe.yaml`` or ``job.yaml`` of their own;
-        ``"advise"`` for limits that are proposed for each of them, see `stacklib.advise`; the rule of thumb
-        unless given.
+        A recipe or a recipe file for the targets that have no ``recipe.yaml`` or ``job.yaml`` of their own.
+        ``"advise"`` proposes limits for each of them, see `stacklib.advise`. Default is the rule of thumb.
     memory : str
-        Budget for all runs together; on a cluster, of each worker.
+        Budget for all runs together, or for each worker of a cluster.
     jobs : int
-        Runs at the same time; 0: as processors and memory allow.
+        Number of runs at the same time; 0 for as many as processors and memory allow.
     save_maps, save_fits : bool
         See `Integration.save`.
     progress : bool
@@ -358,12 +346,12 @@ def run_batch(
     Returns
     -------
     Batch
-        Its `table` has a row for each target, `page` is the summary to look at.
+        Its `table` has a row for each target; `page` is the summary for the browser.
 
     Raises
     ------
     StacklibError
-        When the batch cannot be started. A target that fails is told in the summary.
+        When the batch cannot be started. Targets that fail are named in the summary.
     """
     given = recipe if isinstance(recipe, Recipe) else None
     file = "" if recipe is None or given else str(recipe)

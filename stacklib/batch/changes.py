@@ -1,4 +1,4 @@
-"""What has to be done for the targets of a batch: what is there now, compared with earlier runs."""
+"""Find which targets of a batch must be run: compare what is there now with earlier runs."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from stacklib.utils.resources import checked_threads
 
 __all__ = ["Checksums", "changes", "rows_of"]
 
-#: Files that are read at the same time for their checksums.
+#: Files read at the same time for their checksums.
 READERS = 4
-#: Seconds without a progress bar.
+#: Seconds before the progress bar appears.
 QUIET = 1.0
 
 
 class Checksums:
-    """SHA-256 of files, each of which is read once while its size and its time of change are the same."""
+    """SHA-256 of files. A file is read again only if its size or modification time has changed."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[Path, int, int], str] = {}
 
     def of(self, path: Path, stamp: dict[str, Any]) -> str:
-        """The checksum of a file of this size and time; empty where it cannot be read."""
+        """Return the checksum of a file with this size and time; empty if it cannot be read."""
         self.read([(path, stamp)], False)
         return self._known[_named(path, stamp)]
 
     def read(self, files: Iterable[tuple[Path, dict[str, Any]]], progress: bool = True) -> None:
-        """Read the files that are not known yet, a few at a time; a bar is shown where it takes long."""
+        """Read the files that are not known yet, a few at a time, with a bar if it takes long."""
         wanted = dict.fromkeys(_named(path, stamp) for path, stamp in files)
         wanted = [key for key in wanted if key not in self._known]
         if not wanted:
@@ -54,17 +54,17 @@ def _named(path: Path, stamp: dict[str, Any]) -> tuple[Path, int, int]:
 
 
 def rows_of(found: Sequence[tuple[Target, Record]], checksums: Checksums, progress: bool = True) -> list[Row]:
-    """A row for each target: done where a run has left what would come out again.
+    """Return a row for each target: done if an earlier run had the same inputs.
 
-    Such a run may have had another label, and another folder for its results: there they stay, and its
-    row leads there. The records of rows that are done know frames by their present times.
+    That run may have had another label and another folder for its results. They stay there, and the row
+    links to them. The records of rows that are done hold the present times of the frames.
 
     Parameters
     ----------
     found : sequence of (Target, Record)
-        Targets, and what their runs would be made from, see `stacklib.batch.state.inputs_of`.
+        Targets, and the inputs of their runs, see `stacklib.batch.state.inputs_of`.
     checksums : Checksums
-        What is known of the content of frames.
+        Known checksums of frames.
     progress : bool
         Show a bar while frames are read.
     """
@@ -81,7 +81,7 @@ def rows_of(found: Sequence[tuple[Target, Record]], checksums: Checksums, progre
 
 
 def _runs_of(target: Target, now: Record) -> list[tuple[Target, Record | None]]:
-    """The last run of a target and, where they may help, those under other labels."""
+    """Return the last run of a target and, if that does not suffice, those under other labels."""
     then = read_record(target)
     former = former_records(target) if _at_a_glance(target, now, then) else ()
     return [(target, then), *former]
@@ -90,7 +90,7 @@ def _runs_of(target: Target, now: Record) -> list[tuple[Target, Record | None]]:
 def _row(now: Record, there: list[tuple[Target, Record | None]], checksums: Checksums) -> Row:
     target, then = there[0]
     if target.problem:
-        # Settings that cannot be used are no sign that nothing has changed.
+        # Unusable settings count as a change.
         return Row(target, "waiting", target.problem, then)
     reasons = [changes(target, now, then, checksums) for target, then in there]
     if "" not in reasons:
@@ -101,11 +101,10 @@ def _row(now: Record, there: list[tuple[Target, Record | None]], checksums: Chec
 
 
 def changes(target: Target, now: Record, then: Record | None, checksums: Checksums | None = None) -> str:
-    """Why a target has to be run, in a few words; an empty text when all is as it was.
+    """Return why a target must be run, in a few words; empty if nothing has changed.
 
-    Frames count as unchanged when size and time of change are those that were recorded or, where only
-    the time differs (a copy, another disk), when the checksum is. Where there is another reason, no frame
-    is read.
+    A frame is unchanged if its size and modification time are as recorded. If only the time differs (a copy,
+    another disk), the checksum decides. No frame is read if there is another reason.
     """
     reason = _at_a_glance(target, now, then)
     if reason:
@@ -120,7 +119,7 @@ def changes(target: Target, now: Record, then: Record | None, checksums: Checksu
 
 
 def _at_a_glance(target: Target, now: Record, then: Record | None) -> str:
-    """The reason that is seen without reading a frame, if there is one."""
+    """Return the reason that is known without reading a frame; empty if there is none."""
     if then is None:
         return "new"
     if then.status != "done":
@@ -145,7 +144,7 @@ def _at_a_glance(target: Target, now: Record, then: Record | None) -> str:
 
 
 def _touched(target: Target, now: Record, then: Record) -> list[Path]:
-    """Frames that have another time of change, but may be the same."""
+    """Return the frames with another modification time, which may still be the same."""
     known = {name: stamp.get("mtime_ns") for name, stamp in then.frames.items()}
     return [path for path in target.frames if now.frames[path.name]["mtime_ns"] != known[path.name]]
 

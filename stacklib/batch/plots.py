@@ -13,12 +13,12 @@ from stacklib.figures.look import FAINT, INK, new_figure, write_title
 
 __all__ = ["figure_masters"]
 
-#: Pictures side by side.
+#: Pictures in a row.
 COLUMNS = 4
 
 
 def figure_masters(rows: Sequence[Row]) -> Figure:
-    """The masters, small, with a screen stretch; an empty field for a target that has none.
+    """Plot the masters as thumbnails with a screen stretch; a target without a master gets an empty field.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ def figure_masters(rows: Sequence[Row]) -> Figure:
         path = row.target.output / row.record.thumbnail if row.known and row.record.thumbnail else None
         if path is not None and path.exists():
             place.imshow(imread(path), cmap="gray", vmin=0, vmax=255)
-            # Pictures of different heights have their titles in one line.
+            # Align the titles of pictures of different heights.
             place.set_anchor("N")
         else:
             words = "no picture" if row.known else "no master"

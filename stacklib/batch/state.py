@@ -1,8 +1,8 @@
-"""What a batch remembers of each target: what a run was made from, and what it left.
+"""What a batch remembers of each target: the inputs of its last run, and what the run left.
 
 One JSON file in each folder of results holds ``{"version": 1, "runs": {key: record}}``, so that targets can
-be moved, and reached from any folder above them. A record says ``done`` only when all files of the run have
-their names; it is replaced whole or not at all.
+be moved, and found from any folder above them. A record says ``done`` only when all files of the run have
+their names. It is replaced whole or not at all.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from typing import Any
 
 from astropy.table import Table
 
-from stacklib.batch.folder_lock import held, only_one
 from stacklib.batch.targets import Target
-from stacklib.errors import SaveError
+from stacklib.batch.work_folder import locked, work_folder
 from stacklib.frames.finding import resolve_path
 from stacklib.recipe.recipe import Job
-from stacklib.utils.atomic_files import clear_marked, replace_atomically
+from stacklib.utils.atomic_files import explained, replace_atomically
 from stacklib.utils.package import VERSION
+from stacklib.utils.progress import PROGRESS_NAME
 
 __all__ = [
     "STATE_NAME",
@@ -34,6 +34,7 @@ __all__ = [
     "former_records",
     "inputs_of",
     "only_run_of",
+    "percent_of",
     "read_record",
     "with_checksums",
     "write_record",
@@ -42,10 +43,10 @@ __all__ = [
 #: The state file, one in each folder of results.
 STATE_NAME = ".stacklib_batch.json"
 STATE_VERSION = 1
-#: Marks the state file in the making.
-STATE_MARK = "state"
+#: Seconds to wait for the lock of a state file, which is never held for long.
+PATIENCE = 20.0
 
-#: What a run's result depends on, beside the recipe.
+#: Settings of a run besides the recipe.
 OF_THE_RUN = ("save_maps", "save_fits")
 
 
@@ -60,25 +61,23 @@ class Record:
     stacklib : str
         Version that ran.
     settings : dict
-        The recipe (for a table of weights its checksum), and what else was to be saved.
+        The recipe (with the checksum of a table of weights) and what else was to be saved.
     frames : dict
-        For each frame by name: size, mtime_ns, and SHA-256 once the run has told it.
+        For each frame by name: size, mtime_ns and, after the run, SHA-256.
     files : list of str
-        Names of all files of the result in the folder, the master first.
+        Names of all files of the result, the master first.
     notebook, page, thumbnail : str
-        Names of the executed notebook, of it as a page, and of the small picture.
-    mark : str
-        Until all is written: marks what it leaves, see `stacklib.utils.atomic_files.RUN_MARK`.
+        Names of the executed notebook, its HTML page, and the thumbnail.
     error : str
         Why the run failed.
     numbers : dict
         The result in numbers, see `report.numbers`.
     notes : list of str
-        What the user was warned of.
+        Warnings of the run.
     advice : str
-        Why these limits were proposed; empty where they were not.
+        Why these limits were proposed; empty if they were not.
     seconds : float
-        How long it took.
+        Duration of the run.
     """
 
     status: str
@@ -89,7 +88,6 @@ class Record:
     notebook: str = ""
     page: str = ""
     thumbnail: str = ""
-    mark: str = ""
     error: str = ""
     numbers: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -98,18 +96,18 @@ class Record:
 
 
 def inputs_of(target: Target, job: Job, advised: bool = False) -> Record:
-    """A record of what a run is made from, before it starts; `advised`: limits are still to be proposed."""
+    """Return a record of the inputs of a run. With `advised`, its limits are still to be proposed."""
     settings = job.recipe.to_dict() | {name: getattr(job, name) for name in OF_THE_RUN}
     if advised:
         settings["limits"] = "advised"
     if job.recipe.weights == "csv":
-        # What is in it counts, not where it lies.
+        # The content of the table counts, not its path.
         settings["weight_file"] = digest(resolve_path(job.recipe.weight_file))
     return Record("running", VERSION, settings, {p.name: _stamp(p) for p in target.frames})
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file in hexadecimal digits; empty where it cannot be read."""
+    """Return the SHA-256 of a file in hexadecimal digits; empty if the file cannot be read."""
     try:
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
@@ -126,7 +124,7 @@ def _stamp(path: Path) -> dict[str, Any]:
 
 
 def with_checksums(record: Record, table: Path) -> None:
-    """Take over the checksums that the run wrote into its table of frames."""
+    """Add the checksums that the run wrote into its table of frames."""
     try:
         found = Table.read(table, format="ascii.ecsv")
         known = dict(zip(map(str, found["file"]), map(str, found["sha256"]), strict=True))
@@ -137,17 +135,18 @@ def with_checksums(record: Record, table: Path) -> None:
 
 
 def read_record(target: Target) -> Record | None:
-    """The last run of a target; None where there was none, or its record cannot be read."""
+    """Return the last run of a target; None if there was none, or its record cannot be read."""
     try:
-        return Record(**_load(target.output)[_key(target)])
+        known = _load(target.output)[_key(target)]
+        return Record(**{f.name: known[f.name] for f in dataclasses.fields(Record) if f.name in known})
     except (KeyError, TypeError):
         return None
 
 
 def former_records(target: Target) -> Iterator[tuple[Target, Record]]:
-    """Runs of frames in the same folder under other labels, each with the target as it was then.
+    """Yield runs of frames in the same folder under other labels, each with the target as it was then.
 
-    The label, and with it the folder for results, is another one once frames of one more filter have come.
+    The label changes, and with it the folder for results, when frames of another filter are added.
     """
     home = target.output.parent if target.label else target.output
     for output in (home, *sorted(state.parent for state in home.glob(f"*/{STATE_NAME}"))):
@@ -168,32 +167,43 @@ def write_record(target: Target, record: Record) -> None:
         When the file cannot be written.
     """
     path = target.output / STATE_NAME
-    try:
-        # Targets may share the folder.
-        with held(path.with_name(f"{STATE_NAME}.lock")):
-            # What a batch was writing when it was killed.
-            clear_marked(target.output, STATE_MARK)
-            runs = _load(target.output) | {_key(target): dataclasses.asdict(record)}
-            text = json.dumps({"version": STATE_VERSION, "runs": runs}, indent=1)
-            replace_atomically(path, text.encode("utf-8"), STATE_MARK)
-    except OSError as error:
-        raise SaveError(
-            f"{path}: cannot be written ({error.strerror}); check the free space and the permissions there"
-        ) from error
+    # Targets may share the folder.
+    with locked(path.with_name(f"{STATE_NAME}.lock"), f"{STATE_NAME} is in use", PATIENCE), explained(path):
+        runs = _load(target.output) | {_key(target): dataclasses.asdict(record)}
+        text = json.dumps({"version": STATE_VERSION, "runs": runs}, indent=1)
+        replace_atomically(path, text.encode("utf-8"), alone=True)
 
 
 @contextlib.contextmanager
-def only_run_of(target: Target) -> Iterator[None]:
-    """Keep other batches, wherever they start from, from running the same target.
+def only_run_of(target: Target) -> Iterator[Path]:
+    """Keep other batches from running the same target, and yield a work folder for this run.
+
+    At the end only the files that the record of the target names are kept, see `work_folder`.
 
     Raises
     ------
     SaveError
-        When it is running already.
+        When another batch runs the target already.
     """
-    name = hashlib.sha256(_key(target).encode()).hexdigest()[:8]
-    with only_one(target.output, "another batch runs this target", f".stacklib_batch_{name}.lock"):
-        yield
+
+    def kept() -> set[str]:
+        record = read_record(target)
+        return {*record.files, record.notebook, record.page, record.thumbnail} if record else set()
+
+    with work_folder(target.output, _work_name(target), "another batch runs this target", kept) as room:
+        yield room
+
+
+def percent_of(target: Target) -> int:
+    """Return the percentage that the current run of a target has done; 0 if it is unknown."""
+    for path in target.output.glob(f"{_work_name(target)}_*/{PROGRESS_NAME}"):
+        with contextlib.suppress(OSError, ValueError):
+            return int(path.read_text(encoding="utf-8"))
+    return 0
+
+
+def _work_name(target: Target) -> str:
+    return f".stacklib_batch_{hashlib.sha256(_key(target).encode()).hexdigest()[:8]}"
 
 
 def _load(folder: Path) -> dict[str, Any]:
@@ -205,7 +215,7 @@ def _load(folder: Path) -> dict[str, Any]:
 
 
 def _key(target: Target) -> str:
-    """The target as seen from its results, so that both can move together."""
+    """Return the target as seen from its results, so that both can be moved together."""
     return f"{_where(target.folder, target.output)} {target.label}".strip()
 
 
@@ -213,5 +223,5 @@ def _where(folder: Path, output: Path) -> str:
     try:
         return Path(os.path.relpath(folder, output)).as_posix()
     except ValueError:
-        # Another drive of Windows.
+        # Another drive on Windows.
         return folder.as_posix()

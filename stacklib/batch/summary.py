@@ -1,4 +1,4 @@
-"""The summary of a batch: what is known of each target, as a table."""
+"""The summary of a batch: a row for each target, and the table of all."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Row:
     status : str
         ``waiting``, ``running``, ``done`` or ``failed``.
     reason : str
-        Why it is to be run, or ``unchanged``.
+        Why it must be run, or ``unchanged``.
     record : Record or None
-        Its last run.
+        The last run.
     """
 
     target: Target
@@ -41,11 +41,12 @@ class Row:
 
     @property
     def known(self) -> dict:
-        """The result in numbers; nothing where there is none."""
+        """The result in numbers; empty if there is none."""
         return self.record.numbers if self.record and self.status == "done" else {}
 
     @property
     def rule(self) -> str:
+        """The rejection rule of the run; empty if there is no result."""
         return self.known.get("rule", "")
 
     @property
@@ -56,18 +57,18 @@ class Row:
 
     @property
     def advice(self) -> str:
-        """Why these limits were proposed; empty where they were not."""
+        """Why these limits were proposed; empty if they were not."""
         return self.record.advice if self.known else ""
 
     def limit(self, name: str) -> float:
-        """A parameter of the rule that ran, NaN where it has none of this name, or does not use it."""
+        """Return a parameter of the rule that ran; NaN if the rule does not use it."""
         recipe, switch = self.known.get("recipe", {}), f"clip_{name.rpartition('_')[2]}"
         used = self.rule in RULES and name in RULES[self.rule].parameters and recipe.get(switch)
         return recipe[name] if used else math.nan
 
     @property
     def remarks(self) -> list[str]:
-        """What should be looked at: frames left out, frames that lost much, warnings."""
+        """Points to check: frames left out, frames with many rejections, warnings."""
         if self.record is None or self.status != "done":
             return []
         left_out = [f"left out: {text}" for text in self.known.get("left_out", [])]
@@ -75,57 +76,72 @@ class Row:
 
     @property
     def error(self) -> str:
+        """Why the run failed; empty if it did not."""
         return self.record.error if self.record and self.status == "failed" else ""
 
     def mean(self, name: str) -> float:
-        """The mean of the channels of a number, NaN where it is not known."""
+        """Return the mean of a number over the channels; NaN if it is not known."""
         values = self.known.get(name)
         values = values if isinstance(values, list) else [values]
         return math.nan if not values or None in values else float(np.mean(values))
 
     @property
     def gain(self) -> float:
-        """How many times the signal-to-noise ratio of the reference frame."""
+        """Signal-to-noise ratio relative to the reference frame; NaN if it is not known."""
         ratio = self.mean("noise_ratio")
         return 1 / ratio if ratio > 0 else math.nan
 
     def path(self, name: str, root: Path) -> str:
-        """Where a file of the result lies, seen from the page."""
+        """Return the path of a file of the result as seen from the page."""
         if not name:
             return ""
         path = self.target.output / name
         try:
             return Path(os.path.relpath(path, root)).as_posix()
         except ValueError:
-            # Another drive of Windows.
+            # Another drive on Windows.
             return path.as_posix()
 
     @property
     def master(self) -> str:
+        """Name of the master; empty if there is none."""
         return self.record.files[0] if self.record and self.status == "done" and self.record.files else ""
 
     @property
     def report(self) -> str:
+        """Name of the report; empty if there is none."""
         files = self.record.files if self.record and self.status == "done" else []
         return next((name for name in files if name.endswith("_report.txt")), "")
 
     @property
     def notebook(self) -> str:
+        """Name of the executed notebook; empty if there is none."""
         return self.record.notebook if self.record and self.status in ("done", "failed") else ""
 
     @property
     def page(self) -> str:
+        """Name of the HTML page of the notebook; empty if there is none."""
         return self.record.page if self.record and self.status in ("done", "failed") else ""
 
 
 def summary_table(rows: Sequence[Row], root: Path) -> Table:
-    """One row a target; what is not known is masked.
+    """Return a table with one row for each target. Unknown values are masked.
 
-    Columns: target, status, object, filter, exposure (s), frames, used, rule, sigma_low and
-    sigma_high (where the rule has them), rejected_low and rejected_high (percent), noise (mean of the
-    channels), snr_gain (against the reference frame), snr_gain_equal (the square root of the number of
-    frames), warnings, advice (why limits were proposed), error, master and report (paths from the folder
-    of the batch), seconds.
+    Parameters
+    ----------
+    rows : sequence of Row
+        The targets.
+    root : Path
+        Folder of the batch.
+
+    Returns
+    -------
+    Table
+        Columns: target, status, object, filter, exposure (s), frames, used, rule, sigma_low and sigma_high
+        (if the rule uses them), rejected_low and rejected_high (percent), noise (mean of the channels),
+        snr_gain (relative to the reference frame), snr_gain_equal (the square root of the number of frames),
+        warnings, advice (why limits were proposed), error, master and report (paths relative to `root`),
+        seconds.
     """
     table = Table()
     table["target"] = [row.target.name for row in rows]

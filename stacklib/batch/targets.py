@@ -1,4 +1,4 @@
-"""Find what there is to integrate below a folder: targets, each a set of frames that belong together."""
+"""Find the targets below a folder: sets of frames that belong together."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ __all__ = ["FRAMES_FOLDER", "Target", "find_targets"]
 
 #: Name of the folders that hold the registered frames of a target.
 FRAMES_FOLDER = "4_Registered"
-#: Files with the settings of one target, in its folder; those of notebook 1 also name the chosen frames.
+#: Files with the settings of one target, in its folder. Notebook 1 also writes the selected frames there.
 JOB_FILES = ("recipe.yaml", "job.yaml")
-#: Parts of an absolute name, from its end, that may be found again at the home of a job file.
+#: Number of parts at the end of an absolute path to look for beside a job file.
 TAIL = 4
-#: Headers are opened by this many threads.
+#: Threads that open headers.
 OPENERS = 8
 
 
@@ -34,29 +34,29 @@ class Target:
     Attributes
     ----------
     name : str
-        Unique below the folder that was searched; it shows where the target lies.
+        Unique below the folder searched; it shows where the target is.
     folder : Path
         The folder of the frames.
     frames : tuple of Path
         The frames, in order.
     label : str
-        What sets it apart from other targets in the same folder; mostly empty.
+        What distinguishes it from other targets in the same folder; usually empty.
     whole : bool
         Whether these are all frames of the folder.
     output : Path
-        Where the results go.
+        Folder for the results.
     object, filter : str
-        What most of the frames say; empty where they are silent.
+        Values in most of the headers; empty if there are none.
     exposure : float or None
         Exposure time of a frame in seconds.
     shape : tuple of int
-        Channels, height and width of a frame; zeros where no frame can be read.
+        Channels, height and width of a frame; zeros if no frame can be read.
     job : Job or None
         The settings in the target's own file.
     job_file : Path or None
         That file.
     problem : str
-        Why it cannot be integrated, where that is known already.
+        Why it cannot be integrated, if that is already known.
     """
 
     name: str
@@ -75,14 +75,14 @@ class Target:
 
 
 def find_targets(folder: str | Path) -> list[Target]:
-    """The targets at and below a folder, in the order of their names.
+    """Find the targets in and below a folder, sorted by name.
 
-    A target is a folder ``4_Registered`` with images, or a folder with images inside one (one a filter,
-    say). Links are followed; a folder that is reached twice is one target. Where the headers of one folder
-    name several objects, filters or exposure times, each combination is a target; its results go into a
-    folder of their own inside ``5_Integration``. A header that is silent follows the others. Frames that
-    cannot be read stay with the rest where there is one combination, so that its run names them; where
-    there are several, they become a target of their own.
+    A target is a folder ``4_Registered`` with images, or a folder with images inside one (for example one
+    for each filter). Links are followed; a folder reached twice is one target. If the headers in a folder
+    have several objects, filters or exposure times, each combination is a target, with its own folder for
+    results inside ``5_Integration``. A header without these values follows the others. Frames that cannot be
+    read stay with the rest if there is one combination, so that its run names them; otherwise they are a
+    target of their own.
 
     Parameters
     ----------
@@ -96,26 +96,26 @@ def find_targets(folder: str | Path) -> list[Target]:
     Raises
     ------
     FrameError
-        When the folder is not there, or there is no target in it.
+        When the folder does not exist, or there is no target in it.
     """
     root = resolve_path(folder)
     if not root.is_dir():
-        raise FrameError(f"{root}: no such folder; name the folder that holds your targets")
+        raise FrameError(f"{root}: no such folder; give the folder that holds your targets")
     found = [target for place in _places(root) for target in _targets_in(place, root)]
     if not found:
         raise FrameError(
             f"{root}: no folder {FRAMES_FOLDER} with images in it; put the registered frames of each target "
-            f"into a folder of this name, such as M101/{FRAMES_FOLDER}"
+            f"into a folder with this name, such as M101/{FRAMES_FOLDER}"
         )
     return found
 
 
 def _places(root: Path) -> list[Path]:
-    """Folders with registered frames, each once, in the order of their names."""
+    """Return the folders with registered frames, each once, sorted by name."""
     seen: set[tuple[int, int | str]] = set()
     taken: set[tuple[int, int | str]] = set()
     places: list[Path] = []
-    # Links come after all else: a folder is known by its own name where it has one below the root.
+    # Links come last, so that a folder below the root is known by its own name.
     starts = deque([root])
     while starts:
         for where, folders, _ in os.walk(starts.popleft()):
@@ -123,7 +123,7 @@ def _places(root: Path) -> list[Path]:
             found = place.stat()
             # Not every file system numbers its folders.
             folder = found.st_dev, found.st_ino or str(place.resolve())
-            # A folder may be met before the link that makes it one of registered frames.
+            # A folder may be found before the link that makes it a folder of registered frames.
             named = FRAMES_FOLDER in place.parts
             if folder in (taken if named else seen):
                 folders.clear()
@@ -138,7 +138,7 @@ def _places(root: Path) -> list[Path]:
 
 
 def _leads_on(path: Path, root: Path) -> bool:
-    """Whether a folder is a link, or a junction of Windows; those to results or up above the root are not."""
+    """Return whether a folder is a link or junction to follow: not to results, nor above the root."""
     if not (path.is_symlink() or getattr(os.path, "isjunction", lambda _: False)(path)):
         return False
     there = path.resolve()
@@ -160,11 +160,11 @@ def _targets_in(place: Path, root: Path) -> Iterator[Target]:
     if job is not None and job.frames != Job().frames:
         chosen, lost = _chosen(job, job_file.parent, place)
         if lost or not chosen:
-            what = f"{lost[0]}, which is not there" if chosen else f"no frame in {place}"
-            problem = f"{job_file}: names {what}; choose frames again, or remove its line frames"
+            what = f"{lost[0]}, which does not exist" if chosen else f"no frame in {place}"
+            problem = f"{job_file}: names {what}; select frames again, or remove its line frames"
             chosen = chosen or images
     if job is not None and job.output:
-        # Where a job is at home, its paths are, too.
+        # Its relative paths start from its own folder.
         output = job_file.parent / Path(job.output).expanduser()
     groups = _groups(chosen)
     for label, frames in groups.items():
@@ -188,7 +188,7 @@ def _targets_in(place: Path, root: Path) -> Iterator[Target]:
 
 
 def _own_job(*folders: Path) -> tuple[Job | None, Path | None, str]:
-    """The settings of a target, their file, and what is wrong with it."""
+    """Return the settings of a target, their file, and what is wrong with it."""
     for folder in folders:
         files = [folder / name for name in JOB_FILES if (folder / name).is_file()]
         if len(files) > 1:
@@ -202,7 +202,7 @@ def _own_job(*folders: Path) -> tuple[Job | None, Path | None, str]:
 
 
 def _chosen(job: Job, home: Path, place: Path) -> tuple[list[Path], list[str]]:
-    """The frames that a job names, of those in `place`, and the names that stand for nothing."""
+    """Return the frames in `place` that a job names, and the names without a frame."""
     entries = [job.frames] if isinstance(job.frames, str) else job.frames
     found: list[Path] = []
     lost: list[str] = []
@@ -215,11 +215,11 @@ def _chosen(job: Job, home: Path, place: Path) -> tuple[list[Path], list[str]]:
 
 
 def _images_of(entry: str, home: Path, place: Path) -> list[Path]:
-    """What a name in a job file stands for: at the home of the file first, as it may have been moved."""
+    """Return the images that a name in a job file means, first beside the file, as it may have moved."""
     path = Path(entry).expanduser()
     tails = [path]
     if path.is_absolute():
-        # Of a target that was copied as a whole the original may still be there.
+        # If a whole target was copied, the original may still exist.
         tails = [Path(*path.parts[-count:]) for count in range(min(TAIL, len(path.parts) - 1), 0, -1)]
     for candidate in (*(home / tail for tail in tails), place / path.name, path):
         try:
@@ -230,7 +230,7 @@ def _images_of(entry: str, home: Path, place: Path) -> list[Path]:
 
 
 def _groups(images: Sequence[Path]) -> dict[str, dict[Path, Frame | None]]:
-    """Frames by what sets them apart, in words; None for a frame that cannot be read."""
+    """Group frames by what distinguishes them, in words; None for a frame that cannot be read."""
     with ThreadPoolExecutor(OPENERS) as pool:
         opened = dict(zip(images, pool.map(_opened, images), strict=True))
     readable = {path: frame for path, frame in opened.items() if frame is not None}
@@ -255,7 +255,7 @@ def _groups(images: Sequence[Path]) -> dict[str, dict[Path, Frame | None]]:
 def _tell_apart(
     frames: dict[Path, Frame], labels: dict[Path, list[str]], fact: Callable[[Frame], str], silent: str
 ) -> None:
-    """Add what `fact` says to the label of each frame, where frames differ in it."""
+    """Add the value of `fact` to the label of each frame, if frames differ in it."""
     said = {path: fact(frame) for path, frame in frames.items()}
     spelt: dict[str, list[str]] = {}
     for value in filter(None, said.values()):

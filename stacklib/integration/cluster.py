@@ -1,9 +1,8 @@
-"""Measure and integrate on the workers of a Dask cluster, bit for bit as on one computer.
+"""Measure and integrate on the workers of a Dask cluster, with the same bits as on one computer.
 
-A task is one frame to measure or one band of rows to integrate. Workers open the files themselves, so
-that only numbers and finished bands travel. How large a band is, and how many tasks are under way at a
-time, follows from the memory of the workers. Which worker does what, and again where one has died, is
-Dask's own work.
+A task measures one frame or integrates one band of rows. Workers open the files themselves, so that only
+numbers and finished bands are sent. The memory of the workers determines the size of a band and the number
+of tasks under way. Dask distributes the tasks, and repeats those of a worker that has died.
 """
 
 from __future__ import annotations
@@ -36,23 +35,23 @@ if TYPE_CHECKING:
 
 __all__ = ["INSTALL", "Cluster", "check_versions", "checked", "connect"]
 
-#: How to get Dask.
+#: How to install Dask.
 INSTALL = 'pip install "stacklib[cluster]"'
 
-#: Bytes of a worker that has imported all it needs and does nothing.
+#: Memory of an idle worker with all imports, in bytes.
 IDLE = 400 * 10**6
-#: The part of its limit that a worker uses: Dask pauses a worker at 80 %.
+#: Fraction of its limit that a worker uses; Dask pauses a worker at 80 %.
 USED = 0.7
-#: Memory that measuring takes, as a multiple of a plane.
+#: Memory for measuring, in planes.
 MEASURING = 2.5
-#: Bytes for a band at the least.
+#: Least memory for a band, in bytes.
 LEAST_SHARE = 4 << 20
-#: Bands for each thread of the cluster, so that all end at about the same time; but for every band all
-#: files are opened, so that a band has not fewer rows than this.
+#: Bands for each thread of the cluster, so that all end at about the same time; and least number of rows in
+#: a band, because all files are opened for every band.
 BANDS, LEAST_ROWS = 3, 16
-#: Files that a task reads at the same time: shared storage answers late.
+#: Files that a task reads at the same time, because shared storage is slow to answer.
 READERS = 4
-#: Tasks under way for each thread: one that runs and one that waits for it to end.
+#: Tasks under way for each thread: one that runs and one that waits.
 UNDER_WAY = 2
 #: More threads than any worker has.
 MANY = 1024
@@ -66,20 +65,20 @@ class Cluster:
     client : dask.distributed.Client
         Connected to the cluster.
     frames : FrameSet
-        The frames; workers read them from the same paths.
+        The frames. Workers read them from the same paths.
     memory : str or int
         Budget of each worker for samples and results, within its own limit.
 
     Raises
     ------
     IntegrationError
-        When Dask is missing, `client` is no client, workers have no stacklib or another version of it, or
-        the memory of a worker is too small for one frame.
+        When Dask is missing, `client` is not a client, a worker has no stacklib or another version, or too
+        little memory for one frame.
 
     Warns
     -----
     StacklibWarning
-        When the cluster has no workers yet; the work waits for them.
+        When the cluster has no workers yet. The work waits for them.
     """
 
     def __init__(self, client: Client, frames: FrameSet, memory: str | int = "2GB") -> None:
@@ -96,7 +95,7 @@ class Cluster:
             )
 
     def measure(self, function: Callable[..., Any], jobs: Sequence[tuple]) -> Iterator[tuple[int, Any]]:
-        """Call `function` with each job, a frame among its arguments; see `measurements.Spread`."""
+        """Call `function` with each job, which includes a frame; see `measurements.Spread`."""
         need = int(MEASURING * 4 * self.frames.height * self.frames.width)
         workers = self._workers()
         for name, (_, room) in workers.items():
@@ -108,7 +107,7 @@ class Cluster:
     def integrate(
         self, samples: Samples, used: np.ndarray, settings: list[Settings], planes: list[Pixels]
     ) -> Generator[tuple[int, int, Counts], None, None]:
-        """Integrate band by band, into `planes`; see `integration.Work`."""
+        """Integrate band by band into `planes`; see `integration.run.Work`."""
         width = samples.region[2]
         bands = samples.bands(used, self._rows(samples, used))
         # Packed once for all bands, and unpacked once by each worker.
@@ -124,7 +123,7 @@ class Cluster:
         self._forget()
 
     def _workers(self) -> dict[str, tuple[int, float]]:
-        """Threads of each worker, and bytes that it has for samples and results, by its address."""
+        """Return threads, and bytes for samples and results, of each worker by its address."""
         packed = any(hasattr(frame.source.block, "close") for frame in self.frames)
         taken = IDLE + (MEMORY_IN_ALL if packed else 0)
         known = self.client.scheduler_info(n_workers=-1)["workers"]
@@ -134,7 +133,7 @@ class Cluster:
         }
 
     def _rows(self, samples: Samples, used: np.ndarray) -> int:
-        """Rows of a band: few enough for every worker, and for all to have something to do."""
+        """Return the rows of a band: few enough for every worker, and so that all have work."""
         _, _, width, height = samples.region
         workers = self._workers().values()
         share = min((min(self.budget, room) / threads for threads, room in workers), default=self.budget)
@@ -144,10 +143,10 @@ class Cluster:
         return max(1, min(height, most, even))
 
     def _run(self, function: Callable[..., Any], jobs: Sequence[tuple]) -> Iterator[tuple[int, Any]]:
-        """Number and result of each call, in the order in which they end.
+        """Yield number and result of each call, in the order in which the calls end.
 
-        What a worker that dies had to do is given to another one by Dask. After an error, or Ctrl-C,
-        nothing more is started.
+        Dask gives the tasks of a worker that dies to another one. After an error or Ctrl-C no more tasks are
+        started.
         """
         from dask.distributed import as_completed
 
@@ -167,29 +166,29 @@ class Cluster:
                 number = under_way.pop(future)
                 if future.status != "finished":
                     raise self._explained(result)
-                # Let go of it, so that the worker can do so too.
+                # Release it, so that the worker can do so too.
                 del future
                 yield number, result
         finally:
             if under_way:
-                # The connection may be what was lost.
+                # The connection may be lost.
                 with contextlib.suppress(Exception):
                     self.client.cancel(list(under_way))
 
     def _explained(self, result: Any) -> BaseException:
-        """The error of a task, in words that help."""
+        """Return the error of a task with a message that helps."""
         from dask.distributed import KilledWorker
 
         error = result[1] if isinstance(result, tuple) else result
         if isinstance(error, KilledWorker):
             found = IntegrationError(
-                f"client: workers died one after the other at the same task ({error.last_worker.address} was "
-                "the last), most likely for want of memory; give them a larger memory limit, or integrate "
-                "with a smaller budget, such as memory='500MB'"
+                f"client: several workers died at the same task ({error.last_worker.address} was the last), "
+                "probably for lack of memory; give them a larger memory limit, or integrate with a smaller "
+                "budget, such as memory='500MB'"
             )
         elif isinstance(error, FrameError):
             found = FrameError(
-                f"{error} (said a worker, which reads the frames from the same path as this computer)"
+                f"{error} (reported by a worker, which reads the frames from the same path as this computer)"
             )
         elif isinstance(error, StacklibError):
             found = error
@@ -198,13 +197,13 @@ class Cluster:
         else:
             found = IntegrationError(
                 f"client: the work was cancelled, or the connection to {self.client.scheduler.address} is "
-                "lost; look whether the scheduler runs, and integrate again"
+                "lost; check that the scheduler runs, and integrate again"
             )
             found.__cause__ = error
         return found
 
     def _forget(self) -> None:
-        """Let the workers give back what they keep for this integration."""
+        """Let the workers free what they keep for this integration."""
         with contextlib.suppress(Exception):
             self.client.run(_unpacked.cache_clear, on_error="ignore")
 
@@ -212,7 +211,7 @@ class Cluster:
 def _too_small(name: str, room: float, need: int, frames: FrameSet) -> IntegrationError:
     return IntegrationError(
         f"client: the worker {name} has {max(room, 0) / 1e6:.0f} MB for samples, but measuring a plane of "
-        f"{frames.width} x {frames.height} pixels takes {need / 1e6:.0f} MB; start workers with a memory "
+        f"{frames.width} x {frames.height} pixels needs {need / 1e6:.0f} MB; start workers with a memory "
         f"limit of {1.05 * (need + IDLE) / USED / 1e9:.2g} GB or more"
     )
 
@@ -223,18 +222,19 @@ def _first(items: Iterator, count: int) -> Iterator:
 
 @contextlib.contextmanager
 def connect(address: str) -> Iterator[Client | None]:
-    """A client for a cluster, closed at the end of the context.
+    """Yield a client for a cluster, which is closed at the end of the context.
 
     Parameters
     ----------
     address : str
-        Of a Dask scheduler, such as ``tcp://10.0.0.1:8786``. ``local`` starts a cluster on this computer,
-        one worker process a processor, which ends with the context. An empty text gives None.
+        Address of a Dask scheduler, such as ``tcp://10.0.0.1:8786``. ``local`` starts a cluster on this
+        computer, one worker process for each processor, which ends with the context. An empty text gives
+        None.
 
     Raises
     ------
     IntegrationError
-        When Dask is missing, or there is no scheduler at that address.
+        When Dask is missing, or no scheduler answers at that address.
     """
     if not address:
         yield None
@@ -242,7 +242,7 @@ def connect(address: str) -> Iterator[Client | None]:
     distributed = _distributed()
     with contextlib.ExitStack() as open_until_the_end:
         if address == "local":
-            # No port of a dashboard is taken from a cluster that runs already.
+            # Any free port for the dashboard: another cluster may run already.
             cluster = distributed.LocalCluster(
                 n_workers=checked_threads(None), threads_per_worker=1, dashboard_address=":0"
             )
@@ -260,12 +260,12 @@ def connect(address: str) -> Iterator[Client | None]:
 
 
 def checked(client: Any) -> Client:
-    """The client, if it is one that can be used.
+    """Return the client if it can be used.
 
     Raises
     ------
     IntegrationError
-        When Dask is missing, or it is no client, or one that is closed.
+        When Dask is missing, or `client` is not a client, or is asynchronous or closed.
     """
     distributed = _distributed()
     if not isinstance(client, distributed.Client) or client.asynchronous:
@@ -287,19 +287,19 @@ def _distributed() -> Any:
 
 
 def check_versions(client: Client) -> None:
-    """Refuse workers that would not give the same bits.
+    """Refuse workers that might not give the same bits.
 
     Raises
     ------
     IntegrationError
-        When workers have no stacklib, or another version of it.
+        When a worker has no stacklib, or another version.
     """
     here = version("stacklib")
     try:
         found = client.run(_version, on_error="return")
     except Exception as error:
         raise IntegrationError(
-            f"client: the workers do not answer ({error}); look whether the scheduler runs, and whether "
+            f"client: the workers do not answer ({error}); check that the scheduler runs, and that "
             f"stacklib {here} is installed on every worker"
         ) from error
     other = {name: there for name, there in found.items() if there != here}
@@ -314,7 +314,7 @@ def check_versions(client: Client) -> None:
         )
 
 
-# What runs on the workers ------------------------------------------------------------------------
+# On the workers ----------------------------------------------------------------------------------
 
 
 def _version() -> str:
@@ -323,19 +323,19 @@ def _version() -> str:
 
 @lru_cache(maxsize=4)
 def _gate(key: str, places: int) -> threading.Semaphore:
-    """One for each integration in a process."""
+    """Return the semaphore of an integration in this process."""
     return threading.BoundedSemaphore(places)
 
 
 def _in_turn(key: str, places: int, function: Callable[..., Any], job: tuple) -> Any:
-    """Call `function`, not more often than there is memory for at a time."""
+    """Call `function`, no more often at a time than the memory allows."""
     with _gate(key, places):
         return function(*job)
 
 
 @lru_cache(maxsize=2)
 def _unpacked(packed: bytes) -> tuple[Samples, np.ndarray, list[Settings]]:
-    """The same objects for all bands: files that have to be inflated are inflated once."""
+    """Return the same objects for all bands, so that compressed files are unpacked once."""
     return pickle.loads(packed)
 
 

@@ -1,4 +1,4 @@
-"""Repeat a run from its saved result, bit for bit."""
+"""Repeat a saved run, bit for bit."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
 __all__ = ["repeats", "rerun"]
 
-#: Files that are read at the same time for their checksums.
+#: Files read at the same time for their checksums.
 READERS = 4
-#: Files of a kind that an error names.
+#: Largest number of missing, or changed, files named in an error.
 NAMED = 10
 
 Where = str | Path | Iterable[str | Path]
@@ -45,20 +45,19 @@ def rerun(
     progress: bool = True,
     client: Client | None = None,
 ) -> Integration:
-    """Integrate again what a saved image was made from, with the recipe inside it.
+    """Integrate the frames of a saved image again, with the recipe in the image.
 
-    The checksums of all files that the run had read are checked before anything is integrated. The
-    result is the same bit for bit.
+    First the checksums of all files that the run read are checked. The result is the same bit for bit.
 
     Parameters
     ----------
     result_file : str or Path
         Any image of the result. A FITS image needs the XISF image of the same name beside it.
     frames : str, Path or list of these, optional
-        Folders to search for the files, with the folders in them; where they lay as seen from the result,
-        or during the run, unless given. Files must have kept their names.
+        Folders to search for the files, including subfolders. By default the files are expected where they
+        were, as seen from the result or as a full path. They must have kept their names.
     memory, threads, progress, client
-        See `integrate`; they do not change the result.
+        See `integrate`. They do not change the result.
 
     Returns
     -------
@@ -67,14 +66,14 @@ def rerun(
     Raises
     ------
     FrameError
-        When files of the run are missing or have changed; all of them are named.
+        When files of the run are missing or have changed.
     RecipeError
-        When the file holds no record of a run.
+        When the file contains no record of a run.
 
     Warns
     -----
     StacklibWarning
-        When versions differ: the result may then differ too.
+        When versions differ; the result may differ too.
 
     Examples
     --------
@@ -90,14 +89,14 @@ def rerun(
 
 
 def repeats(result_file: str | Path, files: Iterable[Path]) -> bool:
-    """Whether a newly saved result has the image of an older one, bit for bit.
+    """Return whether a newly saved result has the same image as an older one, bit for bit.
 
     Parameters
     ----------
     result_file : str or Path
-        An image of the older result; of FITS the XISF image beside it.
+        An image of the older result. For a FITS image, the XISF image beside it is compared.
     files : iterable of Path
-        What `Integration.save` has returned; the image of the same kind is compared.
+        The paths from `Integration.save`. The image of the same kind is compared.
     """
     old = read_run(result_file).path
     kind = _kind(old)
@@ -109,12 +108,12 @@ def repeats(result_file: str | Path, files: Iterable[Path]) -> bool:
 
 
 def _kind(path: Path) -> str:
-    """What follows the number in the name of a saved file: ``.xisf``, ``_rejection_low.xisf`` ..."""
+    """Return the part of a file name after the number: ``.xisf``, ``_rejection_low.xisf`` ..."""
     return re.sub(r"^.*_\d{4}(?=[_.])", "", path.name)
 
 
 def _find(record: RunRecord, where: Where | None, progress: bool) -> list[Path]:
-    """The files of a run, in order, the table of weights last."""
+    """Return the files of a run in order, the table of weights last."""
     inputs = [*record.frames, *filter(None, [record.weight_file])]
     places = [each.places for each in inputs] if where is None else _named_alike(inputs, where)
     with (
@@ -125,7 +124,7 @@ def _find(record: RunRecord, where: Where | None, progress: bool) -> list[Path]:
         taken: set[Path] = set()
         found, missing, changed = [], [], []
         for wanted, known in zip(inputs, checksums, strict=True):
-            # Copies of one frame under different names of folders are different frames.
+            # Copies of a frame in different folders are different frames.
             same = [path for path, sha256 in known.items() if sha256 == wanted.sha256 and path not in taken]
             if same and wanted.sha256:
                 found.append(same[0])
@@ -139,7 +138,7 @@ def _find(record: RunRecord, where: Where | None, progress: bool) -> list[Path]:
 
 
 def _named_alike(inputs: Sequence[InputFile], where: Where) -> list[tuple[Path, ...]]:
-    """For each file those of its name in the given folders."""
+    """Return the files of the same name in the given folders, for each file."""
     named: dict[str, list[Path]] = {each.name: [] for each in inputs}
     for path in _files([where] if isinstance(where, str | os.PathLike) else where):
         if path.name in named:
@@ -150,17 +149,17 @@ def _named_alike(inputs: Sequence[InputFile], where: Where) -> list[tuple[Path, 
 def _files(places: Iterable[str | Path]) -> Iterator[Path]:
     for place in map(resolve_path, places):
         if not place.exists():
-            raise FrameError(f"frames: {place}: no such folder or file; name the folder of the frames")
+            raise FrameError(f"frames: {place}: no such folder or file; give the folder with the frames")
         if not place.is_dir():
             yield place
         for folder, inner, names in os.walk(place):
-            # The first file of a name should not depend on the disk.
+            # The order should not depend on the disk.
             inner.sort()
             yield from (Path(folder, name) for name in sorted(names))
 
 
 def _checksums(places: Sequence[Path]) -> dict[Path, str]:
-    """Checksums of those files that are there, each file once."""
+    """Return the checksums of the files that exist, each file once."""
     found: dict[Path, str] = {}
     for path in dict.fromkeys(Path(os.path.abspath(place)) for place in places):  # noqa: PTH100
         try:
@@ -179,13 +178,13 @@ def _cannot_be_repeated(
         for names, word in ((missing, "missing"), (changed, "changed"))
         if names
     ]
-    remedy = "name other folders"
+    remedy = "give other folders"
     if where is None:
-        remedy = "name the folder where they lie now, with frames=FOLDER (in a shell: --frames FOLDER)"
+        remedy = "give the folder where they are now, with frames=FOLDER (in a shell: --frames FOLDER)"
     if changed:
-        remedy += ", or put the files back as they were"
+        remedy += ", or restore the files"
     return FrameError(
-        f"{record.path}: cannot be repeated, {'; '.join(said)}. {remedy[0].upper()}{remedy[1:]}. "
+        f"{record.path}: cannot be repeated: {'; '.join(said)}. {remedy[0].upper()}{remedy[1:]}. "
         "To integrate other frames in the same way: integrate(frames, Recipe.from_result(file))"
     )
 
@@ -204,7 +203,7 @@ def _warn_of_versions(record: RunRecord) -> None:
     ]
     if other:
         warnings.warn(
-            f"{record.path}: was made with {', '.join(other)}; the result may differ",
+            f"{record.path}: made with {', '.join(other)}; the result may differ",
             StacklibWarning,
             stacklevel=3,
         )

@@ -35,6 +35,9 @@ __all__ = ["Work", "integrate", "integrate_samples"]
 Parts = Generator[tuple[int, int, Counts], None, None]
 Work = Callable[[Samples, np.ndarray, list[Settings], list[Pixels]], Parts]
 
+#: Percentages of a whole run, at the start and at the end of each step.
+MEASURING, INTEGRATING = (0, 40), (40, 100)
+
 
 def integrate(
     frames: FrameSet | str | Path | list,
@@ -118,7 +121,7 @@ def integrate(
 def _measuring(shown: bool, frames: FrameSet) -> Iterator[Callable[[int, int], None]]:
     """Show a progress bar of measured planes. Yields a callable that takes (done, total)."""
     planes = len(frames) * frames.channels
-    with progress_bar(planes, f"{len(frames)} frames measured", "plane", shown) as bar:
+    with progress_bar(planes, f"{len(frames)} frames measured", "plane", shown, part=MEASURING) as bar:
 
         def report(count: int, total: int) -> None:
             bar.update(count - bar.n)
@@ -181,7 +184,9 @@ def integrate_samples(
     counts = [Counts.zeros(used.size) for _ in range(channels)]
     title = f"{used.size} frames integrated"
     with (
-        progress_bar(channels * width * height, title, " pixels", progress, scale=True) as bar,
+        progress_bar(
+            channels * width * height, title, " pixels", progress, scale=True, part=INTEGRATING
+        ) as bar,
         closing(work(samples, used, settings, planes)) as done,
     ):
         for channel, pixels, found in done:

@@ -1,59 +1,97 @@
-"""An executed notebook as a page that opens from disk: without a server, and without a network."""
+"""HTML pages that open from disk: the frame that all of them share, and executed notebooks as pages."""
 
 from __future__ import annotations
 
 import contextlib
 from pathlib import Path
+from typing import Any
 
-import nbformat
+import jinja2
 
-from stacklib.notebook.html_page import html_page
 from stacklib.utils.atomic_files import new_file
 
-__all__ = ["notebook_page", "save_page"]
+__all__ = ["notebook_page", "render", "save_page"]
 
-STYLE = """
+_ENVIRONMENT = jinja2.Environment(
+    autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+)
+#: Head, font and colors of every page, for light and dark screens. Nothing comes from a network.
+_BASE = _ENVIRONMENT.from_string("""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{{ title }}</title>
+<style>
+:root { color-scheme: light dark; --ink: #1c2330; --faint: #5b6675; --ground: #fcfcfa; --soft: #eef0f3;
+  --line: #ccd2da; --link: #0b5cad; --good: #1b6e3c; --bad: #b3261e; --bad-soft: #fbeceb }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e3e8f0; --faint: #9aa6b5; --ground: #12161d; --soft: #1c232d; --line: #39434f;
+    --link: #7db8f0; --good: #74cf98; --bad: #ff9c94; --bad-soft: #3a2022 } }
+body { margin: 1.5rem auto; padding: 0 1.2rem; font: 1rem/1.55 system-ui, sans-serif; color: var(--ink);
+  background: var(--ground) }
+a { color: var(--link) }
+img { max-width: 100%; height: auto }
+{% block style %}{% endblock %}
+</style>
+</head>
+<body>
+{% block body %}{% endblock %}
+</body>
+</html>
+""")
+
+_NOTEBOOK = """{% extends base %}
+{% block style %}
 body { max-width: 60rem }
 pre { overflow-x: auto; padding: .6rem .8rem; background: var(--soft); border-radius: 4px; font-size: .85rem;
   line-height: 1.4 }
 table { border-collapse: collapse; display: block; overflow-x: auto; font-size: .85rem }
 td, th { padding: .2rem .6rem; border: 1px solid var(--line); text-align: left }
 .prompt, .anchor-link { display: none }
+{{ light | safe }}
+@media (prefers-color-scheme: dark) { {{ dark | safe }} }
+.highlight, .highlight pre { background: var(--soft) }
+{% endblock %}
+{% block body %}{{ cells | safe }}{% endblock %}
 """
 
 
-def notebook_page(content: nbformat.NotebookNode, title: str, around: str = "") -> str:
-    """The cells and their outputs as HTML.
+def render(template: str, **values: Any) -> str:
+    """Fill a template that extends ``base``. Values are escaped unless they pass the filter ``safe``."""
+    return _ENVIRONMENT.from_string(template).render(base=_BASE, **values)
 
-    Parameters
-    ----------
-    content : NotebookNode
-        The notebook, with outputs.
-    title : str
-        Of the page.
-    around : str
-        HTML above and below the cells.
-    """
+
+def notebook_page(notebook: Path) -> str:
+    """Return an executed notebook, cells and outputs, as an HTML page."""
     from nbconvert import HTMLExporter
     from pygments.formatters import HtmlFormatter
 
-    # The basic template is the cells alone: nothing in it is fetched from a network.
-    body, _ = HTMLExporter(template_name="basic").from_notebook_node(content)
-    light = HtmlFormatter(style="default").get_style_defs(".highlight")
-    dark = HtmlFormatter(style="github-dark").get_style_defs(".highlight")
-    plain = ".highlight, .highlight pre { background: var(--soft) }"
-    style = f"{STYLE}{light}\n@media (prefers-color-scheme: dark) {{ {dark} }}\n{plain}"
-    return html_page(title, f"{around}\n{body}\n{around}", style)
+    # The basic template gives the cells alone, without anything from a network.
+    cells, _ = HTMLExporter(template_name="basic").from_filename(str(notebook))
+    light, dark = (
+        HtmlFormatter(style=style).get_style_defs(".highlight") for style in ("default", "github-dark")
+    )
+    return render(_NOTEBOOK, title=notebook.stem, cells=cells, light=light, dark=dark)
 
 
-def save_page(notebook: Path, mark: str = "") -> str:
-    """Write the page of a notebook beside it, unless it is there; its name, or nothing.
+def save_page(notebook: Path, room: Path | None = None) -> str:
+    """Write the page of a notebook beside it, unless it exists.
 
-    A run without a page is better than one that failed for it.
+    Parameters
+    ----------
+    notebook : Path
+        The executed notebook.
+    room : Path, optional
+        Work folder for the page in the making.
+
+    Returns
+    -------
+    str
+        Name of the page; empty if it cannot be made, which is no reason for a run to fail.
     """
     page = notebook.with_suffix(".html")
     if not page.exists():
-        with contextlib.suppress(OSError, ValueError, ImportError), new_file(page, mark) as temporary:
-            content = nbformat.read(notebook, as_version=4)
-            temporary.write_text(notebook_page(content, notebook.stem), encoding="utf-8")
+        with contextlib.suppress(OSError, ValueError, ImportError), new_file(page, room) as temporary:
+            temporary.write_text(notebook_page(notebook), encoding="utf-8")
     return page.name if page.exists() else ""

@@ -1,6 +1,6 @@
 """The process in which papermill runs one notebook; `stacklib.notebook.process` starts it.
 
-It runs as a script and imports nothing of stacklib: a second more, and a hundred megabytes, for each run.
+It runs as a script and imports nothing of stacklib, which saves each run a second and a hundred megabytes.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -18,18 +19,18 @@ from typing import Any
 
 
 def main() -> None:
-    """Take an order from stdin, run papermill, and report on stderr behind a zero byte."""
+    """Take an order from stdin, run papermill, and report on stderr after a zero byte."""
     sys.stderr.reconfigure(encoding="utf-8", errors="backslashreplace")
-    notebook, executed, values, ports, parent, own_errors = json.loads(sys.stdin.buffer.readline())
+    parent, notebook, executed, *rest = json.loads(sys.stdin.buffer.readline())
     if os.name != "nt":
         signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Thread(target=_interrupt_when_alone, daemon=True).start()
     try:
-        report = _papermill(notebook, executed, values, ports, own_errors)
+        report = _papermill(notebook, executed, *rest)
     except KeyboardInterrupt:
-        if os.name != "nt" and os.getppid() != parent:
-            # Nobody is left who could clear away half a notebook.
-            Path(executed).unlink(missing_ok=True)
+        if parent and os.name != "nt" and os.getppid() != parent:
+            # Nobody else is left to remove the work folder.
+            shutil.rmtree(Path(executed).parent, ignore_errors=True)
         raise
     sys.stdout.flush()
     sys.stderr.write("\0" + json.dumps(report) + "\n")
@@ -41,7 +42,7 @@ def _interrupt_when_alone() -> None:
     while os.read(0, 1):
         pass
     if os.name == "nt":
-        # Its kernel watches over it and ends, too.
+        # The kernel watches this process, and ends too.
         os._exit(1)
     os.kill(os.getpid(), signal.SIGINT)
 
@@ -49,7 +50,7 @@ def _interrupt_when_alone() -> None:
 def _papermill(
     notebook: str, executed: str, values: dict[str, Any], ports: list[int], own_errors: list[str]
 ) -> tuple[str, str]:
-    """Run the notebook; how it ended, and what there is to say about it."""
+    """Run the notebook. Return how it ended, and a text about it."""
     try:
         import papermill
         from nbclient.exceptions import DeadKernelError
@@ -68,12 +69,12 @@ def _papermill(
                 config=connection,
             )
     except papermill.PapermillExecutionError as error:
-        # Errors of stacklib say it all themselves.
+        # The message of our own errors is enough.
         return "failed", str(error.evalue) if error.ename in own_errors else f"{error.ename}: {error.evalue}"
     except DeadKernelError:
-        return "failed", "the kernel of the notebook died, as it does when memory is short; give it more room"
+        return "failed", "the notebook kernel died, probably for lack of memory; give the run a larger budget"
     except RuntimeError as error:
-        # So jupyter_client says that a kernel never answered.
+        # jupyter_client raises this for a kernel that never answered.
         if "Kernel d" not in str(error):
             raise
         return "unstarted", str(error)
@@ -84,14 +85,14 @@ def _papermill(
 
 @contextlib.contextmanager
 def _connection(ports: list[int]) -> Iterator[Any]:
-    """Settings by which no other kernel can meet this one."""
+    """Yield settings that keep this kernel apart from all others."""
     from traitlets.config import Config
 
     config = Config()
     if ports:
         names = ("shell_port", "iopub_port", "stdin_port", "control_port", "hb_port")
         config.KernelManager.update(zip(names, ports, strict=True))
-        # Else it looks for ports of its own.
+        # Otherwise it looks for ports of its own.
         config.KernelManager.cache_ports = False
         yield config
         return

@@ -1,17 +1,15 @@
-"""Integrate one target through the notebook, and what such a run leaves."""
+"""Integrate one target through the notebook, and collect what the run leaves."""
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stacklib.errors import IntegrationError, RunError, SaveError
+from stacklib.errors import RunError, StacklibError
 from stacklib.frames.finding import resolve_path
 from stacklib.frames.frame_set import open_frames
 from stacklib.normalization.preparation import refuse_single
@@ -20,8 +18,10 @@ from stacklib.notebook.session import NOTE, RESULT_MIME
 from stacklib.output.naming import default_folder
 from stacklib.recipe.recipe import Job, Recipe
 from stacklib.utils import package
+from stacklib.utils.atomic_files import explained
+from stacklib.utils.file_sets import existing_folder, name_all, workroom
 
-__all__ = ["Run", "claim", "finish", "make_folder", "notebooks_folder", "process_for", "run_job"]
+__all__ = ["Run", "finish", "notebooks_folder", "process_for", "run_job"]
 
 #: The notebook that integrates.
 NOTEBOOK = "4_integrate.ipynb"
@@ -29,12 +29,12 @@ NOTEBOOK = "4_integrate.ipynb"
 
 @dataclass(frozen=True)
 class Run:
-    """What a run left behind.
+    """The outcome of a run.
 
     Attributes
     ----------
     files : list of Path
-        The files of the result, the integration first.
+        The files of the result, the master first.
     notebook : Path
         The executed notebook.
     summary : str
@@ -42,7 +42,7 @@ class Run:
     numbers : dict
         The result in numbers, see `report.numbers`.
     notes : list of str
-        What the user was warned of.
+        Warnings of the run.
     """
 
     files: list[Path]
@@ -53,12 +53,12 @@ class Run:
 
 
 def run_job(job: Job) -> Run:
-    """Integrate through the notebook, without a person; progress goes to the terminal.
+    """Integrate through the notebook, without a person. Progress goes to the terminal.
 
     Parameters
     ----------
     job : Job
-        What to do. Relative paths count from the current folder.
+        What to do. Relative paths start from the current folder.
 
     Returns
     -------
@@ -67,95 +67,71 @@ def run_job(job: Job) -> Run:
     Raises
     ------
     StacklibError
-        When the frames cannot be used, or the run fails. The notebook is kept with the error in it.
+        When the frames cannot be used, or the run fails. The notebook is kept, with the error in it.
     KeyboardInterrupt
         When the run is stopped. It leaves nothing behind.
     """
     with warnings.catch_warnings():
-        # The notebook will say it again, in its place.
+        # The notebook gives the same warnings.
         warnings.simplefilter("ignore")
         frames = open_frames(job.frames)
-    # The integration would say so too, but only when a kernel runs.
+    # The integration would refuse it too, but only once a kernel runs.
     refuse_single(frames)
     output = Path(job.output).expanduser().absolute() if job.output else default_folder(frames)
-    was_there = output.exists()
-    make_folder(output)
-    # It has a name of its own while it runs: two runs into one folder do not meet.
-    executed = claim(output, "running_notebook")
-    try:
-        return finish(process_for(job, output, executed))
-    except KeyboardInterrupt:
-        executed.unlink(missing_ok=True)
-        if not was_there:
-            with contextlib.suppress(OSError):
-                output.rmdir()
-        raise
+    with existing_folder(output), workroom(output) as room:
+        return finish(process_for(job, output, room), output)
 
 
-def process_for(
-    job: Job, output: Path, executed: Path, heard: Callable[[str], None] | None = None, mark: str = ""
-) -> NotebookProcess:
-    """The process that runs the notebook for a job; see `NotebookProcess`."""
+def process_for(job: Job, output: Path, room: Path, silent: bool = False) -> NotebookProcess:
+    """Return the process that runs the notebook for a job in the work folder `room`."""
     one = isinstance(job.frames, str)
     values = _changed(job) | {
         "frames": str(resolve_path(job.frames)) if one else [str(resolve_path(f)) for f in job.frames],
         "output": str(output),
         "interactive": False,
     }
-    return NotebookProcess(notebooks_folder() / NOTEBOOK, executed, values, heard, mark)
+    return NotebookProcess(notebooks_folder() / NOTEBOOK, room / NOTEBOOK, values, silent)
 
 
-def finish(process: NotebookProcess) -> Run:
-    """Run the notebook, and give it the name of its result.
+def finish(process: NotebookProcess, output: Path) -> Run:
+    """Run the notebook, and name it after its result.
 
     Raises
     ------
     RunError
         When a cell fails. The notebook is kept as ``failed_notebook.ipynb``.
     StacklibError
-        When the notebook cannot be run at all.
+        When the notebook cannot be run to its end. If it was begun, it is kept as
+        ``stopped_notebook.ipynb``, and the error has its path as `notebook`.
     """
-    executed = process.executed
     try:
         error = process.run()
-        left = _left_in(executed) if error is None else {}
-    except KeyboardInterrupt:
+    except StacklibError as error:
+        error.notebook = _keep(process.executed, output, "stopped_notebook")
         raise
-    except BaseException:
-        # What was run until the accident is worth keeping, half a file is not.
-        _keep(executed, "stopped_notebook")
-        raise
-    if error is not None:
-        raise RunError(error, _keep(executed, "failed_notebook"))
+    left = _left_in(process.executed) if error is None else None
+    if left is None:
+        reason = error or "the notebook ended without a result"
+        raise RunError(reason, _keep(process.executed, output, "failed_notebook"))
     files = [Path(file) for file in left["files"]]
-    notebook = _keep(executed, f"{files[0].stem}_notebook") or executed
+    notebook = _keep(process.executed, output, f"{files[0].stem}_notebook") or process.executed
     return Run(files, notebook, left["summary"], left["numbers"], left["notes"])
 
 
 def notebooks_folder() -> Path:
-    """Where the notebooks are: in the installed package, or beside it in a checkout."""
+    """Return the folder of the notebooks: in the installed package, or beside it in a checkout."""
     installed = package.FOLDER / "notebooks"
     return installed if installed.is_dir() else package.FOLDER.parent / "notebooks"
 
 
-def make_folder(folder: Path) -> None:
-    """Make the folder for results, with those above it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SaveError(
-            f"{folder}: cannot be made ({error.strerror}); choose another folder for the results"
-        ) from error
-
-
 def _changed(job: Job) -> dict[str, Any]:
-    """What differs from the defaults: the rest is in the parameters cell already."""
+    """Return what differs from the defaults: the rest is in the parameters cell already."""
     known = Job.parameters() | Recipe.parameters()
     return {name: value for name, value in job.to_dict().items() if value != known[name].default}
 
 
-def _left_in(executed: Path) -> dict[str, Any]:
-    """What the last cells left in the notebook for programs, and what it warned of."""
+def _left_in(executed: Path) -> dict[str, Any] | None:
+    """Return what the last cells left in the notebook for programs, and its warnings."""
     left, notes = None, {}
     for cell in json.loads(executed.read_text(encoding="utf-8"))["cells"]:
         for output in cell.get("outputs", []):
@@ -163,32 +139,18 @@ def _left_in(executed: Path) -> dict[str, Any]:
             if output.get("name") == "stderr":
                 lines = "".join(output["text"]).splitlines()
                 notes |= {line.removeprefix(NOTE): None for line in lines if line.startswith(NOTE)}
-    if left is None:
-        raise IntegrationError(f"{executed}: the notebook ended without a result")
-    return left | {"notes": list(notes)}
+    return left and left | {"notes": list(notes)}
 
 
-def _keep(executed: Path, stem: str) -> Path | None:
-    """Give the executed notebook the first free name; one that is not whole is removed."""
+def _keep(executed: Path, folder: Path, stem: str) -> Path | None:
+    """Give the executed notebook the first free name; None if it is not whole."""
     try:
         json.loads(executed.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        executed.unlink(missing_ok=True)
         return None
-    return executed.replace(claim(executed.parent, stem))
-
-
-def claim(folder: Path, stem: str) -> Path:
-    """Make an empty notebook file under the first free name, so that no one else takes it."""
     for number in itertools.count(1):
         path = folder / (f"{stem}_{number}.ipynb" if number > 1 else f"{stem}.ipynb")
-        try:
-            path.touch(exist_ok=False)
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise SaveError(
-                f"{folder}: cannot be written to ({error.strerror}); choose another folder for the results"
-            ) from error
-        return path
+        with explained(folder):
+            if name_all([(executed, path)]):
+                return path
     raise AssertionError("there is always a free name")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import math
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +19,6 @@ from stacklib.output.integrated_image import IntegratedImage, bring_into_range
 from stacklib.output.naming import SavedFiles, base_name, default_folder, free_number
 from stacklib.output.provenance import Provenance, collect, keywords, properties
 from stacklib.output.report import report as describe
-from stacklib.utils.atomic_files import RUN_MARK
 from stacklib.utils.file_sets import existing_folder, name_all, workroom
 
 __all__ = ["save"]
@@ -223,10 +221,7 @@ def _publish(
 ) -> SavedFiles:
     """Move all files to their final names, with the first free number."""
     table, report = room / "frames.ecsv", room / "report.txt"
-    frames = frame_table(result, facts.checksums)
-    if mark := os.environ.get(RUN_MARK):
-        frames.meta["run"] = {"mark": mark, "images": [suffix for _, suffix in images]}
-    frames.write(table, format="ascii.ecsv")
+    frame_table(result, facts.checksums).write(table, format="ascii.ecsv")
     number = -1
     for _ in range(ATTEMPTS):
         number = free_number(folder, base, number + 1)

@@ -1,41 +1,41 @@
-"""Files that appear whole or not at all, and never in place of another one."""
+"""Files that appear whole or not at all, and never in place of another file."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["RUN_MARK", "clear_marked", "hidden_start", "new_file", "replace_atomically"]
+from stacklib.errors import SaveError
 
-#: Variable of the environment that marks what a run leaves, so that it is found when the run was killed.
-RUN_MARK = "STACKLIB_RUN"
-
-
-def hidden_start(mark: str = "") -> str:
-    """How the names of files in the making begin; with the mark of this process unless another is given."""
-    mark = mark or os.environ.get(RUN_MARK, "")
-    return f".stacklib-{mark}-" if mark else ".stacklib-"
-
-
-def clear_marked(folder: Path, mark: str) -> None:
-    """Remove the files in the making that bear a mark: whoever made them was killed."""
-    for path in folder.glob(f"{hidden_start(mark)}*"):
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+__all__ = ["explained", "new_file", "replace_atomically"]
 
 
 @contextlib.contextmanager
-def temporary_beside(path: Path, mark: str = "") -> Iterator[Path]:
-    """A temporary path in the folder of `path`, removed if it is still there at the end."""
-    handle, name = tempfile.mkstemp(prefix=hidden_start(mark), suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+def explained(path: Path) -> Iterator[None]:
+    """Turn an error of the operating system into a `SaveError` that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise SaveError(
+            f"{path}: cannot be written ({error.strerror or error}); "
+            "check the free space and the permissions of the folder"
+        ) from error
+
+
+@contextlib.contextmanager
+def temporary_for(path: Path, room: Path | None = None, alone: bool = False) -> Iterator[Path]:
+    """Yield a temporary path in `room`, by default the folder of `path`; it is removed at the end."""
+    room = room or path.parent
+    if alone:
+        temporary = room / f".stacklib-{path.name}"
+    else:
+        handle, name = tempfile.mkstemp(prefix=".stacklib-", suffix=path.suffix, dir=room)
+        os.close(handle)
+        temporary = Path(name)
     try:
         yield temporary
     finally:
@@ -48,10 +48,14 @@ def flush_to_disk(path: Path) -> None:
         os.fsync(stream.fileno())
 
 
-def replace_atomically(path: str | Path, content: bytes, mark: str = "") -> Path:
-    """Write `content` to `path`; a reader sees the old file or the new one, never a part."""
+def replace_atomically(path: str | Path, content: bytes, alone: bool = False) -> Path:
+    """Write `content` to `path`. A reader sees the old file or the new one, never a part.
+
+    With `alone`, the caller holds a lock for `path`. The temporary file then has a fixed name: if the
+    process is killed, the next one to write takes it over.
+    """
     path = Path(path)
-    with temporary_beside(path, mark) as temporary:
+    with temporary_for(path, alone=alone) as temporary:
         temporary.write_bytes(content)
         flush_to_disk(temporary)
         _make_public(temporary)
@@ -60,40 +64,59 @@ def replace_atomically(path: str | Path, content: bytes, mark: str = "") -> Path
 
 
 @contextlib.contextmanager
-def new_file(path: Path, mark: str = "") -> Iterator[Path]:
-    """Yield a temporary path; at the end it becomes `path`, which must not exist by then.
+def new_file(path: Path, room: Path | None = None) -> Iterator[Path]:
+    """Yield a temporary path that becomes `path` at the end.
+
+    Parameters
+    ----------
+    path : Path
+        Name of the finished file.
+    room : Path, optional
+        Folder for the temporary file, on the same disk. Default is the folder of `path`.
 
     Raises
     ------
     FileExistsError
-        When `path` exists: it is left as it is.
+        When `path` exists by then; it is left alone.
     """
-    with temporary_beside(path, mark) as temporary:
+    with temporary_for(path, room) as temporary:
         yield temporary
         flush_to_disk(temporary)
         _make_public(temporary)
         give_name(temporary, path)
 
 
-def give_name(staged: Path, path: Path) -> None:
-    """Make `staged` known as `path`, which must not exist; without hard links it is moved there."""
+def give_name(staged: Path, path: Path, note: Path | None = None) -> None:
+    """Make `staged` known as `path`, which must not exist.
+
+    `staged` remains as a second name of the file. Without hard links it is moved, and the file `note` keeps
+    name, size and time of what was moved.
+    """
     try:
         os.link(staged, path)
     except FileExistsError:
         raise
     except OSError:
-        # A file system without hard links: claim the name first, then replace the empty claim.
+        # No hard links here: claim the name, then replace the empty claim.
         with path.open("xb"):
             pass
         try:
+            if note is not None:
+                note.write_text(json.dumps(stamp(staged, path.name)), encoding="utf-8")
             staged.replace(path)
         except BaseException:
             path.unlink(missing_ok=True)
             raise
 
 
+def stamp(path: Path, name: str) -> list[str | int]:
+    """Return name, size and time of change of a file."""
+    found = path.stat()
+    return [name, found.st_size, found.st_mtime_ns]
+
+
 def _make_public(temporary: Path) -> None:
-    """The permissions of a usual new file: temporary ones are private."""
+    """Set the permissions of an ordinary new file: temporary files are private."""
     mask = os.umask(0)
     os.umask(mask)
     # Some file systems know no permissions.

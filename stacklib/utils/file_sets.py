@@ -1,24 +1,37 @@
-"""Sets of files that get their names together or not at all, and never in place of other files."""
+"""Sets of files that get their names together or not at all, and the work folders they are made in."""
 
 from __future__ import annotations
 
 import contextlib
+import json
+import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from stacklib.utils.atomic_files import flush_to_disk, give_name, hidden_start
+from stacklib.errors import SaveError
+from stacklib.utils.atomic_files import explained, flush_to_disk, give_name, stamp
 
-__all__ = ["existing_folder", "name_all", "workroom"]
+__all__ = ["WORK_FOLDER", "existing_folder", "name_all", "take_back", "workroom"]
+
+#: Environment variable with the work folder of a run, for the process that runs the notebook.
+WORK_FOLDER = "STACKLIB_WORK_FOLDER"
+#: How the notes end that `give_name` leaves where there are no hard links.
+MOVED = ".moved"
 
 
 @contextlib.contextmanager
 def existing_folder(folder: Path) -> Iterator[None]:
-    """Make the folder; after an error remove again what was made and is still empty."""
+    """Make a folder. After an error, remove again what was made and is still empty."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SaveError(
+                f"{folder}: cannot be made ({error.strerror}); choose another folder for the results"
+            ) from error
         yield
     except BaseException:
         for path in missing:
@@ -29,12 +42,20 @@ def existing_folder(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def workroom(folder: Path) -> Iterator[Path]:
-    """A hidden folder inside `folder` for files in the making; gone at the end."""
-    room = Path(tempfile.mkdtemp(prefix=hidden_start(), dir=folder))
+    """Yield a hidden folder inside `folder` for files in the making.
+
+    It is removed at the end. Inside the work folder of a run it stays: its files show which names the run
+    has given, in case it is killed (see `take_back`).
+    """
+    work = Path(os.environ.get(WORK_FOLDER) or os.devnull)
+    in_run = work.is_dir() and work.parent.samefile(folder)
+    with explained(folder):
+        room = Path(tempfile.mkdtemp(prefix=".stacklib-", dir=work if in_run else folder))
     try:
         yield room
     finally:
-        shutil.rmtree(room, ignore_errors=True)
+        if not in_run:
+            shutil.rmtree(room, ignore_errors=True)
 
 
 def name_all(pairs: list[tuple[Path, Path]]) -> bool:
@@ -42,7 +63,7 @@ def name_all(pairs: list[tuple[Path, Path]]) -> bool:
     try:
         for staged, path in pairs:
             flush_to_disk(staged)
-            give_name(staged, path)
+            give_name(staged, path, staged.with_name(f"{staged.name}{MOVED}"))
     except BaseException as error:
         for staged, path in pairs:
             _take_back(staged, path)
@@ -52,8 +73,27 @@ def name_all(pairs: list[tuple[Path, Path]]) -> bool:
     return True
 
 
+def take_back(room: Path, kept: Collection[str] = ()) -> None:
+    """Remove a work folder and what was named from it in its parent folder, except the names in `kept`."""
+    inside = [path for path in room.rglob("*") if path.is_file()]
+    linked = {_identity(path) for path in inside}
+    moved = [json.loads(path.read_text("utf-8") or "0") for path in inside if path.name.endswith(MOVED)]
+    for path in room.parent.iterdir():
+        # Other runs may be at work in the same folder.
+        with contextlib.suppress(OSError):
+            made = _identity(path) in linked or stamp(path, path.name) in moved
+            if made and path.name not in kept:
+                path.unlink()
+    shutil.rmtree(room, ignore_errors=True)
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_dev, found.st_ino
+
+
 def _take_back(staged: Path, path: Path) -> None:
-    """Undo `give_name`; a file of someone else is left alone."""
+    """Undo `give_name`. A file of someone else is left alone."""
     with contextlib.suppress(OSError):
         if not staged.exists():
             path.replace(staged)

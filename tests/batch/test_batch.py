@@ -233,7 +233,7 @@ def test_papermill_runs_the_notebook_with_typed_parameters(killed, tmp_path):
     )
     # Scripts see that targets failed.
     assert run.returncode != 0
-    assert f"2 of 12 targets failed: {BROKEN}, {MIXED}; why stands on the page" in run.stderr
+    assert f"2 of 12 targets failed: {BROKEN}, {MIXED}; see the page" in run.stderr
     content = nbformat.read(tmp_path / "out.ipynb", as_version=4)
     assert failing_cells(content) == ["batch.raise_if_failed()"]
     outputs = [output for cell in content.cells for output in cell.get("outputs", [])]

@@ -7,6 +7,8 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections import deque
 from dataclasses import replace
 from pathlib import Path
@@ -22,16 +24,25 @@ import stacklib as sl
 from stacklib import cli
 from stacklib.batch import OVERHEAD, Batch, Need, recipe_for
 from stacklib.batch.changes import changes
-from stacklib.batch.folder_lock import LOCK_NAME, only_one
 from stacklib.batch.page import page, thumbnail
-from stacklib.batch.progress import Listener
-from stacklib.batch.state import STATE_NAME, Record, inputs_of, read_record, write_record
+from stacklib.batch.state import (
+    STATE_NAME,
+    Record,
+    inputs_of,
+    only_run_of,
+    percent_of,
+    read_record,
+    write_record,
+)
 from stacklib.batch.summary import Row, summary_table
 from stacklib.batch.targets import find_targets
+from stacklib.batch.work_folder import LOCK_NAME, locked
 from stacklib.errors import RunError
 from stacklib.notebook import process as notebook_process
 from stacklib.notebook.process import NotebookProcess
 from stacklib.recipe.batch_job import BatchJob
+from stacklib.utils.file_sets import WORK_FOLDER
+from stacklib.utils.progress import PROGRESS_NAME, progress_bar
 
 
 def found(root: Path) -> dict[str, int]:
@@ -127,7 +138,7 @@ def test_wrong_file_fails_its_target_alone(tmp_path, files, words):
         (tmp_path / "M31" / name).write_text(text, "utf-8")
     batch = Batch(BatchJob(str(tmp_path))).run(progress=False)
     assert [row.status for row in batch.failed] == ["failed"] and words in batch.failed[0].error
-    assert words in batch.summary and words.replace("'", "&#x27;") in batch.page.read_text("utf-8")
+    assert words in batch.summary and words.replace("'", "&#39;") in batch.page.read_text("utf-8")
 
 
 @pytest.mark.parametrize(
@@ -193,12 +204,23 @@ def test_table_of_weights_counts_by_its_content(tmp_path):
     assert changes(target, inputs_of(target, job), then) == "weight_file changed"
 
 
+def test_a_record_of_another_version_of_the_package_is_read(tmp_path):
+    frames(tmp_path / "M31" / "4_Registered")
+    (target,) = find_targets(tmp_path)
+    target.output.mkdir()
+    write_record(target, inputs_of(target, sl.Job()))
+    state = target.output / STATE_NAME
+    state.write_text(state.read_text("utf-8").replace('"status"', '"mark": "1a2b", "status"'), "utf-8")
+    assert read_record(target) == inputs_of(target, sl.Job())
+
+
 def test_second_batch_on_a_folder_is_refused(tmp_path):
     frames(tmp_path / "M31" / "4_Registered")
-    with only_one(tmp_path), pytest.raises(sl.SaveError, match="another batch works on it"):
+    with locked(tmp_path / LOCK_NAME, ""), pytest.raises(sl.SaveError, match="another batch works on it"):
         Batch(BatchJob(str(tmp_path))).run(progress=False)
-    with only_one(tmp_path):
+    with locked(tmp_path / LOCK_NAME, ""):
         assert (tmp_path / LOCK_NAME).exists()
+    assert not (tmp_path / LOCK_NAME).exists()
 
 
 # memory ------------------------------------------------------------------------------------------
@@ -266,7 +288,7 @@ def taken_ports() -> list[socket.socket]:
     return listening
 
 
-def test_kernel_whose_ports_are_taken_is_started_again(small, tmp_path, monkeypatch):
+def test_kernel_whose_ports_are_taken_is_started_again(small, tmp_path, monkeypatch, capfd):
     """As on Windows, where kernels need ports, and a stranger may be faster."""
     monkeypatch.setattr(notebook_process, "_have_sockets", lambda: False)
     usual, given = notebook_process._ports, []
@@ -279,10 +301,11 @@ def test_kernel_whose_ports_are_taken_is_started_again(small, tmp_path, monkeypa
             yield given[-1]
 
     monkeypatch.setattr(notebook_process, "_ports", first_taken)
-    heard = []
-    process = NotebookProcess(small, tmp_path / "out.ipynb", {"x": 7}, heard.append)
+    process = NotebookProcess(small, tmp_path / "out.ipynb", {"x": 7}, silent=True)
     assert process.run() is None
-    assert "".join(heard) == "7\n" and len(given) == 2 and len(set(given[1])) == 5
+    assert len(given) == 2 and len(set(given[1])) == 5
+    (printed,) = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells[-1].outputs
+    assert printed.text == "7\n" and capfd.readouterr().out == ""
     for one in strangers:
         one.close()
 
@@ -301,10 +324,20 @@ def test_sockets_need_a_short_folder(monkeypatch, tmp_path):
 
 def test_stopped_run_ends_and_leaves_no_half_notebook(small, tmp_path):
     content = nbformat.read(small, as_version=4)
-    content.cells[1].source = "print('begun', flush=True)\nimport time\ntime.sleep(60)"
+    begun = tmp_path / "begun"
+    content.cells[1].source = f"open({str(begun)!r}, 'w').close()\nimport time\ntime.sleep(60)"
     nbformat.write(content, small)
-    process = NotebookProcess(small, tmp_path / "out.ipynb", {}, lambda text: process.stop())
+    process = NotebookProcess(small, tmp_path / "out.ipynb", {}, silent=True)
+
+    def stop() -> None:
+        while not begun.exists():
+            time.sleep(0.05)
+        process.stop()
+
+    stopping = threading.Thread(target=stop)
+    stopping.start()
     assert process.run() is not None
+    stopping.join()
     assert process._child.returncode != 0
 
 
@@ -331,13 +364,25 @@ def test_interrupted_batch_says_so_and_goes_on_later(tmp_path):
 # what is shown -----------------------------------------------------------------------------------
 
 
-def test_listener_knows_how_far_a_run_is():
-    listener, seen = Listener(), []
-    for text in ("12 frames mea", "sured:   0%|  |\r12 frames measured:  50%|", "measured: 100%|", "x" * 900):
-        listener(text)
-        seen.append(listener.percent)
-    listener("12 frames integrated:  50%|")
-    assert [*seen, listener.percent] == [0, 20, 40, 40, 70]
+def test_a_run_says_how_far_it_is(tmp_path, monkeypatch, capsys):
+    frames(tmp_path / "M31" / "4_Registered")
+    (target,) = find_targets(tmp_path)
+    target.output.mkdir()
+    with only_run_of(target) as room:
+        assert percent_of(target) == 0
+        monkeypatch.setenv(WORK_FOLDER, str(room))
+        with progress_bar(10, "measured", "plane", part=(0, 40)) as bar:
+            bar.update(5)
+            bar.refresh()
+            assert percent_of(target) == 20
+        with progress_bar(10, "tried", "setting"):
+            assert percent_of(target) == 20
+        with progress_bar(10, "integrated", "pixel", part=(40, 100)) as bar:
+            bar.update(10)
+        assert percent_of(target) == 100
+        (room / PROGRESS_NAME).write_text("")
+        assert percent_of(target) == 0
+    assert percent_of(target) == 0
 
 
 def test_thumbnail_is_small_whatever_the_image(tmp_path):
@@ -379,9 +424,9 @@ def test_page_and_table_tell_the_limits_that_a_run_used(tmp_path):
         "sigma off / 2.9",
         "linear fit 5 / 4",
     ]
-    text = page(rows, tmp_path).replace("&nbsp;", " ")
+    text = page(rows, tmp_path).replace("\xa0", " ")
     assert all(f"<span class='faint'>{row.limits}</span>" in text for row in rows)
-    assert "Limits were proposed: sigma_low 2.4: &lt;least&gt; risk." in text
+    assert "Proposed limits: sigma_low 2.4: &lt;least&gt; risk." in text
     assert text.count("<details>") == text.count("1 warning") == 1
     table = summary_table(rows, tmp_path)
     assert list(table["sigma_low"].filled(-1)) == [2.4, -1, -1]

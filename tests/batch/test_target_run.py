@@ -1,4 +1,4 @@
-"""What a run that was killed leaves is cleared away, and nothing else; two runs never meet at one target."""
+"""What a killed run leaves is removed, and nothing else; two runs never work on one target."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import filelock
 import pytest
-from conftest import SAMPLES
 from test_batch_parts import frames
 
 import stacklib as sl
-from stacklib.batch.folder_lock import held
 from stacklib.batch.state import Record, only_run_of, read_record, write_record
-from stacklib.batch.target_run import TargetRun, _clear_away
+from stacklib.batch.target_run import TargetRun
 from stacklib.batch.targets import Target, find_targets
-from stacklib.utils.atomic_files import RUN_MARK, hidden_start
+from stacklib.batch.work_folder import locked
+from stacklib.utils import atomic_files
+from stacklib.utils.file_sets import WORK_FOLDER
 
 pytestmark = pytest.mark.filterwarnings("ignore::stacklib.errors.StacklibWarning")
 
@@ -29,46 +30,75 @@ def target(tmp_path) -> Target:
     return found
 
 
-def saved_by(mark: str, target: Target, monkeypatch) -> set[str]:
-    """A result of the run of this mark; of a person's where it is empty."""
-    monkeypatch.setenv(RUN_MARK, mark)
-    before = set(target.output.iterdir())
+def killed_run(target: Target) -> Path:
+    """The work folder of a run of this target that was killed, still empty."""
+    with only_run_of(target) as room:
+        pass
+    room.mkdir()
+    return room
+
+
+def saved_by(room: Path | str, target: Target, monkeypatch) -> set[str]:
+    """Names in a result of the run with this work folder; of a person's if there is none."""
+    monkeypatch.setenv(WORK_FOLDER, str(room))
+    before = there(target)
     sl.integrate(target.folder, progress=False).save(target.output)
-    monkeypatch.delenv(RUN_MARK)
-    return {path.name for path in set(target.output.iterdir()) - before}
+    monkeypatch.delenv(WORK_FOLDER)
+    return there(target) - before
 
 
 def there(target: Target) -> set[str]:
     return {path.name for path in target.output.iterdir()}
 
 
-def test_only_what_the_killed_run_has_made_is_cleared_away(target, monkeypatch):
-    own, killed, other = (saved_by(mark, target, monkeypatch) for mark in ("", "1a2b", "3c4d"))
+@pytest.mark.parametrize("links", [True, False])
+def test_only_what_the_killed_run_has_made_is_removed(target, monkeypatch, links):
+    if not links:
+        monkeypatch.setattr(atomic_files.os, "link", no_links)
+    other_target = replace(target, label="other")
+    room, other_room = killed_run(target), killed_run(other_target)
+    own, killed, other = (saved_by(by, target, monkeypatch) for by in ("", room, other_room))
     assert len(own) == len(killed) == len(other) == 5
-    rooms = [target.output / f"{hidden_start(mark)}x" for mark in ("1a2b", "3c4d")]
-    for room in rooms:
-        room.mkdir()
-        (room / "integration.xisf").touch()
-    (target.output / "running_notebook.ipynb").touch()
-    _clear_away(target, Record("running", notebook="running_notebook.ipynb", mark="1a2b"))
-    assert there(target) == own | other | {rooms[1].name}
+    (room / "4_integrate.ipynb").touch()
+    with only_run_of(target) as now:
+        assert there(target) == own | other | {
+            other_room.name,
+            now.name,
+            f"{now.name.rpartition('_')[0]}.lock",
+        }
+    assert there(target) == own | other | {other_room.name}
 
 
-def test_a_whole_result_stays(target, monkeypatch):
-    whole = saved_by("1a2b", target, monkeypatch)
-    stem = next(name for name in whole if name.endswith("_0000.xisf"))[:-5]
-    (target.output / f"{stem}_notebook.ipynb").touch()
-    _clear_away(target, Record("running", mark="1a2b"))
-    assert there(target) == whole | {f"{stem}_notebook.ipynb"}
+def no_links(*_, **__):
+    raise OSError("no hard links")
+
+
+def test_a_recorded_result_stays(target, monkeypatch):
+    room = killed_run(target)
+    whole = saved_by(room, target, monkeypatch)
+    write_record(target, Record("done", files=sorted(whole)))
+    with only_run_of(target):
+        assert whole < there(target)
+    assert there(target) - {".stacklib_batch.json"} == whole
+
+
+def test_a_file_that_took_the_name_since_stays(target, monkeypatch):
+    monkeypatch.setattr(atomic_files.os, "link", no_links)
+    killed = saved_by(killed_run(target), target, monkeypatch)
+    name = min(killed)
+    (target.output / name).write_text("mine")
+    with only_run_of(target):
+        pass
+    assert there(target) == {name}
 
 
 def test_a_target_that_runs_elsewhere_is_left_alone(target):
-    write_record(target, Record("running", notebook="running_notebook.ipynb", mark="1a2b"))
-    (target.output / "running_notebook.ipynb").touch()
-    with only_run_of(target):
-        record = TargetRun(target, sl.Job(str(target.folder))).run()
+    write_record(target, Record("running"))
+    with only_run_of(target) as room:
+        record = TargetRun(target, sl.Job(str(target.folder)))()
+        assert room.is_dir()
     assert record.status == "failed" and "another batch runs this target; wait" in record.error
-    assert read_record(target).status == "running" and "running_notebook.ipynb" in there(target)
+    assert read_record(target).status == "running"
 
 
 def test_records_of_targets_that_share_a_folder_do_not_get_lost(target):
@@ -86,12 +116,15 @@ def test_records_of_targets_that_share_a_folder_do_not_get_lost(target):
     assert [read_record(one).seconds for one in shared] == [24] * 4
 
 
+# locks -------------------------------------------------------------------------------------------
+
+
 def test_a_lock_is_held_by_one_at_a_time(tmp_path):
     inside, most = [], []
 
     def work() -> None:
         for _ in range(20):
-            with held(tmp_path / "lock"):
+            with locked(tmp_path / "lock", "busy", 20):
                 inside.append(1)
                 time.sleep(0.001)
                 most.append(len(inside))
@@ -103,10 +136,24 @@ def test_a_lock_is_held_by_one_at_a_time(tmp_path):
     for thread in threads:
         thread.join()
     assert most == [1] * 80
+    assert not list(tmp_path.iterdir())
 
 
-def test_saved_results_of_people_bear_no_mark(tmp_path):
-    result = sl.integrate(SAMPLES / "M13" / "4_Registered", region=(0, 0, 64, 64), progress=False)
-    result.save(tmp_path)
-    (table,) = Path(tmp_path).glob("*_frames.ecsv")
-    assert "mark" not in table.read_text("utf-8")
+def test_without_a_lock_nothing_is_done(tmp_path, target, monkeypatch):
+    lock = tmp_path / "lock"
+    with (
+        locked(lock, "busy"),
+        pytest.raises(sl.SaveError, match=r"busy; wait until it has ended"),
+        locked(lock, "busy"),
+    ):
+        pytest.fail("went on")
+
+    def no_locks(*_, **__):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(filelock.FileLock, "_acquire", no_locks)
+    with pytest.raises(sl.SaveError, match=r"cannot be locked \(No locks"), locked(lock, "busy"):
+        pytest.fail("went on")
+    record = TargetRun(target, sl.Job(str(target.folder)))()
+    assert record.status == "failed" and "No locks available" in record.error
+    assert not there(target)

@@ -233,7 +233,7 @@ def test_a_worker_that_always_dies_is_explained(client, monkeypatch):
     assert isinstance(found, sl.IntegrationError) and "tcp://there:1" in str(found)
     assert "memory limit" in str(found)
     lost = cluster.Cluster(client, frames)._explained(distributed.CancelledError("task"))
-    assert isinstance(lost, sl.IntegrationError) and "is lost; look whether the scheduler runs" in str(lost)
+    assert isinstance(lost, sl.IntegrationError) and "is lost; check that the scheduler runs" in str(lost)
 
 
 @pytest.mark.parametrize("wrong", ["tcp://127.0.0.1:8786", 4])
@@ -254,7 +254,7 @@ def test_workers_that_do_not_answer_are_not_called_all(client, monkeypatch):
         raise OSError("nobody there")
 
     monkeypatch.setattr(client, "run", lost)
-    with pytest.raises(sl.IntegrationError, match=r"workers do not answer \(nobody there\); look whether"):
+    with pytest.raises(sl.IntegrationError, match=r"workers do not answer \(nobody there\); check that"):
         cluster.check_versions(client)
 
 
