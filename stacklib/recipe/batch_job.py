@@ -1,4 +1,4 @@
-"""The parameters of a batch: a run over many targets."""
+"""Parameters of a batch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["BatchJob"]
 
 @dataclass(frozen=True)
 class BatchJob(Checked):
-    """Where the targets are, and what their runs share; every field is also a papermill parameter."""
+    """Settings of a batch of many targets. Every field is also a papermill parameter."""
 
     folder: str = text_field(
         "sample_data", "Folder to search; every folder 4_Registered below it is a target."
@@ -31,18 +31,31 @@ class BatchJob(Checked):
     cluster: str = text_field(
         "", "Dask scheduler whose workers run the targets; local: start one here; empty: none."
     )
-    save_maps: bool = switch_field(False, "Also save coverage, uncertainty and (linear_fit) slope.")
+    save_maps: bool = switch_field(
+        False, "Also save coverage, uncertainty and, for rules that fit a line, slope."
+    )
     save_fits: bool = switch_field(False, "Also save every image as FITS.")
     interactive: bool = switch_field(True, "Show live progress in a browser; False: text only.")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], source: str = "parameters") -> BatchJob:
-        """A batch from names and values.
+        """Make a batch from names and values.
+
+        Parameters
+        ----------
+        values : mapping
+            Values by parameter name.
+        source : str
+            Start of error messages, such as a file name.
+
+        Returns
+        -------
+        BatchJob
 
         Raises
         ------
         RecipeError
-            For an unknown name or an invalid value.
+            If a name is unknown or a value is invalid.
         """
         refuse_unknown(values, cls.parameters(), source)
         return cls(**values)

@@ -1,7 +1,6 @@
-"""Every parameter of an integration, in one place.
+"""Recipe and job: every parameter of an integration with default, range, unit and help.
 
-Widgets, notebook parameters, HISTORY lines, the YAML file and error messages all come from the
-fields below: a default, a range or an allowed list, a unit and a sentence of help for each.
+The parameters of the rejection rules are in `stacklib.recipe.rules`.
 """
 
 from __future__ import annotations
@@ -34,10 +33,10 @@ __all__ = ["Job", "Recipe"]
 
 @dataclass(frozen=True)
 class Recipe(RejectionParameters):
-    """How frames are integrated; every field is also a papermill parameter.
+    """Settings of an integration. Every field is also a papermill parameter.
 
-    A recipe is immutable and always valid: an unknown name, a wrong type or a value out of range
-    raises `RecipeError` when the recipe is made.
+    A recipe is immutable and always valid: an unknown name, a wrong type or a value out of range raises
+    `RecipeError`.
 
     Examples
     --------
@@ -58,12 +57,12 @@ class Recipe(RejectionParameters):
     )
     map_range_rejection: bool = switch_field(True, "Show range-rejected samples in the rejection maps.")
     report_range_rejection: bool = switch_field(
-        False, "Count range-rejected samples in the rejection counts."
+        False, "Include range-rejected samples in the rejection counts."
     )
     normalization: str = choice_field(
         "additive_scaling",
         ("none", "additive", "multiplicative", "additive_scaling", "multiplicative_scaling"),
-        "How frames are matched to the reference before they are combined.",
+        "How frames are matched to the reference before combination.",
     )
     rejection_normalization: str = choice_field(
         "scale_zero_offset",
@@ -85,7 +84,7 @@ class Recipe(RejectionParameters):
         "", "For weights csv: table with the columns file and weight (CSV or ECSV)."
     )
     min_weight: float = number_field(
-        0.005, 0.0, 1.0, "Leave out frames whose weight is below this fraction of the best one."
+        0.005, 0.0, 1.0, "Leave out frames with less than this fraction of the best weight."
     )
     combination: str = choice_field(
         "average",
@@ -101,74 +100,108 @@ class Recipe(RejectionParameters):
 
     @classmethod
     def suggest(cls, frames: Any) -> Recipe:
-        """The workflow's rule of thumb for this many frames.
+        """Return the recipe that the rule of thumb suggests for these frames.
 
         Parameters
         ----------
         frames : FrameSet or int
-            The frames to integrate, or how many they are.
+            The frames to integrate, or their number.
 
         Returns
         -------
         Recipe
-            ``sigma`` for up to 15 frames, ``winsorized_sigma`` for more; sigma low 3.2, sigma high 2.9.
+            ``sigma`` for up to 15 frames, ``winsorized_sigma`` for more, with sigma low 3.2 and sigma high
+            2.9.
         """
         count = int(frames) if isinstance(frames, numbers.Integral) else len(frames)
         return cls(rejection=cls().rule_for(count))
 
     def replace(self, **changes: Any) -> Recipe:
-        """A copy with some parameters changed.
+        """Return a copy with some parameters changed.
+
+        Parameters
+        ----------
+        **changes
+            New values by parameter name.
+
+        Returns
+        -------
+        Recipe
 
         Raises
         ------
         RecipeError
-            For an unknown name or a value out of range.
+            If a name is unknown or a value is out of range.
         """
         return type(self).from_dict({**self.to_dict(), **changes})
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], source: str = "recipe") -> Recipe:
-        """A recipe from names and values; what is not named keeps its default.
+        """Make a recipe from names and values. Other parameters keep their defaults.
+
+        Parameters
+        ----------
+        values : mapping
+            Values by parameter name.
+        source : str
+            Start of error messages, such as a file name.
+
+        Returns
+        -------
+        Recipe
 
         Raises
         ------
         RecipeError
-            For an unknown name (with the nearest known one) or a value out of range.
+            If a name is unknown or a value is out of range.
         """
         refuse_unknown(values, cls.parameters(), source)
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
-        """All parameters by name."""
+        """Return all parameters by name."""
         return {name: getattr(self, name) for name in self.parameters()}
 
     @classmethod
     def load(cls, path: str | Path) -> Recipe:
-        """Read a recipe from a YAML file; parameters of the run itself (see `Job`) are passed over.
+        """Read a recipe from a YAML file. Parameters of the run itself, see `Job`, are ignored.
+
+        Parameters
+        ----------
+        path : str or Path
+            Recipe or job file.
+
+        Returns
+        -------
+        Recipe
 
         Raises
         ------
         RecipeError
-            When the file cannot be read, is not YAML, or holds an unknown or invalid parameter.
+            If the file cannot be read, is not YAML, or has an unknown or invalid parameter.
         """
         return Job.load(path).recipe
 
     @classmethod
     def from_result(cls, path: str | Path) -> Recipe:
-        """The recipe that a saved image was made with.
+        """Read the recipe of a saved image.
 
         Parameters
         ----------
         path : str or Path
-            Any image of a result. XISF holds the recipe whole; in FITS it stands in the HISTORY, where
-            letters that are not ASCII are lost.
+            Any image of a result. FITS files hold the recipe in the HISTORY, without letters that are not
+            ASCII.
+
+        Returns
+        -------
+        Recipe
 
         Raises
         ------
         FrameError
-            When the file cannot be read.
+            If the file cannot be read.
         RecipeError
-            When it holds no recipe, or one that this version does not know.
+            If it has no recipe, or one that this version does not know.
 
         Examples
         --------
@@ -178,21 +211,26 @@ class Recipe(RejectionParameters):
         return cls.from_dict(read_recipe(path), source=str(path))
 
     def to_yaml(self) -> str:
-        """The recipe as YAML, with the help text of each parameter as a comment."""
+        """Return the recipe as YAML, with the help of each parameter as a comment."""
         return commented_yaml(self.to_dict(), self.parameters())
 
     def save(self, path: str | Path) -> Path:
-        """Write the recipe as YAML, in one step: an older file is replaced whole or not at all.
+        """Write the recipe as a YAML file, which papermill reads as well (``papermill ... -f recipe.yaml``).
 
-        The file is also a papermill parameter file (``papermill ... -f recipe.yaml``).
+        Parameters
+        ----------
+        path : str or Path
+            The file. An existing file is replaced as a whole.
+
+        Returns
+        -------
+        Path
+            The file.
         """
         return replace_atomically(path, self.to_yaml().encode("utf-8"))
 
     def in_words(self, count: int) -> list[str]:
-        """The settings that matter for `count` frames, as sentences of the form ``name: value``.
-
-        Only the parameters of the chosen rule are named.
-        """
+        """Return the settings that matter for `count` frames as lines ``name: value``."""
         spec = RULES[self.rule_for(count)]
         names = ["clip_low", "clip_high", *spec.parameters] if spec.rejects else []
         chosen = " (chosen by the number of frames)" if self.rejection == "auto" else ""
@@ -216,9 +254,9 @@ class Recipe(RejectionParameters):
 
 @dataclass(frozen=True)
 class Job(Checked):
-    """One run: which frames, where to, and the recipe.
+    """A run: frames, output folder and recipe.
 
-    In YAML and in papermill a job is flat: the fields below and those of `Recipe` side by side.
+    In YAML and papermill, its fields and those of `Recipe` are on one level.
     """
 
     frames: str | list[str] = list_field(
@@ -231,18 +269,31 @@ class Job(Checked):
     )
     interactive: bool = switch_field(True, "Show live panels in a browser; False: figures only.")
     memory: str = text_field("2GB", "Memory budget, e.g. 800MB or 4GB.")
-    save_maps: bool = switch_field(False, "Also save coverage, uncertainty and (linear_fit) slope.")
+    save_maps: bool = switch_field(
+        False, "Also save coverage, uncertainty and, for rules that fit a line, slope."
+    )
     save_fits: bool = switch_field(False, "Also save every image as FITS.")
     recipe: Recipe = dataclasses.field(default_factory=Recipe)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], source: str = "parameters") -> Job:
-        """A job from flat names and values.
+        """Make a job from names and values, those of the recipe included.
+
+        Parameters
+        ----------
+        values : mapping
+            Values by parameter name.
+        source : str
+            Start of error messages, such as a file name.
+
+        Returns
+        -------
+        Job
 
         Raises
         ------
         RecipeError
-            For an unknown name or an invalid value.
+            If a name is unknown or a value is invalid.
         """
         own, inner = cls.parameters(), Recipe.parameters()
         refuse_unknown(values, own | inner, source)
@@ -250,17 +301,26 @@ class Job(Checked):
         return cls(**{name: value for name, value in values.items() if name in own}, recipe=recipe)
 
     def to_dict(self) -> dict[str, Any]:
-        """All parameters of the run and of the recipe by name."""
+        """Return all parameters of the run and the recipe by name."""
         return {name: getattr(self, name) for name in self.parameters()} | self.recipe.to_dict()
 
     @classmethod
     def load(cls, path: str | Path) -> Job:
-        """Read a job or a recipe from a YAML file.
+        """Read a job or recipe file.
+
+        Parameters
+        ----------
+        path : str or Path
+            YAML file.
+
+        Returns
+        -------
+        Job
 
         Raises
         ------
         RecipeError
-            When the file cannot be read, is not YAML, or holds an unknown or invalid parameter.
+            If the file cannot be read, is not YAML, or has an unknown or invalid parameter.
         """
         path = Path(path)
         values = read_yaml(path)

@@ -307,7 +307,7 @@ class RejectionParameters(Checked):
     rejection: str = choice_field(
         "auto",
         ("auto", *RULES),
-        f"Rejection rule. auto: {FEW_FRAMES_RULE} for up to {FEW_FRAMES} frames, "
+        f"Rejection rule. auto uses {FEW_FRAMES_RULE} for up to {FEW_FRAMES} frames, "
         f"{MANY_FRAMES_RULE} for more.",
     )
     clip_low: bool = switch_field(True, "Reject samples that are too dark.")
@@ -316,7 +316,7 @@ class RejectionParameters(Checked):
         3.2,
         0.5,
         20.0,
-        f"Reject below this many sigma ({_rules_with('sigma_low')}).",
+        f"Low rejection limit in sigma (rules {_rules_with('sigma_low')}).",
         "sigma",
         (3.0, 3.4),
     )
@@ -324,7 +324,7 @@ class RejectionParameters(Checked):
         2.9,
         0.5,
         20.0,
-        f"Reject above this many sigma ({_rules_with('sigma_high')}).",
+        f"High rejection limit in sigma (rules {_rules_with('sigma_high')}).",
         "sigma",
         (2.8, 3.0),
     )
@@ -363,7 +363,7 @@ class RejectionParameters(Checked):
         1.0, 1.0, 10.0, "gesd: divide deviations of dark samples by this to spare them."
     )
     gesd_variant: str = choice_field(
-        "rosner", ("rosner", "pixinsight"), "gesd: the test as published, or as PixInsight does it."
+        "rosner", ("rosner", "pixinsight"), "gesd: the test as published by Rosner, or as in PixInsight."
     )
     chauvenet_limit: float = number_field(
         0.1, 1e-6, 0.5, "chauvenet: reject where fewer samples are expected.", "samples"
