@@ -83,3 +83,14 @@ def test_rooms_can_be_taken_in_at_a_glance():
     assert len(root) + 1 <= 4
     for folder in {path.parent for path in MODULES.values()} - {PACKAGE}:
         assert len([path for path in folder.glob("*.py") if path.stem != "__init__"]) <= 12, folder
+
+
+def test_no_function_takes_more_than_eight_positional_arguments():
+    many = {
+        f"{name}.{node.name}"
+        for name, path in MODULES.items()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        if len(node.args.posonlyargs) + len(node.args.args) > 8
+    }
+    assert not many, "arrays that belong together travel as a NamedTuple; options go by keyword"

@@ -8,9 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from stacklib.batch.state import Record, digest, former_records, read_record
+from stacklib.batch.state import Record, former_records, read_record
 from stacklib.batch.summary import Row
 from stacklib.batch.targets import Target
+from stacklib.utils.checksums import checksum_if_readable
+from stacklib.utils.labels import listed
 from stacklib.utils.progress import progress_bar
 from stacklib.utils.resources import checked_threads
 
@@ -44,7 +46,8 @@ class Checksums:
             ThreadPoolExecutor(min(READERS, checked_threads(None))) as pool,
             progress_bar(len(wanted), title, "frame", progress, delay=QUIET) as bar,
         ):
-            for key, checksum in zip(wanted, pool.map(digest, [key[0] for key in wanted]), strict=True):
+            found = pool.map(checksum_if_readable, [path for path, *_ in wanted])
+            for key, checksum in zip(wanted, found, strict=True):
                 self._known[key] = checksum
                 bar.update()
 
@@ -115,7 +118,7 @@ def changes(target: Target, now: Record, then: Record | None, checksums: Checksu
         for path in _touched(target, now, then)
         if (checksums.of(path, now.frames[path.name]) or "unreadable") != then.frames[path.name].get("sha256")
     ]
-    return f"{_some(changed)} changed" if changed else ""
+    return f"{listed(changed, most=2)} changed" if changed else ""
 
 
 def _at_a_glance(target: Target, now: Record, then: Record | None) -> str:
@@ -127,27 +130,23 @@ def _at_a_glance(target: Target, now: Record, then: Record | None) -> str:
     left = filter(None, [*then.files, then.notebook])
     missing = [name for name in left if not (target.output / name).is_file()]
     if missing:
-        return f"{_some(missing)} missing"
+        return f"{listed(missing, most=2)} missing"
     if then.stacklib != now.stacklib:
         return f"stacklib {then.stacklib} became {now.stacklib}"
     if then.settings != now.settings:
         names = [name for name, value in now.settings.items() if then.settings.get(name) != value]
         names += [name for name in then.settings if name not in now.settings]
-        return f"{_some(names)} changed"
+        return f"{listed(names, most=2)} changed"
     old, new = then.frames, now.frames
     said = {
         "added": [name for name in new if name not in old],
         "removed": [name for name in old if name not in new],
         "changed": [name for name in new if name in old and new[name]["size"] != old[name].get("size")],
     }
-    return ", ".join(f"{_some(names)} {word}" for word, names in said.items() if names)
+    return ", ".join(f"{listed(names, most=2)} {word}" for word, names in said.items() if names)
 
 
 def _touched(target: Target, now: Record, then: Record) -> list[Path]:
     """Return the frames with another modification time, which may still be the same."""
     known = {name: stamp.get("mtime_ns") for name, stamp in then.frames.items()}
     return [path for path in target.frames if now.frames[path.name]["mtime_ns"] != known[path.name]]
-
-
-def _some(names: list[str], most: int = 2) -> str:
-    return ", ".join(names) if len(names) <= most else f"{names[0]} and {len(names) - 1} more"

@@ -24,13 +24,13 @@ from stacklib.batch.work_folder import locked, work_folder
 from stacklib.frames.finding import resolve_path
 from stacklib.recipe.recipe import Job
 from stacklib.utils.atomic_files import explained, replace_atomically
+from stacklib.utils.checksums import checksum_if_readable
 from stacklib.utils.package import VERSION
 from stacklib.utils.progress import PROGRESS_NAME
 
 __all__ = [
     "STATE_NAME",
     "Record",
-    "digest",
     "former_records",
     "inputs_of",
     "only_run_of",
@@ -102,17 +102,8 @@ def inputs_of(target: Target, job: Job, advised: bool = False) -> Record:
         settings["limits"] = "advised"
     if job.recipe.weights == "csv":
         # The content of the table counts, not its path.
-        settings["weight_file"] = digest(resolve_path(job.recipe.weight_file))
+        settings["weight_file"] = checksum_if_readable(resolve_path(job.recipe.weight_file))
     return Record("running", VERSION, settings, {p.name: _stamp(p) for p in target.frames})
-
-
-def digest(path: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal digits; empty if the file cannot be read."""
-    try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError:
-        return ""
 
 
 def _stamp(path: Path) -> dict[str, Any]:

@@ -129,6 +129,7 @@ def advise(
     recipe: Recipe | None = None,
     region: Region | None = None,
     grid: Mapping[str, Sequence[Any]] | None = None,
+    *,
     memory: str | int = "2GB",
     threads: int | None = None,
     progress: bool = True,
@@ -341,13 +342,12 @@ class _Judge:
         with np.errstate(divide="ignore", invalid="ignore"):
             error = np.sqrt(ndimage.uniform_filter(variance, size, mode="constant") / share)
         hit = np.any(list(injection.hit.values()), axis=0)
-        average = (result.image - np.float32(result.range_offset)) / np.float32(result.range_factor)
         judged &= error > 0
         if not judged.any():
             raise IntegrationError(
                 f"region {samples.region}: no pixel with data in all frames; choose another region"
             )
-        return cls(average, error, judged, judged & ~(hit | found), cleaned, injection)
+        return cls(result.original, error, judged, judged & ~(hit | found), cleaned, injection)
 
     def look(self, trial: Trial) -> tuple[float, float, float, list[float]]:
         """Squares of noise, of what is left and of the risk of bright pixels; `light`."""

@@ -20,6 +20,7 @@ from stacklib.measurement.quality import measure_quality, suggest_exclusions
 from stacklib.normalization.preparation import prepare
 from stacklib.recipe.job_files import file_names, lists_others, write_job
 from stacklib.recipe.recipe import Job, Recipe
+from stacklib.utils.labels import own_parts
 from stacklib.utils.progress import progress_bar
 
 __all__ = ["COLUMNS", "FrameChoice", "cell_text"]
@@ -87,7 +88,7 @@ class FrameChoice:
         self.pictures = [_bytes(stretch(image, limits)) for image in images]
         self.thumbnails = [_bytes(stretch(binned(image, THUMBNAIL)[0], limits)) for image in images]
         self.suggestions = suggest_exclusions(self.table)
-        self.short_names = _short(self.all_frames.names)
+        self.short_names = list(own_parts([Path(name).stem for name in self.all_frames.names]))
         self._selected = np.ones(len(self.table), bool)
         self._why: dict[int, str] = {}
         #: Called after each change; the panel sets it.
@@ -255,19 +256,3 @@ def _measure(frames: FrameSet, recipe: Recipe, progress: bool) -> tuple[Table, l
 
 def _bytes(picture: np.ndarray) -> np.ndarray:
     return np.rint(255 * np.clip(picture, 0, 1)).astype(np.uint8)
-
-
-def _short(names: Sequence[str]) -> list[str]:
-    """The part of the file names in which they differ, numbers whole."""
-    stems = [Path(name).stem for name in names]
-    head = len(_common(stems).rstrip("0123456789"))
-    tail = len(_common([stem[head:][::-1] for stem in stems])[::-1].lstrip("0123456789"))
-    short = [stem[head : len(stem) - tail] for stem in stems]
-    return short if len(names) > 1 and all(short) and len(set(short)) == len(short) else stems
-
-
-def _common(texts: Sequence[str]) -> str:
-    """What all texts begin with."""
-    first, last = min(texts), max(texts)
-    same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
-    return first[:same]

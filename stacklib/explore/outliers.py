@@ -21,7 +21,7 @@ from stacklib.rejection.sorting import LANES
 from stacklib.simulate.defects import Trail, add_cosmic_ray
 from stacklib.utils.compiled import compiled
 
-__all__ = ["Injection", "OutlierLight", "inject", "own_outliers", "spread_of"]
+__all__ = ["Injection", "OutlierLight", "inject", "own_outliers", "spread_of", "window_sums"]
 
 #: Peaks of the trails in sigma of the noise of their frame: faint, middling, bright.
 TRAIL_PEAKS = (4.0, 12.0, 40.0)
@@ -318,3 +318,23 @@ def _measure_tile(ordered, count, start, stop, middle, spread, largest):
             middle[q] = m
             spread[q] = deviation
             largest[q] = column[n - 1]
+
+
+def window_sums(light: np.ndarray, side: int) -> np.ndarray:
+    """Add up the light of every square window inside an image.
+
+    Parameters
+    ----------
+    light : ndarray of float64, shape (height, width)
+        The image.
+    side : int
+        Side of the windows; shorter if the image is smaller.
+
+    Returns
+    -------
+    ndarray of float64, shape (height - side + 1, width - side + 1)
+        The sum by top and left of the window.
+    """
+    tall, wide = (min(side, length) for length in light.shape)
+    sums = np.pad(light, ((1, 0), (1, 0))).cumsum(axis=0).cumsum(axis=1)
+    return sums[tall:, wide:] - sums[:-tall, wide:] - sums[tall:, :-wide] + sums[:-tall, :-wide]

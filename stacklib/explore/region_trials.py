@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from stacklib.explore.outliers import OutlierLight
-from stacklib.explore.trials import Trials, original, without_rule
+from stacklib.explore.outliers import OutlierLight, window_sums
+from stacklib.explore.trials import Trials, without_rule
 from stacklib.figures.screen import Limits, binned, screen_limits, stretch
 from stacklib.frames.frame_set import FrameSet, open_frames
 from stacklib.integration.result import Integration
@@ -118,8 +118,8 @@ class RegionTrials:
         See `stacklib.explore.outliers.OutlierLight`. NaN where there are no outliers.
         """
         if self._light is None:
-            self._light = self.trials.outlier_light(self._basis, original(self.plain))
-        return self._light.left(original(self.result))
+            self._light = self.trials.outlier_light(self._basis, self.plain.original)
+        return self._light.left(self.result.original)
 
     def words(self, numbers: dict[str, float] | None = None) -> str:
         """The numbers as text."""
@@ -140,7 +140,7 @@ class RegionTrials:
     def limits(self) -> Limits:
         """One stretch for all pictures, until region, normalization or weights change."""
         if self._limits is None:
-            self._limits = screen_limits(binned(original(self.plain), SIDE)[0])
+            self._limits = screen_limits(binned(self.plain.original, SIDE)[0])
             errors = self.plain.uncertainty[np.isfinite(self.plain.uncertainty)]
             usual = float(np.median(errors)) / self.plain.range_factor if errors.size else 0.0
             self.difference_top = DIFFERENCE_ERRORS * usual or 1e-6
@@ -158,7 +158,7 @@ class RegionTrials:
 
     def picture(self, result: Integration | None = None) -> np.ndarray:
         """Return a result for the screen, uint8."""
-        image = original(self.result if result is None else result)
+        image = (self.result if result is None else result).original
         return np.rint(255 * stretch(binned(image, SIDE)[0], self.limits)).astype(np.uint8)
 
     def map_picture(self, side: str) -> np.ndarray:
@@ -168,7 +168,7 @@ class RegionTrials:
 
     def difference(self, other: Integration | None = None) -> np.ndarray:
         """Return the result minus another one, float32 (height, width); by default that without rejection."""
-        return _mean(original(self.result) - original(self.plain if other is None else other))
+        return _mean(self.result.original - (self.plain if other is None else other).original)
 
     def difference_picture(self, other: Integration | None = None) -> np.ndarray:
         """Return the difference for the screen: uint8 levels, 0 for darker, 255 for brighter."""
@@ -202,9 +202,7 @@ def brightest_region(overview: np.ndarray, side: int) -> Region:
     sky, top = np.percentile(light[light > 0], (50, 99)) if (light > 0).any() else (0.0, 1.0)
     light = np.clip(light, sky, max(top, sky)) - sky
     size = max(1, SIDE // side)
-    tall, wide = (min(size, length) for length in light.shape)
-    sums = np.pad(light, ((1, 0), (1, 0))).cumsum(axis=0).cumsum(axis=1)
-    windows = sums[tall:, wide:] - sums[:-tall, wide:] - sums[tall:, :-wide] + sums[:-tall, :-wide]
+    windows = window_sums(light, size)
     # Of windows that are as good, the one in the middle.
     best = np.argwhere(windows >= 0.999 * windows.max())
     row, column = best[np.argmin(((best - best.mean(axis=0)) ** 2).sum(axis=1))]

@@ -14,7 +14,7 @@ import numpy as np
 from astropy.table import Table
 
 from stacklib.errors import RecipeError, StacklibWarning
-from stacklib.explore.outliers import OutlierLight
+from stacklib.explore.outliers import OutlierLight, window_sums
 from stacklib.explore.trials import Trial, Trials, without_rule
 from stacklib.frames.frame_set import FrameSet, open_frames
 from stacklib.integration.samples import Region
@@ -242,8 +242,6 @@ def _noise(trial: Trial) -> float:
 def _brightest(excess: np.ndarray, side: int) -> tuple[int, int]:
     """Left and top of the square with most light of outliers; each counts by its square root."""
     light = np.sqrt(excess.sum(axis=0, dtype=np.float64))
-    tall, wide = (min(side, length) for length in light.shape)
-    sums = np.pad(light, ((1, 0), (1, 0))).cumsum(axis=0).cumsum(axis=1)
-    squares = sums[tall:, wide:] - sums[:-tall, wide:] - sums[tall:, :-wide] + sums[:-tall, :-wide]
+    squares = window_sums(light, side)
     top, left = np.unravel_index(np.argmax(squares), squares.shape)
     return int(left), int(top)

@@ -25,12 +25,12 @@ from stacklib.measurement.measurements import FrameMeasurements, measure_frames
 from stacklib.normalization.preparation import Preparation, prepare, refuse_single
 from stacklib.normalization.settings import Settings
 from stacklib.normalization.weighting import needs_noise
-from stacklib.output.integrated_image import bring_into_range
+from stacklib.output.integrated_image import bring_into_range, undo_range
 from stacklib.recipe.recipe import Recipe
 from stacklib.recipe.rules import RejectionParameters
 from stacklib.utils.progress import progress_bar
 
-__all__ = ["Trial", "Trials", "original", "without_rule"]
+__all__ = ["Trial", "Trials", "without_rule"]
 
 Found = TypeVar("Found")
 
@@ -70,14 +70,7 @@ class Trial:
     @property
     def original(self) -> np.ndarray:
         """The image in the units of the frames, before `output_range`."""
-        return original(self)
-
-
-def original(result: Trial | Integration) -> np.ndarray:
-    """Return the image of a result in the units of the frames, before `output_range`."""
-    if result.range_factor == 1.0 and result.range_offset == 0.0:
-        return result.image
-    return (result.image - np.float32(result.range_offset)) / np.float32(result.range_factor)
+        return undo_range(self.image, self.range_factor, self.range_offset)
 
 
 class Trials:
@@ -151,7 +144,7 @@ class Trials:
         if known is None or (noise and known.noise_source == "not measured"):
             held = self.samples is not None and self.samples.whole and self.samples.held is not None
             planes = self.samples.plane if held else None
-            known = measure_frames(self.frames, key[0], noise, low, self.threads, planes=planes)
+            known = measure_frames(self.frames, key[0], noise, low, threads=self.threads, planes=planes)
             self._measured[key] = known
         if not noise and known.noise_source == "measured":
             # Without weights by noise, an integration does not know the noise: all numbers are to agree.
@@ -180,7 +173,7 @@ class Trials:
         if recipe.combination != "average":
             # A median holds next to no light of outliers: compare with an average.
             recipe = recipe.replace(combination="average", weights="none")
-            image = original(self.integrate(recipe))
+            image = self.integrate(recipe).original
         return OutlierLight.find(self.samples, self.prepare(recipe), image)
 
     def each(

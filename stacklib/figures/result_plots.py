@@ -96,7 +96,7 @@ def figure_before_after(result: Integration) -> Figure:
     x, y = (width - wide) // 2, (height - tall) // 2
     reference = result.preparation.frames[result.preparation.reference]
     before = reference.read(rows=slice(top + y, top + y + tall))[:, :, left + x : left + x + wide]
-    after = (result.image[:, y : y + tall, x : x + wide] - result.range_offset) / result.range_factor
+    after = result.original[:, y : y + tall, x : x + wide]
     limits = screen_limits(before)
     figure = new_figure(12.0, 6.0 * tall / wide + 0.75)
     cut = "" if (wide, tall) == (width, height) else ", centre"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import threading
@@ -22,6 +21,8 @@ from stacklib.formats import fits, xisf
 from stacklib.formats.source import ImageSource, regular_file_size, unreadable
 from stacklib.frames.finding import ENDINGS, find_images, resolve_path
 from stacklib.frames.headers import HeaderFacts
+from stacklib.utils.checksums import file_checksum
+from stacklib.utils.labels import listed
 
 __all__ = ["Frame", "FrameSet", "open_frames", "resolve_path"]
 
@@ -209,8 +210,7 @@ class Frame(HeaderFacts):
     def checksum(self, algorithm: str = "sha256") -> str:
         """Return the checksum of the file in hexadecimal digits."""
         try:
-            with self.path.open("rb") as stream:
-                return hashlib.file_digest(stream, algorithm).hexdigest()
+            return file_checksum(self.path, algorithm)
         except OSError as error:
             raise unreadable(self.path, error) from error
 
@@ -380,14 +380,8 @@ def _refuse_mixed(frames: Sequence[Frame], value: Callable[[Frame], Any], words:
     if others:
         raise FrameError(
             f"the frames differ: {count} of {len(frames)} have {words.format(usual)}, but not "
-            f"{_some(others)}; register all frames to the same reference, or leave these out"
+            f"{listed(others, most=10)}; register all frames to the same reference, or leave these out"
         )
-
-
-def _some(items: Sequence[str], most: int = 10) -> str:
-    """The items in words, cut short where there are many."""
-    text = ", ".join(items[:most])
-    return text if len(items) <= most else f"{text} and {len(items) - most} more"
 
 
 def open_frames(where: str | Path | Frame | Iterable[str | Path | Frame]) -> FrameSet:
@@ -455,7 +449,7 @@ def _warn_of_notes(frames: Sequence[Frame]) -> None:
         for note in frame.notes:
             files.setdefault(note, []).append(frame.name)
     for note, names in files.items():
-        warnings.warn(f"{_some(names, 3)}: {note}", StacklibWarning, stacklevel=4)
+        warnings.warn(f"{listed(names, most=3)}: {note}", StacklibWarning, stacklevel=4)
 
 
 def _open_or_error(entry: Path | Frame) -> Frame | FrameError:
@@ -469,7 +463,7 @@ def _warn_of_unknown_order(frames: Sequence[Frame]) -> None:
     silent = [frame.name for frame in frames if not frame.row_order]
     if silent and len(silent) < len(frames):
         warnings.warn(
-            f"{_some(silent)}: no ROWORDER in the header, unlike the other frames; "
+            f"{listed(silent, most=10)}: no ROWORDER in the header, unlike the other frames; "
             "check that they are not upside down",
             StacklibWarning,
             stacklevel=3,

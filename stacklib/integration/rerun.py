@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import warnings
@@ -22,6 +21,8 @@ from stacklib.integration.result import Integration
 from stacklib.integration.run import integrate
 from stacklib.recipe.recipe import Recipe
 from stacklib.recipe.run_record import InputFile, RunRecord, read_run
+from stacklib.utils.checksums import checksum_if_readable
+from stacklib.utils.labels import listed
 from stacklib.utils.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -160,14 +161,9 @@ def _files(places: Iterable[str | Path]) -> Iterator[Path]:
 
 def _checksums(places: Sequence[Path]) -> dict[Path, str]:
     """Return the checksums of the files that exist, each file once."""
-    found: dict[Path, str] = {}
-    for path in dict.fromkeys(Path(os.path.abspath(place)) for place in places):  # noqa: PTH100
-        try:
-            with path.open("rb") as stream:
-                found[path] = hashlib.file_digest(stream, "sha256").hexdigest()
-        except OSError:
-            continue
-    return found
+    paths = dict.fromkeys(Path(os.path.abspath(place)) for place in places)  # noqa: PTH100
+    found = {path: checksum_if_readable(path) for path in paths}
+    return {path: checksum for path, checksum in found.items() if checksum}
 
 
 def _cannot_be_repeated(
@@ -191,8 +187,7 @@ def _cannot_be_repeated(
 
 def _some(names: list[str]) -> str:
     shown = [f"{name} ({n} times)" if n > 1 else name for name, n in Counter(names).items()]
-    more = len(shown) - NAMED
-    return ", ".join(shown[:NAMED]) + (f" and {more} more" if more > 0 else "")
+    return listed(shown, most=NAMED)
 
 
 def _warn_of_versions(record: RunRecord) -> None:

@@ -80,8 +80,7 @@ class Lesson:
     def error(self, name: str) -> np.ndarray:
         """Return master minus truth minus its median, in sigma of one frame; NaN at the border."""
         result, night = self.results[name], self.night
-        image = (result.image[0].astype(float) - result.range_offset) / result.range_factor
-        error = (image - night.truth[0]) / np.median(night.sigma(night.reference))
+        error = (result.original[0].astype(float) - night.truth[0]) / np.median(night.sigma(night.reference))
         error[result.coverage[0] < 1] = np.nan
         return error - np.nanmedian(error)
 

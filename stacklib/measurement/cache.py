@@ -13,35 +13,68 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
+from stacklib.frames.frame_set import Frame
 from stacklib.utils.atomic_files import replace_atomically
 
-__all__ = ["CACHE_NAME", "COLUMNS", "known_planes", "open_stores", "save_stores"]
+__all__ = ["CACHE_NAME", "PlaneMeasurements", "known_planes", "open_stores", "save_stores"]
 
 #: The cache file, one in each folder that holds frames.
 CACHE_NAME = ".stacklib_measurements.json"
 #: Changes with every change of a measured number.
 MEASUREMENT_VERSION = 1
-#: What every plane has; ``unit`` and perhaps ``noise`` come on top.
-COLUMNS = ("location", "scale_low", "scale_high", "mean", "avgdev", "minimum", "maximum", "count")
-
 _log = logging.getLogger(__name__)
 
 
-@dataclass
+class PlaneMeasurements(NamedTuple):
+    """Measurements of one plane, in its own units.
+
+    Attributes
+    ----------
+    location, scale_low, scale_high, mean, avgdev, minimum, maximum, count : float
+        See `stacklib.measurement.measurements.FrameMeasurements`.
+    unit : bool
+        Whether the samples are in [0, 1].
+    noise : float or None
+        Standard deviation of the noise. NaN if it cannot be measured, None if it was not measured.
+    """
+
+    location: float
+    scale_low: float
+    scale_high: float
+    mean: float
+    avgdev: float
+    minimum: float
+    maximum: float
+    count: float
+    unit: bool
+    noise: float | None = None
+
+
+@dataclass(kw_only=True)
 class Store:
-    """Where the measurements of one frame are kept, and what identifies them."""
+    """Place of the measurements of one frame in the cache of its folder.
+
+    Attributes
+    ----------
+    folder, name, size, mtime_ns
+        The file.
+    key : str
+        Settings of the measurement.
+    content : dict
+        Entries of all frames of the folder, by file name.
+    """
 
     folder: Path
     name: str
     size: int
     mtime_ns: int
     key: str
-    content: dict[str, Any]
+    content: dict[str, object]
 
     @property
-    def sets(self) -> dict[str, Any]:
+    def sets(self) -> dict[str, object]:
         """Measurements of this very file, by key."""
         entry = self.content.get(self.name)
         same = {"size": self.size, "mtime_ns": self.mtime_ns}
@@ -51,9 +84,9 @@ class Store:
         return sets if isinstance(sets, dict) else {}
 
 
-def open_stores(frames: Sequence[Any], estimator: str, low: float) -> list[Store | None]:
+def open_stores(frames: Sequence[Frame], estimator: str, low: float) -> list[Store | None]:
     """The place of each frame in the cache of its folder; None for a frame that is no file."""
-    folders: dict[Path, dict[str, Any]] = {}
+    folders: dict[Path, dict[str, object]] = {}
     stores: list[Store | None] = []
     for frame in frames:
         try:
@@ -66,11 +99,20 @@ def open_stores(frames: Sequence[Any], estimator: str, low: float) -> list[Store
             folders[path.parent] = _load(path.parent)
         key = f"{estimator} {low!r}"
         content = folders[path.parent]
-        stores.append(Store(path.parent, path.name, stat.st_size, stat.st_mtime_ns, key, content))
+        stores.append(
+            Store(
+                folder=path.parent,
+                name=path.name,
+                size=stat.st_size,
+                mtime_ns=stat.st_mtime_ns,
+                key=key,
+                content=content,
+            )
+        )
     return stores
 
 
-def _load(folder: Path) -> dict[str, Any]:
+def _load(folder: Path) -> dict[str, object]:
     """What the cache of a folder says of its frames; nothing where it cannot be used."""
     try:
         content = json.loads((folder / CACHE_NAME).read_text(encoding="utf-8"))
@@ -83,9 +125,9 @@ def _load(folder: Path) -> dict[str, Any]:
     return {}
 
 
-def known_planes(store: Store | None, frame: Any) -> list[dict]:
-    """Cached measurements of the channels of a frame; empty ones where there are none."""
-    nothing: list[dict] = [{} for _ in range(frame.channels)]
+def known_planes(store: Store | None, frame: Frame) -> list[PlaneMeasurements | None]:
+    """Return the cached measurements of the channels of a frame, None for each if there are none."""
+    nothing: list[PlaneMeasurements | None] = [None] * frame.channels
     if store is None:
         return nothing
     try:
@@ -95,38 +137,38 @@ def known_planes(store: Store | None, frame: Any) -> list[dict]:
     return entry if len(entry) == frame.channels else nothing
 
 
-def _decoded(plane: dict[str, Any]) -> dict:
-    result = {name: float(plane[name]) for name in COLUMNS}
-    result["unit"] = bool(plane["unit"])
-    if "noise" in plane:
-        result["noise"] = float(plane["noise"])
-    return result
+def _decoded(plane: dict[str, float | str]) -> PlaneMeasurements:
+    numbers = {name: float(plane[name]) for name in PlaneMeasurements._fields if name in plane}
+    return PlaneMeasurements(**numbers | {"unit": bool(plane["unit"])})
 
 
-def _encoded(plane: dict) -> dict[str, Any]:
+def _encoded(plane: PlaneMeasurements) -> dict[str, float | str]:
     # JSON has no NaN and no infinity; as texts they come back through float().
     return {
         name: value if isinstance(value, bool) or math.isfinite(value) else str(value)
-        for name, value in plane.items()
+        for name, value in plane._asdict().items()
+        if value is not None
     }
 
 
 def save_stores(
-    stores: list[Store | None], frames: Sequence[Any], entries: list[list[dict]], changed: set[int]
+    stores: list[Store | None],
+    frames: Sequence[Frame],
+    entries: list[list[PlaneMeasurements | None]],
+    changed: set[int],
 ) -> None:
     """Merge new measurements into the caches."""
-    folders: dict[Path, dict[str, Any]] = {}
+    folders: dict[Path, dict[str, object]] = {}
     for i in sorted(changed):
-        store = stores[i]
-        complete = all("location" in plane for plane in entries[i])
-        if store is None or not complete or not _unchanged(store, frames[i]):
+        store, planes = stores[i], [plane for plane in entries[i] if plane is not None]
+        if store is None or len(planes) < len(entries[i]) or not _unchanged(store, frames[i]):
             continue
         if store.folder not in folders:
             # Read again: another run may have written since.
             folders[store.folder] = _load(store.folder)
         store.content = folders[store.folder]
         sets = dict(store.sets)
-        sets[store.key] = [_encoded(plane) for plane in entries[i]]
+        sets[store.key] = [_encoded(plane) for plane in planes]
         store.content[store.name] = {"size": store.size, "mtime_ns": store.mtime_ns, "sets": sets}
     for folder, content in folders.items():
         document = {"version": MEASUREMENT_VERSION, "frames": content}
@@ -137,7 +179,7 @@ def save_stores(
             _log.debug("the cache in %s is not written: %s", folder, error)
 
 
-def _unchanged(store: Store, frame: Any) -> bool:
+def _unchanged(store: Store, frame: Frame) -> bool:
     """Whether the file is still the one that was measured."""
     try:
         stat = Path(frame.path).stat()

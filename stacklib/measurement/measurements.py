@@ -12,7 +12,14 @@ from typing import Any
 import numpy as np
 
 from stacklib.errors import FrameError
-from stacklib.measurement.cache import CACHE_NAME, COLUMNS, known_planes, open_stores, save_stores
+from stacklib.frames.frame_set import Frame
+from stacklib.measurement.cache import (
+    CACHE_NAME,
+    PlaneMeasurements,
+    known_planes,
+    open_stores,
+    save_stores,
+)
 from stacklib.measurement.noise import plane_noise
 from stacklib.measurement.statistics import (
     ESTIMATORS,
@@ -23,6 +30,7 @@ from stacklib.measurement.statistics import (
     quantization_step,
     spread_evenly,
 )
+from stacklib.utils.labels import listed
 from stacklib.utils.resources import checked_threads
 
 __all__ = ["CACHE_NAME", "FrameMeasurements", "Spread", "measure_frames"]
@@ -36,8 +44,11 @@ UNIT_MAXIMUM = 2.0
 #: Quantisation is coarse where the scale is less than this many steps.
 COARSE = 5.0
 
+#: Measurements of the channels of each frame; None for a plane that is still to be measured.
+Entries = list[list[PlaneMeasurements | None]]
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class FrameMeasurements:
     """What was measured on the frames of a set, before any normalisation.
 
@@ -87,10 +98,11 @@ class FrameMeasurements:
 
 
 def measure_frames(
-    frames: Sequence[Any],
+    frames: Sequence[Frame],
     estimator: str = "bwmv",
     noise: bool = True,
     range_low: float | None = 0.0,
+    *,
     threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
     cache: bool = True,
@@ -141,7 +153,8 @@ def measure_frames(
     keywords = _noise_keywords(frames)
     stores = open_stores(frames, estimator, low) if cache else [None] * len(frames)
     entries = [known_planes(store, frame) for store, frame in zip(stores, frames, strict=True)]
-    work = _Work(frames, estimator, low, noise, keywords is not None, planes)
+    meter = _Meter(estimator, low, noise=noise, keywords=keywords is not None)
+    work = _Work(frames, meter, planes)
     try:
         work.run(entries, checked_threads(threads), progress, spread)
     finally:
@@ -149,11 +162,17 @@ def measure_frames(
         if cache:
             save_stores(stores, frames, entries, work.changed)
     unit_range = _check_scale(frames, entries)
-    values = {name: _array(entries, name) for name in COLUMNS}
+    names = ("location", "scale_low", "scale_high", "mean", "avgdev", "minimum", "maximum", "count")
+    values = {name: _array(entries, name) for name in names}
     found, source, notes = _noise(frames, entries, keywords if unit_range else None, noise)
-    names = tuple(getattr(frames, "names", None) or [frame.name for frame in frames])
     return FrameMeasurements(
-        names, estimator, **values, noise=found, noise_source=source, unit_range=unit_range, notes=notes
+        names=tuple(getattr(frames, "names", None) or [frame.name for frame in frames]),
+        estimator=estimator,
+        **values,
+        noise=found,
+        noise_source=source,
+        unit_range=unit_range,
+        notes=notes,
     )
 
 
@@ -174,13 +193,13 @@ def measure_samples(
     return measure_plane(spread_evenly(plane, step, low, high), estimator, -math.inf, math.inf, extremes)
 
 
-def _noise_keywords(frames: Sequence[Any]) -> np.ndarray | None:
+def _noise_keywords(frames: Sequence[Frame]) -> np.ndarray | None:
     """Noise from the keywords, (frames, channels); None unless every frame has all of them."""
     rows = [_keyword_row(frame) for frame in frames]
     return np.array(rows, dtype=np.float64) if rows and all(row is not None for row in rows) else None
 
 
-def _keyword_row(frame: Any) -> list[float] | None:
+def _keyword_row(frame: Frame) -> list[float] | None:
     row = frame.noise_keywords
     if row is None or len(row) != frame.channels:
         return None
@@ -189,7 +208,7 @@ def _keyword_row(frame: Any) -> list[float] | None:
 
 
 def _noise(
-    frames: Sequence[Any], entries: list[list[dict]], keywords: np.ndarray | None, wanted: bool
+    frames: Sequence[Frame], entries: Entries, keywords: np.ndarray | None, wanted: bool
 ) -> tuple[np.ndarray, str, tuple[str, ...]]:
     """Noise of all frames, its source, and notes."""
     if keywords is not None:
@@ -206,8 +225,9 @@ def _noise(
     return _array(entries, "noise"), "measured", notes
 
 
-def _array(entries: list[list[dict]], name: str) -> np.ndarray:
-    return np.array([[plane.get(name, math.nan) for plane in entry] for entry in entries], dtype=np.float64)
+def _array(entries: Entries, name: str) -> np.ndarray:
+    # None becomes NaN.
+    return np.array([[getattr(plane, name) for plane in entry] for entry in entries], dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -219,29 +239,48 @@ class _Meter:
     noise: bool
     keywords: bool
 
-    def lacks_noise(self, plane: dict) -> bool:
-        """Whether the noise has to be measured; keywords are in [0, 1] units and no use for ADU."""
-        return self.noise and "noise" not in plane and not (self.keywords and plane["unit"])
+    def lacks(self, known: PlaneMeasurements | None) -> bool:
+        """Return whether anything has to be measured on a plane."""
+        # Keywords are in [0, 1] units and no use for ADU.
+        return known is None or (self.noise and known.noise is None and not (self.keywords and known.unit))
 
-    def complete(self, plane: np.ndarray, integer: bool, known: dict, unit: bool | None = None) -> dict:
-        """What is known of a plane, completed by what is missing."""
-        result = dict(known)
-        if "location" not in result or unit is not None:
+    def complete(
+        self,
+        plane: np.ndarray,
+        integer: bool,
+        known: PlaneMeasurements | None,
+        unit: bool | None = None,
+    ) -> PlaneMeasurements:
+        """Measure what is not known of a plane; `unit` measures it again with that scale."""
+        if known is None or unit is not None:
             extremes = finite_range(plane)
             if unit is None:
                 unit = integer or not extremes[1] > UNIT_MAXIMUM
             bounds = (max(UNIT_BOUNDS[0], self.low), UNIT_BOUNDS[1]) if unit else (self.low, math.inf)
-            measured = measure_samples(plane, self.estimator, *bounds, extremes)._asdict()
-            measured["location"] = measured.pop("median")
-            result |= {name: float(measured[name]) for name in COLUMNS} | {"unit": unit}
-        if self.lacks_noise(result):
-            fill = result["location"] if math.isfinite(result["location"]) else None
-            result["noise"] = float(plane_noise(plane, self.low, fill).sigma)
-        return result
+            measured = measure_samples(plane, self.estimator, *bounds, extremes)
+            noise = known.noise if known is not None else None
+            known = PlaneMeasurements(
+                location=measured.median,
+                scale_low=measured.scale_low,
+                scale_high=measured.scale_high,
+                mean=measured.mean,
+                avgdev=measured.avgdev,
+                minimum=measured.minimum,
+                maximum=measured.maximum,
+                count=float(measured.count),
+                unit=unit,
+                noise=noise,
+            )
+        if self.lacks(known):
+            fill = known.location if math.isfinite(known.location) else None
+            known = known._replace(noise=float(plane_noise(plane, self.low, fill).sigma))
+        return known
 
 
-def _measure_frame(meter: _Meter, frame: Any, entry: dict[int, dict]) -> dict[int, dict]:
-    """Complete what is known of some channels of a frame: one plane in memory at a time."""
+def _measure_frame(
+    meter: _Meter, frame: Frame, entry: dict[int, PlaneMeasurements | None]
+) -> dict[int, PlaneMeasurements]:
+    """Measure some channels of a frame, with one plane in memory at a time."""
     try:
         return {
             channel: meter.complete(frame.read(channel=channel), bool(frame.integer), known)
@@ -254,18 +293,28 @@ def _measure_frame(meter: _Meter, frame: Any, entry: dict[int, dict]) -> dict[in
 class _Work:
     """The planes to measure, spread over threads or other processes."""
 
-    def __init__(self, frames, estimator: str, low: float, noise: bool, keywords: bool, planes):
-        self.frames, self.planes = frames, planes
-        self.meter = _Meter(estimator, low, noise, keywords)
+    def __init__(
+        self,
+        frames: Sequence[Frame],
+        meter: _Meter,
+        planes: Callable[[int, int], np.ndarray] | None,
+    ) -> None:
+        self.frames, self.meter, self.planes = frames, meter, planes
         self.changed: set[int] = set()
 
-    def run(self, entries: list[list[dict]], threads: int, progress, spread: Spread | None = None) -> None:
+    def run(
+        self,
+        entries: Entries,
+        threads: int,
+        progress: Callable[[int, int], None] | None,
+        spread: Spread | None,
+    ) -> None:
         """Complete `entries` in place and note the indices of the frames that were measured."""
         todo = [
             (i, channel)
             for i, entry in enumerate(entries)
             for channel, plane in enumerate(entry)
-            if "location" not in plane or self.meter.lacks_noise(plane)
+            if self.meter.lacks(plane)
         ]
         total = sum(len(entry) for entry in entries)
         done = total - len(todo)
@@ -282,8 +331,8 @@ class _Work:
         self._settle_scales(entries)
 
     def _here(
-        self, todo: list[tuple[int, int]], entries: list[list[dict]], threads: int
-    ) -> Iterator[tuple[int, int, dict]]:
+        self, todo: list[tuple[int, int]], entries: Entries, threads: int
+    ) -> Iterator[tuple[int, int, PlaneMeasurements]]:
         """Frame, channel and numbers of each plane, measured by threads of this process."""
         with ThreadPoolExecutor(max_workers=threads) as pool:
             measured = pool.map(lambda job: self.measure(*job, entries[job[0]][job[1]]), todo)
@@ -291,10 +340,10 @@ class _Work:
                 yield *job, plane
 
     def _spread(
-        self, todo: list[tuple[int, int]], entries: list[list[dict]], spread: Spread
-    ) -> Iterator[tuple[int, int, dict]]:
+        self, todo: list[tuple[int, int]], entries: Entries, spread: Spread
+    ) -> Iterator[tuple[int, int, PlaneMeasurements]]:
         """The same, measured elsewhere: a whole frame at a time, which is opened and inflated once."""
-        by_frame: dict[int, dict[int, dict]] = {}
+        by_frame: dict[int, dict[int, PlaneMeasurements | None]] = {}
         for i, channel in todo:
             by_frame.setdefault(i, {})[channel] = entries[i][channel]
         numbers = list(by_frame)
@@ -310,36 +359,32 @@ class _Work:
             return self.planes(i, channel)
         return self.frames[i].read(channel=channel)
 
-    def measure(self, i: int, channel: int, known: dict, unit: bool | None = None) -> dict:
+    def measure(
+        self, i: int, channel: int, known: PlaneMeasurements | None, unit: bool | None = None
+    ) -> PlaneMeasurements:
         """What is known of a plane, completed by what is missing."""
         return self.meter.complete(self.read(i, channel), bool(self.frames[i].integer), known, unit)
 
-    def _settle_scales(self, entries: list[list[dict]]) -> None:
+    def _settle_scales(self, entries: Entries) -> None:
         """Measure again where a dim channel of a frame in ADU looked like one in [0, 1]."""
         for i, entry in enumerate(entries):
-            if len({plane["unit"] for plane in entry}) > 1:
+            if len({plane.unit for plane in entry}) > 1:
                 for channel, plane in enumerate(entry):
-                    if plane["unit"]:
+                    if plane.unit:
                         entry[channel] = self.measure(i, channel, plane, unit=False)
 
 
-def _check_scale(frames: Sequence[Any], entries: list[list[dict]]) -> bool:
+def _check_scale(frames: Sequence[Frame], entries: Entries) -> bool:
     """Whether all frames are in [0, 1]; raises where only some are."""
-    adu = [i for i, entry in enumerate(entries) if not all(plane["unit"] for plane in entry)]
+    adu = [i for i, entry in enumerate(entries) if not all(plane.unit for plane in entry)]
     # A frame without any light belongs to either scale.
-    lit = [i for i, entry in enumerate(entries) if any(plane["maximum"] > 0 for plane in entry)]
+    lit = [i for i, entry in enumerate(entries) if any(plane.maximum > 0 for plane in entry)]
     unit = sorted(set(lit) - set(adu))
     if adu and unit:
-        most = max(plane["maximum"] for plane in entries[adu[0]])
+        most = max(plane.maximum for plane in entries[adu[0]])
         raise FrameError(
-            f"the frames have different scales: {_listed(frames, unit)} from 0 to 1, "
-            f"but {_listed(frames, adu)} up to {most:g}. "
+            f"the frames have different scales: {listed([frames[i].name for i in unit])} from 0 to 1, "
+            f"but {listed([frames[i].name for i in adu])} up to {most:g}. "
             "Save all of them in the same sample format, or integrate them apart."
         )
     return not adu
-
-
-def _listed(frames: Sequence[Any], indices: list[int], most: int = 5) -> str:
-    """Names of frames, not more than a few of them."""
-    names = ", ".join(frames[i].name for i in indices[:most])
-    return names + (f" and {len(indices) - most} more" if len(indices) > most else "")

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+from astropy.stats import mad_std
 from astropy.table import MaskedColumn, Table
 
 from stacklib.frames.frame_set import FrameSet
@@ -191,8 +192,7 @@ def _usual(values: Any) -> tuple[float, float]:
     known = known[np.isfinite(known)]
     if not known.size:
         return math.nan, math.nan
-    centre = float(np.median(known))
-    return centre, 1.4826 * float(np.median(np.abs(known - centre)))
+    return float(np.median(known)), float(mad_std(known))
 
 
 # the columns -------------------------------------------------------------------------------------

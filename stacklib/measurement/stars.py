@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from astropy.stats import mad_std
 from scipy.optimize import least_squares
 from scipy.spatial import cKDTree
 
@@ -96,7 +97,7 @@ def _common_shape(flat: np.ndarray, found: np.ndarray, light: np.ndarray, rms: f
         # Knots of galaxies and blends are wider than stars.
         size = np.sqrt(found["a"] * found["b"])
         centre = float(np.median(size[clean]))
-        sigma = 1.4826 * float(np.median(np.abs(size[clean] - centre)))
+        sigma = float(mad_std(size[clean]))
         clean &= np.abs(size - centre) < max(2.5 * sigma, 0.2 * centre)
     tree = cKDTree(np.c_[found["x"], found["y"]])
     alone = np.array([len(near) == 1 for near in tree.query_ball_point(tree.data, REACH)])

@@ -15,6 +15,7 @@ from stacklib.normalization.matching import output_coefficients, rejection_coeff
 from stacklib.normalization.settings import Settings
 from stacklib.normalization.weighting import choose_reference, excluded_by_weight, frame_weights, needs_noise
 from stacklib.recipe.recipe import Recipe
+from stacklib.utils.labels import listed
 
 __all__ = ["Preparation", "prepare", "refuse_single"]
 
@@ -206,8 +207,7 @@ def _about_excluded(
     """Which frames are left out for their weight, and whether it is all but those that must stay."""
     if not excluded:
         return []
-    some = ", ".join(names[i] for i in list(excluded)[:5])
-    some += f" and {len(excluded) - 5} more" if len(excluded) > 5 else ""
+    some = listed([names[i] for i in excluded])
     notes = [f"{len(excluded)} of {len(names)} frames are left out by min_weight {least:g}: {some}"]
     relative = weights.mean(axis=1) / weights.mean(axis=1).max()
     below = np.count_nonzero(relative < least) - len(excluded)

@@ -16,7 +16,7 @@ from stacklib.measurement.noise import plane_noise
 from stacklib.normalization.preparation import Preparation
 from stacklib.recipe.recipe import Recipe
 
-__all__ = ["IntegratedImage", "bring_into_range"]
+__all__ = ["IntegratedImage", "bring_into_range", "undo_range"]
 
 
 def bring_into_range(image: np.ndarray, covered: np.ndarray, how: str) -> tuple[float, float, int]:
@@ -52,6 +52,24 @@ def bring_into_range(image: np.ndarray, covered: np.ndarray, how: str) -> tuple[
     image[~covered] = 0.0
     np.clip(image, 0, 1, out=image)
     return factor, offset, 0
+
+
+def undo_range(image: np.ndarray, factor: float, offset: float) -> np.ndarray:
+    """Undo the rescaling of `bring_into_range`.
+
+    Parameters
+    ----------
+    image : ndarray of float32
+        The rescaled image.
+    factor, offset : float
+        As returned by `bring_into_range`.
+
+    Returns
+    -------
+    ndarray of float32
+        The image in the units of the frames; `image` itself if it was not rescaled.
+    """
+    return image if (factor, offset) == (1.0, 0.0) else (image - offset) / factor
 
 
 @dataclass
@@ -136,6 +154,11 @@ class IntegratedImage:
             f"{width} x {height}, {channels} channel(s), "
             f"{self.rule}: rejected {100 * low:.2f} % low, {100 * high:.2f} % high>"
         )
+
+    @property
+    def original(self) -> np.ndarray:
+        """Image in the units of the frames, before `output_range`."""
+        return undo_range(self.image, self.range_factor, self.range_offset)
 
     @property
     def recipe(self) -> Recipe:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -24,6 +23,8 @@ from stacklib.frames.finding import resolve_path
 from stacklib.frames.frame_set import Frame, FrameSet
 from stacklib.output.integrated_image import IntegratedImage
 from stacklib.output.naming import most_common
+from stacklib.utils.checksums import checksum_if_readable
+from stacklib.utils.labels import listed
 
 __all__ = ["Provenance", "checksums", "collect", "keywords", "properties"]
 
@@ -196,7 +197,7 @@ def _spread(values: list[Any], count: int) -> str:
         words = [
             f"{value} ({n} frame{'s' * (n > 1)})" for value, n in zip(shown, counted.values(), strict=True)
         ]
-        text = ", ".join(words[:3]) + (f" and {len(words) - 3} more" if len(words) > 3 else "")
+        text = listed(words, most=3)
     missing = count - len(values)
     return text + (f", missing in {missing} frame{'s' * (missing > 1)}" if missing else "")
 
@@ -313,16 +314,9 @@ def _run_record(result: IntegratedImage, folder: Path) -> dict[str, Any]:
         record["weight_file"] = {
             "path": str(path),
             "relative": _relative(path, folder),
-            "sha256": _digest(path),
+            "sha256": checksum_if_readable(path),
         }
     return record
-
-
-def _digest(path: Path) -> str:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:
-        return ""
 
 
 def _frame_records(result: IntegratedImage, facts: Provenance, folder: Path) -> list[dict[str, Any]]:

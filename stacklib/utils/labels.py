@@ -1,11 +1,23 @@
-"""Short labels for frames: the part of the file name that differs."""
+"""Short labels for frames: lists cut short, and the part of the file name that differs."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 
-__all__ = ["own_parts", "shortened"]
+__all__ = ["listed", "own_parts", "shortened"]
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """Return the names in a row, cut short after `most` of them.
+
+    Examples
+    --------
+    >>> listed(["a.fits", "b.fits", "c.fits"], most=2)
+    'a.fits, b.fits and 1 more'
+    """
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def own_parts(names: Sequence[str]) -> tuple[str, ...]:

@@ -17,12 +17,13 @@ from stacklib.batch import Batch, run_batch
 from stacklib.batch import changes as batch_changes
 from stacklib.batch.changes import Checksums, changes
 from stacklib.batch.page import page
-from stacklib.batch.state import STATE_NAME, digest, inputs_of, only_run_of, read_record, write_record
+from stacklib.batch.state import STATE_NAME, inputs_of, only_run_of, read_record, write_record
 from stacklib.batch.target_run import TargetRun
 from stacklib.batch.targets import find_targets
 from stacklib.formats.fits import write_image
 from stacklib.recipe.batch_job import BatchJob
 from stacklib.utils.atomic_files import give_name
+from stacklib.utils.checksums import checksum_if_readable
 
 #: As `report.numbers` has them.
 NUMBERS = {
@@ -52,7 +53,7 @@ def leave_results(root: Path) -> None:
         (target.output / "M_0000_notebook.ipynb").touch()
         record = inputs_of(target, batch.job_for(target))
         for path in target.frames:
-            record.frames[path.name]["sha256"] = digest(path)
+            record.frames[path.name]["sha256"] = checksum_if_readable(path)
         record.status, record.numbers = "done", NUMBERS
         record.files, record.notebook = ["M_0000.fits"], "M_0000_notebook.ipynb"
         write_record(target, record)
@@ -73,9 +74,9 @@ def read(monkeypatch) -> list[str]:
 
     def noted(path: Path) -> str:
         names.append(path.name)
-        return digest(path)
+        return checksum_if_readable(path)
 
-    monkeypatch.setattr(batch_changes, "digest", noted)
+    monkeypatch.setattr(batch_changes, "checksum_if_readable", noted)
     return names
 
 
@@ -144,14 +145,14 @@ def test_a_frame_without_a_known_checksum_has_changed(tmp_path, monkeypatch):
     write_record(target, record)
     copied(paths)
     assert reasons(tmp_path) == {"M31": f"{paths[1].name} changed"}
-    monkeypatch.setattr(batch_changes, "digest", lambda _: "")
-    assert reasons(tmp_path) == {"M31": f"{paths[0].name} and 2 more changed"}
+    monkeypatch.setattr(batch_changes, "checksum_if_readable", lambda _: "")
+    assert reasons(tmp_path) == {"M31": f"{paths[0].name}, {paths[1].name} and 1 more changed"}
 
 
 def test_files_are_read_side_by_side_with_a_bar_where_it_takes_long(tmp_path, monkeypatch, capsys):
     both = threading.Barrier(2, timeout=20)
     monkeypatch.setattr(batch_changes, "checked_threads", lambda _: 2)
-    monkeypatch.setattr(batch_changes, "digest", lambda path: f"{path} {both.wait() and ''}")
+    monkeypatch.setattr(batch_changes, "checksum_if_readable", lambda path: f"{path} {both.wait() and ''}")
     files = [(tmp_path / str(number), {"size": 1, "mtime_ns": 1}) for number in range(4)]
     Checksums().read(files)
     assert capsys.readouterr().err == ""

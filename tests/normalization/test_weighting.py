@@ -37,7 +37,9 @@ def make_measurements(count=COUNT, channels=CHANNELS, seed=1, **given):
     names = ("location", "scale_low", "scale_high", "mean", "avgdev", "minimum", "maximum", "count", "noise")
     values = {name: rng.uniform(0.1, 0.3, (count, channels)) for name in names} | given
     frames = tuple(frame.name for frame in make_frames(count))
-    return FrameMeasurements(frames, "bwmv", **values, noise_source="keyword", unit_range=True)
+    return FrameMeasurements(
+        names=frames, estimator="bwmv", **values, noise_source="keyword", unit_range=True
+    )
 
 
 def weights_of(kind, frames=None, measured=None, factors=ONES, **recipe):
