@@ -393,6 +393,19 @@ def test_notebook_runs_without_a_browser(path, tmp_path):
     assert run.returncode == 0, run.stderr
     shown = [kind for output in outputs(read(tmp_path / "out.ipynb")) for kind in output.get("data", {})]
     assert "image/png" in shown and not [kind for kind in shown if "widget" in kind]
+    if path.stem in ("0_how_integration_works", "3_inspect_rejection"):
+        assert by_hand_and_library(read(tmp_path / "out.ipynb"))
+
+
+def by_hand_and_library(content: nbformat.NotebookNode) -> bool:
+    """Return whether numbers worked out by hand are printed, and are those of the library."""
+    printed = "".join(output.text for output in outputs(content) if output.output_type == "stream")
+    by_hand, library = (re.findall(rf"^{name}: (.+)$", printed, re.M) for name in ("by hand", "library"))
+    return bool(by_hand) and by_hand == library
+
+
+def test_weights_by_hand_are_those_of_the_library(executed):
+    assert by_hand_and_library(executed)
 
 
 @pytest.mark.parametrize(
