@@ -316,7 +316,7 @@ class RejectionParameters(Checked):
         3.2,
         0.5,
         20.0,
-        f"Low rejection limit in sigma (rules {_rules_with('sigma_low')}).",
+        f"Reject below this many sigma ({_rules_with('sigma_low')}).",
         "sigma",
         (3.0, 3.4),
     )
@@ -324,7 +324,7 @@ class RejectionParameters(Checked):
         2.9,
         0.5,
         20.0,
-        f"High rejection limit in sigma (rules {_rules_with('sigma_high')}).",
+        f"Reject above this many sigma ({_rules_with('sigma_high')}).",
         "sigma",
         (2.8, 3.0),
     )
