@@ -6,6 +6,7 @@ integers are scaled, and detects a damaged file too late.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import math
 import threading
@@ -134,12 +135,23 @@ def _truncated(path: Path, expected: int, found: int) -> FrameError:
     )
 
 
-def _open_gzip(path: Path) -> ImageSource:
+@contextlib.contextmanager
+def _gunzip(path: Path) -> Iterator[gzip.GzipFile]:
+    """Open a gzip file, and convert its errors to `FrameError`."""
     try:
         with gzip.open(path, "rb") as stream:
-            hdu = _first_image(stream, path)
+            yield stream
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise _bad_gzip(path, error) from None
+        raise FrameError(
+            f"{path}: is an incomplete gzip file ({error}); copy the file again or leave it out"
+        ) from None
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def _open_gzip(path: Path) -> ImageSource:
+    with _gunzip(path) as stream:
+        hdu = _first_image(stream, path)
     if hdu.is_compressed_image:
         raise FrameError(f"{path}: is compressed twice, with fpack and gzip; decompress it with gunzip")
     source, size = _image_source(path, hdu)
@@ -156,27 +168,18 @@ def _open_gzip(path: Path) -> ImageSource:
 
 
 def _gzip_pieces(path: Path, position: int, size: int) -> Iterator[bytes]:
-    try:
-        with gzip.open(path, "rb") as stream:
-            stream.seek(position)
-            left = size
-            while left:
-                piece = stream.read(min(left, 2**20))
-                if not piece:
-                    raise _truncated(path, position + size, position + size - left)
-                left -= len(piece)
-                yield piece
-            # Read to the end so that gzip verifies its checksum. Extensions may follow the image.
-            while stream.read(2**20):
-                pass
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise _bad_gzip(path, error) from None
-    except OSError as error:
-        raise unreadable(path, error) from error
-
-
-def _bad_gzip(path: Path, error: Exception) -> FrameError:
-    return FrameError(f"{path}: is an incomplete gzip file ({error}); copy the file again or leave it out")
+    with _gunzip(path) as stream:
+        stream.seek(position)
+        left = size
+        while left:
+            piece = stream.read(min(left, 2**20))
+            if not piece:
+                raise _truncated(path, position + size, position + size - left)
+            left -= len(piece)
+            yield piece
+        # Read to the end so that gzip verifies its checksum. Extensions may follow the image.
+        while stream.read(2**20):
+            pass
 
 
 def _open_packed(path: Path, hdu: _Hdu) -> ImageSource:
@@ -293,7 +296,7 @@ def _data_size(header: dict[str, Any], path: Path) -> int:
     return abs(bits) // 8 * groups * (extra + math.prod(axes))
 
 
-def _whole(header: dict[str, Any], name: str, path: Path, allowed: Any) -> int:
+def _whole(header: dict[str, Any], name: str, path: Path, allowed: tuple[int, ...] | range) -> int:
     value = header.get(name)
     if isinstance(value, bool) or not isinstance(value, int) or value not in allowed:
         expected = (

@@ -25,6 +25,7 @@ MEMORY_PER_BLOCK = 64 * 2**20
 #: ... and the limit for all such blocks together.
 MEMORY_IN_ALL = 256 * 2**20
 
+Piece = bytes | bytearray
 #: Fills a writable buffer with the bytes starting at an offset.
 ReadInto = Callable[[int, memoryview], None]
 
@@ -81,13 +82,10 @@ class _Arena:
                 self.end = 0
                 self.file.truncate(0)
 
-    def write(self, offset: int, piece: bytes | bytearray) -> None:
+    def write(self, offset: int, piece: Piece) -> None:
         with self.lock:
             self.file.seek(offset)
             self.file.write(piece)
-
-    def flush(self) -> None:
-        with self.lock:
             self.file.flush()
 
     def read_into(self, offset: int, view: memoryview) -> int:
@@ -148,7 +146,7 @@ class ScratchBlock:
         yield read_into
 
 
-def hold(pieces: Iterable[bytes | bytearray], size: int, path: Path) -> MemoryBlock | ScratchBlock:
+def hold(pieces: Iterable[Piece], size: int, path: Path) -> MemoryBlock | ScratchBlock:
     """Store decoded bytes in memory or on disk for as long as the returned block is referenced.
 
     Parameters
@@ -170,14 +168,14 @@ def hold(pieces: Iterable[bytes | bytearray], size: int, path: Path) -> MemoryBl
     return _hold_on_disk(pieces, size, path)
 
 
-def _hold_in_memory(pieces: Iterable[bytes | bytearray], size: int, path: Path) -> MemoryBlock:
+def _hold_in_memory(pieces: Iterable[Piece], size: int, path: Path) -> MemoryBlock:
     try:
         content = bytearray(size)
-        filled = 0
-        for piece in pieces:
-            filled = _advance(filled, len(piece), size, path)
-            content[filled - len(piece) : filled] = piece
-        _expect_full(filled, size, path)
+
+        def write(start: int, piece: Piece) -> None:
+            content[start : start + len(piece)] = piece
+
+        _fill(pieces, size, path, write)
         block = MemoryBlock(content)
     except BaseException:
         _memory.release(size)
@@ -186,7 +184,7 @@ def _hold_in_memory(pieces: Iterable[bytes | bytearray], size: int, path: Path) 
     return block
 
 
-def _hold_on_disk(pieces: Iterable[bytes | bytearray], size: int, path: Path) -> ScratchBlock:
+def _hold_on_disk(pieces: Iterable[Piece], size: int, path: Path) -> ScratchBlock:
     try:
         folder = tempfile.gettempdir()
         free = shutil.disk_usage(folder).free
@@ -198,15 +196,10 @@ def _hold_on_disk(pieces: Iterable[bytes | bytearray], size: int, path: Path) ->
             f"{path}: cannot create a scratch file for its pixels ({error.strerror}); set TMPDIR to a "
             "writable folder"
         ) from error
-    start = arena.claim(size)
+    first = arena.claim(size)
     try:
-        filled = 0
-        for piece in pieces:
-            filled = _advance(filled, len(piece), size, path)
-            arena.write(start + filled - len(piece), piece)
-        _expect_full(filled, size, path)
-        arena.flush()
-        block = ScratchBlock(arena, start, size, path)
+        _fill(pieces, size, path, lambda start, piece: arena.write(first + start, piece))
+        block = ScratchBlock(arena, first, size, path)
     except OSError as error:
         arena.release()
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -226,15 +219,16 @@ def _no_room(path: Path, size: int, folder: str, free: int) -> FrameError:
     )
 
 
-def _advance(filled: int, more: int, size: int, path: Path) -> int:
-    if filled + more > size:
-        raise FrameError(
-            f"{path}: decompresses to more than the {size} bytes declared in its header; copy the file again"
-        )
-    return filled + more
-
-
-def _expect_full(filled: int, size: int, path: Path) -> None:
+def _fill(pieces: Iterable[Piece], size: int, path: Path, write: Callable[[int, Piece], None]) -> None:
+    filled = 0
+    for piece in pieces:
+        if filled + len(piece) > size:
+            raise FrameError(
+                f"{path}: decompresses to more than the {size} bytes declared in its header; copy the file "
+                "again or leave it out"
+            )
+        write(filled, piece)
+        filled += len(piece)
     if filled != size:
         raise FrameError(
             f"{path}: decompresses to {filled} bytes, expected {size}; copy the file again or leave it out"
