@@ -199,7 +199,20 @@ class Frame(HeaderFacts):
         return out
 
     def read_rows(self, start: int, stop: int, channel: int, out: np.ndarray | None = None) -> np.ndarray:
-        """Read rows ``start`` to ``stop - 1`` of one channel, optionally into `out`, a float32 array."""
+        """Read rows ``start`` to ``stop - 1`` of one channel.
+
+        Parameters
+        ----------
+        start, stop, channel : int
+            Rows and channel, counted from 0.
+        out : ndarray of float32, shape (stop - start, width), optional
+            Output array.
+
+        Returns
+        -------
+        ndarray of float32, shape (stop - start, width)
+            As from `read`.
+        """
         return self.source.read_rows(start, stop, channel, out)
 
     def close(self) -> None:
@@ -208,7 +221,18 @@ class Frame(HeaderFacts):
             self._source.close()
 
     def checksum(self, algorithm: str = "sha256") -> str:
-        """Return the checksum of the file in hexadecimal digits."""
+        """Compute the checksum of the file.
+
+        Parameters
+        ----------
+        algorithm : str
+            Name of the hash algorithm, such as ``sha256`` or ``md5``.
+
+        Returns
+        -------
+        str
+            Hexadecimal digits.
+        """
         try:
             return file_checksum(self.path, algorithm)
         except OSError as error:

@@ -27,13 +27,23 @@ class Integration(IntegratedImage):
     coverage : ndarray of float32, shape (channels, height, width)
         Samples with data, as a fraction of the frames.
     uncertainty : ndarray of float32, shape (channels, height, width)
-        Standard error of the image. NaN if unknown.
+        Standard error of the image, from the scatter of the samples that were kept; see
+        `stacklib.kernel.uncertainty`. NaN where fewer than two samples have data, and for the
+        combinations minimum and maximum.
+    slope : ndarray of float32, shape (channels, height, width), or None
+        ``atan(b) / (pi / 4)`` for the slope b of the fitted line per frame. Only for linear_fit.
+    preparation : Preparation
+        Frames, recipe, measurements, weights and normalization.
+    region : tuple of int
+        Integrated region: left, top, width, height.
+    counts : list of Counts
+        Number of rejected samples per frame, for each channel.
+    range_factor, range_offset : float
+        Rescaling by `output_range`, ``image = x * range_factor + range_offset``. 1 and 0 if there was none.
+    truncated : int
+        Number of values clipped by `output_range`.
     saved : SavedFiles or None
         Files written by the last `save`.
-
-    See Also
-    --------
-    stacklib.output.integrated_image.IntegratedImage : Base class with all attributes.
 
     Examples
     --------
@@ -49,7 +59,13 @@ class Integration(IntegratedImage):
         return summary(self)
 
     def report(self) -> str:
-        """Return the report as text. `save` writes it next to the images."""
+        """Return the report as text. `save` writes it next to the images.
+
+        Returns
+        -------
+        str
+            Up to 100 columns wide.
+        """
         return report(self)
 
     def save(

@@ -76,30 +76,7 @@ def undo_range(image: np.ndarray, factor: float, offset: float) -> np.ndarray:
 class IntegratedImage:
     """An integrated image with its maps and statistics.
 
-    Attributes
-    ----------
-    image : ndarray of float32, shape (channels, height, width)
-        The combined image, in the units of the frames. 0 where no frame has data.
-    rejection_low, rejection_high : ndarray of float32, shape (channels, height, width)
-        Samples rejected low and high, as a fraction of the frames.
-    coverage : ndarray of float32, shape (channels, height, width)
-        Samples with data, as a fraction of the frames.
-    uncertainty : ndarray of float32, shape (channels, height, width)
-        Standard error of the image, from the scatter of the samples that were kept; see
-        `stacklib.kernel.uncertainty`. NaN where fewer than two samples have data, and for the
-        combinations minimum and maximum.
-    slope : ndarray of float32, shape (channels, height, width), or None
-        ``atan(b) / (pi / 4)`` for the slope b of the fitted line per frame. Only for linear_fit.
-    preparation : Preparation
-        Frames, recipe, measurements, weights and normalization.
-    region : tuple of int
-        Integrated region: left, top, width, height.
-    counts : list of Counts
-        Number of rejected samples per frame, for each channel.
-    range_factor, range_offset : float
-        Rescaling by `output_range`, ``image = x * range_factor + range_offset``. 1 and 0 if there was none.
-    truncated : int
-        Number of values clipped by `output_range`.
+    See `stacklib.Integration` for the attributes.
     """
 
     image: np.ndarray
