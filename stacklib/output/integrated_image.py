@@ -128,7 +128,7 @@ class IntegratedImage:
         low, high = self.rejected_low.mean(), self.rejected_high.mean()
         return (
             f"<{type(self).__name__} of {self.preparation.count} frames, "
-            f"{width} x {height}, {channels} channel(s), "
+            f"{width} x {height}, {channels} channel{'s' * (channels > 1)}, "
             f"{self.rule}: rejected {100 * low:.2f} % low, {100 * high:.2f} % high>"
         )
 

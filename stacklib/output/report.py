@@ -71,8 +71,8 @@ def summary(result: IntegratedImage) -> str:
         [
             f"{p.count} of {len(p.frames)} frames, {_exposure(result, facts)}; reference "
             f"{p.measurements.names[p.reference]}",
-            f"{result.rule}: rejected {low:.2f} % low and {high:.2f} % high, expected without outliers "
-            f"{clean[0]:.2f} % and {clean[1]:.2f} %",
+            f"{result.rule}: rejected {low:.2f} % low and {high:.2f} % high; "
+            f"{clean[0]:.2f} % and {clean[1]:.2f} % expected without outliers",
             f"noise relative to the reference frame {ratios}; "
             f"1/sqrt({p.count}) is {result.expected_noise_ratio:.3f}",
         ]

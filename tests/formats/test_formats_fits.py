@@ -1,4 +1,4 @@
-"""FITS: every BITPIX, scaling, extensions and compression read right; damaged files are refused."""
+"""FITS: all BITPIX values, scaling, extensions, compression, and rejection of damaged files."""
 
 import gzip
 import subprocess
@@ -29,7 +29,7 @@ def card(text):
 
 
 def raw_fits(path, stored, cards=(), extension=False, cut=0):
-    """A FITS file written byte by byte: `stored` is a big-endian array (channels, height, width) or 2-D."""
+    """Write a FITS file byte by byte. `stored` is big-endian, shape (channels, height, width) or 2-D."""
     bits = {"u1": 8, "i2": 16, "i4": 32, "f4": -32, "f8": -64}[stored.dtype.str[1:]]
     axes = [f"NAXIS{number + 1}  = {size:20d}" for number, size in enumerate(stored.shape[::-1])]
     common = [f"BITPIX  = {bits:20d}", f"NAXIS   = {stored.ndim:20d}", *axes]
@@ -291,7 +291,7 @@ def test_truncated_anywhere(file):
         file.write_bytes(whole[:length])
         with pytest.raises(FrameError, match=r"frame\.fits"):
             fits.open_image(file)
-    # The padding of the last record carries nothing.
+    # The padding of the last record contains no data.
     file.write_bytes(whole[: 2880 + 2400])
     assert fits.open_image(file).height == 30
 
@@ -355,7 +355,7 @@ def test_damaged_bytes_are_refused_or_read(file, changes, zipped):
     if zipped:
         content = bytearray(gzip.compress(content, mtime=0))
     for place, value in changes:
-        # Most changes go where the cards are.
+        # Most changes hit the header cards.
         content[place % (len(content) if zipped else 1000)] = value
     file.write_bytes(content)
     try:

@@ -1,4 +1,4 @@
-"""XISF: what PixInsight and others write is read right, and hostile files are refused by name."""
+"""XISF: files of PixInsight and other programs, and rejection of malicious files."""
 
 import base64
 import hashlib
@@ -32,7 +32,7 @@ def real_files(name):
 
 
 def slow_decode(path):
-    """(channels, height, width) float64, decoded by the letter of the specification."""
+    """Decode by the specification, float64, shape (channels, height, width)."""
     content = path.read_bytes()
     (length,) = struct.unpack_from("<I", content, 8)
     root = ET.fromstring(content[16 : 16 + length].rstrip(b"\0").decode())
@@ -115,7 +115,7 @@ ATTRIBUTES = {"geometry": "4:5:2", "sampleFormat": "UInt16", "colorSpace": "Gray
 
 
 def make(path, block=None, inside="", header=None, version="1.0", position=4096, pad=0, **attributes):
-    """An XISF file; attributes of the image replace the usual ones, None removes one."""
+    """Write an XISF file. Attributes replace the default ones of the image, None removes one."""
     block = PIXELS.tobytes() if block is None else block
     known = {**ATTRIBUTES, "location": f"attachment:{position}:{len(block)}", **attributes}
     text = " ".join(f'{name}="{value}"' for name, value in known.items() if value is not None)
@@ -439,7 +439,7 @@ def test_refused_subblocks(file, subblocks):
 
 
 def test_a_zstd_frame_that_declares_gigabytes(file):
-    # A frame header with a content size of 8 bytes, and nothing else.
+    # Only a frame header, with a content size of 8 bytes.
     block = b"\x28\xb5\x2f\xfd" + b"\xe0" + struct.pack("<Q", 2**40) + bytes(8)
     with pytest.raises(FrameError, match="declares"):
         xisf.open_image(make(file, block, compression="zstd:80")).read_rows(0, 1, 0)

@@ -1,4 +1,4 @@
-"""Frames and sets of frames: what is found, what headers tell, and what does not fit together."""
+"""Frames and frame sets: finding files, header values, and frames that do not match."""
 
 import hashlib
 import os

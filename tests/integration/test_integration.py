@@ -1,4 +1,4 @@
-"""Integrations, compared with the slow version, with themselves under other conditions, and with errors."""
+"""Integrations: against the slow reference, under different conditions, and errors."""
 
 import _thread
 import re
@@ -22,7 +22,7 @@ from stacklib.recipe.rules import RULES
 from stacklib.simulate import Trail, simulate_frames
 from stacklib.utils.resources import parse_memory
 
-#: Notes that are true of these small sets; the tests that are about them catch them.
+#: Warnings expected for these small sets. The tests of these warnings catch them.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The frames have no NOISE keywords"),
     pytest.mark.filterwarnings("ignore:.*cannot reject anything"),
@@ -32,7 +32,7 @@ pytestmark = [
 
 
 def night(count, channels=1, seed=3, height=24, width=37, **options):
-    """Few small frames with borders, cosmic rays and hot pixels, unequal sky and transparency."""
+    """Simulate a few small frames with borders, cosmic rays, hot pixels, varying sky and transparency."""
     trail = Trail(count // 2, (-5, 3), (width + 5, height - 4), 20.0)
     options = {"cosmic_rays": 6, "hot_pixels": 12, "trails": (trail,), "dither": 3} | options
     return simulate_frames(count, height, width, channels, "field", seed, **options)
@@ -40,7 +40,7 @@ def night(count, channels=1, seed=3, height=24, width=37, **options):
 
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory):
-    """Saved sets by (count, channels, format, dtype, height), each made once."""
+    """Saved sets by (count, channels, format, dtype, height), each created once."""
     made = {}
 
     def get(count, channels=1, format="fits", dtype="f32", height=24):
@@ -59,7 +59,7 @@ def run(frames, recipe, **options):
 
 
 def check(result, frames):
-    """The result is what the slow version gives."""
+    """Check that the result equals the slow reference."""
     p = result.preparation
     slow = slow_integration.integrate(frames, result.recipe, p.measurements, p.reference)
     sure = slow.sure
@@ -82,7 +82,7 @@ def check(result, frames):
 
 
 def check_claims(result, slow):
-    """The uncertainty is the scatter of the samples, times what their numbers say."""
+    """Check the uncertainty against the scatter of the samples, corrected for their number."""
     error = slow.error * result.range_factor
     known = slow.sure & (error > 1e-6 * slow.image)
     survivors = slow.kept.sum(axis=0)
@@ -166,7 +166,7 @@ def test_colour(sets, format, dtype):
 
 
 def save_stack(folder, stack, keywords=lambda i: (), name="f_{:02d}.fits"):
-    """Frames from an array (frames, height, width) or (frames, channels, height, width)."""
+    """Write frames from an array (frames, height, width) or (frames, channels, height, width)."""
     folder.mkdir(parents=True, exist_ok=True)
     order = ("ROWORDER", "TOP-DOWN", "")
     for i, image in enumerate(np.asarray(stack, np.float32)):
@@ -205,7 +205,7 @@ def test_holes_and_saturated_cores(tmp_path):
 
 
 def test_the_scatter_of_few_samples_is_judged_as_such(tmp_path):
-    # 12 of 20 samples are saturated: the claim is that of 8 samples, not of 20.
+    # 12 of 20 samples are saturated, so the correction is that of 8 samples, not 20.
     stack = noise((20, 60, 60), seed=4)
     few = stack.copy()
     few[:12] = 0.99
@@ -271,7 +271,7 @@ def test_adu_are_left_alone(tmp_path):
     "rule", ["sigma", "winsorized_sigma", "averaged_sigma", "linear_fit", "gesd", "chauvenet"]
 )
 def test_a_quantised_pixel_does_not_reject_on_a_zero_scale(tmp_path, rule):
-    # Sn and MAD are 0 where more than half of the samples are equal; one step is no outlier then.
+    # Sn and MAD are 0 if more than half of the samples are equal. One step is no outlier then.
     stack = np.full((16, 8, 8), 1000.0)
     stack[:7] += np.array([-1, 1, 1, -1, 1, -1, 1])[:, None, None]
     stack[15, 2, 2] = 1040
@@ -340,7 +340,7 @@ def test_any_memory_when_frames_are_left_out(sets, bands):
     used = whole.preparation.used.size
     assert used < 11
     same(whole, run(frames, recipe, memory=bands(frames, 3, used=used)))
-    # All frames in memory, those that are used copied a few rows at a time.
+    # All frames are in memory, and the ones used are copied a few rows at a time.
     same(whole, run(frames, recipe, memory=1 << 30))
 
 
@@ -388,7 +388,7 @@ def test_a_region_is_a_crop_of_the_whole(sets, bands, region):
 
 @pytest.mark.parametrize("region", [(0, 0, 20, 12), (20, 0, 20, 12), (30, 2, 15, 5), (59, 11, 1, 1)])
 def test_the_uncertainty_of_a_region_is_that_of_the_whole(tmp_path, region):
-    # 11, 9, 7 and 4 samples, from left to right: most regions do not know of all of them.
+    # 11, 9, 7 and 4 samples from left to right, so most regions do not include all of these.
     stack = noise((11, 12, 80))
     for left, count in ((20, 9), (40, 7), (60, 4)):
         stack[count:, :, left:] = 0
@@ -518,7 +518,7 @@ def test_frames_left_out_for_their_weight_are_reported(tmp_path):
     sigmas = [1.0, 2.0, 1.2, 5.0, 1.1, 3.0]
     stack = np.concatenate([noise((1, 40, 40), i, sigma=1e-3 * s) for i, s in enumerate(sigmas)])
     frames = save_stack(tmp_path / "a", stack, lambda i: [("NOISE00", 1e-3 * sigmas[i], "")])
-    # The scales of pure noise would make up for all differences.
+    # Scales of pure noise would compensate for all differences.
     result = run(frames, sl.Recipe(rejection="none", min_weight=1.0, **(PLAIN | {"weights": "noise"})))
     assert result.preparation.used.tolist() == [0, 2, 4]
     notes = " ".join(result.preparation.notes)
@@ -544,7 +544,7 @@ def test_a_black_frame_is_named(tmp_path, recipe):
 
 
 def test_a_weightless_frame_leaves_no_hole(tmp_path):
-    # Only the frame of weight 0 has data at one pixel: a dark pixel there would be worse than its value.
+    # Only the frame of weight 0 has data at one pixel. Its value is better than a dark pixel.
     stack = noise((5, 20, 20))
     stack[1:, 3, 3] = 0
     frames = save_stack(tmp_path / "a", stack, lambda i: [("WGT", float(i > 0), "")])

@@ -1,4 +1,4 @@
-"""Frames of real cameras: cosmic rays go, hot pixels stay, and nothing in their files is in the way."""
+"""Frames of real cameras: cosmic rays are removed, hot pixels stay, and all files are readable."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -19,13 +19,12 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*cannot reject anything"),
 ]
 
-#: Of the cosmic rays: x, y inside the track, and the frame.
+#: Cosmic rays: x, y inside the track, and the frame.
 TRACKS = {"reg_024": (155, 323), "reg_003": (51, 22)}
-#: Both tracks lie in here; a region, so that ten rules take no longer than two.
+#: Region with both tracks, so that ten rules do not take longer than two.
 REGION = (0, 0, 200, 360)
 
-#: Sigma clipping has its own measure of the noise. The others need to be told what the sky is like:
-#: it scatters by 1.1 ADU at 351 ADU.
+#: Sigma clipping measures the noise itself. The others need the noise of the sky: 1.1 ADU at 351 ADU.
 FITTED = {
     "percentile": {"percentile_low": 0.05, "percentile_high": 0.05},
     "ccd_noise": {"ccd_gain": 300.0, "ccd_read_noise": 30.0},
@@ -33,7 +32,7 @@ FITTED = {
 
 
 def linked(name, folder):
-    """A folder with links to a set: measurements are kept beside the frames, and there they must not be."""
+    """Make a folder with links to a set, so that measurements are not cached next to the originals."""
     if not (DATA / name).is_dir():
         pytest.skip(f"{name} is not here")
     for path in sorted((DATA / name).glob("*.fit*")):
@@ -48,7 +47,7 @@ def hatp32(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tracks(hatp32):
-    """For each track: rows and columns of its pixels, and what the other frames show there, in ADU."""
+    """Return rows and columns of each track, and the values of the other frames there, in ADU."""
     left, top, width, height = REGION
     stack = np.stack([frame.read(slice(top, top + height), 0)[:, left : left + width] for frame in hatp32])
     found = {}
@@ -64,7 +63,7 @@ def tracks(hatp32):
 
 
 def residual(result, track):
-    """What a track leaves in the image, ADU above the other frames."""
+    """Return what remains of a track in the image, in ADU above the other frames."""
     _, rows, columns, others = track
     return result.image[0, rows, columns] * FULL - others
 
@@ -106,7 +105,7 @@ def test_the_main_job(hatp32):
     assert result.image.shape == (1, 476, 552)
     assert result.coverage.min() == 1
     assert (result.range_factor, result.truncated) == (1, 0)
-    # Steps of 1 ADU and faint stars are in the way of the noise of the result, 0.2 ADU.
+    # Steps of 1 ADU and faint stars exceed the noise of the result, 0.2 ADU.
     assert 0.8 < result.noise_ratio[0] / result.expected_noise_ratio < 1.6
     assert 0.005 < result.rejected_high.mean() < 0.05
     assert result.rejected_low.mean() < 0.01
@@ -120,7 +119,7 @@ def test_the_main_job(hatp32):
     "rule", ["sigma", "winsorized_sigma", "averaged_sigma", "linear_fit", "gesd", "chauvenet"]
 )
 def test_tied_samples_are_not_eaten(hatp32, rule):
-    # The MAD is 0 in 3.3 % of the pixels: that alone must not reject samples one step away.
+    # The MAD is 0 in 3.3 % of the pixels, which must not reject samples one step away.
     stack = np.stack([np.rint(frame.read(channel=0) * FULL) for frame in hatp32])
     stack -= np.median(stack, axis=(1, 2), keepdims=True) - 351
     deviation = np.abs(stack - np.median(stack, axis=0))
@@ -130,7 +129,7 @@ def test_tied_samples_are_not_eaten(hatp32, rule):
     chosen = Settings.plain(sl.Recipe(rejection=rule), 40)
     kept = verdicts(raw, replace(chosen, floor=1 / FULL / np.sqrt(12))) == KEPT
     assert kept[deviation[:, tied] == 1].mean() > 0.99
-    # Several outliers at one pixel may hide each other.
+    # Several outliers at one pixel can mask each other.
     assert kept[deviation[:, tied] > 30].mean() < 0.2
 
 
@@ -164,13 +163,13 @@ def test_hot_pixels_survive_and_cosmics_go(darks, dark_stack):
     assert np.argmax(np.median(image, axis=0)) == 406
     column = image[:, 406].mean() - median[:, 406].mean()
     assert abs(column) < 10
-    # What one frame alone shows, far above all others and far above the noise.
+    # Seen in one frame only, far above all others and far above the noise.
     ordered = np.sort(dark_stack, axis=0)
     noise = np.median(np.abs(dark_stack - median)) * 1.4826
     events = (ordered[-1] - ordered[-2] > 10 * noise) & (ordered[-2] - median < 4 * noise)
     assert events.sum() >= 20
     caught = result.rejection_high[0][events] >= np.float32(0.1)
-    # One among ten is at most 3.16 sigma out, so a noisy pixel hides it.
+    # One outlier among ten deviates by at most 3.16 sigma, so a noisy pixel hides it.
     assert caught.mean() > 0.95
     assert np.abs(image - median)[events][caught].max() < 3 * noise
 
@@ -198,7 +197,7 @@ def test_a_mosaic_of_colours_runs_as_mono(tmp_path):
     assert result.rule == "winsorized_sigma"
     image = result.image[0]
     assert image.shape == (512, 512)
-    # The mosaic is kept: each colour has its own level, as in the reference.
+    # The mosaic is preserved: each color has its own level, as in the reference.
     cells = [(slice(row, None, 2), slice(column, None, 2)) for row in (0, 1) for column in (0, 1)]
     reference = frames[result.preparation.reference].read(channel=0)
     levels = [[np.median(plane[cell]) for cell in cells] for plane in (image, reference)]

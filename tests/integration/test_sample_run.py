@@ -1,4 +1,4 @@
-"""The numbers of the README are those of a run."""
+"""The numbers in the README match a run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from conftest import ROOT
 
 @pytest.fixture(scope="module")
 def expected() -> dict[str, str]:
-    """The table of the README: what, and how much."""
+    """Read the table of the README: names and values."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     table = text[text.index("| sample run | M101 |") :].split("\n\n")[0]
     return dict(re.findall(r"^\| (.+?) \| (.+?) \|$", table, re.MULTILINE))

@@ -1,4 +1,4 @@
-"""The report of a run, and what clean frames lose to a rule."""
+"""Report of a run, and the rejection expected without outliers."""
 
 import json
 import math
@@ -18,7 +18,7 @@ RECIPE = sl.Recipe(rejection="winsorized_sigma", weights="none")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Twelve colour frames, one with a bright trail, one under a cloud, with made-up headers."""
+    """Twelve color frames, one with a bright trail, one with clouds, with invented headers."""
     folder = tmp_path_factory.mktemp("report") / "4_Registered"
     simulate_frames(
         12,
@@ -41,7 +41,7 @@ def result(folder):
 
 
 def section(text, title):
-    """The lines below a title, up to the next blank line."""
+    """Return the lines below a title, up to the next blank line."""
     lines = text.splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith(title))
     end = lines.index("", start) if "" in lines[start:] else len(lines)
@@ -103,7 +103,7 @@ def test_noise_before_and_after(result):
     numbers = {line[:26].strip(): line[26:].split() for line in lines}
     assert [float(v) for v in numbers["after / before"]] == pytest.approx(list(result.noise_ratio), abs=5e-4)
     assert numbers["1/sqrt(12), equal frames"] == ["0.289"]
-    # The noise of the frames was not asked for by these weights.
+    # These weights do not need the noise of the frames.
     assert numbers["expected, these frames"] == ["-", "-", "-"]
 
 
@@ -115,7 +115,7 @@ def test_what_frames_allow_is_known_with_noise_weights(m101):
 
 def test_frames_that_lost_much_are_pointed_out(m101):
     found = {(i + 1, side) for i, side, *_ in report.unusual_frames(m101)}
-    # In the sample frame 7 carries the brightest trail and 17 the cloud.
+    # In the sample data, frame 7 has the brightest trail and frame 17 has clouds.
     assert found == {(7, "high"), (17, "low")}
     lines = " ".join(section(m101.report(), "Unusually high rejection"))
     assert "M101_Light_180s_0007_c_d_r.xisf" in lines and "M101_Light_180s_0017_c_d_r.xisf" in lines
@@ -235,7 +235,7 @@ def test_expected_rejection_of_known_rules():
 
 def test_expected_rejection_with_many_frames_is_the_gaussian_tail():
     recipe = sl.Recipe(rejection="ccd_noise", sigma_low=2.5, sigma_high=2.0, ccd_read_noise=10)
-    # Read noise alone: the scale is known, nothing depends on the number of frames.
+    # Read noise only: the scale is known, so the number of frames does not matter.
     low, high = expected_rejection(recipe.replace(ccd_gain=1e4), 400, 0.0, 1e-3, full_scale=1.0)
     tails = [0.5 * math.erfc(limit / math.sqrt(2)) for limit in (2.5, 2.0)]
     assert [low, high] == pytest.approx(tails, rel=0.05)
@@ -252,7 +252,7 @@ def test_the_price_in_noise():
     tight = expected_noise_factor(sl.Recipe(rejection="sigma", sigma_low=2, sigma_high=2), 20)
     loose = expected_noise_factor(sl.Recipe(rejection="sigma", sigma_low=3, sigma_high=3), 20)
     assert 1 < loose < tight < 1.5
-    # A median of many costs sqrt(pi / 2).
+    # The median of many frames increases the noise by sqrt(pi / 2).
     median = expected_noise_factor(sl.Recipe(rejection="none", combination="median"), 101)
     assert median == pytest.approx(math.sqrt(math.pi / 2), rel=0.02)
     assert math.isnan(expected_noise_factor(sl.Recipe(combination="maximum"), 20))

@@ -1,4 +1,4 @@
-"""Saving a result: names, sets that appear whole or not at all, and what the files hold."""
+"""Saving a result: file names, complete sets or nothing, and the content of the files."""
 
 import datetime
 import errno
@@ -33,7 +33,7 @@ BASE = "20210815_M101_ZWOASI294"
 
 @pytest.fixture(scope="module")
 def night(tmp_path_factory):
-    """A folder 4_Registered with eight small frames in one channel."""
+    """Make a folder 4_Registered with eight small mono frames."""
     folder = tmp_path_factory.mktemp("M101") / "4_Registered"
     night = simulate_frames(8, 48, 64, 1, dither=3, hot_pixels=4, trails=1, session=SESSION, seed=3)
     night.save(folder)
@@ -52,7 +52,7 @@ def linear(night):
 
 
 def read_xisf(path):
-    """Pixels (channels, height, width) and metadata, by the `xisf` package alone."""
+    """Read pixels (channels, height, width) and metadata with the `xisf` package only."""
     file = XISF(str(path))
     return file.read_image(0).transpose(2, 0, 1), file.get_images_metadata()[0]
 
@@ -227,7 +227,7 @@ def test_relative_folders_start_at_the_current_one(result, tmp_path, monkeypatch
 def test_all_names_can_be_given(result, tmp_path):
     paths = result.save(tmp_path, date="2020-02-02", object="Whale", camera="Box")
     assert paths[0].name == "20200202_Whale_Box_0000.xisf"
-    # The headers know better than a name.
+    # Headers take precedence over a given name.
     assert keyword(read_xisf(paths[0])[1], "OBJECT") == "M 101"
 
 
@@ -271,7 +271,7 @@ def test_two_at_once_share_no_number(result, tmp_path):
 @pytest.mark.parametrize("name", ["_report.txt", ".xisf", "_rejection_high.xisf"])
 @pytest.mark.parametrize("links", [True, False])
 def test_a_name_taken_at_the_last_moment(result, tmp_path, monkeypatch, name, links):
-    """Another program takes one of the names after the number was found free."""
+    """Another program takes one of the names after the free number was found."""
     rival = tmp_path / f"{BASE}_0000{name}"
     find = naming.free_number
 
@@ -369,7 +369,7 @@ def test_a_read_only_folder(result, tmp_path):
 
 
 def test_no_permission(result, tmp_path, monkeypatch):
-    """The same for root, who may write anywhere."""
+    """The same for root, who can write everywhere."""
 
     def denied(*args, **kwargs):
         raise PermissionError(errno.EACCES, "Permission denied")
@@ -461,7 +461,7 @@ def test_a_result_can_be_repeated_from_itself(result, saved):
 
 
 def assert_same_numbers(table, result):
-    """The table read back holds what `result.frames` holds; ECSV gives empty texts as masked."""
+    """The table read back equals `result.frames`. ECSV masks empty strings."""
     assert table.colnames == [*result.frames.colnames, "sha256"]
     for name in result.frames.colnames:
         column = table[name].filled("") if name == "reason" else table[name]
@@ -494,7 +494,7 @@ def test_a_region_keeps_its_place_and_no_world_coordinates(night, tmp_path):
 
 
 def write_fits_frames(folder: Path, scale: float, order: str = "TOP-DOWN", **cards):
-    """Six float FITS frames, brighter towards the last row."""
+    """Write six float FITS frames, brighter toward the last row."""
     folder.mkdir(parents=True)
     random = np.random.default_rng(5)
     for number in range(6):

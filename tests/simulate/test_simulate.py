@@ -1,4 +1,4 @@
-"""Simulated frames: what is promised of truth, noise and masks is measured here."""
+"""Simulated frames: truth, noise and masks are measured."""
 
 import hashlib
 from pathlib import Path
@@ -22,7 +22,7 @@ from stacklib.simulate.night import quantised
 SAMPLES = Path(__file__).parents[2] / "sample_data"
 #: A small night with every kind of defect.
 SMALL = {"count": 8, "height": 80, "width": 100, "seed": 5, "dither": 4, "hot_pixels": 12, "cosmic_rays": 6}
-#: Above this a sample may be cut off at full scale, which makes its noise one-sided.
+#: Above this value samples may be clipped at full scale, which makes the noise one-sided.
 UNSATURATED = 0.9
 
 
@@ -31,7 +31,7 @@ def checksum(array: np.ndarray) -> str:
 
 
 def read(path: Path) -> np.ndarray:
-    """Samples as stored, (channels, height, width), read by other people's software."""
+    """Read the stored samples, shape (channels, height, width), with other software."""
     if path.suffix == ".fits":
         return np.atleast_3d(fits.getdata(path)[np.newaxis])
     return np.moveaxis(XISF(str(path)).read_image(0), -1, 0)
@@ -67,7 +67,7 @@ def test_noise_is_the_same_without_defects(night):
     spared = simulate_frames(**{**SMALL, "cosmic_rays": 0, "hot_pixels": 0}, trails=())
     untouched = ~night.outliers & ~night.nodata & (np.abs(night.defects) == 0)
     untouched &= ~spared.nodata
-    # The cloudy frame is drawn with the defects, before any of them, so it is the same one too.
+    # The cloudy frame is drawn from the stream of the defects, before them, so it is also the same.
     assert spared.cloudy == night.cloudy
     np.testing.assert_array_equal(spared.frames[untouched], night.frames[untouched])
 
@@ -111,7 +111,7 @@ def test_stars_have_their_width_and_their_light(psf):
     star = type(scene)(np.zeros((1, 101, 101)), np.array([50.0]), np.array([50.0]), np.array([[2.0]]), psf)
     image = star.render(fwhm=6.0)[0]
     assert image.sum() == pytest.approx(2.0, rel=0.01)
-    # Three pixels from the centre of a star 6 pixels wide there is half of the peak.
+    # A star with a FWHM of 6 pixels has half of its peak 3 pixels from its center.
     assert image[50, 53] == pytest.approx(image[50, 50] / 2, rel=1e-4)
     assert image[53, 50] == pytest.approx(image[50, 53], rel=1e-9)
 
@@ -227,7 +227,7 @@ def test_hot_pixels_walk_with_the_dither():
     ]
     assert on_sensor[0].sum() > 5
     for mask in on_sensor[1:]:
-        # A pixel of half a sigma can fall on either side of the limit as the sky changes.
+        # A defect of half a sigma may be on either side of the limit as the sky changes.
         assert (mask ^ on_sensor[0]).sum() <= 1
     assert not np.array_equal(simulation.outliers[0], simulation.outliers[1])
     assert (simulation.defects < 0).any()
