@@ -1,4 +1,4 @@
-"""Measure frames and choose those to integrate, without a widget."""
+"""Measure frames and choose those to integrate."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from astropy.table import Table
+from astropy.table import Row, Table
 
 from stacklib.errors import RecipeError, StacklibWarning
 from stacklib.figures.screen import binned, screen_limits, stretch
@@ -25,7 +24,7 @@ from stacklib.utils.progress import progress_bar
 
 __all__ = ["COLUMNS", "FrameChoice", "cell_text"]
 
-#: Column of the table: heading and form.
+#: Column of the table: heading and format.
 COLUMNS = {
     "time": ("start (UTC)", ""),
     "exposure": ("exp. (s)", "{:g}"),
@@ -41,42 +40,41 @@ COLUMNS = {
     "shift_y": ("shift y (px)", "{:+.2f}"),
     "matched": ("matched", "{:.0%}"),
 }
-#: Columns of pixels of the picture, and of a thumbnail, which is shown half as wide.
+#: Columns of pixels of a picture, and of a thumbnail, which is shown half as wide.
 WIDE, THUMBNAIL = 640, 180
 
 
 class FrameChoice:
-    """Measurements and thumbnails of all frames, to choose those that are integrated.
+    """Measurements and pictures of frames, and the choice of those to integrate.
 
-    Frames can be ticked by hand, by an expression or by suggestion, sorted, blinked, and saved as a job
-    file. Everything can be done from code as well, without a browser.
+    Frames are chosen by hand, by an expression or by suggestion. The choice is saved as a job file.
 
     Parameters
     ----------
     frames : FrameSet, str, Path or list
-        Registered frames, or where they are.
+        Registered frames, or where to find them.
     recipe : Recipe, optional
-        Gives the weights, and is saved with the choice.
+        Recipe for the weights; it is saved with the choice.
     progress : bool
-        Show a progress bar while the frames are measured.
+        Whether to show a progress bar while the frames are measured.
     path : str or Path
-        The job file that the panel's *Save* writes at first.
+        Default job file of `save`.
 
     Attributes
     ----------
     table : Table
-        One row a frame, see `stacklib.measurement.quality.measure_quality`.
+        One row per frame, see `stacklib.measurement.quality.measure_quality`.
     suggestions : dict of int to str
-        Index of each frame that had better be left out, and why.
+        Index of each frame that should be left out, and the reason.
     pictures, thumbnails : list of ndarray of uint8
-        The frames for the screen, all with one stretch.
+        The frames for the screen, all with the same stretch.
     all_frames : FrameSet
-        The frames to choose from.
+        All frames to choose from.
     """
 
     def __init__(
         self,
-        frames: Any,
+        frames: FrameSet | str | Path | list,
         recipe: Recipe | None = None,
         progress: bool = True,
         path: str | Path = "recipe.yaml",
@@ -91,12 +89,12 @@ class FrameChoice:
         self.short_names = list(own_parts([Path(name).stem for name in self.all_frames.names]))
         self._selected = np.ones(len(self.table), bool)
         self._why: dict[int, str] = {}
-        #: Called after each change; the panel sets it.
+        #: Called after each change; set by the panel.
         self.changed: Callable[[], None] = lambda: None
 
     @property
     def selected(self) -> np.ndarray:
-        """Which frames are chosen, (frames,); can be set to booleans, numbers from 0, or a `FrameSet`."""
+        """Which frames are chosen, bool (frames,). Can be set to booleans, indices or a `FrameSet`."""
         return self._selected.copy()
 
     @selected.setter
@@ -110,13 +108,13 @@ class FrameChoice:
 
     @property
     def reasons(self) -> dict[int, str]:
-        """Index of each frame that is left out, and why."""
+        """Index of each frame that is left out, and the reason."""
         usual = self.suggestions
         return {int(i): self._why.get(i, usual.get(i, "by hand")) for i in np.flatnonzero(~self._selected)}
 
     @property
     def overview(self) -> Table:
-        """Of `table` the columns that tell most, with the short names of the frames."""
+        """The most useful columns of `table`, with the short names of the frames."""
         columns = ("sky", "noise", "stars", "fwhm", "eccentricity", "transparency", "matched", "weight")
         overview = self.table[columns]
         overview.add_column(self.short_names, name="frame", index=0)
@@ -130,14 +128,14 @@ class FrameChoice:
         return f"{text} Left out: {', '.join(left_out)}." if left_out else text
 
     def choose(self, selected: np.ndarray, why: dict[int, str] | None = None) -> None:
-        """Choose frames, and say why others are left out.
+        """Choose frames, and give reasons for leaving out others.
 
         Parameters
         ----------
         selected : ndarray of bool, shape (frames,)
-            Which frames are chosen.
+            True for the chosen frames.
         why : dict of int to str, optional
-            Index and reason of frames that are left out; the reasons that are known unless given.
+            Index of frames that are left out, and the reason. Default is the known reasons.
         """
         known = self._why if why is None else why
         self._selected = np.array(selected, bool)
@@ -145,38 +143,38 @@ class FrameChoice:
         self.changed()
 
     def apply(self, expression: str) -> np.ndarray:
-        """Choose the frames for which an expression is true, see `stacklib.frames.selection.select`."""
+        """Choose the frames for which an expression holds, see `stacklib.frames.selection.select`."""
         mask = select(self.table, expression)
         self.choose(mask, {int(i): f"not {expression.strip()}" for i in np.flatnonzero(~mask)})
         return self.selected
 
     def suggest(self) -> dict[int, str]:
-        """Leave out the frames that look bad, on top of those that are left out; index and reason of each."""
+        """Leave out the suggested frames as well; return index and reason of each."""
         mask = self.selected
         mask[list(self.suggestions)] = False
         self.choose(mask, self._why | self.suggestions)
         return dict(self.suggestions)
 
     def describe(self, index: int) -> str:
-        """One frame in words."""
+        """Describe a frame in words."""
         row = self.table[index]
         known = [f"{heading} {cell_text(row, name)}" for name, (heading, _) in COLUMNS.items()]
         verdict = f"left out: {self.reasons[index]}" if index in self.reasons else "selected"
         if index in self.suggestions and index not in self.reasons:
-            verdict += f", but {self.suggestions[index]}"
+            verdict += f" (suggested to leave out: {self.suggestions[index]})"
         numbers = ", ".join(known).replace("eccen-", "eccen").replace("trans-", "trans")
         return f"Frame {index + 1} of {len(self.table)}, {row['file']}, {verdict}. {numbers}"
 
     def save(self, path: str | Path = "", recipe: Recipe | None = None) -> Path:
-        """Write the chosen frames and the recipe as a job file, which `Job.load` and papermill read.
+        """Write the chosen frames and the recipe as a job file for `Job.load` and papermill.
 
         Parameters
         ----------
         path : str or Path
-            The panel's `path` unless given. Of a job file that is there already, everything but the frames
-            is kept.
+            Job file. In an existing file only the frame list is replaced. Default is the `path` given at
+            the start.
         recipe : Recipe, optional
-            In place of the panel's, or of that in the file.
+            Recipe to save. Default is the one given at the start, or else that in the file.
 
         Returns
         -------
@@ -185,22 +183,22 @@ class FrameChoice:
         Raises
         ------
         FrameError
-            When no frame is selected.
+            If no frame is selected.
         RecipeError
-            When the recipe's reference frame is left out, or the file that is there is no job file.
+            If the reference frame of the recipe is left out, or an existing file is not a job file.
 
         Warns
         -----
         StacklibWarning
-            When the file that is there was made for other frames.
+            If an existing file lists frames of another folder.
         """
         path = Path(path or self.path)
         job = Job.load(path) if path.exists() else Job()
         if lists_others(path, self.all_frames):
             job = replace(job, output="")
             warnings.warn(
-                f"{path} listed frames of another folder: its settings are kept, look whether they suit "
-                "these; its folder for the results is not",
+                f"{path} listed frames of another folder: its output folder is dropped, its settings are "
+                "kept; check that they suit these frames",
                 StacklibWarning,
                 stacklevel=2,
             )
@@ -208,11 +206,11 @@ class FrameChoice:
         chosen = self.frames
         if recipe.reference and Path(recipe.reference).stem not in {Path(n).stem for n in chosen.names}:
             raise RecipeError(
-                f"reference: {recipe.reference} is not selected; select it, or choose another reference"
+                f"reference: {recipe.reference} is not selected; select it or choose another reference"
             )
         return write_job(path, job.to_dict() | {"frames": file_names(chosen, path)} | recipe.to_dict())
 
-    def _as_mask(self, choice: Any) -> np.ndarray:
+    def _as_mask(self, choice: FrameSet | Sequence | np.ndarray) -> np.ndarray:
         if isinstance(choice, FrameSet):
             paths = [frame.path.absolute() for frame in self.all_frames]
             choice = [paths.index(frame.path.absolute()) for frame in choice]
@@ -224,8 +222,8 @@ class FrameChoice:
         return mask
 
 
-def cell_text(row: Any, name: str) -> str:
-    """A number of the table as text."""
+def cell_text(row: Row, name: str) -> str:
+    """Format a number of the table."""
     value = row[name]
     if name == "time":
         return "–" if value is np.ma.masked or not value else str(value)[11:]
@@ -233,8 +231,8 @@ def cell_text(row: Any, name: str) -> str:
 
 
 def _measure(frames: FrameSet, recipe: Recipe, progress: bool) -> tuple[Table, list[np.ndarray]]:
-    """The table, and the frames binned for the screen."""
-    images: list[Any] = [None] * len(frames)
+    """Measure the frames; return the table and the frames binned for the screen."""
+    images = [np.empty(0, np.float32)] * len(frames)
 
     def keep(index: int, image: np.ndarray) -> None:
         images[index] = binned(image, WIDE)[0].astype(np.float32)

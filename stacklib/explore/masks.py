@@ -1,4 +1,4 @@
-"""Where each frame was rejected, and which pixel lost most: found from a result, by the same rule again."""
+"""Where each frame was rejected and which pixels lost most, found by running the rule of a result again."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from stacklib.kernel.verdicts import HIGH, LOW, NO_DATA, verdicts
 
 __all__ = ["frame_mask", "frame_verdicts", "most_rejected", "most_rejected_frame", "typical_pixels"]
 
-#: Samples that are judged at once.
+#: Number of samples judged at once.
 BAND_SAMPLES = 1 << 24
-#: Pixels that are looked at more closely, to find a good example.
+#: Number of pixels examined closely to find a good example.
 CANDIDATES = 60
-#: What `frame_mask` makes of samples that a frame has not.
+#: Value of samples without data in `frame_mask`.
 MISSING = -1
 
 
 def frame_verdicts(
     result: Integration, channel: int = 0, step: int | None = None, part: Region | None = None
 ) -> tuple[np.ndarray, int]:
-    """What became of every sample of a channel, of every pixel or of every `step`-th row and column.
+    """Find the verdict on every sample of a channel, for all pixels or every `step`-th row and column.
 
     Parameters
     ----------
@@ -32,17 +32,17 @@ def frame_verdicts(
     channel : int
         Counted from 0.
     step : int, optional
-        Look at every so many rows and columns only; unless given as many as a screen can show.
+        Judge only every so many rows and columns. Default is as many as a screen can show.
     part : (left, top, width, height), optional
-        The part of the frames to look at, inside the region of the result; all of that unless given.
+        Part of the frames, inside the region of the result. Default is that region.
 
     Returns
     -------
     verdict : ndarray of uint8, shape (frames, rows, columns)
-        See `stacklib.kernel.verdicts`; over the frames that were used. Pixel ``[:, i, j]`` is that of row
-        ``top + i * step + step // 2`` and column ``left + j * step + step // 2`` of the frames.
+        Verdicts as in `stacklib.kernel.verdicts`, for the frames that were used. Pixel ``[:, i, j]`` is at
+        row ``top + i * step + step // 2`` and column ``left + j * step + step // 2`` of the frames.
     step : int
-        The step.
+        Distance of the judged rows and columns.
     """
     p = result.preparation
     left, top, width, height = result.region if part is None else part
@@ -70,28 +70,28 @@ def frame_verdicts(
 
 
 def frame_mask(verdict: np.ndarray) -> np.ndarray:
-    """Verdicts of one frame for a picture: 0 kept, 1 rejected low, 2 rejected high, -1 no data; int8."""
+    """Turn the verdicts on a frame into an int8 mask: 0 kept, 1 rejected low, 2 rejected high, -1 no data."""
     mask = np.zeros(verdict.shape, np.int8)
     mask[verdict == LOW], mask[verdict == HIGH], mask[verdict == NO_DATA] = 1, 2, MISSING
     return mask
 
 
 def most_rejected(result: Integration, channel: int = -1, side: str = "both") -> tuple[int, int, int]:
-    """The pixel with the most rejected samples, of those where every frame has data if there are any.
+    """Return the pixel with the most rejected samples, among those where every frame has data.
 
     Parameters
     ----------
     result : Integration
         The result.
     channel : int
-        The channel to look at; -1 for all.
+        The channel; -1 for all.
     side : {"both", "low", "high"}
         Which rejections count.
 
     Returns
     -------
     x, y, channel : int
-        In pixels of the whole frames, as `explain` takes them.
+        Pixel of the whole frames, as in `explain`.
     """
     maps = {"low": result.rejection_low, "high": result.rejection_high}
     counted = sum(maps.values()) if side == "both" else maps[side]
@@ -119,22 +119,22 @@ def most_rejected_frame(result: Integration, side: str) -> int:
 
 
 def typical_pixels(result: Integration, channel: int = 0) -> dict[str, dict[str, int]]:
-    """Pixels whose stories are worth reading, by what is most likely to have happened there.
+    """Find pixels whose stories are worth reading, by what most likely happened there.
 
     Parameters
     ----------
     result : Integration
         The result.
     channel : int
-        The channel to look at; below 0 the first.
+        The channel; below 0 the first.
 
     Returns
     -------
     dict of str to dict
-        ``"trail"``: inside the widest mark that the frame with the most bright rejections left;
-        ``"cosmic ray"``: the brightest of the small marks in other frames; ``"clean"``: nothing was rejected;
-        ``"run away"``: the most rejections. Values are ``x``, ``y`` and ``channel``, for `explain`. Those
-        nearest to the middle are taken, and the last one in the place of any that is not found.
+        ``"trail"``: inside the widest mark of the frame with the most bright rejections;
+        ``"cosmic ray"``: the brightest of the small marks in other frames; ``"clean"``: nothing rejected;
+        ``"run away"``: the most rejections. Values are ``x``, ``y`` and ``channel`` for `explain`. Pixels
+        close to the middle are preferred. A kind that is not found gets the pixel of ``"run away"``.
     """
     channel = max(channel, 0)
     verdict, step = frame_verdicts(result, channel)
@@ -168,13 +168,13 @@ def typical_pixels(result: Integration, channel: int = 0) -> dict[str, dict[str,
 
 
 def _excess(result: Integration, place: dict[str, int]) -> float:
-    """How far out the brightest sample of a pixel lies, in units of the spread of all."""
+    """Return the distance of the brightest sample of a pixel from the median, relative to the spread."""
     compared = explain(result, **place).compared
     return float((compared.max() - np.median(compared)) / max(np.std(np.sort(compared)[:-1]), 1e-12))
 
 
 def _neighbours(plane: np.ndarray) -> np.ndarray:
-    """How many of the 3 x 3 pixels around each are set; 0 at the edge."""
+    """Count the set pixels among the 3 x 3 around each; 0 at the edge."""
     counted = np.zeros(plane.shape, np.uint8)
     height, width = plane.shape
     if height > 2 and width > 2:

@@ -1,4 +1,4 @@
-"""Outliers: put some of known brightness into frames, find those that are there, measure what is left."""
+"""Outliers: inject them into frames, find those already there, measure what a result keeps of their light."""
 
 from __future__ import annotations
 
@@ -23,40 +23,40 @@ from stacklib.utils.compiled import compiled
 
 __all__ = ["Injection", "OutlierLight", "inject", "own_outliers", "spread_of", "window_sums"]
 
-#: Peaks of the trails in sigma of the noise of their frame: faint, middling, bright.
+#: Peaks of faint, medium and bright trails, in sigma of the noise of their frame.
 TRAIL_PEAKS = (4.0, 12.0, 40.0)
-#: Length of the pieces of trails of one brightness together, and numbers of cosmic rays and dark pixels, for
-#: each pixel of the region. Of 512 x 512 pixels that are 400 pixels of trails, 260 hits and 130 dark pixels.
+#: Total length of the trails of one brightness, and numbers of cosmic rays and dark pixels, per pixel of the
+#: region. In 512 x 512 pixels: 400 pixels of trails, 260 hits and 130 dark pixels.
 TRAIL_LENGTH, COSMIC_RAYS, DARK_PIXELS = 0.0015, 0.001, 0.0005
-#: Pieces of trails are at most this long; in pixels.
+#: Longest piece of a trail, in pixels.
 PIECE = 100.0
-#: What is fainter than this many sigma is not counted as hit.
+#: A pixel counts as hit from this many sigma.
 HIT = 0.5
-#: A sample is an outlier of its frame from this many sigma; a patch of 3 x 3 from fewer of its own.
+#: A sample is an outlier of its frame from this many sigma, a patch of 3 x 3 from this many of its own.
 SINGLE, PATCH = 6.0, 5.0
-#: Where frames scatter by so many times the usual, they differ in seeing: nothing is an outlier there.
+#: Where frames scatter by this many times the usual, seeing has changed: nothing is an outlier there.
 UNSTEADY = 2.5
-#: Sides of the patches and of the surroundings they are compared with, and pixels by which they grow.
+#: Sides of the patches and of the surroundings they are compared with; pixels by which a patch grows.
 PATCH_SIDE, SURROUNDINGS, GROWTH = 3, 33, 2
-#: An outlier is a sample this many sigmas above the median; what it leaves, this many standard errors.
+#: An outlier is this many sigma above the median; its light counts from this many standard errors.
 OUTLIER_SIGMAS, RESIDUAL_ERRORS = 5.0, 3.0
-#: Standard error of a median in units of that of an average.
+#: Standard error of a median, relative to that of an average.
 MEDIAN_FACTOR = 1.2533
 
 
-# put in, and found -------------------------------------------------------------------------------
+# inject and find ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Injection:
-    """Frames with what was put into them.
+    """Frames with injected outliers.
 
     Attributes
     ----------
     samples : ndarray of float32, shape (channels, frames, height, width)
-        The samples of the frames, and more.
+        The samples with the outliers.
     hit : dict of str to ndarray of bool, shape (channels, height, width)
-        Pixels that were hit in some frame, by what it was.
+        Pixels that were hit in any frame, by kind of outlier.
     """
 
     samples: np.ndarray
@@ -64,23 +64,24 @@ class Injection:
 
 
 def inject(samples: np.ndarray, noise: np.ndarray, data_low: float, seed: int) -> Injection:
-    """Put pieces of trails, cosmic rays and dark pixels into frames.
+    """Inject pieces of trails, cosmic rays and dark pixels into frames.
 
     Parameters
     ----------
     samples : ndarray of float32, shape (channels, frames, height, width)
-        Raw samples; they stay as they are. Samples of unit range are cut off at 1.
+        Raw samples; they are not changed. Samples of unit range are cut off at 1.
     noise : ndarray of float64, shape (frames, channels)
-        Noise of each frame, in the same units.
+        Noise of each frame, in the units of the samples.
     data_low : float
-        Samples at or below it are no data and stay as they are.
+        Samples at or below this value are no data and get no outliers.
     seed : int
-        The same seed puts the same things into the same places.
+        Seed of the random numbers: the same seed gives the same outliers.
 
     Returns
     -------
     Injection
-        `hit` knows ``faint trails``, ``trails``, ``bright trails``, ``cosmic rays`` and ``dark pixels``.
+        Kinds of outliers: ``faint trails``, ``trails``, ``bright trails``, ``cosmic rays`` and
+        ``dark pixels``.
     """
     rng = np.random.default_rng([seed, 5])
     channels, count, height, width = samples.shape
@@ -89,7 +90,7 @@ def inject(samples: np.ndarray, noise: np.ndarray, data_low: float, seed: int) -
     hit = {}
 
     def add(name: str, frame: int, deposit: np.ndarray) -> None:
-        # In sigma of the frame; a sample that is no data gets nothing.
+        # The deposit is in sigma of the frame. A sample that is no data gets nothing.
         valid = samples[:, frame] > data_low
         light = deposit * noise[frame][:, None, None]
         struck[:, frame] += np.where(valid, light, 0).astype(np.float32)
@@ -107,7 +108,7 @@ def inject(samples: np.ndarray, noise: np.ndarray, data_low: float, seed: int) -
         add("cosmic rays", frame, deposit)
     for frame, hits in _shared_out(rng, count, max(3, round(DARK_PIXELS * area))):
         deposit = np.zeros((channels, height, width))
-        # As deep as those that a dark frame overcorrects in `stacklib.simulate.defects`.
+        # As deep as the overcorrected hot pixels of `stacklib.simulate.defects`.
         deposit[:, rng.integers(height, size=hits), rng.integers(width, size=hits)] = -0.6 * (
             4.0 + rng.exponential(9.0, hits)
         )
@@ -118,49 +119,50 @@ def inject(samples: np.ndarray, noise: np.ndarray, data_low: float, seed: int) -
 
 
 def _frames(rng: np.random.Generator, count: int, wanted: int) -> list[int]:
-    """Frames, each once before any comes again."""
+    """Choose frames at random, each once before any is repeated."""
     return [int(frame) for _ in range(-(-wanted // count)) for frame in rng.permutation(count)][:wanted]
 
 
 def _shared_out(rng: np.random.Generator, count: int, wanted: int) -> list[tuple[int, int]]:
-    """How many go to which frame."""
+    """Distribute hits over the frames; return frame and number of hits."""
     numbers = np.bincount(rng.integers(count, size=wanted), minlength=count)
     return [(frame, int(number)) for frame, number in enumerate(numbers) if number]
 
 
 def _piece(rng: np.random.Generator, length: float, height: int, width: int) -> np.ndarray:
-    """A piece of a trail of peak 1 somewhere, (height, width)."""
+    """Return a piece of a trail with a peak of 1 at a random place, (height, width)."""
     x, y, angle = rng.uniform(0.15, 0.85) * width, rng.uniform(0.15, 0.85) * height, rng.uniform(0, np.pi)
     dx, dy = 0.5 * length * np.cos(angle), 0.5 * length * np.sin(angle)
     return Trail(0, (x - dx, y - dy), (x + dx, y + dy), 1.0).profile(height, width)
 
 
 def own_outliers(values: np.ndarray, middle: np.ndarray, spread: np.ndarray, threads: int = 1) -> np.ndarray:
-    """Outliers that are in frames already, for which patches of pixels are looked at, not samples alone.
+    """Find outliers that are already in the frames, in single samples and in patches of pixels.
 
-    A sample counts when it is 6 sigma away from the median of the frames, or when the 3 x 3 pixels around it
-    are 5 of theirs above their surroundings; the one grows by 1 pixel, the other by 2. Sigma is that of
-    the frame, larger where the frames scatter more than elsewhere; where they scatter much more (stars under
-    changing seeing), nothing counts.
+    A sample is an outlier if it is 6 sigma away from the median of the frames, or if the 3 x 3 pixels around
+    it are 5 of their sigma above their surroundings. A single outlier grows by 1 pixel, a patch by 2. Sigma
+    is that of the frame, and larger where the frames scatter more than elsewhere. Where they scatter much
+    more (stars under changing seeing), nothing is an outlier.
 
     Parameters
     ----------
     values : ndarray of float32, shape (frames, height, width)
-        Normalised samples.
+        Normalized samples.
     middle, spread : ndarray of float32, shape (height, width)
         Median and median absolute deviation of each pixel; NaN where a frame has no data.
     threads : int
-        Threads to work with.
+        Number of threads.
 
     Returns
     -------
     ndarray of bool, shape (frames, height, width)
+        True where a sample is an outlier.
     """
     known = np.isfinite(spread)
     usual = float(np.median(spread[known])) if known.any() else 0.0
     local = ndimage.uniform_filter(np.where(known, spread, usual).astype(np.float64), 3)
     wider = np.maximum(local / usual, 1.0) if usual > 0 else np.ones_like(local)
-    # Beside the core of a star is its slope, where seeing matters most.
+    # Seeing matters most on the slope of a star, beside its core.
     steady = ndimage.maximum_filter(wider, 3) < UNSTEADY
     find = partial(_in_frame, middle=middle, wider=wider, known=known, steady=known & steady)
     with ThreadPoolExecutor(threads) as pool:
@@ -173,7 +175,7 @@ def _in_frame(
     rest = np.where(known, values - middle, 0).astype(np.float64)
     rest -= np.median(rest[known]) if known.any() else 0
     single = (np.abs(rest) > SINGLE * wider * _sigma(rest, known)) & steady
-    # A single pixel is no patch, however bright.
+    # A single pixel must not become a patch, however bright it is.
     rest[single] = 0
     patches = ndimage.uniform_filter(rest, PATCH_SIDE) - ndimage.uniform_filter(rest, SURROUNDINGS)
     patch = (patches > PATCH * wider * _sigma(patches, known)) & steady
@@ -197,21 +199,21 @@ def _sigma(values: np.ndarray, known: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class OutlierLight:
-    """Where the frames hold outliers, and how bright a result is there without rejection.
+    """The places where frames have outliers, and the light of an integration without rejection there.
 
-    Where a sample stands more than 5 sigma above the median of the frames, the excess of a result over that
-    median is added up as far as it is above 3 standard errors of the median. Sigma is 1.4826 times the median
-    absolute deviation of the pixel's samples, at least that of the median pixel; only pixels at which all
-    frames have data are looked at.
+    Wherever a sample is more than 5 sigma above the median of the frames, the excess of a result over that
+    median, beyond 3 standard errors of the median, is added up. Sigma is 1.4826 times the median absolute
+    deviation of the pixel's samples, and at least that of the median pixel. Only pixels where all frames have
+    data count.
 
     Attributes
     ----------
     threshold : ndarray of float32, shape (channels, height, width)
-        Median and 3 standard errors of it, in the units of the frames.
+        The median plus 3 of its standard errors, in the units of the frames.
     excess : ndarray of float32, shape (channels, height, width)
-        How far the brightest sample is above the median, where it is an outlier; 0 elsewhere.
+        Height of the brightest sample above the median where it is an outlier, 0 elsewhere.
     plain : float
-        The sum for the result without rejection.
+        The sum for the integration without rejection.
     """
 
     threshold: np.ndarray
@@ -220,16 +222,14 @@ class OutlierLight:
 
     @classmethod
     def find(cls, samples: Samples, preparation: Preparation, plain: np.ndarray) -> OutlierLight:
-        """Find the outliers.
+        """Find the outliers of a region.
 
         Parameters
         ----------
-        samples : Samples
-            The samples of a region.
-        preparation : Preparation
-            Their normalisation.
+        samples, preparation
+            See `spread_of`.
         plain : ndarray of float32, shape (channels, height, width)
-            The result without rejection, in the units of the frames.
+            The region integrated without rejection, in the units of the frames.
         """
         middle, spread, largest = _measure_all(samples, preparation)
         spread *= np.float32(1.4826)
@@ -248,36 +248,41 @@ class OutlierLight:
         return float(np.maximum(image[where] - self.threshold[where], 0).sum(dtype=np.float64))
 
     def left(self, image: np.ndarray) -> float:
-        """Percent of the light of outliers that a result still holds; NaN where there are none.
+        """Return the light of outliers left in a result, in percent of that without rejection.
 
         Parameters
         ----------
         image : ndarray of float32, shape (channels, height, width)
-            In the units of the frames.
+            The result, in the units of the frames.
+
+        Returns
+        -------
+        float
+            NaN if there are no outliers.
         """
         return 100 * self._sum(image) / self.plain if self.plain > 0 else math.nan
 
 
 def spread_of(samples: Samples, preparation: Preparation) -> tuple[np.ndarray, np.ndarray]:
-    """Median and median absolute deviation of each pixel.
+    """Measure median and median absolute deviation of each pixel.
 
     Parameters
     ----------
     samples : Samples
         The samples of a region.
     preparation : Preparation
-        Their normalisation.
+        Frames and normalization of the samples.
 
     Returns
     -------
     median, deviation : ndarray of float32, shape (channels, height, width)
-        Of the samples as they are combined; NaN where a frame has no data.
+        Of the samples normalized for output; NaN where a frame has no data.
     """
     return _measure_all(samples, preparation)[:2]
 
 
 def _measure_all(samples: Samples, preparation: Preparation) -> tuple[np.ndarray, ...]:
-    """Median, median absolute deviation and maximum, each (channels, height, width)."""
+    """Measure median, median absolute deviation and maximum, each (channels, height, width)."""
     channels, used = preparation.frames.channels, preparation.used
     _, _, width, height = samples.region
     found = np.empty((3, channels, height * width), np.float32)
@@ -292,7 +297,7 @@ def _measure_all(samples: Samples, preparation: Preparation) -> tuple[np.ndarray
 def _measure(
     raw: np.ndarray, settings: Settings, middle: np.ndarray, spread: np.ndarray, largest: np.ndarray
 ) -> None:
-    # As they are combined, not as they are compared.
+    # Normalize for output, not for rejection.
     combined = replace(settings, rejection_factor=settings.factor, rejection_offset=settings.offset)
     tile = Tile(combined)
     for start in range(0, raw.shape[1], tile.pixels):
@@ -303,7 +308,7 @@ def _measure(
 
 @compiled
 def _measure_tile(ordered, count, start, stop, middle, spread, largest):
-    """Median, median absolute deviation and maximum of each pixel; NaN where a sample is no data."""
+    """Measure median, median absolute deviation and maximum of each pixel; NaN where a sample is no data."""
     column = np.empty(ordered.shape[1], np.float32)
     n = column.size
     for q in range(start, stop):

@@ -1,12 +1,14 @@
-"""Integrate a region again and again with other settings, and give its numbers and pictures."""
+"""A region that is integrated with one recipe after another, with its numbers and pictures."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+from stacklib.explore.advisor import Advice, advise
 from stacklib.explore.outliers import OutlierLight, window_sums
 from stacklib.explore.trials import Trials, without_rule
 from stacklib.figures.screen import Limits, binned, screen_limits, stretch
@@ -14,13 +16,15 @@ from stacklib.frames.frame_set import FrameSet, open_frames
 from stacklib.integration.result import Integration
 from stacklib.integration.samples import Region
 from stacklib.recipe.recipe import Recipe
-from stacklib.recipe.rules import rule_in_words
+from stacklib.recipe.rules import RULES, rule_in_words
 
 __all__ = ["SIDE", "RegionTrials", "brightest_region", "in_short"]
 
 #: Default side of the region, and the largest number of columns of its pictures.
 SIDE = 512
-#: Columns of pixels of the overview.
+#: Side of the region on which the limits of slow rules are tried.
+SLOW_SIDE = 256
+#: Largest number of columns of the overview.
 OVERVIEW = 480
 #: The scale of the rejection maps ends at this many frames, that of the difference at this many standard
 #: errors of the image.
@@ -33,7 +37,7 @@ class RegionTrials:
     Parameters
     ----------
     frames : FrameSet, str, Path or list
-        Registered frames, or where they are.
+        Registered frames, or where to find them.
     recipe : Recipe, optional
         Settings to start with. Default is `Recipe()`; the rule ``auto`` becomes the one it selects.
     region : (left, top, width, height), optional
@@ -121,6 +125,18 @@ class RegionTrials:
             self._light = self.trials.outlier_light(self._basis, self.plain.original)
         return self._light.left(self.result.original)
 
+    def advise(self, report: Callable[[float], None] | None = None) -> Advice:
+        """Return the proposal of `stacklib.advise` for this region.
+
+        For a slow rule, only 256 x 256 pixels in the middle of the region are used.
+        """
+        region = self.region
+        if RULES[self.result.rule].slow:
+            left, top, *size = region
+            width, height = (min(side, SLOW_SIDE) for side in size)
+            region = left + (size[0] - width) // 2, top + (size[1] - height) // 2, width, height
+        return advise(self.frames, self.recipe, region, progress=False, report=report)
+
     def words(self, numbers: dict[str, float] | None = None) -> str:
         """The numbers as text."""
         n = self.numbers if numbers is None else numbers
@@ -128,8 +144,8 @@ class RegionTrials:
         average = "without rejection" if self.recipe.combination == "average" else "in the plain average"
         light = "no outliers here" if math.isnan(residual) else f"{residual:.1f} % of that {average}"
         return (
-            f"rejected low {n['rejected_low']:.3f} %, expected of pure noise {n['expected_low']:.3f} %\n"
-            f"rejected high {n['rejected_high']:.3f} %, expected of pure noise {n['expected_high']:.3f} %\n"
+            f"rejected low {n['rejected_low']:.3f} %, expected for pure noise {n['expected_low']:.3f} %\n"
+            f"rejected high {n['rejected_high']:.3f} %, expected for pure noise {n['expected_high']:.3f} %\n"
             f"noise penalty for pure noise {n['noise_penalty']:+.2f} %\n"
             f"residual outlier light: {light}"
         )
@@ -138,7 +154,7 @@ class RegionTrials:
 
     @property
     def limits(self) -> Limits:
-        """One stretch for all pictures, until region, normalization or weights change."""
+        """The stretch of all pictures; it changes only with region, normalization, weights or ranges."""
         if self._limits is None:
             self._limits = screen_limits(binned(self.plain.original, SIDE)[0])
             errors = self.plain.uncertainty[np.isfinite(self.plain.uncertainty)]
@@ -203,7 +219,7 @@ def brightest_region(overview: np.ndarray, side: int) -> Region:
     light = np.clip(light, sky, max(top, sky)) - sky
     size = max(1, SIDE // side)
     windows = window_sums(light, size)
-    # Of windows that are as good, the one in the middle.
+    # Among equally good windows, take the one in the middle.
     best = np.argwhere(windows >= 0.999 * windows.max())
     row, column = best[np.argmin(((best - best.mean(axis=0)) ** 2).sum(axis=1))]
     return int(column) * side, int(row) * side, SIDE, SIDE

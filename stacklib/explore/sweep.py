@@ -1,4 +1,4 @@
-"""Try many settings on the same frames, and see what each rejects, costs and leaves."""
+"""Try many settings on the same frames: what each rejects, what it costs in noise, what it leaves."""
 
 from __future__ import annotations
 
@@ -28,36 +28,36 @@ if TYPE_CHECKING:
 
 __all__ = ["Sweep", "checked_grid", "sweep"]
 
-#: Pixels of a thumbnail at most, each way.
+#: Largest side of a thumbnail in pixels.
 THUMBNAIL = 96
-#: Settings of a sweep at most: beyond that somebody has mistyped a range.
+#: Largest number of settings: more than that is a typing error in a range.
 MOST = 10_000
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """What came of many settings.
+    """The results of many settings.
 
     Attributes
     ----------
     recipe : Recipe
-        Where the settings started from.
+        Recipe of all fields that were not varied.
     grid : dict
-        The fields that were varied, with their values.
+        Fields that were varied, with their values.
     region : (left, top, width, height)
-        The part of the frames that was integrated.
+        Part of the frames that was integrated.
     table : Table
-        One row a setting, the last field of the grid fastest. Columns: the fields of the grid;
-        `rejected_low` and `rejected_high`, percent of all samples that are data (reports give the mean of the
-        frames' percentages, which differs a little where frames have gaps); `noise` of the result, in
-        units of the frames, mean of the channels, see `stacklib.measurement.noise.plane_noise`;
-        `noise_penalty`, percent
-        by which it is above that without rejection; `residual`, percent of the light of outliers that is
-        left, see `stacklib.explore.outliers.OutlierLight`. NaN where there is nothing to measure.
+        One row per setting; the last field of the grid varies fastest. Columns: the fields of the grid;
+        `rejected_low` and `rejected_high`, percent of all samples that are data (reports give the mean of
+        the percentages of the frames, which differs a little where frames have gaps); `noise` of the
+        result in units of the frames, mean of the channels, see `stacklib.measurement.noise.plane_noise`;
+        `noise_penalty`, the percentage by which it exceeds the noise without rejection; `residual`, the
+        light of outliers left in percent, see `stacklib.explore.outliers.OutlierLight`. NaN if there is
+        nothing to measure.
     thumbnails : ndarray of float32, shape (settings, channels, height, width)
-        A part of each result, where the frames hold most light of outliers.
+        The part of each result where the frames have the most light of outliers.
     corner : (left, top)
-        Pixel of the frames at the top left of the thumbnails.
+        Pixel of the frames at the top left corner of the thumbnails.
     """
 
     recipe: Recipe
@@ -73,21 +73,21 @@ class Sweep:
         return tuple(len(values) for values in self.grid.values())
 
     def recipe_at(self, row: int) -> Recipe:
-        """The recipe of a row of the table."""
+        """Return the recipe of a row of the table."""
         return self.recipe.replace(**settings_of(self.grid)[row])
 
     def column(self, name: str) -> np.ndarray:
-        """A column of the table as an array with an axis for each field of the grid, float64."""
+        """Return a column of the table as float64 array with one axis per field of the grid."""
         return np.asarray(self.table[name], dtype=np.float64).reshape(self.shape)
 
     def figure(self) -> Figure:
-        """Rejected samples, noise penalty and residual over the grid."""
+        """Plot rejected samples, noise penalty and residual outlier light over the grid."""
         from stacklib.explore.sweep_plots import figure_sweep  # matplotlib takes a second to import
 
         return figure_sweep(self)
 
     def figure_thumbnails(self) -> Figure:
-        """A part of the results side by side, with one stretch."""
+        """Show a part of the results side by side, with the same stretch."""
         from stacklib.explore.sweep_plots import figure_thumbnails
 
         return figure_thumbnails(self)
@@ -104,42 +104,41 @@ def sweep(
 ) -> Sweep:
     """Integrate frames with every combination of some settings.
 
-    Samples are read once, and normalised and sorted once for all settings that compare them alike. Settings
-    that differ only in `sigma_low` and `sigma_high` share even the work of the rule.
+    Samples are read once, and normalized and sorted once for all settings with the same rejection
+    normalization. Settings that differ only in `sigma_low` and `sigma_high` also share the work of the rule.
 
     Parameters
     ----------
     frames : FrameSet, or what `open_frames` takes
-        At least two registered frames of one geometry.
+        At least two registered frames of the same size.
     grid : mapping of str to sequence
-        Fields of the recipe and the values to try, for instance
+        Fields of the recipe and the values to try, such as
         ``{"sigma_low": (3, 3.4), "sigma_high": (2.6, 2.9)}`` or ``{"rejection": ("sigma", "gesd")}``.
     recipe : Recipe, optional
-        All other fields; `Recipe.suggest` for these frames unless given.
+        All other fields. Default is `Recipe.suggest` for these frames.
     region : (left, top, width, height), optional
-        Integrate this part only, in pixels. Measurements still come from whole frames.
+        Part of the frames to integrate, in pixels. Measurements still come from whole frames.
     memory : str or int
-        Budget for samples and results. Where the samples of the region do not fit, they are read again for
-        every few settings.
+        Budget for samples and results. Samples that do not fit are read again for every few settings.
     threads : int, optional
-        Threads to work with; one a processor unless given.
+        Number of threads. Default is one per processor.
     progress : bool
         Show a progress bar.
 
     Returns
     -------
     Sweep
-        Images and noise are those of `integrate` for each setting.
+        Images and noise are the same as those of `integrate` for each setting.
 
     Raises
     ------
     FrameError, IntegrationError, RecipeError
-        When a frame, the set, a field or a value cannot be used.
+        If a frame, the set, a field or a value cannot be used.
 
     Warns
     -----
     StacklibWarning
-        What `integrate` would say for every one of the settings, once.
+        Warnings of `integrate` that apply to all settings, once.
 
     Examples
     --------
@@ -154,7 +153,7 @@ def sweep(
     trials.read(region)
     preparations = [trials.prepare(recipe.replace(**changes)) for changes in settings]
     for note in preparations[0].notes:
-        # What holds for one setting only is for those who integrate with it.
+        # A note on some of the settings only is left to an integration with them.
         if all(note in preparation.notes for preparation in preparations):
             warnings.warn(note, StacklibWarning, stacklevel=2)
     plain, light = _without_rejection(trials, preparations)
@@ -187,40 +186,40 @@ def sweep(
 
 
 def checked_grid(grid: Mapping[str, Sequence[Any]]) -> dict[str, tuple]:
-    """The fields and values of a grid.
+    """Check a grid; return its fields and values.
 
     Raises
     ------
     RecipeError
-        When there is no field or no value, a field is unknown, or the values are no sequence or too many.
+        If there is no field or value, a field is unknown, or its values are not a list or too many.
     """
     refuse_unknown(grid, Recipe.parameters(), "grid")
     values = {}
     for name, some in grid.items():
         if isinstance(some, str | bytes) or not isinstance(some, Sequence | np.ndarray) or len(some) == 0:
-            raise RecipeError(f"grid: {name} is {some!r}, expected a list of values to try, such as [2.5, 3]")
+            raise RecipeError(f"grid: {name} is {some!r}, expected a list of values, such as [2.5, 3]")
         plain = some.tolist() if isinstance(some, np.ndarray) else list(some)
-        # A value that is no good is named here, not after a minute of work.
+        # Refuse bad values now, not after a minute of work.
         parameter = Recipe.parameters()[name]
         values[name] = tuple(parameter.check(value) for value in plain)
     count = math.prod(len(some) for some in values.values())
     if not values or count > MOST:
         raise RecipeError(
-            f"grid: holds {count if values else 0} settings, expected 1 to {MOST}; "
-            'name fields and values, such as {"sigma_high": [2.5, 3]}'
+            f"grid: {count if values else 0} settings, expected 1 to {MOST}; "
+            'give fields and values, such as {"sigma_high": [2.5, 3]}'
         )
     return values
 
 
 def settings_of(grid: Mapping[str, tuple]) -> list[dict[str, Any]]:
-    """Every combination of the values, the last field fastest."""
+    """Return every combination of the values; the last field varies fastest."""
     return [dict(zip(grid, each, strict=True)) for each in itertools.product(*grid.values())]
 
 
 def _without_rejection(
     trials: Trials, preparations: list[Preparation]
 ) -> tuple[dict[Recipe, float], dict[Recipe, OutlierLight]]:
-    """Noise and light of outliers without rejection, by the recipe without its rule."""
+    """Find noise and light of outliers without rejection, for each recipe without its rule."""
     bases = list(dict.fromkeys(without_rule(p.recipe) for p in preparations))
     prepared = [trials.prepare(basis) for basis in bases]
     images = trials.each(prepared, lambda trial: (trial.original, _noise(trial)))
@@ -235,12 +234,12 @@ def _without_rejection(
 
 
 def _noise(trial: Trial) -> float:
-    """Noise of a result in the units of the frames, mean of the channels."""
+    """Measure the noise of a result in the units of the frames, mean of the channels."""
     return float(np.mean([plane_noise(plane).sigma for plane in trial.image]) / trial.range_factor)
 
 
 def _brightest(excess: np.ndarray, side: int) -> tuple[int, int]:
-    """Left and top of the square with most light of outliers; each counts by its square root."""
+    """Return left and top of the square with the most light of outliers; each counts by its square root."""
     light = np.sqrt(excess.sum(axis=0, dtype=np.float64))
     squares = window_sums(light, side)
     top, left = np.unravel_index(np.argmax(squares), squares.shape)

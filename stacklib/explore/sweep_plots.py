@@ -1,4 +1,4 @@
-"""Figures of a sweep: what settings reject, cost and leave, and how the results look."""
+"""Figures of a sweep: rejected samples, noise penalty, residual outlier light, and thumbnails."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from stacklib.figures.look import (
-    EDGE,
     FAINT,
     HIGH,
     INK,
     LOW,
-    PANEL,
     colour_bar,
+    dress_axes,
     new_figure,
     show_picture,
     write_title,
@@ -27,23 +26,23 @@ from stacklib.integration.samples import Region
 
 __all__ = ["figure_sweep", "figure_thumbnails"]
 
-#: What is shown of a table, and how it is called.
+#: Columns of the table that are shown, with their labels.
 SHOWN = {
     "rejected_low": "rejected low (%)",
     "rejected_high": "rejected high (%)",
     "noise_penalty": "noise penalty (%)",
     "residual": "residual outlier light (%)",
 }
-#: Rows of heat maps, and thumbnails each way, at most.
+#: Largest numbers of rows of heat maps, and of thumbnails each way.
 MOST_MAPS, MOST_THUMBNAILS = 4, 6
-#: A heat map with more cells than this tells no numbers.
+#: A heat map with more cells than this shows no numbers.
 MOST_NUMBERS = 60
-#: Percent that a scale spans at least.
+#: Least span of a scale in percent.
 LEAST_SPAN = 0.1
 
 
 class Sweep(Protocol):
-    """What the figures show of `stacklib.explore.sweep.Sweep`."""
+    """The parts of `stacklib.explore.sweep.Sweep` that the figures need."""
 
     grid: dict[str, tuple]
     table: Table
@@ -58,12 +57,12 @@ class Sweep(Protocol):
 
 
 def figure_sweep(found: Sweep) -> Figure:
-    """Heat maps over the last two fields of the grid; curves where there is only one.
+    """Draw heat maps over the last two fields of the grid, or curves if there is only one field.
 
     Parameters
     ----------
     found : Sweep
-        Of further fields each combination is a row of heat maps, four at most.
+        Each combination of any other fields is a row of heat maps; four rows are shown.
 
     Returns
     -------
@@ -93,10 +92,10 @@ def figure_sweep(found: Sweep) -> Figure:
 
 
 def _heat_map(figure: Figure, axes: Axes, found: Sweep, cells: np.ndarray, label: str) -> None:
-    """One number over two fields."""
+    """Draw one number over two fields."""
     (down, rows), (across, columns) = list(found.grid.items())[-2:]
     low, high = (float(f(cells)) for f in (np.nanmin, np.nanmax)) if np.isfinite(cells).any() else (0.0, 1.0)
-    # What differs by nothing that matters has one colour.
+    # Differences that do not matter get the same color.
     least = max(LEAST_SPAN, 1e-3 * abs(high))
     shown = axes.imshow(
         cells, cmap="cividis", aspect="auto", origin="lower", vmin=low, vmax=max(high, low + least)
@@ -105,10 +104,7 @@ def _heat_map(figure: Figure, axes: Axes, found: Sweep, cells: np.ndarray, label
     _ticks(axes, "y", rows)
     axes.set_xlabel(across, color=INK, fontsize=9)
     axes.set_ylabel(down, color=INK, fontsize=9)
-    axes.set_facecolor(PANEL)
-    axes.tick_params(colors=INK, labelsize=8, length=2)
-    for spine in axes.spines.values():
-        spine.set_color(EDGE)
+    dress_axes(axes, grid=False)
     colour_bar(figure, shown, label, axes)
     if cells.size <= MOST_NUMBERS and np.isfinite(cells).any():
         middle = 0.5 * (low + max(high, low + least))
@@ -119,7 +115,7 @@ def _heat_map(figure: Figure, axes: Axes, found: Sweep, cells: np.ndarray, label
 
 
 def _curve(axes: Axes, found: Sweep, cells: np.ndarray, label: str) -> None:
-    """One number over one field."""
+    """Plot one number over one field."""
     ((name, values),) = list(found.grid.items())[-1:]
     numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
     places = np.array(values, float) if numbers else np.arange(len(values))
@@ -130,11 +126,7 @@ def _curve(axes: Axes, found: Sweep, cells: np.ndarray, label: str) -> None:
         axes.set_xticks(places, [text(value) for value in values], rotation=30, ha="right")
     axes.set_xlabel(name, color=INK, fontsize=9)
     axes.set_ylabel(label, color=INK, fontsize=9)
-    axes.set_facecolor(PANEL)
-    axes.grid(axis="y", color=EDGE, lw=0.7)
-    axes.tick_params(colors=INK, labelsize=8, length=2)
-    for spine in axes.spines.values():
-        spine.set_color(EDGE)
+    dress_axes(axes)
 
 
 def _ticks(axes: Axes, axis: str, values: tuple) -> None:
@@ -145,22 +137,22 @@ def _ticks(axes: Axes, axis: str, values: tuple) -> None:
 
 
 def text(value: Any) -> str:
-    """A value of the grid, short."""
+    """Write a value of the grid briefly."""
     return f"{value:.3g}" if isinstance(value, float) else str(value).replace("_", " ")
 
 
 def short(value: float) -> str:
-    """A number of percent, in a few characters."""
+    """Write a percentage in a few characters."""
     return f"{value:.0f}" if abs(value) >= 9.95 else f"{value:.1f}" if abs(value) >= 0.995 else f"{value:.2f}"
 
 
 def figure_thumbnails(found: Sweep) -> Figure:
-    """A part of the results side by side, with one stretch: that with most light of outliers.
+    """Show the part with the most light of outliers in each result, with the same stretch.
 
     Parameters
     ----------
     found : Sweep
-        Of the last two fields at most six values each are shown, of the others the first one.
+        Up to six values of each of the last two fields are shown, and the first of all others.
 
     Returns
     -------
@@ -186,11 +178,11 @@ def figure_thumbnails(found: Sweep) -> Figure:
         axes.set_ylabel("")
         axes.title.set_fontsize(8.5)
     left, top = found.corner
-    figure.supxlabel(f"{width} x {height} pixels at ({left}, {top}), one stretch", color=FAINT, fontsize=8)
+    figure.supxlabel(f"{width} x {height} pixels at ({left}, {top}), same stretch", color=FAINT, fontsize=8)
     write_title(figure, ", ".join(names[-2:]))
     return figure
 
 
 def _spread(count: int) -> np.ndarray:
-    """Some of so many, first and last among them."""
+    """Choose evenly spread positions, with the first and the last."""
     return np.unique(np.linspace(0, count - 1, min(count, MOST_THUMBNAILS)).round().astype(int))

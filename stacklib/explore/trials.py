@@ -1,4 +1,4 @@
-"""Integrate one set of samples with many recipes: read once, sorted once for all that compare alike."""
+"""Integrate the samples of a region with many recipes: read once, and sorted as rarely as possible."""
 
 from __future__ import annotations
 
@@ -34,28 +34,28 @@ __all__ = ["Trial", "Trials", "without_rule"]
 
 Found = TypeVar("Found")
 
-#: Bytes of the results that are made at the same time at most: samples are sorted once for all of these.
+#: Largest size in bytes of the results made at the same time: samples are sorted once for all of these.
 RESULTS = 512 << 20
-#: With fewer limits than this nothing is gained by the short way.
+#: With fewer limits than this, `LimitTrials` does not save time.
 FEW = 4
 
 
 @dataclass
 class Trial:
-    """What comes out of one setting.
+    """The result of one setting.
 
     Attributes
     ----------
     position : int
-        Which of the settings it is.
+        Position of the setting.
     preparation : Preparation
-        Recipe, normalisation and weights.
+        Recipe, normalization and weights.
     image : ndarray of float32, shape (channels, height, width)
-        The same bits as that of `stacklib.integrate` for this recipe and region.
+        The same as that of `stacklib.integrate` for this recipe and region, bit for bit.
     low, high, data : ndarray of int64, shape (channels,)
-        Samples that are rejected on either side, and samples that are data, rejected or not.
+        Numbers of samples rejected low and high, and of samples that are data, rejected or not.
     range_factor, range_offset : float
-        What `output_range` did, see `stacklib.integration.result.Integration`.
+        Effect of `output_range`, see `stacklib.integration.result.Integration`.
     """
 
     position: int
@@ -183,24 +183,23 @@ class Trials:
         progress: bool = False,
         report: Callable[[float], None] | None = None,
     ) -> list[Found]:
-        """Integrate the samples with each of the preparations, and look at each result.
+        """Integrate the samples with each of the preparations, and call a function with each result.
 
         Parameters
         ----------
         preparations : sequence of Preparation
-            Of these frames, see `prepare`.
+            Preparations of these frames, see `prepare`.
         look : callable
-            Called with each `Trial`, from several threads and in no order.
+            Called with each `Trial`, from several threads and in any order.
         progress : bool
             Show a progress bar.
         report : callable, optional
-            Called again and again with the fraction that is done, from the calling thread.
+            Called repeatedly with the finished fraction, from the calling thread.
 
         Returns
         -------
         list
-            What `look` has returned for each of the preparations. The images are given up, unless `look`
-            keeps them.
+            The values returned by `look`, one per preparation. Images are released unless `look` keeps them.
         """
         found: dict[int, Found] = {}
 
@@ -222,7 +221,7 @@ class Trials:
         return [found[i] for i in range(len(preparations))]
 
     def _together(self, pixel: int) -> int:
-        """Results that are made at the same time, when a pixel takes so many bytes."""
+        """Return how many results can be made at the same time, for so many bytes per pixel."""
         _, _, width, height = self.samples.region
         pixels = self.frames.channels * width * height
         left = self.samples.left_for_samples + RESULT_BYTES * pixels
@@ -237,7 +236,7 @@ class Trials:
         by_limits: bool,
         tell: Callable[[float], None],
     ) -> list[Trial]:
-        """Integrate with preparations that compare samples alike; `tell` gets how many of them are done."""
+        """Integrate with preparations that share the sorted samples; `tell` gets the number done."""
         samples, threads = self.samples, self.samples.threads
         _, _, width, height = samples.region
         channels, used = self.frames.channels, preparations[0].used
@@ -283,7 +282,7 @@ def _try(
     images: np.ndarray,
     covered: np.ndarray,
 ) -> np.ndarray:
-    """Integrate a piece of a band, see `LimitTrials.run`; any settings will do that compare samples alike."""
+    """Integrate a piece of a band with settings that share the sorted samples, see `LimitTrials.run`."""
     first, last = piece
     if by_limits:
         return LimitTrials(settings).run(raw, first, last, images, covered)
@@ -296,15 +295,15 @@ def _try(
 
 
 def without_rule(recipe: Recipe) -> Recipe:
-    """The recipe with `none` for its rule, and default limits."""
+    """Return the recipe without rejection and with default limits."""
     defaults = {name: parameter.default for name, parameter in RejectionParameters.parameters().items()}
     return recipe.replace(**defaults | {"rejection": "none"})
 
 
 def _groups(preparations: Sequence[Preparation]) -> Iterator[tuple[list[int], bool]]:
-    """Positions of those that compare the same samples in the same way.
+    """Group preparations that share the sorted samples.
 
-    Together with whether they differ in nothing but the limits of their rule.
+    Yields positions, and whether those preparations differ only in the limits of their rule.
     """
     alike: dict[tuple, list[int]] = {}
     for i, p in enumerate(preparations):

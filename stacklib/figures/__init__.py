@@ -1,1 +1,1 @@
-"""Figures of a result, and what all figures share."""
+"""Figures of a result, and the common look of all figures."""

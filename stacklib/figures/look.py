@@ -1,7 +1,8 @@
-"""The look that all figures share: colours, pictures with their scales, axes and titles."""
+"""The common look of all figures: colors, pictures with their scales, axes and titles."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ __all__ = [
     "PANEL",
     "colour_bar",
     "dress",
+    "dress_axes",
     "dress_bar",
     "map_top",
     "new_figure",
@@ -32,32 +34,38 @@ __all__ = [
     "write_title",
 ]
 
-# Figures bring their own ground, so that they read alike in dark and light notebooks.
+# Figures have their own background, so that they look alike in dark and light notebooks.
 GROUND, PANEL, EDGE, INK, FAINT = "#12161d", "#181e27", "#333c49", "#e3e8f0", "#97a1b1"
-# Two colours that stay apart for every kind of colour vision (after Okabe and Ito), and one for bars.
+# Two colors that differ for every kind of color vision (Okabe and Ito), and one for bars.
 LOW, HIGH, BAR = "#56b4e9", "#f0a63a", "#5d7fa3"
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure, size in inches, whose parts find their places themselves."""
+    """Create an empty figure with automatic layout; the size is in inches."""
     return Figure(figsize=(width, height), dpi=110, facecolor=GROUND, layout="constrained")
 
 
 def write_title(figure: Figure, sentence: str) -> None:
-    """One sentence above a figure: what there is to see."""
+    """Write one sentence above a figure that says what it shows."""
     figure.suptitle(sentence, color=INK, fontsize=12.5, x=0.01, ha="left")
 
 
 def dress(axes: Axes, label: str) -> None:
-    """The look that all plots share: ground, grid, the label of the y axis, a legend at the right."""
-    axes.set_facecolor(PANEL)
+    """Apply the common look to a plot with a label of the y axis and a legend at the right."""
+    dress_axes(axes, labelsize=9, length=3)
     axes.set_ylabel(label, color=INK)
-    axes.tick_params(colors=INK, labelsize=9, length=3)
-    axes.grid(axis="y", color=EDGE, lw=0.7)
-    axes.set_axisbelow(True)
+    axes.legend(loc="center left", bbox_to_anchor=(1.005, 0.5), frameon=False, labelcolor=INK, fontsize=9)
+
+
+def dress_axes(axes: Axes, grid: bool = True, labelsize: float = 8, length: float = 2) -> None:
+    """Apply the common look to axes: background, frame, ticks and horizontal grid lines."""
+    axes.set_facecolor(PANEL)
+    axes.tick_params(colors=INK, labelsize=labelsize, length=length)
     for spine in axes.spines.values():
         spine.set_color(EDGE)
-    axes.legend(loc="center left", bbox_to_anchor=(1.005, 0.5), frameon=False, labelcolor=INK, fontsize=9)
+    if grid:
+        axes.grid(axis="y", color=EDGE, lw=0.7)
+        axes.set_axisbelow(True)
 
 
 def show_picture(
@@ -68,22 +76,22 @@ def show_picture(
     corner: tuple[int, int] = (0, 0),
     **options: Any,
 ) -> AxesImage:
-    """A picture with row 0 at the top; the axes count pixels of the image.
+    """Show a picture with row 0 at the top; the axes count pixels of the image.
 
     Parameters
     ----------
     axes : Axes
-        Where.
+        The axes to draw on.
     picture : ndarray, shape (height, width) or (height, width, 3)
-        Values, or colours from 0 to 1.
+        Values, or colors from 0 to 1.
     title : str
-        What it is.
+        Title above the picture.
     side : int
-        Pixels of the image in each direction for one of the picture.
+        Side of a pixel of the picture, in pixels of the image.
     corner : (left, top)
-        Pixel of the image at the top left of the picture.
+        Pixel of the image at the top left corner of the picture.
     **options
-        For ``imshow``.
+        Passed to ``imshow``.
     """
     height, width = picture.shape[:2]
     x, y = corner[0] - 0.5, corner[1] - 0.5
@@ -102,9 +110,13 @@ def show_picture(
 
 
 def colour_bar(
-    figure: Figure, shown: ScalarMappable, label: str, axes: Any = None, **options: Any
+    figure: Figure,
+    shown: ScalarMappable,
+    label: str,
+    axes: Axes | Sequence[Axes] | None = None,
+    **options: Any,
 ) -> Colorbar:
-    """A scale beside pictures; beside all of the figure unless `axes` are given."""
+    """Add a color bar beside some axes, by default beside all axes of the figure."""
     options = {"pad": 0.012, "aspect": 22} | options
     bar = figure.colorbar(shown, ax=figure.axes if axes is None else axes, **options)
     dress_bar(bar, label)
@@ -112,14 +124,17 @@ def colour_bar(
 
 
 def dress_bar(bar: Colorbar, label: str) -> None:
-    """The look of a scale."""
+    """Apply the common look to a color bar."""
     bar.set_label(label, color=INK, fontsize=9)
     bar.ax.tick_params(colors=INK, labelsize=8, length=2)
     bar.outline.set_edgecolor(EDGE)
 
 
 def map_top(result: Integration) -> float:
-    """The end of the colour scale in percent; one frame must show, the border may be beyond it."""
+    """Return the end of the color scale of rejection maps in percent of the frames.
+
+    A single rejected frame must be visible; the border may be beyond the scale.
+    """
     inside = result.coverage.min(axis=0) == 1
     maps = (result.rejection_low, result.rejection_high)
     usual = [100 * float(np.percentile(m[:, inside], 99.9)) for m in maps] if inside.any() else []

@@ -1,8 +1,9 @@
-"""Figures of frames and results, made with matplotlib; no widget is needed to see them."""
+"""Static figures of a result: image and maps, before and after, frames, noise."""
 
 from __future__ import annotations
 
 import numpy as np
+from astropy.table import Column
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
@@ -33,9 +34,9 @@ __all__ = [
     "stretch",
 ]
 
-#: Of larger images than this only the centre is shown pixel for pixel.
+#: Larger images are cut to a center of this many pixels each way.
 CENTRE = 600
-#: A frame is numbered where it lost this many times the median, and this many percent more.
+#: A frame is numbered if it lost this many times the median, and this many percentage points more.
 OUTSTANDING, OUTSTANDING_PERCENT = 1.6, 0.1
 
 RGB = ("#ff7a6b", "#5fd38a", "#6fa8ff")
@@ -46,9 +47,9 @@ MARKERS = "so^Dv"
 
 
 def figure_result(result: Integration) -> Figure:
-    """The three pictures of an integration: the image, and where samples were rejected low and high.
+    """Draw the image of a result and its maps of low and high rejections.
 
-    The maps are the mean of the channels, in percent of the frames, on one colour scale.
+    The maps show the mean of the channels, in percent of the frames, on one color scale.
 
     Parameters
     ----------
@@ -74,14 +75,14 @@ def figure_result(result: Integration) -> Figure:
 
 
 def _mean_map(fractions: np.ndarray) -> np.ndarray:
-    """A rejection map for the screen: mean of the channels, in percent."""
+    """Return a rejection map for the screen: mean of the channels, in percent."""
     return 100 * binned(fractions.mean(axis=0, keepdims=True))[0][0]
 
 
 def figure_before_after(result: Integration) -> Figure:
-    """The reference frame and the integration side by side, with one stretch.
+    """Draw the reference frame and the integration side by side, with the same stretch.
 
-    Large images are cut to their centre, pixel for pixel: binning would hide the noise.
+    Only the center of a large image is shown, at full resolution: binning would hide the noise.
 
     Parameters
     ----------
@@ -99,13 +100,13 @@ def figure_before_after(result: Integration) -> Figure:
     after = result.original[:, y : y + tall, x : x + wide]
     limits = screen_limits(before)
     figure = new_figure(12.0, 6.0 * tall / wide + 0.75)
-    cut = "" if (wide, tall) == (width, height) else ", centre"
+    cut = "" if (wide, tall) == (width, height) else ", center"
     names = (f"One frame: {reference.name}{cut}", f"{result.preparation.count} frames integrated{cut}")
     for axes, picture, name in zip(figure.subplots(1, 2), (before, after), names, strict=True):
         show_picture(axes, stretch(picture, limits), name, corner=(left + x, top + y))
     ratio = result.noise_ratio.mean()
     write_title(
-        figure, f"Before and after, with the same stretch: the noise fell to {ratio:.2f} of one frame's"
+        figure, f"Before and after, with the same stretch: the noise is {ratio:.2f} times that of one frame"
     )
     return figure
 
@@ -114,10 +115,10 @@ def figure_before_after(result: Integration) -> Figure:
 
 
 def figure_frames(result: Integration) -> Figure:
-    """Frame by frame: samples rejected low and high against the expectation, and weights.
+    """Plot rejected samples and weight of each frame, with the rejection expected for clean frames.
 
-    Values are means of the channels. Frames that lost clearly more than the others are numbered, those
-    that were left out are crossed.
+    Values are means of the channels. Frames with clearly more rejections than the others are numbered;
+    excluded frames are crossed.
 
     Parameters
     ----------
@@ -137,7 +138,7 @@ def figure_frames(result: Integration) -> Figure:
     lower.set_xlabel("frame, in the order of the table", color=INK)
     lower.xaxis.set_major_locator(MaxNLocator(20, integer=True))
     lower.set_xlim(0.4, len(table) + 0.6)
-    write_title(figure, "What each frame lost, and what it counts for")
+    write_title(figure, "Rejected samples and weight of each frame")
     return figure
 
 
@@ -154,7 +155,7 @@ def _rejected_by_frame(axes: Axes, result: Integration, numbers: np.ndarray, use
         axes.plot(numbers[used], shown, marker, color=colour, ms=7, label=f"rejected {word}")
         if normal > 0:
             axes.axhline(
-                normal, color=colour, ls=line, lw=1.2, label=f"expected of clean frames, {word[:4].strip()}"
+                normal, color=colour, ls=line, lw=1.2, label=f"expected for clean frames, {word[:4].strip()}"
             )
         for number, value in _outstanding(numbers[used], shown):
             axes.annotate(
@@ -172,14 +173,14 @@ def _rejected_by_frame(axes: Axes, result: Integration, numbers: np.ndarray, use
 
 
 def _outstanding(numbers: np.ndarray, values: np.ndarray) -> list[tuple[int, float]]:
-    """The frames that lost clearly more than the others."""
+    """Return numbers and values of the frames that lost clearly more than the others."""
     median = np.median(values)
     limit = max(OUTSTANDING * median, median + OUTSTANDING_PERCENT)
     return [(n, v) for n, v in zip(numbers, values, strict=True) if v > limit]
 
 
-def _floor(*percentages) -> float:
-    """Where a logarithmic axis begins; frames that lost nothing are drawn there."""
+def _floor(*percentages: np.ndarray | float) -> float:
+    """Return the lower end of a logarithmic axis; frames that lost nothing are drawn there."""
     positive = np.concatenate([np.ravel(p) for p in percentages])
     positive = positive[positive > 0]
     return float(positive.min()) / 1.5 if positive.size else 0.01
@@ -197,10 +198,10 @@ def _weights_by_frame(axes: Axes, result: Integration, numbers: np.ndarray, used
 
 
 def figure_noise(result: Integration) -> Figure:
-    """Noise of the integration in units of the reference frame's, against 1/sqrt(N).
+    """Plot the noise of the integration, relative to the reference frame, against 1/sqrt(N).
 
-    Both are measured in the same way. Beside the curve for equal frames stands what these frames allow,
-    see `Integration.allowed_noise_ratio`.
+    Both are measured in the same way. The curve holds for equal frames; a bar marks the noise that these
+    frames allow, see `Integration.allowed_noise_ratio`.
 
     Parameters
     ----------
@@ -223,9 +224,7 @@ def figure_noise(result: Integration) -> Figure:
         axes.plot(count + spread[i], ratio, MARKERS[i % len(MARKERS)], color=colour, ms=8, label=label)
     allowed = float(np.mean(result.allowed_noise_ratio))
     if np.isfinite(allowed):
-        axes.plot(
-            count, allowed, "_", color=INK, ms=26, mew=2, label=f"what these frames allow: {allowed:.3f}"
-        )
+        axes.plot(count, allowed, "_", color=INK, ms=26, mew=2, label=f"these frames allow: {allowed:.3f}")
     axes.set_ylim(0, 1.08)
     axes.set_xlim(0.5, count * 1.06)
     axes.xaxis.set_major_locator(MaxNLocator(10, integer=True))
@@ -233,7 +232,7 @@ def figure_noise(result: Integration) -> Figure:
     dress(axes, "noise (one frame = 1)")
     write_title(
         figure,
-        f"The noise of {count} frames is {ratios.mean():.3f} of that of one; "
+        f"The noise of {count} frames is {ratios.mean():.3f} times that of one; "
         f"equal frames would reach {result.expected_noise_ratio:.3f}",
     )
     return figure
@@ -243,7 +242,7 @@ def figure_noise(result: Integration) -> Figure:
 
 
 def _channels(count: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names and colours of the channels."""
+    """Return names and colors of the channels."""
     if count == 1:
         return ("",), (LOW,)
     if count == 3:
@@ -251,6 +250,6 @@ def _channels(count: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(f"channel {i}" for i in range(count)), tuple(RGB[i % 3] for i in range(count))
 
 
-def _channel_mean(column) -> np.ndarray:
+def _channel_mean(column: Column) -> np.ndarray:
     values = np.asarray(column, float)
     return values if values.ndim == 1 else values.mean(axis=1)

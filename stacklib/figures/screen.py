@@ -1,4 +1,4 @@
-"""The screen stretch: how a linear image is made visible, for looking only."""
+"""Stretch linear images for the screen."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ __all__ = ["Limits", "binned", "screen_limits", "stretch"]
 
 #: The sky background of a stretched picture, and how many robust sigmas below it is black.
 BACKGROUND, BLACK_SIGMAS = 0.15, 2.8
-#: Samples of a channel from which the stretch is computed at most.
+#: Largest number of samples per channel from which the stretch is computed.
 LIMIT_SAMPLES = 1 << 20
 #: Pictures with more columns than this are binned for the screen.
 SCREEN_WIDTH = 1200
 
 
 class Limits(NamedTuple):
-    """A screen stretch: a black point for each channel, and for all of them one span and midtones balance."""
+    """A screen stretch: a black point per channel, and one span and midtones balance for all channels."""
 
     black: tuple[float, ...]
     span: float
@@ -25,20 +25,20 @@ class Limits(NamedTuple):
 
 
 def screen_limits(image: np.ndarray) -> Limits:
-    """The stretch that shows faint things, from the median and MAD of each channel.
+    """Compute a stretch that shows faint structure, from the median and MAD of each channel.
 
     Parameters
     ----------
     image : ndarray of float, shape (channels, height, width) or (height, width)
-        NaN and exactly 0 are no data.
+        NaN and exactly 0 mean no data.
 
     Returns
     -------
     Limits
-        Black lies 2.8 x 1.4826 MAD below the median of a channel, so that the sky comes out grey; span
-        and midtones are linked, from the mean MAD: the colours of what stands above the sky are kept.
-        The median is shown at 0.15 of full brightness. White is 1, or the largest value of images
-        that go beyond.
+        Black is 2.8 x 1.4826 MAD below the median of each channel, so that the sky is gray. Span and
+        midtones are linked: they follow from the mean MAD, which keeps the colors of stars and nebulae.
+        The median is shown at 0.15 of full brightness. White is 1, or the maximum of an image that goes
+        beyond 1.
     """
     planes = image[np.newaxis] if image.ndim == 2 else image
     step = max(1, round((planes[0].size / LIMIT_SAMPLES) ** 0.5))
@@ -55,20 +55,19 @@ def screen_limits(image: np.ndarray) -> Limits:
 
 
 def stretch(image: np.ndarray, limits: Limits | None = None) -> np.ndarray:
-    """The image as it is shown: a midtones transfer function above a black point.
+    """Stretch an image for the screen with a midtones transfer function above a black point.
 
-    With ``x = (value - black) / span``, cut to 0..1, and m the midtones balance, what is shown is
-    ``(m - 1) x / ((2 m - 1) x - m)``, which maps 0 to 0, m to 1/2 and 1 to 1. This is for looking
-    only: no file is written with it.
+    With ``x = (value - black) / span``, clipped to 0..1, and the midtones balance m, the stretched value
+    is ``(m - 1) x / ((2 m - 1) x - m)``, which maps 0 to 0, m to 1/2 and 1 to 1. No file is written with
+    it.
 
     Parameters
     ----------
     image : ndarray of float, shape (channels, height, width) or (height, width)
-        One or three channels; of any other number the first is shown. NaN and
+        If there are three channels, the result is in color; otherwise the first channel is shown. NaN and
         exactly 0 (no data) become black.
     limits : Limits, optional
-        The stretch of another image, so that the two can be compared; `screen_limits` of this one
-        unless given.
+        The stretch of another image, to compare the two. Default is `screen_limits` of this image.
 
     Returns
     -------
@@ -88,7 +87,7 @@ def _midtones(m, x):
 
 
 def binned(image: np.ndarray, width: int = SCREEN_WIDTH) -> tuple[np.ndarray, int]:
-    """The mean of blocks of pixels, few enough for a screen, and the side of a block."""
+    """Bin an image to at most `width` columns; return the means of the bins and the side of a bin."""
     side = -(-image.shape[-1] // width)
     if side == 1:
         return image, 1

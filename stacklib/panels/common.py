@@ -1,4 +1,4 @@
-"""What all panels are made of: sliders with a number box, controls of parameters, lines of text."""
+"""Parts shared by all panels: sliders with a number box, controls of parameters, lines of text."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ __all__ = [
     "enable_control",
     "parameter_control",
     "set_control",
+    "side_by_side",
 ]
 
-#: Room for the longest name of a parameter, for a number, and for the longest word of a unit.
+#: Width of the longest parameter name, of a number, and of the longest word of a unit.
 LABEL, BOX, UNIT = "12.5em", "5.4em", "4.8em"
-#: Height of the band under a slider that marks the recommended values.
+#: Height of the band below a slider that marks the recommended values.
 BAND_HEIGHT = 6
-#: The part of the range that a slider covers, and its step; the number boxes take the whole range.
+#: The part of the range that a slider covers, and its step; the number box covers the whole range.
 SLIDERS = {
     "sigma_low": (1.0, 6.0, 0.1),
     "sigma_high": (1.0, 6.0, 0.1),
@@ -45,16 +46,16 @@ SLIDERS = {
 
 
 class NumberSlider(widgets.VBox):
-    """A slider for a parameter, with a number box, and the recommended values marked below it.
+    """A slider with a number box for a parameter; the recommended values are marked below it.
 
     Parameters
     ----------
     parameter : Parameter
         Range, unit, help and recommended values.
     value : float
-        Where to start.
+        Value to start with.
     low, high, step : float, optional
-        The part of the range that the slider covers; the number box takes the whole range.
+        The part of the range that the slider covers; the number box covers the whole range.
     """
 
     def __init__(
@@ -108,7 +109,7 @@ class NumberSlider(widgets.VBox):
 
     @property
     def number(self) -> float:
-        """The value of the parameter."""
+        """The value of the parameter. Can be set."""
         return self.box.value
 
     @number.setter
@@ -116,16 +117,16 @@ class NumberSlider(widgets.VBox):
         self.box.value = value
 
     def on_change(self, call: Callable[[], None]) -> None:
-        """Call this after every change of the value."""
+        """Call a function after every change of the value."""
         self.box.observe(lambda change: call(), "value")
 
     def _from_slider(self, change: dict) -> None:
         if not self._following:
-            # The steps of a slider add up to 2.9000000000000004.
+            # The steps of a slider add up to values such as 2.9000000000000004.
             self.box.value = round(change["new"], 9)
 
     def _from_box(self, change: dict) -> None:
-        # A number outside the slider's part of the range moves the handle to its end, and stays.
+        # A number beyond the slider moves the handle to its end; the box keeps the number.
         self._following = True
         try:
             self.slider.value = min(max(change["new"], self.slider.min), self.slider.max)
@@ -147,7 +148,7 @@ def _band(recommended: tuple[float, float], low: float, high: float) -> widgets.
 
 
 def parameter_control(parameter: Parameter, value: Any) -> widgets.Widget:
-    """The widget of a parameter, see `control_value`, `set_control` and `enable_control`."""
+    """Create the control of a parameter, for `control_value`, `set_control` and `enable_control`."""
     options = {"description": parameter.name, "tooltip": parameter.help, "layout": {"width": "auto"}}
     style = {"description_width": LABEL}
     if parameter.kind in (int, float):
@@ -158,14 +159,14 @@ def parameter_control(parameter: Parameter, value: Any) -> widgets.Widget:
 
 
 def control_value(control: widgets.Widget) -> Any:
-    """What a control of `parameter_control` shows."""
+    """Return the value that a control of `parameter_control` shows."""
     # The steps of a slider add up to 2.9000000000000004.
     number = isinstance(control, NumberSlider)
     return round(control.number, 9) if number else control.value
 
 
 def set_control(control: widgets.Widget, value: Any) -> None:
-    """Let a control of `parameter_control` show a value."""
+    """Show a value in a control of `parameter_control`."""
     if isinstance(control, NumberSlider):
         control.number = value
     else:
@@ -173,14 +174,19 @@ def set_control(control: widgets.Widget, value: Any) -> None:
 
 
 def enable_control(control: widgets.Widget, enabled: bool) -> None:
-    """Let a control, or a button, answer the user or not."""
+    """Enable or disable a control or a button."""
     parts = (control.slider, control.box) if isinstance(control, NumberSlider) else (control,)
     for part in parts:
         part.disabled = not enabled
 
 
+def side_by_side(*parts: widgets.Widget) -> widgets.HBox:
+    """Put widgets side by side if there is room."""
+    return widgets.HBox(parts, layout=widgets.Layout(flex_flow="row wrap"))
+
+
 class Readout(widgets.HTML):
-    """Lines of text beside a picture, read out by screen readers when they change."""
+    """Lines of text beside a picture; screen readers read them out when they change."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -191,6 +197,6 @@ class Readout(widgets.HTML):
         self.say_html(*(escape(line) for line in lines))
 
     def say_html(self, *lines: str) -> None:
-        """Show lines that are HTML already."""
+        """Show lines of HTML."""
         text = "<br>".join(lines)
         self.value = f'<div role="status" aria-live="polite" style="line-height:1.35">{text}</div>'

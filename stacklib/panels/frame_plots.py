@@ -1,20 +1,20 @@
-"""Figures of the frame selector: all frames at a glance, and their numbers over time."""
+"""Figures of the frame selector: all frames at a glance, and their measurements over time."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from astropy.table import Table
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
 
 from stacklib.explore.frame_choice import FrameChoice
-from stacklib.figures.look import EDGE, FAINT, GROUND, HIGH, INK, LOW, PANEL
+from stacklib.figures.look import FAINT, GROUND, HIGH, INK, LOW, dress_axes
 
 __all__ = ["NightPlots", "figure_selection"]
 
-#: What is plotted over time: column and label.
+#: Columns that are plotted over time, with their labels.
 PLOTTED = {
     "sky": "sky ({level})",
     "stars": "stars",
@@ -26,7 +26,7 @@ PLOTTED = {
 
 
 def figure_selection(selector: FrameChoice) -> Figure:
-    """All frames and their numbers over time, as a static figure; frames left out are crossed."""
+    """Draw all frames and their measurements over time; frames left out are crossed."""
     count = len(selector.table)
     across = min(10, count)
     down = -(-count // across)
@@ -47,7 +47,7 @@ def figure_selection(selector: FrameChoice) -> Figure:
     return figure
 
 
-def _caption(selector: FrameChoice, axes: Any, index: int) -> None:
+def _caption(selector: FrameChoice, axes: Axes, index: int) -> None:
     reason = selector.reasons.get(index)
     colour = INK if reason is None else HIGH
     text = selector.short_names[index][-12:]
@@ -59,7 +59,7 @@ def _caption(selector: FrameChoice, axes: Any, index: int) -> None:
 
 
 class NightPlots:
-    """Small plots over time; frames that are left out are crosses with their name."""
+    """Small plots over time; frames left out are crosses with their name."""
 
     def __init__(self, figure: FigureBase, table: Table, names: Sequence[str], columns: int = 3) -> None:
         hours = np.asarray(table["hours"], float)
@@ -69,7 +69,7 @@ class NightPlots:
         self.kept, self.crossed, self.texts = [], [], []
         grid = figure.subplots(len(PLOTTED) // columns, columns, sharex=True)
         for axes, label, values in zip(grid.ravel(), PLOTTED.values(), self.values, strict=True):
-            # All points once, unseen, so that the limits never change.
+            # Draw all points once, invisibly, so that the limits never change.
             axes.plot(self.x, values, alpha=0)
             axes.margins(0.08, 0.16)
             self.kept += axes.plot([], [], "o", color=LOW, ms=4.5, label="selected")
@@ -90,13 +90,8 @@ class NightPlots:
                     for name, x, y in zip(names, self.x, values, strict=True)
                 ]
             )
-            axes.set_facecolor(PANEL)
+            dress_axes(axes)
             axes.set_title(label.format(**table.meta), color=INK, fontsize=9.5, loc="left")
-            axes.tick_params(colors=INK, labelsize=8, length=2)
-            axes.grid(axis="y", color=EDGE, lw=0.7)
-            axes.set_axisbelow(True)
-            for spine in axes.spines.values():
-                spine.set_color(EDGE)
         for axes in grid[-1]:
             axes.set_xlabel("hours since the first frame" if timed else "frame", color=FAINT, fontsize=8.5)
         figure.legend(
@@ -109,7 +104,7 @@ class NightPlots:
         )
 
     def update(self, selected: np.ndarray) -> None:
-        """Mark which frames are selected."""
+        """Mark the selected frames."""
         for kept, crossed, texts, values in zip(
             self.kept, self.crossed, self.texts, self.values, strict=True
         ):

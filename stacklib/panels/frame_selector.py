@@ -1,4 +1,4 @@
-"""The panel for looking at frames, measuring them, and ticking them in or out."""
+"""The frame selector: look at frames, measure them, and tick them in or out."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ __all__ = ["FrameSelector"]
 class FrameSelector(FrameChoice):
     """Choose the frames to integrate, with a live panel and a static figure.
 
-    See `stacklib.explore.frame_choice.FrameChoice` for the parameters, and for what can be done from code.
+    See `stacklib.explore.frame_choice.FrameChoice` for parameters and methods.
     """
 
     def figure(self) -> Figure:
-        """All frames and their numbers over time, as a static figure; frames left out are crossed."""
+        """Draw all frames and their measurements over time; frames left out are crossed."""
         return figure_selection(self)
 
     @property

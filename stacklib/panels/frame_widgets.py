@@ -1,10 +1,10 @@
-"""The live side of the frame selector: rows to tick, a picture to blink, plots to click."""
+"""The widgets of the frame selector: rows to tick, a picture to blink, plots to click."""
 
 from __future__ import annotations
 
 import html
 import warnings
-from typing import Any
+from collections.abc import Callable
 
 import ipywidgets as widgets
 import numpy as np
@@ -13,16 +13,16 @@ from matplotlib.figure import Figure
 from stacklib.errors import RecipeError, StacklibError, StacklibWarning
 from stacklib.explore.frame_choice import COLUMNS, FrameChoice, cell_text
 from stacklib.figures.look import GROUND
-from stacklib.panels.common import Readout
+from stacklib.panels.common import Readout, side_by_side
 from stacklib.panels.frame_plots import NightPlots
 from stacklib.panels.live_canvas import draw_when_seen, live_canvas
 from stacklib.panels.pictures import Picture
 
 __all__ = ["SelectorWidgets"]
 
-#: Width of a cell: all alike, so that they stand below each other where a row takes several lines.
+#: Width of all cells, so that they line up when a row takes several lines.
 CELL = 58
-#: The heading stays in sight while the rows below it scroll.
+#: The heading stays visible while the rows below it scroll.
 STYLE = """<style>
 .stacklib-heading {position: sticky; top: 0; z-index: 2; background: var(--jp-layout-color1, white);}
 </style>"""
@@ -31,7 +31,7 @@ PICTURE = 640
 
 
 class SelectorWidgets:
-    """The live side of the panel; the state is the selector's."""
+    """The widgets of a frame selector, which holds the state."""
 
     def __init__(self, selector: FrameChoice) -> None:
         self.selector, self._busy = selector, False
@@ -82,15 +82,15 @@ class SelectorWidgets:
         self.file = widgets.Text(str(self.selector.path), description="job file", layout=_width("300px"))
         selector = self.selector
         buttons = [
-            _button("Apply", "Select the frames for which the expression is true", self._apply),
+            _button("Apply", "Select the frames for which the expression holds", self._apply),
             _button("Leave out suggested", "Leave out the frames that look bad", selector.suggest),
             _button("Select all", "Select every frame", self._all),
         ]
-        save = _button("Save", "Write the chosen frames into the job file", self._save)
+        save = _button("Save", "Write the selected frames to the job file", self._save)
         return widgets.VBox(
             [
-                _wrapped(self.expression, *buttons),
-                _wrapped(self.column, self.descending, self.file, save),
+                side_by_side(self.expression, *buttons),
+                side_by_side(self.column, self.descending, self.file, save),
             ]
         )
 
@@ -113,20 +113,20 @@ class SelectorWidgets:
         self.tick.observe(self._ticked_here, "value")
         self.picture = Picture("the frame", "640px")
         self.words = Readout()
-        controls = _wrapped(play, self.slider, self.number, pause, self.tick)
+        controls = side_by_side(play, self.slider, self.number, pause, self.tick)
         return [controls, self.words, self.picture]
 
     def _plots(self) -> widgets.Widget:
         figure = Figure(figsize=(5.5, 5.6), dpi=100, facecolor=GROUND, layout="constrained")
         self.night = NightPlots(figure, self.selector.table, self.selector.short_names, columns=2)
-        # The layout is worked out once; after that redrawing is quick.
+        # A frozen layout makes redrawing quick.
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
         self.canvas = live_canvas(figure, self._clicked)
         return self.canvas
 
     def refresh(self) -> None:
-        """Show the state of the selector."""
+        """Update all widgets."""
         selector, self._busy = self.selector, True
         try:
             for index, (tick, cell) in enumerate(zip(self.ticks, self.cells, strict=True)):
@@ -157,7 +157,7 @@ class SelectorWidgets:
         values = np.asarray(values.filled("") if hasattr(values, "filled") else values)
         order = np.argsort(values, kind="stable")
         if self.descending.value:
-            # Numbers that are not known stay at the end.
+            # Unknown numbers stay at the end.
             known = np.isfinite(values[order]) if values.dtype.kind == "f" else np.ones(order.size, bool)
             order = np.concatenate([order[known][::-1], order[~known]])
         self.rows.children = [self.heading, *(self.lines[index] for index in order)]
@@ -191,25 +191,23 @@ class SelectorWidgets:
             said = "".join(f" Note: {note.message}." for note in notes)
             self._say(f"Saved {path}. {self.selector.summary}{said}")
         except (StacklibError, OSError) as error:
-            self._say(f"Not saved. {error}")
+            self._say(f"Not saved: {error}")
 
 
 # pieces -------------------------------------------------------------------------------------------
 
 
 def _line(selector: FrameChoice, index: int) -> str:
-    """The numbers of a frame, and below them what is to be said of it."""
+    """Write the numbers of a frame, and below them a note if there is one."""
     cells = "".join(_box(cell_text(selector.table[index], name)) for name in COLUMNS)
     left_out, suggested = selector.reasons.get(index), selector.suggestions.get(index)
-    note = (
-        f"Left out: {left_out}" if left_out else f"Suggested to leave out: {suggested}" if suggested else ""
-    )
+    note = f"Left out: {left_out}" if left_out else f"Leave out? {suggested}" if suggested else ""
     note = f'<div style="line-height:1.4;font-weight:bold">{html.escape(note)}</div>' if note else ""
     return f'<div style="display:flex;flex-wrap:wrap;line-height:1.3">{cells}</div>{note}'
 
 
 def _heading(name_width: int) -> widgets.Widget:
-    """The names of the numbers: built as a row is, so that where there is little room both break alike."""
+    """Create the heading, built like a row so that both break alike if there is little room."""
     cells = "".join(_box(heading) for heading, _ in COLUMNS.values())
     style = "display:flex;flex-wrap:wrap;align-items:end;line-height:1.2;font-weight:bold;font-size:92%"
     names = widgets.HTML(f'{STYLE}<div style="{style}">{cells}</div>', layout=_rest())
@@ -224,11 +222,6 @@ def _box(text: str) -> str:
     return f'<span style="{style}">{text}</span>'
 
 
-def _wrapped(*parts: widgets.Widget) -> widgets.HBox:
-    """Side by side where there is room."""
-    return widgets.HBox(parts, layout=widgets.Layout(flex_flow="row wrap"))
-
-
 def _rest() -> widgets.Layout:
     return widgets.Layout(flex="1 1 0", min_width="0")
 
@@ -237,7 +230,7 @@ def _width(width: str) -> widgets.Layout:
     return widgets.Layout(width=width, flex="0 0 auto")
 
 
-def _button(text: str, tooltip: str, call: Any) -> widgets.Button:
+def _button(text: str, tooltip: str, call: Callable[[], object]) -> widgets.Button:
     button = widgets.Button(description=text, tooltip=tooltip, layout=widgets.Layout(width="auto"))
     button.on_click(lambda _: call())
     return button

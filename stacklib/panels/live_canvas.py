@@ -1,4 +1,4 @@
-"""Canvases that can be clicked, and that redraw only what moves: a click is answered at once."""
+"""Matplotlib canvases that can be clicked and that redraw only what moves."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from collections.abc import Callable, Iterable
 
 from ipympl.backend_nbagg import Canvas, FigureManager
 from matplotlib.artist import Artist
+from matplotlib.backend_bases import DrawEvent, MouseEvent
 from matplotlib.figure import Figure
 
 __all__ = ["QuickCanvas", "draw_when_seen", "live_canvas"]
 
-#: Seconds in which a browser has taken up what was drawn, seldom more.
+#: Seconds that a browser usually needs to show a drawing.
 TAKEN_UP = 0.15
 
 
 def live_canvas(figure: Figure, on_click: Callable[[float, float], None] | None = None) -> Canvas:
-    """The canvas of a figure as a widget; `on_click` gets the data coordinates of a click inside axes."""
+    """Turn a figure into a widget; `on_click` gets the data coordinates of clicks inside axes."""
     canvas = Canvas(figure)
     FigureManager(canvas, 0)
     canvas.header_visible = False
@@ -25,7 +26,7 @@ def live_canvas(figure: Figure, on_click: Callable[[float, float], None] | None 
     canvas.resizable = False
     if on_click is not None:
 
-        def clicked(event) -> None:
+        def clicked(event: MouseEvent) -> None:
             if event.inaxes is not None:
                 on_click(event.xdata, event.ydata)
 
@@ -34,8 +35,8 @@ def live_canvas(figure: Figure, on_click: Callable[[float, float], None] | None 
 
 
 def draw_when_seen(canvas: Canvas) -> None:
-    """Draw everything anew if a browser shows the canvas; one that comes later asks for it itself."""
-    # The name is ipympl's: until the browser has answered, each drawing is kept as text as well.
+    """Redraw the canvas if a browser shows it; a browser that connects later asks for a drawing."""
+    # Until a browser answers, this attribute of ipympl is set, and each drawing is also stored as text.
     if not canvas.syncing_data_url:
         canvas.draw_idle()
 
@@ -43,16 +44,16 @@ def draw_when_seen(canvas: Canvas) -> None:
 class QuickCanvas:
     """The moving artists of a live canvas.
 
-    The browser gets what has changed since the drawing before, and of drawings that follow each other at
-    once it may miss one. So a drawing that closely follows another is sent whole.
+    The browser gets the difference from the previous drawing, and may miss one of two drawings in quick
+    succession. So a drawing soon after another one is sent as a whole.
 
     Parameters
     ----------
     canvas : Canvas
         From `live_canvas`.
     artists : iterable of Artist
-        What moves, in the order of drawing; everything else stays until `redraw`. No label of an axis: axes
-        draw theirs in any case, and it would stay behind.
+        Moving artists in the order of drawing; everything else stays until `redraw`. Axis labels cannot
+        move: axes always draw their own, so that the old label would stay visible.
     """
 
     def __init__(self, canvas: Canvas, artists: Iterable[Artist]) -> None:
@@ -65,7 +66,7 @@ class QuickCanvas:
         canvas.mpl_connect("draw_event", self._keep)
 
     def redraw(self) -> None:
-        """Draw everything anew, when the browser is ready for it."""
+        """Redraw everything as soon as the browser is ready."""
         self._background = None
         self._send_whole()
         draw_when_seen(self.canvas)
@@ -76,8 +77,8 @@ class QuickCanvas:
         Parameters
         ----------
         more : bool
-            Whether more drawings follow at once, and `redraw` in the end: then none is sent whole, which
-            would take too long.
+            Whether more drawings follow at once, with a final `redraw`: then none is sent as a whole,
+            which would be slow.
         """
         if self._background is None:
             draw_when_seen(self.canvas)
@@ -91,11 +92,11 @@ class QuickCanvas:
         self.canvas.blit(self.canvas.figure.bbox)
 
     def _send_whole(self) -> None:
-        # The name is that of the Canvas for browsers in matplotlib.
+        # An attribute of matplotlib's canvas for browsers.
         self.canvas._force_full = True
 
-    def _keep(self, event) -> None:
-        # A figure that is saved has another canvas, and draws all artists itself.
+    def _keep(self, event: DrawEvent) -> None:
+        # A figure being saved has another canvas and draws all artists itself.
         if event.canvas is self.canvas and not self.canvas.is_saving():
             self._background = self.canvas.copy_from_bbox(self.canvas.figure.bbox)
             self._draw()

@@ -1,4 +1,4 @@
-"""Pictures that follow a slider or a click: bytes that the browser shows at once."""
+"""Pictures that follow a slider or a click, sent to the browser as image bytes."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ __all__ = ["FigurePicture", "Picture", "encoded"]
 
 
 def encoded(picture: np.ndarray, scale: int = 1, colours: np.ndarray | None = None) -> bytes:
-    """A picture as bytes that a browser shows.
+    """Encode a picture as JPEG, or as PNG with a color table.
 
     Parameters
     ----------
     picture : ndarray of uint8, shape (height, width) or (height, width, 3)
-        Grey or colour.
+        Gray or color.
     scale : int
-        Repeat each pixel so often in both directions.
+        Repeat each pixel this many times in both directions.
     colours : ndarray of uint8, shape (256, 3), optional
-        What colour each level of a grey picture is. Such a picture is mostly ground, which PNG packs
-        quicker and smaller than JPEG, and no dot of one pixel is smeared; without colours it is JPEG.
+        The color of each level of a gray picture. The picture is then PNG: it is mostly background, for
+        which PNG is faster and smaller than JPEG, and single pixels stay sharp.
     """
     if scale > 1:
         picture = picture.repeat(scale, axis=0).repeat(scale, axis=1)
@@ -50,18 +50,18 @@ def _at_most(width: str) -> widgets.Layout:
 
 
 class Picture(widgets.Image):
-    """A picture with a description for those who cannot see it.
+    """A picture with a description for screen readers.
 
     Parameters
     ----------
     alt : str
-        The description. The browser gets it as the title of the picture, which is its name for screen
-        readers: pictures of ipywidgets have no other.
+        The description. It becomes the title of the picture in the browser: pictures of ipywidgets have no
+        alternative text.
     width : str
-        How wide it is shown.
+        Width on the page.
     """
 
-    # The page of ipywidgets shows a title only where it finds a description that is empty.
+    # The front end of ipywidgets shows a title only if there is an empty description.
     description = Unicode("").tag(sync=True)
 
     def __init__(self, alt: str, width: str = "100%") -> None:
@@ -70,7 +70,7 @@ class Picture(widgets.Image):
 
     @property
     def alt(self) -> str:
-        """The description; can be set."""
+        """The description. Can be set."""
         return self.tooltip
 
     @alt.setter
@@ -83,18 +83,18 @@ class Picture(widgets.Image):
 
 
 class FigurePicture(widgets.HBox):
-    """A figure as pictures in which only some artists move; the rest is drawn once.
+    """A figure shown as pictures in which only some artists move; the rest is drawn once.
 
-    Its parts stand side by side where there is room, and look like one picture.
+    The parts are side by side if there is room, and look like one picture.
 
     Parameters
     ----------
     figure : Figure
-        The figure. Its canvas is replaced.
+        The figure; its canvas is replaced.
     artists : iterable of Artist
-        What moves, in the order of drawing.
+        Moving artists in the order of drawing.
     cuts : sequence of float
-        Where the figure is cut into parts, as fractions of its width.
+        Places where the figure is cut into parts, as fractions of its width.
     """
 
     def __init__(self, figure: Figure, artists: Iterable[Artist], cuts: Sequence[float] = ()) -> None:
@@ -110,12 +110,12 @@ class FigurePicture(widgets.HBox):
         super().__init__(parts, layout=widgets.Layout(flex_flow="row wrap"))
 
     def describe(self, *words: str) -> None:
-        """What the parts show, for those who cannot see them."""
+        """Set the descriptions of the parts."""
         for part, text in zip(self.children, words, strict=True):
             part.alt = text
 
     def update(self, sharpness: float = 1.0) -> None:
-        """Draw the moving artists, with so many pixels for each of the screen in both directions."""
+        """Draw the moving artists, with `sharpness` pixels per screen pixel in each direction."""
         if self.figure.dpi != self._dpi * sharpness:
             self.figure.dpi = self._dpi * sharpness
             self._background = None

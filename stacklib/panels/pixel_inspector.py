@@ -1,4 +1,4 @@
-"""The pixel inspector: click a pixel, see its samples, the limits round by round, and the verdicts."""
+"""The pixel inspector: click a pixel to see its samples, the limits of each round, and the verdicts."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from functools import cached_property
 import ipywidgets as widgets
 import numpy as np
 from ipympl.backend_nbagg import Canvas
+from matplotlib.backend_bases import MouseEvent
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
@@ -17,48 +18,48 @@ from stacklib.explore.story_plots import MASK_COLOURS, VIEWS, StoryAxes, figure_
 from stacklib.figures.look import FAINT, GROUND, INK, dress_bar, show_picture
 from stacklib.figures.screen import screen_limits, stretch
 from stacklib.integration.result import Integration
-from stacklib.panels.common import Readout
+from stacklib.panels.common import Readout, side_by_side
 from stacklib.panels.live_canvas import QuickCanvas, live_canvas
 from stacklib.panels.pictures import FigurePicture
 from stacklib.panels.verdict_table import verdict_table
 
 __all__ = ["MASK", "PixelInspector"]
 
-#: The view that shows where one frame was rejected.
+#: The view of the places where one frame was rejected.
 MASK = "mask of a frame"
-#: Pixels across the close-up.
+#: Side of the close-up in pixels.
 CLOSE = 41
-#: Pixels of the screen: the whole picture, the close-up, and the samples.
+#: Width of the whole picture, the close-up and the samples in screen pixels.
 WHOLE, ASIDE, WIDTH = 550, 390, 940
-#: Where the samples are cut in two, between frame order and sorted.
+#: Place of the cut between the samples in frame order and sorted.
 CUT = 0.56
-LEGEND = "● kept, ▼ rejected low, ▲ rejected high, ✕ no data; dashed grey: limits of earlier rounds"
+LEGEND = "● kept, ▼ rejected low, ▲ rejected high, ✕ no data; dashed gray: limits of earlier rounds"
 
 
 class PixelInspector:
-    """A panel that tells the story of any pixel of a result.
+    """A panel that explains any pixel of a result.
 
-    Everything can be read and set from code; pixels are those of the whole frames, counted from 0.
+    Everything can be read and set from code. Pixels are those of the whole frames, counted from 0.
 
     Parameters
     ----------
     result : Integration
-        What was integrated. Its frames are read again, a row at a time.
+        The result; its frames are read again, one row at a time.
     x, y, channel : int
-        The pixel to begin with; -1 for the one with the most rejections.
+        The first pixel; -1 for the one with the most rejections.
 
     Attributes
     ----------
     selected : tuple of int
         The pixel, (x, y, channel).
     story : PixelStory
-        What happened there.
+        The story of the pixel.
     round : int
-        The round that is drawn, from 1; the last one after a pixel was chosen.
+        The round that is shown, counted from 1; the last round when a new pixel is chosen.
     view : str
-        The picture: one of `stacklib.explore.story_plots.VIEWS`, or ``"mask of a frame"``.
+        The picture that is shown: one of `stacklib.explore.story_plots.VIEWS`, or ``"mask of a frame"``.
     frame : int
-        The frame whose mask is shown, numbered from 1 as in the tables; setting it shows its mask.
+        The frame of the mask, counted from 1 as in the tables; setting it shows its mask.
     """
 
     def __init__(self, result: Integration, x: int = -1, y: int = -1, channel: int = -1) -> None:
@@ -117,15 +118,15 @@ class PixelInspector:
     def frame(self, number: int) -> None:
         number = _within("frame", number, len(self.result.preparation.frames))
         if number - 1 not in self.result.preparation.used:
-            raise ValueError(f"frame: {number} was left out: {self.result.preparation.excluded[number - 1]}")
+            raise ValueError(f"frame: {number} was left out ({self.result.preparation.excluded[number - 1]})")
         self._frame, self._view = number, MASK
         self._refresh(story=False)
 
     def mask(self) -> tuple[np.ndarray, int]:
-        """Where the chosen frame was rejected, see `frame_mask`, and the step between its pixels.
+        """Return the mask of the chosen frame, see `frame_mask`, and the step between its pixels.
 
-        The whole channel is judged once and kept, one byte a sample; of images larger than a screen
-        every step-th row and column.
+        The verdicts on the whole channel are kept, one byte per sample. If the image is larger than a
+        screen, they cover every step-th row and column.
         """
         channel = self.selected[2]
         if self._masks is None or self._masks[0] != channel:
@@ -134,16 +135,16 @@ class PixelInspector:
         return self._mask_of(verdict), step
 
     def _mask_of(self, verdict: np.ndarray) -> np.ndarray:
-        """The mask of the chosen frame from the verdicts of all."""
+        """Pick the mask of the chosen frame from the verdicts on all frames."""
         return frame_mask(verdict[int(np.searchsorted(self.result.preparation.used, self._frame - 1))])
 
     def figure(self) -> Figure:
-        """Image, high map and samples of the pixel: for where there is no browser."""
+        """Draw image, high map and samples of the pixel as a static figure."""
         return figure_inspection(self.result, self._story, self._round)
 
     @property
     def text(self) -> str:
-        """What the pictures show at the pixel, in words."""
+        """The values of the pictures at the pixel, in words."""
         x, y, channel = self.selected
         left, top, *_ = self.result.region
         at = channel, y - top, x - left
@@ -152,14 +153,14 @@ class PixelInspector:
         value, error = float(self.result.image[at]), float(self.result.uncertainty[at])
         known = f" ± {error:.2g}" if np.isfinite(error) else ""
         part = f" (column {x - left}, row {y - top} of the region)" if left or top else ""
-        words = f"x {x}, y {y}, channel {channel}{part}: image {value:.6g}{known}; rejected {low:.0f} % low, "
-        words += f"{high:.0f} % high of the frames; coverage {coverage:.0f} %."
+        words = f"x {x}, y {y}, channel {channel}{part}: image {value:.6g}{known}; rejected low {low:.0f} %, "
+        words += f"high {high:.0f} % of the frames; coverage {coverage:.0f} %."
         if self._view == MASK:
             mask, step = self.mask()
             known = max(1, int(np.sum(mask >= 0)))
             lost = [100 * float(np.sum(mask == value)) / known for value in (1, 2)]
-            words += f" Frame {self._frame} lost {lost[0]:.2f} % low, {lost[1]:.2f} % high of this channel"
-            words += "." if step == 1 else f", judged at every {step}th row and column."
+            words += f" Frame {self._frame} lost {lost[0]:.2f} % of this channel low, {lost[1]:.2f} % high"
+            words += "." if step == 1 else f" (every {step}th row and column)."
         return words
 
     # widgets ---------------------------------------------------------------------------------------
@@ -191,10 +192,10 @@ class PixelInspector:
         self._frame_box.observe(lambda change: self._from_browser("frame", change["new"]), "value")
         return widgets.VBox(
             [
-                _row(self._view_box, self._frame_box, self._x, self._y, self._channel),
-                _row(*self._canvases),
+                side_by_side(self._view_box, self._frame_box, self._x, self._y, self._channel),
+                side_by_side(*self._canvases),
                 self._where,
-                _row(self._slider, self._number),
+                side_by_side(self._slider, self._number),
                 self._heading,
                 self._samples,
                 widgets.HTML(f'<div style="line-height:1.35">{LEGEND}</div>'),
@@ -213,7 +214,7 @@ class PixelInspector:
         return self._x.value, self._y.value, self._channel.value
 
     def _make_pictures(self) -> list[Canvas]:
-        """The canvases with the whole picture and the close-up; a click chooses a pixel."""
+        """Create the canvases of the whole picture and the close-up; a click chooses a pixel."""
         _, _, width, height = self.result.region
         across = 0.78 * WHOLE / 100
         tall = float(np.clip(across * height / width, 2.2, 7.0)) + 0.84
@@ -247,11 +248,11 @@ class PixelInspector:
         left, right = figure.add_axes((0.095, 0.165, 0.45, 0.8)), figure.add_axes((0.575, 0.165, 0.335, 0.8))
         right.sharey(left)
         self._dots = StoryAxes(figure, left, right, bare=True)
-        # Where the label would fit is otherwise worked out anew with every drawing.
+        # A fixed place: finding one would slow down every drawing.
         left.yaxis.set_label_coords(-0.155, 0.5)
         return FigurePicture(figure, self._dots.moving, [CUT])
 
-    def _clicked(self, event) -> None:
+    def _clicked(self, event: MouseEvent) -> None:
         if event.inaxes in (self._whole, self._close):
             left, top, width, height = self.result.region
             x = min(max(round(event.xdata), left), left + width - 1)
@@ -261,12 +262,12 @@ class PixelInspector:
     # drawing ---------------------------------------------------------------------------------------
 
     def _refresh(self, picture: bool = True, story: bool = True) -> None:
-        """Bring widgets and artists to the state."""
+        """Update widgets and artists."""
         if not self._built:
             return
         x, y, channel = self.selected
         if story:
-            # The samples are on their way to the browser before anything else is worked out.
+            # Send the samples to the browser before computing anything else.
             self._dots.show(self._story, self._round)
             self._samples.update(self._canvases[0].device_pixel_ratio)
         self._busy = True
@@ -314,7 +315,7 @@ class PixelInspector:
             (canvas.redraw if changed else canvas.update)()
 
     def _part(self, column: int, row: int, across: int, down: int, channel: int) -> np.ndarray:
-        """The close-up, pixel for pixel."""
+        """Cut out the close-up at full resolution."""
         rows, columns = slice(row, row + down), slice(column, column + across)
         if self._view == "image":
             return stretch(self.result.image[:, rows, columns], self._limits)
@@ -354,11 +355,6 @@ class PixelInspector:
         if self._view == MASK:
             bar.set_ticks([-1, 0, 1, 2], labels=["no data", "kept", "low", "high"])
         dress_bar(bar, "" if self._view == MASK else "% of the frames")
-
-
-def _row(*parts: widgets.Widget) -> widgets.HBox:
-    """Side by side where there is room."""
-    return widgets.HBox(parts, layout=widgets.Layout(flex_flow="row wrap"))
 
 
 def _within(name: str, value: int, last: int) -> int:

@@ -1,12 +1,12 @@
-"""A small picture of the whole frame on which a rectangle is dragged."""
+"""A small picture of the whole frame with a rectangle to drag."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import ipywidgets as widgets
 import numpy as np
+from matplotlib.backend_bases import LocationEvent
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -17,23 +17,23 @@ from stacklib.panels.live_canvas import QuickCanvas, live_canvas
 
 __all__ = ["RegionPicker"]
 
-#: Width of the picture, inches at 100 pixels each.
+#: Width of the picture in inches of 100 pixels.
 WIDTH = 3.7
 
 
 class RegionPicker(widgets.VBox):
-    """The overview with the rectangle, and boxes for its corner.
+    """An overview with a rectangle to drag, and number boxes for its corner.
 
     Parameters
     ----------
     overview : ndarray, shape (channels, height, width)
         The whole frame, binned.
     side : int
-        Pixels of the frame in each direction for one of the overview.
+        Side of a bin in pixels of the frame.
     shape : (width, height)
-        Of the frame.
+        Size of the frame.
     choose : callable
-        Called with the region after a drag, or a new number in a box.
+        Called with the region after a drag or a new number.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class RegionPicker(widgets.VBox):
         self._dragging, self._enabled = False, True
         self.region: Region = (0, 0, 1, 1)
         self.boxes = [self._box(name) for name in ("left", "top")]
-        words = widgets.HTML("<b>Region</b>: drag the rectangle, or type its corner")
+        words = widgets.HTML("<b>Region</b>: drag the rectangle or type its corner")
         super().__init__([words, self._picture(stretch(overview), side), widgets.HBox(self.boxes)])
 
     def _picture(self, picture: np.ndarray, side: int) -> widgets.Widget:
@@ -75,7 +75,7 @@ class RegionPicker(widgets.VBox):
 
     @property
     def enabled(self) -> bool:
-        """Whether a region can be chosen; can be set."""
+        """Whether a region can be chosen. Can be set."""
         return self._enabled
 
     @enabled.setter
@@ -92,22 +92,22 @@ class RegionPicker(widgets.VBox):
             box.value = first
         self._quiet = False
         self.rectangle.set_bounds(*region)
-        # Whole: of a drag that was quick the browser may have missed a part.
+        # Redraw as a whole: the browser may have missed parts of a quick drag.
         self._quick.redraw()
 
     def _typed(self) -> None:
         if self._enabled and not self._quiet:
             self._choose((*(box.value for box in self.boxes), *self.region[2:]))
 
-    def _drag(self, event: Any) -> None:
+    def _drag(self, event: LocationEvent) -> None:
         if event.name == "button_press_event":
             self._dragging = event.inaxes is not None and self._enabled
         if not self._dragging:
             return
-        # A button that is let go outside is not told; older versions of matplotlib do not know `buttons`.
+        # There is no event for a button released outside; older versions of matplotlib lack `buttons`.
         let_go = event.name == "motion_notify_event" and getattr(event, "buttons", None) == frozenset()
         if not let_go:
-            # Also where the mouse leaves: of a quick move not all is told.
+            # Also when the mouse leaves: a quick move sends few events.
             place = self.rectangle.axes.transData.inverted().transform((event.x, event.y))
             corner = zip(place, self.region[2:], self._shape, strict=True)
             self.rectangle.set_xy([min(max(at - size / 2, 0), whole - size) for at, size, whole in corner])

@@ -1,4 +1,4 @@
-"""The panel in which rule and limits are chosen: a region, integrated live."""
+"""The rejection explorer: choose rule and limits on a region that is integrated live."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from dataclasses import replace
 from functools import cached_property
 from html import escape
 from pathlib import Path
-from typing import Any
 
 import ipywidgets as widgets
 from matplotlib.figure import Figure
 
 from stacklib.errors import StacklibError, StacklibWarning
-from stacklib.explore.advisor import Advice, advise
+from stacklib.explore.advisor import Advice
 from stacklib.explore.region_trials import SIDE, RegionTrials, in_short
 from stacklib.frames.finding import resolve_path
+from stacklib.frames.frame_set import FrameSet
 from stacklib.integration.result import Integration
 from stacklib.integration.samples import Region
 from stacklib.panels.common import (
@@ -27,6 +27,7 @@ from stacklib.panels.common import (
     enable_control,
     parameter_control,
     set_control,
+    side_by_side,
 )
 from stacklib.panels.pictures import Picture, encoded
 from stacklib.panels.region_figure import DIFFERENCE_COLOURS, MAP_COLOURS, figure_region
@@ -47,15 +48,13 @@ CHOICES = (
     "combination",
 )
 NO_REJECTION, SETTING_A = "no rejection", "setting A"
-#: Weights that need a name as well, and the field that holds it.
+#: Weights that need a name, and the field with that name.
 NAMED_WEIGHTS = {"keyword": "weight_keyword", "csv": "weight_file"}
-#: Side of the region on which the limits of slow rules are tried.
-SLOW_SIDE = 256
-#: Milliseconds that A and B are shown while they blink.
+#: Milliseconds that A and B are each shown while they blink.
 BLINK = 600
-#: Seconds after which the browser has sent all that was done before it heard that controls are disabled.
+#: Seconds after which the browser has sent all input from before it disabled the controls.
 HEARD = 1.0
-#: The pictures stand beside what is set where there is room, otherwise below, and then the region last.
+#: The pictures are beside the controls if there is room, otherwise below them; the region then comes last.
 STYLE = """<style>
 .stacklib-panel { container-type: inline-size; max-width: 980px }
 .stacklib-explorer { gap: 4px 8px; grid-template: "controls pictures" auto "region pictures" 1fr
@@ -67,39 +66,39 @@ STYLE = """<style>
   .stacklib-explorer { grid-template: "controls" "pictures" "region" / minmax(0, 1fr) } }
 </style>"""
 RESIDUAL_HELP = (
-    "Where a sample stands more than 5 sigma above the median of the frames: how far the result is above "
+    "Wherever a sample is more than 5 sigma above the median of the frames: the excess of the result over "
     "that median, beyond 3 standard errors, in percent of the same sum without rejection."
 )
 
 
 class RejectionExplorer:
-    """A region of the frames, integrated live while rule, limits, normalisation and weights are chosen.
+    """A region of the frames, integrated live while you choose rule, limits, normalization and weights.
 
-    Everything can be done from code as well, without a browser.
+    Everything works from code as well, without a browser.
 
     Parameters
     ----------
     frames : FrameSet, str, Path or list
-        Registered frames, or where they are.
+        Registered frames, or where to find them.
     recipe : Recipe, optional
-        Where to start; `Recipe.suggest` for these frames unless given.
+        Settings to start with. Default is the suggested rule with default parameters.
     region : (left, top, width, height), optional
-        512 x 512 pixels at the brightest structure unless given, or if all four are 0. A width or height of 0
-        is 512.
+        Part of the frames. Default, also for four zeros, is 512 x 512 pixels at the brightest structure. A
+        width or height of 0 means 512.
     path : str or Path
-        The file that *Use these* writes at first.
+        Default job file of `use`.
     opened_from : str or Path
-        The job file that named the frames, if any: `use` keeps the frames that it lists.
+        Job file that the frames were opened from, if any: `use` keeps its frame list.
 
     Attributes
     ----------
     saved : str
-        Where `use` has written last, and which frames are listed there, in words.
+        What `use` wrote last: the job file, and which frames it lists.
     """
 
     def __init__(
         self,
-        frames: Any,
+        frames: FrameSet | str | Path | list,
         recipe: Recipe | None = None,
         region: Region | None = None,
         path: str | Path = "recipe.yaml",
@@ -121,7 +120,7 @@ class RejectionExplorer:
 
     @property
     def recipe(self) -> Recipe:
-        """The settings; can be set."""
+        """The settings. Can be set."""
         return self.model.recipe
 
     @recipe.setter
@@ -131,7 +130,7 @@ class RejectionExplorer:
 
     @property
     def region(self) -> Region:
-        """Left, top, width and height; what is set is moved, then cut, to lie inside the frames."""
+        """Left, top, width and height. Can be set: a region is moved, then cut, to lie inside the frames."""
         return self.model.region
 
     @region.setter
@@ -142,15 +141,16 @@ class RejectionExplorer:
 
     @property
     def result(self) -> Integration:
-        """The region, integrated; all but its uncertainty is what `integrate` gives for this region."""
+        """The integrated region; apart from the uncertainty, the same as that of `integrate`."""
         return self.model.result
 
     @property
     def numbers(self) -> dict[str, float]:
-        """Numbers in percent, see `stacklib.explore.region_trials.RegionTrials`.
+        """Numbers in percent.
 
-        rejected_low and rejected_high, expected_low and expected_high for clean noise and this many
-        frames, noise_penalty against a plain average of clean frames, residual_light.
+        `rejected_low` and `rejected_high`; `expected_low` and `expected_high` for this many frames of pure
+        noise; `noise_penalty`, the extra noise over a plain average of such frames; `residual_light`, see
+        `stacklib.explore.outliers.OutlierLight`.
         """
         return self.model.numbers
 
@@ -160,7 +160,7 @@ class RejectionExplorer:
         return self.model.words()
 
     def keep_as_a(self) -> Integration:
-        """Keep the result as setting A, to compare others with it."""
+        """Keep the result as setting A, to compare other settings with it."""
         self.a = self.result
         if self._live:
             self._a_picture = encoded(self.model.picture(self.a))
@@ -169,56 +169,39 @@ class RejectionExplorer:
         return self.a
 
     def advice(self, report: Callable[[float], None] | None = None) -> Advice:
-        """What `stacklib.advise` proposes for this region; of slow rules, for 256 x 256 pixels in its middle.
+        """Return the proposal of `stacklib.advise` for this region, without changing the settings.
 
-        Nothing is changed.
+        For a slow rule, only 256 x 256 pixels in the middle of the region are used.
 
         Parameters
         ----------
         report : callable, optional
-            Called again and again with the fraction that is done.
+            Called repeatedly with the finished fraction.
 
         Raises
         ------
         IntegrationError, RecipeError
-            When there are too few frames, or the region is too small or too large.
+            If there are too few frames, or the region is too small or too large.
         """
-        region = self.region
-        if RULES[self.result.rule].slow:
-            left, top, *size = region
-            width, height = (min(side, SLOW_SIDE) for side in size)
-            region = left + (size[0] - width) // 2, top + (size[1] - height) // 2, width, height
-        return advise(self.model.frames, self.recipe, region, progress=False, report=report)
+        return self.model.advise(report)
 
     def suggest(self, report: Callable[[float], None] | None = None) -> Advice:
-        """Take over what `advice` proposes; `reason` says why."""
+        """Apply the proposal of `advice`, and return it; its `reason` says why."""
         advice = self.advice(report)
         self.recipe = advice.recipe
         self._say(f"Suggested. {advice.reason}")
         return advice
 
     def use(self, path: str | Path = "") -> Path:
-        """Write a job file: the recipe, and the frames that it was chosen for; `saved` tells which they are.
+        """Write recipe and frames as a job file, and return its path; `saved` says which frames it lists.
+
+        See `stacklib.recipe.job_files.write_settings` for errors and warnings.
 
         Parameters
         ----------
         path : str or Path
-            The panel's `path` unless given. Of a job file that is there already, all but the recipe is kept;
-            also the frames, if these are some of those shown here, or if the panel was opened from that file.
-
-        Returns
-        -------
-        Path
-
-        Raises
-        ------
-        RecipeError
-            When there is a file of that name which is no job file.
-
-        Warns
-        -----
-        StacklibWarning
-            When the file listed other frames.
+            Job file. In an existing file only the recipe is replaced, and the frame list if it names other
+            frames than those shown here. Default is the `path` given at the start.
         """
         path = Path(path or self.path)
         known = self._source is not None and path.resolve() == self._source.resolve()
@@ -227,7 +210,7 @@ class RejectionExplorer:
         return path
 
     def figure(self) -> Figure:
-        """The four pictures and the numbers, as a static figure."""
+        """Draw the four pictures and the numbers as a static figure."""
         return figure_region(self.model, self.a)
 
     # the widgets ---------------------------------------------------------------------------------
@@ -285,14 +268,14 @@ class RejectionExplorer:
 
     def _make_comparison(self) -> widgets.Widget:
         self._numbers, self._message = Readout(), Readout()
-        keep = widgets.Button(description="Keep as A", tooltip="Keep these settings to compare with others")
+        keep = widgets.Button(description="Keep as A", tooltip="Keep these settings for comparison")
         keep.on_click(lambda button: self.keep_as_a())
         self._play = widgets.Play(value=0, min=0, max=1, interval=BLINK, show_repeat=False, repeat=True)
         self._play.observe(lambda change: self._show_result(), "value")
         self._play.observe(lambda change: self._show_pictures(), "playing")
         self._against = widgets.Dropdown(
             options=(NO_REJECTION, SETTING_A),
-            description="Difference to",
+            description="Difference from",
             style={"description_width": "initial"},
             layout=widgets.Layout(width="auto"),
         )
@@ -300,20 +283,19 @@ class RejectionExplorer:
         blink = widgets.HBox([widgets.Label("Blink A/B"), self._play], layout=widgets.Layout(flex="0 0 auto"))
         self._suggest = widgets.Button(
             description="Suggest",
-            tooltip="Put trails and cosmic rays into these frames, try many limits, and take the best",
+            tooltip="Add trails and cosmic rays to these frames, try many limits and take the best",
         )
         self._suggest.on_click(lambda button: self._take_suggestion())
         buttons = [self._suggest, keep, blink, self._against]
         self._buttons = [self._suggest, keep, self._play, self._against]
-        row = widgets.HBox(buttons, layout=widgets.Layout(flex_flow="row wrap"))
-        return widgets.VBox([self._numbers, row, self._message])
+        return widgets.VBox([self._numbers, side_by_side(*buttons), self._message])
 
     def _make_saving(self) -> widgets.Widget:
         self._path = widgets.Text(str(self.path), description="File", style={"description_width": "3em"})
         button = widgets.Button(description="Use these", button_style="primary")
         button.on_click(lambda button: self._save())
         self._buttons += [button, self._path]
-        return widgets.HBox([button, self._path], layout=widgets.Layout(flex_flow="row wrap"))
+        return side_by_side(button, self._path)
 
     # from the widgets ----------------------------------------------------------------------------
 
@@ -324,7 +306,7 @@ class RejectionExplorer:
         try:
             self.model.integrate(self.recipe.replace(**changes))
         except StacklibError as error:
-            self._say(f"{str(error).rstrip('.')}. The pictures are still those of the settings before.")
+            self._say(f"{str(error).rstrip('.')}. The pictures still show the previous settings.")
             return
         self._say("")
         self._show_rule()
@@ -334,7 +316,7 @@ class RejectionExplorer:
         self.region = region
 
     def _take_suggestion(self) -> None:
-        """What is done in the browser in the meantime waits for the kernel, and would undo the suggestion."""
+        """Apply a suggestion; ignore input meanwhile, which waits for the kernel and would undo it."""
         if self._suggesting:
             return
         self._suggesting = True
@@ -367,7 +349,7 @@ class RejectionExplorer:
     # to the widgets ------------------------------------------------------------------------------
 
     def _refresh(self) -> None:
-        """Show the state in all widgets."""
+        """Update all widgets."""
         if not self._live:
             return
         self._quiet = True
@@ -382,27 +364,27 @@ class RejectionExplorer:
         self._show_all()
 
     def _enable(self, enabled: bool) -> None:
-        """Let all that changes something answer or not."""
+        """Enable or disable all controls."""
         for control in (*self._controls.values(), *self._buttons):
             enable_control(control, enabled)
         self._picker.enabled = enabled
 
     def _show_rule(self) -> None:
-        """The parameters of the rule, and no others."""
+        """Show the parameters of the rule, and no others."""
         names = RULES[self.result.rule].parameters
         children = tuple(self._controls[name] for name in names)
         if self._rule_box.children != children:
             self._rule_box.children = children
 
     def _show_all(self) -> None:
-        # The pictures are on their way to the browser before the numbers are worked out.
+        # Send the pictures to the browser before computing the numbers.
         self._show_pictures()
         self._show_numbers()
 
     def _show_pictures(self) -> None:
         model = self.model
         other = self.a if self._against.value == SETTING_A else None
-        # What one looks at goes first; the browser shows it while the others are made.
+        # The result goes first: the browser shows it while the others are made.
         self._b_picture = encoded(model.picture())
         if self.a is not None and self._play.playing:
             self._a_picture = encoded(model.picture(self.a))
@@ -412,7 +394,7 @@ class RejectionExplorer:
         self._pictures["difference"].show(model.difference_picture(other), colours=DIFFERENCE_COLOURS)
 
     def _show_result(self) -> None:
-        """A or B while they blink, otherwise B, which is the result."""
+        """Show A or B while they blink, otherwise B, the current result."""
         shows_a = self.a is not None and self._play.playing and self._play.value == 0
         self._pictures["result"].value = self._a_picture if shows_a else self._b_picture
         name = (
@@ -429,7 +411,7 @@ class RejectionExplorer:
         other = SETTING_A if self.a is not None and self._against.value == SETTING_A else NO_REJECTION
         for side, word in (("low", "too dark"), ("high", "too bright")):
             rejected = f"Rejected {side} ({word}): {numbers[f'rejected_{side}']:.3f} %"
-            self._title(side, f"{rejected}; brightest: {top:.0f} % of the frames")
+            self._title(side, f"{rejected}; scale: 0 to {top:.0f} % of the frames")
         self._title("difference", f"Result minus {other}; blue to red: ±{scale:.3g} {unit}")
         lines = [escape(line) for line in model.words(numbers).splitlines()]
         lines += [f"Note: {escape(note)}" for note in self.result.preparation.notes]
@@ -437,7 +419,7 @@ class RejectionExplorer:
         self._numbers.say_html(*lines)
 
     def _title(self, name: str, text: str) -> None:
-        """Above a picture, and as its name for those who cannot see it."""
+        """Write the title of a picture, which is also its name for screen readers."""
         self._titles[name].say(text)
         self._pictures[name].alt = text
 
@@ -447,13 +429,13 @@ class RejectionExplorer:
 
 
 def _weights(recipe: Recipe) -> tuple[str, ...]:
-    """What frames can be weighted by; what needs a name is left out where the recipe has none."""
+    """Return the choices of weights; those that need a name are left out if the recipe has none."""
     choices = Recipe.parameters()["weights"].choices
     return tuple(c for c in choices if c not in NAMED_WEIGHTS or getattr(recipe, NAMED_WEIGHTS[c]))
 
 
 def _later(seconds: float, call: Callable[[], None]) -> None:
-    """Call when the kernel has done what waits for it; at once where there is no kernel."""
+    """Call a function after a pause in which the kernel handles what waits; at once without a kernel."""
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:

@@ -1,4 +1,4 @@
-"""The verdicts on the samples of a pixel as a table for the browser."""
+"""The verdicts on the samples of a pixel as an HTML table."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from stacklib.kernel.verdicts import HIGH, KEPT, LOW, NO_DATA
 
 __all__ = ["verdict_table"]
 
-#: Heading of each column, and how its text may break where there is little room: numbers never do.
+#: Heading of each column and its style; numbers never break.
 COLUMNS = {
     "": "white-space:nowrap",
     "frame": "white-space:nowrap",
@@ -22,7 +22,7 @@ SYMBOLS = {KEPT: "●", LOW: "▼", HIGH: "▲", NO_DATA: "✕"}
 
 
 def verdict_table(story: PixelStory, number: int) -> str:
-    """The verdict on every frame in words; rejected rows carry a symbol, a word and bold type."""
+    """Write the verdict on every frame; rejected rows have a symbol, a word and bold type."""
     verdict, rows = story.rounds[number - 1].verdict, []
     for i, (name, why) in enumerate(zip(story.files, story.reasons, strict=True)):
         now = int(verdict[i])

@@ -16,7 +16,7 @@ from stacklib.figures import screen
 
 @pytest.fixture
 def sky() -> np.ndarray:
-    """Colour frame: a sky of another level in each channel, and the same star in all."""
+    """A color frame: the sky has another level in each channel, the star is the same in all."""
     rng = np.random.default_rng(1)
     levels = np.array([0.1, 0.2, 0.05], np.float32)[:, np.newaxis, np.newaxis]
     image = levels + rng.normal(0, 0.001, (3, 80, 100)).astype(np.float32)
@@ -24,7 +24,7 @@ def sky() -> np.ndarray:
     return image
 
 
-def test_stretch_shows_the_sky_dark_grey_and_keeps_colours(sky):
+def test_stretch_shows_the_sky_dark_gray_and_keeps_colors(sky):
     shown = plots.stretch(sky)
     assert shown.shape == (80, 100, 3) and shown.dtype == np.float32
     assert shown.min() >= 0 and shown.max() <= 1
@@ -79,7 +79,7 @@ def test_binning_keeps_the_mean():
 
 
 def png(figure) -> np.ndarray:
-    """The figure as a person gets it."""
+    """The figure as it is shown."""
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png")
     drawn.seek(0)
@@ -106,7 +106,7 @@ def test_figures_can_be_drawn_and_leave_nothing_behind(draw, target, request):
     figure = draw(request.getfixturevalue(target))
     drawn = png(figure)
     assert drawn.shape[1] > 1000
-    # Their own ground, opaque, so that they read alike in dark and light notebooks.
+    # An opaque background of their own, so that they look alike in dark and light notebooks.
     assert np.all(drawn[..., 3] == 1) and drawn[0, 0, :3].max() < 0.2
     assert figure.get_suptitle()
     assert all(axes.get_xlabel() or axes.get_ylabel() for axes in figure.axes[:1])
@@ -136,7 +136,7 @@ def test_large_images_are_shown_by_their_centre(m13, monkeypatch):
     figure = plots.figure_before_after(m13)
     assert all(axes.images[0].get_array().shape == (100, 100) for axes in figure.axes)
     assert figure.axes[0].get_xlim() == (109.5, 209.5)
-    assert "centre" in texts(figure)
+    assert "center" in texts(figure)
 
 
 def test_frames_with_trail_or_cloud_are_numbered(m101):

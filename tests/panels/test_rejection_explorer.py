@@ -324,9 +324,7 @@ def test_suggest_without_widgets(panel):
 @pytest.mark.parametrize(("rule", "part"), [("gesd", (100, 80, 256, 256)), ("percentile", (0, 20, 456, 376))])
 def test_limits_of_slow_rules_are_tried_in_the_middle_of_the_region(panel, monkeypatch, rule, part):
     given = []
-    monkeypatch.setattr(
-        "stacklib.panels.rejection_explorer.advise", lambda *values, **_: given.append(values)
-    )
+    monkeypatch.setattr("stacklib.explore.region_trials.advise", lambda *values, **_: given.append(values))
     panel.recipe = panel.recipe.replace(rejection=rule)
     panel.model.trials.samples.region = (0, 20, 456, 376)
     panel.advice()
@@ -343,7 +341,7 @@ def test_nothing_changes_the_settings_while_limits_are_tried(live, monkeypatch):
         shown.append((message(live), live._controls["sigma_high"].slider.disabled, live._suggest.disabled))
         return SimpleNamespace(recipe=proposed, reason="because.")
 
-    monkeypatch.setattr("stacklib.panels.rejection_explorer.advise", advise)
+    monkeypatch.setattr("stacklib.explore.region_trials.advise", advise)
     monkeypatch.setattr("stacklib.panels.rejection_explorer._later", lambda _, call: later.append(call))
     live._suggest.click()
     assert "42 %" in shown[0][0] and shown[0][1:] == (True, True)
@@ -369,7 +367,7 @@ def test_why_there_is_no_suggestion(live, monkeypatch):
     def refuse(*arguments, **options):
         raise sl.IntegrationError("3 frames are too few")
 
-    monkeypatch.setattr("stacklib.panels.rejection_explorer.advise", refuse)
+    monkeypatch.setattr("stacklib.explore.region_trials.advise", refuse)
     before = live.recipe
     live._suggest.click()
     assert live.recipe == before and "3 frames are too few" in message(live)
