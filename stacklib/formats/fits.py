@@ -222,7 +222,7 @@ def _first_image(stream: BufferedIOBase, path: Path) -> _Hdu:
             return hdu
         position += -(-hdu.size // RECORD) * RECORD
         stream.seek(position)
-    raise FrameError(f"{path}: contains no image, expected an HDU with NAXIS = 2 or 3")
+    raise FrameError(f"{path}: contains no image, expected an HDU with NAXIS = 2 or 3; leave the file out")
 
 
 def _header_bytes(stream: BufferedIOBase, path: Path, first: bool) -> bytes | None:
@@ -304,14 +304,16 @@ def _whole(header: dict[str, Any], name: str, path: Path, allowed: tuple[int, ..
             if isinstance(allowed, tuple)
             else f"a whole number of at least {allowed.start}"
         )
-        raise FrameError(f"{path}: {name} is {value!r}, expected {expected}; the header is damaged")
+        raise FrameError(
+            f"{path}: {name} is {value!r}, expected {expected}; the header is damaged, leave the file out"
+        )
     return value
 
 
 def _number(header: dict[str, Any], name: str, default: float, path: Path) -> float:
     value = header.get(name, default)
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise FrameError(f"{path}: {name} is {value!r}, expected a finite number; the header is damaged")
+        raise FrameError(f"{path}: {name} is {value!r}, expected a finite number; leave the file out")
     return float(value)
 
 
@@ -324,7 +326,9 @@ def _image_source(path: Path, hdu: _Hdu) -> tuple[ImageSource, int]:
     stored = np.dtype(f">{sample_format[0]}{abs(bits) // 8}")
     scale, zero = _number(header, "BSCALE", 1.0, path), _number(header, "BZERO", 0.0, path)
     if scale == 0:
-        raise FrameError(f"{path}: BSCALE is 0, expected a nonzero number; the header is damaged")
+        raise FrameError(
+            f"{path}: BSCALE is 0, expected a nonzero number; the header is damaged, leave the file out"
+        )
     blank = header.get("BLANK") if bits > 0 else None
     blank = blank if isinstance(blank, int) and not isinstance(blank, bool) else None
     source = ImageSource(
@@ -354,9 +358,13 @@ def _geometry(hdu: _Hdu, path: Path) -> tuple[int, int, int]:
     while len(axes) > 2 and axes[-1] == 1:
         axes = axes[:-1]
     if len(axes) not in (2, 3) or not all(isinstance(axis, int) and axis > 0 for axis in axes):
-        raise FrameError(f"{path}: has axes {axes}, expected width, height and optionally channels")
+        raise FrameError(
+            f"{path}: has axes {axes}, expected width, height and optionally channels; leave the file out"
+        )
     if math.prod(axes) > MAX_SAMPLES:
-        raise FrameError(f"{path}: has axes {axes}, too large for an image; the header is damaged")
+        raise FrameError(
+            f"{path}: has axes {axes}, too large for an image; the header is damaged, leave the file out"
+        )
     return axes[0], axes[1], axes[2] if len(axes) == 3 else 1
 
 

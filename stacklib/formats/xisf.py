@@ -103,7 +103,7 @@ def open_image(path: str | Path) -> ImageSource:
     root, header_end = read_header(path, file_size)
     images = [element for element in root if local_name(element) == "Image"]
     if not images:
-        raise FrameError(f"{path}: has no Image element, expected an XISF file with one image")
+        raise FrameError(f"{path}: has no Image element, expected an XISF image; leave the file out")
     source = _image_source(images[0], path, file_size, header_end)
     if len(images) > 1:
         source.notes.append(f"contains {len(images)} images; the first one is used")
@@ -124,9 +124,13 @@ class _CappedBuilder(TreeBuilder):
         self._count += 1
         self._depth += 1
         if self._count > MAX_ELEMENTS:
-            raise FrameError(f"{self._path}: the header has more than {MAX_ELEMENTS} elements")
+            raise FrameError(
+                f"{self._path}: the header has more than {MAX_ELEMENTS} elements; leave the file out"
+            )
         if self._depth > MAX_DEPTH:
-            raise FrameError(f"{self._path}: the header is nested more than {MAX_DEPTH} levels deep")
+            raise FrameError(
+                f"{self._path}: the header is nested more than {MAX_DEPTH} levels deep; leave the file out"
+            )
         return super().start(tag, attrs)
 
     def end(self, tag: Any) -> Element:
@@ -148,16 +152,11 @@ def read_header(path: Path, file_size: int) -> tuple[Element, int]:
             if start[:8] != SIGNATURE:
                 fits = start.startswith(b"SIMPLE")
                 kind = "a FITS file, so name it .fits" if fits else "not an XISF file"
-                raise refuse(path, "signature", start[:8], f"{SIGNATURE!r}; this is {kind}")
+                raise refuse(path, "signature", start[:8], repr(SIGNATURE), f"this is {kind}")
             length = int.from_bytes(start[8:12], "little")
             if len(start) < HEADER_START or length == 0 or length > min(file_size - HEADER_START, MAX_HEADER):
-                room = max(file_size - HEADER_START, 0)
-                raise refuse(
-                    path,
-                    "header length",
-                    length,
-                    f"1 to {min(room, MAX_HEADER)} bytes; the file may be truncated",
-                )
+                room = min(max(file_size - HEADER_START, 0), MAX_HEADER)
+                raise refuse(path, "header length", length, f"1 to {room} bytes", "copy the file again")
             content = stream.read(length)
     except OSError as error:
         raise unreadable(path, error) from error

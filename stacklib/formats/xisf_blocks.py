@@ -47,10 +47,12 @@ CHECKSUMS = {
 DECIMAL = re.compile(r"[0-9]{1,19}", re.ASCII)
 
 
-def refuse(path: Path, field: str, found: Any, expected: str) -> FrameError:
+def refuse(
+    path: Path, field: str, found: Any, expected: str, remedy: str = "save the file again or leave it out"
+) -> FrameError:
     """Return the error for a field with an invalid value."""
     shown = repr(found) if len(repr(found)) <= 80 else repr(found)[:77] + "..."
-    return FrameError(f"{path}: {field} is {shown}, expected {expected}")
+    return FrameError(f"{path}: {field} is {shown}, expected {expected}; {remedy}")
 
 
 def local_name(element: Element) -> str:
@@ -183,8 +185,8 @@ def _attachment(location: str, path: Path, field: str, file_size: int, header_en
     if position < header_end:
         raise refuse(path, f"{field} position", position, f"at least {header_end}, after the header")
     if position + size > file_size:
-        expected = f"a block inside the file of {file_size} bytes; the file is truncated, copy it again"
-        raise refuse(path, f"{field} location", location, expected)
+        expected, remedy = f"a block inside the {file_size} bytes of the file", "copy the file again"
+        raise refuse(path, f"{field} location", location, expected, remedy)
     return position, size
 
 

@@ -26,7 +26,7 @@ from stacklib.output.naming import most_common
 from stacklib.utils.checksums import checksum_if_readable
 from stacklib.utils.labels import listed
 
-__all__ = ["Provenance", "checksums", "collect", "keywords", "properties"]
+__all__ = ["Provenance", "checksums", "collect", "keywords", "known_or_none", "properties"]
 
 #: Threads that compute checksums.
 READERS = 4
@@ -340,7 +340,7 @@ def _frame_records(result: IntegratedImage, facts: Provenance, folder: Path) -> 
             "sha256": facts.checksums[i],
             "used": i in used,
             "reason": p.excluded.get(i, ""),
-            **{name: _or_none(values[i]) for name, values in columns.items()},
+            **{name: known_or_none(values[i]) for name, values in columns.items()},
         }
         for i, frame in enumerate(p.frames)
     ]
@@ -354,5 +354,6 @@ def _relative(path: Path, folder: Path) -> str | None:
         return None
 
 
-def _or_none(values: np.ndarray) -> list[float | None]:
+def known_or_none(values: np.ndarray) -> list[float | None]:
+    """Convert an array to a list for JSON, with None for NaN."""
     return [float(value) if math.isfinite(value) else None for value in values]

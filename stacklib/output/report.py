@@ -15,7 +15,7 @@ from stacklib.errors import FrameError
 from stacklib.output.history import range_in_words
 from stacklib.output.integrated_image import IntegratedImage
 from stacklib.output.naming import SavedFiles, night_of
-from stacklib.output.provenance import Provenance, collect
+from stacklib.output.provenance import Provenance, collect, known_or_none
 
 __all__ = ["numbers", "report", "summary", "unusual_frames"]
 
@@ -102,16 +102,12 @@ def numbers(result: IntegratedImage) -> dict[str, Any]:
         "recipe": result.recipe.to_dict(),
         "rejected_low": float(result.rejected_low.mean()),
         "rejected_high": float(result.rejected_high.mean()),
-        "noise": _known(noise),
-        "noise_ratio": _known(ratio),
+        "noise": known_or_none(noise),
+        "noise_ratio": known_or_none(ratio),
         "expected_noise_ratio": result.expected_noise_ratio,
         "left_out": _left_out(result),
         "unusual": _unusual_in_words(result),
     }
-
-
-def _known(values: np.ndarray) -> list[float | None]:
-    return [float(value) if math.isfinite(value) else None for value in values]
 
 
 def unusual_frames(result: IntegratedImage) -> list[tuple[int, str, float, float]]:
