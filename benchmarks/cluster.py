@@ -1,4 +1,4 @@
-"""Integration on a Dask cluster that reads from a slow store: wall time and memory by the number of workers.
+"""Integration on a Dask cluster that reads from slow storage: wall time and memory by the number of workers.
 
 ``python benchmarks/cluster.py`` simulates frames on a store where every read waits, integrates them here and
 on clusters of worker processes, and prints a table. ``--write`` puts it into README.md.
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def simulate(folder: Path) -> None:
-    """Frames of nothing but noise."""
+    """Simulate frames of pure noise."""
     folder.mkdir(parents=True)
     random = np.random.default_rng(20210815)
     count, *shape = FRAMES
@@ -69,7 +69,7 @@ def simulate(folder: Path) -> None:
 
 
 def compare(folder: Path) -> str:
-    """The table."""
+    """Return the table in Markdown."""
     from dask.distributed import Client, LocalCluster
 
     here, expected = timed(folder, None, slow_down)
@@ -99,7 +99,7 @@ def compare(folder: Path) -> str:
 
 
 def timed(folder: Path, client, slow: Callable[[], None]) -> tuple[float, sl.Integration]:
-    """Median of the seconds of an integration that knows nothing of the frames, and its result."""
+    """Time integrations of unmeasured frames; return the median in seconds and the result."""
     options = {"memory": MEMORY, "threads": 2, "progress": False, "client": client}
     # Code is loaded before the store becomes slow.
     sl.integrate(folder, RECIPE, **options)
@@ -118,7 +118,7 @@ def timed(folder: Path, client, slow: Callable[[], None]) -> tuple[float, sl.Int
 
 
 def slow_down() -> None:
-    """From now on this process reads from a slow store."""
+    """Make this process read from slow storage."""
 
     @contextlib.contextmanager
     def reader(self):
@@ -134,7 +134,7 @@ def slow_down() -> None:
 
 
 def peak_memory() -> int:
-    """Bytes that this process ever had in memory; 0 where the system does not tell."""
+    """Return the peak memory of this process in bytes; 0 if the system does not report it."""
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.exists() else []
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), 0)

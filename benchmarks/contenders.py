@@ -1,4 +1,4 @@
-"""What is timed in Python: stacklib, its kernel alone, ccdproc, numpy.median, and plain reading."""
+"""Contenders in Python: stacklib, its kernel alone, ccdproc, numpy.median, and plain reading."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ PARTS = 4
 
 
 def processors() -> int:
-    """Processors this process may use."""
+    """Return the number of processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def recipe(rule: str, weights: str = "none", normalised: bool = True) -> stacklib.Recipe:
-    """Limits of 3 sigma on both sides; additive normalisation with scaling, or none at all."""
+def recipe(rule: str, weights: str = "none", normalized: bool = True) -> stacklib.Recipe:
+    """Return a recipe: limits of 3 sigma on both sides, additive normalization with scaling or none."""
     return stacklib.Recipe(
         rejection=rule,
         sigma_low=3.0,
         sigma_high=3.0,
-        normalization="additive_scaling" if normalised else "none",
-        rejection_normalization="scale_zero_offset" if normalised else "none",
+        normalization="additive_scaling" if normalized else "none",
+        rejection_normalization="scale_zero_offset" if normalized else "none",
         weights=weights,
     )
 
 
 def files(folder: str | Path) -> list[Path]:
-    """The frames of a set."""
+    """Return the files of a set."""
     return sorted(Path(folder).glob("*.fits"))
 
 
@@ -51,12 +51,12 @@ def forget(folder: str | Path) -> None:
 
 
 def integrate(
-    folder: str | Path, rule: str, weights: str = "none", memory: str = "2GB", normalised: bool = True
+    folder: str | Path, rule: str, weights: str = "none", memory: str = "2GB", normalized: bool = True
 ) -> stacklib.Integration:
     """Integrate a set of frames."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", stacklib.StacklibWarning)
-        settings = recipe(rule, weights, normalised)
+        settings = recipe(rule, weights, normalized)
         return stacklib.integrate(folder, settings, memory=memory, progress=False)
 
 
@@ -70,18 +70,18 @@ def integrate_and_save(folder: str | Path, rule: str, path: Path) -> None:
 
 
 def integrate_sample(folder: str | Path) -> None:
-    """What a first call looks like: the suggested recipe."""
+    """Integrate with the suggested recipe, as in a first call."""
     stacklib.integrate(folder, progress=False)
 
 
 def read_bytes(folder: str | Path) -> None:
-    """Read every byte of every file, and do nothing with it."""
+    """Read every byte of every file."""
     with ThreadPoolExecutor(processors()) as pool:
         list(pool.map(lambda path: len(path.read_bytes()), files(folder)))
 
 
 def read_cube(folder: str | Path) -> np.ndarray:
-    """All samples, float32 (frames, pixels)."""
+    """Return all samples, float32 (frames, pixels)."""
     frames = stacklib.open_frames(str(folder))
     cube = np.empty((len(frames), frames.height, frames.width), np.float32)
     with ThreadPoolExecutor(processors()) as pool:
@@ -90,7 +90,7 @@ def read_cube(folder: str | Path) -> np.ndarray:
 
 
 def kernel_settings(folder: str | Path, rule: str) -> Settings:
-    """What `integrate` would hand to the kernel."""
+    """Return what `integrate` hands to the kernel."""
     return prepare(stacklib.open_frames(str(folder)), recipe(rule)).settings(0)
 
 
@@ -107,12 +107,12 @@ def run_kernel(cube: np.ndarray, settings: Settings) -> Pixels:
 
 
 def read_and_median(folder: str | Path) -> None:
-    """What a few lines of numpy do."""
+    """Combine with a few lines of NumPy."""
     np.median(read_cube(folder), axis=0)
 
 
 def ccdproc_version() -> str:
-    """Version of ccdproc; empty where it is not installed."""
+    """Return the version of ccdproc; empty if it is not installed."""
     try:
         import ccdproc
     except ImportError:
@@ -121,7 +121,7 @@ def ccdproc_version() -> str:
 
 
 def ccdproc_combine(folder: str | Path) -> np.ndarray:
-    """ccdproc with the same limits, without normalisation, and the same memory."""
+    """Combine with ccdproc: the same limits and memory, no normalization."""
     import ccdproc
 
     with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""One job in a process of its own: ``python job.py NAME '{"folder": ...}'``."""
+"""Run one job in a separate process: ``python job.py NAME '{"folder": ...}'``."""
 
 import json
 import sys

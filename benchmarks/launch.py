@@ -1,4 +1,4 @@
-"""Run a command and write down what it took: ``python launch.py REPORT LOG COMMAND...``.
+"""Run a command and record time and memory: ``python launch.py REPORT LOG COMMAND...``.
 
 A process of its own, and a small one: the peak memory that Linux reports of a child begins with that of
 the process it was started from, which in the benchmark itself is large.

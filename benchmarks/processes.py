@@ -1,4 +1,4 @@
-"""Commands and jobs in processes of their own: wall time, CPU time and peak memory."""
+"""Run commands and jobs in separate processes: wall time, CPU time and peak memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COMPILED = "compiled"
 
 @dataclass(frozen=True)
 class Process:
-    """What a process took: seconds, seconds of all its threads, bytes; and what it printed."""
+    """Wall seconds, CPU seconds, peak bytes and output of a process."""
 
     wall: float
     cpu: float
@@ -25,7 +25,7 @@ class Process:
 
 
 def run(command: list[str], scratch: Path, **variables: str) -> Process:
-    """Run a command to its end, with these environment variables on top of the usual ones.
+    """Run a command to its end, with additional environment variables.
 
     Raises
     ------

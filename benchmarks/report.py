@@ -1,4 +1,4 @@
-"""Tables in Markdown, what the machine is, and the part of README.md that is written by the script."""
+"""Tables in Markdown, the machine, and the generated part of README.md."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BEGIN, END = "<!-- begin: last run -->", "<!-- end: last run -->"
 
 @dataclass(frozen=True)
 class Target:
-    """What is promised, what was measured, and whether that is enough; None where it was not measured."""
+    """A target: what is promised, what was measured, whether it is met (None: not measured)."""
 
     text: str
     measured: str
@@ -27,18 +27,18 @@ class Target:
 
     @property
     def verdict(self) -> str:
-        """One word."""
+        """Return the verdict in one word."""
         return "not measured" if self.met is None else "ok" if self.met else "missed"
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
-    """A table in Markdown."""
+    """Return a table in Markdown."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def machine() -> str:
-    """Processors, memory and versions in words."""
+    """Return processors, memory and versions in words."""
     gigabytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     versions = {
         "Python": platform.python_version(),
@@ -54,7 +54,7 @@ def machine() -> str:
 
 
 def _processor() -> str:
-    """Name and family of the processor."""
+    """Return name and family of the processor."""
     information = Path("/proc/cpuinfo")
     if not information.exists():
         return platform.processor() or platform.machine()
@@ -64,7 +64,7 @@ def _processor() -> str:
 
 
 def write_readme(path: Path, text: str, begin: str = BEGIN, end: str = END) -> None:
-    """Replace what stands between the markers.
+    """Replace the text between the markers.
 
     Raises
     ------

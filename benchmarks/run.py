@@ -1,7 +1,7 @@
 """Speed and memory of an integration, side by side with Siril, ccdproc and numpy.
 
-``python benchmarks/run.py`` simulates the frames, lets all contenders run by turns, and prints the tables.
-Siril and ccdproc are left out where they are not installed.
+``python benchmarks/run.py`` simulates the frames, times all contenders by turns and prints the tables.
+Siril and ccdproc are left out if they are not installed.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ def main() -> None:
     """Parse the options, run, print, tidy up."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="small frames: a test of the script itself")
-    parser.add_argument("--keep", action="store_true", help="leave benchmarks/scratch where it is")
+    parser.add_argument("--keep", action="store_true", help="keep benchmarks/scratch")
     parser.add_argument("--write", action="store_true", help="put the tables into benchmarks/README.md")
     options = parser.parse_args()
     if options.quick and options.write:
-        parser.error("--quick measures nothing that could be written down")
+        parser.error("--quick gives no numbers worth writing; drop --quick or --write")
     scratch = HERE / "scratch"
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
@@ -41,8 +41,8 @@ def main() -> None:
 
 
 def report(scratch: Path, quick: bool, write: bool) -> str:
-    """Run everything; the tables."""
-    # Before numba is imported: code compiled from the files as they are now, and from no earlier ones.
+    """Run everything and return the tables."""
+    # Before numba is imported: compiled code of the current files only.
     os.environ["NUMBA_CACHE_DIR"] = str(scratch / COMPILED)
     from report import write_readme
     from sections import QUICK, Benchmark, Plan
@@ -50,7 +50,7 @@ def report(scratch: Path, quick: bool, write: bool) -> str:
     plan = QUICK if quick else Plan()
     free = shutil.disk_usage(scratch).free
     if free < 1.2 * plan.bytes + 5e8:
-        sys.exit(f"{plan.bytes / 1e9:.1f} GB of frames are to be simulated, {free / 1e9:.1f} GB are free")
+        sys.exit(f"The frames need {plan.bytes / 1e9:.1f} GB, but only {free / 1e9:.1f} GB are free")
     text = Benchmark(plan, scratch).run()
     if write:
         write_readme(HERE / "README.md", text)

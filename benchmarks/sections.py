@@ -1,4 +1,4 @@
-"""The sections of the report: each lets the contenders run and gives a table."""
+"""Sections of the report: each times the contenders and returns a table."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NOISE_FIRST, NOISE_AGAIN = "`integrate`, noise weights, first time", "`integrate
 SAVED = "`integrate`, first time, noise of the result, FITS written"
 KERNEL = "the kernel alone, samples in memory"
 SIRIL_FIRST, SIRIL_AGAIN = "Siril, stacking step, first time", "Siril, stacking step, measurements known"
-CCDPROC, MEDIAN = "`ccdproc.combine`, no normalisation", "`numpy.median`, samples in memory"
+CCDPROC, MEDIAN = "`ccdproc.combine`, no normalization", "`numpy.median`, samples in memory"
 BYTES, FLOATS = "reading all bytes", "reading as float32, `read_rows`"
 ONE_SET = (FIRST, AGAIN, NOISE_FIRST, NOISE_AGAIN, SAVED, KERNEL, SIRIL_FIRST, SIRIL_AGAIN)
 NO_RULE = (CCDPROC, MEDIAN, BYTES, FLOATS)
@@ -46,7 +46,7 @@ LINEAR = 1.3
 
 @dataclass(frozen=True)
 class Plan:
-    """How large and how often."""
+    """Sizes and repetitions."""
 
     small: tuple[int, int, int] = (20, 1000, 1000)
     large: tuple[int, int, int] = (40, 1500, 2000)
@@ -57,7 +57,7 @@ class Plan:
 
     @property
     def bytes(self) -> int:
-        """Disk space of all frames."""
+        """Disk space of all frames in bytes."""
         shapes = [self.small, self.large]
         shapes += [(self.large[0], height, self.large[2]) for height in self.heights]
         return sum(4 * count * height * width for count, height, width in shapes)
@@ -68,20 +68,20 @@ QUICK = Plan((10, 300, 400), (12, 600, 800), (150, 300, 600, 1200), 2, 1, 2)
 
 
 def say(text: str) -> None:
-    """Tell what is going on."""
+    """Print the current step."""
     print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the report: tables, and what became of the targets."""
+    """A part of the report: tables and targets."""
 
     text: str
     targets: list[Target] = field(default_factory=list)
 
 
 class Benchmark:
-    """The frames, the scratch folder, and all sections of the report."""
+    """Frames, scratch folder and all sections of the report."""
 
     def __init__(self, plan: Plan, scratch: Path) -> None:
         self.plan, self.scratch = plan, scratch
@@ -93,7 +93,7 @@ class Benchmark:
                 say(f"{name} is not installed: left out")
 
     def run(self) -> str:
-        """Everything, as text in Markdown."""
+        """Run all sections and return the report in Markdown."""
         small, large = self.frames("small", *self.plan.small), self.frames("large", *self.plan.large)
         compiling = self.compile(small, large)
         # Memory first: the caches of the files are then warm for all that follows.
@@ -114,18 +114,18 @@ class Benchmark:
         return "\n\n".join([report.machine(), *tables])
 
     def frames(self, name: str, count: int, height: int, width: int) -> Path:
-        """Simulate a set."""
+        """Simulate a set of frames."""
         say(f"simulating {count} frames of {width} x {height}")
         folder = self.scratch / name
         make_benchmark_frames(folder, count, height, width)
         return folder
 
     def job(self, name: str, **arguments: object) -> Process:
-        """A job in a process of its own."""
+        """Run a job in a separate process."""
         return run_job(name, self.scratch, self.compiled, **arguments)
 
     def compile(self, small: Path, large: Path) -> Section:
-        """Compile all that is timed later, here and for other processes, and how long it takes in one."""
+        """Compile all that is timed later, and time compiling in a separate process."""
         rows = []
         # The last of these folders is the one that is used from then on.
         for rule, compiled in zip(RULES, (self.scratch / "compiled_once", self.compiled), strict=True):
@@ -143,7 +143,7 @@ class Benchmark:
         return Section(report.table(head, rows))
 
     def speed(self, folder: Path, shape: tuple[int, int, int]) -> Section:
-        """All contenders by turns on one set."""
+        """Time all contenders by turns on one set."""
         timings = Timings()
         cube = contenders.read_cube(folder)
         settings = {rule: contenders.kernel_settings(folder, rule) for rule in RULES}
@@ -165,7 +165,7 @@ class Benchmark:
         return Section(speed_tables(timings, shape), speed_targets(timings) if folder.name == "large" else [])
 
     def time_integrate(self, timings: Timings, folder: Path, rule: str) -> None:
-        """`integrate` in this process, with and without what it measured before."""
+        """Time `integrate` in this process, with and without known measurements."""
         for first, again, weights in ((FIRST, AGAIN, "none"), (NOISE_FIRST, NOISE_AGAIN, "noise")):
             forget(folder)
             timings.measure(first, rule, contenders.integrate, folder, rule, weights)
@@ -174,14 +174,14 @@ class Benchmark:
         timings.measure(SAVED, rule, contenders.integrate_and_save, folder, rule, self.scratch / "saved.fits")
 
     def time_process(self, timings: Timings, folder: Path, rule: str) -> None:
-        """A whole process with compiled code."""
+        """Time a whole process with compiled code."""
         forget(folder)
         for name in (KEPT, MEASURED):
             process = self.job("integrate", folder=folder, rule=rule)
             timings.add(name, rule, process.wall, process.cpu)
 
     def memory(self, folder: Path) -> Section:
-        """Peak memory of each contender in a process of its own."""
+        """Measure the peak memory of each contender in a separate process."""
         say("memory")
         idle = self.job("idle").peak
         peaks, targets = {"an interpreter that has imported stacklib": idle}, []
@@ -206,7 +206,7 @@ class Benchmark:
         return Section(report.table(head, rows), targets)
 
     def linearity(self, large: Path) -> Section:
-        """Seconds for each megapixel at several heights."""
+        """Time a megapixel at several heights."""
         count, height, width = self.plan.large
         folders = {
             h: large if h == height else self.frames(f"height_{h}", count, h, width)
@@ -234,7 +234,7 @@ class Benchmark:
         return Section(report.table(head, rows), targets)
 
     def second_process(self) -> Section:
-        """Import and first integration of the sample data with compiled code."""
+        """Time import and first integration of the sample data with compiled code."""
         rows, targets = [], []
         for source in sorted(path for path in SAMPLES.glob("*/4_Registered") if path.is_dir()):
             name = source.parent.name
@@ -254,17 +254,17 @@ class Benchmark:
         return Section(report.table(head, rows), targets)
 
     def agreement(self, folder: Path) -> Section:
-        """Whether the pixels are those of Siril, without normalisation and with equal weights."""
-        text = "sigma, no normalisation: 99.99 % of the pixels within 1e-6 of Siril's"
+        """Compare the pixels with those of Siril, without normalization and with equal weights."""
+        text = "sigma, no normalization: 99.99 % of the pixels within 1e-6 of Siril's"
         if not self.with_siril:
             return Section("Siril is not installed: not compared.", [Target(text, "–", None)])
         # Both write the rows in the order in which they read them, and 0 where no frame has data.
-        theirs = stacklib.Frame(Siril(folder, self.scratch).stack("sigma", normalised=False).image).read()
-        ours = contenders.integrate(folder, "sigma", normalised=False).image
+        theirs = stacklib.Frame(Siril(folder, self.scratch).stack("sigma", normalized=False).image).read()
+        ours = contenders.integrate(folder, "sigma", normalized=False).image
         difference = np.abs(ours.astype(np.float64) - theirs)
         equal = float(np.mean(difference <= 1e-6))
         words = (
-            f"Against Siril, sigma 3 3, no normalisation, equal weights, {ours.size} pixels: "
+            f"Against Siril, sigma 3 3, no normalization, equal weights, {ours.size} pixels: "
             f"{100 * np.mean(difference == 0):.4f} % are equal to the last bit, the largest difference is "
             f"{difference.max():.2g}."
         )
@@ -272,7 +272,7 @@ class Benchmark:
 
 
 def time_siril(timings: Timings, peer: Siril, rule: str) -> None:
-    """Siril with and without what it measured before."""
+    """Time Siril with and without known measurements."""
     first, again = peer.stack(rule), peer.stack(rule, known=True)
     # The log knows no CPU time of the step: that of the process, which does little else.
     timings.add(SIRIL_FIRST, rule, first.step, first.process.cpu)
@@ -281,7 +281,7 @@ def time_siril(timings: Timings, peer: Siril, rule: str) -> None:
 
 
 def speed_tables(timings: Timings, shape: tuple[int, int, int]) -> str:
-    """Seconds of one set."""
+    """Return the seconds of one set as a table."""
     count, height, width = shape
     words = f"{count} frames of {width} x {height}, seconds"
     columns = [column for rule in RULES for column in (rule, "CPU")]
@@ -300,7 +300,7 @@ def speed_tables(timings: Timings, shape: tuple[int, int, int]) -> str:
 
 
 def speed_targets(timings: Timings) -> list[Target]:
-    """The targets of speed; ratios are taken within each repetition."""
+    """Return the targets of speed; ratios are taken within each repetition."""
     targets = []
     for rule, least in KERNEL_TARGETS.items():
         text = f"kernel, {rule}: {least:g} x as fast as `numpy.median`"
@@ -317,12 +317,12 @@ def speed_targets(timings: Timings) -> list[Target]:
 
 
 def at_least(text: str, ratios: list[float], least: float) -> Target:
-    """A target for a ratio of times."""
+    """Return a target for a ratio of times."""
     return Target(text, spread(ratios, " x"), statistics.median(ratios) >= least if ratios else None)
 
 
 def linear(words: str, each: list[list[float]]) -> Target:
-    """A target for seconds a megapixel of several sizes, each twice the one before.
+    """Return a target for seconds per megapixel at several sizes, each twice the one before.
 
     What a run costs whatever the size, such as opening the files, makes small images dearer a megapixel; that
     is no lack of linearity.

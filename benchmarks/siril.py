@@ -1,4 +1,4 @@
-"""Siril's stacking with the same settings, as a script for its command line."""
+"""Siril's stacking with the same settings, by its command line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from contenders import files, processors
 from processes import Process, run
 
-#: Our rules in Siril's words.
+#: Our rules by Siril's names.
 RULES = {"sigma": "sigma", "winsorized_sigma": "winsorized"}
 SECONDS = {"h": 3600.0, "min": 60.0, "s": 1.0, "ms": 1e-3}
 
@@ -21,13 +21,13 @@ setext fit
 setcpu {threads}
 setmem 0.9
 cd {folder}
-stack fr rej {rule} 3 3 {normalisation} -out=integration
+stack fr rej {rule} 3 3 {normalization} -out=integration
 close
 """
 
 
 def version() -> str:
-    """Version of siril-cli; empty where it is not installed."""
+    """Return the version of siril-cli; empty if it is not installed."""
     if shutil.which("siril-cli") is None:
         return ""
     found = subprocess.run(["siril-cli", "--version"], capture_output=True, text=True, check=False).stdout
@@ -36,7 +36,7 @@ def version() -> str:
 
 @dataclass(frozen=True)
 class Stacked:
-    """One run: seconds of the stacking step, the whole process, and the result."""
+    """One run: seconds of the stacking step, the process, and the result."""
 
     step: float
     process: Process
@@ -44,7 +44,7 @@ class Stacked:
 
 
 class Siril:
-    """The frames of a folder as a sequence of Siril's, in a scratch folder."""
+    """The frames of a folder as a Siril sequence in a scratch folder."""
 
     def __init__(self, folder: Path, scratch: Path) -> None:
         self.folder = (scratch / f"siril_{folder.name}").resolve()
@@ -55,8 +55,8 @@ class Siril:
             link.unlink(missing_ok=True)
             link.hardlink_to(path)
 
-    def stack(self, rule: str, normalised: bool = True, known: bool = False) -> Stacked:
-        """Stack; `known` keeps the measurements of the run before, which stand in the sequence file."""
+    def stack(self, rule: str, normalized: bool = True, known: bool = False) -> Stacked:
+        """Stack; `known` keeps the measurements of the previous run, which are in the sequence file."""
         if not known:
             (self.folder / "fr_.seq").unlink(missing_ok=True)
         image = self.folder / "integration.fit"
@@ -67,7 +67,7 @@ class Siril:
                 threads=processors(),
                 folder=self.folder,
                 rule=RULES[rule],
-                normalisation="-norm=addscale" if normalised else "-nonorm",
+                normalization="-norm=addscale" if normalized else "-nonorm",
             )
         )
         command = ["siril-cli", "-d", str(self.folder), "-s", str(script)]
@@ -76,15 +76,15 @@ class Siril:
 
 
 def step_seconds(log: str) -> float:
-    """Execution time of the stacking step in a log of Siril's.
+    """Return the execution time of the stacking step from a Siril log.
 
     Raises
     ------
     RuntimeError
-        When it is not there.
+        If the log has no execution time.
     """
     found = re.search(r"^log: Execution time: (.*)$", log, re.MULTILINE)
     parts = re.findall(r"([0-9.]+) (h|min|ms|s)\b", found[1]) if found else []
     if not parts:
-        raise RuntimeError(f"Siril did not say how long it took:\n{log[-2000:]}")
+        raise RuntimeError(f"The log of Siril has no execution time; its end reads:\n{log[-2000:]}")
     return sum(float(value) * SECONDS[unit] for value, unit in parts)

@@ -1,4 +1,4 @@
-"""A sweep of 100 pairs of limits beside one integration of the same region.
+"""Time a sweep of 100 pairs of limits against one integration of the same region.
 
 ``python benchmarks/sweep.py`` simulates frames, integrates a region of them once, tries all limits on it, by
 turns, and prints a table. ``--write`` puts it into README.md.
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def compare(folder: Path) -> str:
-    """Both by turns, with code compiled and measurements known; the table in Markdown."""
+    """Time both by turns, with compiled code and known measurements; return the table."""
     grid = {"sigma_low": LIMITS, "sigma_high": LIMITS}
     timings, rows = Timings(), []
     for turn in range(TURNS + 1):

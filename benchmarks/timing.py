@@ -1,4 +1,4 @@
-"""Seconds of several contenders, taken by turns so that they can be compared."""
+"""Timings of several contenders, taken by turns so that they can be compared."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ class Timings:
         self.cpu: dict[tuple[str, str], list[float]] = defaultdict(list)
 
     def add(self, name: str, rule: str, wall: float, cpu: float) -> None:
-        """Keep what one repetition took."""
+        """Record one repetition."""
         self.wall[name, rule].append(wall)
         self.cpu[name, rule].append(cpu)
 
     def measure(self, name: str, rule: str, call: Callable, *arguments: object, **options: object) -> None:
-        """Call something and keep how long it took."""
+        """Call something and record its time."""
         wall, cpu = time.perf_counter(), time.process_time()
         call(*arguments, **options)
         self.add(name, rule, time.perf_counter() - wall, time.process_time() - cpu)
 
     def cells(self, name: str, rule: str) -> list[str]:
-        """For a table: wall time with its spread, CPU time of all threads; empty for what was not timed."""
+        """Return table cells: wall time with its spread, CPU time of all threads; empty if not timed."""
         if not self.wall.get((name, rule)):
             return ["", ""]
         return [spread(self.wall[name, rule]), number(statistics.median(self.cpu[name, rule]))]
 
     def ratios(self, slow: tuple[str, str], fast: tuple[str, str]) -> list[float]:
-        """How many times faster `fast` was than `slow`, repetition by repetition."""
+        """Return how many times faster `fast` was than `slow`, for each repetition."""
         pairs = zip(self.wall.get(slow, []), self.wall.get(fast, []), strict=False)
         return [one / other for one, other in pairs]
 
 
 def spread(values: list[float], unit: str = "") -> str:
-    """Median, smallest and largest value in words."""
+    """Return median, smallest and largest value in words."""
     if not values:
         return "–"
     middle = f"{number(statistics.median(values))}{unit}"
@@ -49,6 +49,6 @@ def spread(values: list[float], unit: str = "") -> str:
 
 
 def number(value: float) -> str:
-    """Three significant digits, at most three decimals."""
+    """Format with three significant digits and no more than three decimals."""
     decimals = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3
     return f"{value:.{decimals}f}"

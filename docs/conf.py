@@ -21,6 +21,8 @@ templates_path = ["_templates"]
 # Pages in Markdown, notebooks as they ran. No notebook may show the output of an older run.
 myst_enable_extensions = ["dollarmath", "colon_fence", "deflist"]
 highlight_language = "text"
+# A name in backticks becomes a link where it is a name of the package.
+default_role = "autolink"
 myst_heading_anchors = 3
 nb_execution_mode = "off"
 nb_execution_timeout = 600
@@ -32,13 +34,13 @@ nb_ipywidgets_js = {}
 # The list of saved files, which is for programs that run the notebook.
 suppress_warnings = ["mystnb.unknown_mime_type"]
 
-# The public face, from its docstrings. The checks are those of the pre-commit hook.
+# The public face, from its docstrings: they must be there, with parameters and what is returned.
 autosummary_generate = True
 autodoc_typehints = "none"
 autodoc_default_options = {"members": True, "member-order": "bysource"}
 autodoc_preserve_defaults = True
 numpydoc_show_class_members = False
-numpydoc_validation_checks = set(CHECKED["checks"])
+numpydoc_validation_checks = {*CHECKED["checks"], "GL08"}
 numpydoc_validation_exclude = set(CHECKED["exclude"])
 numpydoc_validation_overrides = {
     name.removeprefix("override_"): patterns

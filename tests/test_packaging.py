@@ -9,6 +9,7 @@ import tomllib
 import pytest
 import yaml
 from conftest import ROOT
+from test_house import ROOMS
 
 import stacklib
 
@@ -66,6 +67,12 @@ def test_readme_shows_and_names_only_what_exists():
         assert (ROOT / "notebooks" / name).exists(), name
     for path in (ROOT / "notebooks").glob("*.ipynb"):
         assert path.name in text
+
+
+def test_readme_lists_the_packages_in_the_order_of_imports():
+    table = read("README.md").partition("\n## The code\n")[2].partition("\n## ")[0]
+    listed = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
+    assert listed == [name for name in ROOMS if (ROOT / "stacklib" / name).is_dir()]
 
 
 def test_pictures_are_small():

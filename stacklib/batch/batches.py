@@ -75,19 +75,19 @@ class Batch:
     progress : bool
         Show a bar if frames must be read to see whether they have changed.
 
-    Raises
-    ------
-    FrameError
-        When no target is found.
-    RecipeError
-        When a parameter or the recipe file is not valid.
-
     Attributes
     ----------
     root : Path
         The folder of the batch.
     rows : list of Row
         The targets, each with its status; see `table`.
+
+    Raises
+    ------
+    FrameError
+        When no target is found.
+    RecipeError
+        When a parameter or the recipe file is not valid.
     """
 
     def __init__(self, job: BatchJob, recipe: Recipe | None = None, progress: bool = True) -> None:

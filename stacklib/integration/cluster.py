@@ -231,6 +231,10 @@ def connect(address: str) -> Iterator[Client | None]:
         computer, one worker process for each processor, which ends with the context. An empty text gives
         None.
 
+    Yields
+    ------
+    dask.distributed.Client or None
+
     Raises
     ------
     IntegrationError

@@ -57,7 +57,7 @@ def rerun(
     frames : str, Path or list of these, optional
         Folders to search for the files, including subfolders. By default the files are expected where they
         were, as seen from the result or as a full path. They must have kept their names.
-    memory, threads, progress, client
+    memory, threads, progress, client : optional
         See `integrate`. They do not change the result.
 
     Returns

@@ -33,8 +33,16 @@ OUTLIER_SIGMA = 0.5
 class Session:
     """Night and equipment, for the headers.
 
-    Exposure and cadence are in seconds, `start` is in UTC. `cards` are additional header cards,
-    name -> (value, comment).
+    Attributes
+    ----------
+    object_name, camera, telescope, filter : str
+        Names for the headers.
+    exposure, cadence : float
+        Exposure time and time between two starts, in seconds.
+    start : str
+        Start of the first frame, UTC.
+    cards : dict of str to tuple
+        Additional header cards, name -> (value, comment).
     """
 
     object_name: str = "Simulated"
