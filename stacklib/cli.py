@@ -92,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     batch = commands.add_parser(
         "batch",
         help="integrate every target below a folder that is new or has changed",
-        description="Integrate every target below a folder: every folder 4_Registered with frames in it. "
+        description="Integrate every target below a folder: every folder 4_Registered with frames in it.\n"
         "Targets that are done and have not changed are skipped. A summary is kept in the folder.",
         epilog=_parameter_list(_known_in_batch()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -293,7 +293,7 @@ def _rerun(options: argparse.Namespace) -> int:
     files = result.save(options.output or Path(options.file).expanduser().absolute().parent)
     print(f"\n{result.summary}\n", *(f"Note: {note.message}" for note in notes), *files, sep="\n")
     same = repeats(options.file, files)
-    print(f"\n{'The same as' if same else 'NOT the same as'} {options.file}")
+    print(f"\n{'Identical to' if same else 'NOT identical to'} {options.file}")
     return 0 if same else 1
 
 

@@ -58,7 +58,7 @@ details ul { margin: .3rem 0 0; padding-left: 1.1rem } details li { overflow-wra
 {% for row in rows if row.error %}
 {% if loop.first %}
 <div class='failures'>
-<h2>What failed</h2>
+<h2>Failed targets</h2>
 {% endif %}
 <p><b>{{ row.target.name }}</b>: {{ row.error.replace(root ~ sep, "") }}</p>
 {% if loop.last %}

@@ -1,4 +1,4 @@
-"""What a batch remembers of each target: the inputs of its last run, and what the run left.
+"""The records of a batch: for each target the inputs and the results of its last run.
 
 One JSON file in each folder of results holds ``{"version": 1, "runs": {key: record}}``, so that targets can
 be moved, and found from any folder above them. A record says ``done`` only when all files of the run have

@@ -147,7 +147,7 @@ def test_page_links_to_what_is_there(killed):
     ):
         assert sum(link.replace("_0001", "_0000").endswith(end) for link in links) == number
     assert sum(link.endswith("_thumbnail.jpg") for link in links) == 10
-    assert "10 masters" in killed.page and "2 failed" in killed.page and "What failed" in killed.page
+    assert "10 masters" in killed.page and "2 failed" in killed.page and "Failed targets" in killed.page
 
 
 def test_executed_notebook_is_the_report(killed):

@@ -215,7 +215,7 @@ def test_the_command_repeats_and_compares(target, tmp_path, capsys):
     frames, saved, _ = target
     assert cli.main(["rerun", str(saved[0])]) == 0
     said = capsys.readouterr().out
-    assert said.splitlines()[-1] == f"The same as {saved[0]}"
+    assert said.splitlines()[-1] == f"Identical to {saved[0]}"
     assert (saved[0].parent / saved[0].name.replace("0000", "0001")).exists()
     frames.rename(tmp_path / "elsewhere")
     assert cli.main(["rerun", str(saved[1])]) == 1
