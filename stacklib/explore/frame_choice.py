@@ -163,6 +163,7 @@ class FrameChoice:
         if index in self.suggestions and index not in self.reasons:
             verdict += f" (suggested to leave out: {self.suggestions[index]})"
         numbers = ", ".join(known).replace("eccen-", "eccen").replace("trans-", "trans")
+        numbers = numbers[:1].upper() + numbers[1:]
         return f"Frame {index + 1} of {len(self.table)}, {row['file']}, {verdict}. {numbers}"
 
     def save(self, path: str | Path = "", recipe: Recipe | None = None) -> Path:

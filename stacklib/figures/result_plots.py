@@ -50,14 +50,6 @@ def figure_result(result: Integration) -> Figure:
     """Draw the image of a result and its maps of low and high rejections.
 
     The maps show the mean of the channels, in percent of the frames, on one color scale.
-
-    Parameters
-    ----------
-    result : Integration
-
-    Returns
-    -------
-    Figure
     """
     image, side = binned(result.image)
     maps = [_mean_map(m) for m in (result.rejection_low, result.rejection_high)]
@@ -83,14 +75,6 @@ def figure_before_after(result: Integration) -> Figure:
     """Draw the reference frame and the integration side by side, with the same stretch.
 
     Only the center of a large image is shown, at full resolution: binning would hide the noise.
-
-    Parameters
-    ----------
-    result : Integration
-
-    Returns
-    -------
-    Figure
     """
     left, top, width, height = result.region
     wide, tall = min(width, CENTRE), min(height, CENTRE)
@@ -119,14 +103,6 @@ def figure_frames(result: Integration) -> Figure:
 
     Values are means of the channels. Frames with clearly more rejections than the others are numbered;
     excluded frames are crossed.
-
-    Parameters
-    ----------
-    result : Integration
-
-    Returns
-    -------
-    Figure
     """
     table = result.frames
     numbers = np.arange(1, len(table) + 1)
@@ -202,14 +178,6 @@ def figure_noise(result: Integration) -> Figure:
 
     Both are measured in the same way. The curve holds for equal frames; a bar marks the noise that these
     frames allow, see `Integration.allowed_noise_ratio`.
-
-    Parameters
-    ----------
-    result : Integration
-
-    Returns
-    -------
-    Figure
     """
     count, ratios = result.preparation.count, result.noise_ratio
     figure = new_figure(11.0, 4.4)

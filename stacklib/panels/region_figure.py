@@ -34,7 +34,7 @@ def figure_region(model: RegionTrials, other: Integration | None = None) -> Figu
         "Result, stretched for the screen": (model.picture(), None),
         "Rejected low (too dark)": (MAP_COLOURS[model.map_picture("low")], "map"),
         "Rejected high (too bright)": (MAP_COLOURS[model.map_picture("high")], "map"),
-        f"Result minus {name}": (DIFFERENCE_COLOURS[model.difference_picture(other)], "difference"),
+        f"Difference from {name}": (DIFFERENCE_COLOURS[model.difference_picture(other)], "difference"),
     }
     for place, (title, (picture, scale)) in zip(axes.flat, shown.items(), strict=True):
         drawn = show_picture(place, picture / 255, title, side, corner=(left, top))

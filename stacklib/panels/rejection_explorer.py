@@ -263,7 +263,10 @@ class RejectionExplorer:
             self._pictures[name] = Picture(name)
             self._titles[name] = Readout()
             cells.append(widgets.VBox([self._titles[name], self._pictures[name]]))
-        layout = widgets.Layout(grid_template_columns="repeat(2, minmax(0, 1fr))", grid_gap="6px")
+        # Titles of one and of two lines end at the same height.
+        layout = widgets.Layout(
+            grid_template_columns="repeat(2, minmax(0, 1fr))", grid_gap="6px", align_items="end"
+        )
         return widgets.GridBox(cells, layout=layout)
 
     def _make_comparison(self) -> widgets.Widget:
@@ -412,7 +415,7 @@ class RejectionExplorer:
         for side, word in (("low", "too dark"), ("high", "too bright")):
             rejected = f"Rejected {side} ({word}): {numbers[f'rejected_{side}']:.3f} %"
             self._title(side, f"{rejected}; scale: 0 to {top:.0f} % of the frames")
-        self._title("difference", f"Result minus {other}; blue to red: ±{scale:.3g} {unit}")
+        self._title("difference", f"Difference from {other}; blue to red: ±{scale:.3g} {unit}")
         lines = [escape(line) for line in model.words(numbers).splitlines()]
         lines += [f"Note: {escape(note)}" for note in self.result.preparation.notes]
         lines[3] = f'<span title="{escape(RESIDUAL_HELP)}">{lines[3]}</span>'
