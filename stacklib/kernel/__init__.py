@@ -1,1 +1,1 @@
-"""Sort, reject, combine and count arrays of samples; no files here."""
+"""Sort, reject, combine and count samples in memory; no files."""

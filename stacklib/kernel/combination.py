@@ -1,4 +1,4 @@
-"""Combine the samples that survived rejection, and count those that did not."""
+"""Combine the samples that survive rejection, and count the others."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from stacklib.utils.compiled import compiled
 
 __all__ = ["combine", "combine_by_order", "fill_saturated"]
 
-#: The least sigma of a clipped pixel, in median absolute deviations of all its samples.
+#: Smallest sigma of a clipped pixel, in median absolute deviations of all its samples.
 LEAST_SCATTER = 0.7 * 1.4826
 
-#: Parts of the array of sums of a block: see `sums_in_order`; with weights, these are in the sums, too.
+#: Parts of the array of sums of a block, see `sums_in_order`. With weights, the sums include them.
 CENTRE, WD, WDD, W = CENTRES, SUMS, SQUARES, 3 * LANES
 
 
 @compiled
 def _limits_by_value(ordered, count, low, high, lowest, highest):
-    """The smallest and the largest kept value of each pixel; ties with a kept value are kept.
+    """Find the smallest and largest kept value of each pixel, and keep ties with them.
 
     Returns whether any sample is rejected.
     """
@@ -56,11 +56,11 @@ def _limits_by_value(ordered, count, low, high, lowest, highest):
 
 @compiled
 def _outside(sample, limit):
-    """How many samples of a row lie below and above the limits; what is no data lies above."""
+    """Count the samples of a row below and above the limits; no data counts as above."""
     below = np.int32(0)
     above = np.int32(0)
     for p in range(LANES):
-        # Sums of int32 are int64, unless told; half as many would fit into a vector.
+        # Sums of int32 become int64 by default, and half as many of those fit into a vector.
         below = np.int32(below + np.int32(sample[p] < limit[p]))
         above = np.int32(above + np.int32(sample[p] > limit[LANES + p]))
     return below, above
@@ -68,7 +68,7 @@ def _outside(sample, limit):
 
 @compiled
 def _count_rejected(values, whole, limit, counts):
-    """Add the rejected samples of a block to those of their frames."""
+    """Add the rejected samples of a block to the counts of their frames."""
     for i in range(values.shape[0]):
         below, above = _outside(values[i], limit)
         counts.low[i] += below
@@ -80,7 +80,7 @@ def _count_rejected(values, whole, limit, counts):
 
 @compiled
 def _count_data(raw, first, stop, values, data_range, outside, counts):
-    """Count what is data, and what lies beyond the range limits, by frame and by pixel."""
+    """Count samples that are data or beyond the range limits, by frame and by pixel."""
     data_low, data_high = data_range
     for i in range(values.shape[0]):
         for p in range(min(LANES, stop - first)):
@@ -97,7 +97,7 @@ def _count_data(raw, first, stop, values, data_range, outside, counts):
 
 @compiled
 def _sums_by_frame(raw, first, stop, values, limit, table, padded, total):
-    """The sums of a block, frame by frame; `values` are compared with `limit`."""
+    """Sum a block frame by frame, keeping the samples whose `values` are within `limit`."""
     total[WD:] = 0.0
     for i in range(values.shape[0]):
         row = row_of(raw, i, first, stop, padded)
@@ -115,8 +115,8 @@ def _sums_by_frame(raw, first, stop, values, limit, table, padded, total):
 
 @compiled
 def _least_variance(ordered, p, count, variance, unit):
-    """`variance`, or what the median absolute deviation of all `count` samples times `unit` demands."""
-    # Half of them lie in the middle half, which is mostly near enough to spare the search.
+    """Return `variance`, at least the squared median absolute deviation of all samples times `unit`."""
+    # Half of the samples lie in the middle half, which usually settles it without a search.
     column = ordered[:, p]
     centre = median(column, 0, count)
     quarter = count // 4
@@ -162,14 +162,14 @@ def combine(band, samples, table, data_range, map_range, claims, pixels, counts)
     values, ordered, count, low, high, detail = samples
     image, uncertainty, map_low, map_high, coverage, slope = pixels
     frames = raw.shape[0]
-    # One flat array for each use: the compiler sees that its parts do not overlap, and vectorises.
+    # One flat array for each use: the compiler sees that its parts do not overlap, and vectorizes.
     limit = np.empty(2 * LANES, np.float32)
     total = np.empty(4 * LANES)
     mean = np.empty(LANES)
     error = np.empty(LANES)
     outside = np.zeros(2 * LANES, np.int32)
     padded = np.empty(LANES, np.float32)
-    # As they are compared, so they are combined, mostly.
+    # Samples are usually combined as they are compared.
     same = True
     equal = True
     for i in range(frames):

@@ -1,4 +1,4 @@
-"""What a rejection rule does to clean frames: how much it rejects for nothing, and what that costs."""
+"""False rejections of a rule on clean frames, and the noise they add."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from stacklib.recipe.recipe import Recipe
 
 __all__ = ["expected_noise_factor", "expected_rejection"]
 
-#: Simulated samples: the rates are then known to a few percent of themselves.
+#: Simulated samples: enough to know the rates to within a few percent.
 SAMPLES = 1_500_000
-#: Pixels at least and at most.
+#: Smallest and largest number of simulated pixels.
 FEWEST, MOST = 3_000, 65_536
 
 
 def expected_rejection(
     recipe: Recipe, frames: int, level: float = 0.1, noise: float = 0.002, full_scale: float = 65535.0
 ) -> tuple[float, float]:
-    """Samples that a rule rejects where there is nothing to reject, as fractions (low, high).
+    """Estimate the fraction of samples that a rule rejects in clean frames.
 
-    Found by letting the rule work on clean Gaussian stacks; the same arguments give the same numbers.
+    The rule is run on simulated Gaussian stacks. The same arguments give the same numbers.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ def expected_rejection(
     Returns
     -------
     low, high : float
-        Fractions of all samples.
+        Rejected samples on each side, as fractions of all samples.
 
     Examples
     --------
@@ -56,10 +56,10 @@ def expected_rejection(
 def expected_noise_factor(
     recipe: Recipe, frames: int, level: float = 0.1, noise: float = 0.002, full_scale: float = 65535.0
 ) -> float:
-    """Noise of clean frames after rejection and combination, over that of their plain average.
+    """Estimate the noise of a combination of clean frames, relative to their plain average.
 
-    1.02 means two percent more noise than ``1/sqrt(N)``: the price of rejecting good samples, or of a
-    median. See `expected_rejection` for the parameters. NaN for minimum and maximum.
+    1.02 means 2 % more noise than ``1/sqrt(N)``: the cost of rejecting good samples, or of a median. See
+    `expected_rejection` for the parameters. NaN for the combinations minimum and maximum.
     """
     if recipe.combination in ("minimum", "maximum"):
         return math.nan
@@ -67,7 +67,7 @@ def expected_noise_factor(
 
 
 def _only_the_rule(recipe: Recipe, frames: int) -> Recipe:
-    """The recipe with all set to defaults that clean data do not feel, so that results are found again."""
+    """Reset the parameters that do not affect clean data, so that cached results are found."""
     changes = {"rejection": recipe.rule_for(frames), "range_clip_low": False, "range_clip_high": False}
     others = ("range_low", "range_high", "normalization", "rejection_normalization", "scale_estimator")
     others += ("weights", "weight_keyword", "weight_file", "min_weight", "reference", "output_range")
@@ -84,14 +84,14 @@ def _clean_run(
     result = Pixels.empty(raw.shape[1], settings)
     run_tiles(raw, settings, result)
     low, high = (float(map_.sum(dtype=np.float64)) for map_ in (result.rejection_low, result.rejection_high))
-    # Against the plain average of the very same samples, so that chance cancels out.
+    # Relative to the average of the same samples, so that chance cancels out.
     spread = result.image.std(dtype=np.float64)
     return low / raw.size, high / raw.size, float(spread / plain) if plain > 0 else 1.0
 
 
 @lru_cache(maxsize=2)
 def _clean_stack(frames: int, level: float, noise: float) -> tuple[np.ndarray, float]:
-    """Clean samples, and the noise of their average; kept, as many limits are tried on one stack."""
+    """Simulate clean samples, and measure the noise of their average. Cached: many limits use one stack."""
     pixels = int(np.clip(SAMPLES // frames, FEWEST, MOST))
     random = np.random.default_rng(20210815)
     deviation = random.standard_normal((frames, pixels), dtype=np.float32)

@@ -21,16 +21,16 @@ from stacklib.rejection.sorting import LANES, sorting_network
 
 __all__ = ["Tile", "run_tiles", "try_tiles"]
 
-#: Bytes of sorted samples in a tile: they share the second-level cache with as many unsorted and raw ones.
+#: Bytes of sorted samples in a tile. They share the second-level cache with unsorted and raw ones.
 TILE_BYTES = 1 << 18
 
 
-#: Bytes of a line of the cache: a vector across two of them takes twice as long to load.
+#: Bytes of a cache line. A vector across two lines takes twice as long to load.
 CACHE_LINE = 64
 
 
 def _aligned(shape: tuple[int, ...], dtype: type) -> np.ndarray:
-    """An array that starts with a line of the cache."""
+    """Create an array that starts at a cache line."""
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     room = np.empty(size + CACHE_LINE, np.uint8)
     start = -room.ctypes.data % CACHE_LINE
@@ -72,7 +72,7 @@ class Tile:
         other._set(settings)
         alike = all(map(np.array_equal, other.table[:2], self.table[:2]))
         if other.data_range != self.data_range or not alike:
-            raise ValueError("settings differ in how samples are compared: they must be sorted again")
+            raise ValueError("settings differ in how samples are compared; sort the samples again")
         return other
 
     @property
@@ -105,7 +105,7 @@ class Tile:
             fill_saturated(band, samples.count, self.table, data_high, pixels.image, pixels.coverage)
 
 
-#: Where the values of an order combination stand among the sorted survivors.
+#: Relative position of the combined value among the sorted survivors.
 _POSITIONS = {"median": 0.5, "minimum": 0.0, "maximum": 1.0}
 
 
@@ -119,16 +119,16 @@ def run_tiles(
     raw : ndarray of float32, shape (frames, pixels)
         Raw samples; contiguous along the pixels.
     settings : Settings
-        Normalisation, weights and rule.
+        Normalization, weights and rule.
     pixels : Pixels
         Filled; arrays of shape (pixels,).
     first, last : int, optional
-        The pixels to work on; all unless given.
+        First pixel, and the one after the last. Default is the whole band.
 
     Returns
     -------
     Counts
-        Rejected samples of each frame.
+        Samples of each frame by verdict.
     """
     return try_tiles(raw, [settings], [pixels], first, last)[0]
 
@@ -140,26 +140,26 @@ def try_tiles(
     first: int = 0,
     last: int | None = None,
 ) -> list[Counts]:
-    """Integrate a band with several settings; its samples are normalised and sorted once.
+    """Integrate a band with several settings, normalizing and sorting its samples once.
 
     Parameters
     ----------
     raw, first, last
         See `run_tiles`.
     settings : sequence of Settings
-        At least one; all with the same `rejection_factor`, `rejection_offset` and `data_range`.
+        One or more with the same `rejection_factor`, `rejection_offset` and `data_range`.
     pixels : sequence of Pixels
-        Filled, one for each of the settings.
+        Filled; one for each of the settings.
 
     Returns
     -------
     list of Counts
-        The same bits as `run_tiles` gives for each of the settings.
+        As from `run_tiles` for each of the settings, bit for bit.
 
     Raises
     ------
     ValueError
-        When the settings do not compare samples in the same way.
+        If the settings do not compare samples in the same way.
     """
     tile = Tile(settings[0])
     tiles = [tile, *(tile.sharing(other) for other in settings[1:])]

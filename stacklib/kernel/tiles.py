@@ -69,7 +69,7 @@ class TileSamples(NamedTuple):
     low, high : ndarray of int32, shape (blocks, LANES)
         The kept interval: ``ordered[b, low[b, p] : high[b, p], p]``.
     detail : ndarray of float64, shape (blocks, 4, LANES)
-        Centre, limits and slope of the last round, see `stacklib.rejection.clipping`.
+        Center, limits and slope of the last round, see `stacklib.rejection.clipping`.
     """
 
     values: np.ndarray

@@ -1,8 +1,8 @@
-"""What the scatter of the survivors says about the combined value.
+"""Correct the standard error of a pixel for rejection.
 
-The scatter of the samples that a rule keeps is smaller than the scatter of all, and with few samples it
-is not well known itself. How much its claim must be raised follows from the rule, its limits, the
-weights and the number of samples. It is found by letting the same rule work on clean Gaussian samples.
+The samples that a rule keeps scatter less than all samples, and the scatter of few samples is uncertain
+itself. The correction depends on the rule, its limits, the weights and the number of samples. It is
+measured by running the same rule on clean Gaussian samples.
 """
 
 from __future__ import annotations
@@ -19,37 +19,37 @@ from stacklib.recipe.recipe import Recipe
 
 __all__ = ["claim_factors"]
 
-#: Simulated pixels: the factor is then known to about 0.4 %; fewer where frames are missing.
+#: Simulated pixels, with all frames and with some missing. The factor is then known to about 0.4 %.
 TRIALS, TRIALS_OF_FEW = 32_768, 16_384
-#: Pixels with the same number of rejected samples that make a factor of their own.
+#: Pixels with the same number of rejected samples needed for a factor of their own.
 ENOUGH = 200
-#: Fewer pixels than this say nothing: the factor is that of fewer rejected samples.
+#: With fewer pixels than this, the factor of fewer rejected samples is used.
 LEAST = 40
-#: Numbers of samples for which factors are measured; between them they are interpolated.
+#: Numbers of samples for which factors are measured; others are interpolated.
 STEPS = (*range(2, 13), 14, 17, 20, 25, 30, 40, 60, 80, 120, 200, 400, 800)
 
 
 def claim_factors(settings: Settings, level: float, noise: np.ndarray) -> np.ndarray:
-    """By how much the claimed standard error must be multiplied.
+    """Compute the correction factors of the standard error.
 
-    A pixel that lost samples is told apart from one that lost none: on clean sky it lost them because its
-    samples happened to cluster, and then their scatter claims far too little.
+    They depend on the number of rejected samples: a pixel of clean sky loses samples because the others
+    happen to cluster, and then their scatter is far too small.
 
     Parameters
     ----------
     settings : Settings
         Rule, limits and weights.
     level : float
-        Typical value of a sample (a few rules depend on it).
+        Typical value of a sample; a few rules depend on it.
     noise : ndarray of float64, shape (frames,)
-        Noise of the normalised frames; only ratios matter for most rules.
+        Noise of the normalized frames. For most rules only the ratios matter.
 
     Returns
     -------
     ndarray of float64, shape (frames + 1, frames + 1)
-        The factor by the number of samples and the number of those rejected. With it
-        ``(value - truth) / uncertainty`` has the standard deviation 1 on clean sky, whatever the rule. NaN
-        for combinations that say nothing about the truth (minimum, maximum).
+        Factor by number of samples and number of rejected samples. Corrected,
+        ``(value - truth) / uncertainty`` has a standard deviation of 1 on clean sky for every rule. NaN
+        for the combinations minimum and maximum, which do not estimate the truth.
     """
     frames = settings.frames
     if settings.recipe.combination in ("minimum", "maximum"):
@@ -88,16 +88,16 @@ def _table(
 
 @lru_cache(maxsize=1)
 def _deviations(frames: int) -> np.ndarray:
-    """Gaussian samples of sigma 1, float32 (frames, trials): always the same."""
+    """Return Gaussian samples of sigma 1, float32 (frames, trials), always the same."""
     deviations = np.random.default_rng(20210815).standard_normal((frames, TRIALS), dtype=np.float32)
     deviations.flags.writeable = False
     return deviations
 
 
 def _factors(settings: Settings, level: float, clean: np.ndarray, n: int) -> np.ndarray:
-    """Factors of pixels with `n` samples by the number of those rejected, (frames + 1,)."""
+    """Measure the factors of pixels with `n` samples by number of rejected samples, (frames + 1,)."""
     frames = settings.frames
-    # Fewer samples than frames: take frames of all kinds.
+    # Fewer samples than frames: choose frames evenly by noise.
     chosen = np.linspace(0, frames - 1, n).round().astype(int)
     raw = clean if n == frames else clean[chosen, :TRIALS_OF_FEW]
     trials = raw.shape[1]
@@ -117,7 +117,7 @@ def _factors(settings: Settings, level: float, clean: np.ndarray, n: int) -> np.
         chosen = (rejected == count) & (claim > 0)
         few = np.count_nonzero(chosen) < ENOUGH
         if few:
-            # The rarer cases together, from here on.
+            # Pool the rarer cases from here on.
             chosen = (rejected >= count) & (claim > 0)
         if np.count_nonzero(chosen) >= LEAST:
             factors[count:] = _factor(error[chosen], claim[chosen], n)
@@ -127,15 +127,15 @@ def _factors(settings: Settings, level: float, clean: np.ndarray, n: int) -> np.
 
 
 def _factor(error: np.ndarray, claim: np.ndarray, n: int) -> float:
-    """What makes the claims of pixels with `n` samples true: error over claim gets the deviation 1."""
+    """Return the factor that gives error over claim a standard deviation of 1."""
     if n >= 8:
         return float(np.sqrt(np.mean((error / claim) ** 2)))
-    # So few samples may agree by chance, and the ratio has no standard deviation (Student's t): make
-    # the claim true on average, and widen it as for t where that exists.
+    # Few samples may agree by chance, and the ratio has no standard deviation (Student's t). Make the
+    # claim true on average, widened as for t if its variance exists.
     widened = (n - 1) / (n - 3) if n > 3 else 1.0
     return float(np.sqrt(np.mean(error**2) / np.mean(claim**2) * widened))
 
 
 def _without_ranges(recipe: Recipe, frames: int) -> Recipe:
-    """The recipe with its rule made definite, for samples that are all data."""
+    """Return the recipe with its rule resolved, for samples that are all data."""
     return recipe.replace(range_clip_low=False, range_clip_high=False, rejection=recipe.rule_for(frames))

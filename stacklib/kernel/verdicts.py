@@ -19,7 +19,7 @@ NO_DATA, KEPT, LOW, HIGH = 0, 1, 2, 3
 
 @compiled
 def _judge(samples, start, stop, verdict):
-    """Write what became of each sample of a tile into `verdict`, uint8 (frames, pixels)."""
+    """Write the verdict on each sample of a tile to `verdict`, uint8 (frames, pixels)."""
     values, ordered, _, low, high, _ = samples
     for i in range(verdict.shape[0]):
         for q in range(start, stop):
@@ -36,16 +36,16 @@ def _judge(samples, start, stop, verdict):
 
 
 def verdicts(raw: np.ndarray, settings: Settings, max_iterations: int = ALL_ITERATIONS) -> np.ndarray:
-    """What becomes of every sample of a band.
+    """Find the verdict on every sample of a band.
 
     Parameters
     ----------
     raw : ndarray of float32, shape (frames, pixels)
         Raw samples.
     settings : Settings
-        Normalisation and rule.
+        Normalization and rule.
     max_iterations : int
-        Rounds of clipping at most.
+        Maximum number of rounds of clipping.
 
     Returns
     -------
@@ -58,14 +58,14 @@ def verdicts(raw: np.ndarray, settings: Settings, max_iterations: int = ALL_ITER
 def last_round(
     raw: np.ndarray, settings: Settings, max_iterations: int = ALL_ITERATIONS
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`verdicts`, and what the last round of each pixel went by.
+    """Find the verdicts, and the limits of the last round of each pixel; see `verdicts`.
 
     Returns
     -------
     verdict : ndarray of uint8, shape (frames, pixels)
-        What becomes of every sample.
+        Verdicts.
     detail : ndarray of float64, shape (pixels, 4)
-        Centre, lower limit, upper limit and slope, see `stacklib.rejection.clipping`.
+        Center, lower limit, upper limit and slope, see `stacklib.rejection.clipping`.
     """
     tile = Tile(settings, max_iterations)
     verdict = np.empty(raw.shape, np.uint8)
@@ -80,22 +80,27 @@ def last_round(
 
 
 def reject(stack: np.ndarray, recipe: Recipe, max_iterations: int = ALL_ITERATIONS) -> np.ndarray:
-    """Apply the rejection rule of a recipe to a stack: no files, no normalisation.
+    """Apply the rejection rule of a recipe to a stack, without files and normalization.
 
     Parameters
     ----------
     stack : array_like of float32, shape (frames, height, width)
-        Registered samples. NaN and infinite samples are no data, as are those that the range limits of
-        the recipe leave out.
+        Registered samples. NaN, infinite samples and those outside the range limits of the recipe are no
+        data.
     recipe : Recipe
         The rule and its limits.
     max_iterations : int, optional
-        Rounds of clipping at most; as many as it takes unless given.
+        Maximum number of rounds of clipping. Default is until nothing changes.
 
     Returns
     -------
     ndarray of bool, shape (frames, height, width)
         True where a sample is kept.
+
+    Raises
+    ------
+    ValueError
+        If `stack` does not have three axes, or has no frames.
 
     Examples
     --------

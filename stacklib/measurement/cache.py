@@ -1,8 +1,8 @@
-"""The cache of measurements: one JSON file beside the frames.
+"""Cache of measurements: one JSON file in each folder of frames.
 
-It holds ``{"version": ..., "frames": {name: {"size", "mtime_ns", "sets": {"bwmv 0.0": [plane, ...]}}}}``,
-a plane being a number by name for each channel. An entry counts only for the very file, and the very
-settings, that were measured; a cache that cannot be read or written is no cache.
+It holds ``{"version": ..., "frames": {name: {"size", "mtime_ns", "sets": {"bwmv 0.0": [plane, ...]}}}}``
+with one `PlaneMeasurements` for each channel. An entry is valid for the same file and settings only. A
+cache that cannot be read or written is ignored.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from stacklib.utils.atomic_files import replace_atomically
 
 __all__ = ["CACHE_NAME", "PlaneMeasurements", "known_planes", "open_stores", "save_stores"]
 
-#: The cache file, one in each folder that holds frames.
+#: Name of the cache file.
 CACHE_NAME = ".stacklib_measurements.json"
-#: Changes with every change of a measured number.
+#: Increases whenever a measured number changes.
 MEASUREMENT_VERSION = 1
 _log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class Store:
 
     @property
     def sets(self) -> dict[str, object]:
-        """Measurements of this very file, by key."""
+        """Measurements of this file by key."""
         entry = self.content.get(self.name)
         same = {"size": self.size, "mtime_ns": self.mtime_ns}
         if not isinstance(entry, dict) or {name: entry.get(name) for name in same} != same:
@@ -85,7 +85,7 @@ class Store:
 
 
 def open_stores(frames: Sequence[Frame], estimator: str, low: float) -> list[Store | None]:
-    """The place of each frame in the cache of its folder; None for a frame that is no file."""
+    """Return the place of each frame in the cache of its folder, None for a frame that is not a file."""
     folders: dict[Path, dict[str, object]] = {}
     stores: list[Store | None] = []
     for frame in frames:
@@ -113,7 +113,7 @@ def open_stores(frames: Sequence[Frame], estimator: str, low: float) -> list[Sto
 
 
 def _load(folder: Path) -> dict[str, object]:
-    """What the cache of a folder says of its frames; nothing where it cannot be used."""
+    """Read the cache of a folder; empty if it cannot be used."""
     try:
         content = json.loads((folder / CACHE_NAME).read_text(encoding="utf-8"))
         if content["version"] == MEASUREMENT_VERSION and isinstance(content["frames"], dict):
@@ -143,7 +143,7 @@ def _decoded(plane: dict[str, float | str]) -> PlaneMeasurements:
 
 
 def _encoded(plane: PlaneMeasurements) -> dict[str, float | str]:
-    # JSON has no NaN and no infinity; as texts they come back through float().
+    # JSON has no NaN or infinity; as text they are read back by float().
     return {
         name: value if isinstance(value, bool) or math.isfinite(value) else str(value)
         for name, value in plane._asdict().items()
@@ -157,14 +157,14 @@ def save_stores(
     entries: list[list[PlaneMeasurements | None]],
     changed: set[int],
 ) -> None:
-    """Merge new measurements into the caches."""
+    """Merge new measurements into the caches of the folders."""
     folders: dict[Path, dict[str, object]] = {}
     for i in sorted(changed):
         store, planes = stores[i], [plane for plane in entries[i] if plane is not None]
         if store is None or len(planes) < len(entries[i]) or not _unchanged(store, frames[i]):
             continue
         if store.folder not in folders:
-            # Read again: another run may have written since.
+            # Read again: another run may have written in the meantime.
             folders[store.folder] = _load(store.folder)
         store.content = folders[store.folder]
         sets = dict(store.sets)
@@ -180,7 +180,7 @@ def save_stores(
 
 
 def _unchanged(store: Store, frame: Frame) -> bool:
-    """Whether the file is still the one that was measured."""
+    """Return whether the file is still the one that was measured."""
     try:
         stat = Path(frame.path).stat()
     except OSError:

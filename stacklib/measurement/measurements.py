@@ -1,4 +1,4 @@
-"""Measurements of all frames of a set, with a cache beside the frames."""
+"""Measure all frames of a set, with a cache in their folder."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ from stacklib.utils.resources import checked_threads
 
 __all__ = ["CACHE_NAME", "FrameMeasurements", "Spread", "measure_frames"]
 
-#: Calls a function with each of many tuples of arguments, somewhere else; gives the number of the call and
-#: its result, in the order in which they end.
+#: Calls a function with each of many tuples of arguments in other processes; yields the number of the call
+#: and its result, in the order in which the calls end.
 Spread = Callable[[Callable[..., Any], Sequence[tuple]], Iterator[tuple[int, Any]]]
 
-#: Float samples above this are not in [0, 1]; interpolated stars overshoot 1 a little.
+#: Float samples above this are not in [0, 1]. Interpolated stars overshoot 1 a little.
 UNIT_MAXIMUM = 2.0
-#: Quantisation is coarse where the scale is less than this many steps.
+#: Quantization is coarse if the scale is less than this many steps.
 COARSE = 5.0
 
 #: Measurements of the channels of each frame; None for a plane that is still to be measured.
@@ -50,10 +50,10 @@ Entries = list[list[PlaneMeasurements | None]]
 
 @dataclass(frozen=True, kw_only=True)
 class FrameMeasurements:
-    """What was measured on the frames of a set, before any normalisation.
+    """Measurements of the frames of a set, before normalization.
 
-    All arrays are float64 of shape (frames, channels), in the units of the frames: [0, 1], or ADU
-    where `unit_range` is false. A plane without a valid sample has NaN.
+    All arrays are float64 of shape (frames, channels) in the units of the frames: [0, 1], or ADU if
+    `unit_range` is false. A plane without a valid sample has NaN.
 
     Attributes
     ----------
@@ -66,19 +66,19 @@ class FrameMeasurements:
     scale_low, scale_high : ndarray
         Scale below and above the median, see `stacklib.measurement.statistics.scale`.
     mean, avgdev : ndarray
-        Mean; 1.2533 times the mean absolute deviation from the median.
+        Mean, and 1.2533 times the mean absolute deviation from the median.
     minimum, maximum : ndarray
-        Of the finite samples.
+        Smallest and largest finite sample.
     count : ndarray
         Number of valid samples.
     noise : ndarray
-        Standard deviation of the noise; NaN where it was neither known nor measured.
+        Standard deviation of the noise; NaN if it is neither known nor measured.
     noise_source : {"keyword", "measured", "not measured"}
-        Where `noise` comes from; one source for all frames, since the two do not compare.
+        Source of `noise`; the same for all frames, since the two sources do not compare.
     unit_range : bool
         Whether samples are in [0, 1].
     notes : tuple of str
-        What the user should know.
+        Notes for the user.
     """
 
     names: tuple[str, ...]
@@ -114,38 +114,37 @@ def measure_frames(
     Parameters
     ----------
     frames : sequence of Frame
-        The frames, all with the same channels.
+        Frames with the same channels.
     estimator : {"bwmv", "mad", "avgdev"}
         Scale estimator, see `stacklib.measurement.statistics.scale`.
     noise : bool
-        Whether the noise is wanted. The frames' own NOISE keywords are taken where all frames have
-        them; otherwise it is measured, see `stacklib.measurement.noise.plane_noise`.
+        Whether the noise is wanted. The NOISE keywords are used if all frames have them; otherwise the
+        noise is measured, see `stacklib.measurement.noise.plane_noise`.
     range_low : float or None
         Largest raw value that means no data; None for none.
     threads : int, optional
-        Planes measured at the same time (and held in memory); one a processor unless given.
-        The result does not depend on it.
+        Number of planes measured, and held in memory, at the same time. Default is the number of
+        processors. The result does not depend on it.
     progress : callable, optional
         Called as ``progress(done, total)`` after each plane, always from the calling thread.
     cache : bool
-        Whether to read and write the file ``.stacklib_measurements.json`` in the folder of the
-        frames. An entry counts only for the same file name, size, time of change, estimator,
-        `range_low` and version of this module.
+        Whether to use the file ``.stacklib_measurements.json`` in the folder of the frames. An entry is
+        valid for the same file name, size, modification time, estimator, `range_low` and version only.
     planes : callable, optional
-        ``planes(i, channel)`` gives a plane, float32 (height, width), that is in memory already.
+        ``planes(i, channel)`` returns a plane that is already in memory, float32 (height, width).
     spread : callable, optional
-        Measures frames in other processes, which open the files themselves; see `Spread`. Threads of this
-        process do unless given.
+        Measures frames in other processes, which open the files themselves; see `Spread`. Default is
+        threads of this process.
 
     Returns
     -------
     FrameMeasurements
-        Coarsely quantised planes are measured as `measure_samples` tells.
+        Coarsely quantized planes are measured as described in `measure_samples`.
 
     Raises
     ------
     FrameError
-        When some frames are in [0, 1] and others in ADU.
+        If some frames are in [0, 1] and others in ADU.
     """
     if estimator not in ESTIMATORS:
         raise ValueError(f"estimator: got {estimator!r}, expected one of {', '.join(ESTIMATORS)}")
@@ -158,7 +157,7 @@ def measure_frames(
     try:
         work.run(entries, checked_threads(threads), progress, spread)
     finally:
-        # What was measured before an interruption need not be measured again.
+        # Planes measured before an interruption need not be measured again.
         if cache:
             save_stores(stores, frames, entries, work.changed)
     unit_range = _check_scale(frames, entries)
@@ -179,12 +178,11 @@ def measure_frames(
 def measure_samples(
     plane: np.ndarray, estimator: str, low: float, high: float, extremes: tuple[float, float]
 ) -> PlaneStatistics:
-    """`measure_plane`, of evenly spread samples where quantisation would spoil it.
+    """Measure a plane as `measure_plane` does, but spread coarsely quantized samples first.
 
     With a noise of about one step the plain estimators jump: the median by a whole step, and the scales
-    on its two sides by factors, as it moves from one value to the next. Samples of which the scale is
-    less than five steps are spread first, see
-    `stacklib.measurement.statistics.spread_evenly`; others are not touched.
+    on its two sides by factors. If the scale is less than five steps, the samples are spread, see
+    `stacklib.measurement.statistics.spread_evenly`.
     """
     measured = measure_plane(plane, estimator, low, high, extremes)
     step = quantization_step(plane, low, high)
@@ -194,7 +192,7 @@ def measure_samples(
 
 
 def _noise_keywords(frames: Sequence[Frame]) -> np.ndarray | None:
-    """Noise from the keywords, (frames, channels); None unless every frame has all of them."""
+    """Read the noise from the keywords, (frames, channels); None if any frame lacks one."""
     rows = [_keyword_row(frame) for frame in frames]
     return np.array(rows, dtype=np.float64) if rows and all(row is not None for row in rows) else None
 
@@ -210,7 +208,7 @@ def _keyword_row(frame: Frame) -> list[float] | None:
 def _noise(
     frames: Sequence[Frame], entries: Entries, keywords: np.ndarray | None, wanted: bool
 ) -> tuple[np.ndarray, str, tuple[str, ...]]:
-    """Noise of all frames, its source, and notes."""
+    """Return the noise of all frames, its source, and notes."""
     if keywords is not None:
         return keywords, "keyword", ()
     if not wanted:
@@ -232,7 +230,7 @@ def _array(entries: Entries, name: str) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Meter:
-    """What is measured, and how."""
+    """Settings of a measurement."""
 
     estimator: str
     low: float
@@ -291,7 +289,7 @@ def _measure_frame(
 
 
 class _Work:
-    """The planes to measure, spread over threads or other processes."""
+    """Planes to measure, in threads or other processes."""
 
     def __init__(
         self,
@@ -309,7 +307,7 @@ class _Work:
         progress: Callable[[int, int], None] | None,
         spread: Spread | None,
     ) -> None:
-        """Complete `entries` in place and note the indices of the frames that were measured."""
+        """Complete `entries` in place, and note the indices of the measured frames in `changed`."""
         todo = [
             (i, channel)
             for i, entry in enumerate(entries)
@@ -333,7 +331,7 @@ class _Work:
     def _here(
         self, todo: list[tuple[int, int]], entries: Entries, threads: int
     ) -> Iterator[tuple[int, int, PlaneMeasurements]]:
-        """Frame, channel and numbers of each plane, measured by threads of this process."""
+        """Measure in threads of this process; yield frame, channel and measurements of each plane."""
         with ThreadPoolExecutor(max_workers=threads) as pool:
             measured = pool.map(lambda job: self.measure(*job, entries[job[0]][job[1]]), todo)
             for job, plane in zip(todo, measured, strict=True):
@@ -342,7 +340,7 @@ class _Work:
     def _spread(
         self, todo: list[tuple[int, int]], entries: Entries, spread: Spread
     ) -> Iterator[tuple[int, int, PlaneMeasurements]]:
-        """The same, measured elsewhere: a whole frame at a time, which is opened and inflated once."""
+        """Measure in other processes, a whole frame at a time, so that it is opened only once."""
         by_frame: dict[int, dict[int, PlaneMeasurements | None]] = {}
         for i, channel in todo:
             by_frame.setdefault(i, {})[channel] = entries[i][channel]
@@ -354,7 +352,7 @@ class _Work:
                     yield numbers[number], channel, plane
 
     def read(self, i: int, channel: int) -> np.ndarray:
-        """One plane, from memory where it is there."""
+        """Read one plane, or take it from memory."""
         if self.planes is not None:
             return self.planes(i, channel)
         return self.frames[i].read(channel=channel)
@@ -362,11 +360,11 @@ class _Work:
     def measure(
         self, i: int, channel: int, known: PlaneMeasurements | None, unit: bool | None = None
     ) -> PlaneMeasurements:
-        """What is known of a plane, completed by what is missing."""
+        """Read a plane and measure what is not known of it."""
         return self.meter.complete(self.read(i, channel), bool(self.frames[i].integer), known, unit)
 
     def _settle_scales(self, entries: Entries) -> None:
-        """Measure again where a dim channel of a frame in ADU looked like one in [0, 1]."""
+        """Measure dim channels of frames in ADU again that looked like [0, 1]."""
         for i, entry in enumerate(entries):
             if len({plane.unit for plane in entry}) > 1:
                 for channel, plane in enumerate(entry):
@@ -375,9 +373,9 @@ class _Work:
 
 
 def _check_scale(frames: Sequence[Frame], entries: Entries) -> bool:
-    """Whether all frames are in [0, 1]; raises where only some are."""
+    """Return whether all frames are in [0, 1]; raise an error if only some are."""
     adu = [i for i, entry in enumerate(entries) if not all(plane.unit for plane in entry)]
-    # A frame without any light belongs to either scale.
+    # A frame without any light fits either scale.
     lit = [i for i, entry in enumerate(entries) if any(plane.maximum > 0 for plane in entry)]
     unit = sorted(set(lit) - set(adu))
     if adu and unit:
@@ -385,6 +383,6 @@ def _check_scale(frames: Sequence[Frame], entries: Entries) -> bool:
         raise FrameError(
             f"the frames have different scales: {listed([frames[i].name for i in unit])} from 0 to 1, "
             f"but {listed([frames[i].name for i in adu])} up to {most:g}. "
-            "Save all of them in the same sample format, or integrate them apart."
+            "Save all of them in the same sample format, or integrate them separately."
         )
     return not adu

@@ -1,12 +1,11 @@
 """Noise of one plane from its multiresolution support (Starck and Murtagh 1998, PASP 110, 193).
 
-The plane is split into four layers of detail by the à trous transform with the B3 spline. A pixel in
-which some layer stands out by 3 sigma holds structure; the scatter of the others, less the smooth
-rest of the plane, is the noise. Both depend on each other, so it is iterated.
+The plane is split into four layers of detail by the à trous transform with the B3 spline. A pixel holds
+structure if any layer exceeds 3 sigma. The noise is the scatter of the other pixels about the smooth rest
+of the plane. Both depend on each other, so they are iterated.
 
-The transform runs in bands of rows that stay in the cache, and nothing of the size of the plane is
-written: pixels that are surely noise are summed at once, and only those near the threshold are kept
-for the iteration.
+The transform runs in bands of rows that stay in the cache and writes no full planes: pixels that are
+certainly noise are summed at once, and only those near the threshold are kept for the iteration.
 """
 
 from __future__ import annotations
@@ -23,26 +22,26 @@ __all__ = ["Noise", "plane_noise"]
 
 #: Standard deviation of the layers of the transform of white noise of sigma 1 (2-D, B3 spline).
 LAYER_SIGMAS = (0.8907, 0.2007, 0.0856, 0.0413)
-#: A pixel holds structure where a layer exceeds this many of its sigmas.
+#: A pixel holds structure if a layer exceeds this many of its sigmas.
 SIGNIFICANT = 3.0
 #: Scatter of the non-significant pixels of white noise of sigma 1.
 CLIPPED_SIGMA = 0.974
 #: Standard deviation of a unit Gaussian cut at 3 sigma.
 CUT_AT_3 = 0.98658
 
-#: Fewer pixels than this say nothing.
+#: Smallest number of pixels to measure on.
 ENOUGH = 256
-#: Where structure is nearly everywhere, the few pixels without are those in which noise cancels it, and
-#: their scatter is too small: below this fraction of the pixels the fallback is better.
+#: If structure is nearly everywhere, the few pixels without it are those in which noise cancels it, and
+#: their scatter is too small. Below this fraction of the pixels the fallback is better.
 LEAST_FRACTION = 0.05
-#: Rows a band; its scratch planes stay in the second- and third-level cache.
+#: Rows of a band, whose scratch planes stay in the second- and third-level cache.
 BAND = 128
-#: Side of the squares in which borders without data are looked for, and how far they are left out.
+#: Side of the squares in which borders without data are found, and squares left out beside them.
 SQUARE, MARGIN = 16, 2
-#: A square with more than this fraction of no data belongs to a border; dead pixels are sparser.
+#: A square with a larger fraction of no data belongs to a border. Dead pixels are sparser.
 BORDER = 1 / 8
 LANES = 256
-#: Rounds of the iteration, which mostly needs four or five.
+#: Maximum number of rounds; four or five are usual.
 ITERATIONS = 50
 #: The four layers reach 2 (1 + 2 + 4 + 8) pixels.
 REACH = 30
@@ -54,9 +53,9 @@ class Noise(NamedTuple):
     Attributes
     ----------
     sigma : float
-        Standard deviation of the noise in the units of the plane; NaN where it cannot be measured.
+        Standard deviation of the noise in the units of the plane; NaN if it cannot be measured.
     fraction : float
-        Fraction of the pixels with data that it was measured on.
+        Fraction of the pixels with data that were used.
     method : str
         ``multiresolution``, ``k-sigma`` (the fallback) or ``none``.
     """
@@ -67,26 +66,31 @@ class Noise(NamedTuple):
 
 
 def plane_noise(plane: np.ndarray, low: float = 0.0, fill: float | None = None) -> Noise:
-    """Standard deviation of the Gaussian noise of a plane.
+    """Measure the noise of a plane.
 
     Iterates sigma = std(image - residual) / 0.974 over the pixels where no layer exceeds
-    3 sigma sigma_j, sigma_j = .8907 .2007 .0856 .0413, to a relative change below 1e-4. Where that
-    does not settle or too few pixels remain, k-sigma clipping of the finest layer is used.
+    3 sigma sigma_j, sigma_j = .8907 .2007 .0856 .0413, to a relative change below 1e-4. If that does not
+    converge or too few pixels remain, k-sigma clipping of the finest layer is used.
 
     Parameters
     ----------
     plane : ndarray of float32, (height, width)
-        Samples; NaN, infinite or at most `low` means no data. Borders without data are left out
-        together with 32 pixels beside them, single pixels without data by themselves.
+        Samples. NaN, infinite samples and those up to `low` are no data. Borders without data are left
+        out together with 32 pixels beside them, single pixels without data by themselves.
     low : float
         Largest value that means no data; -inf for none.
     fill : float, optional
-        What stands in for no data; the median of the plane unless given.
+        Replacement for no data. Default is the median of the plane.
 
     Returns
     -------
     Noise
-        On interpolated (registered) frames pixels are correlated and the noise comes out too small.
+        Sigma of the noise, and how it was measured. On interpolated (registered) frames the pixels are
+        correlated, and sigma is too small.
+
+    References
+    ----------
+    Starck, J.-L., and Murtagh, F. 1998, PASP 110, 193.
     """
     plane = np.ascontiguousarray(plane, dtype=np.float32)
     low = np.float32(low)
@@ -100,7 +104,7 @@ def plane_noise(plane: np.ndarray, low: float = 0.0, fill: float | None = None) 
 
 
 def _border_squares(plane: np.ndarray, low: np.float32) -> tuple[np.ndarray, int]:
-    """Which squares to leave out, bool (rows, columns), and the number of pixels with data."""
+    """Find the squares to leave out, bool (rows, columns), and count the pixels with data."""
     empty = _count_empty(plane, low)
     with_data = plane.size - int(empty.sum())
     bad = empty > BORDER * SQUARE * SQUARE
@@ -110,7 +114,7 @@ def _border_squares(plane: np.ndarray, low: np.float32) -> tuple[np.ndarray, int
         for dx in range(-MARGIN, MARGIN + 1):
             target = grown[max(dy, 0) : rows + min(dy, 0), max(dx, 0) : columns + min(dx, 0)]
             target |= bad[max(-dy, 0) : rows + min(-dy, 0), max(-dx, 0) : columns + min(-dx, 0)]
-    # Where the margin would leave next to nothing, single pixels are left out instead.
+    # If the margin would leave next to nothing, single pixels are left out instead.
     if np.count_nonzero(~grown) * SQUARE * SQUARE < max(4 * ENOUGH, with_data // 8):
         grown[:] = False
     return grown, with_data
@@ -121,7 +125,7 @@ def _multiresolution(plane, low, fill, squares, with_data) -> Noise | None:
     if sigma == 0:
         return None
     for _ in range(8):
-        # Only pixels whose verdict depends on a sigma in this range are looked at again.
+        # Only pixels whose verdict depends on a sigma in this range are examined again.
         least, most = 0.75 * sigma, 1.15 * sigma
         inverse = np.array([1.0 / s for s in LAYER_SIGMAS], dtype=np.float32)
         sums, peaks, details = _transform(
@@ -144,7 +148,7 @@ def _multiresolution(plane, low, fill, squares, with_data) -> Noise | None:
             if abs(sigma - previous) < 1e-4 * previous:
                 return Noise(sigma, count / with_data, "multiresolution")
             if turn >= ITERATIONS // 5:
-                # A few pixels that go in and out by turns: settle in the middle.
+                # A few pixels alternate: settle in the middle.
                 sigma = (sigma + previous) / 2
             if not least <= sigma <= most:
                 break
@@ -152,7 +156,7 @@ def _multiresolution(plane, low, fill, squares, with_data) -> Noise | None:
 
 
 def _first_guess(plane, low, fill, squares) -> float:
-    """Noise from the median deviation of the finest layer in some rows."""
+    """Estimate the noise from the median deviation of the finest layer in some rows."""
     detail = _finest(plane, low, fill, squares, max(1, plane.shape[0] // 64))
     if detail.size == 0:
         return 0.0
@@ -161,7 +165,7 @@ def _first_guess(plane, low, fill, squares) -> float:
 
 
 def _k_sigma(plane, low, fill, squares) -> Noise:
-    """Noise from the finest layer, its structure clipped at 3 sigma."""
+    """Measure the noise in the finest layer, with structure clipped at 3 sigma."""
     detail = _finest(plane, low, fill, squares, 1)
     if detail.size < 2:
         return Noise(math.nan, 0.0, "none")
@@ -179,12 +183,12 @@ def _k_sigma(plane, low, fill, squares) -> Noise:
 
 
 def _deviation(count: float, total: float, squared: float) -> float:
-    """Standard deviation (n - 1) from the count, the sum and the sum of squares."""
+    """Return the standard deviation (n - 1) from count, sum and sum of squares."""
     return math.sqrt(max(squared - total * total / count, 0.0) / (count - 1))
 
 
 def _finest(plane, low, fill, squares, step: int) -> np.ndarray:
-    """The finest layer of every `step`-th row, float32 1-D, pixels with data only."""
+    """Return the finest layer of every `step`-th row, float32 1-D, pixels with data only."""
     height, width = plane.shape
     rows = np.arange(step // 2, height, step)
     detail = np.empty(rows.size * width, dtype=np.float32)
@@ -194,7 +198,7 @@ def _finest(plane, low, fill, squares, step: int) -> np.ndarray:
 
 @compiled
 def _count_empty(plane, low):
-    """Pixels without data in each square, int64 (rows, columns)."""
+    """Count the pixels without data in each square, int64 (rows, columns)."""
     height, width = plane.shape
     empty = np.zeros(((height + SQUARE - 1) // SQUARE, (width + SQUARE - 1) // SQUARE), np.int64)
     flags = np.empty(width, np.uint8)
@@ -214,7 +218,7 @@ def _count_empty(plane, low):
 
 @compiled
 def _reflect(i, size):
-    """Index mirrored into 0 .. size - 1."""
+    """Mirror an index into 0 .. size - 1."""
     while i < 0 or i >= size:
         i = -i if i < 0 else 2 * (size - 1) - i
         if size == 1:
@@ -224,7 +228,7 @@ def _reflect(i, size):
 
 @compiled
 def _smooth_row(source, first, y, height, step, padded, out):
-    """One row of the image smoothed by the B3 spline with holes; `source` starts at row `first`."""
+    """Smooth one row by the B3 spline with holes; `source` starts at row `first`."""
     width = out.size
     a = source[_reflect(y - 2 * step, height) - first]
     b = source[_reflect(y - step, height) - first]
@@ -252,7 +256,7 @@ def _smooth_row(source, first, y, height, step, padded, out):
 
 @compiled
 def _fill_row(row, low, fill, border, image, peak):
-    """A row with `fill` in place of no data; `peak` is infinite where a pixel is left out, else 0."""
+    """Copy a row with `fill` for no data; `peak` is infinite where a pixel is left out, else 0."""
     infinity = np.float32(np.inf)
     for x in range(row.size):
         data = (row[x] > low) & (row[x] < infinity)
@@ -265,19 +269,19 @@ def _fill_row(row, low, fill, border, image, peak):
 
 @compiled
 def _finest_rows(plane, low, fill, squares, rows, detail):
-    """Write the finest layer of `rows` to `detail`, pixels with data only; returns how many."""
+    """Write the finest layer of `rows` to `detail`, pixels with data only; returns their number."""
     height, width = plane.shape
     five = np.empty((5, width), np.float32)
     peak = np.empty((5, width), np.float32)
     smooth = np.empty((1, width), np.float32)
     padded = np.empty(width + 4, np.float32)
-    # Not literal numbers, for which the functions below would be compiled once more.
+    # Not literal numbers, for which the functions below would be compiled again.
     start, middle, one, size = np.int64(0), np.int64(2), np.int64(1), np.int64(0)
     for y in rows:
         for k in range(5):
             source = _reflect(y + k - 2, height)
             _fill_row(plane[source], low, fill, squares[source // SQUARE], five[k], peak[k])
-        # The five rows are an image of their own: its middle row needs no mirror.
+        # The five rows are an image of their own whose middle row needs no mirror.
         _smooth_row(five, start, middle, middle + 3, one, padded, smooth[0])
         for x in range(width):
             if peak[2, x] == 0:
@@ -288,10 +292,11 @@ def _finest_rows(plane, low, fill, squares, rows, detail):
 
 @compiled
 def _transform(plane, low, fill, squares, inverse, sure, never):
-    """Detail of the pixels that hold no structure, by their largest layer in units of sigma_j.
+    """Transform a plane, and find the detail of the pixels that hold no structure.
 
-    Returns the count, sum and sum of squares, float64 (3,), of the detail (image minus residual) where
-    that peak is at most `sure`, and the peaks and details, float32, where it is between `sure` and `never`.
+    The peak of a pixel is its largest layer in units of sigma_j, its detail the image minus the residual.
+    Returns count, sum and sum of squares of the details with a peak up to `sure`, float64 (3,), and the
+    peaks and details, float32, with a peak between `sure` and `never`.
     """
     height, width = plane.shape
     rows = min(height, BAND + 2 * REACH)
@@ -358,7 +363,7 @@ def _sum_row(row, sure, lanes, detail):
     totals, squares = lanes
     width = image.size
     count = np.int32(0)
-    # Short loops of few operands, which the compiler turns into vector code.
+    # Short loops with few operands, which the compiler vectorizes.
     for x in range(width):
         d = image[x] - residual[x]
         detail[x] = d if peak[x] <= sure else np.float32(0.0)
@@ -389,7 +394,7 @@ def _keep_row(row, sure, never, flags, peaks, details, size):
 
 @compiled
 def _with_kept(sums, peaks, details, limit):
-    """The three sums with the kept pixels whose peak is at most `limit` added."""
+    """Add the kept pixels with a peak up to `limit` to the three sums."""
     count, total, squared = sums
     for i in range(peaks.size):
         if peaks[i] <= limit:

@@ -1,4 +1,4 @@
-"""The quality of frames: sky, noise, stars, their width and shape, and whether they sit on the reference."""
+"""Measure the quality of frames: sky, noise, stars and registration."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from stacklib.measurement.stars import Stars, find_stars, match_all, require_sep
 
 __all__ = ["UNITS", "measure_quality", "suggest_exclusions"]
 
-#: Units of the columns; a column that is not here has none.
+#: Units of the columns that have one.
 UNITS = {"hours": "h", "exposure": "s", "fwhm": "pix", "shift_x": "pix", "shift_y": "pix"}
-#: Stars that a frame needs to be judged by them, and that frames usually have where one is judged by how many
-#: it has: what one or two stars tell is chance.
+#: Stars that a frame needs to be judged by their shape, and usual number of stars of the set for a frame to
+#: be judged by its number of stars.
 FEW_STARS, MANY_STARS = 5, 10
-#: What is measured on the stars.
+#: Columns that are measured on stars.
 OF_STARS = ("transparency", "fwhm", "eccentricity", "shift_x", "shift_y", "matched")
-#: How many digits of the columns are shown.
+#: Format of the columns.
 _SHOWN = {
     **dict.fromkeys(("hours", "fwhm", "eccentricity", "transparency", "matched", "weight"), ".2f"),
     **dict.fromkeys(("sky", "noise", "scale"), ".3g"),
@@ -41,44 +41,43 @@ def measure_quality(
     measurements: FrameMeasurements | None = None,
     each: Callable[[int, np.ndarray], None] | None = None,
 ) -> Table:
-    """Measure what tells good frames from bad ones.
+    """Measure the quality of each frame.
 
-    Stars are looked for in the mean of the channels. Width and eccentricity are those of an elliptical
-    Moffat profile fitted to the brightest clean stars together, so that the noise of single stars hardly
-    counts: elongation that all stars share (guiding, wind) shows, elongation that differs from corner to
-    corner averages out.
+    Stars are found in the mean of the channels. One elliptical Moffat profile is fitted to the brightest
+    clean stars together. Elongation that all stars share (guiding, wind) shows; elongation that differs from
+    corner to corner averages out.
 
     Parameters
     ----------
     frames : FrameSet
         Registered frames.
     threads : int, optional
-        Frames looked at, and held in memory, at the same time; 2 unless given.
+        Number of frames measured, and held in memory, at the same time. Default is 2.
     progress : callable, optional
         Called as ``progress(done, total)`` after each frame, from the calling thread.
     weights : ndarray of float, shape (frames,) or (frames, channels), optional
         Weights, see `stacklib.normalization.preparation.Preparation`. Default is 1 / noise^2
         after scaling.
     measurements : FrameMeasurements, optional
-        Measurements that are at hand.
+        Measurements of the frames. By default the frames are measured.
     each : callable, optional
-        Called as ``each(index, image)`` with the pixels of each frame when they are read, from any thread.
+        Called as ``each(index, image)`` with the pixels of each frame, from any thread.
 
     Returns
     -------
     Table
-        One row a frame: number (from 1), file, time (ISO, UTC), hours (since the first), exposure (s),
-        sky, noise and scale (in units of the frame, mean of the channels), weight (best = 1), stars,
-        fwhm (pix), eccentricity (0 is round), transparency (light of the stars against the reference,
-        for equal exposures), shift_x and shift_y (pix, median offset of the stars from those of the
-        reference), matched (fraction of the brighter stars that sit on one of the reference after that
-        shift). NaN where something could not be measured. ``table.meta["reference"]`` is the index of
-        the frame that the others were compared with, ``table.meta["level"]`` the unit of the levels.
+        One row for each frame: number (from 1), file, time (ISO, UTC), hours (since the first frame),
+        exposure (s), sky, noise and scale (in units of the frame, mean of the channels), weight (best = 1),
+        stars, fwhm (pix), eccentricity (0 is round), transparency (flux of the stars relative to the
+        reference, for equal exposures), shift_x and shift_y (pix, median offset of the stars from those of
+        the reference), matched (fraction of the brighter stars that match one of the reference after that
+        shift). NaN if a value could not be measured. ``table.meta["reference"]`` is the index of the
+        reference frame, ``table.meta["level"]`` the unit of the levels.
 
     Raises
     ------
     FrameError
-        When a frame cannot be read, or ``sep`` is not installed.
+        If a frame cannot be read, or ``sep`` is not installed.
     """
     require_sep()
     if measurements is None:
@@ -115,24 +114,24 @@ def measure_quality(
 
 
 def suggest_exclusions(table: Table) -> dict[int, str]:
-    """Frames that had better be left out, and why.
+    """Suggest frames to leave out, with reasons.
 
-    A frame is compared with the median of all. It has to be off by five robust sigmas (from the MAD),
-    and by enough to matter: a quarter of the stars' light, a third of the sky or of the star count, a
-    quarter of the width, 0.2 in eccentricity and more than 0.5 of it, 1 pixel in position. A trend over
-    the night widens the MAD and is not taken for a fault, and neither are satellite trails, which
-    rejection takes care of. Fewer than five stars of a frame say nothing of it, and how many there are
-    says nothing where frames usually have fewer than ten, but for none at all where some have five.
+    A frame is compared with the median of all frames. It must be off by five robust sigmas (from the MAD)
+    and by enough to matter: a quarter of the flux of the stars, a third of the sky or of the star count, a
+    quarter of the FWHM, 0.2 in eccentricity with more than 0.5, or 1 pixel in position. A trend over the
+    night widens the MAD and is not a fault, nor are satellite trails, which rejection removes. A frame with
+    fewer than five stars is not judged by their shape. The number of stars counts only if frames usually
+    have ten or more, except for a frame with none at all if some frames have five.
 
     Parameters
     ----------
     table : Table
-        As `measure_quality` gives it.
+        Result of `measure_quality`.
 
     Returns
     -------
     dict of int to str
-        Index of the row, and the reason in words.
+        The reason for each frame, by index of the row.
     """
     table = table.copy()
     for name in OF_STARS:
@@ -150,7 +149,7 @@ def suggest_exclusions(table: Table) -> dict[int, str]:
 
 
 def _faults(row: Any, usual: dict[str, tuple[float, float]], shift: list[float], matched: float) -> list[str]:
-    """What is wrong with one frame, in words."""
+    """Describe the faults of one frame in words."""
     if row["stars"] == 0:
         return ["no stars found"]
     words = []
@@ -169,9 +168,9 @@ def _faults(row: Any, usual: dict[str, tuple[float, float]], shift: list[float],
     if beyond("fwhm", 0.25 * width, 1):
         words.append(f"soft: FWHM {row['fwhm']:.1f} px, usual {width:.1f}")
     off = math.hypot(row["shift_x"] - shift[0], row["shift_y"] - shift[1])
-    # Behind a cloud fewer stars are found, and more of what is found is noise.
+    # Through cloud fewer stars are found, and more of the detections are noise.
     if row["matched"] < (0.25 if words else 0.5) * matched:
-        words.append(f"misregistration: only {row['matched']:.0%} of the stars sit on one of the reference")
+        words.append(f"misregistration: only {row['matched']:.0%} of the stars match one of the reference")
     elif off > 1:
         words.append(f"misregistration: the stars are {off:.1f} px from those of the reference")
     if beyond("stars", 0.33 * count, -1) and not words:
@@ -180,14 +179,14 @@ def _faults(row: Any, usual: dict[str, tuple[float, float]], shift: list[float],
 
 
 def _telling(counts: np.ndarray) -> np.ndarray:
-    """The numbers of stars that say something; NaN in place of the others."""
+    """Return the star counts that are significant, NaN for the others."""
     if counts.max(initial=0) < FEW_STARS:
         return np.full_like(counts, np.nan)
     return np.where((counts == 0) | (np.median(counts) >= MANY_STARS), counts, np.nan)
 
 
 def _usual(values: Any) -> tuple[float, float]:
-    """Median and robust sigma of what is known."""
+    """Return the median and robust sigma of the known values."""
     known = np.asarray(values, float)
     known = known[np.isfinite(known)]
     if not known.size:
@@ -213,13 +212,13 @@ def _header_columns(frames: FrameSet) -> Table:
 
 
 def _noise_weights(measured: FrameMeasurements) -> np.ndarray:
-    """Inverse variance after scaling to a typical frame."""
+    """Return the inverse variance after scaling to a typical frame."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return ((measured.scale_low + measured.scale_high) / measured.noise) ** 2
 
 
 def _relative(weights: np.ndarray) -> np.ndarray:
-    """One weight a frame, best = 1; NaN where there is none."""
+    """Return one weight for each frame, best = 1; NaN if there is none."""
     weights = np.where(np.isfinite(weights), weights, np.nan)
     mean = weights if weights.ndim == 1 else weights.mean(axis=1)
     best = np.nanmax(mean, initial=0.0)

@@ -1,9 +1,9 @@
 """Exact order statistics of a plane in one pass.
 
-A sample of the plane brackets each wanted order statistic (Floyd and Rivest 1975, CACM 18, 165). The
-pass counts what lies below a bracket and keeps the few samples inside, among which the exact value is
-selected. A bracket that misses is widened: the result never depends on luck. Samples tied with an end
-of a bracket are counted, not kept, so quantised data are no slower.
+A subset of the plane brackets each order statistic (Floyd and Rivest 1975, CACM 18, 165). The pass
+counts the samples below a bracket and keeps the few inside, among which the exact value is selected. A
+bracket that misses is widened, so the result is always exact. Samples tied with an end of a bracket are
+counted, not kept, so quantized data are no slower.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from stacklib.utils.compiled import compiled
 
 __all__ = ["Ranks"]
 
-#: Samples from which brackets are made; a bracket then holds about 1.5 % of the plane.
+#: Samples that brackets are based on. A bracket then holds about 1.5 % of the plane.
 SAMPLE_SIZE = 1 << 16
-#: Standard deviations from a guessed rank to the ends of its bracket.
+#: Standard deviations from an estimated rank to the ends of its bracket.
 BRACKET = 4.5
 
 
@@ -30,9 +30,9 @@ class Ranks:
     flat : ndarray of float32, 1-D and contiguous
         The plane.
     low, high : float32
-        Valid samples are not NaN and lie strictly between.
+        Valid samples are not NaN and strictly between.
     width : int
-        Row length: the sampling stride must not follow the columns.
+        Row length, so that the sampling stride does not follow the columns.
 
     Attributes
     ----------
@@ -42,7 +42,7 @@ class Ranks:
 
     def __init__(self, flat: np.ndarray, low: np.float32, high: np.float32, width: int = 1):
         self.flat, self.low, self.high = flat, low, high
-        # Planes of less than two samples' size are sorted as a whole.
+        # Planes of less than twice the sample size are sorted as a whole.
         stride = max(1, flat.size // SAMPLE_SIZE)
         while stride > 1 and math.gcd(stride, width) > 1:
             stride += 1
@@ -55,7 +55,7 @@ class Ranks:
             self._look(self._guess())
 
     def value(self, rank: int) -> float:
-        """The valid sample of this rank; 0 is the smallest."""
+        """Return the valid sample of this rank; 0 is the smallest."""
         if self.complete:
             return float(self.sample[rank])
         sigmas = BRACKET
@@ -67,7 +67,7 @@ class Ranks:
             self._look([self._bracket(self.sample.size * rank / self.count, sigmas)] * 3)
 
     def at_or_below(self, value: float) -> int:
-        """Number of valid samples that are at most `value`, the last one that `value()` gave."""
+        """Count the valid samples up to `value`, which must be the last result of `value()`."""
         if self.complete:
             return int(np.searchsorted(self.sample, np.float32(value), side="right"))
         j = next(j for j in range(3) if self.lo[j] <= value <= self.hi[j])
@@ -83,15 +83,15 @@ class Ranks:
         return float(inside[step] if step < inside.size else self.hi[j])
 
     def _inside(self, j: int) -> np.ndarray:
-        """The samples strictly inside bracket `j`, sorted."""
+        """Return the samples strictly inside bracket `j`, sorted."""
         return _between(self.kept, self.lo[j], self.hi[j])
 
     def _guess(self) -> list[tuple[np.float32, np.float32]]:
-        """Brackets of the median, and of the medians of the samples up to it and above it."""
+        """Return brackets of the median and of the medians of the samples up to it and above it."""
         size = self.sample.size
         half = size / 2
         if size:
-            # Where many samples are tied with the median, the halves are not halves.
+            # If many samples are tied with the median, the two sides are not halves.
             median = self.sample[size // 2]
             start, stop = (
                 np.searchsorted(self.sample, median, "left"),
@@ -101,7 +101,7 @@ class Ranks:
         return [self._bracket(rank, BRACKET) for rank in (half / 2, size / 2, (size + half) / 2)]
 
     def _bracket(self, rank: float, sigmas: float) -> tuple[np.float32, np.float32]:
-        """Values between which lies the sample that has about `rank` of the sorted sample below it."""
+        """Return values that bracket the sample with about `rank` of the sorted subset below it."""
         size = self.sample.size
         margin = sigmas * (1 + math.sqrt(max(rank * (1 - rank / size), 0.0))) if size else 0
         first, last = math.floor(rank - margin), math.ceil(rank + margin)
@@ -110,9 +110,9 @@ class Ranks:
         return lo, hi
 
     def _look(self, brackets: list[tuple[np.float32, np.float32]]) -> None:
-        """Count and keep for three brackets, in one pass."""
+        """Count and keep the samples of three brackets in one pass."""
         self.lo, self.hi = np.array(brackets, dtype=np.float32).T.copy()
-        # As large as the plane, though hardly any of it is ever touched.
+        # As large as the plane, but hardly any of it is ever touched.
         kept = np.empty(self.flat.size + 1, dtype=np.float32)
         counts = np.zeros(11, dtype=np.int64)
         size = _count_and_keep(self.flat, self.low, self.high, self.lo, self.hi, counts, kept)
@@ -123,15 +123,15 @@ class Ranks:
 
 
 def _between(ordered: np.ndarray, low: np.float32, high: np.float32) -> np.ndarray:
-    """The part of sorted samples that lies strictly between `low` and `high`."""
+    """Return the sorted samples strictly between `low` and `high`."""
     return ordered[np.searchsorted(ordered, low, "right") : np.searchsorted(ordered, high, "left")]
 
 
 @compiled
 def _count_and_keep(flat, low, high, lo, hi, counts, kept):
-    """Counts of x <= low, x < high, then x < lo, x <= lo, x <= hi of three brackets; keeps lo < x < hi.
+    """Count x <= low, x < high, then x < lo, x <= lo, x <= hi of three brackets; keep lo < x < hi.
 
-    NaN is counted nowhere. Returns the number of kept samples.
+    NaN is not counted. Returns the number of kept samples.
     """
     lo0, lo1, lo2 = lo[0], lo[1], lo[2]
     hi0, hi1, hi2 = hi[0], hi[1], hi[2]

@@ -1,4 +1,4 @@
-"""The stars of a frame, their common width and shape, and where they stand against another frame's."""
+"""Find the stars of a frame, fit their common shape, and match them with another frame."""
 
 from __future__ import annotations
 
@@ -15,19 +15,29 @@ from stacklib.errors import FrameError
 
 __all__ = ["Stars", "find_stars", "match", "match_all", "require_sep"]
 
-#: Stars stand this many sigmas above the noise; the background is measured in meshes of this side.
+#: Detection threshold in sigmas, and mesh size of the background in pixels.
 DETECTION, MESH = 5.0, 32
-#: Stars of which the shape is measured, and how far around their centres, in pixels.
+#: Number of stars whose shape is fitted, and radius around their centers in pixels.
 SHAPES, REACH = 60, 9
-#: Stars are saturated above this fraction of the brightest sample of the frame, if that is near 1.
+#: Stars above this fraction of the brightest sample of the frame are saturated, if it is near 1.
 SATURATED = 0.85
-#: The brightest stars are matched; the offset is looked for this far, and fits this well, in pixels.
+#: Number of bright stars to match, largest offset, and tolerance of a match in pixels.
 MATCHED, FARTHEST, CLOSE = 200, 24.0, 1.5
 
 
 @dataclass(frozen=True)
 class Stars:
-    """The stars of one frame, brightest first; width and eccentricity of what they have in common."""
+    """Stars of one frame, brightest first.
+
+    Attributes
+    ----------
+    x, y : ndarray of float
+        Centers in pixels.
+    flux : ndarray of float
+        Flux above the background.
+    fwhm, eccentricity : float
+        Common shape of the stars, FWHM in pixels; NaN if not measured.
+    """
 
     x: np.ndarray
     y: np.ndarray
@@ -40,16 +50,28 @@ class Stars:
 
 
 def require_sep() -> Any:
+    """Import sep, or raise `FrameError` if it is not installed."""
     # Late: only the notebooks need it.
     try:
         import sep
     except ImportError as error:
-        raise FrameError("stars are found with sep, which is missing; run: pip install sep") from error
+        raise FrameError("finding stars needs the package sep. Install it with: pip install sep") from error
     return sep
 
 
 def find_stars(image: np.ndarray) -> Stars:
-    """The stars in the mean of the channels; 0 and NaN are no data."""
+    """Find the stars in the mean of the channels.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (channels, height, width)
+        The frame; 0 and NaN are no data.
+
+    Returns
+    -------
+    Stars
+        No stars if there is no data.
+    """
     sep = require_sep()
     empty = ~np.isfinite(image).all(axis=0) | (image == 0).all(axis=0)
     light = np.ascontiguousarray(np.where(empty, 0, image.mean(axis=0)), np.float32)
@@ -60,7 +82,7 @@ def find_stars(image: np.ndarray) -> Stars:
     flat = light - background.back()
     flat[empty] = 0
     found = _extract(sep, flat, background.globalrms, empty)
-    # Cosmic rays are a pixel or two wide, satellite trails and galaxies are much larger than stars.
+    # Cosmic rays are a pixel or two wide; satellite trails and galaxies are much larger than stars.
     found = found[(found["npix"] >= 5) & (found["b"] > 0.55) & (found["flag"] & ~sep.OBJ_MERGED == 0)]
     size = np.sqrt(found["a"] * found["b"])
     found = found[size < 2.5 * np.median(size)] if size.size else found
@@ -78,14 +100,14 @@ def _extract(sep: Any, flat: np.ndarray, rms: float, empty: np.ndarray) -> np.nd
         try:
             return sep.extract(flat, float(threshold), err=rms, mask=empty, minarea=5)
         except Exception as error:
-            # sep has no class of its own for a full buffer; fewer stars are enough then.
+            # sep has no class of its own for a full buffer. Fewer stars will do then.
             if "pixel buffer" not in str(error) and "deblending overflow" not in str(error):
                 raise
     return sep.extract(flat, 1e4, err=rms, mask=empty, minarea=5)
 
 
 def _common_shape(flat: np.ndarray, found: np.ndarray, light: np.ndarray, rms: float) -> tuple[float, float]:
-    """FWHM (pixels) and eccentricity of an elliptical Moffat profile fitted to clean stars together."""
+    """Fit one elliptical Moffat profile to clean stars; return FWHM (pixels) and eccentricity."""
     height, width = flat.shape
     top = float(light.max())
     full = SATURATED * top if top > 0.9 else math.inf
@@ -110,7 +132,7 @@ def _common_shape(flat: np.ndarray, found: np.ndarray, light: np.ndarray, rms: f
 
 
 def _samples(flat: np.ndarray, star: Any, column: int, row: int, rms: float) -> np.ndarray:
-    """Offsets, values in units of the star's light, and their weights, of the pixels around a star."""
+    """Return offsets, values in units of the flux, and weights of the pixels around a star."""
     reach = np.arange(-REACH, REACH + 1)
     dy, dx = np.meshgrid(row + reach - star["y"], column + reach - star["x"], indexing="ij")
     values = flat[row - REACH : row + REACH + 1, column - REACH : column + REACH + 1]
@@ -125,12 +147,12 @@ def _samples(flat: np.ndarray, star: Any, column: int, row: int, rms: float) -> 
 def _fit_moffat(
     dx: np.ndarray, dy: np.ndarray, values: np.ndarray, weights: np.ndarray
 ) -> tuple[float, float]:
-    """``A (1 + q)^-beta`` with a quadratic form q of the offsets; robust against neighbours."""
+    """Fit ``A (1 + q)^-beta`` with a quadratic form q of the offsets, robust against neighbors."""
     if values.size < 20:
         return math.nan, math.nan
 
     def residuals(p: np.ndarray) -> np.ndarray:
-        # The form is L L^T, so that it is positive.
+        # The form is L L^T and therefore positive.
         u, v = np.exp(p[1]) * dx + p[2] * dy, np.exp(p[3]) * dy
         return weights * (np.exp(p[0]) * (1 + u**2 + v**2) ** -np.exp(p[4]) - values)
 
@@ -148,9 +170,10 @@ def _fit_moffat(
 
 
 def match_all(stars: list[Stars]) -> tuple[int, list[tuple[float, float, float, float]]]:
-    """The reference, and light, shift and matched fraction of each frame against it.
+    """Choose a reference and match each frame with it.
 
-    The frame with the most stars is the reference, unless it is itself the odd one.
+    The reference is the frame with the most stars, or another one if few frames match that. Returns its
+    index and the results of `match`.
     """
     best: tuple[float, int, list] = (-1.0, 0, [])
     for candidate in np.argsort([-found.x.size for found in stars], kind="stable")[:5]:
@@ -164,7 +187,7 @@ def match_all(stars: list[Stars]) -> tuple[int, list[tuple[float, float, float, 
 
 
 def match(reference: Stars, other: Stars) -> tuple[float, float, float, float]:
-    """Light, shift in x and y, and matched fraction of a frame against the reference."""
+    """Return flux ratio, shift in x and y, and matched fraction of a frame against the reference."""
     if min(reference.x.size, other.x.size) < 3:
         return math.nan, math.nan, math.nan, math.nan
     here, there = (np.c_[s.x, s.y][:MATCHED] for s in (reference, other))
@@ -172,7 +195,7 @@ def match(reference: Stars, other: Stars) -> tuple[float, float, float, float]:
     offsets = offsets[np.abs(offsets).max(axis=1) < FARTHEST]
     if not len(offsets):
         return math.nan, math.nan, math.nan, 0.0
-    # The true offset is the one that most pairs share.
+    # The true offset is shared by most pairs.
     pairs = cKDTree(offsets)
     shift = offsets[int(np.argmax(pairs.query_ball_point(offsets, CLOSE, return_length=True)))]
     for _ in range(3):

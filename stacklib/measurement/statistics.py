@@ -1,8 +1,8 @@
 """Location and scale of one plane: exact medians and robust estimators of the spread.
 
-The median and the median deviations of both sides are order statistics of the samples themselves
-(half of the samples at or below the median M lie at or below the median of that half), so one pass
-over the plane gives all three, see `stacklib.measurement.ranks`. A second pass gives the sums.
+The median and the median deviations on both sides are order statistics of the samples (half of the samples
+up to the median M are up to the median of that half), so one pass over the plane finds all three, see
+`stacklib.measurement.ranks`. A second pass computes the sums.
 """
 
 from __future__ import annotations
@@ -27,32 +27,32 @@ __all__ = [
     "spread_evenly",
 ]
 
-#: Valid samples of data in [0, 1] lie strictly between these.
+#: Valid samples of data in [0, 1] are strictly between these.
 UNIT_BOUNDS = (1.0 / 65535.0, 1.0 - 1.0 / 65535.0)
 
-#: What makes an estimator consistent with the sigma of a Gaussian.
+#: Factors that make the estimators consistent with the sigma of a Gaussian.
 ESTIMATORS = {"bwmv": 0.991, "mad": 1.4826, "avgdev": 1.2533}
 
-#: Sums run in this many interleaved float64 accumulators, in a fixed order: the result depends
-#: neither on threads nor on the vector width of the machine.
+#: Sums use this many interleaved float64 accumulators in a fixed order, so that the result depends neither
+#: on threads nor on the vector width of the machine.
 LANES = 256
 
 
 class PlaneStatistics(NamedTuple):
-    """What is measured on one plane; all in the plane's own units.
+    """Statistics of one plane, in its own units.
 
     Attributes
     ----------
     median, mean : float
-        Of the valid samples; NaN where there are none.
+        Of the valid samples; NaN if there are none.
     scale_low, scale_high : float
-        Scale of the samples at or below, and above, the median; see `scale`.
+        Scale of the samples up to the median and above it, see `scale`.
     avgdev : float
-        1.2533 times the mean absolute deviation from the median, both sides together.
+        1.2533 times the mean absolute deviation from the median, on both sides together.
     count : int
         Number of valid samples.
     minimum, maximum : float
-        Of all finite samples, whatever the bounds; NaN where there are none.
+        Of all finite samples, regardless of the bounds; NaN if there are none.
     """
 
     median: float
@@ -72,7 +72,7 @@ def measure_plane(
     high: float = UNIT_BOUNDS[1],
     extremes: tuple[float, float] | None = None,
 ) -> PlaneStatistics:
-    """All statistics of one plane in three passes.
+    """Measure all statistics of a plane in three passes.
 
     Parameters
     ----------
@@ -83,12 +83,12 @@ def measure_plane(
     low, high : float
         Bounds, compared in float32; infinite for no bound.
     extremes : tuple of float, optional
-        What `finite_range` gives, where it is known already.
+        Result of `finite_range`, if already known.
 
     Returns
     -------
     PlaneStatistics
-        With NaN for everything that needs a valid sample where there is none.
+        NaN where a valid sample is needed and there is none.
     """
     flat = _as_flat(plane)
     minimum, maximum = finite_range(flat) if extremes is None else extremes
@@ -106,7 +106,7 @@ def measure_plane(
 
 
 def location(plane: np.ndarray, low: float = UNIT_BOUNDS[0], high: float = UNIT_BOUNDS[1]) -> float:
-    """Exact median of the valid samples (the mean of the two middles of an even number).
+    """Compute the exact median of the valid samples (mean of the two middle ones of an even number).
 
     Parameters
     ----------
@@ -118,7 +118,7 @@ def location(plane: np.ndarray, low: float = UNIT_BOUNDS[0], high: float = UNIT_
     Returns
     -------
     float
-        NaN where there is no valid sample.
+        NaN if there is no valid sample.
     """
     halves = _halves(_as_flat(plane), low, high, _width(plane))
     return math.nan if halves is None else halves.median
@@ -131,7 +131,7 @@ def scale(
     high: float = UNIT_BOUNDS[1],
     two_sided: bool = True,
 ) -> tuple[float, float] | float:
-    """Scale of the valid samples about their median M, consistent with the sigma of a Gaussian.
+    """Estimate the scale of the valid samples about their median M, as a Gaussian sigma.
 
     ==========  ==============================================================================
     avgdev      1.2533 mean ``|x - M|``
@@ -150,19 +150,22 @@ def scale(
     low, high : float
         Bounds, compared in float32; infinite for no bound.
     two_sided : bool
-        The estimator of the samples x <= M and of the samples x > M, about the common M.
+        Whether to estimate the samples x <= M and x > M separately, about the common M.
 
     Returns
     -------
     (scale_low, scale_high) or float
-        The pair where `two_sided`. NaN where there is no valid sample.
+        A pair if `two_sided`. NaN if there is no valid sample.
 
     Notes
     -----
-    On quantised data more than half of a side can be tied with M: its median deviation is 0 although
-    the samples differ. Then that side's ``avgdev`` is taken, and where that is 0 as well (all of the
-    side tied, or no sample in it) the ``avgdev`` of both sides together: a scale is 0 only where all
-    samples are equal.
+    In quantized data more than half of a side can be tied with M, so that its median deviation is 0
+    although the samples differ. Then ``avgdev`` of that side is used, or ``avgdev`` of both sides together
+    if that is 0 as well. A scale is 0 only if all samples are equal.
+
+    References
+    ----------
+    Wilcox, R. R. 2017, Introduction to Robust Estimation and Hypothesis Testing, 4th ed., section 3.12.1.
     """
     if two_sided:
         measured = measure_plane(plane, estimator, low, high)
@@ -181,7 +184,7 @@ def scale(
 
 
 def finite_range(plane: np.ndarray) -> tuple[float, float]:
-    """Smallest and largest finite sample; NaN and NaN where there is none."""
+    """Return the smallest and largest finite sample, NaN and NaN if there is none."""
     least, most = _finite_keys(_as_flat(plane).view(np.int32))
     if least > most:
         return math.nan, math.nan
@@ -190,10 +193,10 @@ def finite_range(plane: np.ndarray) -> tuple[float, float]:
 
 
 def quantization_step(plane: np.ndarray, low: float = UNIT_BOUNDS[0], high: float = UNIT_BOUNDS[1]) -> float:
-    """Distance of neighbouring values that occur in the middle of the distribution.
+    """Find the quantization step of a plane.
 
-    Of some thousand valid samples, a fixed selection, the smallest difference within the central half,
-    or within all of them where that half is tied; 0 where there is none or the values hardly repeat.
+    This is the smallest difference between values in the central half of a few thousand valid samples, or
+    in all of them if that half is tied. 0 if there is none, or if values hardly repeat.
     """
     flat = _as_flat(plane)
     sample = np.sort(flat[:: max(1, flat.size // 8192)])
@@ -208,30 +211,30 @@ def quantization_step(plane: np.ndarray, low: float = UNIT_BOUNDS[0], high: floa
 def spread_evenly(
     plane: np.ndarray, step: float, low: float = UNIT_BOUNDS[0], high: float = UNIT_BOUNDS[1]
 ) -> np.ndarray:
-    """Samples moved by up to half a quantisation step, evenly and the same way at each call.
+    """Move samples by up to half a quantization step, evenly and always in the same way.
 
-    A quantised sample stands for all values that were rounded to it. Spread over these, the median and
-    the scales on both sides follow the data, not the place of the median between two steps.
+    A quantized sample represents all values that were rounded to it. Spread over these, median and scales
+    follow the data instead of the position of the median between two steps.
 
     Parameters
     ----------
     plane : ndarray of float32, any shape
         Samples.
     step : float
-        Distance of neighbouring values.
+        Difference between neighboring values.
     low, high : float
-        Valid samples lie strictly between.
+        Valid samples are strictly between.
 
     Returns
     -------
     ndarray of float32, 1-D
-        NaN where a sample is not valid. The variance of the samples grows by step^2 / 12.
+        NaN where a sample is not valid. The variance of the samples increases by step^2 / 12.
     """
     return _spread(_as_flat(plane), *_bounds(low, high), np.float32(step))
 
 
 class _Halves(NamedTuple):
-    """Median, and median absolute deviations of the samples at or below it and above it."""
+    """Median, and median absolute deviations of the samples up to it and above it."""
 
     median: float
     mad_low: float
@@ -249,14 +252,14 @@ def _width(plane: np.ndarray) -> int:
 
 
 def _bounds(low: float, high: float) -> tuple[np.float32, np.float32]:
-    # In float32: an integer sample that equals a bound, divided in float32, then counts as equal.
+    # In float32, so that an integer sample equal to a bound, divided in float32, is still equal.
     return np.float32(low), np.float32(high)
 
 
 def _one_scale(
     estimator: str, count: int, mad: float, numerator: float, denominator: float, deviation: float
 ) -> float:
-    """Scale from the sums of `_side_sums` over `count` samples; 0 where the side is empty or tied."""
+    """Compute the scale from the sums of `_side_sums`; 0 if the side is empty or tied."""
     if estimator not in ESTIMATORS:
         raise ValueError(f"estimator: got {estimator!r}, expected one of {', '.join(ESTIMATORS)}")
     if count == 0:
@@ -277,7 +280,7 @@ def _side_scales(estimator: str, halves: _Halves, sums: np.ndarray) -> tuple[flo
 
 
 def _halves(flat: np.ndarray, low: float, high: float, width: int) -> _Halves | None:
-    """Median and both side MADs, exact; None where no sample is valid."""
+    """Compute the exact median and MADs of both sides; None if no sample is valid."""
     lower, upper = _bounds(low, high)
     ranks = Ranks(flat, lower, upper, width)
     if ranks.count == 0:
@@ -297,9 +300,9 @@ def _halves(flat: np.ndarray, low: float, high: float, width: int) -> _Halves | 
 
 @compiled
 def _side_sums(flat, low, high, median, mad_low, mad_high):
-    """Sums over the samples x <= median (even index) and x > median (odd index).
+    """Sum over the samples x <= median (even index) and x > median (odd index).
 
-    Returns float64 (6,): numerators, denominators of the biweight midvariance, absolute deviations.
+    Returns numerators and denominators of the biweight midvariance and absolute deviations, float64 (6,).
     """
     inverse_low = 1.0 / (9.0 * mad_low) if mad_low > 0 else 0.0
     inverse_high = 1.0 / (9.0 * mad_high) if mad_high > 0 else 0.0
@@ -334,11 +337,11 @@ def _side_sums(flat, low, high, median, mad_low, mad_high):
 
 @compiled
 def _spread(flat, low, high, step):
-    """See `spread_evenly`."""
+    """Spread samples, see `spread_evenly`."""
     result = np.empty_like(flat)
     for i in range(flat.size):
         x = flat[i]
-        # Multiples of the golden ratio, modulo 1, fill the interval evenly from any place on.
+        # Multiples of the golden ratio, modulo 1, fill the interval evenly from any start.
         turn = np.uint32(np.uint32(i) * np.uint32(2654435769))
         shift = np.float32(np.float32(turn >> np.uint32(8)) * np.float32(2.0**-24) - np.float32(0.5))
         result[i] = x + shift * step if (x > low) & (x < high) else np.float32(np.nan)
@@ -347,10 +350,10 @@ def _spread(flat, low, high, step):
 
 @compiled
 def _finite_keys(bits):
-    """Smallest and largest of the finite float32 samples with these bits, as integers in the same order.
+    """Find the smallest and largest finite float32 samples with these bits, as ordered integers.
 
-    Integers compare like the floats once the lower bits of negative ones are flipped; unlike with
-    floats, NaN needs no care and the loop runs in vectors.
+    Integers compare like floats once the lower bits of negative ones are flipped. Unlike floats they need
+    no care for NaN, and the loop vectorizes.
     """
     least, most = np.int32(0x7FFFFFFF), np.int32(-0x80000000)
     for i in range(bits.size):

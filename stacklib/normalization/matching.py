@@ -1,4 +1,4 @@
-"""From the measurements of the frames to what is multiplied and added: value = x factor + offset."""
+"""Normalization: factors and offsets that match the frames to the reference."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from stacklib.errors import IntegrationError
+from stacklib.utils.labels import listed
 
 __all__ = ["output_coefficients", "rejection_coefficients", "scale_factors"]
 
-#: The output mode that does the same as a rejection mode.
+#: Output mode equivalent to each rejection mode.
 REJECTION_MODES = {
     "none": "none",
     "scale_zero_offset": "additive_scaling",
@@ -21,7 +22,7 @@ REJECTION_MODES = {
 def scale_factors(
     scale_low: np.ndarray, scale_high: np.ndarray, reference: int, names: Sequence[str] | None = None
 ) -> np.ndarray:
-    """What brings the spread of a frame to that of the reference.
+    """Compute the factors that match the scale of each frame to that of the reference.
 
     ``k_i = (s_low,r / s_low,i + s_high,r / s_high,i) / 2``; 1 for the reference and for constant frames.
 
@@ -32,24 +33,25 @@ def scale_factors(
     reference : int
         Index of the reference frame.
     names : sequence of str, optional
-        File names, for messages.
+        File names for messages.
 
     Returns
     -------
     ndarray of float64, (frames, channels)
+        The factors k_i.
 
     Raises
     ------
     IntegrationError
-        When a frame has no valid sample, or the reference is constant and another frame is not.
+        If a frame has no valid sample, or the reference is constant and another frame is not.
     """
     low, high = _as_table(scale_low), _as_table(scale_high)
     _refuse(~(np.isfinite(low) & np.isfinite(high)), names, "without a valid sample", "Leave them out")
     constant = (low <= 0) | (high <= 0)
     if np.any(constant[reference] & ~constant.all(axis=0)):
         raise IntegrationError(
-            f"{_name(names, reference)}: all samples are equal, so it cannot be the reference others are "
-            "scaled to. Choose another reference, or a normalisation without scaling (additive)."
+            f"{_name(names, reference)}: all samples are equal, so other frames cannot be scaled to it. "
+            "Choose another reference, or a normalization without scaling (additive)."
         )
     one = np.ones_like(low)
     factors = np.divide(low[reference], low, out=one.copy(), where=~constant)
@@ -67,7 +69,7 @@ def output_coefficients(
     reference: int,
     names: Sequence[str] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Factor and offset of each frame and channel before combination.
+    """Compute factor and offset of each frame and channel for combination.
 
     ========================  ==========================================
     none                      x
@@ -77,20 +79,20 @@ def output_coefficients(
     multiplicative_scaling    (x / m_i) k_i m_r
     ========================  ==========================================
 
-    with the location m and the scale factor k of `scale_factors`. ``multiplicative_scaling`` is
-    PixInsight's definition: it scales twice where a frame differs from the reference by a factor only,
-    and is there for compatibility.
+    with the location m and the scale factor k of `scale_factors`. ``multiplicative_scaling`` follows
+    PixInsight and is provided for compatibility: it scales twice if a frame differs from the reference by a
+    factor only.
 
     Parameters
     ----------
     mode : str
         One of the above.
     location, scale_low, scale_high : ndarray of float64, (frames, channels)
-        Medians, and scales on both sides.
+        Medians, and scales below and above them.
     reference : int
-        Index of the reference frame: its factor is exactly 1, its offset exactly 0.
+        Index of the reference frame, whose factor is exactly 1 and offset exactly 0.
     names : sequence of str, optional
-        File names, for messages.
+        File names for messages.
 
     Returns
     -------
@@ -100,8 +102,8 @@ def output_coefficients(
     Raises
     ------
     IntegrationError
-        When a frame has no valid sample, a location that must be positive is not, or the reference is
-        constant (see `scale_factors`).
+        If a frame has no valid sample, if `mode` divides by a location that is not positive, or if the
+        reference is constant (see `scale_factors`).
     """
     m = _as_table(location)
     one, zero = np.ones_like(m), np.zeros_like(m)
@@ -112,7 +114,7 @@ def output_coefficients(
     if mode == "additive":
         return one, r - m
     if mode in ("multiplicative", "multiplicative_scaling"):
-        remedy = "Use an additive normalisation"
+        remedy = "Use an additive normalization"
         _refuse(~(m > 0), names, f"with a median that is not positive, which {mode} divides by", remedy)
     if mode == "multiplicative":
         return r / m, zero
@@ -134,7 +136,7 @@ def rejection_coefficients(
     reference: int,
     names: Sequence[str] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Factor and offset of each frame and channel before samples are compared for rejection.
+    """Compute factor and offset of each frame and channel for rejection.
 
     ========================  ==========================================
     none                      x
@@ -142,7 +144,7 @@ def rejection_coefficients(
     equalize_fluxes           x m_r / m_i
     ========================  ==========================================
 
-    Parameters, results and errors as for `output_coefficients`.
+    Parameters, results and errors are those of `output_coefficients`.
     """
     if mode not in REJECTION_MODES:
         raise ValueError(f"rejection_normalization: unknown mode {mode!r}")
@@ -158,7 +160,7 @@ def _name(names: Sequence[str] | None, index: int) -> str:
 
 
 def _refuse(bad: np.ndarray, names: Sequence[str] | None, what: str, remedy: str) -> None:
-    """Raise for the frames that are bad in any channel."""
+    """Raise an error that names the frames that are bad in any channel."""
     found = [_name(names, i) for i in np.flatnonzero(bad.any(axis=1))]
     if found:
-        raise IntegrationError(f"frames {what}: {', '.join(found)}. {remedy}.")
+        raise IntegrationError(f"frames {what}: {listed(found, most=10)}. {remedy}.")

@@ -1,4 +1,4 @@
-"""From frames and a recipe to what the kernel needs: reference, normalisation, weights."""
+"""Prepare an integration: reference, normalization and weights."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from stacklib.utils.labels import listed
 
 __all__ = ["Preparation", "prepare", "refuse_single"]
 
-#: A weight that counts for nothing beside any other.
+#: A weight that is negligible beside any other.
 LEAST_WEIGHT = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preparation:
-    """Everything that is known before the first pixel is combined.
+    """Reference, normalization and weights of an integration.
 
-    Tables are float64 of shape (frames, channels), over all frames that were given; those that are
-    `used` take part.
+    Tables are float64 of shape (frames, channels) and cover all frames that were given. Those in `used`
+    take part.
 
     Attributes
     ----------
@@ -41,7 +41,7 @@ class Preparation:
     used : ndarray of int
         Indices of the frames that are integrated.
     excluded : dict of int to str
-        Index of each frame that is left out, and why.
+        Reason for each frame that is left out, by index.
     reference : int
         Index of the reference frame.
     scale : ndarray
@@ -49,9 +49,9 @@ class Preparation:
     weights : ndarray
         Weights; the largest of each channel is 1.
     rejection_factor, rejection_offset, factor, offset : ndarray
-        Normalisation ``x * factor + offset``, for rejection and for output.
+        Normalization ``x * factor + offset``, for rejection and for output.
     notes : tuple of str
-        What the user should know.
+        Notes for the user.
     """
 
     frames: FrameSet
@@ -70,7 +70,7 @@ class Preparation:
 
     @property
     def count(self) -> int:
-        """Frames that are integrated."""
+        """Number of frames that are integrated."""
         return self.used.size
 
     @property
@@ -82,11 +82,11 @@ class Preparation:
         return max(known, default=65535.0)
 
     def settings(self, channel: int) -> Settings:
-        """What the kernel needs for one channel of the frames that are used."""
+        """Return the settings of the kernel for one channel of the used frames."""
         weights = self.weights[self.used, channel]
         if self.recipe.combination != "average":
             weights = np.ones_like(weights)
-        # Where nothing but frames of weight 0 survive, their average is better than a hole.
+        # Where only frames of weight 0 survive, their average is better than a hole.
         weights = np.maximum(weights, LEAST_WEIGHT)
         steps = np.array([self.frames[int(i)].quantization_step for i in self.used])
         factor = self.rejection_factor[self.used, channel]
@@ -102,7 +102,7 @@ class Preparation:
         )
 
     def normalised_noise(self, channel: int) -> np.ndarray:
-        """Noise of the used frames after output normalisation, (frames,); NaN where it is not known."""
+        """Return the noise of the used frames after normalization, (frames,); NaN if not known."""
         return self.measurements.noise[self.used, channel] * self.factor[self.used, channel]
 
 
@@ -115,33 +115,34 @@ def prepare(
     measurements: FrameMeasurements | None = None,
     spread: Spread | None = None,
 ) -> Preparation:
-    """Measure the frames, choose the reference, and work out normalisation and weights.
+    """Measure the frames, choose the reference, and compute normalization and weights.
 
     Parameters
     ----------
     frames : FrameSet
-        At least two frames.
+        Two or more frames.
     recipe : Recipe
         The parameters.
     threads, progress, planes, spread
         See `stacklib.measurement.measurements.measure_frames`.
     measurements : FrameMeasurements, optional
-        Measurements of these frames that are at hand, made with the recipe's estimator; the noise must
-        be among them if the weights need it.
+        Measurements of these frames, made with the scale estimator of the recipe and including the noise
+        if the weights need it. By default the frames are measured.
 
     Returns
     -------
     Preparation
+        With the rule resolved if it was ``auto``.
 
     Raises
     ------
     IntegrationError
-        When there are fewer than two frames, or the frames do not allow what the recipe asks for.
+        If there are fewer than two frames, or the recipe cannot be applied to them.
     FrameError
-        When a frame cannot be read, or the frames have different scales.
+        If a frame cannot be read, or the frames have different scales.
     """
     refuse_single(frames)
-    # Which rule it is depends on the frames that were given, not on those that turn out to weigh enough.
+    # The rule depends on the frames that were given, not on those that weigh enough.
     recipe = recipe.replace(rejection=recipe.rule_for(len(frames)))
     average = recipe.combination == "average"
     if measurements is None:
@@ -159,7 +160,7 @@ def prepare(
     weighting = recipe if average else recipe.replace(weights="none")
     empty = [measurements.names[i] for i in np.flatnonzero((measurements.count == 0).any(axis=1))]
     if empty:
-        raise IntegrationError(f"{', '.join(empty)}: no sample that is data. Leave out these frames")
+        raise IntegrationError(f"{listed(empty, most=10)}: no sample that is data. Leave out these frames")
     reference = choose_reference(frames, measurements, weighting)
     scales = (measurements.scale_low, measurements.scale_high)
     names = measurements.names
@@ -171,7 +172,7 @@ def prepare(
     excluded = excluded_by_weight(weights, recipe.min_weight)
     if reference in excluded:
         del excluded[reference]
-        notes.append(f"{names[reference]}: kept in spite of its low weight, as the reference you chose")
+        notes.append(f"{names[reference]}: kept in spite of its low weight as the chosen reference")
     used = np.array([i for i in range(len(frames)) if i not in excluded])
     notes += _about_excluded(excluded, weights, recipe.min_weight, names)
     notes += recipe.warnings_for(used.size)
@@ -193,7 +194,7 @@ def prepare(
 
 
 def refuse_single(frames: FrameSet) -> None:
-    """Raise `IntegrationError` when there is nothing to combine."""
+    """Raise `IntegrationError` if there is only one frame."""
     if len(frames) < 2:
         raise IntegrationError(
             f"{frames[0].path}: is the only frame; an integration needs at least 2, better 8 or more. "
@@ -204,7 +205,7 @@ def refuse_single(frames: FrameSet) -> None:
 def _about_excluded(
     excluded: dict[int, str], weights: np.ndarray, least: float, names: tuple[str, ...]
 ) -> list[str]:
-    """Which frames are left out for their weight, and whether it is all but those that must stay."""
+    """Name the frames left out for their weight, and say if others stay only because they must."""
     if not excluded:
         return []
     some = listed([names[i] for i in excluded])
@@ -217,7 +218,7 @@ def _about_excluded(
 
 
 def _scale_if_needed(recipe: Recipe, scales: tuple, reference: int, names: tuple[str, ...]) -> np.ndarray:
-    """Scale factors; all 1 where nothing in the recipe scales frames."""
+    """Return the scale factors, all 1 if the recipe does not scale frames."""
     scaling = recipe.normalization.endswith("scaling") or recipe.rejection_normalization.startswith("scale")
     if not scaling:
         return np.ones_like(scales[0])

@@ -1,4 +1,4 @@
-"""What the kernel needs to know of the frames, as plain arrays."""
+"""Settings of the kernel for one channel."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ __all__ = ["Settings"]
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What the kernel needs to know for one channel, as plain arrays.
+    """Settings of the kernel for one channel, as plain arrays.
 
     Attributes
     ----------
     recipe : Recipe
-        The parameters; `floor` and `full_scale` complete them for the rule.
+        The parameters.
     rejection_factor, rejection_offset, factor, offset, weights : ndarray of float64, shape (frames,)
         A sample is compared as ``x * rejection_factor + rejection_offset`` and combined as
         ``x * factor + offset``.
     floor : float
-        Smallest scale that a rule believes (quantised data), in normalised units.
+        Smallest scale that a rule accepts (quantized data), in normalized units.
     full_scale : float
         ADU at the value 1.
     claims : ndarray of float64, shape (frames + 1, frames + 1), or None
-        What the standard error of a pixel is multiplied by, by the number of its samples and of those
-        rejected, see `stacklib.kernel.uncertainty`; None leaves it as it is.
+        Factor of the standard error of a pixel by number of samples and of rejected samples, see
+        `stacklib.kernel.uncertainty`. None applies no correction.
     """
 
     recipe: Recipe
@@ -44,7 +44,7 @@ class Settings:
 
     @classmethod
     def plain(cls, recipe: Recipe, frames: int) -> Settings:
-        """No normalisation and equal weights."""
+        """Create settings without normalization and with equal weights."""
         one, zero = np.ones(frames), np.zeros(frames)
         return cls(
             recipe=recipe,
@@ -62,7 +62,7 @@ class Settings:
 
     @property
     def data_range(self) -> tuple[float, float]:
-        """Raw samples strictly between these are data that takes part."""
+        """Range of the raw samples that take part, both ends excluded."""
         low = self.recipe.range_low if self.recipe.range_clip_low else -math.inf
         high = self.recipe.range_high if self.recipe.range_clip_high else math.inf
         return np.float32(low), np.float32(high)

@@ -1,4 +1,4 @@
-"""Weights of the frames, who is left out for a low one, and the choice of the reference frame."""
+"""Weights of the frames, exclusion by weight, and choice of the reference frame."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 from stacklib.errors import IntegrationError
 from stacklib.frames.finding import resolve_path
 from stacklib.measurement.measurements import FrameMeasurements
+from stacklib.utils.labels import listed
 
 __all__ = [
     "MEASURED_NOISE_NOTE",
@@ -22,32 +23,32 @@ __all__ = [
     "needs_noise",
 ]
 
-#: Never fewer frames than this are kept by a limit on the weights.
+#: A limit on the weights always keeps this many frames.
 FEWEST = 3
 
-#: Said when weights rest on noise that was measured on the registered frames.
+#: Note for weights based on noise that was measured on registered frames.
 MEASURED_NOISE_NOTE = (
     "The frames have no NOISE keywords, so their noise was measured after registration, which hides "
-    "a part of it: noise weights may be off. Write NOISE keywords when calibrating, or choose other weights."
+    "part of it: noise weights may be off. Write NOISE keywords when calibrating, or choose other weights."
 )
 
 
 def needs_noise(weights: str) -> bool:
-    """Whether weights of this kind rest on the noise of the frames."""
+    """Return whether weights of this kind use the noise of the frames."""
     return weights in ("noise", "snr")
 
 
 def frame_weights(
     frames: Sequence[Any], measurements: FrameMeasurements, recipe: Any, scale_factors: np.ndarray
 ) -> tuple[np.ndarray, list[str]]:
-    """Weights of the frames for an average, one table for all channels.
+    """Compute the weights of the frames for an average.
 
     ==========  ===================================================================================
     none        1
     exposure    exposure time
-    noise       1 / (k_i sigma_i)^2: the inverse variance after normalisation
+    noise       1 / (k_i sigma_i)^2: the inverse variance after normalization
     snr         (avgdev_i / sigma_i)^2: mean absolute deviation, as a measure of the signal, over the
-                noise (PixInsight's SNR estimate); scaling does not change it
+                noise (PixInsight's SNR estimate); independent of scaling
     signal      avgdev_i
     median      median
     mean        mean
@@ -64,26 +65,26 @@ def frame_weights(
     recipe : Recipe
         `weights`, `weight_keyword` and `weight_file` are used.
     scale_factors : ndarray of float64, (frames, channels)
-        k_i: what the samples are multiplied by before they are combined.
+        k_i: the factors of the samples in the combination.
 
     Returns
     -------
     weights : ndarray of float64, (frames, channels)
         The largest of each channel is 1.
     notes : list of str
-        What the user should know.
+        Notes for the user.
 
     Raises
     ------
     IntegrationError
-        When a frame has no such exposure, keyword, row or measurement, or the value is no weight.
+        If a frame lacks the exposure, keyword, row or measurement, or its value is not a weight.
     """
     kind = recipe.weights
     notes = []
     if needs_noise(kind):
         if measurements.noise_source == "not measured":
             raise IntegrationError(
-                f"weights {kind}: the noise of the frames was not measured. Measure it first."
+                f"weights {kind}: the noise of the frames was not measured. Measure it with noise=True."
             )
         if measurements.noise_source == "measured":
             notes.append(MEASURED_NOISE_NOTE)
@@ -105,19 +106,19 @@ def frame_weights(
 def excluded_by_weight(
     weights: np.ndarray, min_weight: float, names: Sequence[str] | None = None
 ) -> dict[int, str]:
-    """Frames to leave out for their low weight.
+    """Find the frames to leave out for their low weight.
 
-    A frame is judged by the mean of its weights over the channels, relative to the best frame. The three
-    best frames are always kept.
+    The weight of a frame is the mean over the channels, relative to the best frame. The three best frames
+    are always kept.
 
     Parameters
     ----------
     weights : ndarray of float64, (frames, channels)
         Weights.
     min_weight : float
-        Smallest weight that is kept, as a fraction of the best.
+        Smallest weight to keep, as a fraction of the best.
     names : sequence of str, optional
-        File names, for the reasons.
+        File names for the reasons.
 
     Returns
     -------
@@ -125,7 +126,7 @@ def excluded_by_weight(
         The reason for each frame that is left out, by index.
     """
     relative = _relative(weights)
-    # Stable: of equal weights the earlier frame is the better one.
+    # Stable: among equal weights the earlier frame wins.
     best = set(np.argsort(-relative, kind="stable")[:FEWEST].tolist())
     reasons = {}
     for i in np.flatnonzero(relative < min_weight).tolist():
@@ -136,17 +137,30 @@ def excluded_by_weight(
 
 
 def choose_reference(frames: Sequence[Any], measurements: FrameMeasurements, recipe: Any) -> int:
-    """Index of the reference frame.
+    """Choose the reference frame.
 
-    The user's choice (`recipe.reference`, a file name with or without extension); else the frame with
-    the best weight. Where all weights are equal, the frame with the lowest noise after scaling, where
-    the noise is known, else the first frame. The scale factors in the weights are taken against the median
-    scales of the set here, so that the choice does not depend on the order of the frames.
+    By default this is the frame with the best weight. If all weights are equal, it is the frame with the
+    lowest noise after scaling, or the first frame if the noise is not known. The weights use scale factors
+    relative to the median scale of the set, so that the choice does not depend on the order of the frames.
+
+    Parameters
+    ----------
+    frames : sequence of Frame
+        The frames.
+    measurements : FrameMeasurements
+        Their measurements.
+    recipe : Recipe
+        A name in `reference`, with or without extension, overrides the choice.
+
+    Returns
+    -------
+    int
+        Index of the reference frame.
 
     Raises
     ------
     IntegrationError
-        When no frame, or more than one, has the name that the user chose; and as `frame_weights`.
+        If none or several of the frames have the name in `recipe.reference`, or as `frame_weights`.
     """
     if recipe.reference:
         return find_frame(measurements.names, recipe.reference, "reference")
@@ -161,23 +175,23 @@ def choose_reference(frames: Sequence[Any], measurements: FrameMeasurements, rec
 
 
 def find_frame(names: Sequence[str], wanted: str, what: str = "frame") -> int:
-    """Index of the frame with this name, or this file name, with or without its extension.
+    """Return the index of the frame with this name or file name, with or without its extension.
 
     Raises
     ------
     IntegrationError
-        When there is none, or more than one.
+        If there is none, or more than one.
     """
     found = _matching(names, wanted)
     if len(found) == 1:
         return found[0]
-    problem = "is none of the frames" if not found else "fits more than one frame"
+    problem = "is none of the frames" if not found else "matches more than one frame"
     some = ", ".join(names[i] for i in (found or range(min(3, len(names)))))
-    raise IntegrationError(f"{what}: {wanted} {problem}. Give the name of one, such as {some}.")
+    raise IntegrationError(f"{what}: {wanted} {problem}. Use the name of one frame, such as {some}.")
 
 
 def _matching(names: Sequence[str], wanted: str) -> list[int]:
-    """Indices of the names that fit best: with folders, as file names, then without extension."""
+    """Return the indices of the best matches: with folders, by file name, then without extension."""
     text = str(wanted).replace("\\", "/")
     base = Path(text).name
     found = [i for i, name in enumerate(names) if text == name or text.endswith(f"/{name}")]
@@ -186,14 +200,14 @@ def _matching(names: Sequence[str], wanted: str) -> list[int]:
 
 
 def _relative(weights: np.ndarray) -> np.ndarray:
-    """Weight of each frame, the mean over its channels, as a fraction of the best frame."""
+    """Return the weight of each frame, mean over the channels, as a fraction of the best frame."""
     mean = np.atleast_2d(weights).mean(axis=1)
     best = mean.max(initial=0.0)
     return mean / best if best > 0 else mean
 
 
 def _provisional_factors(measurements: FrameMeasurements, normalization: str) -> np.ndarray:
-    """What the samples would be multiplied by if the reference were a typical frame."""
+    """Return the factors of the samples for a typical frame as the reference."""
     factors = np.ones_like(measurements.location)
     if normalization.startswith("multiplicative"):
         factors *= _typical_over(measurements.location)
@@ -203,7 +217,7 @@ def _provisional_factors(measurements: FrameMeasurements, normalization: str) ->
 
 
 def _typical_over(values: np.ndarray) -> np.ndarray:
-    """Median of the frames over the value of each frame, by channel; 1 where a value is not positive."""
+    """Divide the median of the frames by the value of each; 1 if a value is not positive."""
     typical = np.nanmedian(np.where(values > 0, values, np.nan), axis=0) if np.any(values > 0) else 1.0
     return np.divide(typical, values, out=np.ones_like(values), where=values > 0)
 
@@ -211,7 +225,7 @@ def _typical_over(values: np.ndarray) -> np.ndarray:
 def _raw_weights(
     kind: str, frames: Sequence[Any], measured: FrameMeasurements, recipe: Any, factors: np.ndarray
 ) -> np.ndarray:
-    """Weights before they are brought to a maximum of 1; NaN or negative where there is none."""
+    """Return the weights before scaling to a maximum of 1; NaN or negative if there is none."""
     shape = measured.location.shape
     if kind == "none":
         return np.ones(shape)
@@ -268,14 +282,14 @@ def _number(value: Any) -> float:
 
 
 def _table_values(names: Sequence[str], path: str) -> list[float]:
-    """The column ``weight`` of a table for the frames of these names."""
+    """Read the weights of the frames with these names from a table."""
     table = _read_table(path)
     values: list[float | None] = [None] * len(names)
     exact = [False] * len(names)
     for file, weight in zip(table["file"], table["weight"], strict=True):
         value = _number(weight)
         text = str(file).replace("\\", "/")
-        # A row may name the file without its extension, or with that of an earlier stage.
+        # A row may name the file without its extension, or with the extension of an earlier stage.
         for i in [] if math.isnan(value) else _matching(names, text) or _matching(names, Path(text).stem):
             named = text == names[i] or text.endswith(f"/{names[i]}")
             if values[i] is not None and values[i] != value and named == exact[i]:
@@ -288,7 +302,7 @@ def _table_values(names: Sequence[str], path: str) -> list[float]:
 
 
 def _read_table(path: str) -> Any:
-    # Late: astropy.table takes a moment to import and few runs need it.
+    # Late: astropy.table takes a moment to import, and few runs need it.
     from astropy.table import Table
 
     if not path:
@@ -315,4 +329,4 @@ def _name(measurements: FrameMeasurements, index: int) -> str:
 
 def _refuse(names: Sequence[str], what: str, remedy: str) -> None:
     if names:
-        raise IntegrationError(f"{what} {', '.join(names)}. {remedy}.")
+        raise IntegrationError(f"{what} {listed(names, most=10)}. {remedy}.")

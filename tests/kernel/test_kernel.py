@@ -31,7 +31,7 @@ def samples(frames, pixels, seed=0):
 
 
 def settings_for(recipe, frames, seed=1):
-    """Unequal normalisation and weights."""
+    """Unequal normalization and weights."""
     rng = np.random.default_rng(seed)
     factor, offset, weights = (
         rng.uniform(0.9, 1.1, frames),

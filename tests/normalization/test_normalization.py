@@ -1,4 +1,4 @@
-"""Coefficients of the normalisations."""
+"""Coefficients of the normalizations."""
 
 import numpy as np
 import pytest

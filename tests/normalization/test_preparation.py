@@ -1,4 +1,4 @@
-"""What is known before the first pixel is combined: reference, normalisation, weights, notes."""
+"""Preparation of an integration: reference, normalization, weights, notes."""
 
 import numpy as np
 import pytest
