@@ -1,4 +1,4 @@
-"""Propose limits for these frames: outliers of known brightness are put in, and every setting is tried."""
+"""Propose limits for a set of frames by trying settings on added outliers of known brightness."""
 
 from __future__ import annotations
 
@@ -31,72 +31,71 @@ if TYPE_CHECKING:
 
 __all__ = ["Advice", "advise", "memory_for"]
 
-#: Side of the region unless another is asked for, and the least side that says something.
+#: Default side of the region in pixels, and the smallest useful side.
 SIDE, LEAST_SIDE = 512, 128
-#: Frames at least: the halves of fewer say nothing.
+#: Smallest number of frames. The halves of fewer are useless.
 FEWEST = 4
-#: Settings whose risk is within this factor of the least are as good, and those of them whose risk for bright
-#: stars is within the other one are as gentle: which of them leaves least decides.
+#: Settings are equally good if their risk is within the first factor of the least. Of those, they are equally
+#: gentle to stars if their bright risk is within the second factor. Then the least leftovers decide.
 AS_GOOD, GENTLE = 1.01, 1.05
-#: Pixels whose standard error is beyond this many times the usual one are left out where light is added up
-#: and of the split-half check.
+#: Pixels with more than this many times the median standard error do not count for leftover light and for the
+#: split-half check.
 QUIET = 2.0
-#: Frames that a half needs so that a rule does to it much as it does to all.
+#: Frames that each half needs to be treated by a rule much as all frames.
 ENOUGH = 10
-#: An error of this fraction of its light does a star no harm.
+#: Tolerated error of a star, as a fraction of its light.
 TOLERANCE = 0.05
-#: The standard error of a pixel is the mean of so many pixels each way: that of one is not known well.
+#: Standard errors are smoothed over this many pixels each way, as that of a single pixel is uncertain.
 SMOOTH = 9
 
 
 @dataclass(frozen=True)
 class Advice:
-    """A proposal, and what it rests on.
+    """Proposed limits and the measurements behind them.
 
-    The truth that every setting is compared with is the weighted average of the samples without outliers:
-    those put in are known, those that were there are found by `stacklib.explore.outliers.own_outliers`.
-    Errors are counted in standard errors of that average, so that 1 is what the frames allow. What a setting
-    adds to the error of the average is independent of it, so squares add up::
+    Each setting is compared with the weighted average of the samples without outliers. Added outliers are
+    known; `stacklib.explore.outliers.own_outliers` finds those of the frames. Errors are in units of the
+    standard error of that average, so that 1 is the best possible. A setting's own error is independent of
+    that of the average, so squares add up::
 
         risk^2 = 1 + mean((result - average)^2 / error^2)   over all pixels
                = noise^2 + left^2
 
-    where `noise` is the same for pixels of faint sky without outliers, and `left` what all others add: those
-    with outliers, and stars that limits bite into. So risk is the root mean square error against the truth,
-    in units of the best that can be had. Real noise can have tails, and clipping then beats the average: with
-    at least 20 frames `noise` is no more than what odd against even frames say, see `split_half`, in units of
-    what they say of the average without outliers.
+    where `noise` is the same sum over pixels of faint sky without outliers, and `left` is the contribution of
+    all other pixels: outliers, and stars clipped by the limits. Risk is thus the root mean square error in
+    units of the best possible one. Real noise can have tails, and clipping then beats the average. With at
+    least 20 frames `noise` is therefore at most the difference of odd and even frames, see `split_half`, over
+    that of the average without outliers.
 
-    Where frames scatter because seeing changes, the standard error is large, and stars hardly count. So there
-    is a second risk, in which all pixels have the same unit::
+    Where frames scatter because the seeing changes, the standard error is large and stars hardly count. A
+    second risk has the same unit in all pixels::
 
         risk_bright^2 = 1 + mean((result - average)^2 / (median(error)^2 + (light / 20)^2))
 
-    Light is what a pixel of the average is brighter than the sky: a star may be wrong by 5 %. Of the settings
-    whose risk is within 1 % of the least, those are left whose `risk_bright` is within 5 % of the least among
-    them; that which leaves least is proposed.
+    Light is the brightness of the average above the sky, so a star may be wrong by 5 %. The proposal is
+    chosen among the settings whose risk is within 1 % of the least. Of these, only settings whose
+    `risk_bright` is within 5 % of the least remain, and the one with the least leftovers is proposed.
 
     Attributes
     ----------
     recipe : Recipe
         The proposed settings.
     start : Recipe
-        The recipe that was asked about.
+        The given recipe.
     grid : dict
-        The fields that were varied, with their values.
+        Values tried for each parameter.
     table : Table
-        One row a setting: the fields of the grid; `risk`, `noise`, `left` and `risk_bright` as above;
-        `noise_penalty`, ``100 (noise - 1)`` percent; for each kind of outlier that was put in, the percentage
-        of its light that is left (``left of trails`` and so on; 100 is what an average without rejection
-        leaves); `split_half`, the root mean square difference of odd and even frames, integrated apart, in
-        the units of risk. It needs no truth and knows nothing of what was put in; but with half as many
-        frames a rule rejects less.
+        One row per setting: the parameters; `risk`, `noise`, `left` and `risk_bright` as above;
+        `noise_penalty`, ``100 (noise - 1)`` percent; for each kind of added outlier the percentage of its
+        light that is left (``left of trails`` and so on; 100 without rejection); and `split_half`, the root
+        mean square difference of odd and even frames, integrated separately, in the units of risk. It uses
+        neither truth nor added outliers, but with half the frames a rule rejects less.
     row : int
-        The row of the proposal.
+        Row of the proposal.
     reason : str
-        Why, in a sentence.
+        Reason for the proposal, in a sentence.
     region : (left, top, width, height)
-        The part of the frames that was looked at.
+        The region of the frames.
     """
 
     recipe: Recipe
@@ -109,16 +108,16 @@ class Advice:
 
     @property
     def kinds(self) -> list[str]:
-        """What was put in."""
+        """Kinds of added outliers."""
         return [name.removeprefix("left of ") for name in self.table.colnames if name.startswith("left of ")]
 
     def column(self, name: str) -> np.ndarray:
-        """A column of the table as an array with an axis for each field of the grid, float64."""
+        """Return a column of the table as an array with one axis per parameter of the grid, float64."""
         shape = tuple(len(values) for values in self.grid.values())
         return np.asarray(self.table[name], dtype=np.float64).reshape(shape)
 
     def figure(self) -> Figure:
-        """The trade-off between noise and leftovers, with the proposal and its reason."""
+        """Plot the trade-off between noise and leftovers, with the proposal and its reason."""
         from stacklib.explore.advisor_plots import figure_advice  # matplotlib takes a second to import
 
         return figure_advice(self)
@@ -136,33 +135,32 @@ def advise(
     seed: int = 1,
     report: Callable[[float], None] | None = None,
 ) -> Advice:
-    """Propose limits for these frames.
+    """Propose rejection limits for a set of frames.
 
-    Pieces of trails, cosmic rays and dark pixels of known brightness are put into the frames, in memory.
-    Each setting is tried on them: what it leaves, and what it costs in noise. How they are judged is told by
-    `Advice`.
+    Pieces of trails, cosmic rays and dark pixels of known brightness are added to the frames in memory. Each
+    setting is tried on them, for what it leaves and what it costs in noise. `Advice` describes the choice.
 
     Parameters
     ----------
-    frames : FrameSet, or what `open_frames` takes
-        At least four registered frames of one geometry.
+    frames : FrameSet, str, Path or list
+        At least four registered frames of one geometry, or what `open_frames` accepts.
     recipe : Recipe, optional
-        Rule, normalisation and weights; `Recipe.suggest` for these frames unless given. A recipe without
-        rejection gets the suggested rule, and both sides are tried whether they are switched on or not.
+        Rule, normalization and weights. Default is `Recipe.suggest` for these frames, which also gives the
+        rule to a recipe without rejection. Both sides are tried, even if they are switched off.
     region : (left, top, width, height), optional
-        The part to look at; 512 x 512 pixels in the middle unless given, or fewer where the budget is small.
+        The region to try settings on. Default is 512 x 512 pixels in the middle, or less if memory is short.
     grid : mapping of str to sequence, optional
-        Limits to try, see `stacklib.explore.sweep`; some that suit the rule unless given.
+        Values to try for each parameter, see `stacklib.sweep`. Default is a grid for the rule.
     memory : str or int
-        Budget for samples and results; the samples of the region must fit into a third of it.
+        Budget for samples and results. The samples of the region must fit into a third of it.
     threads : int, optional
-        Threads to work with; one a processor unless given.
+        Number of threads. Default is one per processor.
     progress : bool
         Show progress bars.
     seed : int
-        Another number puts the outliers into other places.
+        Seed of the added outliers.
     report : callable, optional
-        Called again and again with the fraction that is done, from the calling thread.
+        Called repeatedly with the finished fraction, from the calling thread.
 
     Returns
     -------
@@ -171,7 +169,7 @@ def advise(
     Raises
     ------
     FrameError, IntegrationError, RecipeError
-        When a frame, the set or a parameter cannot be used.
+        If a frame, the set or a parameter cannot be used.
 
     Examples
     --------
@@ -192,7 +190,7 @@ def advise(
     if trials.samples.held is None or trials.samples.held.nbytes > trials.samples.left_for_samples / 3:
         raise RecipeError(
             f"memory: {memory} is too little for three copies of the samples of the region; choose a smaller "
-            "region, or a larger budget"
+            "region or a larger budget"
         )
     count = trials.prepare(start).count
     grid = own_grid if grid is not None else _within_reach(own_grid, spec, count)
@@ -203,7 +201,7 @@ def advise(
     struck, cleaned = trials.with_values(judge.injection.samples), trials.with_values(judge.cleaned)
     plain = trials.prepare(start.replace(rejection="none"))
     (full,) = struck.each([plain], judge.light)
-    # Halves of the frames take as long as all of them.
+    # The two halves together take as long as all frames.
     first, second = _in_two(report)
     rows = struck.each(preparations, judge.look, progress, first)
     *halves, unrejected = _split_halves(trials, [*preparations, plain], judge, progress, second)
@@ -232,23 +230,23 @@ def advise(
 def _refuse_few(frames: Sequence) -> None:
     if len(frames) < FEWEST:
         raise IntegrationError(
-            f"{len(frames)} frames are too few to try limits on, at least {FEWEST} are needed; "
-            "add frames, or leave the limits as they are"
+            f"{len(frames)} frames are too few to try limits, at least {FEWEST} are needed; "
+            "add frames or keep the limits"
         )
 
 
 def memory_for(count: int, channels: int, width: int, height: int) -> int:
-    """Bytes for advice on the usual region of so many frames of this geometry."""
+    """Return the bytes that advice on the default region takes for `count` frames of this geometry."""
     return min(SIDE, width) * min(SIDE, height) * _pixel_bytes(count, channels)
 
 
 def _pixel_bytes(count: int, channels: int) -> int:
-    """The samples three times, and the result."""
+    """Return the bytes per pixel of three copies of the samples and the result."""
     return channels * (12 * count + RESULT_BYTES)
 
 
 def _middle(frames: FrameSet, memory: str | int) -> Region:
-    """The part in the middle that fits into the budget."""
+    """Return the region in the middle that fits into the budget."""
     side = min(SIDE, math.isqrt(parse_memory(memory) // _pixel_bytes(len(frames), frames.channels)))
     if side < LEAST_SIDE:
         side = SIDE
@@ -257,7 +255,7 @@ def _middle(frames: FrameSet, memory: str | int) -> Region:
 
 
 def _within_reach(grid: dict[str, tuple], spec: RuleSpec, count: int) -> dict[str, tuple]:
-    """The grid with one value of those that reject nothing with so many frames, and so are all alike."""
+    """Return the grid with only the first of the limits that reject nothing with `count` frames."""
 
     def some(name: str, values: tuple) -> tuple:
         vain = [value for value in values if spec.out_of_reach(name, value, count)]
@@ -267,28 +265,28 @@ def _within_reach(grid: dict[str, tuple], spec: RuleSpec, count: int) -> dict[st
 
 
 def _refuse_idle(table: Table, rule: str, count: int) -> None:
-    """A rule that rejects nothing, whatever its limits, has no best ones."""
+    """Raise `IntegrationError` if no limit rejects anything."""
     if (np.asarray(table["left of bright trails"]) > 99.9).all():
         raise IntegrationError(
-            f"{rule} rejects nothing among {count} frames with any limit that was tried; "
+            f"{rule} rejects nothing among {count} frames with any of the limits tried; "
             'choose another rule, such as rejection="percentile", or add frames'
         )
 
 
 @dataclass(frozen=True)
 class _Judge:
-    """The truth as far as it is known, and what results are compared in.
+    """Average without outliers and its error, by which results are judged.
 
     Attributes
     ----------
     average, error : ndarray of float32 and float64, shape (channels, height, width)
         The average without outliers, and its standard error.
     judged, clean : ndarray of bool, same shape
-        Pixels at which all frames have data; those of them at which no frame has an outlier.
+        Pixels with data in all frames, and those of them without an outlier in any frame.
     cleaned : ndarray of float32, shape (channels, frames, height, width)
-        The samples without the outliers that were found; NaN in their place.
+        The samples with NaN in place of the outliers found.
     injection : Injection
-        The samples with more outliers.
+        The samples with added outliers.
     """
 
     average: np.ndarray
@@ -300,12 +298,12 @@ class _Judge:
 
     @cached_property
     def quiet(self) -> np.ndarray:
-        """Judged pixels without the stars, in which frames differ more than outliers matter."""
+        """Judged pixels without stars, where frames differ by more than outliers matter."""
         return self.judged & (self.error <= QUIET * np.median(self.error[self.judged]))
 
     @cached_property
     def light_above_sky(self) -> np.ndarray:
-        """What a pixel is brighter than the sky, (channels, height, width)."""
+        """Brightness above the sky, (channels, height, width)."""
         known = np.where(self.judged, self.average, np.nan)
         return np.maximum(self.average - np.nanmedian(known, axis=(1, 2), keepdims=True), 0)
 
@@ -321,13 +319,13 @@ class _Judge:
             factor, offset = (each.astype(np.float32)[:, None, None] for each in (s.factor, s.offset))
             values = raw[channel, used] * factor + offset
             own = own_outliers(values, middle[channel], spread[channel], samples.threads)
-            # Where next to nothing would be left, it is the sky that changes.
+            # Where almost nothing would be left, the sky itself changes.
             own &= own.mean(axis=0) < 0.5
             cleaned[channel, used] = np.where(own, np.float32(np.nan), raw[channel, used])
             found[channel] = own.any(axis=0)
         low = float(preparation.settings(0).data_range[0])
         injection = inject(raw, noise, low, seed)
-        # The best that can be had: weights that are inverse variances, no rejection.
+        # The best possible average: inverse variances as weights, no rejection.
         variance = (noise * preparation.factor) ** 2
         best = replace(
             preparation,
@@ -345,12 +343,12 @@ class _Judge:
         judged &= error > 0
         if not judged.any():
             raise IntegrationError(
-                f"region {samples.region}: no pixel with data in all frames; choose another region"
+                f"region {samples.region}: no pixel has data in all frames; choose another region"
             )
         return cls(result.original, error, judged, judged & ~(hit | found), cleaned, injection)
 
     def look(self, trial: Trial) -> tuple[float, float, float, list[float]]:
-        """Squares of noise, of what is left and of the risk of bright pixels; `light`."""
+        """Return the squares of noise, leftovers and bright risk, and the leftover `light`."""
         beyond = (trial.original - self.average)[self.judged].astype(np.float64)
         error = self.error[self.judged]
         squares = (beyond / error) ** 2
@@ -362,17 +360,17 @@ class _Judge:
         return noise2, left2, 1 + bright, self.light(trial)
 
     def light(self, trial: Trial) -> list[float]:
-        """The light that is left of each kind of outlier."""
+        """Return the light left of each kind of outlier."""
         beyond = trial.original - self.average
         for channel, clean in zip(beyond, self.clean & self.quiet, strict=True):
-            # Limits that are tighter on one side move the level of all pixels: that is no light of outliers.
+            # Tighter limits on one side shift all pixels. This is not light of outliers.
             channel -= channel[clean].mean() if clean.any() else 0
         beyond[~self.quiet] = 0
         return [float(beyond[where].sum(dtype=np.float64)) for where in self.injection.hit.values()]
 
 
 def _noise(trials: Trials, preparation: Preparation) -> np.ndarray:
-    """Noise of all frames, raw units, (frames, channels)."""
+    """Return the noise of all frames in raw units, (frames, channels)."""
     recipe = preparation.recipe.replace(weights="noise", combination="average", weight_file="")
     measured = trials.prepare(recipe).measurements
     noise = np.where(measured.noise > 0, measured.noise, measured.scale_low)
@@ -380,7 +378,7 @@ def _noise(trials: Trials, preparation: Preparation) -> np.ndarray:
 
 
 def _in_two(report: Callable[[float], None] | None) -> tuple[Callable[[float], None] | None, ...]:
-    """What to tell the first and the second half of the work so that `report` gets the fraction of all."""
+    """Return the callables for the first and second half of the work that report the total fraction."""
     if report is None:
         return None, None
     return lambda fraction: report(fraction / 2), lambda fraction: report((1 + fraction) / 2)
@@ -393,10 +391,10 @@ def _split_halves(
     progress: bool = False,
     report: Callable[[float], None] | None = None,
 ) -> np.ndarray:
-    """Root mean square difference of odd and even frames, in standard errors of the average of all.
+    """Return the root mean square difference of odd and even frames in standard errors of the average.
 
-    Each half is integrated apart. Of two halves of the weights a and b, the difference times
-    ``sqrt(a b) / (a + b)`` has the noise of the average of all, and what an outlier leaves in either.
+    Each half is integrated separately. The difference of halves with the weights a and b times
+    ``sqrt(a b) / (a + b)`` has the noise of the average of all frames, plus leftovers of outliers.
     """
     used = preparations[0].used
     halves = [used[half::2] for half in (0, 1)]
@@ -421,7 +419,7 @@ def _split_halves(
 
 
 def _best(table: Table) -> int:
-    """The row to propose."""
+    """Return the row to propose."""
     risk, bright = np.asarray(table["risk"]), np.asarray(table["risk_bright"])
     good = np.flatnonzero(risk <= AS_GOOD * risk.min())
     good = good[np.lexsort((table["noise"][good], table["left"][good]))]
@@ -431,7 +429,7 @@ def _best(table: Table) -> int:
 def _reason(
     table: Table, row: int, grid: Mapping[str, tuple], count: int, unrejected: float, idle: Sequence[str]
 ) -> str:
-    """Why, in a sentence."""
+    """Return the reason for a proposal in a sentence."""
     chosen = table[row]
     limits = " and ".join(
         f"no rejection {_side(name)}" if name in idle else f"{name} {value_in_words(chosen[name])}"
@@ -441,9 +439,8 @@ def _reason(
     more_or_less = "more" if cost >= 0 else "less"
     trails, rays = (abs(chosen[f"left of {kind}"]) for kind in ("trails", "cosmic rays"))
     words = (
-        f"{limits}: of the light of outliers put into these {count} frames {trails:.0f} % of trails and "
-        f"{rays:.0f} % of cosmic rays are left, for {abs(cost):.1f} % {more_or_less} noise "
-        f"than an average without outliers has"
+        f"{limits}: trails added to these {count} frames keep {trails:.0f} % of their light and cosmic rays "
+        f"{rays:.0f} %, with {abs(cost):.1f} % {more_or_less} noise than an average without outliers"
     )
     if beside := _beside(table, row, grid):
         words += f"; {beside}"
@@ -451,7 +448,8 @@ def _reason(
     if abs(change) >= 0.05:
         side = "less" if change < 0 else "more"
         words += (
-            f"; odd and even frames integrated apart differ {abs(change):.1f} % {side} than without rejection"
+            f"; odd and even frames, integrated separately, differ {abs(change):.1f} % {side} than without "
+            "rejection"
         )
     return words + "."
 
@@ -461,7 +459,7 @@ def _side(limit: str) -> str:
 
 
 def _beside(table: Table, row: int, grid: Mapping[str, tuple]) -> str:
-    """What the next values of each limit would do, as far as there are any."""
+    """Return the effect of the next values of each limit, in words."""
     shape = tuple(len(values) for values in grid.values())
     place = np.unravel_index(row, shape)
     said = []
@@ -478,7 +476,7 @@ def _beside(table: Table, row: int, grid: Mapping[str, tuple]) -> str:
 
 
 def _against(chosen: Row, other: Row) -> str:
-    """What another setting does, compared with the one that is proposed."""
+    """Return the difference between another setting and the proposal, in words."""
 
     def light(row: Row) -> float:
         return abs(row["left of trails"]) + abs(row["left of cosmic rays"])
@@ -490,11 +488,11 @@ def _against(chosen: Row, other: Row) -> str:
     }
     found = [words for words, holds in verdicts.items() if holds]
     if found[:1] == ["adds noise"]:
-        # Where noise decides, the stars do not.
+        # Noise decides, so stars are not mentioned.
         found = found[:2] if found[1:2] == ["leaves more"] else found[:1]
     return " and ".join(found) or "changes little"
 
 
 def value_in_words(value: Any) -> str:
-    """A value of the grid."""
+    """Return a value of the grid as text."""
     return f"{value:g}" if isinstance(value, int | float | np.number) else str(value)

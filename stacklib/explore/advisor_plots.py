@@ -1,4 +1,4 @@
-"""The figure of a piece of advice: what settings cost and what they leave, and which one is proposed."""
+"""The figure of an advice: cost and leftovers of all settings, and the proposal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stacklib.recipe.recipe import Recipe
 
 __all__ = ["figure_advice"]
 
-#: Lines for the kinds of outliers: colours that stay apart for every kind of colour vision, and dashes.
+#: Lines for the kinds of outliers, distinct for every kind of color vision.
 LOOKS = {
     "faint trails": ("#cdd5e0", ":"),
     "trails": (LOW, "--"),
@@ -28,7 +28,7 @@ LINE = 115
 
 
 class Advice(Protocol):
-    """What the figure shows of `stacklib.explore.advisor.Advice`."""
+    """The part of `stacklib.explore.advisor.Advice` that the figure shows."""
 
     start: Recipe
     grid: dict[str, tuple]
@@ -41,7 +41,7 @@ class Advice(Protocol):
 
 
 def figure_advice(advice: Advice) -> Figure:
-    """Three plots: the trade-off of all settings, the risk, and what is left of each kind of outlier.
+    """Plot the trade-off of all settings, the risk, and the leftovers of each kind of outlier.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ def figure_advice(advice: Advice) -> Figure:
     Returns
     -------
     Figure
-        Risk and leftovers are drawn over the last field of the grid, the others being as proposed.
+        Risk and leftovers are drawn over the last field of the grid, with the others as proposed.
     """
     figure = new_figure(11.0, 7.6)
     places_of = figure.subplot_mosaic([["trade", "risk"], ["trade", "left"]])
@@ -77,7 +77,7 @@ def figure_advice(advice: Advice) -> Figure:
         colour, line = LOOKS.get(kind, (FAINT, "-"))
         left.plot(places, table[f"left of {kind}"][rows], line, color=colour, lw=1.8, label=kind)
     left.set_ylim(min(-4, left.get_ylim()[0]), max(105, left.get_ylim()[1]))
-    dress(left, "light that is left (%)")
+    dress(left, "light left (%)")
     others = ", ".join(f"{n} {advice.table[n][advice.row]:g}" for n in list(advice.grid)[:-1])
     for axes in (risk, left):
         axes.axvline(places[values.index(_plain(table[name][advice.row]))], color=INK, lw=1, alpha=0.6)
@@ -93,19 +93,19 @@ def figure_advice(advice: Advice) -> Figure:
 
 
 def _trade_off(axes: Axes, advice: Advice) -> None:
-    """All settings: noise that is added against what is left."""
+    """Plot added noise against leftovers for all settings."""
     table = advice.table
     cost, left = np.asarray(table["noise_penalty"]), np.asarray(table["left"])
     axes.plot(cost, left, "o", color=FAINT, ms=4, alpha=0.7, label=f"{len(table)} settings")
     order = np.lexsort((left, cost))
     best = np.minimum.accumulate(left[order])
     front = order[np.r_[True, best[1:] < best[:-1]]]
-    axes.plot(cost[front], left[front], "-", color=LOW, lw=1.6, label="the best trade-offs")
+    axes.plot(cost[front], left[front], "-", color=LOW, lw=1.6, label="best trade-offs")
     start = _row_of_start(advice)
     if start is not None:
-        axes.plot(cost[start], left[start], "s", color=LOW, ms=9, mec=INK, label="nearest to the start")
+        axes.plot(cost[start], left[start], "s", color=LOW, ms=9, mec=INK, label="closest to the start")
     axes.plot(cost[advice.row], left[advice.row], "*", color=HIGH, ms=17, mec=INK, label="proposed")
-    dress(axes, "left of outliers, and taken from stars (perfect average = 1)")
+    dress(axes, "left of outliers and taken from stars (perfect average = 1)")
     axes.grid(axis="x", color=axes.get_ygridlines()[0].get_color(), lw=0.7)
     if np.ptp(left) > 0 and left.min() > 0 and left.max() / left.min() > 5:
         axes.set_yscale("log")
@@ -115,11 +115,11 @@ def _trade_off(axes: Axes, advice: Advice) -> None:
     ticks = [tick for tick in (*(-step for step in steps), 0, *steps) if left_end <= tick <= right]
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.set_xlim(left_end, right)
-    axes.set_xlabel("noise that is added (%)", color=INK)
+    axes.set_xlabel("added noise (%)", color=INK)
 
 
 def _row_of_start(advice: Advice) -> int | None:
-    """The setting that is nearest to the recipe that was asked about."""
+    """Return the row closest to the starting recipe, None if the grid has values that are no numbers."""
     distance = np.zeros(len(advice.table))
     for name in advice.grid:
         value = getattr(advice.start, name)
@@ -130,7 +130,7 @@ def _row_of_start(advice: Advice) -> int | None:
 
 
 def _line(advice: Advice) -> np.ndarray:
-    """Rows that differ from the proposal in the last field only."""
+    """Return the rows that differ from the proposal in the last field only."""
     index = np.arange(len(advice.table)).reshape([len(values) for values in advice.grid.values()])
     return index[np.unravel_index(advice.row, index.shape)[:-1]]
 

@@ -1,6 +1,6 @@
-"""One pixel, told step by step: its samples, the limits of each round, and why a sample was rejected.
+"""The story of a pixel: its samples, the limits of each round, and why samples were rejected.
 
-The story is told by the very rule that integrates, stopped after 1, 2, 3 ... rounds.
+It comes from the rule that integrates, stopped after 1, 2, 3 ... rounds.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from stacklib.utils.labels import own_parts, shortened
 
 __all__ = ["PixelStory", "Round", "explain", "tell"]
 
-#: Rounds told at most.
+#: Largest number of rounds in a story.
 MOST_ROUNDS = 1000
-#: Columns of the text, and the narrowest column of names.
+#: Width of the text, and the least width of the column of names.
 WIDTH, LEAST_NAME = 100, 12
 
 WORDS = {NO_DATA: "no data", KEPT: "kept", LOW: "rejected low", HIGH: "rejected high"}
@@ -44,12 +44,12 @@ class Round:
     number : int
         1 for the first round.
     centre, lower, upper : float
-        What the round went by, in the units of the compared values: samples below `lower` or above
-        `upper` are dropped. NaN where the rule has no such value.
+        Center and limits in the units of the compared samples. Samples below `lower` or above `upper` are
+        rejected. NaN if the rule has no such value.
     verdict : ndarray of uint8, shape (frames,)
-        What has become of each sample after this round, see `stacklib.kernel.verdicts`.
+        Verdict on each sample after this round, see `stacklib.kernel.verdicts`.
     dropped : tuple of int
-        Positions of the frames that this round rejected.
+        Positions of the frames rejected in this round.
     """
 
     number: int
@@ -62,41 +62,41 @@ class Round:
 
 @dataclass(frozen=True)
 class PixelStory:
-    """All that happened at one pixel of one channel; prints as a text.
+    """Samples, rounds and verdicts at one pixel of one channel. Prints as text.
 
-    Arrays have the shape (frames,), over the frames that are integrated.
+    Arrays have the shape (frames,), with the integrated frames only.
 
     Attributes
     ----------
     x, y, channel : int
-        The pixel, from the top left corner, counted from 0.
+        Column and row, counted from 0 at the top left, and channel.
     files : tuple of str
         File names.
     numbers : tuple of int
-        Which frames these are among all that were given, counted from 1.
+        Numbers of the frames among all given frames, counted from 1.
     excluded : tuple of str
-        Frames that take no part, with the reason.
+        Frames that were left out, with the reason.
     in_image : float or None
-        The value in the image of a result, after `output_range`; None where the story is not one of a result.
+        Value in the image of the result, after `output_range`. None without a result.
     rule : str
         The rejection rule.
     raw : ndarray of float32
-        Samples as they are in the files.
+        Samples in the files.
     compared : ndarray of float32
-        Samples normalised for rejection: these are what the rule sees.
+        Samples normalized for rejection, which the rule compares.
     combined : ndarray of float64
-        Samples normalised for output: these are what is averaged.
+        Samples normalized for output, which are averaged.
     weights : ndarray of float64
         Weights of the frames.
     rounds : tuple of Round
-        The rounds of clipping; the last one rejects nothing, or nothing more could be rejected.
+        Rounds of rejection. The last one rejects nothing, or nothing more can be rejected.
     verdict : ndarray of uint8
-        What became of each sample.
+        Final verdict on each sample.
     reasons : tuple of str
-        The same in words.
+        Verdict and reason in words.
     value, uncertainty : float
-        The combined value (before `output_range`) and its standard error from the scatter of the survivors
-        (without the correction that an integration makes for clipping); NaN where it is not known.
+        Combined value before `output_range`, and its standard error from the scatter of the kept samples,
+        without the correction for clipping. NaN if unknown.
     """
 
     x: int
@@ -118,22 +118,22 @@ class PixelStory:
     in_image: float | None = None
 
     def count(self, verdict: int) -> int:
-        """How many samples had this fate."""
+        """Return the number of samples with this verdict."""
         return int(np.count_nonzero(self.verdict == verdict))
 
     @property
     def spec(self) -> RuleSpec:
-        """The rule in words, see `stacklib.recipe.rules.RuleSpec`."""
+        """Description of the rule."""
         return RULES[self.rule]
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """What tells the file names apart: ``0007`` of ``M101_Light_0007_c_d_r.xisf``."""
+        """Parts in which the file names differ, such as ``0007`` of ``M101_Light_0007_c_d_r.xisf``."""
         return own_parts(self.files)
 
     @property
     def summary(self) -> str:
-        """The outcome in one sentence."""
+        """Result in one sentence."""
         kept, total = self.count(KEPT), len(self.files)
         low, high, missing = self.count(LOW), self.count(HIGH), self.count(NO_DATA)
         parts = [f"{number} {words}" for number, words in ((low, "rejected low"), (high, "rejected high"))]
@@ -142,19 +142,19 @@ class PixelStory:
         if missing == total:
             return f"no frame has data here ({total} frames)"
         text = f"{self.value:.6g} from {kept} of {total} samples ({', '.join(parts)})"
-        # A result that stays within its range has the same value, but for its last digit.
+        # Without a change of range the two values differ by rounding only.
         if self.in_image is None or math.isclose(self.in_image, self.value, rel_tol=1e-5, abs_tol=1e-12):
             return text
         return f"{text}, {self.in_image:.6g} in the image after output_range"
 
     def tell_round(self, number: int) -> str:
-        """One round in a sentence; `number` counts from 1."""
+        """Return a round in a sentence; `number` counts from 1."""
         told = self.rounds[number - 1]
         names = ", ".join(self.labels[i] for i in told.dropped)
         if not self.spec.rejects:
-            return "No rejection: every sample that is data is kept"
+            return "No rejection: every sample with data is kept"
         if self.spec.drops_ends:
-            return f"Drops the ends, whatever they are: {names or 'nothing'}"
+            return f"Drops the darkest and brightest samples: {names or 'none'}"
         text = f"{self.spec.step.capitalize()} {told.number}: "
         if np.isfinite(told.centre):
             text += f"{self.spec.centre} {told.centre:.6g}, keeps {_interval(told)}; "
@@ -183,18 +183,18 @@ def explain(
     y: int = 0,
     channel: int = 0,
 ) -> PixelStory:
-    """Tell what happens at one pixel.
+    """Explain what happens at one pixel.
 
     Parameters
     ----------
-    frames : FrameSet, what `open_frames` takes, Preparation, or Integration
-        The frames. A result, or its `Preparation`, saves measuring them, and brings its recipe: then
-        `recipe` is not looked at.
+    frames : FrameSet, str, Path, list, Preparation or Integration
+        The frames, or what `open_frames` accepts. A result or its `Preparation` has its own recipe and
+        measurements; `recipe` is then ignored.
     recipe : Recipe, optional
-        The parameters; `Recipe.suggest` for these frames unless given.
+        Settings. Default is `Recipe.suggest` for these frames.
     x, y, channel : int
-        Column, row and channel, counted from 0 at the top left of the whole frames, also where a result
-        covers a region ``(left, top, ...)`` only: its ``image[channel, y - top, x - left]``.
+        Column, row and channel, counted from 0 at the top left of the whole frames. In a result with a
+        region ``(left, top, ...)`` this is ``image[channel, y - top, x - left]``.
 
     Returns
     -------
@@ -203,7 +203,7 @@ def explain(
     Raises
     ------
     RecipeError
-        When the pixel lies outside the frames, or outside the region of a result, or `recipe` is none.
+        If the pixel lies outside the frames or the region of the result, or `recipe` is not a Recipe.
 
     Examples
     --------
@@ -243,18 +243,18 @@ def explain(
 def tell(
     raw: np.ndarray, settings: Settings, files: tuple[str, ...], x: int = 0, y: int = 0, channel: int = 0
 ) -> PixelStory:
-    """The story of samples that are in memory.
+    """Explain samples in memory.
 
     Parameters
     ----------
     raw : ndarray of float32, shape (frames,)
         Raw samples of a pixel.
     settings : Settings
-        Normalisation, weights and rule.
+        Normalization, weights and rule.
     files : tuple of str
         Names of the frames.
     x, y, channel : int
-        Which pixel it is.
+        Position of the pixel, for the text.
 
     Returns
     -------
@@ -288,7 +288,7 @@ def tell(
 
 
 def _rounds(samples: np.ndarray, settings: Settings) -> tuple[Round, ...]:
-    """Run the rule with 1, 2, 3 ... rounds until nothing changes any more."""
+    """Run the rule with 1, 2, 3 ... rounds until nothing changes."""
     rounds: list[Round] = []
     before, known = last_round(samples, settings, 0)[0][:, 0], None
     for number in range(1, MOST_ROUNDS + 1):
@@ -311,7 +311,7 @@ def _reason(
     settings: Settings,
     spec: RuleSpec,
 ) -> str:
-    """The verdict on one sample in words."""
+    """Return the verdict on a sample and its reason in words."""
     verdict = int(rounds[-1].verdict[i])
     if verdict == NO_DATA:
         return _why_no_data(float(raw[i]), settings)
@@ -328,7 +328,7 @@ def _reason(
 
 
 def _interval(number: Round) -> str:
-    """What a round keeps."""
+    """Return the interval that a round keeps, in words."""
     lower, upper = number.lower, number.upper
     if not np.isfinite(lower):
         return f"up to {upper:.6g}" if np.isfinite(upper) else "everything"
@@ -340,12 +340,12 @@ def _why_no_data(raw: float, settings: Settings) -> str:
     if not np.isfinite(raw):
         return "no data: the sample is not a number"
     if raw <= low:
-        return f"no data: {raw:.6g} is not above range_low {low:g} (border)"
-    return f"left out: {raw:.6g} is not below range_high {high:g} (saturated)"
+        return f"no data: {raw:.6g} is at or below range_low {low:g} (border)"
+    return f"left out: {raw:.6g} is at or above range_high {high:g} (saturated)"
 
 
 def _distance(value: float, number: Round, settings: Settings, spec: RuleSpec) -> str:
-    """How far a sample lies from the centre, in the sigma of its round."""
+    """Return the distance of a sample from the center in sigma of the round, in words."""
     if not spec.in_sigma or not np.isfinite(number.centre):
         return ""
     for name, edge, sign in zip(spec.limits, (number.lower, number.upper), (-1, 1), strict=True):

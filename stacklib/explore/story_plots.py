@@ -1,4 +1,4 @@
-"""Figures of a pixel's story, of rejection maps and of a frame's mask; no widget is needed to see them."""
+"""Figures of a pixel's story, of rejection maps and of the mask of a frame."""
 
 from __future__ import annotations
 
@@ -42,44 +42,44 @@ __all__ = [
     "picture_of",
 ]
 
-#: The pictures of a result that can be looked at.
+#: Pictures of a result.
 VIEWS = ("image", "rejected high", "rejected low", "coverage")
-#: How each fate is drawn: marker, colour, size, words.
+#: Marker, color, size and words of each verdict.
 LOOKS = {
     KEPT: ("o", INK, 5.5, "kept"),
     LOW: ("v", LOW_COLOUR, 8.0, "rejected low"),
     HIGH: ("^", HIGH_COLOUR, 8.0, "rejected high"),
     NO_DATA: ("x", FAINT, 7.0, "no data"),
 }
-#: A mask of one frame: no data, kept, rejected low, rejected high. Each is clearly lighter than the one
-#: before, but for the first two, so that they stay apart without colours.
+#: Colors of a mask: no data, kept, rejected low, rejected high. Except for the first two, each is clearly
+#: lighter than the one before, so that they differ in gray as well.
 MASK_COLOURS = ListedColormap(["#343b46", "#080a0d", "#3a87c8", "#ffe08a"])
-#: Samples farther out than so many times the span of the limits are drawn at the edge.
+#: Samples farther out than this many times the span of the limits are drawn at the edge.
 FAR = 2.0
-#: Samples within so many median absolute deviations are never far.
+#: Samples within this many median absolute deviations are never drawn at the edge.
 NEAR = 8.0
-#: Inches: what fits into a notebook; and letters of a title.
+#: Width of figures in inches, and of titles in characters.
 WIDTH, TITLE = 9.8, 100
 
 
 class StoryAxes:
-    """The samples of a pixel in frame order and sorted, on two axes; `show` moves what is drawn.
+    """Plots of the samples of a pixel, in frame order and sorted. `show` updates them.
 
     Parameters
     ----------
     figure : Figure
-        Where to draw.
+        Figure of the axes.
     left, right : Axes
-        Axes that share their y axis.
+        Axes with a common y axis.
     bare : bool
-        Leave out heading and legend, which are told elsewhere: text takes the longest to draw.
+        Leave out heading and legend. Text takes longest to draw.
 
     Attributes
     ----------
     heading : str
-        Pixel, round, and what is rejected so far.
+        Pixel, round and number of rejected samples.
     moving : list of Artist
-        What `show` changes, in the order of drawing.
+        Artists that `show` changes, in the order of drawing.
     """
 
     def __init__(self, figure: Figure, left: Axes, right: Axes, bare: bool = False) -> None:
@@ -99,8 +99,8 @@ class StoryAxes:
             looks = {fate: {"marker": m, "color": c, "ms": ms} for fate, (m, c, ms, _) in LOOKS.items()}
             self.points.append({fate: axes.plot([], [], ls="", **look)[0] for fate, look in looks.items()})
             self.points[-1][NO_DATA].set_markeredgewidth(1.6)
-        left.set_ylabel("sample, normalised (frame units)", color=INK, fontsize=9)
-        left.set_xlabel("frame, in the order of the table", color=INK)
+        left.set_ylabel("normalized sample (frame units)", color=INK, fontsize=9)
+        left.set_xlabel("frame number", color=INK)
         right.set_xlabel("rank, darkest first", color=INK)
         right.tick_params(left=False, labelleft=False)
         self.texts = [
@@ -126,7 +126,7 @@ class StoryAxes:
         self.figure.legend(handles, names, loc="outside lower center", **options)
 
     def show(self, story: PixelStory, number: int | None = None) -> None:
-        """Draw a story after round `number` (from 1; the last unless given)."""
+        """Draw a story after round `number`, counted from 1. Default is the last round."""
         number = len(story.rounds) if number is None else number
         told, before = story.rounds[number - 1], story.rounds[: number - 1]
         low, high = _span(story, told)
@@ -154,14 +154,14 @@ class StoryAxes:
     def _write(self, story: PixelStory, number: int, low: float, high: float) -> None:
         told = story.rounds[number - 1]
         places = _apart([told.centre, told.lower, told.upper], (high - low) * 0.085)
-        words = ("centre", "low limit", "high limit")
+        words = ("center", "low limit", "high limit")
         for text, word, value, place in zip(
             self.texts, words, (told.centre, told.lower, told.upper), places, strict=True
         ):
             seen = np.isfinite(value) and low <= value <= high
             text.set_text(f"{word}\n{value:.5g}" if seen else "")
             text.set_y(place if seen else low)
-        # Samples beyond the edge are there as a marker only: say what they are.
+        # Samples beyond the edge are drawn at the edge: label them with their value.
         is_data = story.verdict != NO_DATA
         for text, beyond, edge, sign in (
             (self.beyond[0], is_data & (story.compared < low), low, 1),
@@ -186,14 +186,14 @@ class StoryAxes:
 
 
 def _span(story: PixelStory, told: Round) -> tuple[float, float]:
-    """The part of the y axis that shows kept samples and limits; far outliers lie beyond its ends."""
+    """Return the range of the y axis: kept samples and limits, but not far outliers."""
     is_data = story.verdict != NO_DATA
     known = story.compared[is_data].astype(float)
     if not known.size:
         return 0.0, 1.0
     inner = [*story.compared[story.verdict == KEPT].astype(float)]
     inner += [value for value in (told.lower, told.upper) if np.isfinite(value)]
-    # Clipping that ran away must not push good samples off the scale.
+    # Runaway clipping must not push good samples off the scale.
     apart = np.abs(known - np.median(known))
     inner += [*known[apart <= NEAR * np.median(apart)]]
     low, high = min(inner, default=known.min()), max(inner, default=known.max())
@@ -201,12 +201,12 @@ def _span(story: PixelStory, told: Round) -> tuple[float, float]:
     near = known[(known > low - FAR * span) & (known < high + FAR * span)]
     low, high = min(low, *near) if near.size else low, max(high, *near) if near.size else high
     pad = 0.07 * ((high - low) or span)
-    # Room for those that lie beyond.
+    # Room for markers at the edge.
     return low - pad * (1 + (known.min() < low)), high + pad * (1 + (known.max() > high))
 
 
 def _apart(values: list[float], gap: float) -> list[float]:
-    """Places for labels near values, at least so far apart; NaN stays."""
+    """Move label positions apart by at least the gap. NaN stays."""
     places = list(values)
     order = [i for i in np.argsort(values) if np.isfinite(values[i])]
     for lower, upper in pairwise(order):
@@ -215,14 +215,18 @@ def _apart(values: list[float], gap: float) -> list[float]:
 
 
 def figure_story(story: PixelStory, number: int | None = None) -> Figure:
-    """The samples of a pixel in frame order and sorted, with the limits of a round.
+    """Plot the samples of a pixel, in frame order and sorted, with the limits of a round.
 
     Parameters
     ----------
     story : PixelStory
-        From `stacklib.explore.explain`.
+        Result of `stacklib.explain`.
     number : int, optional
-        The round, from 1; the last unless given.
+        The round, counted from 1. Default is the last one.
+
+    Returns
+    -------
+    Figure
     """
     figure = _new(WIDTH, 3.6)
     StoryAxes(figure, *figure.subplots(1, 2, sharey=True)).show(story, number)
@@ -234,7 +238,7 @@ def _new(width: float, height: float) -> Figure:
 
 
 def picture_of(result: Integration, view: str, channel: int = 0) -> tuple[np.ndarray, int, dict]:
-    """A picture for ``imshow``, how many pixels wide one of its pixels is, and how to colour it."""
+    """Return a picture for ``imshow``, its binning factor and its color options."""
     if view == "image":
         image, side = binned(result.image)
         return stretch(image), side, {"cmap": "gray", "vmin": 0, "vmax": 1}
@@ -255,7 +259,7 @@ def _draw(axes: Axes, result: Integration, view: str, channel: int, title: str =
 
 
 def figure_map(result: Integration, view: str = "rejected high", channel: int = 0) -> Figure:
-    """One picture of a result as large as a notebook is wide: see `VIEWS`."""
+    """Show one picture of a result, see `VIEWS`, in the width of a notebook."""
     height, width = result.image.shape[1:]
     figure = _new(WIDTH, min(12.0, 0.8 * WIDTH * height / width + 0.8))
     axes = figure.subplots()
@@ -266,10 +270,10 @@ def figure_map(result: Integration, view: str = "rejected high", channel: int = 
 
 
 def figure_mask(result: Integration, number: int, channel: int = 0) -> Figure:
-    """Where one frame was rejected; `number` counts all frames from 1, as the tables do."""
+    """Show where a frame was rejected. `number` counts all frames from 1, as in the tables."""
     p = result.preparation
     if number - 1 not in p.used:
-        raise ValueError(f"frame: got {number}, expected one that was integrated")
+        raise ValueError(f"frame: got {number}, expected the number of an integrated frame")
     verdict, step = frame_verdicts(result, channel)
     mask = frame_mask(verdict[int(np.searchsorted(p.used, number - 1))])
     height, width = mask.shape
@@ -294,7 +298,7 @@ def _mask_legend(figure: Figure) -> None:
 
 
 def figure_fractions(result: Integration) -> Figure:
-    """How many pixels lost how many of their samples, low and high; pixels that all frames cover."""
+    """Plot how many pixels lost how many samples, low and high. Pixels covered by all frames count."""
     count = result.preparation.count
     figure = _new(WIDTH, 3.4)
     axes = figure.subplots()
@@ -315,28 +319,32 @@ def figure_fractions(result: Integration) -> Figure:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_ylim(50 / max(1, lost.size), 200)
     axes.xaxis.set_major_locator(MaxNLocator(12, integer=True))
-    axes.set_xlabel(f"rejected samples of a pixel (of {count})", color=INK)
+    axes.set_xlabel(f"rejected samples at a pixel (of {count})", color=INK)
     axes.set_ylabel("pixels (%)", color=INK)
     axes.tick_params(colors=INK, labelsize=9)
     axes.grid(axis="y", color=EDGE, lw=0.7)
     axes.legend(frameon=False, labelcolor=INK, fontsize=9)
-    write_title(figure, "How many samples the pixels lost, of those where all frames have data")
+    write_title(figure, "Rejected samples per pixel, where all frames have data")
     return figure
 
 
 def figure_inspection(
     result: Integration, story: PixelStory | None = None, number: int | None = None
 ) -> Figure:
-    """Image and high map with a pixel marked, above the pixel's samples.
+    """Show image and map of high rejections with a pixel marked, and the samples of the pixel.
 
     Parameters
     ----------
     result : Integration
         The result.
     story : PixelStory, optional
-        The pixel; the one with the most rejections unless given.
+        The pixel. Default is the one with the most rejections.
     number : int, optional
-        The round, from 1; the last unless given.
+        The round, counted from 1. Default is the last one.
+
+    Returns
+    -------
+    Figure
     """
     if story is None:
         x, y, channel = most_rejected(result)

@@ -1,4 +1,4 @@
-"""The figures of the first notebook."""
+"""Figures of the first notebook."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ COMPARED = {MANY_FRAMES_RULE: ("s-", BRIGHT), FEW_FRAMES_RULE: ("o-", DARK)}
 
 
 def figure_frames(lesson: Lesson) -> Figure:
-    """The truth, one noisy frame and the average of all, with one stretch."""
+    """Show the truth, one noisy frame and the average of all with the same stretch."""
     clean = lesson.clean
     limits = screen_limits(clean.frames[0])
     average = clean.frames.mean(axis=0, dtype=float)
@@ -58,12 +58,12 @@ def figure_frames(lesson: Lesson) -> Figure:
     shown = {"The truth": clean.truth, "One frame": clean.frames[0], f"Average of {lesson.count}": average}
     for axes, (name, image) in zip(figure.subplots(1, 3), shown.items(), strict=True):
         show_picture(axes, stretch(image, limits), name)
-    write_title(figure, "The faint parts are in every frame, under its noise")
+    write_title(figure, "The faint parts are in every frame, below its noise")
     return figure
 
 
 def figure_averaging(lesson: Lesson) -> Figure:
-    """Measured noise of mean and median of the first n frames, against 1/sqrt(n)."""
+    """Plot the noise of mean and median of the first N frames against 1/sqrt(N)."""
     deviations = lesson.deviations()
     numbers = np.arange(1, lesson.count + 1)
     figure = new_figure(11.0, 4.4)
@@ -83,25 +83,25 @@ def figure_averaging(lesson: Lesson) -> Figure:
     dress(axes, "noise (one frame = 1)")
     write_title(
         figure,
-        f"{lesson.count} frames: noise {measured['mean'][-1]:.3f} of one frame's, "
+        f"{lesson.count} frames: {measured['mean'][-1]:.3f} times the noise of one frame, "
         f"theory {lesson.count**-0.5:.3f}",
     )
     return figure
 
 
 def figure_cosmic_ray(lesson: Lesson, brightness: float = 40.0) -> Figure:
-    """One hit: the samples of a pixel with their mean and median, and how far either is moved by it.
+    """Plot a pixel with one hit, and how far hits move mean and median.
 
     Parameters
     ----------
     lesson : Lesson
     brightness : float
-        Of the cosmic ray in the picture, in sigma of one frame.
+        Brightness of the cosmic ray at the left, in sigma of one frame.
     """
     count, deviations = lesson.count, lesson.deviations()
     figure = new_figure(13.0, 4.2)
     left, right = figure.subplots(1, 2, width_ratios=(5, 6))
-    # A typical pixel: without the hit, both are right.
+    # A pixel whose mean and median are right without the hit.
     typical = np.abs(deviations.mean(axis=0)) + np.abs(np.median(deviations, axis=0))
     samples = deviations[:, typical.argmin()].copy()
     samples[2] += brightness
@@ -129,7 +129,7 @@ def figure_cosmic_ray(lesson: Lesson, brightness: float = 40.0) -> Figure:
     write_title(
         figure,
         f"A hit of {brightness:g} sigma moves the mean of {count} frames by {brightness / count:.2g} sigma; "
-        f"their noise is {count**-0.5:.2f}",
+        f"the noise of the mean is {count**-0.5:.2f}",
     )
     return figure
 
@@ -138,7 +138,7 @@ def figure_cosmic_ray(lesson: Lesson, brightness: float = 40.0) -> Figure:
 
 
 def figure_rounds(story: PixelStory) -> Figure:
-    """Round by round: the samples still in, the limits, and what is rejected."""
+    """Plot kept samples, limits and rejected samples of each round."""
     rounds = story.rounds
     figure = new_figure(11.0, 1.1 + 0.75 * len(rounds))
     axes = figure.subplots()
@@ -166,7 +166,7 @@ def figure_rounds(story: PixelStory) -> Figure:
 
 
 def figure_rules(lesson: Lesson) -> Figure:
-    """The same pixel under every rule, with the default limits."""
+    """Show the same pixel under every rule, with default limits."""
     figure = new_figure(11.0, 5.2)
     axes = figure.subplots()
     sky, sigma = float(lesson.clean.sky[0, 0]), float(np.median(lesson.clean.sigma(0)))
@@ -174,7 +174,7 @@ def figure_rules(lesson: Lesson) -> Figure:
     for row, spec in enumerate(RULES.values()):
         story = lesson.story(spec.name)
         values = (story.raw - sky) / sigma
-        # gesd tests on after the last outlier; its limits are those of the first round without one.
+        # Tests go on after the last outlier: the limits are those of the first round without one.
         final = next((number for number in story.rounds if not number.dropped), story.rounds[-1])
         last = [(limit - sky) / sigma for limit in (final.lower, final.upper)]
         if not spec.gives_slope and np.all(np.isfinite(last)):
@@ -189,10 +189,10 @@ def figure_rules(lesson: Lesson) -> Figure:
         axes.text(1.01, row, f"{result:+.2f}", color=INK, va="center", transform=axes.get_yaxis_transform())
     axes.set_yticks(range(len(RULES)), [spec.label for spec in RULES.values()])
     axes.set_ylim(len(RULES) - 0.4, -0.6)
-    axes.set_xlabel("sample above the truth (sigma of one frame); grey: the limits in the end", color=INK)
+    axes.set_xlabel("sample above the truth (sigma of one frame); gray: final limits", color=INK)
     dress(axes, "")
     axes.legend(loc="upper left", frameon=False, labelcolor=INK, fontsize=9)
-    write_title(figure, "One pixel, every rule; at the right what comes out (0 is the truth)")
+    write_title(figure, "One pixel under every rule; at the right the result (0 is the truth)")
     return figure
 
 
@@ -200,16 +200,16 @@ def figure_rules(lesson: Lesson) -> Figure:
 
 
 def figure_small_stacks(height: float = 10.0, limit: float = 2.9, trials: int = 1000) -> Figure:
-    """How far an outlier can lie at all among N samples, and how many outliers two rules find.
+    """Plot the largest possible distance of an outlier among N samples, and the outliers two rules find.
 
     Parameters
     ----------
     height : float
-        Brightness of the outlier, in sigma.
+        Brightness of the outliers in sigma.
     limit : float
-        The rules' sigma_high.
+        Limit of the rules in sigma, on both sides.
     trials : int
-        Pixels for each number of frames.
+        Number of pixels for each number of frames.
     """
     numbers = np.arange(3, 26)
     figure = new_figure(13.0, 4.2)
@@ -226,7 +226,7 @@ def figure_small_stacks(height: float = 10.0, limit: float = 2.9, trials: int = 
             kept = reject(stack, Recipe(rejection=rule, sigma_low=limit, sigma_high=limit))
             shares.append(100 * float(np.mean(~kept[0])))
     left.plot(numbers, np.sqrt(numbers), color=FAINT, lw=1.6, label=r"$\sqrt{N}$")
-    left.plot(numbers, farthest, "o", color=DARK, ms=5, label="an endlessly bright hit")
+    left.plot(numbers, farthest, "o", color=DARK, ms=5, label="extremely bright hit")
     left.axhline(limit, color=BRIGHT, ls="--", lw=1.6, label=f"limit {limit:g} sigma")
     dress(left, "distance from the median (sigma)")
     for rule, (style, colour) in COMPARED.items():
@@ -245,7 +245,7 @@ def figure_small_stacks(height: float = 10.0, limit: float = 2.9, trials: int = 
 
 
 def figure_cost(lesson: Lesson) -> Figure:
-    """What clipping does where there is nothing to reject: good samples lost, and noise gained."""
+    """Plot good samples lost and noise added by clipping clean frames."""
     limits = np.array([1.75, 2.0, 2.25, 2.5, 2.75, 3.0, 3.5, 4.0])
     figure = new_figure(13.0, 4.2)
     left, right = figure.subplots(1, 2)
@@ -275,7 +275,7 @@ def figure_cost(lesson: Lesson) -> Figure:
 
 
 def figure_left_out(lesson: Lesson) -> Figure:
-    """The error of the master when one step is left out: master minus truth."""
+    """Show master minus truth with one step left out."""
     figure = new_figure(13.0, 3.5)
     for axes, name in zip(figure.subplots(1, len(LEFT_OUT)), LEFT_OUT, strict=True):
         error = lesson.error(name)
@@ -285,14 +285,14 @@ def figure_left_out(lesson: Lesson) -> Figure:
     colour_bar(figure, shown, "master minus truth\n(sigma of one frame)")
     write_title(
         figure,
-        f"What each step is for: error of the sky, in the noise of one frame (1/sqrt({lesson.count}) "
+        f"Effect of each step: error of the sky in units of the noise of one frame (1/sqrt({lesson.count}) "
         f"is {lesson.count**-0.5:.3f})",
     )
     return figure
 
 
 def figure_maps(lesson: Lesson) -> Figure:
-    """What was planted, and the two rejection maps, in percent of the frames."""
+    """Show the planted outliers and the rejection maps in percent of the frames."""
     result = lesson.results["nothing left out"]
     figure = new_figure(13.0, 4.0)
     maps = {
@@ -309,7 +309,7 @@ def figure_maps(lesson: Lesson) -> Figure:
 
 
 def _logarithmic(*axes: Axis) -> None:
-    """Plain numbers on logarithmic axes."""
+    """Label logarithmic axes with plain numbers."""
     for axis in axes:
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.set_minor_formatter(NullFormatter())

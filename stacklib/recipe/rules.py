@@ -102,8 +102,8 @@ class RuleSpec:
     shares_trials: bool = False
     gives_slope: bool = False
     step: str = "round"
-    centre: str = "centre"
-    within: str = "beyond a sample that is rejected"
+    centre: str = "center"
+    within: str = "beyond another rejected sample"
 
     @property
     def in_sigma(self) -> bool:
@@ -262,7 +262,7 @@ RULES: dict[str, RuleSpec] = {
             },
             slow=True,
             step="test",
-            within="with an outlier that it had hidden",
+            within="with a less extreme outlier",
         ),
         RuleSpec(
             name="chauvenet",

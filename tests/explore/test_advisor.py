@@ -226,4 +226,4 @@ def test_frames_of_a_real_camera(tmp_path):
     chosen = advice.table[advice.row]
     assert chosen["left of bright trails"] < 20 and abs(chosen["noise_penalty"]) < 10
     assert chosen["split_half"] < 1.1 * advice.table["split_half"].min()
-    assert "odd and even frames integrated apart differ" in advice.reason
+    assert "odd and even frames, integrated separately, differ" in advice.reason
