@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import math
 import os
@@ -143,10 +144,10 @@ def _given_date(date: str | datetime.date) -> str:
     if isinstance(date, datetime.date):
         return date.strftime("%Y%m%d")
     digits = re.fullmatch(r"(\d{4})(-?)(\d\d)\2(\d\d)", str(date).strip(), re.ASCII)
-    try:
-        return datetime.date(*(int(digits[part]) for part in (1, 3, 4))).strftime("%Y%m%d")
-    except (TypeError, ValueError):
-        raise RecipeError(f"date: got {date!r}, expected YYYYMMDD or YYYY-MM-DD, such as 20210815") from None
+    with contextlib.suppress(ValueError):
+        if digits:
+            return datetime.date(*(int(digits[part]) for part in (1, 3, 4))).strftime("%Y%m%d")
+    raise RecipeError(f"date: got {date!r}, expected YYYYMMDD or YYYY-MM-DD, such as 20210815")
 
 
 def object_name(text: str) -> str:

@@ -378,7 +378,8 @@ def _strike(
         add_cosmic_ray(defects, rng, sky_sigma)
     for trail in simulation.trails:
         if trail.frame == index:
-            defects += trail.peak * sky_sigma * trail.profile(*defects.shape[1:])
+            height, width = simulation.gradient.shape
+            defects += trail.peak * sky_sigma * trail.profile(height, width)
     simulation.defects[index] = np.where(simulation.nodata[index], 0, defects)
 
 
