@@ -152,7 +152,7 @@ def _unused_recipe() -> str:
     try:
         job, named = Job.load(path), read_yaml(path)
     except RecipeError as error:
-        return f"Note: {USUAL_NAME} in this folder is not used, and cannot be: {error}"
+        return f"{NOTE}{USUAL_NAME} in this folder is not used, and cannot be: {error}"
     what = "settings only"
     if "frames" in named:
         files = [job.frames] if isinstance(job.frames, str) else job.frames
@@ -160,7 +160,7 @@ def _unused_recipe() -> str:
         many = f"{len(files)} frames in {folders[0]}" + (" and other folders" if len(folders) > 1 else "")
         what = f"frames {files[0]}" if len(files) == 1 else many
     return (
-        f"Note: {USUAL_NAME} in this folder ({what}) is not used. "
+        f"{NOTE}{USUAL_NAME} in this folder ({what}) is not used. "
         f'To use it, set recipe_file = "{USUAL_NAME}" above and run again.'
     )
 
