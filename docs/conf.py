@@ -40,7 +40,7 @@ autodoc_typehints = "none"
 autodoc_default_options = {"members": True, "member-order": "bysource"}
 autodoc_preserve_defaults = True
 numpydoc_show_class_members = False
-numpydoc_validation_checks = {*CHECKED["checks"], "GL08"}
+numpydoc_validation_checks = {*CHECKED["checks"], "GL08", "PR03", "PR04", "YD01"}
 numpydoc_validation_exclude = set(CHECKED["exclude"])
 numpydoc_validation_overrides = {
     name.removeprefix("override_"): patterns

@@ -204,7 +204,7 @@ def job_from_arguments(
     from_file = Path(target).suffix.lower() in (".yaml", ".yml")
     if "frames" in texts and not from_file:
         raise RecipeError(f"-p frames: the frames are already given as {target}; give only one of the two")
-    values = {"frames": target}
+    values: dict[str, Any] = {"frames": target}
     if from_file:
         file = resolve_path(target)
         values = Job.load(file).to_dict()

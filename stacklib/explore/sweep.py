@@ -159,7 +159,7 @@ def sweep(
     plain, light = _without_rejection(trials, preparations)
     corner = _brightest(next(iter(light.values())).excess, THUMBNAIL)
 
-    def look(trial: Trial) -> tuple[float, ...]:
+    def look(trial: Trial) -> tuple[Any, ...]:
         basis = without_rule(trial.preparation.recipe)
         data = max(int(trial.data.sum()), 1)
         noise = _noise(trial)

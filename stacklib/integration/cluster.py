@@ -142,7 +142,9 @@ class Cluster:
         even = max(LEAST_ROWS, -(-height // max(1, bands)))
         return max(1, min(height, most, even))
 
-    def _run(self, function: Callable[..., Any], jobs: Sequence[tuple]) -> Iterator[tuple[int, Any]]:
+    def _run(
+        self, function: Callable[..., Any], jobs: Sequence[tuple]
+    ) -> Generator[tuple[int, Any], None, None]:
         """Yield number and result of each call, in the order in which the calls end.
 
         Dask gives the tasks of a worker that dies to another one. After an error or Ctrl-C no more tasks are
@@ -180,6 +182,7 @@ class Cluster:
         from dask.distributed import KilledWorker
 
         error = result[1] if isinstance(result, tuple) else result
+        found: BaseException
         if isinstance(error, KilledWorker):
             found = IntegrationError(
                 f"client: several workers died at the same task ({error.last_worker.address} was the last), "

@@ -123,7 +123,9 @@ def _find(record: RunRecord, where: Where | None, progress: bool) -> list[Path]:
     ):
         checksums = pool.map(_checksums, places)
         taken: set[Path] = set()
-        found, missing, changed = [], [], []
+        found: list[Path] = []
+        missing: list[str] = []
+        changed: list[str] = []
         for wanted, known in zip(inputs, checksums, strict=True):
             # Copies of a frame in different folders are different frames.
             same = [path for path, sha256 in known.items() if sha256 == wanted.sha256 and path not in taken]

@@ -126,7 +126,7 @@ def read_run(path: str | Path) -> RunRecord:
             yaml.safe_load(held["stacklib:Recipe"]),
             tuple(_input(path, frame) for frame in frames),
             _input(path, table) if table else None,
-            tuple(int(value) for value in run["region"]),
+            tuple(int(value) for value in run["region"]),  # type: ignore[arg-type]
             {name: str(run[name]) for name in ("stacklib", "numpy", "numba")},
         )
     except (ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:

@@ -154,7 +154,8 @@ class Checked:
     """Base class for frozen dataclasses of parameters. Checks every name and value on creation."""
 
     def __new__(cls, *values: Any, **named: Any) -> Self:
-        refuse_unknown(named, [field.name for field in dataclasses.fields(cls)], cls.__name__)
+        fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+        refuse_unknown(named, [field.name for field in fields], cls.__name__)
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
@@ -164,7 +165,7 @@ class Checked:
     @classmethod
     def parameters(cls) -> dict[str, Parameter]:
         """Return the parameters by name, in order of definition."""
-        return {parameter.name: parameter for parameter in _parameters_of(cls)}
+        return {parameter.name: parameter for parameter in _parameters_of(cls)}  # type: ignore[arg-type]
 
 
 @functools.cache
