@@ -1,4 +1,4 @@
-"""Drive the notebooks in a real JupyterLab, in Chromium, as a person would."""
+"""Drive the notebooks in JupyterLab and Chromium, as a person would."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
-#: Names under which systems install the browser.
+#: Names of the browser on different systems.
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 MISSING = "no Chromium for the browser tests: apt install chromium, or set CHROMIUM to its path"
 
@@ -30,19 +30,19 @@ FLAGS = [
     *("--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage"),
 ]
 
-#: Settings of JupyterLab that leave nothing to chance.
+#: Settings that make JupyterLab predictable.
 SETTINGS = {
     "@jupyterlab/apputils-extension:notification": {
         "fetchNews": "false",
         "checkForUpdates": False,
         "doNotDisturbMode": True,
     },
-    # Every cell stays in the page, seen or not.
+    # Every cell stays in the page, visible or not.
     "@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"},
     "@jupyterlab/docmanager-extension:plugin": {"autosave": False},
 }
 
-#: Console errors that say nothing about a notebook, and why.
+#: Console errors that have nothing to do with a notebook, and why.
 HARMLESS = {
     "ResizeObserver loop": "the browser puts a layout off to its next frame",
     "favicon.ico": "the tab has no icon",
@@ -62,7 +62,7 @@ KERNEL_READY = """async () => {
     return !!kernel && kernel.connectionStatus === 'connected' && kernel.status === 'idle';
 }"""
 
-# An idle kernel is not enough: it is idle before its first cell, too. After an error, later cells never run.
+# An idle kernel is not enough: it is also idle before its first cell. After an error, later cells never run.
 ALL_CELLS_RAN = """errors => {
     const cells = [...document.querySelectorAll('.jp-NotebookPanel .jp-CodeCell')];
     const prompts = cells.map(cell => cell.querySelector('.jp-InputPrompt')?.textContent.trim() ?? '');
@@ -71,7 +71,7 @@ ALL_CELLS_RAN = """errors => {
     return done || (!running && !!document.querySelector(errors));
 }"""
 
-# What pictures and canvases show, not where they come from.
+# The pixels of pictures and canvases.
 PICTURES = """() => {
     const pixels = image => {
         if (!image.complete || !image.naturalWidth) return '';
@@ -86,8 +86,8 @@ PICTURES = """() => {
 }"""
 
 
-# Runs from the next key or button that is pressed to the frames in which each of these pictures is new. The
-# page measures itself: questions from outside would take longer than what is measured.
+# Measures the time from the next key or mouse button to the change of each of these pictures. The page does
+# the measuring: queries from outside would take longer than what is measured.
 STOPWATCH = """selector => {
     const shown = [...document.querySelectorAll(selector)].map(element => ({element, before: element.src}));
     if (!shown.length) throw new Error(`nothing matches ${selector}`);
@@ -112,7 +112,7 @@ STOPWATCH = """selector => {
 
 
 def chromium_or_skip() -> str:
-    """The browser: what CHROMIUM says, else Debian's, else one on the PATH.
+    """Return the browser: the one in CHROMIUM, or Debian's, or one on the PATH.
 
     Without one the test is skipped; where tests must run (CI=true) it fails.
     """
@@ -126,7 +126,7 @@ def chromium_or_skip() -> str:
 
 
 class Server:
-    """A server of its own: free port, token, and none of the settings of the machine.
+    """A server with its own port, token and settings.
 
     JupyterLab, or Voila where `app` names the notebook that it serves.
     """
@@ -165,7 +165,7 @@ class Server:
         )
 
     def address(self, path: str) -> str:
-        """The address of a page."""
+        """Return the address of a page."""
         joint = "&" if "?" in path else "?"
         return f"http://127.0.0.1:{self.port}/{path}{joint}token={self.token}"
 
@@ -176,7 +176,7 @@ class Server:
                 urllib.request.urlopen(self.address("api/status"), timeout=5).close()
                 return self
             except urllib.error.HTTPError:
-                # Voila does not know this address, but it is there.
+                # Voila does not know this address, but it has started.
                 return self
             except OSError:
                 time.sleep(0.1)
@@ -202,13 +202,13 @@ class Lab:
 
     @contextlib.contextmanager
     def open(self, path: str) -> Iterator[Notebook]:
-        """A notebook in a page of its own, with a kernel that is ready; both end with the block."""
+        """Open a notebook in its own page with a kernel that is ready; both end with the block."""
         page = self.browser.new_page(viewport={"width": 1400, "height": 1000})
         try:
             notebook = Notebook(page)
             page.goto(self.server.address(f"lab/tree/{path}?reset"))
             page.wait_for_selector(".jp-NotebookPanel .jp-CodeCell", timeout=60_000)
-            # Running cells before that opens a dialog that waits for an answer.
+            # Running cells earlier opens a dialog that waits for an answer.
             page.wait_for_function(KERNEL_READY, timeout=60_000)
             yield notebook
         finally:
@@ -236,7 +236,7 @@ class Notebook:
         self.page.wait_for_function(ALL_CELLS_RAN, arg=ERRORS, timeout=1e3 * timeout)
 
     def errors(self) -> list[str]:
-        """What went wrong: error outputs, console errors, and on stderr all that is not a note of ours.
+        """Return error outputs, console errors, and all of stderr except our notes.
 
         The warnings of stacklib go to stderr by design, as lines that begin with "Note: ".
         """
@@ -245,15 +245,15 @@ class Notebook:
         return [*self.page.locator(ERRORS).all_inner_texts(), *odd, *self.console]
 
     def readouts(self) -> str:
-        """What the panels say in words."""
+        """Return the text of the panels."""
         return "\n".join(self.page.locator("[role=status][aria-live]").all_inner_texts())
 
     def pictures(self) -> str:
-        """A fingerprint of all live pictures and canvases."""
+        """Return a fingerprint of all live pictures and canvases."""
         return hashlib.sha1(self.page.evaluate(PICTURES).encode()).hexdigest()
 
     def settled(self, pause: float = 0.4) -> str:
-        """The fingerprint when nothing changes any more."""
+        """Wait until nothing changes, and return the fingerprint."""
         last = None
         while last != (now := self.pictures()):
             last = now
@@ -261,11 +261,11 @@ class Notebook:
         return now
 
     def start_stopwatch(self, selector: str) -> None:
-        """Measure from the next key or mouse button to the changes of the pictures that match."""
+        """Measure the time from the next key or mouse button to the change of each matching picture."""
         self.page.evaluate(STOPWATCH, selector)
 
     def stopwatch(self) -> list[float]:
-        """What was measured for each picture, in milliseconds."""
+        """Return the time of each picture in milliseconds."""
         measured = self.page.evaluate("() => window.stopwatch")
         assert None not in measured, "a picture did not change within 20 s"
         return measured
@@ -278,7 +278,7 @@ class Notebook:
         )
 
     def slider(self, name: str, index: int = 0) -> Locator:
-        """The handle of a slider with this description."""
+        """Return the handle of the slider with this description."""
         rows = self.page.locator(".widget-slider", has=self.page.get_by_text(name, exact=True))
         row = rows.nth(index)
         handle = row.locator(".noUi-handle").first

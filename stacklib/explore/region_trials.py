@@ -66,7 +66,7 @@ class RegionTrials:
         self.recipe = recipe.replace(rejection=recipe.rule_for(len(self.frames)))
         self.trials = Trials(self.frames)
         # Weights by noise can be chosen later: measure it while the frames are read anyway.
-        self.trials.prepare(self.recipe.replace(weights="noise", combination="average"))
+        self.trials.measure(self.recipe, noise=True)
         reference = self.frames[self.trials.prepare(self.recipe).reference].read()
         self.overview, self.overview_side = binned(reference, OVERVIEW)
         self.region = brightest_region(self.overview, self.overview_side) if region is None else region

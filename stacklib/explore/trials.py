@@ -130,14 +130,15 @@ class Trials:
         """Prepare a recipe like `stacklib.normalization.preparation.prepare`; nothing is measured twice."""
         basis = without_rule(recipe)
         if basis not in self._prepared:
-            self._prepared[basis] = prepare(self.frames, basis, measurements=self._measure(recipe))
+            noise = recipe.combination == "average" and needs_noise(recipe.weights)
+            self._prepared[basis] = prepare(self.frames, basis, measurements=self.measure(recipe, noise))
         found = self._prepared[basis]
         recipe = recipe.replace(rejection=recipe.rule_for(len(self.frames)))
         notes = (*found.notes, *recipe.warnings_for(found.count))
         return replace(found, recipe=recipe, notes=tuple(dict.fromkeys(notes)))
 
-    def _measure(self, recipe: Recipe) -> FrameMeasurements:
-        noise = recipe.combination == "average" and needs_noise(recipe.weights)
+    def measure(self, recipe: Recipe, noise: bool) -> FrameMeasurements:
+        """Measure the frames as a recipe asks for, with or without their noise; nothing is measured twice."""
         low = recipe.range_low if recipe.range_clip_low else None
         key = recipe.scale_estimator, low
         known = self._measured.get(key)
@@ -147,7 +148,7 @@ class Trials:
             known = measure_frames(self.frames, key[0], noise, low, threads=self.threads, planes=planes)
             self._measured[key] = known
         if not noise and known.noise_source == "measured":
-            # Without weights by noise, an integration does not know the noise: all numbers are to agree.
+            # An integration without weights by noise does not know it: use the same numbers here.
             unknown = np.full_like(known.noise, math.nan)
             return replace(known, noise=unknown, noise_source="not measured", notes=())
         return known

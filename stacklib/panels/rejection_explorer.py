@@ -265,7 +265,7 @@ class RejectionExplorer:
             cells.append(widgets.VBox([self._titles[name], self._pictures[name]]))
         # Titles of one and of two lines end at the same height.
         layout = widgets.Layout(
-            grid_template_columns="repeat(2, minmax(0, 1fr))", grid_gap="6px", align_items="end"
+            grid_template_columns="repeat(2, minmax(0, 1fr))", grid_gap="6px", align_items="flex-end"
         )
         return widgets.GridBox(cells, layout=layout)
 

@@ -1,4 +1,4 @@
-"""Every notebook as a person meets it: opened in JupyterLab in a browser, all cells run, panels used."""
+"""Every notebook in JupyterLab in a browser: all cells are run and the panels used."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ import browser
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
 M101 = "sample_data/M101/4_Registered"
-#: Milliseconds that people wait at most on a usual machine; machines that test are slow, or busy.
+#: Longest acceptable wait in milliseconds on a usual machine; test machines are slow or busy.
 TARGETS = {"20 frames": 120, "50 frames": 180, "click": 150}
 PATIENCE = 8
 #: Seconds from opening a notebook to its last output.
@@ -38,7 +38,7 @@ Say = Callable[[str], None]
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
-    """Copies of notebooks and samples: what notebooks write does not end up in the project."""
+    """Copies of notebooks and samples, so that notebooks write nothing into the project."""
     root = tmp_path_factory.mktemp("walk")
     (root / "notebooks").mkdir()
     for path in NOTEBOOKS:
@@ -56,7 +56,7 @@ def lab(root) -> Iterator[browser.Lab]:
 
 @pytest.fixture
 def say(capsys) -> Say:
-    """Print what was measured, also when all is well."""
+    """Print measurements even if the test passes."""
 
     def print_it(text: str) -> None:
         with capsys.disabled():
@@ -98,13 +98,13 @@ def integrate(frames: object, recipe: sl.Recipe, region: tuple[int, int, int, in
 
 
 def rejected(result: sl.Integration) -> list[str]:
-    """How the explorer writes these numbers."""
+    """Write the numbers as the explorer does."""
     parts = (("low", result.rejected_low), ("high", result.rejected_high))
     return [f"rejected {side} {100 * fraction.mean():.3f} %" for side, fraction in parts]
 
 
 def report(say: Say, what: str, measured: list[float]) -> None:
-    """Print the median; fail only when it is far beyond what people would bear."""
+    """Print the median; fail only if it is far too long."""
     median = float(np.median(measured))
     target = next(limit for name, limit in TARGETS.items() if name in what)
     each = ", ".join(f"{value:.0f}" for value in measured)
@@ -113,7 +113,7 @@ def report(say: Say, what: str, measured: list[float]) -> None:
 
 
 def choose_frames(notebook: browser.Notebook, root: Path, say: Say) -> None:
-    """A frame that is ticked out, and saved, is not in the result."""
+    """A frame that is unticked before saving is not in the result."""
 
     def selected() -> int:
         return int(re.search(r"(\d+) of \d+ frames are selected", notebook.readouts())[1])
@@ -136,7 +136,7 @@ def choose_frames(notebook: browser.Notebook, root: Path, say: Say) -> None:
 
 
 def choose_rejection(notebook: browser.Notebook, root: Path, say: Say) -> None:
-    """Keyboard, mouse, blinking, a suggestion; then the settings are written, and run by papermill."""
+    """Use keyboard, mouse, blinking and a suggestion; then papermill runs the saved settings."""
     by_keyboard_and_mouse(notebook)
     blink(notebook)
     take_suggestion(notebook)
@@ -169,7 +169,7 @@ def slider_value(notebook: browser.Notebook, name: str = "sigma_high") -> float:
 
 
 def by_keyboard_and_mouse(notebook: browser.Notebook) -> None:
-    """Picture and numbers follow, and are those of `integrate`."""
+    """Picture and numbers follow the slider and are those of `integrate`."""
     handle, page = notebook.slider("sigma_high"), notebook.page
     handle.focus()
     for _ in range(2):
@@ -191,7 +191,7 @@ def by_keyboard_and_mouse(notebook: browser.Notebook) -> None:
 
 
 def blink(notebook: browser.Notebook) -> None:
-    """Two settings by turns in one place, and no longer when it is stopped."""
+    """Two settings alternate in one place until they are stopped."""
     page, kept = notebook.page, slider_value(notebook)
     page.get_by_role("button", name="Keep as A").click()
     wait_until(notebook, lambda: "A is winsorized sigma" in notebook.readouts(), "keeping A")
@@ -211,7 +211,7 @@ def blink(notebook: browser.Notebook) -> None:
 
 
 def take_suggestion(notebook: browser.Notebook) -> None:
-    """It tells how far it is, and keys that are pressed meanwhile do not undo it."""
+    """A suggestion shows its progress, and keys pressed meanwhile do not undo it."""
     page, suggest = notebook.page, notebook.page.get_by_role("button", name="Suggest", exact=True)
     handle = notebook.slider("sigma_high")
     suggest.click()
@@ -229,7 +229,7 @@ def take_suggestion(notebook: browser.Notebook) -> None:
 
 
 def click_pixels(notebook: browser.Notebook, root: Path, say: Say) -> None:
-    """The story below the picture names the pixel, and is that of `explain`."""
+    """The story below the picture names the pixel and is that of `explain`."""
 
     def pixel() -> tuple[int, ...]:
         return tuple(map(int, re.search(r"x (\d+), y (\d+), channel (\d+)", notebook.readouts()).groups()))
@@ -264,7 +264,7 @@ def click_pixels(notebook: browser.Notebook, root: Path, say: Say) -> None:
     assert f"x {x}, y {y}" in page.locator("img.stacklib-picture").first.get_attribute("title")
 
 
-#: What is tried in a notebook after all its cells have run.
+#: What to do in a notebook after all its cells have run.
 USES = {
     "1_select_frames": choose_frames,
     "2_choose_rejection": choose_rejection,
@@ -295,7 +295,7 @@ def test_large_regions_are_quick_and_can_be_dragged(lab, large, root, say):
     for number, pattern in ((20, "light_[01]*.fits"), (50, "light_*.fits")):
         start = f"RejectionExplorer('large/{pattern}', region=(0, 0, 512, 512))"
         cells.append(f"panel_{number} = {start}\npanel_{number}.widget")
-    # Without the name of a kernel JupyterLab asks which.
+    # Without a kernel name JupyterLab asks for one.
     known = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
     content = new_notebook(cells=[new_code_cell(cell) for cell in cells], metadata=known)
     nbformat.write(content, root / "notebooks" / "large.ipynb")
@@ -316,7 +316,7 @@ def choose_rule(notebook: browser.Notebook, index: int, rule: str) -> None:
 
 
 def measure_steps(notebook: browser.Notebook, index: int, rule: str, count: int, say: Say) -> None:
-    """From the key to the picture of the result, and to all four pictures."""
+    """Measure the time from a key to the picture of the result, and to all four pictures."""
     notebook.number_pictures()
     handle = notebook.slider("sigma_high", index)
     handle.focus()
@@ -332,7 +332,7 @@ def measure_steps(notebook: browser.Notebook, index: int, rule: str, count: int,
 
 
 def drag_the_region(notebook: browser.Notebook, folder: Path) -> None:
-    """The region follows the rectangle, and its numbers are those of `integrate` there."""
+    """The region follows the rectangle; its numbers are those of `integrate`."""
     page = notebook.page
     canvas = page.locator(".jupyter-matplotlib-canvas-div canvas").first
     canvas.scroll_into_view_if_needed()
@@ -350,7 +350,7 @@ def drag_the_region(notebook: browser.Notebook, folder: Path) -> None:
     result = integrate(str(folder / "light_[01]*.fits"), recipe, (left, top, 512, 512))
     for words in rejected(result):
         wait_until(notebook, lambda words=words: words in notebook.readouts(), words)
-    # Over the edge to the left, where the button is let go, and back without it.
+    # Drag over the left edge, release the button there, and come back.
     canvas.scroll_into_view_if_needed()
     notebook.settled()
     box = canvas.bounding_box()

@@ -1,4 +1,4 @@
-"""Sweeps: each setting gives what `integrate` gives, whatever they share on the way."""
+"""Sweeps: each setting gives the result of `integrate`, whatever work it shares with others."""
 
 import io
 import warnings
@@ -17,7 +17,7 @@ from stacklib.kernel.pixels import Pixels
 from stacklib.normalization.settings import Settings
 
 REGION = (60, 50, 96, 80)
-#: Something for each way through: limits alone, rules side by side, weights, normalisation, order.
+#: A grid for each code path: only limits, several rules, weights, normalization, median and maximum.
 GRIDS = {
     "limits": ({"sigma_low": (2.0, 3.2), "sigma_high": (2.0, 2.6, 3.5)}, {}),
     "limits, sigma": ({"sigma_low": (1.8, 4.0), "sigma_high": (2.2, 2.9)}, {"rejection": "sigma"}),
@@ -62,7 +62,7 @@ def test_every_setting_is_that_of_integrate(target, name):
 @pytest.mark.parametrize("rule", ["sigma", "winsorized_sigma"])
 @pytest.mark.parametrize("kind", ["smooth", "coarse", "with gaps"])
 def test_shared_work_gives_the_same_bits(rule, kind):
-    """Quantised samples are full of ties and scales of 0; where there are gaps, counts differ."""
+    """Quantized samples have many ties and scales of 0; with gaps, counts differ between pixels."""
     rng = np.random.default_rng(3)
     raw = (0.1 + 0.002 * rng.standard_normal((23, 2900))).astype(np.float32)
     raw[rng.random(raw.shape) < 0.03] += 0.02
@@ -116,7 +116,7 @@ def found():
     grid = {"sigma_low": (2.5, 3.2), "sigma_high": (2.2, 2.9, 3.3, 4.0)}
     with pytest.warns(StacklibWarning) as said:
         found = sweep(SAMPLES / "M13" / "4_Registered", grid, progress=False)
-    # Once, not once a setting; that 12 frames cannot reach a limit of 4 holds for two settings only.
+    # Once, not once per setting; that 12 frames cannot reach a limit of 4 applies to two settings only.
     assert len(said) == 1 and "NOISE keywords" in str(said[0].message)
     return found
 
@@ -125,7 +125,7 @@ def test_lower_limits_reject_and_cost_more_and_leave_less(found):
     assert found.shape == (2, 4) and found.table.colnames[:2] == ["sigma_low", "sigma_high"]
     assert (np.diff(found.column("rejected_high"), axis=1) < 0).all()
     assert (found.column("noise_penalty")[:, 0] > found.column("noise_penalty")[:, 1]).all()
-    # Twelve samples: beyond sqrt(12) nothing can be rejected, and all of the trail is left.
+    # With twelve samples, nothing is beyond sqrt(12) sigma: all of the trail is left.
     np.testing.assert_allclose(found.column("residual")[:, -1], 100, atol=1)
     assert (found.column("residual")[:, 0] < 5).all()
 

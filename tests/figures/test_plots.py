@@ -1,4 +1,4 @@
-"""The screen stretch, and that every figure can be drawn and says what it should."""
+"""The screen stretch; every figure can be drawn and says what it should."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_stretch_is_monotonic():
     shown = plots.stretch(ramp, limits)[0]
     assert np.all(np.diff(shown) >= 0)
     assert shown[0] == 0 and shown[-1] == pytest.approx(1)
-    # The midtones balance is what becomes half bright.
+    # The midtones balance maps to half brightness.
     half = plots.stretch(np.float32([[0.1 + 0.8 * 0.02]]), limits)
     assert half[0, 0] == pytest.approx(0.5, abs=1e-5)
 

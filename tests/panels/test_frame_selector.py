@@ -14,7 +14,7 @@ from PIL import Image
 import stacklib as sl
 from stacklib.panels.frame_selector import FrameSelector
 
-# ipympl makes its toolbar in a way that traitlets frowns upon.
+# traitlets warns about the way ipympl creates its toolbar.
 pytestmark = pytest.mark.filterwarnings("ignore:Passing unrecognized arguments to super.Toolbar")
 
 #: The frame behind a cloud.
@@ -145,7 +145,7 @@ def test_a_file_of_other_frames_gives_its_settings_but_not_its_folder(panel, liv
     assert "Note: " in live.status.value and "listed frames of another folder" in live.status.value
     job = sl.Job.load(path)
     assert (job.output, job.recipe.sigma_low, len(job.frames)) == ("", 3.4, 20)
-    # From now on it is that of these frames.
+    # From now on the file lists these frames.
     assert panel.save(path) == path
 
 

@@ -1,4 +1,4 @@
-"""The pixel inspector: its state from code and from widgets, its pictures, and figures without a browser."""
+"""The pixel inspector: state set from code and by widgets, pictures, and static figures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from stacklib.kernel.verdicts import HIGH, LOW
 from stacklib.normalization.settings import Settings
 from stacklib.panels.pixel_inspector import MASK, PixelInspector
 
-# ipympl makes its toolbar in a way that traitlets does not like.
+# traitlets warns about the way ipympl creates its toolbar.
 pytestmark = pytest.mark.filterwarnings("ignore:Passing unrecognized arguments:DeprecationWarning")
 
 
@@ -65,7 +65,7 @@ def test_state_from_code_reaches_the_widgets(panel):
     assert panel.selected == (100, 100, 0)
 
 
-def test_value_of_the_image_and_of_the_story_are_told_apart(panel):
+def test_value_of_the_image_and_of_the_story_are_distinguished(panel):
     panel.selected = (115, 85, 0)
     value = f"{panel.result.image[0, 85, 115]:.6g}"
     assert f"image {value}" in panel._where.value
@@ -161,7 +161,7 @@ def test_mask_colours_stay_apart_without_colour():
     assert kept < none - 15 and none < low - 25 and low < high - 25
 
 
-def test_table_tells_every_frame_by_symbol_and_word(panel):
+def test_table_shows_every_frame_by_symbol_and_word(panel):
     panel.selected = (115, 85, 0)
     table = panel._table.value
     assert table.count("<tr") == 21 and table.count("▲") == 9 and table.count("▼") == 2

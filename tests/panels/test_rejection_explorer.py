@@ -20,7 +20,7 @@ from stacklib.panels.region_figure import MAP_COLOURS
 from stacklib.panels.rejection_explorer import RejectionExplorer
 from stacklib.recipe.rules import RULES
 
-# ipympl makes its toolbar in a way that traitlets frowns upon.
+# traitlets warns about the way ipympl creates its toolbar.
 pytestmark = pytest.mark.filterwarnings("ignore:Passing unrecognized arguments to super.Toolbar")
 
 REGION = (60, 50, 96, 80)
@@ -137,7 +137,7 @@ def test_default_region_is_found_beside_pixels_that_are_no_numbers():
 
 @pytest.fixture(scope="module")
 def with_borders(tmp_path_factory) -> Path:
-    """Ten frames whose left part is no number, and one pixel in each."""
+    """Ten frames with NaN in the left part and in one other pixel of each."""
     folder, random = tmp_path_factory.mktemp("borders"), np.random.default_rng(2)
     for number in range(10):
         frame = 0.1 + 0.004 * random.standard_normal((200, 240), dtype=np.float32)
@@ -157,6 +157,15 @@ def test_frames_with_borders_that_are_no_numbers(with_borders, region):
     assert "residual outlier light" in panel.summary
     for name, picture in panel._pictures.items():
         assert picture.value, name
+
+
+def test_frames_without_noise_can_be_shown_without_weights(tmp_path):
+    for number in range(4):
+        fits.writeto(tmp_path / f"light_{number}.fits", np.full((40, 50), 0.1 + 0.01 * number, np.float32))
+    panel = RejectionExplorer(tmp_path, sl.Recipe(weights="none", normalization="none"))
+    assert panel.result.image.shape == (1, 40, 50)
+    with pytest.raises(sl.IntegrationError, match="weights noise"):
+        panel.recipe = panel.recipe.replace(weights="noise")
 
 
 def test_use_writes_a_recipe(panel, tmp_path):
@@ -212,7 +221,7 @@ def test_use_keeps_the_frames_of_the_file_that_it_was_opened_from(tmp_path):
         other.use()
 
 
-def test_use_these_tells_which_frames_are_listed(live, tmp_path):
+def test_use_these_says_which_frames_are_listed(live, tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_text("frames: [a.xisf]\n", encoding="utf-8")
     live._path.value = str(path)
@@ -267,7 +276,7 @@ def test_setting_the_recipe_moves_the_widgets(live):
     assert live._controls["weights"].value == "none" and not live._controls["clip_low"].value
 
 
-def test_settings_that_cannot_be_used_are_told_and_change_nothing(live):
+def test_unusable_settings_are_reported_and_change_nothing(live):
     live.recipe = before = live.recipe.replace(weight_keyword="NOWEIGHT")
     live._controls["weights"].value = "keyword"
     assert live.recipe == before and "NOWEIGHT" in message(live)
@@ -332,7 +341,7 @@ def test_limits_of_slow_rules_are_tried_in_the_middle_of_the_region(panel, monke
 
 
 def test_nothing_changes_the_settings_while_limits_are_tried(live, monkeypatch):
-    """What is done in the browser meanwhile arrives afterwards, and is undone."""
+    """Input from the browser that arrives afterwards is undone."""
     later, shown = [], []
     proposed = live.recipe.replace(sigma_high=2.2)
 
@@ -384,11 +393,11 @@ def test_region_boxes_and_dragging_move_the_region(live):
 
 
 def mouse(panel: RejectionExplorer, kind: str, x: float, y: float, button: int = 1) -> None:
-    """What the browser tells of the mouse in the overview; button 0 for none."""
+    """Send a mouse event of the overview, as the browser does; button 0 means none."""
     axes = panel._picker.rectangle.axes
     canvas, name = axes.figure.canvas, f"{kind}_event"
     event = MouseEvent(name, canvas, *axes.transData.transform((x, y)), button=button or None)
-    # Only of moves it is told, and not by older versions of matplotlib.
+    # Only moves have `buttons`, and not in older versions of matplotlib.
     event.buttons = frozenset({button} - {0}) if kind == "motion_notify" else None
     canvas.callbacks.process(name, event)
 
@@ -441,7 +450,7 @@ def test_maps_are_shown_exactly(live):
 
 def test_every_picture_has_a_name_for_screen_readers(live):
     for picture in live._pictures.values():
-        # The page makes it a title only beside an empty description.
+        # The front end shows a title only if there is an empty description.
         state = picture.get_state()
         assert state["tooltip"] == picture.alt != "" and state["description"] == ""
     live._controls["sigma_high"].slider.value = 2.0
