@@ -40,7 +40,17 @@ autodoc_typehints = "none"
 autodoc_default_options = {"members": True, "member-order": "bysource"}
 autodoc_preserve_defaults = True
 numpydoc_show_class_members = False
-numpydoc_validation_checks = {*CHECKED["checks"], "GL08", "PR03", "PR04", "YD01"}
+numpydoc_validation_checks = {
+    *CHECKED["checks"],
+    "GL08",
+    "SS05",
+    "PR01",
+    "PR03",
+    "PR04",
+    "PR07",
+    "RT01",
+    "YD01",
+}
 numpydoc_validation_exclude = set(CHECKED["exclude"])
 numpydoc_validation_overrides = {
     name.removeprefix("override_"): patterns

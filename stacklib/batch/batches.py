@@ -214,6 +214,11 @@ class Batch:
             Run the targets on the workers of this Dask cluster instead of that of the job, one target a
             worker. Each worker has the whole budget.
 
+        Returns
+        -------
+        Batch
+            This batch; `table` has the results.
+
         Raises
         ------
         IntegrationError
