@@ -1,9 +1,8 @@
-"""Try many limits of a clipping rule on one sorted tile.
+"""Trial of many limits of a clipping rule on one sorted tile.
 
-A clipping rule goes by a centre and a scale of the samples that are still in, and drops those beyond its
-limits. Centre and scale follow from the kept interval of the sorted samples alone, and so does the combined
-value. Many limits lead through few intervals: the rule is asked once for each interval of a pixel, the
-samples of each final interval are combined once, and every setting takes what it needs from there.
+Center, scale and combined value of a clipping rule depend on the kept interval of the sorted samples only.
+Many limits lead to few intervals. So center and scale are computed once for each interval of a pixel, the
+samples of each final interval are combined once, and every setting takes its value from there.
 """
 
 from __future__ import annotations
@@ -27,25 +26,25 @@ from stacklib.utils.compiled import compiled
 
 __all__ = ["LimitTrials", "can_share", "without_limits"]
 
-#: Intervals of a pixel at most; where there are more, the rule runs once for each setting.
+#: Largest number of intervals of a pixel. If there are more, the rule runs once for each setting.
 MOST = 96
-#: Asked with this limit, a rule drops nothing and tells its scale exactly: a power of two only moves the
-#: exponent, and the centre is lost to rounding beside it. The least scale, the root of the least float64, is
-#: 2e-162.
+#: With this limit a rule drops nothing and its scale can be read exactly from its limits: a power of two only
+#: changes the exponent, and the center is lost in rounding. The least scale is 2e-162, the root of the least
+#: float64.
 ASKED = 2.0**900
-#: Pixels whose values are handed out together: a line of the cache.
+#: Pixels whose values are copied together: a line of the cache.
 LINE = 16
 
 
 def can_share(settings: Settings) -> bool:
-    """Whether rule and combination allow the short way."""
+    """Whether rule and combination allow shared work."""
     recipe = settings.recipe
     plain = recipe.combination == "average" and not recipe.range_clip_high
     return RULES[recipe.rule_for(settings.frames)].shares_trials and plain
 
 
 def without_limits(recipe: Recipe) -> Recipe:
-    """The recipe with default limits: equal for recipes that differ in nothing else."""
+    """Return the recipe with default limits, equal for recipes that differ in their limits only."""
     defaults = Recipe.parameters()
     limits = RULES[recipe.rejection].limits
     return recipe.replace(clip_low=True, clip_high=True, **{name: defaults[name].default for name in limits})
@@ -110,7 +109,7 @@ def _begin(count, pixels, intervals, progress):
 
 @compiled
 def _pack(source, chosen, pixel, out):
-    """The columns of some intervals' pixels side by side."""
+    """Copy the columns of the pixels of some intervals into blocks."""
     block, lane = np.empty(LANES, np.int64), np.empty(LANES, np.int64)
     for b in range(out.shape[0]):
         for p in range(LANES):
@@ -123,7 +122,7 @@ def _pack(source, chosen, pixel, out):
 
 @compiled
 def _pack_kept(ordered, chosen, intervals, out, count):
-    """The kept samples of some intervals side by side; beyond them the largest is repeated."""
+    """Copy the kept samples of some intervals into blocks. Beyond them the largest is repeated."""
     block, lane = np.empty(LANES, np.int64), np.empty(LANES, np.int64)
     first, last = np.empty(LANES, np.int64), np.empty(LANES, np.int64)
     for b in range(out.shape[0]):
@@ -140,7 +139,7 @@ def _pack_kept(ordered, chosen, intervals, out, count):
 
 @compiled
 def _pack_raw(raw, start, chosen, pixel, out):
-    """The raw samples of some intervals side by side."""
+    """Copy the raw samples of some intervals side by side."""
     for i in range(out.shape[0]):
         for j in range(chosen.size):
             out[i, j] = raw[i, start + pixel[chosen[j]]]
@@ -148,7 +147,7 @@ def _pack_raw(raw, start, chosen, pixel, out):
 
 @compiled
 def _find(known, q, low, high, intervals):
-    """Where the interval of a pixel is listed, or the first free place."""
+    """Return the place of an interval in the list of a pixel, or the first free place."""
     for place in range(known.shape[1]):
         other = known[q, place]
         if other < 0 or (intervals.low[other] == low and intervals.high[other] == high):
@@ -158,9 +157,9 @@ def _find(known, q, low, high, intervals):
 
 @compiled
 def _advance(ordered, waiting, limits, intervals, used, progress):
-    """Clip the waiting pixels once for every setting that is not done.
+    """Clip the waiting pixels once for every unfinished setting.
 
-    Returns the number of intervals, -1 where there is no room for more, and how many pixels still wait.
+    Returns the number of intervals, -1 if there is no room for more, and the number of pixels still waiting.
     """
     pixel, interval_low, interval_high, centre, scale = intervals
     known, state, done = progress
@@ -206,7 +205,7 @@ def _advance(ordered, waiting, limits, intervals, used, progress):
 
 @compiled
 def _mark(state, pixels, wanted):
-    """Which intervals are the last one of some setting."""
+    """Mark the intervals that are final for a setting."""
     wanted[:] = False
     for q in range(pixels):
         for k in range(state.shape[1]):
@@ -215,7 +214,7 @@ def _mark(state, pixels, wanted):
 
 @compiled
 def _hand_out(state, pixels, start, combined, images, low, high):
-    """Each setting takes the values of its intervals, and adds up what was rejected."""
+    """Copy the values of final intervals to each setting, and count rejected samples."""
     value, below, above = combined
     for first in range(0, pixels, LINE):
         for k in range(state.shape[1]):
@@ -230,12 +229,12 @@ def _hand_out(state, pixels, start, combined, images, low, high):
 
 
 class LimitTrials:
-    """Buffers of one worker for settings that differ in their limits only.
+    """Buffers of a worker for settings that differ in their limits only.
 
     Parameters
     ----------
     settings : sequence of Settings
-        Alike but for their limits, see `without_limits`, with a rule that `can_share`.
+        Settings that differ in their limits only, see `without_limits`, with a rule that `can_share`.
     """
 
     def __init__(self, settings: Sequence[Settings]) -> None:
@@ -270,16 +269,16 @@ class LimitTrials:
         raw : ndarray of float32, shape (frames, pixels)
             Raw samples.
         first, last : int
-            The pixels to work on.
+            The pixels to integrate.
         images : ndarray of float32, shape (settings, pixels)
             Filled with the same bits as `stacklib.kernel.passes.run_tiles` gives for each of the settings.
         covered : ndarray of bool, shape (pixels,)
-            Filled: where there is any data.
+            Filled: pixels with data.
 
         Returns
         -------
         ndarray of int64, shape (3, settings)
-            Samples that are rejected low, rejected high, and data.
+            Numbers of samples rejected low, rejected high, and with data.
         """
         tile = self.tile
         sums = np.zeros((3, len(self.settings)), np.int64)
@@ -298,7 +297,7 @@ class LimitTrials:
         return sums
 
     def _decide(self, pixels: int) -> bool:
-        """Find the last interval of every pixel for every setting; False where there are too many."""
+        """Find the final interval of every pixel and setting. Return False if there are too many."""
         tile = self.tile
         asked, old = self.asked.copy(), 0
         used = _begin(tile.samples.count, pixels, self.intervals, self.progress)
@@ -316,7 +315,7 @@ class LimitTrials:
         return used >= 0
 
     def _ask(self, asked: np.ndarray, first: int, last: int) -> None:
-        """Let the rule tell centre and scale of some intervals."""
+        """Compute center and scale of some intervals with the rule."""
         intervals, rule_table = self.intervals, self.tile.rule_table
         # Side by side those of as many samples: a rule is fastest with them.
         order = np.arange(first, last)
@@ -330,7 +329,7 @@ class LimitTrials:
             intervals.scale[chosen] = -lower / ASKED
 
     def _combine(self, raw: np.ndarray, start: int, stop: int) -> None:
-        """Combine the samples of the intervals that are the last of some setting."""
+        """Combine the samples of the final intervals."""
         intervals, pixels = self.intervals, stop - start
         wanted = self.wanted[: self.used]
         _mark(self.progress.state, pixels, wanted)
@@ -364,7 +363,7 @@ class LimitTrials:
     def _one_by_one(
         self, raw: np.ndarray, start: int, stop: int, images: np.ndarray, sums: np.ndarray
     ) -> None:
-        """The long way, for a tile that leads through too many intervals."""
+        """Run the rule once for each setting, for a tile with too many intervals."""
         size = stop - start
         band = Band(np.ascontiguousarray(raw[:, start:stop]), 0, size)
         samples = self.tile.samples.first(-(-size // LANES))
@@ -375,7 +374,7 @@ class LimitTrials:
             sums[:2, k] += counts.low.sum(), counts.high.sum()
 
     def _batches(self, chosen: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
-        """Intervals in parts that fill a tile, and the blocks they take."""
+        """Split intervals into parts that fill a tile, with their number of blocks."""
         for first in range(0, chosen.size, self.packed.pixels):
             part = chosen[first : first + self.packed.pixels]
             yield part, -(-part.size // LANES)

@@ -1,4 +1,4 @@
-"""What panels write: the frames and the settings that were chosen, as a job file."""
+"""Job files that the panels write: chosen frames and settings."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ __all__ = ["file_names", "lists_others", "lists_the_same", "write_job", "write_s
 
 
 def write_job(path: Path, values: dict[str, Any]) -> Path:
-    """Write names and values as a job file, in one step."""
+    """Write names and values as a job file. An existing file is replaced as a whole."""
     text = commented_yaml(values, Job.parameters() | Recipe.parameters())
     return replace_atomically(path, text.encode("utf-8"))
 
 
 def file_names(frames: Iterable[Frame], job_file: Path) -> list[str]:
-    """How frames are named in a job file: relative where that is found again from the current folder."""
+    """Return the names of frames in a job file, relative if they are found from the current folder."""
     return [_written(frame.path.absolute(), job_file) for frame in frames]
 
 
@@ -38,45 +38,45 @@ def _written(file: Path, job_file: Path) -> str:
 
 
 def lists_the_same(job_file: str | Path, frames: FrameSet) -> bool:
-    """Whether a job file names these frames, and no others."""
+    """Whether a job file lists exactly these frames."""
     return _listed(Path(job_file)) == _places(frames)
 
 
 def lists_others(job_file: Path, frames: FrameSet) -> bool:
-    """Whether a job file is that of other frames: it names some, and none of these."""
+    """Whether a job file lists frames, but none of these."""
     named = _listed(job_file) if job_file.exists() and "frames" in read_yaml(job_file) else set()
     return bool(named) and not named & _places(frames)
 
 
 def write_settings(path: Path, recipe: Recipe, frames: FrameSet, keep: bool = False) -> str:
-    """Write the settings that were chosen for some frames, and these frames.
+    """Write settings, and the frames they were chosen for, into a job file.
 
     Parameters
     ----------
     path : Path
-        Of a job file that is there already, everything but the settings is kept; also the frames, if it
-        lists some of these, or these.
+        The job file. In an existing file only the settings are replaced, and the frames if it lists any
+        other frames than these.
     recipe : Recipe
         The settings.
     frames : FrameSet
         The frames that the settings were chosen for.
     keep : bool
-        Keep the frames of the file in any case, as the frames were opened from it.
+        Keep the frames of the file in any case, because the frames were opened from it.
 
     Returns
     -------
     str
-        Which frames the file lists now, in words.
+        The frames that the file now lists, in words.
 
     Raises
     ------
     RecipeError
-        When there is a file of that name which is no job file.
+        If the existing file is not a job file.
 
     Warns
     -----
     StacklibWarning
-        When the file listed other frames than these, and whether it still does.
+        If the existing file listed other frames, with what was done about it.
     """
     kept: dict[str, Any] = {}
     if path.exists():
@@ -88,7 +88,7 @@ def write_settings(path: Path, recipe: Recipe, frames: FrameSet, keep: bool = Fa
         words = f"the {len(listed)} of the {len(frames)} frames shown here that it lists"
     elif "frames" in kept and keep and listed != shown:
         words = "the frames that it lists"
-        _warn(f"{path} was changed since it was opened: it lists other frames, and keeps them")
+        _warn(f"{path} was changed since it was opened: it lists other frames, which were kept")
     elif listed != shown:
         if "frames" in kept:
             _warn(f"{path} listed other frames; now it lists the {len(frames)} frames shown here")
@@ -106,7 +106,7 @@ def _places(frames: FrameSet) -> set[Path]:
 
 
 def _listed(path: Path) -> set[Path]:
-    """The files that a job file lists; none where one of them is not there."""
+    """Return the files that a job file lists, none if one of them is missing."""
     frames = Job.load(path).frames
     try:
         return {

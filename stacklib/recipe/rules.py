@@ -39,7 +39,7 @@ FEW_FRAMES, FEW_FRAMES_RULE, MANY_FRAMES_RULE = 15, "sigma", "winsorized_sigma"
 
 @dataclass(frozen=True, kw_only=True)
 class RuleSpec:
-    """A rejection rule, but for the code that runs it.
+    """Description of a rejection rule; the code is in `stacklib.rejection`.
 
     Attributes
     ----------
@@ -56,32 +56,32 @@ class RuleSpec:
     source : str
         Where it is described.
     parameters : tuple of str
-        The fields of `RejectionParameters` that it reads, besides `clip_low` and `clip_high`.
+        Fields of `RejectionParameters` that the rule reads, besides `clip_low` and `clip_high`.
     limits : tuple of str
-        Those of them that are the limits of the low and of the high side; empty where the sides share one.
+        Names of the low and the high limit among them. Empty if the sides have no limits of their own.
     limits_in : str
-        Unit of the limits: ``sigma``, ``fraction``, ``mean deviations`` or ``samples``. A limit in samples
-        is a number of samples to drop.
+        Unit of the limits: ``sigma``, ``fraction``, ``mean deviations`` or ``samples``, which are dropped
+        whatever their values.
     grid : mapping of str to tuple
         Values that the advisor tries.
     least_frames : int
-        With fewer samples than this the rule rejects nothing.
+        With fewer frames the rule rejects nothing.
     rejects : bool
         False for the rule that keeps everything.
     bounded : bool
-        Sigma includes the outlier, so that none of N samples lies sqrt(N) sigma or more from the centre.
+        Sigma includes the outlier, so that no sample of N lies sqrt(N) sigma or more from the center.
     runs_away : bool
-        Repeated clipping at sqrt(3) sigma or less rejects good samples without end.
+        Repeated clipping at sqrt(3) sigma or less rejects more and more good samples.
     slow : bool
-        The advisor takes a smaller region.
+        The rule is slow, so that panels propose limits on a smaller region.
     shares_trials : bool
-        Centre and scale follow from the kept samples alone, whatever the limits; see
+        Center and scale depend on the kept samples only, not on the limits; see
         `stacklib.explore.limit_trials`.
     gives_slope : bool
-        Centre and limits are those of a line through the sorted samples; its slope is a result.
+        The rule fits a line through the sorted samples. Its slope is a result, and limits depend on the rank.
     step, centre, within : str
-        Words of a pixel's story: a pass, what limits are measured from, and why a sample within the limits is
-        rejected.
+        Words in a pixel's story: for a round, for the center, and for the reason to reject a sample within
+        the limits.
     """
 
     name: str
@@ -116,7 +116,7 @@ class RuleSpec:
         return self.limits_in == "samples"
 
     def out_of_reach(self, name: str, value: Any, frames: int) -> bool:
-        """Whether `value` for the parameter `name` is a limit that no outlier among the frames can exceed."""
+        """Whether `name` is a limit and its `value` is so large that nothing can be rejected."""
         return self.bounded and name in self.limits and value >= math.sqrt(frames)
 
 
@@ -302,7 +302,7 @@ def _rules_with(parameter: str) -> str:
 
 @dataclass(frozen=True)
 class RejectionParameters(Checked):
-    """The rejection rule of a recipe and the parameters of all rules."""
+    """Rejection rule of a recipe and parameters of all rules."""
 
     rejection: str = choice_field(
         "auto",
@@ -375,16 +375,16 @@ class RejectionParameters(Checked):
     )
 
     def rule_for(self, count: int) -> str:
-        """The rejection rule for `count` frames: `rejection`, with ``auto`` resolved."""
+        """Return the name of the rule for `count` frames, with ``auto`` resolved."""
         if self.rejection != "auto":
             return self.rejection
         return FEW_FRAMES_RULE if count <= FEW_FRAMES else MANY_FRAMES_RULE
 
     def warnings_for(self, count: int) -> list[str]:
-        """What the rule and its limits cannot do with `count` frames, as sentences for the user.
+        """Return warnings about a rule or limits that do not work with `count` frames.
 
-        One outlier among n samples lies at most sqrt(n) standard deviations from the median, so a limit
-        beyond that rejects nothing; clipping at less than sqrt(3) sigma, repeated, eats into good samples.
+        A single outlier among n samples lies at most sqrt(n) standard deviations from the median, so larger
+        limits reject nothing. Repeated clipping below sqrt(3) sigma eats into good samples.
         """
         spec = RULES[self.rule_for(count)]
         if not spec.rejects:
@@ -414,28 +414,28 @@ class RejectionParameters(Checked):
         in_vain = [f"{name} {v:g}" for name, v in limits.items() if spec.out_of_reach(name, v, count)]
         if in_vain:
             notes.append(
-                f"{' and '.join(in_vain)} cannot reject anything with {count} frames: one outlier among them "
-                f"lies at most {math.sqrt(count):.2f} sigma out; lower it, add frames, or use "
+                f"{' and '.join(in_vain)} cannot reject anything with {count} frames: a single outlier lies "
+                f"at most {math.sqrt(count):.2f} sigma from the center; lower the limit, add frames, or use "
                 "winsorized_sigma or percentile"
             )
         return notes
 
 
 def rule_in_words(rule: str, values: Mapping[str, Any]) -> str:
-    """A rule with its limits in a few words.
+    """Describe a rule and its limits in a few words.
 
     Parameters
     ----------
     rule : str
         The rule, not ``auto``.
     values : mapping
-        Parameters of a recipe by name, see `Recipe.to_dict`; what is not there is not told.
+        Parameters of a recipe by name, see `Recipe.to_dict`. Missing ones are left out.
 
     Returns
     -------
     str
-        Such as ``winsorized sigma 3.2 / 2.9``. Where a rule has limits on both sides, its other parameters
-        are told when they are not at their defaults.
+        Such as ``winsorized sigma 3.2 / 2.9``. For rules with a low and a high limit, other parameters are
+        included only if they differ from their defaults.
     """
     if rule not in RULES:
         return rule.replace("_", " ")

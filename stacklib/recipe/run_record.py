@@ -1,4 +1,4 @@
-"""The record of its run that a saved image holds: recipe, frames with their checksums, versions."""
+"""Record of the run in a saved image: recipe, frames with checksums, versions."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from stacklib.formats import fits, xisf
 
 __all__ = ["InputFile", "RunRecord", "read_recipe", "read_run"]
 
-#: Longest HISTORY line: one of this length may go on in the middle of a word.
+#: Length of a HISTORY line. A line of this length may break off within a word.
 WIDTH = 72
 
 
 @dataclass(frozen=True)
 class InputFile:
-    """A file that a run has read.
+    """A file that a run read.
 
     Attributes
     ----------
     name : str
         Its file name.
     places : tuple of Path
-        Where it may lie: as seen from the result, and where it lay during the run.
+        Possible places: relative to the result, and the place during the run.
     sha256 : str
-        Its checksum; empty where the file had changed by the time the result was saved.
+        Checksum. Empty if the file changed before the result was saved.
     """
 
     name: str
@@ -40,20 +40,20 @@ class InputFile:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """All that repeats a run.
+    """Everything needed to repeat a run.
 
     Attributes
     ----------
     path : Path
-        The file that holds the record.
+        The file with the record.
     recipe : dict
-        The recipe by name.
+        The recipe by parameter name.
     frames : tuple of InputFile
-        The frames that were given, in order.
+        The given frames, in order.
     weight_file : InputFile or None
         The table of weights, for ``weights: csv``.
     region : tuple of int
-        Left, top, width, height of the part that was integrated.
+        Left, top, width and height of the integrated region.
     versions : dict of str to str
         Versions of stacklib, numpy and numba.
     """
@@ -67,19 +67,24 @@ class RunRecord:
 
 
 def read_recipe(path: str | Path) -> dict[str, Any]:
-    """The recipe of a saved image, by name.
+    """Read the recipe of a saved image.
 
     Parameters
     ----------
     path : str or Path
-        An XISF file of a result, or a FITS file: of that the HISTORY is read.
+        An XISF or FITS image of a result. In FITS the recipe is read from the HISTORY.
+
+    Returns
+    -------
+    dict
+        The recipe by parameter name.
 
     Raises
     ------
     FrameError
-        When the file cannot be read.
+        If the file cannot be read.
     RecipeError
-        When it holds no recipe.
+        If it has no recipe.
     """
     path = Path(path).expanduser().absolute()
     if _is_xisf(path):
@@ -93,28 +98,32 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
 
 
 def read_run(path: str | Path) -> RunRecord:
-    """The record of a saved image.
+    """Read the record of a saved image.
 
     Parameters
     ----------
     path : str or Path
-        Any XISF image of a result. For a FITS image the XISF image of the same name beside it is read:
-        FITS has no room for the record.
+        Any XISF image of a result. For a FITS image, which has no record, the XISF image of the same name
+        beside it is read.
+
+    Returns
+    -------
+    RunRecord
 
     Raises
     ------
     FrameError
-        When the file cannot be read.
+        If the file cannot be read.
     RecipeError
-        When it holds no record.
+        If it has no record.
     """
     path = Path(path).expanduser().absolute()
     if not _is_xisf(path):
         beside = path.with_suffix(".xisf")
         if path.exists() and not beside.exists():
             raise FrameError(
-                f"{path}: a FITS file does not tell where its frames lie, and {beside.name}, which does, is "
-                "not beside it; copy it there. The recipe alone: Recipe.from_result"
+                f"{path}: a FITS file has no list of its frames; copy {beside.name}, which has one, beside "
+                "it, or read the recipe alone with Recipe.from_result"
             )
         path = beside if path.exists() else path
     held = _properties(path)
@@ -132,7 +141,7 @@ def read_run(path: str | Path) -> RunRecord:
     except (ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
         raise RecipeError(
             f"{path}: its record of the run is damaged ({type(error).__name__}: {error}); "
-            "name another image of the same result"
+            "use another image of the same result"
         ) from error
 
 
@@ -155,7 +164,7 @@ def _no_record(path: Path) -> RecipeError:
 
 def _input(result: Path, entry: dict[str, Any]) -> InputFile:
     lay = Path(entry["path"])
-    # A result may have been made on Windows.
+    # The result may come from Windows.
     name = PureWindowsPath(entry["path"]).name
     relative = entry.get("relative")
     places = [result.parent / relative] if relative else []
@@ -163,7 +172,7 @@ def _input(result: Path, entry: dict[str, Any]) -> InputFile:
 
 
 def _from_history(lines: list[str]) -> dict[str, Any]:
-    """The parameters among the lines ``name = value``, which end where the frames begin."""
+    """Return the parameters from the lines ``name = value`` before the list of frames."""
     texts: list[str] = []
     previous = ""
     for line in lines:
@@ -183,7 +192,7 @@ def _from_history(lines: list[str]) -> dict[str, Any]:
 
 
 def _value(text: str) -> Any:
-    """A value of the HISTORY: a number, a switch or a text."""
+    """Convert a value of the HISTORY to a number, switch or text."""
     if text in ("true", "false", "''"):
         return {"true": True, "false": False, "''": ""}[text]
     try:

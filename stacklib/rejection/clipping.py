@@ -1,29 +1,28 @@
-"""Rules that clip about a centre in units of a scale, and what all rules share.
+"""Rules that clip about a center in units of a scale, and the interface of all rules.
 
-Every rule keeps a contiguous run of the sorted samples, whatever centre and limits it uses. So a rule
-is one compiled function ``rule(ordered, count, limits, table, max_iterations, low, high, detail)`` over
-a tile:
+Every rule keeps a contiguous run of the sorted samples, whatever center and limits it uses. A rule is one
+compiled function ``rule(ordered, count, limits, table, max_iterations, low, high, detail)`` over a tile:
 
 ordered : float32 (blocks, frames, LANES)
-    The samples of each pixel in ascending order; those that are no data lie at the end.
+    Samples of each pixel in ascending order, those without data at the end.
 count : int32 (blocks, LANES)
-    How many samples of each pixel are data.
+    Number of samples with data at each pixel.
 limits : float64 (m,)
-    The numbers of `stacklib.rejection.registry.Rule.limits`. The first two are the limits of the two sides,
-    infinite for a side that is switched off; the third is the smallest scale that is believed (quantised
+    Numbers of `stacklib.rejection.registry.CompiledRule.limits`. The first two are the limits of the low and
+    high side, infinite for a side that is switched off. The third is the smallest credible scale (quantized
     data).
 table : float64 (rows, columns)
-    Quantiles that depend on the number of samples, for the rules that need them.
+    Quantiles by number of samples, for rules that need them.
 max_iterations : int
-    Rounds of clipping at most. The story of a pixel is told by 1, 2, 3 ... rounds of the same rule.
+    Largest number of rounds. The story of a pixel comes from 1, 2, 3 ... rounds of the same rule.
 low, high : int32 (blocks, LANES)
     Filled with the kept interval, ``ordered[b, low:high, p]``.
 detail : float64 (blocks, 4, LANES)
-    Filled with what the last round went by: `CENTRE`, `LOWER`, `UPPER` and, for linear_fit, `SLOPE`.
-    Samples below `LOWER` or above `UPPER` are dropped; NaN where there is no such limit.
+    Filled with `CENTRE`, `LOWER`, `UPPER` and, for rules that fit a line, `SLOPE` of the last round. Samples
+    below `LOWER` or above `UPPER` are dropped. NaN without such a limit.
 
-A test is strict, and at least one sample survives. With fewer than 3 samples nothing is rejected, except by
-min_max.
+Tests are strict, and at least one sample survives. With fewer than 3 samples only rules that drop a number of
+samples reject anything.
 """
 
 from __future__ import annotations
@@ -53,13 +52,13 @@ __all__ = [
     "sigma",
 ]
 
-#: Positions in the detail of a pixel.
+#: Positions in `detail`.
 CENTRE, LOWER, UPPER, SLOPE = range(4)
 
 
 @compiled
 def copied(block, p, n, column):
-    """The first `n` samples of a pixel side by side, where they are quicker to get at again and again."""
+    """Copy the first `n` samples of a pixel into a contiguous column, for quick repeated access."""
     for i in range(n):
         column[i] = block[i, p]
     return column
@@ -67,7 +66,7 @@ def copied(block, p, n, column):
 
 @compiled
 def note(detail, p, centre, lower, upper, slope):
-    """Keep what a round of pixel `p` went by."""
+    """Store center, limits and slope of a round of pixel `p`."""
     detail[CENTRE, p] = centre
     detail[LOWER, p] = lower
     detail[UPPER, p] = upper
@@ -86,7 +85,7 @@ def none(ordered, count, limits, table, max_iterations, low, high, detail):
 
 @compiled
 def min_max(ordered, count, limits, table, max_iterations, low, high, detail):
-    """Drop fixed numbers of samples at the ends; where none would be left, keep the middle."""
+    """Drop fixed numbers of samples at the ends. If none would be left, keep the middle."""
     drop_low = int(limits[0])
     drop_high = int(limits[1])
     for b in range(ordered.shape[0]):
@@ -106,9 +105,9 @@ def min_max(ordered, count, limits, table, max_iterations, low, high, detail):
 
 @compiled
 def clip(x, low, high, centre, scale, limit_low, limit_high):
-    """Move both ends inward past the samples that lie beyond the limits, in units of `scale`.
+    """Move both ends inward past the samples beyond the limits, in units of `scale`.
 
-    Where none would be left, the middle of them is kept.
+    If none would be left, the middle is kept.
     """
     first, last = low, high
     while low < high and (centre - x[low]) / scale > limit_low:
@@ -122,13 +121,13 @@ def clip(x, low, high, centre, scale, limit_low, limit_high):
 
 @compiled
 def note_limits(detail, p, centre, scale, limits):
-    """Keep centre and limits of a round that clips in units of `scale`."""
+    """Store center and limits of a round that clips in units of `scale`."""
     note(detail, p, centre, centre - limits[0] * scale, centre + limits[1] * scale, 0.0)
 
 
 @compiled
 def percentile(ordered, count, limits, table, max_iterations, low, high, detail):
-    """One pass: drop what differs from the median by more than a fraction of it."""
+    """Drop samples that differ from the median by more than a fraction of it, in one pass."""
     for b in range(ordered.shape[0]):
         for p in range(LANES):
             x = ordered[b, :, p]
@@ -145,7 +144,7 @@ def percentile(ordered, count, limits, table, max_iterations, low, high, detail)
 
 @compiled
 def _block_moments(block, count, none_below, sums, scale):
-    """Median and standard deviation of every pixel of a block, bit for bit as `median` and `moments`."""
+    """Compute `median` and standard deviation (`moments`) of each pixel of a block, bit for bit."""
     frames = block.shape[0]
     if count.min() == frames:
         lower, upper = block[(frames - 1) // 2], block[frames // 2]
@@ -172,7 +171,7 @@ def sigma(ordered, count, limits, table, max_iterations, low, high, detail):
     drops = np.empty(LANES, np.bool_)
     last = np.empty(LANES, np.float32)
     for b in range(ordered.shape[0]):
-        # The first round is computed for a whole block; few pixels drop a sample and need another one.
+        # The first round runs over the whole block. The few pixels that drop a sample need another one.
         block, below, above, noted = ordered[b], low[b], high[b], detail[b]
         _block_moments(block, count[b], none_below, sums, scale)
         for p in range(LANES):
@@ -208,7 +207,7 @@ def sigma(ordered, count, limits, table, max_iterations, low, high, detail):
 
 @compiled
 def averaged_sigma(ordered, count, limits, table, max_iterations, low, high, detail):
-    """Clip about the median; sigma follows the square root of the median from one first estimate."""
+    """Clip about the median in units of one first estimate of sigma, scaled with the root of the median."""
     limit_low, limit_high, floor = limits[0], limits[1], limits[2]
     for b in range(ordered.shape[0]):
         for p in range(LANES):
@@ -239,7 +238,7 @@ def averaged_sigma(ordered, count, limits, table, max_iterations, low, high, det
 
 @compiled
 def ccd_noise(ordered, count, limits, table, max_iterations, low, high, detail):
-    """Clip about the median in units of the noise that the camera must have at that level."""
+    """Clip about the median in units of the noise of the camera at that level."""
     limit_low, limit_high, floor = limits[0], limits[1], limits[2]
     read_noise, gain, scale_noise, full_scale = limits[3], limits[4], limits[5], limits[6]
     for b in range(ordered.shape[0]):

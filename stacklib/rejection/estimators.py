@@ -1,6 +1,6 @@
-"""Robust estimators for the samples of one pixel, compiled.
+"""Compiled estimators for the samples of a pixel.
 
-All take a sorted column `x` and the ends `low`, `high` of the part that is looked at, ``x[low:high]``.
+`x` is a sorted column, of which ``x[low:high]`` is used.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ __all__ = [
     "sums_in_order",
 ]
 
-#: Makes Sn of Gaussian samples estimate their sigma, for many samples and for 2 to 9 of them.
+#: Factors between Sn and sigma of Gaussian samples: for many samples, and further ones for 2 to 9 samples.
 SN_CONSTANT = 1.1926
 SN_SMALL = np.array([1.0, 1.0, 0.743, 1.851, 0.954, 1.351, 0.993, 1.198, 1.005, 1.131])
 
 
 @compiled
 def median(x, low, high):
-    """Median of ``x[low:high]``: the middle sample, or the mean of the two middles."""
+    """Return the median of ``x[low:high]``."""
     return 0.5 * (np.float64(x[(low + high - 1) // 2]) + np.float64(x[(low + high) // 2]))
 
 
 @compiled
 def deviation_sums(x, low, high, centre):
-    """Sums of the deviations of ``x[low:high]`` from `centre` and of their squares."""
+    """Return the sums of the deviations of ``x[low:high]`` from `centre` and of their squares."""
     first = 0.0
     second = 0.0
     for i in range(low, high):
@@ -50,19 +50,19 @@ def deviation_sums(x, low, high, centre):
 
 @compiled
 def moments(x, low, high, centre):
-    """Mean and sample standard deviation (n - 1) of ``x[low:high]``, summed about `centre`."""
+    """Return mean and standard deviation (n - 1) of ``x[low:high]``, summed about `centre`."""
     n = high - low
     first, second = deviation_sums(x, low, high, centre)
     return centre + first / n, math.sqrt(max(second - first * first / n, 0.0) / (n - 1))
 
 
-#: Parts of the array of sums of a block: what deviations are taken from, their sums, and those of squares.
+#: Parts of the array of sums of a block: centers, sums of the deviations from them, and of their squares.
 CENTRES, SUMS, SQUARES = (part * LANES for part in range(3))
 
 
 @compiled
 def _add_some(sample, i, low, high, sums):
-    """Add the sorted samples at position `i` to the sums of the pixels whose part they are in."""
+    """Add the sorted samples at position `i` to the sums of pixels with `i` in their interval."""
     i = np.int32(i)
     for p in range(LANES):
         d = np.float64(sample[p]) - sums[CENTRES + p]
@@ -73,17 +73,17 @@ def _add_some(sample, i, low, high, sums):
 
 @compiled
 def sums_in_order(block, low, high, sums):
-    """`deviation_sums` of every pixel of a block, bit for bit.
+    """Compute `deviation_sums` for each pixel of a block, bit for bit.
 
     Parameters
     ----------
     block : ndarray of float32, shape (frames, LANES)
         Sorted samples.
     low, high : ndarray of int32, shape (LANES,)
-        The part of the samples of each pixel that is looked at.
+        Interval of the samples of each pixel.
     sums : ndarray of float64
-        `CENTRES` are read, `SUMS` and `SQUARES` are filled. One flat array, so that the compiler sees that
-        its parts do not overlap.
+        `CENTRES` are read, `SUMS` and `SQUARES` are filled. It is one flat array, so that the compiler knows
+        that its parts do not overlap.
     """
     frames = block.shape[0]
     sums[SUMS : SQUARES + LANES] = 0.0
@@ -92,7 +92,7 @@ def sums_in_order(block, low, high, sums):
         start = stop = frames
     for i in range(start):
         _add_some(block[i], i, low, high, sums)
-    # What is looked at in all pixels, four at a time: the sums are loaded and stored less often.
+    # Samples used in all pixels, four at a time, so that the sums are loaded and stored less often.
     fours = start + (stop - start) // 4 * 4
     for i in range(start, fours, 4):
         x1, x2, x3, x4 = block[i], block[i + 1], block[i + 2], block[i + 3]
@@ -110,7 +110,7 @@ def sums_in_order(block, low, high, sums):
 
 @compiled
 def absolute_deviation(x, low, high, centre, rank):
-    """The absolute deviation from `centre` that `rank` others do not exceed (0-based order)."""
+    """Return the absolute deviation from `centre` of the given rank, counted from 0."""
     # Deviations of a sorted column grow from the centre outward: merge the two sides.
     right = low
     while right < high and x[right] < centre:
@@ -138,16 +138,20 @@ def _sn_factor(n):
 
 @compiled
 def sn_scale(x, low, high, work):
-    """Sn of Rousseeuw and Croux (1993), as a Gaussian sigma, with their finite-sample factor.
+    """Return Sn of Rousseeuw and Croux (1993) as a Gaussian sigma, with their finite-sample factor.
 
-    For each sample the upper median of its distances to all samples (itself included), and of
-    those the lower median. Among sorted samples, those nearest to one of them are a window that
-    contains it, and the best window only moves to the right: one walk finds them all.
+    Sn is the lower median, over all samples, of the upper median of the distances to all samples, itself
+    included. The nearest neighbors of a sorted sample are a window around it, and the best window only moves
+    to the right, so that one walk finds them all.
 
     Parameters
     ----------
     work : ndarray of float64
         Scratch for at least ``high - low`` values.
+
+    References
+    ----------
+    Rousseeuw and Croux (1993), Alternatives to the median absolute deviation, JASA 88, 1273.
     """
     n = high - low
     if n < 2:
@@ -163,7 +167,7 @@ def sn_scale(x, low, high, work):
 
 @compiled
 def _smallest(values, n, rank):
-    """The value of 0-based `rank` among ``values[:n]``, which are reordered (Hoare's selection)."""
+    """Return the value of `rank`, counted from 0, among ``values[:n]``, which are reordered (Hoare)."""
     left, right = 0, n - 1
     while left < right:
         pivot = values[(left + right) // 2]
@@ -188,16 +192,16 @@ def _smallest(values, n, rank):
 
 @compiled
 def sn_scale_block(block, n, pixels, network, distances, scale):
-    """`sn_scale` of the first `n` samples of the first `pixels` pixels of a block, bit for bit.
+    """Compute `sn_scale` of the first `n` samples of the first `pixels` pixels of a block, bit for bit.
 
     Parameters
     ----------
     block : ndarray of float32, shape (frames, LANES)
-        Sorted samples, finite up to the one at ``n - 1``.
+        Sorted samples, finite up to position ``n - 1``.
     n : int
-        How many of them are looked at, at least 2.
+        Number of samples, at least 2.
     pixels : int
-        How many pixels.
+        Number of pixels.
     network : ndarray of int64
         Sorting network for `frames` samples.
     distances : ndarray of float32, shape (frames, LANES)
@@ -205,8 +209,8 @@ def sn_scale_block(block, n, pixels, network, distances, scale):
     scale : ndarray of float64, shape (LANES,)
         Filled.
     """
-    # Every window is tried instead of the best one looked for: without branches this runs over the
-    # pixels in vector lanes. Rounding to float32 keeps the order, so both ways give the same bits.
+    # Trying every window needs no branches and runs over the pixels in vector lanes. Rounding to float32
+    # keeps the order, so both functions give the same bits.
     last = n // 2
     for i in range(n):
         nearest = distances[i]
@@ -215,7 +219,7 @@ def sn_scale_block(block, n, pixels, network, distances, scale):
             nearest[p] = np.inf
         start = max(0, i - last)
         stop = min(i, n - last - 1) + 1
-        # Four windows at a time: the best so far is loaded and stored less often.
+        # Four windows at a time, so that the best one is loaded and stored less often.
         while start + 4 <= stop:
             a1, a2, a3, a4 = block[start], block[start + 1], block[start + 2], block[start + 3]
             z = start + last

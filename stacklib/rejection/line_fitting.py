@@ -1,4 +1,4 @@
-"""Linear fit clipping: about a line through the sorted samples."""
+"""Clipping about a line through the sorted samples."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ __all__ = ["l1_line", "linear_fit"]
 
 @compiled
 def _halve(values, order, n):
-    """Bring the smaller half of ``values[:n]`` before the larger one; `order` moves along (Hoare).
+    """Move the smaller half of ``values[:n]`` before the larger half, and `order` with it (Hoare).
 
-    The value at ``n // 2`` is then the one of that rank.
+    Position ``n // 2`` then holds the value of that rank.
     """
-    # From one line to the next the halves hardly change, so the value in the middle is a good pivot.
+    # The halves hardly change from one line to the next, so the value in the middle is a good pivot.
     rank = n // 2
     left, right = 0, n - 1
     while left < right:
@@ -44,17 +44,16 @@ def _halve(values, order, n):
 
 @compiled
 def l1_line(abscissa, x, low, high, order, residual):
-    """The line ``a + b u`` with the smallest sum of absolute residuals through sorted points.
+    """Fit the line ``a + b u`` with the least sum of absolute residuals to sorted points.
 
-    Where several lines are equally good, the one with the smallest slope, at the middle of the
-    intercepts that are equally good for it.
+    Of equally good lines, take the one with the smallest slope, in the middle of its equally good intercepts.
 
     Parameters
     ----------
     abscissa : ndarray of float64
-        Ascending abscissae; point ``j`` is ``(abscissa[j], x[low + j])``.
+        Ascending abscissae. Point ``j`` is ``(abscissa[j], x[low + j])``.
     order : ndarray of int64
-        Scratch for at least ``high - low`` positions: the point of each residual.
+        Scratch for at least ``high - low`` positions, the point of each residual.
     residual : ndarray of float64
         Scratch for at least ``high - low`` values.
 
@@ -64,10 +63,10 @@ def l1_line(abscissa, x, low, high, order, residual):
 
     Notes
     -----
-    With the best intercept for slope b the sum is ``F(b) = sum of the larger half of r - sum of the
-    smaller half``, ``r = x - b u``: a convex chain of straight pieces. F is at least every line that
-    touches it, so the crossing of a falling and a rising one is tried, and the touching line found
-    there replaces one of the two (Kelley 1960), until F lies on the crossing: that is the minimum.
+    With the best intercept for slope b the sum is ``F(b) = sum of the larger half of r - sum of the smaller
+    half`` with ``r = x - b u``, a convex, piecewise linear function. Tangents lie below F, so F is evaluated
+    where a falling and a rising tangent cross, and the tangent there replaces one of them (Kelley 1960). If F
+    lies on the crossing, this is the minimum.
     """
     n = high - low
     half = n // 2
@@ -101,7 +100,7 @@ def l1_line(abscissa, x, low, high, order, residual):
             rise_value, rise_slope = value - tangent * slope, tangent
         slope = (fall_value - rise_value) / (rise_slope - fall_slope)
     if slope * run <= 1e-12 * rise:
-        # A slope of the size of rounding errors: the line is flat, at the median.
+        # The slope is a rounding error: the line is flat, at the median.
         return median(x, low, high), 0.0
     below = residual[half]
     if n % 2 == 0:

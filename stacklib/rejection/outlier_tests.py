@@ -1,4 +1,4 @@
-"""Tests for single outliers: generalized extreme Studentized deviate, and robust Chauvenet."""
+"""Outlier tests: generalized extreme Studentized deviate and robust Chauvenet."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["chauvenet", "gesd"]
 
 @compiled
 def _trimmed_mean(x, low, high, drop_low, drop_high):
-    """Mean of ``x[low:high]`` without its ends; the median where too little would be left."""
+    """Return the mean of ``x[low:high]`` without its ends, or the median if too few samples are left."""
     if drop_low + drop_high >= high - low - 2:
         return median(x, low, high)
     total = 0.0
@@ -28,10 +28,10 @@ def _trimmed_mean(x, low, high, drop_low, drop_high):
 
 @compiled
 def gesd(ordered, count, limits, table, max_iterations, low, high, detail):
-    """The generalized extreme Studentized deviate test (Rosner 1983).
+    """Reject by the generalized extreme Studentized deviate test (Rosner 1983).
 
-    The most deviating sample is taken away up to k times; rejected are all up to the last one that exceeded
-    its critical value, so that several outliers cannot hide each other. `max_iterations` bounds k.
+    The most deviating sample is taken out up to k times. All samples up to the last one beyond its critical
+    value are rejected, so that outliers cannot mask each other. `max_iterations` limits k.
     """
     use_low, use_high = np.isfinite(limits[0]), np.isfinite(limits[1])
     floor, fraction, relaxation, pixinsight = limits[2], limits[3], limits[4], limits[5] > 0.0
@@ -70,7 +70,7 @@ def gesd(ordered, count, limits, table, max_iterations, low, high, detail):
                         d = np.float64(x[lo]) - middle
                         lo += 1
                     if d * d > 0.5 * second:
-                        # Taking away most of a sum leaves its rounding errors: sum again.
+                        # Subtracting most of a sum leaves rounding errors: sum again.
                         first, second = deviation_sums(x, lo, hi, middle)
                     else:
                         first -= d
@@ -85,12 +85,12 @@ def gesd(ordered, count, limits, table, max_iterations, low, high, detail):
 
 @compiled
 def _chauvenet_centre_and_scale(x, low, high, phase, abscissae, distance, order, residual):
-    """Centre and spread of the three phases of robust Chauvenet rejection, from robust to precise."""
+    """Return center and scale of a phase of robust Chauvenet rejection, from robust to precise."""
     n = high - low
     m = median(x, low, high)
     if phase == 2:
         return moments(x, low, high, m)
-    # Small samples show too little spread (Maples et al. 2018, for the 68.3 % deviation).
+    # Correct for the small spread of few samples (Maples et al. 2018, 68.3 % deviation).
     correction = 1.0 / (1.0 - 2.9442 * n**-1.073)
     points = int(0.683 * n + 0.317)
     if phase == 1 or points < 8:
@@ -113,10 +113,11 @@ def _chauvenet_centre_and_scale(x, low, high, phase, abscissae, distance, order,
 
 @compiled
 def chauvenet(ordered, count, limits, table, max_iterations, low, high, detail):
-    """Robust Chauvenet rejection (Maples et al. 2018): drop what is expected fewer than `limit` times.
+    """Reject by the robust Chauvenet criterion (Maples et al. 2018).
 
-    Three phases: median and a line through the inner deviations; median and 68.3 % deviation; mean and
-    standard deviation. Each goes on until nothing drops. `max_iterations` bounds the dropped samples.
+    A sample is dropped if fewer than `limit` are expected that far out. There are three phases: median and a
+    line through the inner deviations, median and 68.3 % deviation, mean and standard deviation. Each ends
+    when nothing drops. `max_iterations` limits the number of dropped samples.
     """
     limit = limits[3]
     quantile = table[0]
@@ -139,11 +140,11 @@ def chauvenet(ordered, count, limits, table, max_iterations, low, high, detail):
                 n = hi - lo
                 m, s = _chauvenet_centre_and_scale(x, lo, hi, phase, table[n], distance, order, residual)
                 if s <= 0.0:
-                    # Half of the samples are equal: that says nothing of the spread.
+                    # Half of the samples are equal, so the spread is unknown.
                     phase += 1
                     continue
                 s = max(s, floor)
-                # The end that lies farther out is the one where fewer samples are expected.
+                # At the end farther out fewer samples are expected.
                 z_low = (m - x[lo]) / s if use_low else -np.inf
                 z_high = (x[hi - 1] - m) / s if use_high else -np.inf
                 lower = m - quantile[n] * s if use_low else -np.inf

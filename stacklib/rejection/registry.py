@@ -1,6 +1,7 @@
-"""The compiled rules by name, and how their numbers follow from a recipe.
+"""Compiled rules by name, with their numbers from a recipe.
 
-`stacklib.recipe.rules` says what the rules are, `stacklib.rejection.clipping` what their functions share.
+`stacklib.recipe.rules` describes the rules, and `stacklib.rejection.clipping` the interface of their
+functions.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from stacklib.rejection.winsorizing import winsorized_sigma
 
 __all__ = ["ALL_ITERATIONS", "COMPILED", "CompiledRule", "rule_for"]
 
-#: As many rounds as it takes.
+#: Enough rounds for every rule to finish.
 ALL_ITERATIONS = 10_000
 
 
@@ -31,12 +32,12 @@ def _no_table(recipe: Recipe, frames: int) -> np.ndarray:
 
 
 def _network_table(recipe: Recipe, frames: int) -> np.ndarray:
-    # The rule sorts distances with the sorting network; tables are float64, so it travels as bits.
+    # The rule sorts distances with the sorting network, whose bits are passed as float64.
     return sorting_network(frames).view(np.float64)
 
 
 def _gesd_table(recipe: Recipe, frames: int) -> np.ndarray:
-    """Critical values by the number of samples left, shape (1, frames + 1)."""
+    """Return the critical values by number of samples left, shape (1, frames + 1)."""
     n = np.arange(frames + 1, dtype=np.float64)
     critical = np.full(frames + 1, np.inf)
     left = n[3:]
@@ -46,10 +47,10 @@ def _gesd_table(recipe: Recipe, frames: int) -> np.ndarray:
 
 
 def _chauvenet_table(recipe: Recipe, frames: int) -> np.ndarray:
-    """Expected deviations of the inner 68.3 % in sigma: row n holds those of n samples.
+    """Return the expected deviations in sigma of the inner 68.3 % of n samples in row n.
 
-    Row 0 holds the deviation at which as few samples are expected as the limit says, by the number of
-    samples.
+    Row 0 holds, by number of samples, the deviation beyond which the expected number of samples equals the
+    limit.
     """
     table = np.zeros((frames + 1, frames + 1))
     table[0, 1:] = math.sqrt(2) * special.erfcinv(2 * recipe.chauvenet_limit / np.arange(1, frames + 1))
@@ -61,7 +62,7 @@ def _chauvenet_table(recipe: Recipe, frames: int) -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True)
 class CompiledRule:
-    """The compiled function of a rule and how its numbers follow from a recipe.
+    """Compiled function of a rule, with its numbers from a recipe.
 
     Attributes
     ----------
@@ -70,11 +71,11 @@ class CompiledRule:
     function : callable
         The rule over a tile, see `stacklib.rejection.clipping`.
     more_limits : callable
-        Recipe and full scale (ADU at the value 1) to the limits after the first three, if any.
+        Function of recipe and full scale (ADU at the value 1) that returns the limits after the first three.
     first_round_limit : int or None
-        Position of the limit that counts in the first round only, if there is one.
+        Position of the limit that applies to the first round only, if any.
     table : callable
-        Recipe and number of frames to the table.
+        Function of recipe and number of frames that returns the table.
     """
 
     spec: RuleSpec
@@ -84,14 +85,14 @@ class CompiledRule:
     table: Callable[[Recipe, int], np.ndarray] = _no_table
 
     def limits(self, recipe: Recipe, floor: float, full_scale: float) -> np.ndarray:
-        """The numbers that the compiled rule reads, float64."""
+        """Return the numbers that the compiled function reads, float64."""
         off = 0.0 if self.spec.drops_ends else math.inf
         on = [float(getattr(recipe, name)) for name in self.spec.limits] or [1.0, 1.0]
         sides = [on[0] if recipe.clip_low else off, on[1] if recipe.clip_high else off]
         return np.array([*sides, floor, *self.more_limits(recipe, full_scale)])
 
 
-#: The compiled rules by name.
+#: Compiled rules by name.
 COMPILED: dict[str, CompiledRule] = {
     rule.spec.name: rule
     for rule in (
@@ -139,5 +140,5 @@ COMPILED: dict[str, CompiledRule] = {
 
 
 def rule_for(recipe: Recipe, frames: int) -> CompiledRule:
-    """The rule that the recipe means for this many frames (``auto`` resolved)."""
+    """Return the rule of the recipe for this many frames, with ``auto`` resolved."""
     return COMPILED[recipe.rule_for(frames)]

@@ -1,9 +1,8 @@
-"""Sorting many pixels at once.
+"""Sorting of many pixels at once.
 
-A *block* is a float32 array ``(frames, LANES)``: the samples of `LANES` neighbouring pixels, frames
-along one axis, pixels along the other. A sorting network compares the same pairs of frames whatever
-the samples are, so each of its steps runs over all the pixels of the block in the vector units of
-the processor. A *tile* is an array of blocks, ``(blocks, frames, LANES)``.
+A *block* is a float32 array ``(frames, LANES)`` with the samples of `LANES` neighboring pixels. A sorting
+network compares the same pairs of frames whatever their values, so each step runs over all pixels of the
+block in the vector units of the processor. A *tile* is an array of blocks, ``(blocks, frames, LANES)``.
 """
 
 from __future__ import annotations
@@ -18,23 +17,23 @@ from stacklib.utils.compiled import compiled
 
 __all__ = ["LANES", "larger", "smaller", "sort_block", "sorting_network"]
 
-#: Pixels in a block: 40 frames of them fit into the first-level cache of a core.
+#: Pixels in a block. 40 frames of them fit into the first-level cache of a core.
 LANES = 128
 
 
 @lru_cache(maxsize=64)
 def sorting_network(count: int) -> np.ndarray:
-    """The compared pairs of Batcher's merge exchange for `count` samples.
+    """Return the compared pairs of Batcher's merge exchange for `count` samples.
 
     Parameters
     ----------
     count : int
-        Number of samples, any number from 0.
+        Number of samples, 0 or more.
 
     Returns
     -------
     ndarray of int64, shape (pairs, 2)
-        Positions ``(i, j)``, ``i < j``, to be put in order one after the other.
+        Positions ``(i, j)``, ``i < j``, to be sorted one pair after the other.
 
     References
     ----------
@@ -58,7 +57,7 @@ def sorting_network(count: int) -> np.ndarray:
 
 
 def _float_operation(name: str):
-    # min() and max() of numba compile to masked stores, which are six times slower here.
+    # min() and max() of numba become masked stores, which are six times slower here.
     @intrinsic
     def operation(typingctx, a, b):
         def codegen(context, builder, signature, args):
@@ -73,14 +72,14 @@ def _float_operation(name: str):
     return operation
 
 
-#: The smaller and the larger of two floats that are not NaN, inside compiled code.
+#: The smaller and the larger of two floats other than NaN, for compiled code.
 smaller = _float_operation("minnum")
 larger = _float_operation("maxnum")
 
 
 @compiled
 def sort_block(block, network, pixels=LANES):
-    """Sort the first `pixels` pixels of `block` along the frames, in place. There must be no NaN."""
+    """Sort the first `pixels` pixels of `block` along the frames in place. NaN is not allowed."""
     for k in range(network.shape[0]):
         lower = block[network[k, 0]]
         upper = block[network[k, 1]]

@@ -14,22 +14,22 @@ from stacklib.utils.compiled import compiled
 
 __all__ = ["winsorized_sigma"]
 
-#: Winsorization (Huber): clamp at this many sigma, and what that takes from a Gaussian's sigma.
+#: Winsorization (Huber): clamp at this many sigma, and correct the sigma of Gaussian samples for it.
 WINSORIZATION = 1.5
 WINSORIZED_CONSTANT = 1.134
-#: Passes at most until mean and sigma have settled.
+#: Largest number of passes until mean and sigma settle.
 WINSORIZATIONS = 100
-#: From this many pixels of a block on it is quicker to work on all of its pixels at once.
+#: With at least this many pixels, working on the whole block at once is faster.
 TOGETHER = 20
 
 
 @compiled
 def _winsorized(x, low, high, m, s, cutoff, value, size):
-    """Winsorized mean and sigma of ``x[low:high]``, iterated from the start `m`, `s`.
+    """Return winsorized mean and sigma of ``x[low:high]``, iterated from `m` and `s`.
 
-    A sample beyond 1.5 s is clamped there, or put on m if it lies beyond `cutoff` s as well. What was clamped
-    stays so: samples moved to the same value form a group (`value`, `size`) and move together from then on.
-    Groups 0 and 1 are those at the lower and the upper limit; ``x[a:b]`` has not been touched.
+    Samples beyond 1.5 s are clamped there, or moved to m if they lie beyond `cutoff` s. Clamped samples stay
+    clamped: samples moved to the same value form a group (`value`, `size`) and move together from then on.
+    Groups 0 and 1 are at the lower and upper limit. ``x[a:b]`` is unchanged.
     """
     n = high - low
     centre = m
@@ -105,12 +105,12 @@ def _winsorized(x, low, high, m, s, cutoff, value, size):
     return m, s
 
 
-#: Parts of the state of a block, float64: winsorized mean (from the median) and sigma so far; what a sum is
-#: multiplied by for the mean and the variance; rows beyond the samples; 1 where another pass is needed; the
-#: sums of the clamped deviations and of their squares, and what the core contributes to them.
+#: Parts of the state of a block, float64: winsorized mean (from the median) and sigma so far; factors of the
+#: sums for mean and variance; rows beyond the samples; 1 if another pass is needed; sums of the clamped
+#: deviations and of their squares, and the contribution of the core to them.
 MEAN, SIGMA, PER_SIZE, PER_FREEDOM, BEYOND, ACTIVE = (part * LANES for part in range(6))
 SUM, SQUARES, CORE_SUM, CORE_SQUARES = (part * LANES for part in range(6, 10))
-#: Parts of its limits, float32: where deviations are clamped, and the extremes of the core.
+#: Parts of its limits, float32: clamping limits of the deviations, and extremes of the core.
 BOTTOM, TOP, CORE_LOWEST, CORE_HIGHEST = (part * LANES for part in range(4))
 
 
@@ -142,7 +142,7 @@ class Estimates(NamedTuple):
 
 @compiled
 def _sum_core(cleaned, pixels, limits, state):
-    """Sums and extremes of the core: the middle half of the samples, which is hardly ever clamped."""
+    """Compute sums and extremes of the core, the middle half of the samples, which is rarely clamped."""
     frames = cleaned.shape[0]
     state[CORE_SUM : CORE_SQUARES + LANES] = 0.0
     for p in range(pixels):
@@ -165,13 +165,13 @@ def _clamped(x, bottom, top):
 
 @compiled
 def _sum_clamped(cleaned, pixels, limits, state):
-    """Sums of the clamped deviations of a block and of their squares, where the core is not clamped."""
+    """Sum the clamped deviations of a block and their squares, if the core is not clamped."""
     frames = cleaned.shape[0]
     quarter = frames // 4
     for p in range(pixels):
         state[SUM + p] = state[CORE_SUM + p]
         state[SQUARES + p] = state[CORE_SQUARES + p]
-    # Four rows at a time: the sums are loaded and stored less often.
+    # Four rows at a time, so that the sums are loaded and stored less often.
     for i in range(0, quarter - 1, 2):
         c1, c2, c3, c4 = cleaned[i], cleaned[frames - 1 - i], cleaned[i + 1], cleaned[frames - 2 - i]
         for p in range(pixels):
@@ -199,7 +199,7 @@ def _core_is_clamped(p, limits):
 
 @compiled
 def _sum_clamped_alone(cleaned, p, limits, state):
-    """`_sum_clamped` for one pixel, bit for bit, and where the core is clamped, too."""
+    """Do `_sum_clamped` for one pixel, bit for bit, even if the core is clamped."""
     frames = cleaned.shape[0]
     quarter = frames // 4
     bottom, top = limits[BOTTOM + p], limits[TOP + p]
@@ -221,10 +221,10 @@ def _sum_clamped_alone(cleaned, p, limits, state):
 
 @compiled
 def _take_pass(first, last, iteration, cutoff, limits, state, scale):
-    """Mean and sigma of pixels ``first:last`` from their sums, and the limits of the next pass."""
+    """Compute mean and sigma of pixels ``first:last`` from their sums, and the next limits."""
     for p in range(first, last):
         bottom, top = limits[BOTTOM + p], limits[TOP + p]
-        # What lies beyond the samples of a pixel is on its median; it may be clamped, too.
+        # Rows beyond the samples of a pixel hold its median, which may be clamped as well.
         d = _clamped(np.float32(0.0), bottom, top)
         total = state[SUM + p] - state[BEYOND + p] * d
         squares = state[SQUARES + p] - state[BEYOND + p] * d * d
@@ -247,11 +247,11 @@ def _take_pass(first, last, iteration, cutoff, limits, state, scale):
 
 @compiled
 def _winsorized_block(block, count, pixels, cutoff, estimates, clamping):
-    """`_winsorized` for the first `pixels` pixels of a block; fills `centre` and `scale`.
+    """Do `_winsorized` for the first `pixels` pixels of a block and fill `centre` and `scale`.
 
-    Starts from `centre` and `start`. Clamping again and again is clamping once at the inner limits so far,
-    unless the scale shrinks so much that a clamped sample lies beyond the cutoff after all: such a pixel
-    is left to `_winsorized`, its `scale` is NaN. Samples are taken as float32 deviations from the median.
+    The start is `centre` and `start`. Repeated clamping equals clamping once at the innermost limits so far,
+    unless the scale shrinks so much that a clamped sample lies beyond the cutoff. Such a pixel gets a `scale`
+    of NaN and is left to `_winsorized`. Samples are float32 deviations from the median.
     """
     start, centre, scale = estimates
     cleaned, limits, state = clamping
@@ -292,7 +292,7 @@ def _winsorized_block(block, count, pixels, cutoff, estimates, clamping):
                     _sum_clamped_alone(cleaned, p, limits, state)
         _take_pass(0, pixels, iteration, cutoff, limits, state, scale)
         iteration += 1
-    # The few that have not settled yet go on one by one.
+    # The few that have not settled continue one by one.
     for p in range(pixels):
         own = iteration
         while state[ACTIVE + p] > 0.0 and own < WINSORIZATIONS:
@@ -306,8 +306,8 @@ def _winsorized_block(block, count, pixels, cutoff, estimates, clamping):
 
 @compiled
 def _start(block, count, pixels, network, distances, work, centre, scale):
-    """Median and Sn of the pixels of a block; where Sn is 0, the standard deviation."""
-    # Sn is computed for as many samples as the pixel in the middle has, which most have, or one by one.
+    """Compute median and Sn of the pixels of a block, or the standard deviation if Sn is 0."""
+    # Pixels with as many samples as the middle one, usually most of them, go together, others one by one.
     n = count[pixels // 2]
     together = np.int32(0)
     for p in range(pixels):
@@ -336,7 +336,7 @@ def _start(block, count, pixels, network, distances, work, centre, scale):
 
 @compiled
 def _pack(ordered, chosen, low, high, block, count):
-    """Copy the kept samples of some pixels of a tile side by side; beyond them the largest is repeated."""
+    """Copy the kept samples of some pixels into a block. Beyond them the largest is repeated."""
     for k in range(chosen.size):
         b, p = chosen[k] // LANES, chosen[k] % LANES
         count[k] = high[b, p] - low[b, p]
@@ -348,7 +348,7 @@ def _pack(ordered, chosen, low, high, block, count):
 
 @compiled
 def _by_count(chosen, low, high, frames):
-    """Pixels of a tile in the order of how many samples they keep."""
+    """Sort pixels of a tile by number of kept samples."""
     start = np.zeros(frames + 2, np.int64)
     for q in chosen:
         start[high[q // LANES, q % LANES] - low[q // LANES, q % LANES] + 1] += 1
@@ -363,7 +363,7 @@ def _by_count(chosen, low, high, frames):
 
 @compiled
 def _decide(block, last, count, pixels, limits, estimates, drops):
-    """Make the scales final, NaN where there is none, and find the pixels that drop a sample."""
+    """Finish the scales, NaN if there is none, and find the pixels that drop a sample."""
     start, centre, scale = estimates
     for p in range(pixels):
         s = larger(scale[p], limits[2])
@@ -378,9 +378,9 @@ def _decide(block, last, count, pixels, limits, estimates, drops):
 def winsorized_sigma(ordered, count, limits, table, max_iterations, low, high, detail):
     """Clip about the winsorized mean in units of the winsorized sigma, until nothing drops.
 
-    The start is the median and Sn; where Sn is 0, because more than half of the samples are equal,
-    the standard deviation. The first round works on the blocks as they are, with the cutoff; pixels that
-    dropped a sample are packed into blocks of their own for the next one.
+    The start is median and Sn, or the standard deviation if Sn is 0 because more than half of the samples are
+    equal. The first round uses the cutoff and the blocks as they are. Pixels that dropped a sample are packed
+    into new blocks for the next round.
     """
     cutoff = limits[3]
     blocks, frames = ordered.shape[0], ordered.shape[1]
