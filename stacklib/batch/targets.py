@@ -27,7 +27,7 @@ TAIL = 4
 OPENERS = 8
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Target:
     """Frames that are integrated together.
 
@@ -171,19 +171,19 @@ def _targets_in(place: Path, root: Path) -> Iterator[Target]:
         readable = [frame for frame in frames.values() if frame is not None]
         exposures = [frame.exposure for frame in readable if frame.exposure is not None]
         yield Target(
-            f"{name} ({label})" if len(groups) > 1 else name,
-            place,
-            tuple(frames),
-            label,
-            len(frames) == len(images),
-            output / file_part(label) if len(groups) > 1 else output,
-            most_common(frame.object for frame in readable),
-            most_common(frame.filter for frame in readable),
-            max(set(exposures), key=exposures.count) if exposures else None,
-            readable[0].shape if readable else (0, 0, 0),
-            job,
-            job_file,
-            problem,
+            name=f"{name} ({label})" if len(groups) > 1 else name,
+            folder=place,
+            frames=tuple(frames),
+            label=label,
+            whole=len(frames) == len(images),
+            output=output / file_part(label) if len(groups) > 1 else output,
+            object=most_common(frame.object for frame in readable),
+            filter=most_common(frame.filter for frame in readable),
+            exposure=max(set(exposures), key=exposures.count) if exposures else None,
+            shape=readable[0].shape if readable else (0, 0, 0),
+            job=job,
+            job_file=job_file,
+            problem=problem,
         )
 
 

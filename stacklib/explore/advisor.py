@@ -49,7 +49,7 @@ TOLERANCE = 0.05
 SMOOTH = 9
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Advice:
     """Proposed limits and the measurements behind them.
 
@@ -224,7 +224,15 @@ def advise(
     idle = [name for name in grid if spec.out_of_reach(name, getattr(proposal, name), count)]
     proposal = proposal.replace(**{f"clip_{_side(name)}": False for name in idle})
     reason = _reason(table, row, grid, count, unrejected, idle)
-    return Advice(proposal, start, grid, table, row, reason, trials.samples.region)
+    return Advice(
+        recipe=proposal,
+        start=start,
+        grid=grid,
+        table=table,
+        row=row,
+        reason=reason,
+        region=trials.samples.region,
+    )
 
 
 def _refuse_few(frames: Sequence) -> None:

@@ -35,7 +35,7 @@ WIDTH, LEAST_NAME = 100, 12
 WORDS = {NO_DATA: "no data", KEPT: "kept", LOW: "rejected low", HIGH: "rejected high"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Round:
     """One round of clipping.
 
@@ -298,7 +298,16 @@ def _rounds(samples: np.ndarray, settings: Settings) -> tuple[Round, ...]:
         if same and np.array_equal(verdict, before):
             break
         dropped = tuple(np.flatnonzero((verdict != before) & (before == KEPT)).tolist())
-        rounds.append(Round(number, detail[CENTRE], detail[LOWER], detail[UPPER], verdict, dropped))
+        rounds.append(
+            Round(
+                number=number,
+                centre=detail[CENTRE],
+                lower=detail[LOWER],
+                upper=detail[UPPER],
+                verdict=verdict,
+                dropped=dropped,
+            )
+        )
         before, known = verdict, detail
     return tuple(rounds)
 

@@ -354,7 +354,14 @@ class LimitTrials:
         tile, size = self.tile, chosen.size
         value, below, above, coverage = (np.empty(size, np.float32) for _ in range(4))
         nothing = np.empty(0, np.float32)
-        pixels = Pixels(value, nothing, below, above, coverage, nothing)
+        pixels = Pixels(
+            image=value,
+            uncertainty=nothing,
+            rejection_low=below,
+            rejection_high=above,
+            coverage=coverage,
+            slope=nothing,
+        )
         band = Band(raw, 0, size)
         combine(band, samples, tile.table, tile.data_range, False, tile.claims, pixels, self.counts)
         for kept, new in zip(self.combined, (value, below, above), strict=True):

@@ -34,7 +34,7 @@ THUMBNAIL = 96
 MOST = 10_000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Sweep:
     """The results of many settings.
 
@@ -182,7 +182,9 @@ def sweep(
     frames.close()
     region = trials.samples.region
     place = region[0] + corner[0], region[1] + corner[1]
-    return Sweep(recipe, values, region, table, np.stack(thumbnails), place)
+    return Sweep(
+        recipe=recipe, grid=values, region=region, table=table, thumbnails=np.stack(thumbnails), corner=place
+    )
 
 
 def checked_grid(grid: Mapping[str, Sequence[Any]]) -> dict[str, tuple]:

@@ -70,7 +70,7 @@ class Compression:
     subblocks: tuple[tuple[int, int], ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StoredBlock:
     """A validated block of a file, not yet read or decompressed.
 
@@ -173,7 +173,15 @@ def find_block(element: Element, path: Path, file_size: int, header_end: int) ->
     else:
         position, size = _attachment(location, path, field, file_size, header_end)
     compression = _compression(attributes, size, path, field)
-    return StoredBlock(path, field, position, content, size, compression, _checksum(attributes, path, field))
+    return StoredBlock(
+        path=path,
+        field=field,
+        position=position,
+        content=content,
+        size=size,
+        compression=compression,
+        checksum=_checksum(attributes, path, field),
+    )
 
 
 def _attachment(location: str, path: Path, field: str, file_size: int, header_end: int) -> tuple[int, int]:

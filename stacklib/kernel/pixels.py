@@ -46,7 +46,14 @@ class Pixels(NamedTuple):
             np.empty(shape if wanted else (*shape[:-1], 0), np.float32)
             for wanted in (with_uncertainty, with_slope)
         )
-        return cls(image, uncertainty, low, high, coverage, slope)
+        return cls(
+            image=image,
+            uncertainty=uncertainty,
+            rejection_low=low,
+            rejection_high=high,
+            coverage=coverage,
+            slope=slope,
+        )
 
     def part(self, index: int | slice) -> Pixels:
         """Return views of one channel, or of some of the pixels."""

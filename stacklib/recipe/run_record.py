@@ -38,7 +38,7 @@ class InputFile:
     sha256: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunRecord:
     """Everything needed to repeat a run.
 
@@ -131,12 +131,12 @@ def read_run(path: str | Path) -> RunRecord:
         run, frames = json.loads(held["stacklib:Run"]), json.loads(held["stacklib:Frames"])
         table = run.get("weight_file")
         return RunRecord(
-            path,
-            yaml.safe_load(held["stacklib:Recipe"]),
-            tuple(_input(path, frame) for frame in frames),
-            _input(path, table) if table else None,
-            tuple(int(value) for value in run["region"]),  # type: ignore[arg-type]
-            {name: str(run[name]) for name in ("stacklib", "numpy", "numba")},
+            path=path,
+            recipe=yaml.safe_load(held["stacklib:Recipe"]),
+            frames=tuple(_input(path, frame) for frame in frames),
+            weight_file=_input(path, table) if table else None,
+            region=tuple(int(value) for value in run["region"]),  # type: ignore[arg-type]
+            versions={name: str(run[name]) for name in ("stacklib", "numpy", "numba")},
         )
     except (ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
         raise RecipeError(

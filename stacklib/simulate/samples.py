@@ -32,7 +32,14 @@ def sample_m101() -> Simulation:
         Trail(12, (40.0, 240.0), (215.0, -20.0), peak=4.0, fwhm=3.0),
     )
     night = Session(
-        "M101", "ZWO ASI294MC Pro", "Newtonian 200/800", "", 180.0, "2021-08-15T21:10:00", 185.0, cards
+        object_name="M101",
+        camera="ZWO ASI294MC Pro",
+        telescope="Newtonian 200/800",
+        filter="",
+        exposure=180.0,
+        start="2021-08-15T21:10:00",
+        cadence=185.0,
+        cards=cards,
     )
     return simulate_frames(
         seed=8, sky=(0.055, 0.050, 0.036), trails=trails, cloudy=(16,), dither=8, session=night
@@ -42,7 +49,16 @@ def sample_m101() -> Simulation:
 def sample_m13() -> Simulation:
     """Simulate 12 mono luminance frames of M13: one bright trail, one cloudy frame."""
     cards = {"CCD-TEMP": (-15.0, "[degC] Sensor temperature")}
-    night = Session("M13", "QSI 583ws", "Refractor 130/910", "L", 60.0, "2021-08-15T20:05:00", 68.0, cards)
+    night = Session(
+        object_name="M13",
+        camera="QSI 583ws",
+        telescope="Refractor 130/910",
+        filter="L",
+        exposure=60.0,
+        start="2021-08-15T20:05:00",
+        cadence=68.0,
+        cards=cards,
+    )
     return simulate_frames(
         12,
         256,
