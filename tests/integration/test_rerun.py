@@ -99,7 +99,7 @@ def test_fits_repeats_through_the_xisf_beside_it(target, tmp_path):
     alone = tmp_path / "alone" / saved[-1].name
     alone.parent.mkdir()
     shutil.copy(saved[-1], alone)
-    with pytest.raises(sl.FrameError, match=r"not beside it; copy it there"):
+    with pytest.raises(sl.FrameError, match=r"no list of its frames; copy .*, which has one, beside it"):
         sl.rerun(alone, progress=False)
     assert sl.Recipe.from_result(alone) == result.recipe
 
