@@ -21,7 +21,7 @@ def parts() -> dict[str, str]:
         "recipe.md": parameter_table(Recipe.parameters()),
         "batch.md": parameter_table(BatchJob.parameters()),
         "lessons.md": re.sub(r"`(\d_\w+)\.ipynb`", r"{doc}`\1`", table("Notebooks")),
-        "walk.md": section("The walk"),
+        "walk.md": section("Workflow"),
         "rooms.md": table("The code"),
         "benchmarks.md": benchmarks(),
     }
