@@ -99,7 +99,7 @@ def act_after(monkeypatch, function, count, act):
 
 def kill_a_worker(client):
     # The one that died last may be on its way up again.
-    client.wait_for_workers(2, timeout=30)
+    client.wait_for_workers(2, timeout=120)
     os.kill(min(client.run(os.getpid).values()), signal.SIGKILL)
 
 
@@ -156,7 +156,7 @@ def test_workers_stay_within_their_memory(client, tmp_path):
     plane = random.normal(0.1, 0.01, (1, 1000, 2000)).astype(np.float32)
     for number in range(36):
         xisf.write_image(tmp_path / f"a{number:02d}.xisf", plane, image_id="a")
-    client.wait_for_workers(2, timeout=30)
+    client.wait_for_workers(2, timeout=120)
     result = sl.integrate(tmp_path, PLAIN, client=client, progress=False)
     peaks = client.run(peak_memory)
     assert len(peaks) == 2 and max(peaks.values()) < LIMIT
