@@ -18,7 +18,7 @@ from typing import NamedTuple
 from stacklib.frames.frame_set import Frame
 from stacklib.utils.atomic_files import replace_atomically
 
-__all__ = ["CACHE_NAME", "PlaneMeasurements", "known_planes", "open_stores", "save_stores"]
+__all__ = ["CACHE_NAME", "Entries", "PlaneMeasurements", "known_planes", "open_stores", "save_stores"]
 
 #: Name of the cache file.
 CACHE_NAME = ".stacklib_measurements.json"
@@ -32,8 +32,8 @@ class PlaneMeasurements(NamedTuple):
 
     Attributes
     ----------
-    location, scale_low, scale_high, mean, avgdev, minimum, maximum, count : float
-        See `stacklib.measurement.measurements.FrameMeasurements`.
+    location, mean, scale_low, scale_high, avgdev, count, minimum, maximum : float
+        In the order of `stacklib.measurement.statistics.PlaneStatistics`.
     unit : bool
         Whether the samples are in [0, 1].
     noise : float or None
@@ -41,15 +41,19 @@ class PlaneMeasurements(NamedTuple):
     """
 
     location: float
+    mean: float
     scale_low: float
     scale_high: float
-    mean: float
     avgdev: float
+    count: float
     minimum: float
     maximum: float
-    count: float
     unit: bool
     noise: float | None = None
+
+
+#: Measurements of the channels of each frame; None for a plane that is still to be measured.
+Entries = list[list[PlaneMeasurements | None]]
 
 
 @dataclass(kw_only=True)
@@ -58,7 +62,7 @@ class Store:
 
     Attributes
     ----------
-    folder, name, size, mtime_ns
+    path, size, mtime_ns
         The file.
     key : str
         Settings of the measurement.
@@ -66,8 +70,7 @@ class Store:
         Entries of all frames of the folder, by file name.
     """
 
-    folder: Path
-    name: str
+    path: Path
     size: int
     mtime_ns: int
     key: str
@@ -76,7 +79,7 @@ class Store:
     @property
     def sets(self) -> dict[str, object]:
         """Measurements of this file by key."""
-        entry = self.content.get(self.name)
+        entry = self.content.get(self.path.name)
         same = {"size": self.size, "mtime_ns": self.mtime_ns}
         if not isinstance(entry, dict) or {name: entry.get(name) for name in same} != same:
             return {}
@@ -100,14 +103,7 @@ def open_stores(frames: Sequence[Frame], estimator: str, low: float) -> list[Sto
         key = f"{estimator} {low!r}"
         content = folders[path.parent]
         stores.append(
-            Store(
-                folder=path.parent,
-                name=path.name,
-                size=stat.st_size,
-                mtime_ns=stat.st_mtime_ns,
-                key=key,
-                content=content,
-            )
+            Store(path=path, size=stat.st_size, mtime_ns=stat.st_mtime_ns, key=key, content=content)
         )
     return stores
 
@@ -152,10 +148,7 @@ def _encoded(plane: PlaneMeasurements) -> dict[str, float | str]:
 
 
 def save_stores(
-    stores: list[Store | None],
-    frames: Sequence[Frame],
-    entries: list[list[PlaneMeasurements | None]],
-    changed: set[int],
+    stores: list[Store | None], frames: Sequence[Frame], entries: Entries, changed: set[int]
 ) -> None:
     """Merge new measurements into the caches of the folders."""
     folders: dict[Path, dict[str, object]] = {}
@@ -163,13 +156,14 @@ def save_stores(
         store, planes = stores[i], [plane for plane in entries[i] if plane is not None]
         if store is None or len(planes) < len(entries[i]) or not _unchanged(store, frames[i]):
             continue
-        if store.folder not in folders:
+        folder = store.path.parent
+        if folder not in folders:
             # Read again: another run may have written in the meantime.
-            folders[store.folder] = _load(store.folder)
-        store.content = folders[store.folder]
+            folders[folder] = _load(folder)
+        store.content = folders[folder]
         sets = dict(store.sets)
         sets[store.key] = [_encoded(plane) for plane in planes]
-        store.content[store.name] = {"size": store.size, "mtime_ns": store.mtime_ns, "sets": sets}
+        store.content[store.path.name] = {"size": store.size, "mtime_ns": store.mtime_ns, "sets": sets}
     for folder, content in folders.items():
         document = {"version": MEASUREMENT_VERSION, "frames": content}
         try:

@@ -6,7 +6,7 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from stacklib.errors import FrameError
 from stacklib.frames.frame_set import Frame
 from stacklib.measurement.cache import (
     CACHE_NAME,
+    Entries,
     PlaneMeasurements,
     known_planes,
     open_stores,
@@ -44,8 +45,9 @@ UNIT_MAXIMUM = 2.0
 #: Quantization is coarse if the scale is less than this many steps.
 COARSE = 5.0
 
-#: Measurements of the channels of each frame; None for a plane that is still to be measured.
-Entries = list[list[PlaneMeasurements | None]]
+Known = PlaneMeasurements | None
+Planes = Callable[[int, int], np.ndarray]
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,9 +106,9 @@ def measure_frames(
     range_low: float | None = 0.0,
     *,
     threads: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     cache: bool = True,
-    planes: Callable[[int, int], np.ndarray] | None = None,
+    planes: Planes | None = None,
     spread: Spread | None = None,
 ) -> FrameMeasurements:
     """Measure location, scale and noise of every channel of every frame.
@@ -237,17 +239,13 @@ class _Meter:
     noise: bool
     keywords: bool
 
-    def lacks(self, known: PlaneMeasurements | None) -> bool:
+    def lacks(self, known: Known) -> bool:
         """Return whether anything has to be measured on a plane."""
         # Keywords are in [0, 1] units and no use for ADU.
         return known is None or (self.noise and known.noise is None and not (self.keywords and known.unit))
 
     def complete(
-        self,
-        plane: np.ndarray,
-        integer: bool,
-        known: PlaneMeasurements | None,
-        unit: bool | None = None,
+        self, plane: np.ndarray, integer: bool, known: Known, unit: bool | None = None
     ) -> PlaneMeasurements:
         """Measure what is not known of a plane; `unit` measures it again with that scale."""
         if known is None or unit is not None:
@@ -257,27 +255,14 @@ class _Meter:
             bounds = (max(UNIT_BOUNDS[0], self.low), UNIT_BOUNDS[1]) if unit else (self.low, math.inf)
             measured = measure_samples(plane, self.estimator, *bounds, extremes)
             noise = known.noise if known is not None else None
-            known = PlaneMeasurements(
-                location=measured.median,
-                scale_low=measured.scale_low,
-                scale_high=measured.scale_high,
-                mean=measured.mean,
-                avgdev=measured.avgdev,
-                minimum=measured.minimum,
-                maximum=measured.maximum,
-                count=float(measured.count),
-                unit=unit,
-                noise=noise,
-            )
+            known = PlaneMeasurements(*map(float, measured), unit=unit, noise=noise)
         if self.lacks(known):
             fill = known.location if math.isfinite(known.location) else None
             known = known._replace(noise=float(plane_noise(plane, self.low, fill).sigma))
         return known
 
 
-def _measure_frame(
-    meter: _Meter, frame: Frame, entry: dict[int, PlaneMeasurements | None]
-) -> dict[int, PlaneMeasurements]:
+def _measure_frame(meter: _Meter, frame: Frame, entry: dict[int, Known]) -> dict[int, PlaneMeasurements]:
     """Measure some channels of a frame, with one plane in memory at a time."""
     try:
         return {
@@ -288,25 +273,16 @@ def _measure_frame(
         frame.close()
 
 
+@dataclass
 class _Work:
     """Planes to measure, in threads or other processes."""
 
-    def __init__(
-        self,
-        frames: Sequence[Frame],
-        meter: _Meter,
-        planes: Callable[[int, int], np.ndarray] | None,
-    ) -> None:
-        self.frames, self.meter, self.planes = frames, meter, planes
-        self.changed: set[int] = set()
+    frames: Sequence[Frame]
+    meter: _Meter
+    planes: Planes | None
+    changed: set[int] = field(default_factory=set)
 
-    def run(
-        self,
-        entries: Entries,
-        threads: int,
-        progress: Callable[[int, int], None] | None,
-        spread: Spread | None,
-    ) -> None:
+    def run(self, entries: Entries, threads: int, progress: Progress | None, spread: Spread | None) -> None:
         """Complete `entries` in place, and note the indices of the measured frames in `changed`."""
         todo = [
             (i, channel)
@@ -341,7 +317,7 @@ class _Work:
         self, todo: list[tuple[int, int]], entries: Entries, spread: Spread
     ) -> Iterator[tuple[int, int, PlaneMeasurements]]:
         """Measure in other processes, a whole frame at a time, so that it is opened only once."""
-        by_frame: dict[int, dict[int, PlaneMeasurements | None]] = {}
+        by_frame: dict[int, dict[int, Known]] = {}
         for i, channel in todo:
             by_frame.setdefault(i, {})[channel] = entries[i][channel]
         numbers = list(by_frame)
@@ -357,9 +333,7 @@ class _Work:
             return self.planes(i, channel)
         return self.frames[i].read(channel=channel)
 
-    def measure(
-        self, i: int, channel: int, known: PlaneMeasurements | None, unit: bool | None = None
-    ) -> PlaneMeasurements:
+    def measure(self, i: int, channel: int, known: Known, unit: bool | None = None) -> PlaneMeasurements:
         """Read a plane and measure what is not known of it."""
         return self.meter.complete(self.read(i, channel), bool(self.frames[i].integer), known, unit)
 
