@@ -31,7 +31,7 @@ class FrameError(StacklibError):
 
 
 class RecipeError(StacklibError, ValueError):
-    """Raised when a parameter is unknown, has the wrong type or is out of range."""
+    """Raised when a parameter, an argument, or a recipe or job file is invalid."""
 
 
 class IntegrationError(StacklibError):

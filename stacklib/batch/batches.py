@@ -35,7 +35,7 @@ from stacklib.integration.samples import LEAST_BAND_BYTES, RESULT_BYTES
 from stacklib.notebook.page import save_page
 from stacklib.recipe.batch_job import BatchJob
 from stacklib.recipe.recipe import Job, Recipe
-from stacklib.utils.atomic_files import explained, replace_atomically
+from stacklib.utils.atomic_files import replace_atomically
 from stacklib.utils.resources import checked_threads, parse_memory
 
 if TYPE_CHECKING:
@@ -308,9 +308,8 @@ class Batch:
         """Write table and page, each in one step."""
         text = io.StringIO()
         self.table.write(text, format="ascii.ecsv")
-        with explained(self.root):
-            replace_atomically(self.root / TABLE_NAME, text.getvalue().encode("utf-8"), alone=True)
-            replace_atomically(self.page, page(self.rows, self.root).encode("utf-8"), alone=True)
+        replace_atomically(self.root / TABLE_NAME, text.getvalue().encode("utf-8"), alone=True)
+        replace_atomically(self.page, page(self.rows, self.root).encode("utf-8"), alone=True)
 
 
 def recipe_for(target: Target, shared: Recipe) -> Recipe:

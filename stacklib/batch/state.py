@@ -23,7 +23,7 @@ from stacklib.batch.targets import Target
 from stacklib.batch.work_folder import locked, work_folder
 from stacklib.frames.finding import resolve_path
 from stacklib.recipe.recipe import Job
-from stacklib.utils.atomic_files import explained, replace_atomically
+from stacklib.utils.atomic_files import replace_atomically
 from stacklib.utils.checksums import checksum_if_readable
 from stacklib.utils.package import VERSION
 from stacklib.utils.progress import PROGRESS_NAME
@@ -159,7 +159,7 @@ def write_record(target: Target, record: Record) -> None:
     """
     path = target.output / STATE_NAME
     # Targets may share the folder.
-    with locked(path.with_name(f"{STATE_NAME}.lock"), f"{STATE_NAME} is in use", PATIENCE), explained(path):
+    with locked(path.with_name(f"{STATE_NAME}.lock"), f"{STATE_NAME} is in use", PATIENCE):
         runs = _load(target.output) | {_key(target): dataclasses.asdict(record)}
         text = json.dumps({"version": STATE_VERSION, "runs": runs}, indent=1)
         replace_atomically(path, text.encode("utf-8"), alone=True)

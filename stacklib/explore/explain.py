@@ -211,7 +211,8 @@ def explain(
     """
     if recipe is not None and not isinstance(recipe, Recipe):
         raise RecipeError(
-            f"recipe: got {recipe!r}, expected a Recipe; name the pixel, such as x=115, y=85, channel=0"
+            f"recipe: got {recipe!r}, expected a Recipe; "
+            "give the pixel by keyword: explain(frames, x=115, y=85)"
         )
     spans = result = None
     if isinstance(frames, Integration):

@@ -13,12 +13,12 @@ from typing import TypeVar
 
 import numpy as np
 
-from stacklib.explore.limit_trials import LimitTrials, can_share, without_limits
 from stacklib.explore.outliers import OutlierLight
 from stacklib.frames.frame_set import FrameSet
 from stacklib.integration.result import Integration
 from stacklib.integration.run import integrate_samples
 from stacklib.integration.samples import RESULT_BYTES, Region, Samples, parts, wait
+from stacklib.kernel.limit_trials import LimitTrials, can_share, without_limits
 from stacklib.kernel.passes import try_tiles
 from stacklib.kernel.pixels import Pixels
 from stacklib.measurement.measurements import FrameMeasurements, measure_frames

@@ -182,7 +182,7 @@ def _parse(content: bytes, path: Path) -> Element:
         root = parser.close()
     except DefusedXmlException:
         raise FrameError(
-            f"{path}: the header has a DOCTYPE, expected plain XML; do not use this file"
+            f"{path}: the header has a DOCTYPE, expected plain XML; leave the file out"
         ) from None
     except (ParseError, ValueError) as error:
         raise FrameError(f"{path}: the header is not valid XML ({error}); copy the file again") from None

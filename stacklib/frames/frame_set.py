@@ -129,7 +129,7 @@ class Frame(HeaderFacts):
 
     @property
     def full_scale(self) -> float:
-        """Full scale in ADU: ``2**bits - 1`` for integers, 1.0 for floats."""
+        """Stored value that `read` maps to 1: ``2**bits - 1`` for integers in ADU, otherwise 1.0."""
         return self.source.full_scale
 
     @property

@@ -23,9 +23,10 @@ class Integration(IntegratedImage):
     image : ndarray of float32, shape (channels, height, width)
         The combined image, in the units of the frames. 0 where no frame has data.
     rejection_low, rejection_high : ndarray of float32, shape (channels, height, width)
-        Samples rejected low and high, as a fraction of the frames.
+        Fraction of the frames whose sample was rejected as too low or too high. With `map_range_rejection`,
+        samples outside `range_low` and `range_high` are included.
     coverage : ndarray of float32, shape (channels, height, width)
-        Samples with data, as a fraction of the frames.
+        Fraction of the frames with data at each pixel, saturated samples included.
     uncertainty : ndarray of float32, shape (channels, height, width)
         Standard error of the image, from the scatter of the samples that were kept; see
         `stacklib.kernel.uncertainty`. NaN where fewer than two samples have data, and for the

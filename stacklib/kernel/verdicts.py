@@ -80,13 +80,15 @@ def last_round(
 
 
 def reject(stack: np.ndarray, recipe: Recipe, max_iterations: int = ALL_ITERATIONS) -> np.ndarray:
-    """Apply the rejection rule of a recipe to a stack, without files and normalization.
+    """Return a mask of the samples that the rejection rule of a recipe keeps.
+
+    Frames are not normalized. Samples without data are False, like rejected ones.
 
     Parameters
     ----------
     stack : array_like of float32, shape (frames, height, width)
-        Registered samples. NaN, infinite samples and those outside the range limits of the recipe are no
-        data.
+        Registered samples, normally from 0 to 1. NaN and infinities are no data, and by default samples at or
+        below 0 as well. Set `range_clip_low` to False for data around zero.
     recipe : Recipe
         The rule and its limits.
     max_iterations : int, optional

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from stacklib.errors import SaveError
 from stacklib.frames.frame_set import Frame
 from stacklib.utils.atomic_files import replace_atomically
 
@@ -169,7 +170,7 @@ def save_stores(
         try:
             text = json.dumps(document, allow_nan=False, indent=0)
             replace_atomically(folder / CACHE_NAME, text.encode("utf-8"))
-        except (OSError, ValueError) as error:
+        except (SaveError, ValueError) as error:
             _log.debug("the cache in %s is not written: %s", folder, error)
 
 

@@ -11,7 +11,7 @@ from astropy.stats import mad_std
 from scipy.optimize import least_squares
 from scipy.spatial import cKDTree
 
-from stacklib.errors import FrameError
+from stacklib.errors import IntegrationError
 
 __all__ = ["Stars", "find_stars", "match", "match_all", "require_sep"]
 
@@ -50,12 +50,14 @@ class Stars:
 
 
 def require_sep() -> Any:
-    """Import sep, or raise `FrameError` if it is not installed."""
+    """Import sep, or raise `IntegrationError` if it is not installed."""
     # Late: only the notebooks need it.
     try:
         import sep
     except ImportError as error:
-        raise FrameError("finding stars needs the package sep. Install it with: pip install sep") from error
+        raise IntegrationError(
+            'finding stars needs the package sep; install it with: pip install "stacklib[notebook]"'
+        ) from error
     return sep
 
 

@@ -124,7 +124,7 @@ def output_coefficients(
     elif mode == "multiplicative_scaling":
         factor, offset = k * (r / m), zero
     else:
-        raise ValueError(f"normalization: unknown mode {mode!r}")
+        raise ValueError(f"normalization: got {mode!r}, expected a mode of the recipe's normalization")
     return factor, offset
 
 
@@ -147,7 +147,9 @@ def rejection_coefficients(
     Parameters, results and errors are those of `output_coefficients`.
     """
     if mode not in REJECTION_MODES:
-        raise ValueError(f"rejection_normalization: unknown mode {mode!r}")
+        raise ValueError(
+            f"rejection_normalization: got {mode!r}, expected one of {', '.join(REJECTION_MODES)}"
+        )
     return output_coefficients(REJECTION_MODES[mode], location, scale_low, scale_high, reference, names)
 
 

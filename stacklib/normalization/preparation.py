@@ -160,7 +160,10 @@ def prepare(
     weighting = recipe if average else recipe.replace(weights="none")
     empty = [measurements.names[i] for i in np.flatnonzero((measurements.count == 0).any(axis=1))]
     if empty:
-        raise IntegrationError(f"{listed(empty, most=10)}: no sample that is data. Leave out these frames")
+        raise IntegrationError(
+            f"{listed(empty, most=10)}: no valid samples (all are NaN or at or below range_low); "
+            "leave these frames out, or check range_low"
+        )
     reference = choose_reference(frames, measurements, weighting)
     scales = (measurements.scale_low, measurements.scale_high)
     names = measurements.names
@@ -172,7 +175,9 @@ def prepare(
     excluded = excluded_by_weight(weights, recipe.min_weight)
     if reference in excluded:
         del excluded[reference]
-        notes.append(f"{names[reference]}: kept in spite of its low weight as the chosen reference")
+        notes.append(
+            f"{names[reference]}: kept despite its low weight, because it is the reference you chose"
+        )
     used = np.array([i for i in range(len(frames)) if i not in excluded])
     notes += _about_excluded(excluded, weights, recipe.min_weight, names)
     notes += recipe.warnings_for(used.size)
@@ -197,8 +202,8 @@ def refuse_single(frames: FrameSet) -> None:
     """Raise `IntegrationError` if there is only one frame."""
     if len(frames) < 2:
         raise IntegrationError(
-            f"{frames[0].path}: is the only frame; an integration needs at least 2, better 8 or more. "
-            "Add registered frames of the same field"
+            f"{frames[0].path}: is the only frame; an integration needs at least 2 frames, preferably 8 or "
+            "more. Add registered frames of the same field"
         )
 
 
@@ -213,7 +218,9 @@ def _about_excluded(
     relative = weights.mean(axis=1) / weights.mean(axis=1).max()
     below = np.count_nonzero(relative < least) - len(excluded)
     if below > 0:
-        notes.append(f"{below} more frames are below it, but the best are kept; lower min_weight")
+        notes.append(
+            f"{below} more frames are below min_weight, but the best frames are always kept; lower min_weight"
+        )
     return notes
 
 

@@ -84,7 +84,8 @@ def frame_weights(
     if needs_noise(kind):
         if measurements.noise_source == "not measured":
             raise IntegrationError(
-                f"weights {kind}: the noise of the frames was not measured. Measure it with noise=True."
+                f"weights {kind}: the measurements have no noise; call measure_frames with noise=True, "
+                "or choose other weights"
             )
         if measurements.noise_source == "measured":
             notes.append(MEASURED_NOISE_NOTE)
@@ -243,7 +244,7 @@ def _raw_weights(
         "mean": lambda: measured.mean,
     }
     if kind not in formulas:
-        raise ValueError(f"weights: unknown kind {kind!r}")
+        raise ValueError(f"weights: got {kind!r}, expected one of {', '.join(formulas)}")
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(formulas[kind](), dtype=np.float64)
 

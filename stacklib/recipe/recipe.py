@@ -226,6 +226,11 @@ class Recipe(RejectionParameters):
         -------
         Path
             The file.
+
+        Raises
+        ------
+        SaveError
+            If the file cannot be written.
         """
         return replace_atomically(path, self.to_yaml().encode("utf-8"))
 

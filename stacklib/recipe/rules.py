@@ -76,7 +76,7 @@ class RuleSpec:
         The rule is slow, so that panels propose limits on a smaller region.
     shares_trials : bool
         Center and scale depend on the kept samples only, not on the limits; see
-        `stacklib.explore.limit_trials`.
+        `stacklib.kernel.limit_trials`.
     gives_slope : bool
         The rule fits a line through the sorted samples. Its slope is a result, and limits depend on the rank.
     step, centre, within : str

@@ -180,8 +180,10 @@ class Simulation:
         ValueError
             If `format` or `dtype` is unknown.
         """
-        if format not in ("xisf", "fits") or dtype not in ("u16", "f32"):
-            raise ValueError(f"got {format!r}, {dtype!r}; expected 'xisf' or 'fits', and 'u16' or 'f32'")
+        if format not in ("xisf", "fits"):
+            raise ValueError(f"format: got {format!r}, expected 'xisf' or 'fits'")
+        if dtype not in ("u16", "f32"):
+            raise ValueError(f"dtype: got {dtype!r}, expected 'u16' or 'f32'")
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         write = _write_xisf if format == "xisf" else write_fits

@@ -52,10 +52,10 @@ def replace_atomically(path: str | Path, content: bytes, alone: bool = False) ->
     """Write `content` to `path`. A reader sees the old file or the new one, never a part.
 
     With `alone`, the caller holds a lock for `path`. The temporary file then has a fixed name: if the
-    process is killed, the next one to write takes it over.
+    process is killed, the next one to write takes it over. Raise `SaveError` if the file cannot be written.
     """
     path = Path(path)
-    with temporary_for(path, alone=alone) as temporary:
+    with explained(path), temporary_for(path, alone=alone) as temporary:
         temporary.write_bytes(content)
         flush_to_disk(temporary)
         _make_public(temporary)

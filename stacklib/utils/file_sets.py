@@ -30,7 +30,7 @@ def existing_folder(folder: Path) -> Iterator[None]:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise SaveError(
-                f"{folder}: cannot be made ({error.strerror}); choose another folder for the results"
+                f"{folder}: cannot be created ({error.strerror}); choose another folder for the results"
             ) from error
         yield
     except BaseException:

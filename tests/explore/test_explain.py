@@ -169,7 +169,7 @@ def test_pixels_outside_are_refused(name, value, m101):
 
 
 def test_a_pixel_without_names_is_refused(m101):
-    with pytest.raises(sl.RecipeError, match=r"recipe: got 115, .* name the pixel, such as x=115"):
+    with pytest.raises(sl.RecipeError, match=r"recipe: got 115, .* give the pixel by keyword"):
         sl.explain(m101, 115, 85, 0)
 
 

@@ -9,9 +9,9 @@ from conftest import SAMPLES
 
 import stacklib as sl
 from stacklib.errors import RecipeError, StacklibWarning
-from stacklib.explore.limit_trials import LimitTrials
 from stacklib.explore.sweep import sweep
 from stacklib.explore.trials import Trials
+from stacklib.kernel.limit_trials import LimitTrials
 from stacklib.kernel.passes import run_tiles
 from stacklib.kernel.pixels import Pixels
 from stacklib.normalization.settings import Settings
@@ -90,7 +90,7 @@ def test_shared_work_gives_the_same_bits(rule, kind):
 
 
 def test_where_intervals_run_out_the_rule_runs_for_each_setting(monkeypatch):
-    monkeypatch.setattr("stacklib.explore.limit_trials.MOST", 2)
+    monkeypatch.setattr("stacklib.kernel.limit_trials.MOST", 2)
     test_shared_work_gives_the_same_bits("sigma", "smooth")
 
 

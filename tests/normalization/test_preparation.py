@@ -94,7 +94,7 @@ def test_a_chosen_reference_is_kept_whatever_its_weight(tmp_path):
     p = prepare(frames, recipe)
     assert p.reference == 4
     assert 4 in p.used
-    assert any("4.fits: kept in spite of its low weight" in note for note in p.notes)
+    assert any("4.fits: kept despite its low weight" in note for note in p.notes)
     without = prepare(frames, recipe.replace(reference=""))
     assert without.used.tolist() == [0, 1, 2, 3]
     assert "below min_weight 0.5" in without.excluded[4]

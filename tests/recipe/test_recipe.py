@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stacklib.errors import RecipeError, StacklibError
+from stacklib.errors import RecipeError, SaveError, StacklibError
 from stacklib.recipe.recipe import Job, Recipe
 from stacklib.recipe.rules import RULES, rule_in_words
 
@@ -274,3 +274,9 @@ def test_a_rule_with_its_limits(changes, words):
 
 def test_a_rule_without_known_limits():
     assert rule_in_words("averaged_sigma", {}) == "averaged sigma" and rule_in_words("", {}) == ""
+
+
+def test_a_recipe_that_cannot_be_saved_names_its_file(tmp_path):
+    path = tmp_path / "missing" / "recipe.yaml"
+    with pytest.raises(SaveError, match=r"recipe\.yaml: cannot be written"):
+        Recipe().save(path)
