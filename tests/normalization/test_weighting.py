@@ -95,7 +95,7 @@ def test_measured_noise_is_noted_where_it_matters(kind):
 def test_noise_that_was_not_measured():
     m = make_measurements()
     object.__setattr__(m, "noise_source", "not measured")
-    with pytest.raises(IntegrationError, match="was not measured"):
+    with pytest.raises(IntegrationError, match="have no noise"):
         weights_of("noise", measured=m)
 
 
