@@ -35,8 +35,9 @@ SWITCHES = {"true": True, "yes": True, "on": True, "false": False, "no": False, 
 EXAMPLES = """\
 examples:
   stacklib run sample_data/M101/4_Registered
-  stacklib run 4_Registered -p rejection sigma -p sigma_high 2.8 --output 5_Integration
+  stacklib run path/to/4_Registered -p rejection sigma -p sigma_high 2.8
   stacklib run recipe.yaml
+  stacklib run recipe.yaml -p frames path/to/4_Registered
   stacklib batch sample_data -p memory 4GB
   stacklib rerun 5_Integration/20210815_M101_ZWOASI294_0000.xisf
   stacklib lab
@@ -80,20 +81,24 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser(
         "run",
         help="integrate one target, and keep the executed notebook beside the result",
-        description="Integrate the frames in a folder, or run a job or recipe file (YAML).",
+        description="Integrate the frames in a folder, or run a job file (YAML).\n"
+        "A recipe file that lists no frames also needs -p frames FOLDER.",
         epilog=_parameter_list(_known()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    run.add_argument("target", metavar="FOLDER|JOB.yaml", help="folder of registered frames, or a job file")
+    run.add_argument(
+        "target", metavar="FOLDER|JOB.yaml", help="folder of registered frames, or a job or recipe file"
+    )
     _add_parameters(run)
     run.add_argument("--output", metavar="DIR", help="folder for the results; created if missing")
     run.set_defaults(command=_run)
     batch = commands.add_parser(
         "batch",
-        help="integrate every target below a folder that is new or has changed",
-        description="Integrate every target below a folder: every folder 4_Registered with frames in it.\n"
-        "Targets that are done and have not changed are skipped. A summary is kept in the folder.",
+        help="integrate all new or changed targets below a folder",
+        description="Integrate all targets below a folder. A target is a folder named 4_Registered with\n"
+        "frames in it. Targets that are done and have not changed are skipped.\n"
+        "A summary is written into the folder.",
         epilog=_parameter_list(_known_in_batch()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -162,7 +167,7 @@ def _parameter_list(known: Mapping[str, Parameter]) -> str:
     lines = ["parameters for -p and for job files, with defaults:"]
     for name, parameter in known.items():
         default = str(parameter.default).lower() if parameter.kind is bool else parameter.default
-        lines += [f"  {name} {default}".rstrip(), f"      {describe(parameter)}"]
+        lines += [f"  {name} {'(empty)' if default == '' else default}", f"      {describe(parameter)}"]
     return "\n".join(lines)
 
 

@@ -122,7 +122,7 @@ class Batch:
         full = self.table
         table = full["target", "object", "filter", "exposure", "frames"]
         files = [row.target.job_file for row in self.rows]
-        shared = Path(self.job.recipe).name if self.job.recipe else "rule of thumb"
+        shared = Path(self.job.recipe).name if self.job.recipe else "default settings"
         shared = "advised" if self.advises else shared
         table["recipe"] = [f"its own {file.name}" if file else shared for file in files]
         table["to do"] = [

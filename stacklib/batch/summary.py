@@ -51,9 +51,9 @@ class Row:
 
     @property
     def limits(self) -> str:
-        """The rule with its limits, such as ``winsorized sigma 3.2 / 2.9, proposed``."""
+        """The rule with its limits, such as ``winsorized sigma 3.2 / 2.9, suggested``."""
         words = rule_in_words(self.rule, self.known.get("recipe", {}))
-        return f"{words}, proposed" if self.advice else words
+        return f"{words}, suggested" if self.advice else words
 
     @property
     def advice(self) -> str:

@@ -125,7 +125,7 @@ class TargetRun:
                 warnings.simplefilter("ignore", StacklibWarning)
                 advice = advise(frames, self.job.recipe, memory=self.job.memory, progress=False)
         except (IntegrationError, RecipeError) as error:
-            return "", [f"No limits were proposed: {error}"]
+            return "", [f"No limits were suggested: {error}"]
         self.job = replace(self.job, recipe=advice.recipe)
         return advice.reason, []
 

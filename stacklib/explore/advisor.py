@@ -444,11 +444,12 @@ def _reason(
         for name in grid
     )
     cost = chosen["noise_penalty"]
-    more_or_less = "more" if cost >= 0 else "less"
+    higher = "higher" if cost >= 0 else "lower"
     trails, rays = (abs(chosen[f"left of {kind}"]) for kind in ("trails", "cosmic rays"))
     words = (
-        f"{limits}: trails added to these {count} frames keep {trails:.0f} % of their light and cosmic rays "
-        f"{rays:.0f} %, with {abs(cost):.1f} % {more_or_less} noise than an average without outliers"
+        f"{limits}: {trails:.0f} % of the signal of trails added to these {count} frames is left, and "
+        f"{rays:.0f} % of that of cosmic rays; the noise is {abs(cost):.1f} % {higher} than in an "
+        "average without outliers"
     )
     if beside := _beside(table, row, grid):
         words += f"; {beside}"

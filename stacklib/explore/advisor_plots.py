@@ -66,7 +66,7 @@ def figure_advice(advice: Advice) -> Figure:
     risk.plot(
         places, table["risk_bright"][rows], "^-", color="#009e73", ms=5, label="risk, with bright stars"
     )
-    risk.plot(places, table["noise"][rows], "s--", color=LOW, ms=4, label="its noise")
+    risk.plot(places, table["noise"][rows], "s--", color=LOW, ms=4, label="noise alone")
     risk.plot(places, table["split_half"][rows], "D:", color=FAINT, ms=4, label="odd against even frames")
     most = 1.6 * float(np.min(table["risk"]))
     risk.set_ylim(
@@ -77,7 +77,7 @@ def figure_advice(advice: Advice) -> Figure:
         colour, line = LOOKS.get(kind, (FAINT, "-"))
         left.plot(places, table[f"left of {kind}"][rows], line, color=colour, lw=1.8, label=kind)
     left.set_ylim(min(-4, left.get_ylim()[0]), max(105, left.get_ylim()[1]))
-    dress(left, "light left (%)")
+    dress(left, "signal of added outliers left (%)")
     others = ", ".join(f"{n} {advice.table[n][advice.row]:g}" for n in list(advice.grid)[:-1])
     for axes in (risk, left):
         axes.axvline(places[values.index(_plain(table[name][advice.row]))], color=INK, lw=1, alpha=0.6)
@@ -103,8 +103,10 @@ def _trade_off(axes: Axes, advice: Advice) -> None:
     axes.plot(cost[front], left[front], "-", color=LOW, lw=1.6, label="best trade-offs")
     start = _row_of_start(advice)
     if start is not None:
-        axes.plot(cost[start], left[start], "s", color=LOW, ms=9, mec=INK, label="closest to the start")
-    axes.plot(cost[advice.row], left[advice.row], "*", color=HIGH, ms=17, mec=INK, label="proposed")
+        axes.plot(
+            cost[start], left[start], "s", color=LOW, ms=9, mec=INK, label="closest to the starting limits"
+        )
+    axes.plot(cost[advice.row], left[advice.row], "*", color=HIGH, ms=17, mec=INK, label="suggested")
     dress(axes, "left of outliers and taken from stars (perfect average = 1)")
     axes.grid(axis="x", color=axes.get_ygridlines()[0].get_color(), lw=0.7)
     if np.ptp(left) > 0 and left.min() > 0 and left.max() / left.min() > 5:

@@ -104,7 +104,7 @@ class RegionTrials:
 
     @property
     def numbers(self) -> dict[str, float]:
-        """Rejected and expected samples, noise penalty and residual outlier light, all in percent."""
+        """Rejected and expected samples, noise penalty and residual outlier signal, all in percent."""
         result = self.result
         expected = result.expected_rejection
         return {
@@ -147,7 +147,7 @@ class RegionTrials:
             f"rejected low {n['rejected_low']:.3f} %, expected for pure noise {n['expected_low']:.3f} %\n"
             f"rejected high {n['rejected_high']:.3f} %, expected for pure noise {n['expected_high']:.3f} %\n"
             f"noise penalty for pure noise {n['noise_penalty']:+.2f} %\n"
-            f"residual outlier light: {light}"
+            f"residual outlier signal: {light}"
         )
 
     # pictures ------------------------------------------------------------------------------------

@@ -81,7 +81,7 @@ class Sweep:
         return np.asarray(self.table[name], dtype=np.float64).reshape(self.shape)
 
     def figure(self) -> Figure:
-        """Plot rejected samples, noise penalty and residual outlier light over the grid."""
+        """Plot rejected samples, noise penalty and residual outlier signal over the grid."""
         from stacklib.explore.sweep_plots import figure_sweep  # matplotlib takes a second to import
 
         return figure_sweep(self)

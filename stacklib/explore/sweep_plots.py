@@ -1,4 +1,4 @@
-"""Figures of a sweep: rejected samples, noise penalty, residual outlier light, and thumbnails."""
+"""Figures of a sweep: rejected samples, noise penalty, residual outlier signal, and thumbnails."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SHOWN = {
     "rejected_low": "rejected low (%)",
     "rejected_high": "rejected high (%)",
     "noise_penalty": "noise penalty (%)",
-    "residual": "residual outlier light (%)",
+    "residual": "residual outlier signal (%)",
 }
 #: Largest numbers of rows of heat maps, and of thumbnails each way.
 MOST_MAPS, MOST_THUMBNAILS = 4, 6

@@ -36,8 +36,8 @@ class HowIntegrationWorks(Checked):
     """Parameters of 0_how_integration_works."""
 
     count: int = count_field(20, 8, 100, "Number of simulated frames.")
-    seed: int = count_field(8, 0, 10**6, "Another number gives another sky and other noise.", unit="")
-    interactive: bool = switch_field(True, "As in the other notebooks. This one shows figures only.")
+    seed: int = count_field(8, 0, 10**6, "Change it to get a different sky and different noise.", unit="")
+    interactive: bool = switch_field(True, "Not used in this notebook.")
 
 
 @dataclass(frozen=True)

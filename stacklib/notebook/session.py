@@ -246,7 +246,7 @@ def allowed(parameter: Parameter) -> str:
         return ""
     unit = f" {parameter.unit}" if parameter.unit else ""
     form = "" if parameter.kind is int else "g"
-    usual = "; usual {:g} to {:g}".format(*parameter.recommended) if parameter.recommended else ""
+    usual = "; recommended {:g} to {:g}".format(*parameter.recommended) if parameter.recommended else ""
     return f"{parameter.low:{form}} to {parameter.high:{form}}{unit}{usual}"
 
 

@@ -16,11 +16,11 @@ class BatchJob(Checked):
     """Settings of a batch of many targets. Every field is also a papermill parameter."""
 
     folder: str = text_field(
-        "sample_data", "Folder to search; every folder 4_Registered below it is a target."
+        "sample_data", "Folder to search. Every folder named 4_Registered below it is a target."
     )
     recipe: str = text_field(
         "",
-        "Recipe for targets without one; advise: propose limits for each; empty: rule of thumb.",
+        "Recipe file for targets without one; advise: suggest limits for each; empty: default settings.",
     )
     memory: str = text_field(
         "4GB", "Memory for all runs together, or for each worker of a cluster, e.g. 4GB."

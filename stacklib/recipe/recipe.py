@@ -77,7 +77,7 @@ class Recipe(RejectionParameters):
     weights: str = choice_field(
         "noise",
         ("none", "exposure", "noise", "snr", "signal", "median", "mean", "keyword", "csv"),
-        "Quantity that sets the weight of a frame (average combination only).",
+        "What the weight of a frame is computed from (average combination only).",
     )
     weight_keyword: str = text_field("", "For weights keyword: FITS keyword that holds the weight.")
     weight_file: str = text_field(
@@ -95,7 +95,7 @@ class Recipe(RejectionParameters):
         "", "File name of the reference frame; empty: the frame with the best weight."
     )
     output_range: str = choice_field(
-        "rescale", ("rescale", "truncate"), "How to bring an image back into the range 0 to 1."
+        "rescale", ("rescale", "truncate"), "What to do if values exceed 1: rescale the image or truncate."
     )
 
     @classmethod

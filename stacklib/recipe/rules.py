@@ -144,7 +144,7 @@ RULES: dict[str, RuleSpec] = {
         RuleSpec(
             name="min_max",
             label="min max",
-            summary="Drop the darkest and the brightest samples, hit or not.",
+            summary="Drop the darkest and the brightest samples, whether they are outliers or not.",
             formula="the `min_max_low` lowest and the `min_max_high` highest samples",
             use="very few frames",
             source="minmax of IRAF's imcombine",
@@ -157,7 +157,7 @@ RULES: dict[str, RuleSpec] = {
         RuleSpec(
             name="percentile",
             label="percentile",
-            summary="Clip once at fractions of the median.",
+            summary="Reject samples that differ from the median by more than a given fraction of it, once.",
             formula="$(m - x) / m >$ `percentile_low` or $(x - m) / m >$ `percentile_high`, where $m$ is "
             "the median",
             use="3 to 6 frames",
@@ -173,7 +173,7 @@ RULES: dict[str, RuleSpec] = {
         RuleSpec(
             name="sigma",
             label="sigma",
-            summary="Clip about the median in units of the standard deviation, until nothing drops.",
+            summary="Reject samples too many standard deviations from the median, until none is rejected.",
             formula=f"{_BEYOND}, where $c$ is the median and $s$ the standard deviation; *repeated*",
             use="10 frames and more",
             source="kappa-sigma clipping, such as sigclip of IRAF's imcombine",
@@ -188,13 +188,13 @@ RULES: dict[str, RuleSpec] = {
         RuleSpec(
             name="winsorized_sigma",
             label="winsorized sigma",
-            summary="As sigma, but far samples are pulled in before sigma is measured, so that one outlier "
-            "does not hide another.",
+            summary="As sigma, but outlying samples are pulled in before sigma is measured, so that one "
+            "outlier does not hide another.",
             formula=f"{_BEYOND}, where $c$ is the mean and $s$ is 1.134 times the standard deviation of "
-            "the samples clamped to $c \\pm 1.5\\,s$, iterated until $s$ settles. $c$ starts as the "
-            "median, $s$ as the robust scale $S_n$. In the first round samples more than "
-            "`winsorization_cutoff` $s$ from $c$ become $c$; *repeated*",
-            use="6 frames and more",
+            "the samples clamped to $c \\pm 1.5\\,s$. The clamped samples are clamped again until $s$ "
+            "changes by less than 0.05 %. $c$ starts as the median, $s$ as the robust scale $S_n$. In the "
+            "first round samples more than `winsorization_cutoff` $s$ from $c$ become $c$; *repeated*",
+            use="5 frames and more",
             source="Huber (1981), Robust Statistics; Sn: Rousseeuw and Croux (1993), JASA 88, 1273",
             parameters=(*_SIGMAS, "winsorization_cutoff"),
             limits=_SIGMAS,
@@ -206,10 +206,11 @@ RULES: dict[str, RuleSpec] = {
         RuleSpec(
             name="averaged_sigma",
             label="averaged sigma",
-            summary="Clip about the median; sigma is measured once and scales with the root of the level.",
+            summary="As sigma, but sigma is assumed proportional to the square root of the brightness, as "
+            "for photon noise.",
             formula=f"{_BEYOND}, where $c$ is the median, $s = g \\sqrt{{c}}$, and "
             "$g^2 = \\frac{1}{n - 1} \\sum (x - c)^2 / c$ over all samples; *repeated*",
-            use="few frames with weak outliers: bright ones inflate sigma",
+            use="few frames with weak outliers only; a bright outlier inflates sigma",
             source="avsigclip of IRAF's imcombine",
             parameters=_SIGMAS,
             limits=_SIGMAS,
@@ -221,7 +222,7 @@ RULES: dict[str, RuleSpec] = {
         RuleSpec(
             name="linear_fit",
             label="linear fit",
-            summary="Clip about a line through the sorted samples.",
+            summary="Reject samples too far from a line through the sorted samples.",
             formula="$(l - x) / s \\ge$ `linear_fit_low` or $(x - l) / s \\ge$ `linear_fit_high`, where "
             "$l = a + b\\,j$ is the line through the sorted samples, $j$ the rank, with the least sum of "
             "absolute residuals, and $s = 2 \\sqrt{1 + b^2}$ times their mean; *repeated*",
@@ -267,7 +268,8 @@ RULES: dict[str, RuleSpec] = {
         RuleSpec(
             name="chauvenet",
             label="chauvenet",
-            summary="Reject a sample where too few are expected that far out (robust Chauvenet).",
+            summary="Reject a sample if fewer than 0.1 samples (the limit) are expected that far out (robust "
+            "Chauvenet).",
             formula="$n\\,Q(|x - c| / s) <$ `chauvenet_limit`, where $Q$ is the tail of the normal "
             "distribution. $c$ and $s$ are robust at first, mean and standard deviation in the end; one "
             "sample at a time",
@@ -280,7 +282,7 @@ RULES: dict[str, RuleSpec] = {
         RuleSpec(
             name="ccd_noise",
             label="ccd noise",
-            summary="Clip about the median in units of the noise of the camera, not of the samples.",
+            summary="As sigma, but sigma is the noise expected from the gain and read noise of the camera.",
             formula=f"{_BEYOND}, where $c$ is the median and $s^2 = (r / g)^2 + c / g + (k c)^2$ in ADU, "
             "with $g$ `ccd_gain`, $r$ `ccd_read_noise` and $k$ `ccd_scale_noise`; *repeated*",
             use="calibrated frames of a camera with known gain and read noise",
@@ -332,7 +334,7 @@ class RejectionParameters(Checked):
         5.0,
         1.5,
         100.0,
-        "winsorized_sigma: in round 1, samples beyond this become the median.",
+        "winsorized_sigma: in round 1, samples farther out become the median.",
         "sigma",
     )
     percentile_low: float = number_field(
@@ -360,13 +362,17 @@ class RejectionParameters(Checked):
         0.05, 1e-6, 0.5, "gesd: accepted chance of a false rejection at a pixel."
     )
     gesd_low_relaxation: float = number_field(
-        1.0, 1.0, 10.0, "gesd: divide deviations of dark samples by this to spare them."
+        1.0, 1.0, 10.0, "gesd: divides deviations of dark samples, so that fewer are rejected."
     )
     gesd_variant: str = choice_field(
         "rosner", ("rosner", "pixinsight"), "gesd: the test as published by Rosner, or as in PixInsight."
     )
     chauvenet_limit: float = number_field(
-        0.1, 1e-6, 0.5, "chauvenet: reject where fewer samples are expected.", "samples"
+        0.1,
+        1e-6,
+        0.5,
+        "chauvenet: reject a sample if fewer than this many are expected that far out.",
+        "samples",
     )
     ccd_gain: float = number_field(1.0, 1e-4, 1e4, "ccd_noise: gain of the camera.", "e-/ADU")
     ccd_read_noise: float = number_field(10.0, 0.0, 1e4, "ccd_noise: read noise of the camera.", "e-")
@@ -383,8 +389,8 @@ class RejectionParameters(Checked):
     def warnings_for(self, count: int) -> list[str]:
         """Return warnings about a rule or limits that do not work with `count` frames.
 
-        A single outlier among n samples lies at most sqrt(n) standard deviations from the median, so larger
-        limits reject nothing. Repeated clipping below sqrt(3) sigma eats into good samples.
+        A single outlier among n samples lies less than sqrt(n) standard deviations from the median, so larger
+        limits reject nothing. Repeated clipping at sqrt(3) sigma or less eats into good samples.
         """
         spec = RULES[self.rule_for(count)]
         if not spec.rejects:
@@ -415,8 +421,8 @@ class RejectionParameters(Checked):
         if in_vain:
             notes.append(
                 f"{' and '.join(in_vain)} cannot reject anything with {count} frames: a single outlier lies "
-                f"at most {math.sqrt(count):.2f} sigma from the center; lower the limit, add frames, or use "
-                "winsorized_sigma or percentile"
+                f"less than {math.sqrt(count):.2f} sigma from the center; lower the limit, add frames, or "
+                "use winsorized_sigma or percentile"
             )
         return notes
 
@@ -455,10 +461,13 @@ def rule_in_words(rule: str, values: Mapping[str, Any]) -> str:
 def rules_table() -> str:
     """Return the rules in Markdown, for the documentation: a table, then the formula of each."""
     parameters = RejectionParameters.parameters()
-    rows = ["| Rule | Principle | Use it for | Least frames |", "|---|---|---|---|"]
+    rows = ["| Rule | What it does | Use it for | Minimum frames (default limits) |", "|---|---|---|---|"]
     details = []
     for spec in RULES.values():
-        rows.append(f"| `{spec.name}` | {spec.summary} | {spec.use} | {spec.least_frames} |")
+        least = spec.least_frames
+        while spec.bounded and all(spec.out_of_reach(n, parameters[n].default, least) for n in spec.limits):
+            least += 1
+        rows.append(f"| `{spec.name}` | {spec.summary} | {spec.use} | {least} |")
         defaults = ", ".join(f"`{name}` ({_plain(parameters[name].default)})" for name in spec.parameters)
         details += [f"## {spec.label[0].upper()}{spec.label[1:]}", f"**Rejects** {spec.formula}."]
         details += [f"**Parameters** (default): {defaults}."] * bool(defaults)

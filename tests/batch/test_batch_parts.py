@@ -121,7 +121,7 @@ def test_own_file_decides_recipe_and_frames(tmp_path):
     # What is saved for all is saved here too.
     assert batch.job_for(m31).save_maps and batch.job_for(m31).save_fits
     assert batch.job_for(m33).save_fits and batch.job_for(m33).frames == str(m33.folder)
-    assert list(batch.plan["recipe"]) == ["its own recipe.yaml", "rule of thumb"]
+    assert list(batch.plan["recipe"]) == ["its own recipe.yaml", "default settings"]
 
 
 @pytest.mark.parametrize(

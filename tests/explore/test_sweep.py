@@ -157,7 +157,7 @@ def test_figures(names):
     for figure in (found.figure(), found.figure_thumbnails()):
         figure.savefig(io.BytesIO())
     text = str([axes.get_ylabel() for axes in found.figure().axes])
-    assert "noise penalty (%)" in text and "residual outlier light (%)" in text
+    assert "noise penalty (%)" in text and "residual outlier signal (%)" in text
 
 
 @pytest.mark.parametrize(

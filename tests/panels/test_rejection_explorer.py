@@ -154,7 +154,7 @@ def test_frames_with_borders_that_are_no_numbers(with_borders, region):
         panel = RejectionExplorer(with_borders, region=region)
     assert panel.widget is not None
     panel.figure().savefig(io.BytesIO())
-    assert "residual outlier light" in panel.summary
+    assert "residual outlier signal" in panel.summary
     for name, picture in panel._pictures.items():
         assert picture.value, name
 
