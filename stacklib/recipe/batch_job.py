@@ -20,7 +20,7 @@ class BatchJob(Checked):
     )
     recipe: str = text_field(
         "",
-        "Recipe file for targets without one; advise: suggest limits for each; empty: default settings.",
+        "Recipe file for targets without one; advise: suggest limits for each; empty: defaults.",
     )
     memory: str = text_field(
         "4GB", "Memory for all runs together, or for each worker of a cluster, e.g. 4GB."

@@ -98,7 +98,7 @@ def test_frames_without_statistics(mode):
 
 
 def test_unknown_modes():
-    with pytest.raises(ValueError, match="got .*, expected"):
+    with pytest.raises(ValueError, match=r"got .*, expected"):
         output_coefficients("local", LOCATION, LOW, HIGH, REFERENCE)
-    with pytest.raises(ValueError, match="got .*, expected"):
+    with pytest.raises(ValueError, match=r"got .*, expected"):
         rejection_coefficients("additive", LOCATION, LOW, HIGH, REFERENCE)
