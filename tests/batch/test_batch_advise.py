@@ -49,7 +49,7 @@ def test_limits_are_proposed_for_each_target(tmp_path):
     ran = {row.target.name: row.known["recipe"]["sigma_high"] for row in batch.rows}
     assert ran == {name: recipe.sigma_high for name, recipe in expected.items()}
     assert f"{batch.rows[1].limits}</span>" in batch.page.read_text("utf-8").replace("\xa0", " ")
-    assert batch.rows[1].limits.endswith(f" / {advice.recipe.sigma_high:g}, proposed")
+    assert batch.rows[1].limits.endswith(f" / {advice.recipe.sigma_high:g}, suggested")
     again = Batch(BatchJob(str(tmp_path), "advise"))
     assert {row.status for row in again.rows} == {"done"}
     plain = {row.target.name: row.reason for row in Batch(BatchJob(str(tmp_path))).rows}

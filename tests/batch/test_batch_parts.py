@@ -420,7 +420,7 @@ def test_page_and_table_tell_the_limits_that_a_run_used(tmp_path):
         numbers = known | {"rule": recipe.rejection, "recipe": recipe.to_dict()}
         rows.append(Row(target, "done", "", Record("done", numbers=numbers, notes=notes, advice=advice)))
     assert [row.limits for row in rows] == [
-        "winsorized sigma 2.4 / 2.9, proposed",
+        "winsorized sigma 2.4 / 2.9, suggested",
         "sigma off / 2.9",
         "linear fit 5 / 4",
     ]
