@@ -228,7 +228,7 @@ class Benchmark:
             name: {h: [s / (h * width / 1e6) for s in timings.wall[name, str(h)]] for h in folders}
             for name in columns
         }
-        head = [f"{count} frames of width {width}, sigma, seconds a megapixel", *columns.values()]
+        head = [f"{count} frames of width {width}, sigma, seconds per megapixel", *columns.values()]
         rows = [[f"{h} rows", *(spread(each[name][h]) for name in columns)] for h in folders]
         targets = [linear(words, list(each[name].values())) for name, words in columns.items()]
         return Section(report.table(head, rows), targets)

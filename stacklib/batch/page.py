@@ -90,7 +90,7 @@ details ul { margin: .3rem 0 0; padding-left: 1.1rem } details li { overflow-wra
 {% if words %}
 <tr class='words'><td colspan='7'>
 {% if row.advice %}
-<p class='faint'>Proposed limits: {{ row.advice }}</p>
+<p class='faint'>Suggested limits: {{ row.advice }}</p>
 {% endif %}
 {% if row.remarks %}
 <details><summary>{{ counted(row.remarks | length, "warning") }}</summary>

@@ -426,7 +426,7 @@ def test_page_and_table_tell_the_limits_that_a_run_used(tmp_path):
     ]
     text = page(rows, tmp_path).replace("\xa0", " ")
     assert all(f"<span class='faint'>{row.limits}</span>" in text for row in rows)
-    assert "Proposed limits: sigma_low 2.4: &lt;least&gt; risk." in text
+    assert "Suggested limits: sigma_low 2.4: &lt;least&gt; risk." in text
     assert text.count("<details>") == text.count("1 warning") == 1
     table = summary_table(rows, tmp_path)
     assert list(table["sigma_low"].filled(-1)) == [2.4, -1, -1]
