@@ -10,7 +10,7 @@ import contextlib
 import math
 import re
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 from xml.etree.ElementTree import Element, ParseError, TreeBuilder
 
 import numpy as np
@@ -18,13 +18,7 @@ from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import DefusedXMLParser
 
 from stacklib.errors import FrameError
-from stacklib.formats.source import (
-    ImageSource,
-    clean_text,
-    parse_keyword,
-    regular_file_size,
-    unreadable,
-)
+from stacklib.formats.source import ImageSource, clean_text, parse_keyword, regular_file_size, unreadable
 from stacklib.formats.xisf_blocks import find_block, local_name, refuse
 from stacklib.formats.xisf_write import write_image
 
@@ -60,22 +54,10 @@ SAMPLE_FORMATS = {
 
 BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
-#: NumPy types of vector and matrix properties.
-ELEMENT_TYPES = {
-    "": "f8",
-    "I8": "i1",
-    "UI8": "u1",
-    "I16": "i2",
-    "UI16": "u2",
-    "I32": "i4",
-    "UI32": "u4",
-    "I64": "i8",
-    "UI64": "u8",
-    "F32": "f4",
-    "F64": "f8",
-    "I": "i4",
-    "UI": "u4",
-}
+#: NumPy types of vector and matrix properties, such as I16 -> i2.
+ELEMENT_TYPES = {"": "f8", "I": "i4", "UI": "u4", "F32": "f4", "F64": "f8"}
+ELEMENT_TYPES |= {f"I{8 * size}": f"i{size}" for size in (1, 2, 4, 8)}
+ELEMENT_TYPES |= {f"UI{8 * size}": f"u{size}" for size in (1, 2, 4, 8)}
 
 
 def open_image(path: str | Path) -> ImageSource:
@@ -124,28 +106,21 @@ class _CappedBuilder(TreeBuilder):
         self._count += 1
         self._depth += 1
         if self._count > MAX_ELEMENTS:
-            raise FrameError(
-                f"{self._path}: the header has more than {MAX_ELEMENTS} elements; leave the file out"
-            )
+            raise self._too_large(f"has more than {MAX_ELEMENTS} elements")
         if self._depth > MAX_DEPTH:
-            raise FrameError(
-                f"{self._path}: the header is nested more than {MAX_DEPTH} levels deep; leave the file out"
-            )
+            raise self._too_large(f"is nested more than {MAX_DEPTH} levels deep")
         return super().start(tag, attrs)
 
     def end(self, tag: Any) -> Element:
         self._depth -= 1
         return super().end(tag)
 
+    def _too_large(self, found: str) -> FrameError:
+        return FrameError(f"{self._path}: the header {found}; leave the file out")
+
 
 def read_header(path: Path, file_size: int) -> tuple[Element, int]:
-    """Read and check the header of an XISF file. Returns its root element and the offset of its end.
-
-    Raises
-    ------
-    FrameError
-        If the file is not a valid XISF 1.0 file.
-    """
+    """Read and check the header of an XISF 1.0 file. Returns its root element and the offset of its end."""
     try:
         with path.open("rb") as stream:
             start = stream.read(HEADER_START)
@@ -200,16 +175,16 @@ def _image_source(image: Element, path: Path, file_size: int, header_end: int) -
         raise refuse(path, "geometry", geometry, "width:height:channels, whole numbers of at least 1")
     sample_format = SAMPLE_FORMATS.get(image.get("sampleFormat", ""))
     if sample_format is None:
-        raise refuse(
-            path, "sampleFormat", image.get("sampleFormat"), "UInt8, UInt16, UInt32, Float32 or Float64"
-        )
+        known = "UInt8, UInt16, UInt32, Float32 or Float64"
+        raise refuse(path, "sampleFormat", image.get("sampleFormat"), known)
     order = _choice(image, "byteOrder", {"little": "<", "big": ">"}, "little", path)
     interleaved = _choice(image, "pixelStorage", {"planar": False, "normal": True}, "planar", path)
     _choice(image, "colorSpace", {"gray": 1, "rgb": 3}, "gray", path)
     bits = int(sample_format[1:])
     integer = sample_format[0] == "u"
+    full_scale = 2.0**bits - 1 if integer else 1.0
     notes: list[str] = []
-    low, high = (0.0, 1.0) if integer else _bounds(image, path, notes)
+    low, high = (0.0, full_scale) if integer else _bounds(image, path, notes)
     stored = np.dtype(f"{order}{sample_format[0]}{bits // 8}")
     block = find_block(image, path, file_size, header_end)
     expected = samples * stored.itemsize
@@ -223,11 +198,11 @@ def _image_source(image: Element, path: Path, file_size: int, header_end: int) -
         width=width,
         sample_format=sample_format,
         integer=integer,
-        full_scale=2.0**bits - 1 if integer else 1.0,
+        full_scale=full_scale,
         stored=stored,
         block=block.open(),
         zero=-low,
-        divisor=2.0**bits - 1 if integer else high - low,
+        divisor=high - low,
         interleaved=interleaved and channels > 1,
         notes=notes,
     )
@@ -284,7 +259,7 @@ class _Properties:
             name = clean_text(element.get("id", ""))
             try:
                 value = self._value(element)
-            except (FrameError, ValueError, OverflowError):
+            except (FrameError, KeyError, ValueError, OverflowError):
                 self._notes.append(f"property {name} cannot be read; it is ignored")
                 continue
             if name and value is not None:
@@ -304,7 +279,7 @@ class _Properties:
             return None
         text = text.strip()
         if kind == "Boolean":
-            return BOOLEANS[text] if text in BOOLEANS else _fail()
+            return BOOLEANS[text]
         if kind.startswith(("Float", "Double")):
             return float(text)
         if kind.startswith(("Int", "UInt", "Byte", "Short", "UShort")):
@@ -313,8 +288,7 @@ class _Properties:
 
     def _text(self, element: Element) -> str | None:
         if "location" not in element.attrib:
-            text = element.text or element.get("value") or ""
-            return clean_text(text, keep="\n\t")
+            return clean_text(element.text or element.get("value", ""), keep="\n\t")
         content = self._block(element)
         return None if content is None else clean_text(content.decode("utf-8"), keep="\n\t")
 
@@ -322,18 +296,15 @@ class _Properties:
         dtype = "u1" if kind == "ByteArray" else ELEMENT_TYPES.get(kind[:-6])
         if dtype is None or "location" not in element.attrib:
             return None
-        sizes = [
-            element.get(name) for name in (("rows", "columns") if kind.endswith("Matrix") else ("length",))
-        ]
-        shape = tuple(int(size or "") for size in sizes)
+        sizes = ("rows", "columns") if kind.endswith("Matrix") else ("length",)
+        shape = tuple(int(element.get(size, "")) for size in sizes)
         content = self._block(element)
         if content is None:
             return None
-        order = ">" if element.get("byteOrder") == "big" else "<"
-        values = np.frombuffer(content, order + dtype)
         if min(shape) < 0:
-            _fail()
-        return values.reshape(shape)
+            raise ValueError("negative size")
+        order = ">" if element.get("byteOrder") == "big" else "<"
+        return np.frombuffer(content, order + dtype).reshape(shape)
 
     def _block(self, element: Element) -> bytes | None:
         """Return the bytes of a property, or None if it is too large."""
@@ -342,7 +313,3 @@ class _Properties:
             return None
         self._left -= block.decoded_size
         return bytes(block.decode())
-
-
-def _fail() -> NoReturn:
-    raise ValueError

@@ -32,16 +32,10 @@ EXPANSION = {"zlib": 1040, "lz4": 256, "lz4hc": 256, "zstd": 2**16}
 #: Maximum size of an LZ4 block.
 LZ4_LIMIT = 0x7E000000
 
+#: Python's names of the algorithms.
 CHECKSUMS = {
-    name: algorithm
-    for algorithm, names in {
-        "sha1": ("sha1", "sha-1"),
-        "sha256": ("sha256", "sha-256"),
-        "sha512": ("sha512", "sha-512"),
-        "sha3_256": ("sha3-256",),
-        "sha3_512": ("sha3-512",),
-    }.items()
-    for name in names
+    name: name.replace("sha-", "sha").replace("sha3-", "sha3_")
+    for name in ("sha1", "sha-1", "sha256", "sha-256", "sha512", "sha-512", "sha3-256", "sha3-512")
 }
 
 DECIMAL = re.compile(r"[0-9]{1,19}", re.ASCII)
@@ -74,12 +68,8 @@ class Compression:
 class StoredBlock:
     """A validated block of a file, not yet read or decompressed.
 
-    Attributes
-    ----------
-    position : int or None
-        Offset of an attached block, or None if the data are in `content`.
-    size : int
-        Stored size in bytes.
+    `position` is the offset of an attached block, or None if the data are in `content`. `size` is the stored
+    size in bytes.
     """
 
     path: Path
@@ -148,13 +138,7 @@ class StoredBlock:
 
 
 def find_block(element: Element, path: Path, file_size: int, header_end: int) -> StoredBlock:
-    """Find the data block of an element and validate its location, compression and checksum.
-
-    Raises
-    ------
-    FrameError
-        If an attribute is invalid.
-    """
+    """Find the data block of an element and validate its location, compression and checksum."""
     field = local_name(element)
     location = element.get("location", "")
     if location == "embedded":
@@ -166,11 +150,11 @@ def find_block(element: Element, path: Path, file_size: int, header_end: int) ->
         attributes, encoding, text = element.attrib, location.partition(":")[2], element.text
     else:
         attributes, encoding, text = element.attrib, "", None
-    position, content = None, b""
     if encoding:
-        content = _decode_text(text or "", encoding, path, field)
+        position, content = None, _decode_text(text or "", encoding, path, field)
         size = len(content)
     else:
+        content = b""
         position, size = _attachment(location, path, field, file_size, header_end)
     compression = _compression(attributes, size, path, field)
     return StoredBlock(
@@ -218,9 +202,8 @@ def _checksum(attributes: dict[str, str], path: Path, field: str) -> tuple[str, 
     name, _, digits = text.partition(":")
     algorithm, digits = CHECKSUMS.get(name.lower()), digits.strip().lower()
     if algorithm is None or len(digits) != 2 * hashlib.new(algorithm).digest_size:
-        raise refuse(
-            path, f"{field} checksum", text, "algorithm:hex digits (sha1, sha256, sha512, sha3-256, sha3-512)"
-        )
+        expected = "algorithm:hex digits (sha1, sha256, sha512, sha3-256, sha3-512)"
+        raise refuse(path, f"{field} checksum", text, expected)
     return algorithm, digits
 
 
@@ -232,12 +215,8 @@ def _compression(attributes: dict[str, str], stored: int, path: Path, field: str
     codec, _, shuffled = name.lower().partition("+")
     valid = codec in EXPANSION and shuffled in ("", "sh") and all(map(DECIMAL.fullmatch, numbers))
     if not valid or len(numbers) not in ((2,) if shuffled else (1, 2)):
-        raise refuse(
-            path,
-            f"{field} compression",
-            text,
-            "codec:size or codec+sh:size:item-size (zlib, lz4, lz4hc, zstd)",
-        )
+        expected = "codec:size or codec+sh:size:item-size (zlib, lz4, lz4hc, zstd)"
+        raise refuse(path, f"{field} compression", text, expected)
     size, item_size = int(numbers[0]), int(numbers[1]) if shuffled else 1
     if not 1 <= item_size <= 16:
         raise refuse(path, f"{field} compression item size", item_size, "1 to 16 bytes")
@@ -263,13 +242,7 @@ def _subblocks(
 
 
 def inflate(stored: bytes | bytearray, compression: Compression, path: Path, field: str) -> bytes:
-    """Decompress a block to exactly its declared size.
-
-    Raises
-    ------
-    FrameError
-        If the block is damaged or has another size than declared.
-    """
+    """Decompress a block. Raises `FrameError` if it is damaged or has another size than declared."""
     view, pieces, start = memoryview(stored), [], 0
     for packed, plain in compression.subblocks:
         piece = view[start : start + packed]
@@ -318,10 +291,7 @@ def _inflate_zstd(piece: memoryview, size: int) -> bytes:
 
 
 def unshuffle(content: bytes, item_size: int) -> bytes:
-    """Undo byte shuffling: the first bytes of all items, then the second bytes, and so on.
-
-    Bytes after the last complete item are not shuffled.
-    """
+    """Undo byte shuffling. Bytes after the last complete item are not shuffled."""
     count = len(content) // item_size
     planes = np.frombuffer(content, np.uint8, count * item_size).reshape(item_size, count)
     return np.ascontiguousarray(planes.T).tobytes() + content[count * item_size :]

@@ -51,8 +51,8 @@ def flush_to_disk(path: Path) -> None:
 def replace_atomically(path: str | Path, content: bytes, alone: bool = False) -> Path:
     """Write `content` to `path`. A reader sees the old file or the new one, never a part.
 
-    With `alone`, the caller holds a lock for `path`. The temporary file then has a fixed name: if the
-    process is killed, the next one to write takes it over. Raise `SaveError` if the file cannot be written.
+    With `alone`, the caller holds a lock. The temporary file has a fixed name, so the next writer takes over
+    the one of a killed process. Raise `SaveError` if the file cannot be written.
     """
     path = Path(path)
     with explained(path), temporary_for(path, alone=alone) as temporary:
@@ -65,19 +65,9 @@ def replace_atomically(path: str | Path, content: bytes, alone: bool = False) ->
 
 @contextlib.contextmanager
 def new_file(path: Path, room: Path | None = None) -> Iterator[Path]:
-    """Yield a temporary path that becomes `path` at the end.
+    """Yield a temporary path that becomes `path` at the end, or raise `FileExistsError` if that exists.
 
-    Parameters
-    ----------
-    path : Path
-        Name of the finished file.
-    room : Path, optional
-        Folder for the temporary file, on the same disk. Default is the folder of `path`.
-
-    Raises
-    ------
-    FileExistsError
-        When `path` exists by then; it is left alone.
+    The temporary file is in `room`, on the same disk, by default in the folder of `path`.
     """
     with temporary_for(path, room) as temporary:
         yield temporary
@@ -87,10 +77,9 @@ def new_file(path: Path, room: Path | None = None) -> Iterator[Path]:
 
 
 def give_name(staged: Path, path: Path, note: Path | None = None) -> None:
-    """Make `staged` known as `path`, which must not exist.
+    """Link `staged` as `path`, which must not exist.
 
-    `staged` remains as a second name of the file. Without hard links it is moved, and the file `note` keeps
-    name, size and time of what was moved.
+    Without hard links it is moved, and the file `note` keeps name, size and time of the moved file.
     """
     try:
         os.link(staged, path)
@@ -98,8 +87,7 @@ def give_name(staged: Path, path: Path, note: Path | None = None) -> None:
         raise
     except OSError:
         # No hard links here: claim the name, then replace the empty claim.
-        with path.open("xb"):
-            pass
+        path.touch(exist_ok=False)
         try:
             if note is not None:
                 note.write_text(json.dumps(stamp(staged, path.name)), encoding="utf-8")

@@ -42,10 +42,9 @@ def existing_folder(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def workroom(folder: Path) -> Iterator[Path]:
-    """Yield a hidden folder inside `folder` for files in the making.
+    """Yield a hidden folder inside `folder` for unfinished files, and remove it at the end.
 
-    It is removed at the end. Inside the work folder of a run it stays: its files show which names the run
-    has given, in case it is killed (see `take_back`).
+    Inside the work folder of a run it stays, so that `take_back` can undo a run that was killed.
     """
     work = Path(os.environ.get(WORK_FOLDER) or os.devnull)
     in_run = work.is_dir() and work.parent.samefile(folder)

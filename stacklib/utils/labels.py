@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 
@@ -52,7 +53,9 @@ def _shorten(name: str, start: int, stop: int, width: int) -> str:
 
 def _spans(names: Sequence[str]) -> list[tuple[int, int]]:
     """Return where the differing part of each name starts and stops."""
-    start, stop = _common(names), _common([name[::-1] for name in names])
+    # Character by character, as names are not paths.
+    start = len(os.path.commonprefix(names))  # noqa: RUF071
+    stop = len(os.path.commonprefix([name[::-1] for name in names]))  # noqa: RUF071
     shortest = min(map(len, names))
     if len(names) < 2 or start == shortest:
         return [(0, len(name)) for name in names]
@@ -64,13 +67,3 @@ def _spans(names: Sequence[str]) -> list[tuple[int, int]]:
     if any(start >= len(name) - stop for name in names):
         return [(0, len(name)) for name in names]
     return [(start, len(name) - stop) for name in names]
-
-
-def _common(names: Sequence[str]) -> int:
-    """Return the length of the common prefix."""
-    shared = 0
-    for characters in zip(*names, strict=False):
-        if len(set(characters)) > 1:
-            break
-        shared += 1
-    return shared

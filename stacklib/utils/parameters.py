@@ -79,13 +79,7 @@ class Parameter:
         return "text or a list of texts" if self.kind is list else "text"
 
     def check(self, value: Any) -> Any:
-        """Return `value` converted to the type of the parameter.
-
-        Raises
-        ------
-        RecipeError
-            If the value has the wrong type or is out of range.
-        """
+        """Return `value` converted to the type of the parameter. Raises `RecipeError` if it is invalid."""
         checked = self._convert(value)
         if checked is None:
             raise RecipeError(f"{self.name}: got {value!r}, expected {self.expected}. ({self.help})")
@@ -107,9 +101,8 @@ class Parameter:
             return float(value)
         if self.kind is list and isinstance(value, list | tuple):
             return [str(item) for item in value] if value else None
-        if isinstance(value, Path):
-            value = str(value)
-        if self.kind is str and isinstance(value, int) and not isinstance(value, bool) and not self.choices:
+        plain_number = isinstance(value, int) and not isinstance(value, bool)
+        if isinstance(value, Path) or (self.kind is str and plain_number and not self.choices):
             value = str(value)
         if not isinstance(value, str) or (self.choices and value not in self.choices):
             return None
@@ -170,7 +163,7 @@ class Checked:
 
 @functools.cache
 def _parameters_of(cls: type) -> tuple[Parameter, ...]:
-    """Return the parameters of a class. Cached: moving a slider creates a recipe at every step."""
+    """Return the parameters of a class. Cached, because a moving slider creates many recipes."""
     return tuple(
         Parameter(name=field.name, default=field.default, **field.metadata)
         for field in dataclasses.fields(cls)
@@ -199,13 +192,7 @@ def commented_yaml(values: Mapping[str, Any], parameters: Mapping[str, Parameter
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read the names and values in a YAML file. An empty file gives an empty dict.
-
-    Raises
-    ------
-    RecipeError
-        If the file cannot be read, is not valid YAML, or is not a mapping.
-    """
+    """Read a YAML mapping, empty for an empty file. Raises `RecipeError` if the file is not valid."""
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), _EachNameOnce)
     except OSError as error:
@@ -217,11 +204,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise RecipeError(
             f"{path}: is not valid YAML{line} ({problem}); write one 'name: value' per line"
         ) from error
-    if values is None:
-        values = {}
-    if not isinstance(values, dict):
+    if not isinstance(values, dict | None):
         raise RecipeError(f"{path}: contains a {type(values).__name__}, expected lines of 'name: value'")
-    return values
+    return values or {}
 
 
 class _EachNameOnce(yaml.SafeLoader):

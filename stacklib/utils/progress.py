@@ -50,23 +50,11 @@ def progress_bar(
 ) -> tqdm:
     """Return a progress bar with the time left. Use it as a context manager.
 
-    Parameters
-    ----------
-    total : int
-        Number of steps.
-    title, unit : str
-        What is done, and what is counted.
-    shown : bool
-        False draws nothing.
-    scale : bool
-        Show large numbers as k and M.
-    delay : float
-        Seconds before the bar appears.
-    part : tuple of int, optional
-        Percentages of the whole run at the start and at the end of this bar.
+    With `scale`, large numbers are shown as k and M. The bar appears after `delay` seconds. `part` is the
+    percentage of the whole run at the start and at the end of this bar.
     """
-    common = {"total": total, "desc": title, "unit": unit, "unit_scale": scale}
-    common |= {"disable": not shown, "delay": delay}
+    common = {"total": total, "desc": title, "unit": unit, "unit_scale": scale, "disable": not shown}
+    common["delay"] = delay
     if in_live_notebook():
         return live_tqdm(**common)
     # A widget would stay at 0 % in a notebook that is saved without a browser: write text there.

@@ -12,13 +12,7 @@ __all__ = ["checked_threads", "parse_memory"]
 
 
 def parse_memory(memory: str | int) -> int:
-    """Convert a size such as ``"800MB"``, ``"1.5 GB"`` or ``"2GiB"`` to bytes.
-
-    Raises
-    ------
-    RecipeError
-        If it is not a size of at least 1 MB.
-    """
+    """Convert a size such as ``"800MB"`` or ``"2GiB"`` to bytes. Raises `RecipeError` below 1 MB."""
     units = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
     units |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
     found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*", str(memory))
@@ -29,13 +23,7 @@ def parse_memory(memory: str | int) -> int:
 
 
 def checked_threads(threads: int | None) -> int:
-    """Check a number of threads. None gives one per CPU available to this process.
-
-    Raises
-    ------
-    RecipeError
-        If it is not a whole number from 1 to 1024.
-    """
+    """Check a number of threads, 1 to 1024. None gives one per CPU available to this process."""
     if threads is None:
         affinity = getattr(os, "sched_getaffinity", None)
         return len(affinity(0)) if affinity else os.cpu_count() or 1
