@@ -266,10 +266,8 @@ def _parse_header(content: bytes, path: Path) -> tuple[dict[str, Any], list[str]
                 name, value = card.keyword.upper(), None
                 shown = _card_text(text, name)
                 if name in PIXEL_CARDS:
-                    raise FrameError(
-                        f"{path}: {name} is {shown!r}, expected a number; "
-                        "repair the card or leave the file out"
-                    ) from None
+                    remedy = "repair the card or leave the file out"
+                    raise FrameError(f"{path}: {name} is {shown!r}, expected a number; {remedy}") from None
                 reason = "" if isinstance(error, VerifyError) else f" ({error})"
                 notes.append(f"card {name} has an invalid value {shown!r}{reason}; it is ignored")
             if name and name not in values and not isinstance(value, fits.card.Undefined | None):
@@ -291,19 +289,22 @@ def _data_size(header: dict[str, Any], path: Path) -> int:
     axes = [_whole(header, f"NAXIS{axis + 1}", path, range(0, 2**40)) for axis in range(count)]
     if not axes:
         return 0
-    extra = _whole(header, "PCOUNT", path, range(0, 2**60)) if "PCOUNT" in header else 0
-    groups = _whole(header, "GCOUNT", path, range(0, 2**40)) if "GCOUNT" in header else 1
+    extra = _whole(header, "PCOUNT", path, range(0, 2**60), 0)
+    groups = _whole(header, "GCOUNT", path, range(0, 2**40), 1)
     return abs(bits) // 8 * groups * (extra + math.prod(axes))
 
 
-def _whole(header: dict[str, Any], name: str, path: Path, allowed: tuple[int, ...] | range) -> int:
-    value = header.get(name)
+def _whole(
+    header: dict[str, Any],
+    name: str,
+    path: Path,
+    allowed: tuple[int, ...] | range,
+    default: int | None = None,
+) -> int:
+    value = header.get(name, default)
     if isinstance(value, bool) or not isinstance(value, int) or value not in allowed:
-        expected = (
-            ", ".join(map(str, allowed))
-            if isinstance(allowed, tuple)
-            else f"a whole number of at least {allowed.start}"
-        )
+        least = f"a whole number of at least {min(allowed)}"
+        expected = least if isinstance(allowed, range) else ", ".join(map(str, allowed))
         raise FrameError(
             f"{path}: {name} is {value!r}, expected {expected}; the header is damaged, leave the file out"
         )
@@ -318,7 +319,7 @@ def _number(header: dict[str, Any], name: str, default: float, path: Path) -> fl
 
 
 def _image_source(path: Path, hdu: _Hdu) -> tuple[ImageSource, int]:
-    """Build the image source, still without its block, and return it with the size of its pixels in bytes."""
+    """Return an image source, still without its block, and the size of its pixels in bytes."""
     header = hdu.header
     bits = _whole(header, "BITPIX", path, tuple(FORMATS))
     width, height, channels = _geometry(hdu, path)
@@ -331,6 +332,7 @@ def _image_source(path: Path, hdu: _Hdu) -> tuple[ImageSource, int]:
         )
     blank = header.get("BLANK") if bits > 0 else None
     blank = blank if isinstance(blank, int) and not isinstance(blank, bool) else None
+    row_order = str(header.get("ROWORDER", "")).strip().lower()
     source = ImageSource(
         path=path,
         channels=channels,
@@ -344,7 +346,7 @@ def _image_source(path: Path, hdu: _Hdu) -> tuple[ImageSource, int]:
         scale=scale,
         zero=zero,
         blank=blank,
-        row_order=_row_order(header),
+        row_order=row_order if row_order in ("top-down", "bottom-up") else "",
         keywords=dict(header),
         notes=list(hdu.notes),
     )
@@ -383,11 +385,6 @@ def _scale_integers(source: ImageSource, bits: int) -> None:
     # Do not divide integers again that BSCALE already maps to 0 to 1.
     source.full_scale = 2.0**bits - 1 if largest > 2 else 1.0
     source.divisor = source.full_scale
-
-
-def _row_order(header: dict[str, Any]) -> str:
-    text = str(header.get("ROWORDER", "")).strip().lower()
-    return text if text in ("top-down", "bottom-up") else ""
 
 
 def write_image(path: str | Path, image: np.ndarray, keywords: Iterable[tuple[str, Any, str]] = ()) -> Path:

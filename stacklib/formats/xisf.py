@@ -223,7 +223,7 @@ def _bounds(image: Element, path: Path, notes: list[str]) -> tuple[float, float]
     values = []
     with contextlib.suppress(ValueError):
         values = [float(part) for part in text.split(":") if "_" not in part]
-    if len(values) != 2 or not all(map(math.isfinite, values)) or not math.isfinite(values[1] - values[0]):
+    if len(values) != 2 or not math.isfinite(values[1] - values[0]):
         raise refuse(path, "bounds", text, "two finite numbers, low:high")
     if values[0] >= values[1]:
         raise refuse(path, "bounds", text, "a lower bound below the upper one")
@@ -288,7 +288,7 @@ class _Properties:
 
     def _text(self, element: Element) -> str | None:
         if "location" not in element.attrib:
-            return clean_text(element.text or element.get("value", ""), keep="\n\t")
+            return clean_text(element.text or element.get("value") or "", keep="\n\t")
         content = self._block(element)
         return None if content is None else clean_text(content.decode("utf-8"), keep="\n\t")
 

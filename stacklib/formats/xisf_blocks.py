@@ -107,12 +107,10 @@ class StoredBlock:
         self._verify(self._pieces())
         return self._stored()
 
-    def _checked_bytes(self) -> bytes | bytearray:
-        content: bytes | bytearray = self.content
-        if self.position is not None:
-            content = bytearray(self.size)
-            with self._stored().reader() as read_into:
-                read_into(0, memoryview(content))
+    def _checked_bytes(self) -> bytearray:
+        content = bytearray(self.size)
+        with self._stored().reader() as read_into:
+            read_into(0, memoryview(content))
         self._verify([content])
         return content
 

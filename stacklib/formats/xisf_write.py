@@ -152,14 +152,12 @@ def _keyword_entries(keywords: Iterable[tuple[str, Any, str]]) -> dict[str, list
 def keyword_text(value: Any) -> str:
     """Format a value as a FITS keyword value."""
     value = value.item() if isinstance(value, np.generic) else value
-    if value is None:
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return ""
     if isinstance(value, bool):
         return "T" if value else "F"
-    if isinstance(value, int):
-        return str(value)
-    if isinstance(value, float):
-        return repr(value).upper() if math.isfinite(value) else ""
+    if isinstance(value, int | float):
+        return repr(value).upper()
     return "'" + ascii_text(str(value)).replace("'", "''") + "'"
 
 
@@ -173,12 +171,10 @@ def _property_entries(properties: Mapping[str, Any]) -> dict[str, dict[str, Any]
             continue
         if kind == "Boolean":
             value = "true" if value else "false"
-        elif kind == "String":
-            value = ascii_text(str(value), keep="\n\t")
         elif isinstance(value, np.ndarray):
             value = value.astype(value.dtype.newbyteorder("<"))
-        elif not isinstance(value, int | float):
-            value = ascii_text(str(value))
+        elif kind == "String" or not isinstance(value, int | float):
+            value = ascii_text(str(value), keep="\n\t" if kind == "String" else "")
         name = ascii_text(name)
         entries[name] = {"id": name, "type": kind, "value": value}
     return entries

@@ -15,25 +15,15 @@ __all__ = ["ENDINGS", "beside", "find_images", "natural_order", "resolve_path"]
 #: File name endings of supported images, in lower case.
 ENDINGS = (".xisf", ".fits", ".fit", ".fts", ".fits.gz", ".fit.gz", ".fts.gz", ".fits.fz", ".fit.fz")
 
-#: Suffix that PixInsight adds to calibrated, debayered and registered frames.
-REGISTERED = "_c_d_r"
+#: Name endings of frames that PixInsight has calibrated, debayered and registered.
+REGISTERED = tuple(f"_c_d_r{ending}" for ending in ENDINGS)
 
 
 def resolve_path(where: str | Path) -> Path:
-    """Look for a relative path in the working directory and its parent folders.
+    """Return the absolute path of a file, folder or pattern. ``~`` is the home folder.
 
-    The working directory of a notebook is its own folder in JupyterLab and the caller's under papermill.
-    A path relative to the project works in both.
-
-    Parameters
-    ----------
-    where : str or Path
-        A file, a folder or a glob pattern. ``~`` is the home folder.
-
-    Returns
-    -------
-    Path
-        An absolute path, in the working directory if nothing is found.
+    A relative path is searched in the working directory and its parents, so that one relative to the project
+    works in JupyterLab and under papermill. If nothing is found, the path is in the working directory.
     """
     path = Path(where).expanduser()
     here = Path.cwd()
@@ -47,7 +37,7 @@ def resolve_path(where: str | Path) -> Path:
 
 
 def beside(file: Path, entries: str | list[str]) -> str | list[str]:
-    """Resolve the frames of a job file: relative names are looked for in the folder of the file first."""
+    """Resolve the frames of a job file. Relative names are searched in its folder first."""
     home = Path(os.path.normpath(file.absolute())).parent
 
     def found(entry: str) -> str:
@@ -77,11 +67,11 @@ def find_images(where: str | os.PathLike[str]) -> list[Path]:
     try:
         if path.is_dir():
             return _images_in_folder(path)
-        if path.exists() or not glob.has_magic(str(path)):
-            if not path.exists():
-                kind = "file" if path.name.lower().endswith(ENDINGS) else "folder or file"
-                raise FrameError(f"{path}: no such {kind}; check the name and the working directory")
+        if path.exists():
             return [path]
+        if not glob.has_magic(str(path)):
+            kind = "file" if path.name.lower().endswith(ENDINGS) else "folder or file"
+            raise FrameError(f"{path}: no such {kind}; check the name and the working directory")
     except (OSError, ValueError) as error:
         raise FrameError(f"{path}: cannot be accessed ({error}); check the name and permissions") from error
     matches = [Path(name) for name in _matches(path) if name.lower().endswith(ENDINGS)]
@@ -98,13 +88,8 @@ def _images_in_folder(folder: Path) -> list[Path]:
     ]
     if not images:
         raise FrameError(f"{folder}: contains no images; supported endings: {', '.join(ENDINGS)}")
-    registered = [path for path in images if _stem(path).endswith(REGISTERED)]
+    registered = [path for path in images if path.name.lower().endswith(REGISTERED)]
     return sorted(registered or images, key=natural_order)
-
-
-def _stem(path: Path) -> str:
-    name = path.name.lower()
-    return name.removesuffix(max((end for end in ENDINGS if name.endswith(end)), key=len))
 
 
 def natural_order(path: Path) -> list[Any]:

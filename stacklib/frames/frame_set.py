@@ -77,10 +77,8 @@ class Frame(HeaderFacts):
         self._lock, self._source = threading.Lock(), None
 
     def __repr__(self) -> str:
-        return (
-            f"<Frame {self.name}: {self.width} x {self.height}, {self.channels} "
-            f"{'channel' if self.channels == 1 else 'channels'}, {self.sample_format}>"
-        )
+        channels = "1 channel" if self.channels == 1 else f"{self.channels} channels"
+        return f"<Frame {self.name}: {self.width} x {self.height}, {channels}, {self.sample_format}>"
 
     @property
     def source(self) -> ImageSource:
@@ -276,8 +274,7 @@ class FrameSet(Sequence[Frame]):
         _refuse_mixed(self._frames, lambda frame: (frame.width, frame.height), "{0[0]} x {0[1]} pixels")
         _refuse_mixed(self._frames, lambda frame: frame.channels, "{0} channel(s)")
         known = [frame for frame in self._frames if frame.row_order]
-        if known:
-            _refuse_mixed(known, lambda frame: frame.row_order, "rows {0}")
+        _refuse_mixed(known, lambda frame: frame.row_order, "rows {0}")
 
     def __len__(self) -> int:
         return len(self._frames)
@@ -367,9 +364,8 @@ class FrameSet(Sequence[Frame]):
         table["gain"] = _number_column([frame.gain for frame in self])
         table["temperature"] = _number_column([frame.temperature for frame in self], "deg_C")
         table["format"] = [frame.sample_format for frame in self]
-        table["width"] = [frame.width for frame in self]
-        table["height"] = [frame.height for frame in self]
-        table["channels"] = [frame.channels for frame in self]
+        for name in ("width", "height", "channels"):
+            table[name] = [getattr(self, name)] * len(self)
         return table
 
     def close(self) -> None:
@@ -394,14 +390,10 @@ def _refuse_duplicates(paths: Sequence[Path]) -> None:
 
 
 def _refuse_mixed(frames: Sequence[Frame], value: Callable[[Frame], Any], words: str) -> None:
-    values = [value(frame) for frame in frames]
-    usual, count = Counter(values).most_common(1)[0]
-    others = [
-        f"{frame.name} ({words.format(found)})"
-        for frame, found in zip(frames, values, strict=True)
-        if found != usual
-    ]
-    if others:
+    counted = Counter(map(value, frames)).most_common()
+    if len(counted) > 1:
+        usual, count = counted[0]
+        others = [f"{each.name} ({words.format(value(each))})" for each in frames if value(each) != usual]
         raise FrameError(
             f"the frames differ: {count} of {len(frames)} have {words.format(usual)}, but not "
             f"{listed(others, most=10)}; register all frames to the same reference, or leave these out"
@@ -448,7 +440,14 @@ def open_frames(where: str | Path | Frame | Iterable[str | Path | Frame]) -> Fra
         raise FrameError("the list of frames is empty; add at least one image file")
     _refuse_duplicates([entry.path if isinstance(entry, Frame) else entry for entry in found])
     frames = _open_all(found)
-    _warn_of_unknown_order(frames)
+    silent = [frame.name for frame in frames if not frame.row_order]
+    if 0 < len(silent) < len(frames):
+        warnings.warn(
+            f"{listed(silent, most=10)}: no ROWORDER in the header, unlike the other frames; "
+            "check that they are not upside down",
+            StacklibWarning,
+            stacklevel=2,
+        )
     return FrameSet(frames)
 
 
@@ -457,23 +456,16 @@ def _open_all(found: Sequence[Path | Frame]) -> list[Frame]:
         opened = list(pool.map(_open_or_error, found))
     errors = [frame for frame in opened if isinstance(frame, FrameError)]
     if errors:
-        more = (
-            f" ({len(errors) - 1} more of the {len(found)} files cannot be used)" if len(errors) > 1 else ""
-        )
-        raise FrameError(f"{errors[0]}{more}") from errors[0]
+        rest = f" ({len(errors) - 1} more of the {len(found)} files cannot be used)"
+        raise FrameError(f"{errors[0]}{rest if len(errors) > 1 else ''}") from errors[0]
     frames = [frame for frame in opened if isinstance(frame, Frame)]
-    _warn_of_notes([frame for frame, entry in zip(frames, found, strict=True) if frame is not entry])
-    return frames
-
-
-def _warn_of_notes(frames: Sequence[Frame]) -> None:
-    """Issue one warning per note, naming all frames it applies to."""
     files: dict[str, list[str]] = {}
-    for frame in frames:
-        for note in frame.notes:
+    for frame, entry in zip(frames, found, strict=True):
+        for note in frame.notes if frame is not entry else ():
             files.setdefault(note, []).append(frame.name)
     for note, names in files.items():
-        warnings.warn(f"{listed(names, most=3)}: {note}", StacklibWarning, stacklevel=4)
+        warnings.warn(f"{listed(names, most=3)}: {note}", StacklibWarning, stacklevel=3)
+    return frames
 
 
 def _open_or_error(entry: Path | Frame) -> Frame | FrameError:
@@ -481,14 +473,3 @@ def _open_or_error(entry: Path | Frame) -> Frame | FrameError:
         return entry if isinstance(entry, Frame) else Frame(entry, quiet=True)
     except FrameError as error:
         return error
-
-
-def _warn_of_unknown_order(frames: Sequence[Frame]) -> None:
-    silent = [frame.name for frame in frames if not frame.row_order]
-    if silent and len(silent) < len(frames):
-        warnings.warn(
-            f"{listed(silent, most=10)}: no ROWORDER in the header, unlike the other frames; "
-            "check that they are not upside down",
-            StacklibWarning,
-            stacklevel=3,
-        )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import difflib
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 from astropy.table import Table
 
 from stacklib.errors import RecipeError
+from stacklib.utils.labels import hint
 
 __all__ = ["select"]
 
@@ -57,9 +57,9 @@ def select(table: Table, expression: str) -> np.ndarray:
         tree = ast.parse(expression.strip(), mode="eval").body
         with np.errstate(all="ignore"):
             result = _Reader(table, expression).value(tree)
-    except (SyntaxError, ValueError, RecursionError, OverflowError, ZeroDivisionError, MemoryError) as error:
-        if isinstance(error, RecipeError):
-            raise
+    except RecipeError:
+        raise
+    except (SyntaxError, ValueError, RecursionError, ArithmeticError, MemoryError):
         raise RecipeError(
             f"selection: {expression!r} is not valid; write it like fwhm < 3.5 and eccentricity < 0.6"
         ) from None
@@ -117,27 +117,19 @@ class _Reader:
     def column(self, name: str) -> np.ndarray:
         if name in self.names:
             column = self.table[name]
-            if column.dtype.kind == "b":
+            if column.dtype == bool:
                 return np.asarray(column)
             return np.ma.filled(np.ma.asarray(column, float), np.nan)
-        near = difflib.get_close_matches(name, self.names, n=1)
-        hint = f"did you mean {near[0]}?" if near else "known columns: " + ", ".join(self.names)
-        raise RecipeError(f"selection: unknown column {name!r}; {hint}")
+        raise RecipeError(f"selection: unknown column {name!r}; {hint(name, self.names, 'columns')}")
 
     def truth(self, node: ast.expr) -> Any:
-        value = self.value(node)
-        if np.asarray(value).dtype != bool:
-            raise RecipeError(
-                f"selection: {ast.unparse(node)!r} in {self.expression!r} is a number; compare it with a "
-                "number"
-            )
-        return value
+        return self._checked(node, True, "is a number; compare it with a number")
 
     def number(self, node: ast.expr) -> Any:
+        return self._checked(node, False, "is a condition, not a number; combine conditions with and, or")
+
+    def _checked(self, node: ast.expr, is_condition: bool, problem: str) -> Any:
         value = self.value(node)
-        if np.asarray(value).dtype == bool:
-            raise RecipeError(
-                f"selection: {ast.unparse(node)!r} in {self.expression!r} is a condition, not a number; "
-                "combine conditions with and, or"
-            )
+        if (np.asarray(value).dtype == bool) != is_condition:
+            raise RecipeError(f"selection: {ast.unparse(node)!r} in {self.expression!r} {problem}")
         return value

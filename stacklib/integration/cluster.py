@@ -17,6 +17,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from importlib.metadata import version
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -60,25 +61,8 @@ MANY = 1024
 class Cluster:
     """The workers of a Dask cluster, for the frames of one integration.
 
-    Parameters
-    ----------
-    client : dask.distributed.Client
-        Connected to the cluster.
-    frames : FrameSet
-        The frames. Workers read them from the same paths.
-    memory : str or int
-        Budget of each worker for samples and results, within its own limit.
-
-    Raises
-    ------
-    IntegrationError
-        When Dask is missing, `client` is not a client, a worker has no stacklib or another version, or too
-        little memory for one frame.
-
-    Warns
-    -----
-    StacklibWarning
-        When the cluster has no workers yet. The work waits for them.
+    They read the frames from the same paths. `memory` is the budget of each worker for samples and results,
+    within its own limit. Raises `IntegrationError` if the cluster cannot be used.
     """
 
     def __init__(self, client: Client, frames: FrameSet, memory: str | int = "2GB") -> None:
@@ -97,11 +81,11 @@ class Cluster:
     def measure(self, function: Callable[..., Any], jobs: Sequence[tuple]) -> Iterator[tuple[int, Any]]:
         """Call `function` with each job, which includes a frame; see `measurements.Spread`."""
         need = int(MEASURING * 4 * self.frames.height * self.frames.width)
-        workers = self._workers()
-        for name, (_, room) in workers.items():
+        rooms = {name: room for name, (_, room) in self._workers().items()}
+        for name, room in rooms.items():
             if room < need:
                 raise _too_small(name, room, need, self.frames)
-        places = min((int(room // need) for _, room in workers.values() if room < math.inf), default=MANY)
+        places = int(min(MANY, min(rooms.values(), default=math.inf) / need))
         yield from self._run(_in_turn, [(self._key, places, function, job) for job in jobs])
 
     def integrate(
@@ -133,7 +117,7 @@ class Cluster:
         }
 
     def _rows(self, samples: Samples, used: np.ndarray) -> int:
-        """Return the rows of a band: few enough for every worker, and so that all have work."""
+        """Return the rows of a band: few enough for each worker's memory and for all to have work."""
         _, _, width, height = samples.region
         workers = self._workers().values()
         share = min((min(self.budget, room) / threads for threads, room in workers), default=self.budget)
@@ -145,10 +129,9 @@ class Cluster:
     def _run(
         self, function: Callable[..., Any], jobs: Sequence[tuple]
     ) -> Generator[tuple[int, Any], None, None]:
-        """Yield number and result of each call, in the order in which the calls end.
+        """Yield number and result of each call, in the order in which they end.
 
-        Dask gives the tasks of a worker that dies to another one. After an error or Ctrl-C no more tasks are
-        started.
+        Dask gives the tasks of a dead worker to another one. After an error or Ctrl-C no more are started.
         """
         from dask.distributed import as_completed
 
@@ -158,7 +141,7 @@ class Cluster:
         try:
             while True:
                 room = UNDER_WAY * max(1, sum(self.client.nthreads().values())) - len(under_way)
-                for number, job in _first(waiting, room):
+                for number, job in islice(waiting, max(0, room)):
                     future = self.client.submit(function, *job, pure=False)
                     under_way[future] = number
                     done.add(future)
@@ -182,27 +165,25 @@ class Cluster:
         from dask.distributed import KilledWorker
 
         error = result[1] if isinstance(result, tuple) else result
-        found: BaseException
         if isinstance(error, KilledWorker):
-            found = IntegrationError(
+            return IntegrationError(
                 f"client: several workers died at the same task ({error.last_worker.address} was the last), "
                 "probably for lack of memory; give them a larger memory limit, or integrate with a smaller "
                 "budget, such as memory='500MB'"
             )
-        elif isinstance(error, FrameError):
-            found = FrameError(
+        if isinstance(error, FrameError):
+            return FrameError(
                 f"{error} (reported by a worker, which reads the frames from the same path as this computer)"
             )
-        elif isinstance(error, StacklibError):
-            found = error
-        elif isinstance(error, Exception) and isinstance(result, tuple):
-            found = error.with_traceback(result[2])
-        else:
-            found = IntegrationError(
-                f"client: the work was cancelled, or the connection to {self.client.scheduler.address} is "
-                "lost; check that the scheduler runs, and integrate again"
-            )
-            found.__cause__ = error
+        if isinstance(error, StacklibError):
+            return error
+        if isinstance(error, Exception) and isinstance(result, tuple):
+            return error.with_traceback(result[2])
+        found = IntegrationError(
+            f"client: the work was cancelled, or the connection to {self.client.scheduler.address} is lost; "
+            "check that the scheduler runs, and integrate again"
+        )
+        found.__cause__ = error
         return found
 
     def _forget(self) -> None:
@@ -219,61 +200,33 @@ def _too_small(name: str, room: float, need: int, frames: FrameSet) -> Integrati
     )
 
 
-def _first(items: Iterator, count: int) -> Iterator:
-    return (item for _, item in zip(range(count), items, strict=False))
-
-
 @contextlib.contextmanager
 def connect(address: str) -> Iterator[Client | None]:
-    """Yield a client for a cluster, which is closed at the end of the context.
+    """Yield a client for a Dask cluster, and close it at the end. An empty address gives None.
 
-    Parameters
-    ----------
-    address : str
-        Address of a Dask scheduler, such as ``tcp://10.0.0.1:8786``. ``local`` starts a cluster on this
-        computer, one worker process for each processor, which ends with the context. An empty text gives
-        None.
-
-    Yields
-    ------
-    dask.distributed.Client or None
-
-    Raises
-    ------
-    IntegrationError
-        When Dask is missing, or no scheduler answers at that address.
+    `address` is that of a scheduler, such as ``tcp://10.0.0.1:8786``, or ``local`` for a new cluster on this
+    computer with one worker process per CPU. Raises `IntegrationError` if Dask is missing or no scheduler
+    answers.
     """
     if not address:
         yield None
         return
+    # Any free port for the dashboard: another cluster may run already.
+    local = {"n_workers": checked_threads(None), "threads_per_worker": 1, "dashboard_address": ":0"}
     distributed = _distributed()
-    with contextlib.ExitStack() as open_until_the_end:
-        if address == "local":
-            # Any free port for the dashboard: another cluster may run already.
-            cluster = distributed.LocalCluster(
-                n_workers=checked_threads(None), threads_per_worker=1, dashboard_address=":0"
-            )
-            where = open_until_the_end.enter_context(cluster)
-        else:
-            where = address
-        try:
-            client = distributed.Client(where)
-        except (OSError, ValueError, TypeError) as error:
-            raise IntegrationError(
-                f"cluster: no Dask scheduler answers at {address} ({error}); give its address, such as "
-                "tcp://10.0.0.1:8786, or local for a cluster on this computer"
-            ) from error
-        yield open_until_the_end.enter_context(client)
+    try:
+        client = distributed.Client(**local) if address == "local" else distributed.Client(address)
+    except (OSError, ValueError, TypeError) as error:
+        raise IntegrationError(
+            f"cluster: no Dask scheduler answers at {address} ({error}); give its address, such as "
+            "tcp://10.0.0.1:8786, or local for a cluster on this computer"
+        ) from error
+    with client:
+        yield client
 
 
 def checked(client: Any) -> Client:
-    """Return the client if it can be used.
-
-    Raises
-    ------
-    IntegrationError
-        When Dask is missing, or `client` is not a client, or is asynchronous or closed.
-    """
+    """Return the client. Raises `IntegrationError` if it is not a client, or asynchronous, or closed."""
     distributed = _distributed()
     if not isinstance(client, distributed.Client) or client.asynchronous:
         raise IntegrationError(
@@ -294,16 +247,10 @@ def _distributed() -> Any:
 
 
 def check_versions(client: Client) -> None:
-    """Refuse workers that might not give the same bits.
-
-    Raises
-    ------
-    IntegrationError
-        When a worker has no stacklib, or another version.
-    """
+    """Raise `IntegrationError` if a worker has no stacklib, or another version."""
     here = version("stacklib")
     try:
-        found = client.run(_version, on_error="return")
+        found = client.run(version, "stacklib", on_error="return")
     except Exception as error:
         raise IntegrationError(
             f"client: the workers do not answer ({error}); check that the scheduler runs, and that "
@@ -312,20 +259,12 @@ def check_versions(client: Client) -> None:
     other = {name: there for name, there in found.items() if there != here}
     if other:
         name, there = next(iter(other.items()))
-        said = (
-            f"cannot import stacklib ({there})" if isinstance(there, Exception) else f"has stacklib {there}"
-        )
+        failed = isinstance(there, Exception)
+        found_there = f"cannot import stacklib ({there})" if failed else f"has stacklib {there}"
         raise IntegrationError(
-            f"client: the worker {name} {said}, this computer has {here}; install stacklib {here} on every "
-            "worker"
+            f"client: the worker {name} {found_there}, this computer has {here}; "
+            f"install stacklib {here} on every worker"
         )
-
-
-# On the workers ----------------------------------------------------------------------------------
-
-
-def _version() -> str:
-    return version("stacklib")
 
 
 @lru_cache(maxsize=4)
@@ -335,19 +274,19 @@ def _gate(key: str, places: int) -> threading.Semaphore:
 
 
 def _in_turn(key: str, places: int, function: Callable[..., Any], job: tuple) -> Any:
-    """Call `function`, no more often at a time than the memory allows."""
+    """Call `function` on a worker, no more often at a time than its memory allows."""
     with _gate(key, places):
         return function(*job)
 
 
 @lru_cache(maxsize=2)
 def _unpacked(packed: bytes) -> tuple[Samples, np.ndarray, list[Settings]]:
-    """Return the same objects for all bands, so that compressed files are unpacked once."""
+    """Return the same objects for all bands on a worker, so that compressed files are unpacked once."""
     return pickle.loads(packed)
 
 
 def _integrate_band(packed: bytes, band: tuple[int, int, int]) -> tuple[Pixels, Counts]:
-    """Integrate a band and return its pixels and counts."""
+    """Integrate a band on a worker."""
     samples, used, settings = _unpacked(packed)
     own = settings[band[0]]
     with ThreadPoolExecutor(READERS) as readers:

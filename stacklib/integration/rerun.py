@@ -90,14 +90,9 @@ def rerun(
 
 
 def repeats(result_file: str | Path, files: Iterable[Path]) -> bool:
-    """Return whether a newly saved result has the same image as an older one, bit for bit.
+    """Return whether one of the new files has the same image as an older result, bit for bit.
 
-    Parameters
-    ----------
-    result_file : str or Path
-        An image of the older result. For a FITS image, the XISF image beside it is compared.
-    files : iterable of Path
-        The paths from `Integration.save`. The image of the same kind is compared.
+    For a FITS image, the XISF image beside it is compared.
     """
     old = read_run(result_file).path
     kind = _kind(old)
@@ -122,16 +117,14 @@ def _find(record: RunRecord, where: Where | None, progress: bool) -> list[Path]:
         progress_bar(len(inputs), f"{len(inputs)} files checked", "file", progress) as bar,
     ):
         checksums = pool.map(_checksums, places)
-        taken: set[Path] = set()
         found: list[Path] = []
         missing: list[str] = []
         changed: list[str] = []
         for wanted, known in zip(inputs, checksums, strict=True):
             # Copies of a frame in different folders are different frames.
-            same = [path for path, sha256 in known.items() if sha256 == wanted.sha256 and path not in taken]
+            same = [path for path, sha256 in known.items() if sha256 == wanted.sha256 and path not in found]
             if same and wanted.sha256:
                 found.append(same[0])
-                taken.add(same[0])
             else:
                 (changed if known else missing).append(wanted.name)
             bar.update()
@@ -176,13 +169,13 @@ def _cannot_be_repeated(
         for names, word in ((missing, "missing"), (changed, "changed"))
         if names
     ]
-    remedy = "give other folders"
+    remedy = "Give other folders"
     if where is None:
-        remedy = "give the folder where they are now, with frames=FOLDER (in a shell: --frames FOLDER)"
+        remedy = "Give the folder where they are now, with frames=FOLDER (in a shell: --frames FOLDER)"
     if changed:
         remedy += ", or restore the files"
     return FrameError(
-        f"{record.path}: cannot be repeated: {'; '.join(said)}. {remedy[0].upper()}{remedy[1:]}. "
+        f"{record.path}: cannot be repeated: {'; '.join(said)}. {remedy}. "
         "To integrate other frames in the same way: integrate(frames, Recipe.from_result(file))"
     )
 
@@ -193,10 +186,9 @@ def _some(names: list[str]) -> str:
 
 
 def _warn_of_versions(record: RunRecord) -> None:
+    now = {name: version(name) for name in record.versions}
     other = [
-        f"{name} {then} (now {version(name)})"
-        for name, then in record.versions.items()
-        if then != version(name)
+        f"{name} {then} (now {now[name]})" for name, then in record.versions.items() if then != now[name]
     ]
     if other:
         warnings.warn(

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Work", "integrate", "integrate_samples"]
 
-#: Integrates all bands of the frames used into the pixels of each channel, with settings per channel. Yields
-#: channel, number of pixels and counts of each finished part.
+#: Integrates the frames used into the pixels of each channel. Yields channel, number of pixels and counts of
+#: each finished part.
 Parts = Generator[tuple[int, int, Counts], None, None]
 Work = Callable[[Samples, np.ndarray, list[Settings], list[Pixels]], Parts]
 
@@ -156,24 +156,8 @@ def integrate_samples(
 ) -> Integration:
     """Integrate samples of prepared frames.
 
-    Parameters
-    ----------
-    samples : Samples
-        Samples of the frames of the preparation.
-    preparation : Preparation
-        Recipe, normalization and weights.
-    progress : bool
-        Show a progress bar.
-    true_claims : bool
-        Correct the uncertainty for rejection, see `stacklib.kernel.uncertainty`. Takes a fraction of a
-        second, whatever the size of the region.
-    work : callable
-        Function that integrates the bands, see `Work`.
-
-    Returns
-    -------
-    Integration
-        The result.
+    `true_claims` corrects the uncertainty for rejection, see `stacklib.kernel.uncertainty`. That takes a
+    fraction of a second, whatever the size of the region. `work` integrates the bands.
     """
     _, _, width, height = samples.region
     channels, used = preparation.frames.channels, preparation.used
@@ -182,11 +166,9 @@ def integrate_samples(
     whole = Pixels.empty((channels, width * height), settings[0])
     planes = [whole.part(channel) for channel in range(channels)]
     counts = [Counts.zeros(used.size) for _ in range(channels)]
-    title = f"{used.size} frames integrated"
+    total, title = channels * width * height, f"{used.size} frames integrated"
     with (
-        progress_bar(
-            channels * width * height, title, " pixels", progress, scale=True, part=INTEGRATING
-        ) as bar,
+        progress_bar(total, title, " pixels", progress, scale=True, part=INTEGRATING) as bar,
         closing(work(samples, used, settings, planes)) as done,
     ):
         for channel, pixels, found in done:
@@ -199,9 +181,9 @@ def _with_claims(preparation: Preparation, channel: int) -> Settings:
     """Return the settings of a channel with the corrections of its uncertainty for rejection."""
     settings = preparation.settings(channel)
     noise = preparation.normalised_noise(channel)
-    if not np.all(np.isfinite(noise)):
+    if not np.isfinite(noise).all():
         noise = np.full(noise.size, preparation.measurements.scale_low[preparation.reference, channel])
-    if not np.all(noise > 0):
+    if not (noise > 0).all():
         noise = np.ones(noise.size)
     level = preparation.measurements.location[preparation.reference, channel]
     return replace(settings, claims=claim_factors(settings, level, noise))

@@ -37,8 +37,7 @@ def checked_region(region: Region | None, frames: FrameSet) -> Region:
         left, top, width, height = (operator.index(value) for value in region)
     except (TypeError, ValueError):
         left = top = width = height = -1
-    inside = 0 <= left < left + width <= frames.width and 0 <= top < top + height <= frames.height
-    if not inside:
+    if not (0 <= left < left + width <= frames.width and 0 <= top < top + height <= frames.height):
         raise RecipeError(
             f"region: got {region!r}, expected (left, top, width, height) inside the "
             f"{frames.width} x {frames.height} pixels of the frames"
@@ -47,23 +46,10 @@ def checked_region(region: Region | None, frames: FrameSet) -> Region:
 
 
 class Samples:
-    """Raw samples of a region of a frame set.
+    """Raw samples of a region of a frame set, by default of the whole image.
 
-    Parameters
-    ----------
-    frames : FrameSet
-        The frames.
-    region : tuple of int, optional
-        Left, top, width, height. Default is the whole image.
-    threads : int, optional
-        Number of reading threads. Default is one per CPU.
-    memory : str or int
-        Memory budget for the samples and the result.
-
-    Attributes
-    ----------
-    held : ndarray of float32, shape (channels, frames, height, width), or None
-        Samples of the region once `hold` has read them.
+    `memory` is the budget for the samples and the result. `held` has the samples once `hold` has read them,
+    float32 of shape (channels, frames, height, width).
     """
 
     def __init__(
@@ -108,13 +94,13 @@ class Samples:
         """Read all samples of the region into memory, shape (channels, frames, height, width)."""
         if self.held is None:
             _, _, width, height = self.region
-            count, channels = len(self.frames), self.frames.channels
-            held = np.empty((channels, count, height, width), np.float32)
-            jobs = [(channel, i) for channel in range(channels) for i in range(count)]
+            held = np.empty((self.frames.channels, len(self.frames), height, width), np.float32)
             with ThreadPoolExecutor(self.threads) as pool:
-                wait(
-                    [pool.submit(self._fill, held[channel, i], i, channel, 0, height) for channel, i in jobs]
-                )
+                reading = [
+                    pool.submit(self._fill, held[channel, i], i, channel, 0, height)
+                    for channel, i in np.ndindex(held.shape[:2])
+                ]
+                wait(reading)
             self.held = held
         return self.held
 
@@ -123,12 +109,8 @@ class Samples:
         return self.hold()[channel, i]
 
     def bands(self, used: np.ndarray, rows: int | None = None) -> list[tuple[int, int, int]]:
-        """Return channel, start and stop row of each band, relative to the region.
-
-        By default a band has as many rows as fit into the memory budget.
-        """
-        height = self.region[3]
-        rows = rows or self._rows(used)
+        """Return channel, start and stop row of each band. By default a band fills the memory budget."""
+        height, rows = self.region[3], rows or self._rows(used)
         return [
             (channel, start, min(start + rows, height))
             for channel in range(self.frames.channels)
@@ -158,15 +140,15 @@ class Samples:
             return Band(samples.reshape(used.size, -1), [])
         samples = np.empty((used.size, stop - start, self.region[2]), np.float32)
         reading = [
-            pool.submit(self._fill, samples[position], int(i), channel, start, stop)
-            for position, i in enumerate(used)
+            pool.submit(self._fill, out, int(i), channel, start, stop)
+            for out, i in zip(samples, used, strict=True)
         ]
         return Band(samples.reshape(used.size, -1), reading)
 
     def read_ahead(self, used: np.ndarray) -> Generator[tuple[int, int, int, np.ndarray], None, None]:
         """Yield channel, start row, stop row and samples of each band while reading the next one.
 
-        Delete the samples before requesting the next band: the memory budget is for two bands, not three.
+        Delete the samples before requesting the next band: the budget is for two bands.
         """
         bands = self.bands(used)
         with ThreadPoolExecutor(self.threads) as readers:
@@ -213,14 +195,9 @@ def parts(pixels: int, threads: int) -> list[tuple[int, int]]:
 
 
 def wait(futures: list[Future], each: Callable[[], None] | None = None) -> list:
-    """Wait for futures and return their results. Cancels the pending ones on an error or Ctrl-C.
+    """Wait for futures, call `each` after each one, and return the results.
 
-    Parameters
-    ----------
-    futures : list of Future
-        The futures.
-    each : callable, optional
-        Called after each future is done.
+    On an error or Ctrl-C the pending ones are cancelled.
     """
     results = []
     try:

@@ -20,33 +20,21 @@ WIDTH = 72
 def history(result: IntegratedImage, facts: Provenance, more: Iterable[str] = ()) -> list[str]:
     """Describe a run in lines of up to 72 ASCII characters: parameters, frames, and why frames were left out.
 
-    Parameters
-    ----------
-    result : IntegratedImage
-        The result.
-    facts : Provenance
-        Header values from `collect`.
-    more : iterable of str
-        Further changes to the image.
+    `more` describes further changes to the image.
     """
-    return [line for text in _history(result, facts, more) for line in _wrapped(text)]
-
-
-def _wrapped(text: str) -> list[str]:
-    plain = ascii_text(text)
-    return textwrap.wrap(plain, WIDTH, subsequent_indent="    ", break_on_hyphens=False) or [""]
+    wrapper = textwrap.TextWrapper(WIDTH, subsequent_indent="    ", break_on_hyphens=False)
+    return [line for text in _history(result, facts, more) for line in wrapper.wrap(ascii_text(text)) or [""]]
 
 
 def _history(result: IntegratedImage, facts: Provenance, more: Iterable[str]) -> Iterator[str]:
     p = result.preparation
-    left, top, width, height = result.region
     yield f"stacklib {version('stacklib')}: integration of {p.count} of {len(p.frames)} frames"
     yield f"rejection rule: {result.rule}"
     for name, value in result.recipe.to_dict().items():
         yield f"{name} = {_plain(value)}"
     yield f"reference frame: {p.measurements.names[p.reference]}"
-    if (left, top, width, height) != (0, 0, p.frames.width, p.frames.height):
-        yield f"region: left {left}, top {top}, width {width}, height {height}"
+    if result.region != (0, 0, p.frames.width, p.frames.height):
+        yield "region: left {}, top {}, width {}, height {}".format(*result.region)
     yield from range_in_words(result)
     yield from more
     for name, words in facts.differing.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
 
@@ -20,7 +20,7 @@ __all__ = ["IntegratedImage", "bring_into_range", "undo_range"]
 
 
 def bring_into_range(image: np.ndarray, covered: np.ndarray, how: str) -> tuple[float, float, int]:
-    """Bring an image into the range 0 to 1, in place, if it exceeds it.
+    """Bring an image into the range 0 to 1, in place.
 
     Parameters
     ----------
@@ -55,20 +55,7 @@ def bring_into_range(image: np.ndarray, covered: np.ndarray, how: str) -> tuple[
 
 
 def undo_range(image: np.ndarray, factor: float, offset: float) -> np.ndarray:
-    """Undo the rescaling of `bring_into_range`.
-
-    Parameters
-    ----------
-    image : ndarray of float32
-        The rescaled image.
-    factor, offset : float
-        As returned by `bring_into_range`.
-
-    Returns
-    -------
-    ndarray of float32
-        The image in the units of the frames; `image` itself if it was not rescaled.
-    """
+    """Undo the rescaling of `bring_into_range`. Returns `image` itself if there was none."""
     return image if (factor, offset) == (1.0, 0.0) else (image - offset) / factor
 
 
@@ -87,7 +74,7 @@ class IntegratedImage:
     slope: np.ndarray | None
     preparation: Preparation
     region: tuple[int, int, int, int]
-    counts: list[Counts] = field(repr=False)
+    counts: list[Counts]
     range_factor: float = 1.0
     range_offset: float = 0.0
     truncated: int = 0
@@ -125,11 +112,10 @@ class IntegratedImage:
 
     def __repr__(self) -> str:
         channels, height, width = self.image.shape
-        low, high = self.rejected_low.mean(), self.rejected_high.mean()
+        low, high = 100 * self.rejected_low.mean(), 100 * self.rejected_high.mean()
         return (
-            f"<{type(self).__name__} of {self.preparation.count} frames, "
-            f"{width} x {height}, {channels} channel{'s' * (channels > 1)}, "
-            f"{self.rule}: rejected {100 * low:.2f} % low, {100 * high:.2f} % high>"
+            f"<{type(self).__name__} of {self.preparation.count} frames, {width} x {height}, {channels} "
+            f"channel{'s' * (channels > 1)}, {self.rule}: rejected {low:.2f} % low, {high:.2f} % high>"
         )
 
     @property
@@ -148,12 +134,12 @@ class IntegratedImage:
         return self.recipe.rule_for(self.preparation.count)
 
     def _rejected(self, side: str) -> np.ndarray:
-        parts = [side, f"range_{side}"] if self.recipe.report_range_rejection else [side]
-        rejected = sum(np.stack([getattr(c, name) for c in self.counts], axis=1) for name in parts)
-        data = np.stack([c.data for c in self.counts], axis=1)
+        def total(*names: str) -> np.ndarray:
+            return np.stack([sum(getattr(c, name) for name in names) for c in self.counts], axis=1)
+
         if self.recipe.report_range_rejection:
-            data = data + np.stack([c.range_low + c.range_high for c in self.counts], axis=1)
-        return rejected / np.maximum(data, 1)
+            return total(side, f"range_{side}") / np.maximum(total("data", "range_low", "range_high"), 1)
+        return total(side) / np.maximum(total("data"), 1)
 
     @cached_property
     def rejected_low(self) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import itertools
 import math
 import os
 import re
@@ -68,10 +69,7 @@ class SavedFiles:
 
 
 def default_folder(frames: FrameSet) -> Path:
-    """Return the folder ``5_Integration`` next to the folder of the frames.
-
-    If the frames are in several folders (one per night, say), it is inside their common parent folder.
-    """
+    """Return ``5_Integration`` beside the folder of the frames, or in the common parent of their folders."""
     folders = {frame.path.parent.absolute() for frame in frames}
     return (frames.folder.parent if len(folders) == 1 else frames.folder) / RESULT_FOLDER
 
@@ -118,22 +116,14 @@ def night_of(frames: Iterable[Frame]) -> str:
 
 def _longitude(frame: Frame) -> float:
     """Return the longitude in degrees east, or 0 if it is missing or unclear."""
-    keywords = frame.keywords
     names = ("SITELONG", "OBSGEO-L", "LONG-OBS")
-    found = [frame.properties.get("Observation:Location:Longitude"), *(keywords.get(name) for name in names)]
-    for value in found:
-        degrees = _degrees(value)
-        if degrees is not None:
-            return degrees
-    return 0.0
+    found = [frame.properties.get("Observation:Location:Longitude"), *map(frame.keywords.get, names)]
+    return next((degrees for degrees in map(_degrees, found) if degrees is not None), 0.0)
 
 
 def _degrees(value: Any) -> float | None:
-    if isinstance(value, bool) or value is None:
-        return None
-    parts = re.fullmatch(
-        r"([+-]?)(\d+(?:\.\d*)?)(?:[ :]+(\d+(?:\.\d*)?))?(?:[ :]+(\d+(?:\.\d*)?))?", str(value).strip()
-    )
+    number = r"(\d+(?:\.\d*)?)"
+    parts = re.fullmatch(rf"([+-]?){number}(?:[ :]+{number})?(?:[ :]+{number})?", str(value).strip())
     if not parts:
         return None
     size = sum(float(part or 0) / 60**power for power, part in enumerate(parts.groups()[1:]))
@@ -172,13 +162,9 @@ def camera_name(text: str) -> str:
 
 
 def file_part(text: str) -> str:
-    """Convert text to a part of a file name with ASCII letters, digits, ``+``, ``-`` and ``_`` only.
-
-    Accents are dropped, other characters become hyphens, and long text is cut.
-    """
+    """Convert text to ASCII letters, digits, ``+``, ``-`` and ``_`` for a file name. Long text is cut."""
     plain = re.sub(r"['`\"]", "", ascii_text(str(text)))
-    plain = re.sub(r"[^A-Za-z0-9+_-]+", "-", plain)
-    return re.sub(r"-{2,}", "-", plain)[:LONGEST].strip("-_")
+    return re.sub(r"[^A-Za-z0-9+_]+", "-", plain)[:LONGEST].strip("-_")
 
 
 def free_number(folder: Path, base: str, start: int = 0) -> int:
@@ -187,7 +173,4 @@ def free_number(folder: Path, base: str, start: int = 0) -> int:
     pattern = re.compile(re.escape(base) + r"_(\d{4,})(?!\d)", re.IGNORECASE)
     found = (pattern.match(name) for name in os.listdir(folder))  # noqa: PTH208
     taken = {int(match[1]) for match in found if match}
-    number = start
-    while number in taken:
-        number += 1
-    return number
+    return next(number for number in itertools.count(start) if number not in taken)

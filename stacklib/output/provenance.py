@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import yaml
 
-from stacklib.errors import FrameError
 from stacklib.frames.finding import resolve_path
 from stacklib.frames.frame_set import Frame, FrameSet
 from stacklib.output.integrated_image import IntegratedImage
@@ -67,26 +66,11 @@ COMMENTS = {
 
 @dataclass
 class Provenance:
-    """Header values of the frames of a result. All but the checksums are for the frames used.
+    """Header values of the frames used in a result, and the SHA-256 of all its frames, empty if unknown.
 
-    Attributes
-    ----------
-    target, camera, filter : str
-        Most common value. Empty if no frame has one.
-    exposure : float
-        Total exposure in seconds, of the frames that have one in the header.
-    without_exposure : int
-        Number of frames without exposure time.
-    start, end : datetime or None
-        Start of the earliest and end of the latest frame.
-    common : dict
-        Keywords with the same value in all frames.
-    differing : dict of str to str
-        Other keywords, with a description of their values.
-    properties : dict
-        Properties with the same value in all frames.
-    checksums : list of str
-        SHA-256 of each input frame. Empty if unknown.
+    Target, camera and filter are the most common values, empty if there is none. The exposure is the total in
+    seconds, of the frames that have one. `start` and `end` are those of the earliest and the latest frame.
+    `common` and `properties` have the same value in all frames; `differing` describes the other keywords.
     """
 
     target: str
@@ -96,10 +80,10 @@ class Provenance:
     without_exposure: int
     start: datetime | None
     end: datetime | None
-    common: dict[str, Any] = field(default_factory=dict)
-    differing: dict[str, str] = field(default_factory=dict)
-    properties: dict[str, Any] = field(default_factory=dict)
-    checksums: list[str] = field(default_factory=list)
+    common: dict[str, Any]
+    differing: dict[str, str]
+    properties: dict[str, Any]
+    checksums: list[str]
 
 
 def collect(result: IntegratedImage, with_checksums: bool = False) -> Provenance:
@@ -134,11 +118,10 @@ def checksums(frames: FrameSet) -> list[str]:
     def checksum(frame: Frame) -> str:
         try:
             found = frame.path.stat()
-            if (found.st_size, found.st_mtime_ns) != frame.stamp:
-                return ""
-            return frame.checksum()
-        except (OSError, FrameError):
+        except OSError:
             return ""
+        unchanged = (found.st_size, found.st_mtime_ns) == frame.stamp
+        return checksum_if_readable(frame.path) if unchanged else ""
 
     with ThreadPoolExecutor(READERS) as pool:
         return list(pool.map(checksum, frames))
@@ -169,7 +152,7 @@ def _carried_properties(frame: Frame) -> dict[str, Any]:
         for name, value in frame.properties.items()
         if CARRIED_PROPERTY.fullmatch(name)
         and not NOT_CARRIED_PROPERTY.fullmatch(name)
-        and isinstance(value, bool | int | float | str)
+        and isinstance(value, int | float | str)
     }
 
 
@@ -193,11 +176,8 @@ def _spread(values: list[Any], count: int) -> str:
     if len(counted) > 3 and numbers:
         text = f"{min(values):g} to {max(values):g}"
     else:
-        shown = [f"{value:g}" if isinstance(value, float) else str(value) for value in counted]
-        words = [
-            f"{value} ({n} frame{'s' * (n > 1)})" for value, n in zip(shown, counted.values(), strict=True)
-        ]
-        text = listed(words, most=3)
+        shown = [(f"{value:g}" if isinstance(value, float) else value, n) for value, n in counted.items()]
+        text = listed([f"{value} ({n} frame{'s' * (n > 1)})" for value, n in shown], most=3)
     missing = count - len(values)
     return text + (f", missing in {missing} frame{'s' * (missing > 1)}" if missing else "")
 
@@ -211,16 +191,13 @@ def keywords(
     is a file of the same `kind`. XISF and FITS count rows from opposite ends.
     """
     count = result.preparation.count
-    cards: list[tuple[str, Any, str]] = [("IMAGETYP", "Master Light", "Type of image")]
-    cards += [
-        (name, value, comment)
-        for name, value, comment in (
-            ("OBJECT", facts.target, "Target"),
-            ("INSTRUME", facts.camera, "Camera"),
-            ("FILTER", facts.filter, "Filter"),
-        )
-        if value
+    cards: list[tuple[str, Any, str]] = [
+        ("IMAGETYP", "Master Light", "Type of image"),
+        ("OBJECT", facts.target, "Target"),
+        ("INSTRUME", facts.camera, "Camera"),
+        ("FILTER", facts.filter, "Filter"),
     ]
+    cards = [card for card in cards if card[1]]
     cards.append(("NCOMBINE", count, "Number of integrated frames"))
     if facts.without_exposure < count:
         cards.append(("EXPTIME", facts.exposure, "[s] Total exposure of these frames"))
@@ -253,19 +230,8 @@ def properties(
     """Return the XISF properties of a saved image.
 
     ``stacklib:Recipe`` contains the recipe as YAML. ``stacklib:Run`` and ``stacklib:Frames`` contain, as
-    JSON, everything else needed to repeat the run: region, rule, versions, and the path, checksum and
-    numbers of each frame. All of it is ASCII, with floats in full precision.
-
-    Parameters
-    ----------
-    result : IntegratedImage
-        The result.
-    facts : Provenance
-        Header values from `collect`.
-    lines : iterable of str
-        History of the run.
-    folder : Path
-        Folder of the saved file, for relative paths.
+    JSON, everything else needed to repeat the run: region, rule, versions, and the path (full and relative to
+    `folder`), checksum and numbers of each frame. All of it is ASCII, with floats in full precision.
     """
     found: dict[str, Any] = dict(facts.properties)
     named = {
@@ -274,10 +240,9 @@ def properties(
         "Instrument:Filter:Name": facts.filter,
     }
     found |= {name: ("String", value) for name, value in named.items() if value}
-    if facts.start:
-        found["Observation:Time:Start"] = ("TimePoint", _iso(facts.start) + "Z")
-    if facts.end:
-        found["Observation:Time:End"] = ("TimePoint", _iso(facts.end) + "Z")
+    for name, date in (("Start", facts.start), ("End", facts.end)):
+        if date:
+            found[f"Observation:Time:{name}"] = ("TimePoint", _iso(date) + "Z")
     if facts.without_exposure < result.preparation.count:
         found["Instrument:ExposureTime"] = float(facts.exposure)
     recipe = yaml.safe_dump(result.recipe.to_dict(), sort_keys=False, allow_unicode=False)

@@ -6,7 +6,6 @@ import math
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,16 +33,7 @@ def report(
 ) -> str:
     """Format the report of a result as text, up to 100 columns wide.
 
-    Parameters
-    ----------
-    result : IntegratedImage
-        The result.
-    saved : SavedFiles, optional
-        Files of the result, to be listed at the end.
-    facts : Provenance, optional
-        Header values from `collect`. By default they are collected here.
-    remarks : iterable of str
-        Changes to the image made for the files.
+    `facts` are collected by default, `remarks` are changes to the image made for the files `saved`.
     """
     facts = facts or collect(result)
     parts = [
@@ -80,14 +70,10 @@ def summary(result: IntegratedImage) -> str:
 
 
 def numbers(result: IntegratedImage) -> dict[str, Any]:
-    """Return the key figures of a result, for tables of many results.
+    """Return the key figures of a result, JSON-compatible, for tables of many results.
 
-    Returns
-    -------
-    dict
-        JSON-compatible. `rule` is the rule that was applied. Lists have one value per channel, None if
-        unknown. Rejection is a fraction, averaged over frames and channels. Noise ratios are relative to
-        the reference frame.
+    Rejection is a fraction, averaged over frames and channels. Noise has one value per channel, None if
+    unknown; ratios are relative to the reference frame.
     """
     p = result.preparation
     channels, height, width = result.image.shape
@@ -113,11 +99,7 @@ def numbers(result: IntegratedImage) -> dict[str, Any]:
 def unusual_frames(result: IntegratedImage) -> list[tuple[int, str, float, float]]:
     """Find frames with unusually high rejection: more than 1 % and more than three times the median.
 
-    Returns
-    -------
-    list of (frame, side, fraction, median)
-        Index among all frames, ``"low"`` or ``"high"``, rejected fraction (mean over channels), and the
-        median of that fraction over all frames used.
+    Returns (index among all frames, ``"low"`` or ``"high"``, rejected fraction, median of the frames used).
     """
     found = []
     for side, rejected in (("low", result.rejected_low), ("high", result.rejected_high)):
@@ -146,6 +128,8 @@ def _heading(result: IntegratedImage, facts: Provenance) -> list[str]:
     night = night_of(used)
     channels, height, width = result.image.shape
     title = f"Integration of {facts.target or 'an unnamed target'}"
+    weighted = result.recipe.combination == "average" and result.recipe.weights != "none"
+    heaviest = weighted and not result.recipe.reference
     equipment = [facts.camera, str(facts.common.get("TELESCOP", ""))]
     rows = {
         "Frames": f"{p.count} of {len(p.frames)}, {_exposure(result, facts)}",
@@ -155,19 +139,12 @@ def _heading(result: IntegratedImage, facts: Provenance) -> list[str]:
         "Image": f"{width} x {height} pixels, {channels} channel{'s' * (channels > 1)}" + _region(result),
         "Values": "0 to 1" if p.measurements.unit_range else "ADU, divided by 65535 in XISF files",
         "Coverage": _coverage(result),
-        "Reference": p.measurements.names[p.reference]
-        + ("" if result.recipe.reference else " (highest weight)" if _weighted(result) else ""),
+        "Reference": p.measurements.names[p.reference] + (" (highest weight)" if heaviest else ""),
         "Input": str(p.frames.folder),
     }
-    lines = [title, "=" * len(title)]
-    for name, value in rows.items():
-        if value:
-            lines.append(textwrap.fill(f"{name:<10} {value}", WIDTH, subsequent_indent=" " * 11))
-    return lines
-
-
-def _weighted(result: IntegratedImage) -> bool:
-    return result.recipe.combination == "average" and result.recipe.weights != "none"
+    lines = [f"{name:<10} {value}" for name, value in rows.items() if value]
+    wrapped = [textwrap.fill(line, WIDTH, subsequent_indent=" " * 11) for line in lines]
+    return [title, "=" * len(title), *wrapped]
 
 
 def _exposure(result: IntegratedImage, facts: Provenance) -> str:
@@ -222,10 +199,8 @@ def _rejection(result: IntegratedImage) -> list[str]:
     }
     lines = [f"{'Rejected samples':<28}{'low':>10}{'high':>10}"]
     lines += [f"  {name:<27}{100 * low:>7.3f} %{100 * high:>8.3f} %" for name, (low, high) in rows.items()]
-    samples = {
-        name: sum(int(getattr(c, name).sum()) for c in result.counts)
-        for name in ("range_low", "range_high", "data")
-    }
+    names = ("range_low", "range_high", "data")
+    samples = {name: sum(int(getattr(c, name).sum()) for c in result.counts) for name in names}
     total = max(sum(samples.values()), 1)
     for name, word in (("range_low", "no data"), ("range_high", "saturated")):
         if samples[name]:
@@ -289,9 +264,7 @@ def _frames(result: IntegratedImage) -> list[str]:
 def _numbers(result: IntegratedImage, i: int, k: int) -> str:
     p = result.preparation
     weight, scale = p.weights[i].mean(), p.scale[i].mean()
-    location, noise = (
-        _number(values[i].mean()) for values in (p.measurements.location, p.measurements.noise)
-    )
+    location, noise = _number(p.measurements.location[i].mean()), _number(p.measurements.noise[i].mean())
     low, high = (100 * values[k].mean() for values in (result.rejected_low, result.rejected_high))
     return f"{weight:>8.3f}{scale:>8.3f}{location:>11}{noise:>11}{low:>8.2f}{high:>8.2f}"
 
@@ -319,6 +292,5 @@ def _left_out(result: IntegratedImage) -> list[str]:
 def _files(saved: SavedFiles | None) -> list[str]:
     if saved is None:
         return []
-    names = [path.name for path in (*saved.images, saved.table, saved.report)]
-    folder: Path = saved.report.parent
-    return [f"Files in {folder}", *(f"  {name}" for name in names)]
+    files = (*saved.images, saved.table, saved.report)
+    return [f"Files in {saved.report.parent}", *(f"  {path.name}" for path in files)]

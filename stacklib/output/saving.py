@@ -31,10 +31,9 @@ ATTEMPTS = 1000
 
 @dataclass(frozen=True)
 class Product:
-    """An image to save: XISF identifier, suffix of the file name, XISF image type and pixels."""
+    """An image to save: XISF identifier, XISF image type and pixels."""
 
     name: str
-    suffix: str
     image_type: str
     pixels: np.ndarray
 
@@ -49,13 +48,7 @@ def save(
     maps: bool = False,
     fits: bool = False,
 ) -> SavedFiles:
-    """Save a result: images, frame table and report. See `stacklib.Integration.save` for the parameters.
-
-    Returns
-    -------
-    SavedFiles
-        Paths of the images, the table and the report.
-    """
+    """Save a result: images, frame table and report. See `stacklib.Integration.save`."""
     folder = Path(folder).expanduser().absolute() if folder else default_folder(result.preparation.frames)
     if result.image.shape[0] not in (1, 3):
         raise SaveError(
@@ -72,8 +65,7 @@ def save(
         staged = _write_xisf(result, facts, scaled, remarks, room, folder)
         if fits:
             staged += _write_fits(result, facts, products, room)
-        saved = _publish(result, facts, remarks, room, folder, base, staged)
-    return saved
+        return _publish(result, facts, remarks, room, folder, base, staged)
 
 
 @contextlib.contextmanager
@@ -81,12 +73,11 @@ def _explained(folder: Path) -> Iterator[None]:
     """Convert errors of the operating system to `SaveError`, naming the folder given by the user."""
     try:
         yield
-    except SaveError as error:
-        if not isinstance(error.__cause__, OSError):
+    except (SaveError, OSError) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__
+        if not isinstance(cause, OSError):
             raise
-        raise _folder_error(folder, error.__cause__) from error.__cause__
-    except OSError as error:
-        raise _folder_error(folder, error) from error
+        raise _folder_error(folder, cause) from cause
 
 
 def _folder_error(folder: Path, error: OSError) -> SaveError:
@@ -103,16 +94,16 @@ def _folder_error(folder: Path, error: OSError) -> SaveError:
 def _products(result: IntegratedImage, maps: bool) -> list[Product]:
     """Return the images to save, in order."""
     found = [
-        Product("integration", "", "MasterLight", result.image),
-        Product("rejection_low", "_rejection_low", "RejectionMapLow", result.rejection_low),
-        Product("rejection_high", "_rejection_high", "RejectionMapHigh", result.rejection_high),
+        Product("integration", "MasterLight", result.image),
+        Product("rejection_low", "RejectionMapLow", result.rejection_low),
+        Product("rejection_high", "RejectionMapHigh", result.rejection_high),
     ]
     if maps:
         # XISF has no image type for coverage and uncertainty.
-        found.append(Product("coverage", "_coverage", "WeightMap", result.coverage))
-        found.append(Product("uncertainty", "_uncertainty", "WeightMap", result.uncertainty))
-        if result.slope is not None:
-            found.append(Product("slope", "_slope", "SlopeMap", result.slope))
+        found.append(Product("coverage", "WeightMap", result.coverage))
+        found.append(Product("uncertainty", "WeightMap", result.uncertainty))
+    if maps and result.slope is not None:
+        found.append(Product("slope", "SlopeMap", result.slope))
     return found
 
 
@@ -154,36 +145,32 @@ def _write_xisf(
     remarks: list[str],
     room: Path,
     folder: Path,
-) -> list[tuple[Path, str]]:
-    """Write the images into the temporary folder. Returns (path, suffix of the final name), in order."""
+) -> list[Path]:
+    """Write the images into the temporary folder."""
     lines = history(result, facts, remarks)
     cards, about = keywords(result, facts, lines), properties(result, facts, lines, folder)
-    staged = []
-    for product in products:
-        path = room / f"{product.name}.xisf"
+    return [
         xisf.write_image(
-            path,
+            room / f"{product.name}.xisf",
             _as_stored(product.pixels, result),
             image_id=product.name,
             image_type=product.image_type,
             keywords=cards,
             properties=about,
         )
-        staged.append((path, f"{product.suffix}.xisf"))
-    return staged
+        for product in products
+    ]
 
 
 def _write_fits(
     result: IntegratedImage, facts: Provenance, products: list[Product], room: Path
-) -> list[tuple[Path, str]]:
+) -> list[Path]:
     """Write the images as FITS, in the units of the frames."""
     cards = keywords(result, facts, history(result, facts, _flipped(result)), "fits")
-    staged = []
-    for product in products:
-        path = room / f"{product.name}.fits"
-        fits.write_image(path, _as_stored(product.pixels, result), cards)
-        staged.append((path, f"{product.suffix}.fits"))
-    return staged
+    return [
+        fits.write_image(room / f"{product.name}.fits", _as_stored(product.pixels, result), cards)
+        for product in products
+    ]
 
 
 def _flipped(result: IntegratedImage) -> list[str]:
@@ -202,11 +189,7 @@ def frame_table(result: IntegratedImage, checksums: list[str]) -> Table:
     """Return the frame table with checksums, and the run in its `meta`."""
     table = result.frames.copy()
     table["sha256"] = checksums
-    table.meta |= {
-        "rule": result.rule,
-        "region": list(result.region),
-        "recipe": result.recipe.to_dict(),
-    }
+    table.meta |= {"rule": result.rule, "region": list(result.region), "recipe": result.recipe.to_dict()}
     return table
 
 
@@ -217,7 +200,7 @@ def _publish(
     room: Path,
     folder: Path,
     base: str,
-    images: list[tuple[Path, str]],
+    images: list[Path],
 ) -> SavedFiles:
     """Move all files to their final names, with the first free number."""
     table, report = room / "frames.ecsv", room / "report.txt"
@@ -226,12 +209,12 @@ def _publish(
     for _ in range(ATTEMPTS):
         number = free_number(folder, base, number + 1)
         stem = f"{base}_{number:04d}"
-        final = [folder / f"{stem}{suffix}" for _, suffix in images]
+        final = [folder / (stem + f"_{path.name}".removeprefix("_integration")) for path in images]
         saved = SavedFiles(tuple(final), folder / f"{stem}_frames.ecsv", folder / f"{stem}_report.txt")
         report.write_text(describe(result, saved, facts, remarks), encoding="utf-8")
         # The report is named first and claims the number. The image is named last.
         pairs = [(report, saved.report), (table, saved.table)]
-        pairs += [(path, name) for (path, _), name in zip(images, final, strict=True)][::-1]
+        pairs += reversed(list(zip(images, final, strict=True)))
         if name_all(pairs):
             return saved
     raise SaveError(f"{folder}: no free number for {base}; choose another folder or name")

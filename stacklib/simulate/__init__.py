@@ -7,9 +7,8 @@ Used for the lessons, the sample data, the tests and the benchmarks. In units of
     sigma[i]    = sqrt(expected[i] * full_well + read_noise**2) / full_well
 
 There are two simplifications. Dithers are whole pixels and color frames are not debayered, so the noise is
-white; real registered frames are resampled, which correlates the noise of neighboring pixels and makes it
-measure too low. And the shot noise is Gaussian, which is indistinguishable from Poisson noise at the hundreds
-of electrons of a real sky.
+white; resampling of real frames correlates the noise of neighboring pixels. And the shot noise is Gaussian,
+which is indistinguishable from Poisson noise at the hundreds of electrons of a real sky.
 
 ``python -m stacklib.simulate sample_data`` regenerates the sample data.
 """

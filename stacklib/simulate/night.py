@@ -12,13 +12,7 @@ import numpy as np
 from astropy.io import fits
 
 from stacklib.formats.xisf import write_image
-from stacklib.simulate.defects import (
-    Trail,
-    add_cosmic_ray,
-    add_sensor_defects,
-    choose_trails,
-    sensor_defects,
-)
+from stacklib.simulate.defects import Trail, add_cosmic_ray, add_sensor_defects, choose_trails, sensor_defects
 from stacklib.simulate.scene import Scene, make_scene
 
 __all__ = ["Session", "Simulation", "simulate_frames"]
@@ -188,13 +182,12 @@ class Simulation:
         folder.mkdir(parents=True, exist_ok=True)
         write = _write_xisf if format == "xisf" else write_fits
         paths = []
-        for index, header in enumerate(self.headers):
-            name = name_pattern.format(object=header["OBJECT"][0], number=index + 1)
+        for number, (image, header) in enumerate(zip(self.frames, self.headers, strict=True), start=1):
+            name = name_pattern.format(object=header["OBJECT"][0], number=number)
             path = folder / f"{name}.{format}"
             if overwrite:
                 path.unlink(missing_ok=True)
-            image = quantised(self.frames[index]) if dtype == "u16" else self.frames[index]
-            write(path, image, header)
+            write(path, quantised(image) if dtype == "u16" else image, header)
             paths.append(path)
         return paths
 
@@ -380,8 +373,7 @@ def _strike(
         add_cosmic_ray(defects, rng, sky_sigma)
     for trail in simulation.trails:
         if trail.frame == index:
-            height, width = simulation.gradient.shape
-            defects += trail.peak * sky_sigma * trail.profile(height, width)
+            defects += trail.peak * sky_sigma * trail.profile(*simulation.gradient.shape)
     simulation.defects[index] = np.where(simulation.nodata[index], 0, defects)
 
 

@@ -92,20 +92,11 @@ def make_sample_data(folder: str | Path = "sample_data") -> list[Path]:
     list of Path
         All files.
     """
-    folder = Path(folder)
-    return [
-        *sample_m101().save(
-            folder / "M101" / "4_Registered",
-            name_pattern="{object}_Light_180s_{number:04d}_c_d_r",
-            overwrite=True,
-        ),
-        *sample_m13().save(
-            folder / "M13" / "4_Registered",
-            format="fits",
-            name_pattern="{object}_L_060s_{number:03d}_c_d_r",
-            overwrite=True,
-        ),
-    ]
+    m101, m13 = (Path(folder, target, "4_Registered") for target in ("M101", "M13"))
+    pattern = "{object}_Light_180s_{number:04d}_c_d_r"
+    paths = sample_m101().save(m101, name_pattern=pattern, overwrite=True)
+    pattern = "{object}_L_060s_{number:03d}_c_d_r"
+    return paths + sample_m13().save(m13, "fits", name_pattern=pattern, overwrite=True)
 
 
 def make_benchmark_frames(

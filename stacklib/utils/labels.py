@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-__all__ = ["listed", "own_parts", "shortened"]
+__all__ = ["hint", "listed", "own_parts", "shortened"]
+
+
+def hint(name: str, known: Collection[str], what: str) -> str:
+    """Suggest the known name closest to a misspelled one, or list all of them."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]}?" if near else f"known {what}: " + ", ".join(known)
 
 
 def listed(names: Sequence[str], most: int = 5) -> str:

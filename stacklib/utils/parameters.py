@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import math
 from collections.abc import Collection, Iterable, Mapping
@@ -14,6 +13,7 @@ from typing import Any, Self
 import yaml
 
 from stacklib.errors import RecipeError
+from stacklib.utils.labels import hint
 
 __all__ = [
     "Checked",
@@ -175,9 +175,7 @@ def refuse_unknown(values: Iterable[str], known: Collection[str], source: str) -
     """Raise `RecipeError` for the first name in `values` that is not in `known`."""
     for name in values:
         if name not in known:
-            near = difflib.get_close_matches(str(name), known, n=1)
-            hint = f"did you mean {near[0]}?" if near else "known parameters: " + ", ".join(known)
-            raise RecipeError(f"{source}: unknown parameter {name!r}; {hint}")
+            raise RecipeError(f"{source}: unknown parameter {name!r}; {hint(str(name), known, 'parameters')}")
 
 
 def commented_yaml(values: Mapping[str, Any], parameters: Mapping[str, Parameter]) -> str:
