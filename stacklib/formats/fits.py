@@ -289,19 +289,13 @@ def _data_size(header: dict[str, Any], path: Path) -> int:
     axes = [_whole(header, f"NAXIS{axis + 1}", path, range(0, 2**40)) for axis in range(count)]
     if not axes:
         return 0
-    extra = _whole(header, "PCOUNT", path, range(0, 2**60), 0)
-    groups = _whole(header, "GCOUNT", path, range(0, 2**40), 1)
+    extra = _whole(header, "PCOUNT", path, range(0, 2**60)) if "PCOUNT" in header else 0
+    groups = _whole(header, "GCOUNT", path, range(0, 2**40)) if "GCOUNT" in header else 1
     return abs(bits) // 8 * groups * (extra + math.prod(axes))
 
 
-def _whole(
-    header: dict[str, Any],
-    name: str,
-    path: Path,
-    allowed: tuple[int, ...] | range,
-    default: int | None = None,
-) -> int:
-    value = header.get(name, default)
+def _whole(header: dict[str, Any], name: str, path: Path, allowed: tuple[int, ...] | range) -> int:
+    value = header.get(name)
     if isinstance(value, bool) or not isinstance(value, int) or value not in allowed:
         least = f"a whole number of at least {min(allowed)}"
         expected = least if isinstance(allowed, range) else ", ".join(map(str, allowed))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import threading
 import warnings
@@ -300,15 +299,14 @@ class FrameSet(Sequence[Frame]):
 
     def __repr__(self) -> str:
         first = self._frames[0]
-        exposures = [frame.exposure for frame in self]
-        known = [exposure for exposure in exposures if exposure is not None]
+        known = [frame.exposure for frame in self if frame.exposure is not None]
         facts = [
             f"{first.width} x {first.height}",
             "1 channel" if self.channels == 1 else f"{self.channels} channels",
             "/".join(sorted({frame.sample_format for frame in self})),
             ", ".join(sorted({frame.object for frame in self} - {""})),
             ", ".join(sorted({frame.filter for frame in self} - {""})),
-            f"{sum(known):g} s total" if known and len(known) == len(exposures) else "",
+            f"{sum(known):g} s total" if len(known) == len(self) else "",
         ]
         count = "1 frame" if len(self) == 1 else f"{len(self)} frames"
         return f"<FrameSet of {count}: {', '.join(filter(None, facts))}; {self.folder}>"
@@ -379,8 +377,8 @@ def _text_column(values: list[str]) -> MaskedColumn:
 
 
 def _number_column(values: list[float | None], unit: str | None = None) -> MaskedColumn:
-    filled = [math.nan if value is None else value for value in values]
-    return MaskedColumn(filled, mask=[value is None for value in values], dtype=float, unit=unit)
+    filled = np.array(values, float)
+    return MaskedColumn(filled, mask=np.isnan(filled), unit=unit)
 
 
 def _refuse_duplicates(paths: Sequence[Path]) -> None:

@@ -211,18 +211,23 @@ def connect(address: str) -> Iterator[Client | None]:
     if not address:
         yield None
         return
-    # Any free port for the dashboard: another cluster may run already.
-    local = {"n_workers": checked_threads(None), "threads_per_worker": 1, "dashboard_address": ":0"}
     distributed = _distributed()
-    try:
-        client = distributed.Client(**local) if address == "local" else distributed.Client(address)
-    except (OSError, ValueError, TypeError) as error:
-        raise IntegrationError(
-            f"cluster: no Dask scheduler answers at {address} ({error}); give its address, such as "
-            "tcp://10.0.0.1:8786, or local for a cluster on this computer"
-        ) from error
-    with client:
-        yield client
+    with contextlib.ExitStack() as open_until_the_end:
+        where = address
+        if address == "local":
+            # Any free port for the dashboard: another cluster may run already.
+            cluster = distributed.LocalCluster(
+                n_workers=checked_threads(None), threads_per_worker=1, dashboard_address=":0"
+            )
+            where = open_until_the_end.enter_context(cluster)
+        try:
+            client = distributed.Client(where)
+        except (OSError, ValueError, TypeError) as error:
+            raise IntegrationError(
+                f"cluster: no Dask scheduler answers at {address} ({error}); give its address, such as "
+                "tcp://10.0.0.1:8786, or local for a cluster on this computer"
+            ) from error
+        yield open_until_the_end.enter_context(client)
 
 
 def checked(client: Any) -> Client:

@@ -16,7 +16,7 @@ from stacklib.errors import StacklibWarning
 from stacklib.frames.frame_set import FrameSet, open_frames
 from stacklib.integration.cluster import Cluster
 from stacklib.integration.result import Integration
-from stacklib.integration.samples import Region, Samples, parts
+from stacklib.integration.samples import Region, Samples, cancelled_on_error, parts
 from stacklib.kernel.passes import run_tiles
 from stacklib.kernel.pixels import Counts, Pixels
 from stacklib.kernel.uncertainty import claim_factors
@@ -137,13 +137,9 @@ def in_threads(samples: Samples, used: np.ndarray, settings: list[Settings], pla
             pixels = planes[channel].part(slice(start * width, stop * width))
             pieces = parts(raw.shape[1], threads)
             running = [workers.submit(run_tiles, raw, settings[channel], pixels, *piece) for piece in pieces]
-            try:
+            with cancelled_on_error(running):
                 for (first, last), future in zip(pieces, running, strict=True):
                     yield channel, last - first, future.result()
-            except BaseException:
-                for future in running:
-                    future.cancel()
-                raise
             del raw
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import operator
 import warnings
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,7 @@ from stacklib.frames.frame_set import FrameSet
 from stacklib.rejection.sorting import LANES
 from stacklib.utils.resources import checked_threads, parse_memory
 
-__all__ = ["Band", "Region", "Samples", "checked_region", "parts", "wait"]
+__all__ = ["Band", "Region", "Samples", "cancelled_on_error", "checked_region", "parts", "wait"]
 
 #: A region of the image: left, top, width, height, in pixels.
 Region = tuple[int, int, int, int]
@@ -157,13 +158,9 @@ class Samples:
                 raw = coming.wait()
                 if position + 1 < len(bands):
                     coming = self.read(bands[position + 1], used, readers)
-                try:
+                with cancelled_on_error(coming.reading):
                     yield *band, raw
                     del raw
-                except BaseException:
-                    for future in coming.reading:
-                        future.cancel()
-                    raise
 
     def _fill(self, out: np.ndarray, i: int, channel: int, start: int, stop: int) -> None:
         """Read rows of one channel of one frame into `out`, relative to the region."""
@@ -200,12 +197,19 @@ def wait(futures: list[Future], each: Callable[[], None] | None = None) -> list:
     On an error or Ctrl-C the pending ones are cancelled.
     """
     results = []
-    try:
+    with cancelled_on_error(futures):
         for future in futures:
             results.append(future.result())
             if each is not None:
                 each()
-        return results
+    return results
+
+
+@contextmanager
+def cancelled_on_error(futures: list[Future]) -> Iterator[None]:
+    """Cancel the pending futures on an error or Ctrl-C."""
+    try:
+        yield
     except BaseException:
         for future in futures:
             future.cancel()

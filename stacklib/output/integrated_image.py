@@ -167,8 +167,7 @@ class IntegratedImage:
         table["used"] = np.isin(np.arange(count), p.used)
         table["reason"] = [p.excluded.get(i, "") for i in range(count)]
         table["reference"] = np.arange(count) == p.reference
-        exposure = [frame.exposure for frame in p.frames]
-        table["exposure"] = [math.nan if value is None else value for value in exposure]
+        table["exposure"] = np.array([frame.exposure for frame in p.frames], float)
         table["exposure"].unit = "s"
         low, high = np.full((2, count, channels), np.nan)
         low[p.used], high[p.used] = self.rejected_low, self.rejected_high

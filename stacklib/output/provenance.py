@@ -90,10 +90,7 @@ def collect(result: IntegratedImage, with_checksums: bool = False) -> Provenance
     """Collect the header values of a result. Checksums are optional, because they read all files."""
     frames = result.preparation.frames
     used = [frames[int(i)] for i in result.preparation.used]
-    exposures = [frame.exposure for frame in used]
-    known = [exposure for exposure in exposures if exposure is not None]
-    starts = [frame.date for frame in used if frame.date]
-    ends = [end for end in map(_end, used) if end]
+    known = [frame.exposure for frame in used if frame.exposure is not None]
     common, differing = _compare([_spoken(frame) for frame in used])
     shared, _ = _compare([_carried_properties(frame) for frame in used])
     written = ("OBJECT", "INSTRUME", "FILTER", "EXPTIME")
@@ -102,9 +99,9 @@ def collect(result: IntegratedImage, with_checksums: bool = False) -> Provenance
         camera=most_common(frame.camera for frame in used),
         filter=most_common(frame.filter for frame in used),
         exposure=math.fsum(known),
-        without_exposure=len(exposures) - len(known),
-        start=min(starts, default=None),
-        end=max(ends, default=None),
+        without_exposure=len(used) - len(known),
+        start=min(filter(None, (frame.date for frame in used)), default=None),
+        end=max(filter(None, map(_end, used)), default=None),
         common={name: value for name, value in common.items() if name not in written},
         differing=differing,
         properties=shared,

@@ -53,8 +53,7 @@ def progress_bar(
     With `scale`, large numbers are shown as k and M. The bar appears after `delay` seconds. `part` is the
     percentage of the whole run at the start and at the end of this bar.
     """
-    common = {"total": total, "desc": title, "unit": unit, "unit_scale": scale, "disable": not shown}
-    common["delay"] = delay
+    common = dict(total=total, desc=title, unit=unit, unit_scale=scale, disable=not shown, delay=delay)
     if in_live_notebook():
         return live_tqdm(**common)
     # A widget would stay at 0 % in a notebook that is saved without a browser: write text there.
