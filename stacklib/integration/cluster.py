@@ -255,7 +255,7 @@ def check_versions(client: Client) -> None:
     """Raise `IntegrationError` if a worker has no stacklib, or another version."""
     here = version("stacklib")
     try:
-        found = client.run(version, "stacklib", on_error="return")
+        found = client.run(_version, on_error="return")
     except Exception as error:
         raise IntegrationError(
             f"client: the workers do not answer ({error}); check that the scheduler runs, and that "
@@ -270,6 +270,10 @@ def check_versions(client: Client) -> None:
             f"client: the worker {name} {found_there}, this computer has {here}; "
             f"install stacklib {here} on every worker"
         )
+
+
+def _version() -> str:
+    return version("stacklib")
 
 
 @lru_cache(maxsize=4)
