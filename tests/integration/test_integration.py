@@ -27,7 +27,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:The frames have no NOISE keywords"),
     pytest.mark.filterwarnings("ignore:.*cannot reject anything"),
     pytest.mark.filterwarnings("ignore:.*left out by min_weight"),
-    pytest.mark.filterwarnings("ignore:.*more frames are below it"),
+    pytest.mark.filterwarnings("ignore:.*more frames are below min_weight"),
 ]
 
 
@@ -523,7 +523,7 @@ def test_frames_left_out_for_their_weight_are_reported(tmp_path):
     assert result.preparation.used.tolist() == [0, 2, 4]
     notes = " ".join(result.preparation.notes)
     assert "3 of 6 frames are left out by min_weight 1: f_01.fits, f_03.fits, f_05.fits" in notes
-    assert "2 more frames are below it, but the best are kept" in notes
+    assert "2 more frames are below min_weight, but the best frames are always kept" in notes
     table = result.frames
     assert table["used"].tolist() == [True, False, True, False, True, False]
     for row in table:
