@@ -5,7 +5,6 @@ nothing behind in the project.
 """
 
 import argparse
-import os
 import shutil
 import subprocess
 import sys
@@ -43,8 +42,7 @@ def build(folder: Path, execute: bool = True) -> int:
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "--quiet", "--fresh-env"]
     command += ["-D", f"nb_execution_mode={'force' if execute else 'off'}"]
     command += ["-d", str(folder / "doctrees"), str(source), str(pages)]
-    # Progress bars are no reading matter.
-    code = subprocess.run(command, env=os.environ | {"TQDM_DISABLE": "1"}, check=False).returncode
+    code = subprocess.run(command, check=False).returncode
     if code == 0:
         print(f"Open {pages / 'index.html'} in a browser")
     return code
