@@ -50,7 +50,6 @@ numpydoc_validation_checks = {
     "PR04",
     "PR07",
     "RT01",
-    "YD01",
 }
 numpydoc_validation_exclude = set(CHECKED["exclude"])
 numpydoc_validation_overrides = {
