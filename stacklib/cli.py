@@ -188,19 +188,9 @@ def job_from_arguments(
 ) -> Job:
     """Return the job that a command line describes.
 
-    Parameters
-    ----------
-    target : str
-        A folder, glob pattern or file of frames, or a job file (``.yaml`` or ``.yml``).
-    parameters : sequence of (name, text)
-        Parameters to change. A text is converted to the type of its parameter.
-    output : str, optional
-        Folder for the results.
-
-    Raises
-    ------
-    RecipeError
-        For an unknown name or an invalid value.
+    The target is a folder, glob pattern or file of frames, or a job file (``.yaml`` or ``.yml``). The texts
+    of `parameters` are converted to their types. `RecipeError` is raised for an unknown name or an invalid
+    value.
     """
     known = _known()
     texts = _texts(parameters, known)
@@ -262,20 +252,9 @@ def _batch(options: argparse.Namespace) -> int:
 def batch_from_arguments(folder: str, parameters: Sequence[tuple[str, str]] = ()) -> Batch:
     """Return the batch that a command line describes.
 
-    Parameters
-    ----------
-    folder : str
-        The folder with the targets.
-    parameters : sequence of (name, text)
-        Parameters to change. A text is converted to the type of its parameter. Parameters of a recipe change
-        the recipe that targets share.
-
-    Raises
-    ------
-    RecipeError
-        For an unknown name or an invalid value.
-    FrameError
-        When no target is found.
+    The texts of `parameters` are converted to their types. Parameters of a recipe change the recipe that
+    targets share. `RecipeError` is raised for an unknown name or an invalid value, `FrameError` if no target
+    is found.
     """
     known = _known_in_batch()
     values = {n: _typed(known[n], text) for n, text in _texts(parameters, known).items()}

@@ -1,8 +1,6 @@
-"""Integrate many targets through the notebook: side by side, within a memory budget, only what is needed.
+"""Integrate many targets through the notebook, within a memory budget: only what is missing or changed.
 
-Each target runs as with `stacklib run`. A record beside its results holds the inputs of the run, so that a
-later start repeats only what is missing or changed; see `stacklib.batch.state`. Table and page of the whole
-batch are rewritten whenever something has happened.
+The record beside the results of a target holds the inputs of its last run, see `stacklib.batch.state`.
 """
 
 from __future__ import annotations

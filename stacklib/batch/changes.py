@@ -57,19 +57,10 @@ def _named(path: Path, stamp: dict[str, Any]) -> tuple[Path, int, int]:
 
 
 def rows_of(found: Sequence[tuple[Target, Record]], checksums: Checksums, progress: bool = True) -> list[Row]:
-    """Return a row for each target: done if an earlier run had the same inputs.
+    """Return a row for each target and the inputs of its run: done if an earlier run had the same inputs.
 
-    That run may have had another label and another folder for its results. They stay there, and the row
-    links to them. The records of rows that are done hold the present times of the frames.
-
-    Parameters
-    ----------
-    found : sequence of (Target, Record)
-        Targets, and the inputs of their runs, see `stacklib.batch.state.inputs_of`.
-    checksums : Checksums
-        Known checksums of frames.
-    progress : bool
-        Show a bar while frames are read.
+    That run may have had another label and another folder for its results. They stay there, and the row links
+    to them. The records of rows that are done hold the present times of the frames.
     """
     runs = [_runs_of(target, now) for target, now in found]
     doubtful = (
@@ -92,8 +83,7 @@ def _runs_of(target: Target, now: Record) -> list[tuple[Target, Record | None]]:
 
 def _row(now: Record, there: list[tuple[Target, Record | None]], checksums: Checksums) -> Row:
     target, then = there[0]
-    if target.problem:
-        # Unusable settings count as a change.
+    if target.problem:  # Unusable settings count as a change.
         return Row(target, "waiting", target.problem, then)
     reasons = [changes(target, now, then, checksums) for target, then in there]
     if "" not in reasons:

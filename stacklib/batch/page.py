@@ -161,19 +161,9 @@ def _links(row: Row, root: Path) -> Iterator[tuple[str, str]]:
 
 
 def save_thumbnail(master: Path, room: Path | None = None) -> str:
-    """Write the thumbnail of a master beside it, unless it exists.
+    """Write the thumbnail of a master beside it, unless it exists, by way of the work folder `room`.
 
-    Parameters
-    ----------
-    master : Path
-        The image.
-    room : Path, optional
-        Work folder for the thumbnail in the making.
-
-    Returns
-    -------
-    str
-        Name of the thumbnail; empty if it cannot be made, which is no reason for a run to fail.
+    Return its name; empty if it cannot be made, which is no reason for a run to fail.
     """
     picture = master.with_name(f"{master.stem}_thumbnail.jpg")
     if not picture.exists():

@@ -18,13 +18,7 @@ COLUMNS = 4
 
 
 def figure_masters(rows: Sequence[Row]) -> Figure:
-    """Plot the masters as thumbnails with a screen stretch; a target without a master gets an empty field.
-
-    Parameters
-    ----------
-    rows : sequence of Row
-        The targets, see `Batch.rows`.
-    """
+    """Plot the masters as thumbnails with a screen stretch; a target without a master gets an empty field."""
     columns = min(COLUMNS, len(rows))
     lines = math.ceil(len(rows) / columns)
     figure = new_figure(2.7 * columns, 2.5 * lines + 0.3)

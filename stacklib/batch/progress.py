@@ -12,10 +12,9 @@ __all__ = ["BatchBars"]
 
 
 class BatchBars:
-    """The bars of a batch. All methods are called from one thread.
+    """The bars of a batch, used from one thread, and a line for each finished target.
 
-    Bars of single targets are shown where they can be redrawn: in a live notebook, if wanted, and in a
-    terminal. A line for each finished target is shown everywhere.
+    Bars of single targets are shown in a live notebook, if `live`, and in a terminal.
     """
 
     def __init__(self, total: int, shown: bool = True, live: bool = True) -> None:

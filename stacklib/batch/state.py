@@ -1,8 +1,7 @@
 """The records of a batch: for each target the inputs and the results of its last run.
 
 One JSON file in each folder of results holds ``{"version": 1, "runs": {key: record}}``, so that targets can
-be moved, and found from any folder above them. A record says ``done`` only when all files of the run have
-their names. It is replaced whole or not at all.
+be moved, and found from any folder above them. A record says ``done`` only when all files have their names.
 """
 
 from __future__ import annotations
@@ -54,45 +53,23 @@ OF_THE_RUN = ("save_maps", "save_fits")
 class Record:
     """The last run of a target.
 
-    Attributes
-    ----------
-    status : str
-        ``running``, ``done`` or ``failed``.
-    stacklib : str
-        Version that ran.
-    settings : dict
-        The recipe (with the checksum of a table of weights) and what else was to be saved.
-    frames : dict
-        For each frame by name: size, mtime_ns and, after the run, SHA-256.
-    files : list of str
-        Names of all files of the result, the master first.
-    notebook, page, thumbnail : str
-        Names of the executed notebook, its HTML page, and the thumbnail.
-    error : str
-        Why the run failed.
-    numbers : dict
-        The result in numbers, see `report.numbers`.
-    notes : list of str
-        Warnings of the run.
-    advice : str
-        Why these limits were proposed; empty if they were not.
-    seconds : float
-        Duration of the run.
+    The settings hold the recipe (with the checksum of a table of weights) and what else was to be saved, the
+    frames by name size, mtime_ns and, after the run, SHA-256.
     """
 
-    status: str
-    stacklib: str = ""
+    status: str  # running, done or failed
+    stacklib: str = ""  # version that ran
     settings: dict[str, Any] = field(default_factory=dict)
     frames: dict[str, dict[str, Any]] = field(default_factory=dict)
-    files: list[str] = field(default_factory=list)
-    notebook: str = ""
-    page: str = ""
-    thumbnail: str = ""
-    error: str = ""
-    numbers: dict[str, Any] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    advice: str = ""
-    seconds: float = 0.0
+    files: list[str] = field(default_factory=list)  # names of all files of the result, the master first
+    notebook: str = ""  # name of the executed notebook
+    page: str = ""  # name of its HTML page
+    thumbnail: str = ""  # name of the thumbnail
+    error: str = ""  # why the run failed
+    numbers: dict[str, Any] = field(default_factory=dict)  # see `report.numbers`
+    notes: list[str] = field(default_factory=list)  # warnings of the run
+    advice: str = ""  # why these limits were proposed; empty if they were not
+    seconds: float = 0.0  # duration of the run
 
 
 def inputs_of(target: Target, job: Job, advised: bool = False) -> Record:
@@ -150,13 +127,7 @@ def former_records(target: Target) -> Iterator[tuple[Target, Record]]:
 
 
 def write_record(target: Target, record: Record) -> None:
-    """Remember a run, in one step.
-
-    Raises
-    ------
-    SaveError
-        When the file cannot be written.
-    """
+    """Remember a run, in one step; raise `SaveError` if the file cannot be written."""
     path = target.output / STATE_NAME
     # Targets may share the folder.
     with locked(path.with_name(f"{STATE_NAME}.lock"), f"{STATE_NAME} is in use", PATIENCE):
@@ -169,12 +140,8 @@ def write_record(target: Target, record: Record) -> None:
 def only_run_of(target: Target) -> Iterator[Path]:
     """Keep other batches from running the same target, and yield a work folder for this run.
 
-    At the end only the files that the record of the target names are kept, see `work_folder`.
-
-    Raises
-    ------
-    SaveError
-        When another batch runs the target already.
+    At the end only the files that the record names are kept, see `work_folder`. `SaveError` is raised if
+    another batch runs the target already.
     """
 
     def kept() -> set[str]:

@@ -23,19 +23,10 @@ LOOK = 1.0
 
 
 class TargetCluster:
-    """The workers of a cluster in place of the threads of a batch.
+    """Workers of a cluster in place of the threads of a batch: `submit` works as that of a thread pool.
 
-    `submit` works as that of a thread pool, and the context waits at its end.
-
-    Parameters
-    ----------
-    client : dask.distributed.Client
-        Connected to the cluster. Workers need the frames and the folders for results under the same paths.
-
-    Raises
-    ------
-    IntegrationError
-        When the cluster cannot be used, see `stacklib.integration.cluster`.
+    The workers need the frames and the folders for results under the same paths. `IntegrationError` is raised
+    if the cluster cannot be used, see `stacklib.integration.cluster`. The context waits at its end.
     """
 
     def __init__(self, client: Client) -> None:

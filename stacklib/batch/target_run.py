@@ -34,16 +34,8 @@ __all__ = ["TargetRun"]
 class TargetRun:
     """One run of a target.
 
-    Parameters
-    ----------
-    target : Target
-        The target.
-    job : Job
-        The settings.
-    advised : bool
-        Propose limits for these frames first, see `stacklib.explore.advisor`.
-    seen : Record, optional
-        The last run of the target when this one was planned.
+    If `advised`, limits are proposed for the frames first, see `stacklib.explore.advisor`. `seen` is the last
+    run of the target when this one was planned.
     """
 
     def __init__(self, target: Target, job: Job, advised: bool = False, seen: Record | None = None) -> None:
@@ -76,8 +68,7 @@ class TargetRun:
         record = inputs_of(self.target, self.job, self.advised)
         # If nothing has run in the meantime, frames need not be compared again.
         if before != self.seen and not self.target.problem and not changes(self.target, record, before):
-            # Another batch was faster.
-            return before
+            return before  # Another batch was faster.
         try:
             _clear_away(self.target, before)
             if self.target.problem:
@@ -111,12 +102,7 @@ class TargetRun:
     def _take_advice(self) -> tuple[str, list[str]]:
         """Take the limits proposed for these frames, or keep the rule of thumb.
 
-        Returns
-        -------
-        reason : str
-            Why these limits are proposed; empty if none are.
-        notes : list of str
-            Why none are proposed.
+        Return why these limits are proposed (empty if none are), and notes why none are.
         """
         frames = [str(path) for path in self.target.frames]
         try:

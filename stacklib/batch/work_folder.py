@@ -23,23 +23,10 @@ PAUSE = 0.02
 
 @contextlib.contextmanager
 def locked(path: Path, busy: str, patience: float = 0.0) -> Iterator[None]:
-    """Hold a lock file, which is removed at the end.
+    """Hold a lock file, and remove it at the end. The system releases it however this process ends.
 
-    The system releases the lock however this process ends.
-
-    Parameters
-    ----------
-    path : Path
-        The lock file.
-    busy : str
-        The reason in the error if someone else holds the lock.
-    patience : float
-        Seconds to wait for the lock.
-
-    Raises
-    ------
-    SaveError
-        When someone else holds the lock, or no lock is possible in the folder.
+    `SaveError` is raised if someone else still holds the lock after `patience` seconds (`busy` is the reason
+    in the message), or if no lock is possible in the folder.
     """
     lock = FileLock(path)
     try:
@@ -62,27 +49,12 @@ def locked(path: Path, busy: str, patience: float = 0.0) -> Iterator[None]:
 
 @contextlib.contextmanager
 def work_folder(folder: Path, name: str, busy: str, kept: Callable[[], Collection[str]]) -> Iterator[Path]:
-    """Hold a lock in `folder`, and yield a hidden work folder inside it.
+    """Hold a lock in `folder`, and yield a hidden work folder inside it; the names of both start with `name`.
 
     The work folder is removed at the end, together with the files that were named from it in `folder` (see
     `take_back`), except for the names that `kept` returns. If the process is killed, this is done the next
-    time: a work folder whose lock is free is garbage.
-
-    Parameters
-    ----------
-    folder : Path
-        Where the results go.
-    name : str
-        The beginning of the names of lock and work folder.
-    busy : str
-        See `locked`.
-    kept : callable
-        Returns the names of the files to keep.
-
-    Raises
-    ------
-    SaveError
-        When someone else holds the lock, or the folder cannot be written to.
+    time: a work folder whose lock is free is garbage. `SaveError` is raised if someone else holds the lock
+    (`busy` is the reason), or the folder cannot be written to.
     """
     with locked(folder / f"{name}.lock", busy):
         try:

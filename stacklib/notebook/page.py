@@ -76,19 +76,9 @@ def notebook_page(notebook: Path) -> str:
 
 
 def save_page(notebook: Path, room: Path | None = None) -> str:
-    """Write the page of a notebook beside it, unless it exists.
+    """Write the page of a notebook beside it, unless it exists, by way of the work folder `room`.
 
-    Parameters
-    ----------
-    notebook : Path
-        The executed notebook.
-    room : Path, optional
-        Work folder for the page in the making.
-
-    Returns
-    -------
-    str
-        Name of the page; empty if it cannot be made, which is no reason for a run to fail.
+    Return its name; empty if it cannot be made, which is no reason for a run to fail.
     """
     page = notebook.with_suffix(".html")
     if not page.exists():

@@ -123,12 +123,8 @@ class InspectRejection(GoOn):
     def open_frames(self) -> FrameSet:
         """Open the frames, and check that the pixel lies inside them before they are integrated.
 
-        Raises
-        ------
-        RecipeError
-            If `x`, `y` or `channel` lies outside the frames.
-        FrameError
-            If the frames cannot be opened.
+        `RecipeError` is raised if `x`, `y` or `channel` lies outside the frames, `FrameError` if they cannot
+        be opened.
         """
         frames = open_frames(self.frames)
         sizes = {"x": frames.width, "y": frames.height, "channel": frames.channels}
@@ -161,15 +157,7 @@ FIRST = (
 def cell_parameters(kind: type[Checked]) -> dict[str, Parameter]:
     """Return the parameters of a notebook by name, in the order of its parameters cell.
 
-    Parameters
-    ----------
-    kind : type
-        A value of `NOTEBOOKS`.
-
-    Returns
-    -------
-    dict of str to Parameter
-        For `Job` also those of `Recipe`, and `RECIPE_FILE`.
+    Those of `Job` include the parameters of `Recipe`, and `RECIPE_FILE`.
     """
     if kind is not Job:
         return kind.parameters()

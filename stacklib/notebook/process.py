@@ -1,9 +1,8 @@
 """Run one notebook through papermill in a process of its own, which can be stopped in an orderly way.
 
-Kernels that start side by side can clash: jupyter_client looks for free TCP ports and releases them, and the
-kernel takes them a moment later, when another one may have them. So kernels talk over sockets in a private
-folder where the system has such sockets (Linux, macOS). Elsewhere (Windows) the ports are handed out here,
-none twice. A kernel that dies before its first cell, because another program took a port, is started again.
+jupyter_client releases the free TCP ports it has found before the kernel takes them, so kernels that start
+side by side can clash. They therefore use sockets in a private folder (Linux, macOS), or ports handed out
+here, none twice (Windows). A kernel that dies before its first cell, its port taken, is started again.
 """
 
 from __future__ import annotations
@@ -47,18 +46,10 @@ _handing_out = threading.Lock()
 
 
 class NotebookProcess:
-    """One run of a notebook.
+    """One run of a notebook with the parameters `values`.
 
-    Parameters
-    ----------
-    notebook : Path
-        The notebook.
-    executed : Path
-        Where to write it with its outputs: in the work folder of the run.
-    values : dict
-        Its parameters.
-    silent : bool
-        Hide the output of the notebook. By default the terminal shows it.
+    It is written with its outputs to `executed`, in the work folder of the run. If `silent`, the terminal
+    does not show its output.
     """
 
     def __init__(self, notebook: Path, executed: Path, values: dict[str, Any], silent: bool = False) -> None:
@@ -68,19 +59,10 @@ class NotebookProcess:
         self._lock = threading.Lock()
 
     def run(self) -> str | None:
-        """Run the notebook.
+        """Run the notebook, and return the error in one line if a cell failed, otherwise None.
 
-        Returns
-        -------
-        str or None
-            The error in one line if a cell failed.
-
-        Raises
-        ------
-        IntegrationError
-            When papermill is missing, or no kernel starts.
-        SaveError
-            When the executed notebook cannot be written.
+        `IntegrationError` is raised if papermill is missing or no kernel starts, `SaveError` if the executed
+        notebook cannot be written.
         """
         for _ in range(STARTS):
             with _ports() as ports:

@@ -29,47 +29,20 @@ NOTEBOOK = "4_integrate.ipynb"
 
 @dataclass(frozen=True)
 class Run:
-    """The outcome of a run.
+    """The outcome of a run."""
 
-    Attributes
-    ----------
-    files : list of Path
-        The files of the result, the master first.
-    notebook : Path
-        The executed notebook.
-    summary : str
-        The result in a few lines.
-    numbers : dict
-        The result in numbers, see `report.numbers`.
-    notes : list of str
-        Warnings of the run.
-    """
-
-    files: list[Path]
-    notebook: Path
-    summary: str
-    numbers: dict[str, Any] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+    files: list[Path]  # the master first
+    notebook: Path  # the executed notebook
+    summary: str  # the result in a few lines
+    numbers: dict[str, Any] = field(default_factory=dict)  # see `report.numbers`
+    notes: list[str] = field(default_factory=list)  # warnings of the run
 
 
 def run_job(job: Job) -> Run:
     """Integrate through the notebook, without a person. Progress goes to the terminal.
 
-    Parameters
-    ----------
-    job : Job
-        What to do. Relative paths start from the current folder.
-
-    Returns
-    -------
-    Run
-
-    Raises
-    ------
-    StacklibError
-        When the frames cannot be used, or the run fails. The notebook is kept, with the error in it.
-    KeyboardInterrupt
-        When the run is stopped. It leaves nothing behind.
+    `StacklibError` is raised if the frames cannot be used or the run fails; the notebook is kept, with the
+    error in it. A run that is stopped (`KeyboardInterrupt`) leaves nothing behind.
     """
     with warnings.catch_warnings():
         # The notebook gives the same warnings.
@@ -96,13 +69,9 @@ def process_for(job: Job, output: Path, room: Path, silent: bool = False) -> Not
 def finish(process: NotebookProcess, output: Path) -> Run:
     """Run the notebook, and name it after its result.
 
-    Raises
-    ------
-    RunError
-        When a cell fails. The notebook is kept as ``failed_notebook.ipynb``.
-    StacklibError
-        When the notebook cannot be run to its end. If it was begun, it is kept as
-        ``stopped_notebook.ipynb``, and the error has its path as `notebook`.
+    If a cell fails, `RunError` is raised, and the notebook is kept as ``failed_notebook.ipynb``. If it cannot
+    be run to its end, `StacklibError` is raised. If it was begun, it is then kept as
+    ``stopped_notebook.ipynb``, and the error has its path as `notebook`.
     """
     try:
         error = process.run()

@@ -67,14 +67,8 @@ _LITERALS = (bool, int, float, str, list)
 def parameters_cell(kind: type[Checked]) -> str:
     """Return the source of the parameters cell of a notebook.
 
-    There is one literal assignment a line, with its type and help text, in the form that
-    ``papermill --help-notebook`` understands: a second ``=`` or a ``|`` would hide the line. Choices or
-    a range that do not fit are written above the line.
-
-    Parameters
-    ----------
-    kind : type
-        A value of `stacklib.notebook.parameters.NOTEBOOKS`.
+    Each line is a literal assignment with its type and help text, as ``papermill --help-notebook`` reads it:
+    a second ``=`` or a ``|`` would hide the line. Choices or a range that do not fit are written above it.
     """
     lines = []
     for name, parameter in cell_parameters(kind).items():
@@ -91,29 +85,14 @@ def parameters_cell(kind: type[Checked]) -> str:
 
 
 def read_parameters(kind: type[Read], namespace: Mapping[str, Any]) -> Read:
-    """Read and check the parameters of a notebook; also set up figures and warnings.
+    """Read and check the parameters of a notebook in its ``globals()``; also set up figures and warnings.
 
     For `Job` and for notebooks that go on from another one, ``recipe_file`` is read as well. It gives the
-    recipe and, if it lists any, the frames. Parameters that differ from their defaults override the
-    file. In a live notebook a line is printed if no file is given but one is in the current folder.
+    recipe and, if it lists any, the frames. Parameters that differ from their defaults override the file. In
+    a live notebook a line is printed if no file is given but one is in the current folder.
 
-    Parameters
-    ----------
-    kind : type
-        A value of `stacklib.notebook.parameters.NOTEBOOKS`.
-    namespace : dict
-        ``globals()`` of the notebook. Only names of parameters are read.
-
-    Returns
-    -------
-    kind
-        The checked parameters.
-
-    Raises
-    ------
-    RecipeError
-        If a value has the wrong type (also the text ``"false"`` for a switch) or is out of range, if a
-        name looks like a misspelt parameter, or if the recipe file cannot be read.
+    `RecipeError` is raised if a value has the wrong type (also the text ``"false"`` for a switch) or is out
+    of range, if a name looks like a misspelt parameter, or if the recipe file cannot be read.
     """
     set_up_session()
     goes_on = kind is Job or issubclass(kind, GoOn)
@@ -171,15 +150,7 @@ def is_live(interactive: bool) -> bool:
 
 
 def show_panel(panel: Any, interactive: bool) -> None:
-    """Display a panel: its widget if `is_live`, otherwise its static figure.
-
-    Parameters
-    ----------
-    panel : object
-        Has a ``widget``, and a method ``figure()`` that returns a matplotlib figure.
-    interactive : bool
-        Whether live panels are wanted.
-    """
+    """Display a panel: its `widget` if `is_live`, otherwise its static ``figure()``."""
     from IPython.display import display
 
     display(panel.widget if is_live(interactive) else panel.figure())
@@ -188,15 +159,8 @@ def show_panel(panel: Any, interactive: bool) -> None:
 def show_advice(panel: Any) -> Any:
     """Print the limits proposed for the region of a panel, and why, and display the trade-off.
 
-    Parameters
-    ----------
-    panel : object
-        Has a method ``advice()``, such as `RejectionExplorer`. It is not changed.
-
-    Returns
-    -------
-    Advice or None
-        None if nothing can be proposed; the reason is printed.
+    The panel, such as `RejectionExplorer`, is not changed. Return the `Advice`; None if nothing can be
+    proposed, with the reason printed.
     """
     from IPython.display import display
 

@@ -39,23 +39,6 @@ class BatchJob(Checked):
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], source: str = "parameters") -> BatchJob:
-        """Make a batch from names and values.
-
-        Parameters
-        ----------
-        values : mapping
-            Values by parameter name.
-        source : str
-            Start of error messages, such as a file name.
-
-        Returns
-        -------
-        BatchJob
-
-        Raises
-        ------
-        RecipeError
-            If a name is unknown or a value is invalid.
-        """
+        """Make a batch from names and values. `source` starts the message of a `RecipeError`."""
         refuse_unknown(values, cls.parameters(), source)
         return cls(**values)

@@ -51,32 +51,10 @@ def lists_others(job_file: Path, frames: FrameSet) -> bool:
 def write_settings(path: Path, recipe: Recipe, frames: FrameSet, keep: bool = False) -> str:
     """Write settings, and the frames they were chosen for, into a job file.
 
-    Parameters
-    ----------
-    path : Path
-        The job file. In an existing file only the settings are replaced, and the frames if it lists any
-        other frames than these.
-    recipe : Recipe
-        The settings.
-    frames : FrameSet
-        The frames that the settings were chosen for.
-    keep : bool
-        Keep the frames of the file in any case, because the frames were opened from it.
-
-    Returns
-    -------
-    str
-        The frames that the file now lists, in words.
-
-    Raises
-    ------
-    RecipeError
-        If the existing file is not a job file.
-
-    Warns
-    -----
-    StacklibWarning
-        If the existing file listed other frames, with what was done about it.
+    Return the frames that the file now lists, in words. In an existing file only the settings are replaced,
+    and the frames if it lists any other frames than these. With `keep` its frames stay in any case, because
+    the frames were opened from it. If it listed other frames, a `StacklibWarning` says what was done about
+    it. `RecipeError` is raised if it is not a job file.
     """
     kept: dict[str, Any] = {}
     if path.exists():

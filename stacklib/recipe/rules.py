@@ -41,69 +41,33 @@ FEW_FRAMES, FEW_FRAMES_RULE, MANY_FRAMES_RULE = 15, "sigma", "winsorized_sigma"
 class RuleSpec:
     """Description of a rejection rule; the code is in `stacklib.rejection`.
 
-    Attributes
-    ----------
-    name : str
-        The value of the parameter `rejection`.
-    label : str
-        The name in titles and sentences.
-    summary : str
-        What the rule does, in a sentence.
-    formula : str
-        Which samples x are rejected, in Markdown with formulas in LaTeX.
-    use : str
-        When to use it.
-    source : str
-        Where it is described.
-    parameters : tuple of str
-        Fields of `RejectionParameters` that the rule reads, besides `clip_low` and `clip_high`.
-    limits : tuple of str
-        Names of the low and the high limit among them. Empty if the sides have no limits of their own.
-    limits_in : str
-        Unit of the limits: ``sigma``, ``fraction``, ``mean deviations`` or ``samples``, which are dropped
-        whatever their values.
-    grid : mapping of str to tuple
-        Values that the advisor tries.
-    least_frames : int
-        With fewer frames the rule rejects nothing.
-    rejects : bool
-        False for the rule that keeps everything.
-    bounded : bool
-        Sigma includes the outlier, so that no sample of N lies sqrt(N) sigma or more from the center.
-    runs_away : bool
-        Repeated clipping at sqrt(3) sigma or less rejects more and more good samples.
-    slow : bool
-        The rule is slow, so that panels propose limits on a smaller region.
-    shares_trials : bool
-        Center and scale depend on the kept samples only, not on the limits; see
-        `stacklib.kernel.limit_trials`.
-    gives_slope : bool
-        The rule fits a line through the sorted samples. Its slope is a result, and limits depend on the rank.
-    step, centre, within : str
-        Words in a pixel's story: for a round, for the center, and for the reason to reject a sample within
-        the limits.
+    A bounded sigma includes the outlier, so that no sample of N lies sqrt(N) sigma or more from the center. A
+    rule runs away if repeated clipping at sqrt(3) sigma or less rejects more and more good samples. Trials
+    are shared if center and scale depend on the kept samples only, not on the limits; see
+    `stacklib.kernel.limit_trials`. A rule that fits a line through the sorted samples gives its slope as a
+    result, and its limits depend on the rank.
     """
 
-    name: str
-    label: str
-    summary: str
-    formula: str
-    use: str
-    source: str
-    parameters: tuple[str, ...] = ()
-    limits: tuple[str, ...] = ()
-    limits_in: str = ""
-    grid: Mapping[str, tuple] = field(default_factory=dict)
-    least_frames: int = 3
-    rejects: bool = True
+    name: str  # value of the parameter `rejection`
+    label: str  # name in titles and sentences
+    summary: str  # the effect in a sentence
+    formula: str  # which samples x are rejected, in Markdown with formulas in LaTeX
+    use: str  # when to use it
+    source: str  # where it is described
+    parameters: tuple[str, ...] = ()  # fields of `RejectionParameters`, besides `clip_low` and `clip_high`
+    limits: tuple[str, ...] = ()  # the low and the high limit among them; empty if the sides have none
+    limits_in: str = ""  # sigma, fraction, mean deviations, or samples to drop whatever their values
+    grid: Mapping[str, tuple] = field(default_factory=dict)  # values that the advisor tries
+    least_frames: int = 3  # with fewer frames the rule rejects nothing
+    rejects: bool = True  # False for the rule that keeps everything
     bounded: bool = False
     runs_away: bool = False
-    slow: bool = False
+    slow: bool = False  # panels propose limits on a smaller region
     shares_trials: bool = False
     gives_slope: bool = False
-    step: str = "round"
-    centre: str = "center"
-    within: str = "beyond another rejected sample"
+    step: str = "round"  # a round, in a pixel's story
+    centre: str = "center"  # the center, in that story
+    within: str = "beyond another rejected sample"  # why a sample within the limits is rejected
 
     @property
     def in_sigma(self) -> bool:
@@ -428,20 +392,10 @@ class RejectionParameters(Checked):
 
 
 def rule_in_words(rule: str, values: Mapping[str, Any]) -> str:
-    """Describe a rule and its limits in a few words.
+    """Describe a rule (not ``auto``) and its limits in a few words, such as ``winsorized sigma 3.2 / 2.9``.
 
-    Parameters
-    ----------
-    rule : str
-        The rule, not ``auto``.
-    values : mapping
-        Parameters of a recipe by name, see `Recipe.to_dict`. Missing ones are left out.
-
-    Returns
-    -------
-    str
-        Such as ``winsorized sigma 3.2 / 2.9``. For rules with a low and a high limit, other parameters are
-        included only if they differ from their defaults.
+    Missing `values`, see `Recipe.to_dict`, are left out. For rules with a low and a high limit, other
+    parameters are included only if they differ from their defaults.
     """
     if rule not in RULES:
         return rule.replace("_", " ")

@@ -21,70 +21,29 @@ WIDTH = 72
 
 @dataclass(frozen=True)
 class InputFile:
-    """A file that a run read.
+    """A file that a run read."""
 
-    Attributes
-    ----------
-    name : str
-        Its file name.
-    places : tuple of Path
-        Possible places: relative to the result, and the place during the run.
-    sha256 : str
-        Checksum. Empty if the file changed before the result was saved.
-    """
-
-    name: str
-    places: tuple[Path, ...]
-    sha256: str
+    name: str  # its file name
+    places: tuple[Path, ...]  # possible places: relative to the result, and the place during the run
+    sha256: str  # empty if the file changed before the result was saved
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """Everything needed to repeat a run.
+    """Everything needed to repeat a run."""
 
-    Attributes
-    ----------
-    path : Path
-        The file with the record.
-    recipe : dict
-        The recipe by parameter name.
-    frames : tuple of InputFile
-        The given frames, in order.
-    weight_file : InputFile or None
-        The table of weights, for ``weights: csv``.
-    region : tuple of int
-        Left, top, width and height of the integrated region.
-    versions : dict of str to str
-        Versions of stacklib, numpy and numba.
-    """
-
-    path: Path
-    recipe: dict[str, Any]
-    frames: tuple[InputFile, ...]
-    weight_file: InputFile | None
-    region: tuple[int, int, int, int]
-    versions: dict[str, str]
+    path: Path  # the file with the record
+    recipe: dict[str, Any]  # by parameter name
+    frames: tuple[InputFile, ...]  # the given frames, in order
+    weight_file: InputFile | None  # the table of weights, for ``weights: csv``
+    region: tuple[int, int, int, int]  # left, top, width and height of the integrated region
+    versions: dict[str, str]  # of stacklib, numpy and numba
 
 
 def read_recipe(path: str | Path) -> dict[str, Any]:
-    """Read the recipe of a saved image.
+    """Return the recipe of a saved XISF or FITS image by parameter name. In FITS it is in the HISTORY.
 
-    Parameters
-    ----------
-    path : str or Path
-        An XISF or FITS image of a result. In FITS the recipe is read from the HISTORY.
-
-    Returns
-    -------
-    dict
-        The recipe by parameter name.
-
-    Raises
-    ------
-    FrameError
-        If the file cannot be read.
-    RecipeError
-        If it has no recipe.
+    `FrameError` is raised if the file cannot be read, `RecipeError` if it has no recipe.
     """
     path = Path(path).expanduser().absolute()
     if _is_xisf(path):
@@ -98,24 +57,10 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
 
 
 def read_run(path: str | Path) -> RunRecord:
-    """Read the record of a saved image.
+    """Return the record of the run in a saved image.
 
-    Parameters
-    ----------
-    path : str or Path
-        Any XISF image of a result. For a FITS image, which has no record, the XISF image of the same name
-        beside it is read.
-
-    Returns
-    -------
-    RunRecord
-
-    Raises
-    ------
-    FrameError
-        If the file cannot be read.
-    RecipeError
-        If it has no record.
+    A FITS image has no record: the XISF image of the same name beside it is read. `FrameError` is raised if
+    the file cannot be read, `RecipeError` if it has no record.
     """
     path = Path(path).expanduser().absolute()
     if not _is_xisf(path):
