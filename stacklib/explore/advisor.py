@@ -283,18 +283,11 @@ def _refuse_idle(table: Table, rule: str, count: int) -> None:
 
 @dataclass(frozen=True)
 class _Judge:
-    """Average without outliers and its error, by which results are judged.
+    """Average without outliers, and its standard error, by which results are judged.
 
-    Attributes
-    ----------
-    average, error : ndarray of float32 and float64, shape (channels, height, width)
-        The average without outliers, and its standard error.
-    judged, clean : ndarray of bool, same shape
-        Pixels with data in all frames, and those of them without an outlier in any frame.
-    cleaned : ndarray of float32, shape (channels, frames, height, width)
-        The samples with NaN in place of the outliers found.
-    injection : Injection
-        The samples with added outliers.
+    Arrays have the shape (channels, height, width). `judged` are the pixels with data in all frames, `clean`
+    those of them without an outlier in any frame. `cleaned`, shape (channels, frames, height, width), are the
+    samples with NaN in place of the outliers found.
     """
 
     average: np.ndarray

@@ -43,14 +43,7 @@ class Advice(Protocol):
 def figure_advice(advice: Advice) -> Figure:
     """Plot the trade-off of all settings, the risk, and the leftovers of each kind of outlier.
 
-    Parameters
-    ----------
-    advice : Advice
-
-    Returns
-    -------
-    Figure
-        Risk and leftovers are drawn over the last field of the grid, with the others as proposed.
+    Risk and leftovers are drawn over the last field of the grid, with the others as proposed.
     """
     figure = new_figure(11.0, 7.6)
     places_of = figure.subplot_mosaic([["trade", "risk"], ["trade", "left"]])

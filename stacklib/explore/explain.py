@@ -1,7 +1,4 @@
-"""The story of a pixel: its samples, the limits of each round, and why samples were rejected.
-
-It comes from the rule that integrates, stopped after 1, 2, 3 ... rounds.
-"""
+"""The story of a pixel, from the rule that integrates, stopped after 1, 2, 3 ... rounds."""
 
 from __future__ import annotations
 
@@ -37,19 +34,11 @@ WORDS = {NO_DATA: "no data", KEPT: "kept", LOW: "rejected low", HIGH: "rejected 
 
 @dataclass(frozen=True, kw_only=True)
 class Round:
-    """One round of clipping.
+    """One round of clipping, counted from 1.
 
-    Attributes
-    ----------
-    number : int
-        1 for the first round.
-    centre, lower, upper : float
-        Center and limits in the units of the compared samples. Samples below `lower` or above `upper` are
-        rejected. NaN if the rule has no such value.
-    verdict : ndarray of uint8, shape (frames,)
-        Verdict on each sample after this round, see `stacklib.kernel.verdicts`.
-    dropped : tuple of int
-        Positions of the frames rejected in this round.
+    Center and limits are in the units of the compared samples, NaN if the rule has no such value. Samples
+    below `lower` or above `upper` are rejected. `verdict`, uint8, shape (frames,), is that after this round,
+    see `stacklib.kernel.verdicts`; `dropped` are the positions of the frames rejected in it.
     """
 
     number: int
@@ -244,23 +233,7 @@ def explain(
 def tell(
     raw: np.ndarray, settings: Settings, files: tuple[str, ...], x: int = 0, y: int = 0, channel: int = 0
 ) -> PixelStory:
-    """Explain samples in memory.
-
-    Parameters
-    ----------
-    raw : ndarray of float32, shape (frames,)
-        Raw samples of a pixel.
-    settings : Settings
-        Normalization, weights and rule.
-    files : tuple of str
-        Names of the frames.
-    x, y, channel : int
-        Position of the pixel, for the text.
-
-    Returns
-    -------
-    PixelStory
-    """
+    """Explain samples in memory: the raw samples of a pixel, float32, shape (frames,)."""
     samples = np.ascontiguousarray(raw, dtype=np.float32)[:, np.newaxis]
     rounds = _rounds(samples, settings)
     verdict = rounds[-1].verdict

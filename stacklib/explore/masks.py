@@ -105,14 +105,9 @@ def most_rejected(result: Integration, channel: int = -1, side: str = "both") ->
 
 
 def most_rejected_frame(result: Integration, side: str) -> int:
-    """Return the number of the frame that lost most samples on a side, counted from 1 over all frames.
+    """Return the number of the frame, from 1 over all frames, that lost most samples on a side.
 
-    Parameters
-    ----------
-    result : Integration
-        The result.
-    side : {"low", "high"}
-        Which rejections count; their mean over the channels decides.
+    The side is ``"low"`` or ``"high"``; the mean over the channels decides.
     """
     lost = {"low": result.rejected_low, "high": result.rejected_high}[side].mean(axis=1)
     return int(result.preparation.used[lost.argmax()]) + 1

@@ -49,14 +49,9 @@ MEDIAN_FACTOR = 1.2533
 
 @dataclass(frozen=True)
 class Injection:
-    """Frames with injected outliers.
+    """Samples with injected outliers, and the pixels hit in any frame by kind of outlier.
 
-    Attributes
-    ----------
-    samples : ndarray of float32, shape (channels, frames, height, width)
-        The samples with the outliers.
-    hit : dict of str to ndarray of bool, shape (channels, height, width)
-        Pixels that were hit in any frame, by kind of outlier.
+    `samples` have the shape (channels, frames, height, width), the masks of `hit` (channels, height, width).
     """
 
     samples: np.ndarray
@@ -64,24 +59,12 @@ class Injection:
 
 
 def inject(samples: np.ndarray, noise: np.ndarray, data_low: float, seed: int) -> Injection:
-    """Inject pieces of trails, cosmic rays and dark pixels into frames.
+    """Inject pieces of trails, cosmic rays and dark pixels into a copy of raw samples.
 
-    Parameters
-    ----------
-    samples : ndarray of float32, shape (channels, frames, height, width)
-        Raw samples; they are not changed. Samples of unit range are cut off at 1.
-    noise : ndarray of float64, shape (frames, channels)
-        Noise of each frame, in the units of the samples.
-    data_low : float
-        Samples at or below this value are no data and get no outliers.
-    seed : int
-        Seed of the random numbers: the same seed gives the same outliers.
-
-    Returns
-    -------
-    Injection
-        Kinds of outliers: ``faint trails``, ``trails``, ``bright trails``, ``cosmic rays`` and
-        ``dark pixels``.
+    Samples are float32, shape (channels, frames, height, width); those of unit range are cut off at 1, those
+    at or below `data_low` are no data and get no outliers. `noise`, shape (frames, channels), is in the same
+    units. Kinds are ``faint trails``, ``trails``, ``bright trails``, ``cosmic rays`` and ``dark pixels``. The
+    same seed gives the same outliers.
     """
     rng = np.random.default_rng([seed, 5])
     channels, count, height, width = samples.shape
@@ -144,19 +127,9 @@ def own_outliers(values: np.ndarray, middle: np.ndarray, spread: np.ndarray, thr
     is that of the frame, and larger where the frames scatter more than elsewhere. Where they scatter much
     more (stars under changing seeing), nothing is an outlier.
 
-    Parameters
-    ----------
-    values : ndarray of float32, shape (frames, height, width)
-        Normalized samples.
-    middle, spread : ndarray of float32, shape (height, width)
-        Median and median absolute deviation of each pixel; NaN where a frame has no data.
-    threads : int
-        Number of threads.
-
-    Returns
-    -------
-    ndarray of bool, shape (frames, height, width)
-        True where a sample is an outlier.
+    Normalized samples, float32, and the returned mask have the shape (frames, height, width). `middle` and
+    `spread`, shape (height, width), are median and median absolute deviation of each pixel; NaN where a frame
+    has no data.
     """
     known = np.isfinite(spread)
     usual = float(np.median(spread[known])) if known.any() else 0.0
@@ -206,14 +179,9 @@ class OutlierLight:
     deviation of the pixel's samples, and at least that of the median pixel. Only pixels where all frames have
     data count.
 
-    Attributes
-    ----------
-    threshold : ndarray of float32, shape (channels, height, width)
-        The median plus 3 of its standard errors, in the units of the frames.
-    excess : ndarray of float32, shape (channels, height, width)
-        Height of the brightest sample above the median where it is an outlier, 0 elsewhere.
-    plain : float
-        The sum for the integration without rejection.
+    `threshold` is the median plus 3 of its standard errors, in the units of the frames; `excess` the height
+    of the brightest sample above the median where it is an outlier, 0 elsewhere; both float32, shape
+    (channels, height, width). `plain` is the sum for the integration without rejection.
     """
 
     threshold: np.ndarray
@@ -222,15 +190,7 @@ class OutlierLight:
 
     @classmethod
     def find(cls, samples: Samples, preparation: Preparation, plain: np.ndarray) -> OutlierLight:
-        """Find the outliers of a region.
-
-        Parameters
-        ----------
-        samples, preparation
-            See `spread_of`.
-        plain : ndarray of float32, shape (channels, height, width)
-            The region integrated without rejection, in the units of the frames.
-        """
+        """Find the outliers of a region; `plain` is its image without rejection, in units of the frames."""
         middle, spread, largest = _measure_all(samples, preparation)
         spread *= np.float32(1.4826)
         for each in spread:
@@ -250,33 +210,15 @@ class OutlierLight:
     def left(self, image: np.ndarray) -> float:
         """Return the light of outliers left in a result, in percent of that without rejection.
 
-        Parameters
-        ----------
-        image : ndarray of float32, shape (channels, height, width)
-            The result, in the units of the frames.
-
-        Returns
-        -------
-        float
-            NaN if there are no outliers.
+        The image is in the units of the frames. NaN if there are no outliers.
         """
         return 100 * self._sum(image) / self.plain if self.plain > 0 else math.nan
 
 
 def spread_of(samples: Samples, preparation: Preparation) -> tuple[np.ndarray, np.ndarray]:
-    """Measure median and median absolute deviation of each pixel.
+    """Return median and median absolute deviation of each pixel, float32, (channels, height, width).
 
-    Parameters
-    ----------
-    samples : Samples
-        The samples of a region.
-    preparation : Preparation
-        Frames and normalization of the samples.
-
-    Returns
-    -------
-    median, deviation : ndarray of float32, shape (channels, height, width)
-        Of the samples normalized for output; NaN where a frame has no data.
+    They are those of the samples normalized for output; NaN where a frame has no data.
     """
     return _measure_all(samples, preparation)[:2]
 
@@ -326,20 +268,7 @@ def _measure_tile(ordered, count, start, stop, middle, spread, largest):
 
 
 def window_sums(light: np.ndarray, side: int) -> np.ndarray:
-    """Add up the light of every square window inside an image.
-
-    Parameters
-    ----------
-    light : ndarray of float64, shape (height, width)
-        The image.
-    side : int
-        Side of the windows; shorter if the image is smaller.
-
-    Returns
-    -------
-    ndarray of float64, shape (height - side + 1, width - side + 1)
-        The sum by top and left of the window.
-    """
+    """Add up the light, float64, of every square window inside an image, by top and left of the window."""
     tall, wide = (min(side, length) for length in light.shape)
     sums = np.pad(light, ((1, 0), (1, 0))).cumsum(axis=0).cumsum(axis=1)
     return sums[tall:, wide:] - sums[:-tall, wide:] - sums[tall:, :-wide] + sums[:-tall, :-wide]

@@ -34,25 +34,10 @@ MAP_FRAMES, DIFFERENCE_ERRORS = 5, 8
 class RegionTrials:
     """A region, integrated with one recipe after another; samples and measurements are kept.
 
-    Parameters
-    ----------
-    frames : FrameSet, str, Path or list
-        Registered frames, or where to find them.
-    recipe : Recipe, optional
-        Settings to start with. Default is `Recipe()`; the rule ``auto`` becomes the one it selects.
-    region : (left, top, width, height), optional
-        Part of the frames, in pixels; moved and cut to lie inside them. Default is 512 x 512 pixels at the
-        brightest structure.
-
-    Attributes
-    ----------
-    recipe : Recipe
-        The last recipe that could be used.
-    result, plain : Integration
-        The region, integrated with the recipe and without rejection; their uncertainty is not corrected for
-        rejection.
-    overview : ndarray of float32, shape (channels, height, width)
-        The reference frame, binned by `overview_side`.
+    Default recipe is `Recipe()`; the rule ``auto`` becomes the one it selects. The region is moved and cut to
+    lie inside the frames; default is 512 x 512 pixels at the brightest structure. `recipe` is the last recipe
+    that could be used, `result` and `plain` the region with it and without rejection; the uncertainty is
+    not corrected for rejection. `overview` is the reference frame, binned by `overview_side`.
     """
 
     def __init__(
@@ -117,19 +102,13 @@ class RegionTrials:
         }
 
     def residual_light(self) -> float:
-        """Light of outliers left in the result, in percent of that in the average without rejection.
-
-        See `stacklib.explore.outliers.OutlierLight`. NaN where there are no outliers.
-        """
+        """Light of outliers left, in percent of that without rejection; NaN without outliers."""
         if self._light is None:
             self._light = self.trials.outlier_light(self._basis, self.plain.original)
         return self._light.left(self.result.original)
 
     def advise(self, report: Callable[[float], None] | None = None) -> Advice:
-        """Return the proposal of `stacklib.advise` for this region.
-
-        For a slow rule, only 256 x 256 pixels in the middle of the region are used.
-        """
+        """Return the proposal of `stacklib.advise`, for a slow rule from 256 x 256 pixels in the middle."""
         region = self.region
         if RULES[self.result.rule].slow:
             left, top, *size = region
@@ -204,14 +183,8 @@ def in_short(result: Integration) -> str:
 def brightest_region(overview: np.ndarray, side: int) -> Region:
     """Return the default region: the window with the most light above the sky.
 
-    Light is cut off at the 99th percentile, so that structure counts, not a single bright star.
-
-    Parameters
-    ----------
-    overview : ndarray, shape (channels, height, width)
-        A frame, binned. NaN and infinite samples count as no light.
-    side : int
-        Side of a bin in pixels of the frame.
+    `overview` is a frame in bins of `side` pixels, (channels, height, width); NaN and infinite samples count
+    as no light. Light is cut off at the 99th percentile, so that structure counts, not a single bright star.
     """
     light = overview.mean(axis=0, dtype=np.float64)
     light[~np.isfinite(light)] = 0

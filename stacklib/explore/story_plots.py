@@ -65,21 +65,9 @@ WIDTH, TITLE = 9.8, 100
 class StoryAxes:
     """Plots of the samples of a pixel, in frame order and sorted. `show` updates them.
 
-    Parameters
-    ----------
-    figure : Figure
-        Figure of the axes.
-    left, right : Axes
-        Axes with a common y axis.
-    bare : bool
-        Leave out heading and legend. Text takes longest to draw.
-
-    Attributes
-    ----------
-    heading : str
-        Pixel, round and number of rejected samples.
-    moving : list of Artist
-        Artists that `show` changes, in the order of drawing.
+    The axes have a common y axis. `bare` leaves out heading and legend, as text takes longest to draw.
+    `heading` gives pixel, round and number of rejected samples. `moving` are the artists that `show` changes,
+    in the order of drawing.
     """
 
     def __init__(self, figure: Figure, left: Axes, right: Axes, bare: bool = False) -> None:

@@ -190,10 +190,8 @@ def sweep(
 def checked_grid(grid: Mapping[str, Sequence[Any]]) -> dict[str, tuple]:
     """Check a grid; return its fields and values.
 
-    Raises
-    ------
-    RecipeError
-        If there is no field or value, a field is unknown, or its values are not a list or too many.
+    Raise `RecipeError` if there is no field or value, a field is unknown, or its values are not a list or too
+    many.
     """
     refuse_unknown(grid, Recipe.parameters(), "grid")
     values = {}

@@ -42,20 +42,11 @@ FEW = 4
 
 @dataclass
 class Trial:
-    """The result of one setting.
+    """The result of one setting, by its position.
 
-    Attributes
-    ----------
-    position : int
-        Position of the setting.
-    preparation : Preparation
-        Recipe, normalization and weights.
-    image : ndarray of float32, shape (channels, height, width)
-        The same as that of `stacklib.integrate` for this recipe and region, bit for bit.
-    low, high, data : ndarray of int64, shape (channels,)
-        Numbers of samples rejected low and high, and of samples that are data, rejected or not.
-    range_factor, range_offset : float
-        Effect of `output_range`, see `stacklib.integration.result.Integration`.
+    The image, float32, shape (channels, height, width), is that of `stacklib.integrate` for this recipe and
+    region, bit for bit. `low`, `high` and `data`, shape (channels,), count samples rejected low and high, and
+    samples that are data, rejected or not. For the range see `stacklib.integration.result.Integration`.
     """
 
     position: int
@@ -74,26 +65,10 @@ class Trial:
 
 
 class Trials:
-    """Integrate the samples of a region with one recipe after another.
+    """Integrate the samples of a region, chosen by `read`, with one recipe after another.
 
-    Parameters
-    ----------
-    frames : FrameSet
-        At least two frames.
-    memory : str or int
-        Budget for samples and results. Samples that do not fit are read again for every few recipes.
-    threads : int, optional
-        Number of threads. Default is one per processor.
-
-    Attributes
-    ----------
-    samples : Samples
-        The samples of the region, once `read` was called.
-
-    Raises
-    ------
-    IntegrationError
-        If there is only one frame.
+    Samples that do not fit into the budget are read again for every few recipes. Raise `IntegrationError` if
+    there is only one frame.
     """
 
     def __init__(self, frames: FrameSet, memory: str | int = "2GB", threads: int | None = None) -> None:
@@ -104,17 +79,9 @@ class Trials:
         self._prepared: dict[Recipe, Preparation] = {}
 
     def read(self, region: Region | None = None) -> None:
-        """Choose the region, and read its samples into memory if they fit.
+        """Choose the region, by default all of the frames, and read its samples into memory if they fit.
 
-        Parameters
-        ----------
-        region : (left, top, width, height), optional
-            Part of the frames, in pixels. Default is all of it.
-
-        Raises
-        ------
-        RecipeError
-            If the region, the budget or the number of threads cannot be used.
+        Raise `RecipeError` if the region, the budget or the number of threads cannot be used.
         """
         self.samples = Samples(self.frames, region, self.threads, self.memory)
         if self.samples.fits():
@@ -154,22 +121,13 @@ class Trials:
         return known
 
     def integrate(self, recipe: Recipe) -> Integration:
-        """Integrate the region with one recipe.
-
-        The result is that of `stacklib.integrate`, except that the uncertainty is not corrected for
-        rejection.
-        """
+        """Integrate the region like `stacklib.integrate`; the uncertainty is not corrected for rejection."""
         return integrate_samples(self.samples, self.prepare(recipe), true_claims=False)
 
     def outlier_light(self, recipe: Recipe, image: np.ndarray) -> OutlierLight:
-        """Find the light of outliers with the normalization of a recipe.
+        """Find the light of outliers with the normalization of a recipe without rejection.
 
-        Parameters
-        ----------
-        recipe : Recipe
-            A recipe without rejection.
-        image : ndarray of float32, shape (channels, height, width)
-            The region integrated with it, in the units of the frames.
+        The image is the region integrated with it, in the units of the frames.
         """
         if recipe.combination != "average":
             # A median holds next to no light of outliers: compare with an average.
@@ -186,21 +144,9 @@ class Trials:
     ) -> list[Found]:
         """Integrate the samples with each of the preparations, and call a function with each result.
 
-        Parameters
-        ----------
-        preparations : sequence of Preparation
-            Preparations of these frames, see `prepare`.
-        look : callable
-            Called with each `Trial`, from several threads and in any order.
-        progress : bool
-            Show a progress bar.
-        report : callable, optional
-            Called repeatedly with the finished fraction, from the calling thread.
-
-        Returns
-        -------
-        list
-            The values returned by `look`, one per preparation. Images are released unless `look` keeps them.
+        `look` is called with each `Trial`, from several threads and in any order, `report` repeatedly with
+        the finished fraction, from the calling thread. Return the values of `look`, one per preparation.
+        Images are released unless `look` keeps them.
         """
         found: dict[int, Found] = {}
 
@@ -302,10 +248,7 @@ def without_rule(recipe: Recipe) -> Recipe:
 
 
 def _groups(preparations: Sequence[Preparation]) -> Iterator[tuple[list[int], bool]]:
-    """Group preparations that share the sorted samples.
-
-    Yields positions, and whether those preparations differ only in the limits of their rule.
-    """
+    """Yield positions of preparations that share the sorted samples, and whether only their limits differ."""
     alike: dict[tuple, list[int]] = {}
     for i, p in enumerate(preparations):
         compared = (p.rejection_factor[p.used], p.rejection_offset[p.used])

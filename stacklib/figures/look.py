@@ -78,20 +78,9 @@ def show_picture(
 ) -> AxesImage:
     """Show a picture with row 0 at the top; the axes count pixels of the image.
 
-    Parameters
-    ----------
-    axes : Axes
-        The axes to draw on.
-    picture : ndarray, shape (height, width) or (height, width, 3)
-        Values, or colors from 0 to 1.
-    title : str
-        Title above the picture.
-    side : int
-        Side of a pixel of the picture, in pixels of the image.
-    corner : (left, top)
-        Pixel of the image at the top left corner of the picture.
-    **options
-        Passed to ``imshow``.
+    The picture has the shape (height, width) or (height, width, 3), with colors from 0 to 1. Each of its
+    pixels covers `side` pixels of the image each way; `corner` is the (left, top) pixel of the image at its
+    top left corner. Options go to ``imshow``.
     """
     height, width = picture.shape[:2]
     x, y = corner[0] - 0.5, corner[1] - 0.5

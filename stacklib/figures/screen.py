@@ -27,18 +27,10 @@ class Limits(NamedTuple):
 def screen_limits(image: np.ndarray) -> Limits:
     """Compute a stretch that shows faint structure, from the median and MAD of each channel.
 
-    Parameters
-    ----------
-    image : ndarray of float, shape (channels, height, width) or (height, width)
-        NaN and exactly 0 mean no data.
-
-    Returns
-    -------
-    Limits
-        Black is 2.8 x 1.4826 MAD below the median of each channel, so that the sky is gray. Span and
-        midtones are linked: they follow from the mean MAD, which keeps the colors of stars and nebulae.
-        The median is shown at 0.15 of full brightness. White is 1, or the maximum of an image that goes
-        beyond 1.
+    The image has the shape (channels, height, width) or (height, width); NaN and exactly 0 mean no data.
+    Black is 2.8 x 1.4826 MAD below the median of each channel, so that the sky is gray. Span and midtones are
+    linked: they follow from the mean MAD, which keeps the colors of stars and nebulae. The median is shown at
+    0.15 of full brightness. White is 1, or the maximum of an image that goes beyond 1.
     """
     planes = image[np.newaxis] if image.ndim == 2 else image
     step = max(1, round((planes[0].size / LIMIT_SAMPLES) ** 0.5))
@@ -57,22 +49,12 @@ def screen_limits(image: np.ndarray) -> Limits:
 def stretch(image: np.ndarray, limits: Limits | None = None) -> np.ndarray:
     """Stretch an image for the screen with a midtones transfer function above a black point.
 
-    With ``x = (value - black) / span``, clipped to 0..1, and the midtones balance m, the stretched value
-    is ``(m - 1) x / ((2 m - 1) x - m)``, which maps 0 to 0, m to 1/2 and 1 to 1. No file is written with
-    it.
+    With ``x = (value - black) / span``, clipped to 0..1, and the midtones balance m, the stretched value is
+    ``(m - 1) x / ((2 m - 1) x - m)``, which maps 0 to 0, m to 1/2 and 1 to 1. No file is written with it.
 
-    Parameters
-    ----------
-    image : ndarray of float, shape (channels, height, width) or (height, width)
-        If there are three channels, the result is in color; otherwise the first channel is shown. NaN and
-        exactly 0 (no data) become black.
-    limits : Limits, optional
-        The stretch of another image, to compare the two. Default is `screen_limits` of this image.
-
-    Returns
-    -------
-    ndarray of float32, shape (height, width) or (height, width, 3)
-        0 to 1, ready for ``imshow``.
+    The image has the shape (channels, height, width) or (height, width). NaN and exactly 0 (no data) become
+    black. Limits are by default `screen_limits` of this image. Return float32 from 0 to 1, ready for
+    ``imshow``: (height, width, 3) for three channels, otherwise (height, width) of the first channel.
     """
     planes = image[np.newaxis] if image.ndim == 2 else image
     black, span, m = screen_limits(planes) if limits is None else limits

@@ -39,12 +39,8 @@ HITS = {3: 25.0, 6: 7.0}
 class Lesson:
     """Simulated frames and their integrations.
 
-    Attributes
-    ----------
-    clean, night : Simulation
-        Frames that differ only by noise; frames of a night with clouds, trails and cosmic rays.
-    results : dict
-        Integrations of the night by the name of the step left out, see `LEFT_OUT`.
+    The frames of `clean` differ only by noise; those of `night` have clouds, trails and cosmic rays.
+    `results` are the integrations of the night by the name of the step left out, see `LEFT_OUT`.
     """
 
     clean: Simulation
@@ -113,23 +109,10 @@ class Lesson:
 
 
 def start(count: int = 20, seed: int = 8) -> Lesson:
-    """Simulate frames, and integrate them completely and with one step left out at a time.
+    """Simulate 8 to 100 frames, and integrate them completely and with one step left out at a time.
 
-    Parameters
-    ----------
-    count : int
-        Number of frames, 8 to 100.
-    seed : int
-        Seed of the simulation. The same seed gives the same frames.
-
-    Returns
-    -------
-    Lesson
-
-    Raises
-    ------
-    RecipeError
-        If a parameter has the wrong type or is out of range.
+    The same seed gives the same frames. Raise `RecipeError` for a parameter of the wrong type or out of
+    range.
     """
     given = HowIntegrationWorks(count=count, seed=seed)
     count, seed = given.count, given.seed

@@ -92,11 +92,7 @@ def figure_averaging(lesson: Lesson) -> Figure:
 def figure_cosmic_ray(lesson: Lesson, brightness: float = 40.0) -> Figure:
     """Plot a pixel with one hit, and how far hits move mean and median.
 
-    Parameters
-    ----------
-    lesson : Lesson
-    brightness : float
-        Brightness of the cosmic ray at the left, in sigma of one frame.
+    `brightness` is that of the cosmic ray at the left, in sigma of one frame.
     """
     count, deviations = lesson.count, lesson.deviations()
     figure = new_figure(13.0, 4.2)
@@ -202,14 +198,8 @@ def figure_rules(lesson: Lesson) -> Figure:
 def figure_small_stacks(height: float = 10.0, limit: float = 2.9, trials: int = 1000) -> Figure:
     """Plot the largest possible distance of an outlier among N samples, and the outliers two rules find.
 
-    Parameters
-    ----------
-    height : float
-        Brightness of the outliers in sigma.
-    limit : float
-        Limit of the rules in sigma, on both sides.
-    trials : int
-        Number of pixels for each number of frames.
+    Brightness of the outliers and limit, on both sides, are in sigma; `trials` is the number of pixels for
+    each number of frames.
     """
     numbers = np.arange(3, 26)
     figure = new_figure(13.0, 4.2)

@@ -48,14 +48,7 @@ SLIDERS = {
 class NumberSlider(widgets.VBox):
     """A slider with a number box for a parameter; the recommended values are marked below it.
 
-    Parameters
-    ----------
-    parameter : Parameter
-        Range, unit, help and recommended values.
-    value : float
-        Value to start with.
-    low, high, step : float, optional
-        The part of the range that the slider covers; the number box covers the whole range.
+    The slider covers the range from `low` to `high`; the number box covers the whole range.
     """
 
     def __init__(

@@ -42,18 +42,11 @@ def draw_when_seen(canvas: Canvas) -> None:
 
 
 class QuickCanvas:
-    """The moving artists of a live canvas.
+    """The moving artists of a live canvas, in the order of drawing; everything else stays until `redraw`.
 
     The browser gets the difference from the previous drawing, and may miss one of two drawings in quick
-    succession. So a drawing soon after another one is sent as a whole.
-
-    Parameters
-    ----------
-    canvas : Canvas
-        From `live_canvas`.
-    artists : iterable of Artist
-        Moving artists in the order of drawing; everything else stays until `redraw`. Axis labels cannot
-        move: axes always draw their own, so that the old label would stay visible.
+    succession. So a drawing soon after another one is sent as a whole. Axis labels cannot move: axes always
+    draw their own, so that the old label would stay visible.
     """
 
     def __init__(self, canvas: Canvas, artists: Iterable[Artist]) -> None:
@@ -74,11 +67,8 @@ class QuickCanvas:
     def update(self, more: bool = False) -> None:
         """Draw the moving artists only.
 
-        Parameters
-        ----------
-        more : bool
-            Whether more drawings follow at once, with a final `redraw`: then none is sent as a whole,
-            which would be slow.
+        If `more` drawings follow at once, with a final `redraw`, none is sent as a whole, which would be
+        slow.
         """
         if self._background is None:
             draw_when_seen(self.canvas)

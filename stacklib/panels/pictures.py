@@ -18,17 +18,10 @@ __all__ = ["FigurePicture", "Picture", "encoded"]
 
 
 def encoded(picture: np.ndarray, scale: int = 1, colours: np.ndarray | None = None) -> bytes:
-    """Encode a picture as JPEG, or as PNG with a color table.
+    """Encode a picture, uint8, as JPEG, or a gray one as PNG with a color table, uint8, shape (256, 3).
 
-    Parameters
-    ----------
-    picture : ndarray of uint8, shape (height, width) or (height, width, 3)
-        Gray or color.
-    scale : int
-        Repeat each pixel this many times in both directions.
-    colours : ndarray of uint8, shape (256, 3), optional
-        The color of each level of a gray picture. The picture is then PNG: it is mostly background, for
-        which PNG is faster and smaller than JPEG, and single pixels stay sharp.
+    Each pixel is repeated `scale` times in both directions. A picture with a color table is mostly
+    background, for which PNG is faster and smaller than JPEG, and single pixels stay sharp.
     """
     if scale > 1:
         picture = picture.repeat(scale, axis=0).repeat(scale, axis=1)
@@ -52,13 +45,7 @@ def _at_most(width: str) -> widgets.Layout:
 class Picture(widgets.Image):
     """A picture with a description for screen readers.
 
-    Parameters
-    ----------
-    alt : str
-        The description. It becomes the title of the picture in the browser: pictures of ipywidgets have no
-        alternative text.
-    width : str
-        Width on the page.
+    The description becomes its title in the browser: pictures of ipywidgets have no alternative text.
     """
 
     # The front end of ipywidgets shows a title only if there is an empty description.
@@ -85,16 +72,8 @@ class Picture(widgets.Image):
 class FigurePicture(widgets.HBox):
     """A figure shown as pictures in which only some artists move; the rest is drawn once.
 
-    The parts are side by side if there is room, and look like one picture.
-
-    Parameters
-    ----------
-    figure : Figure
-        The figure; its canvas is replaced.
-    artists : iterable of Artist
-        Moving artists in the order of drawing.
-    cuts : sequence of float
-        Places where the figure is cut into parts, as fractions of its width.
+    The artists are given in the order of drawing. The canvas of the figure is replaced. The parts between
+    `cuts`, fractions of its width, are side by side if there is room, and look like one picture.
     """
 
     def __init__(self, figure: Figure, artists: Iterable[Artist], cuts: Sequence[float] = ()) -> None:

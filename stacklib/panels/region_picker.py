@@ -24,16 +24,8 @@ WIDTH = 3.7
 class RegionPicker(widgets.VBox):
     """An overview with a rectangle to drag, and number boxes for its corner.
 
-    Parameters
-    ----------
-    overview : ndarray, shape (channels, height, width)
-        The whole frame, binned.
-    side : int
-        Side of a bin in pixels of the frame.
-    shape : (width, height)
-        Size of the frame.
-    choose : callable
-        Called with the region after a drag or a new number.
+    The overview is the whole frame in bins of `side` pixels. `shape` is the (width, height) of the frame.
+    `choose` is called with the region after a drag or a new number.
     """
 
     def __init__(
