@@ -23,10 +23,7 @@ CENTRE, WD, WDD, W = CENTRES, SUMS, SQUARES, 3 * LANES
 
 @compiled
 def _limits_by_value(ordered, count, low, high, lowest, highest):
-    """Find the smallest and largest kept value of each pixel, and keep ties with them.
-
-    Returns whether any sample is rejected.
-    """
+    """Find the extreme kept values of each pixel, and keep ties; return whether any sample is rejected."""
     last = ordered.shape[0] - 1
     rejected = 0
     for p in range(LANES):
@@ -134,29 +131,14 @@ def combine(band, samples, table, data_range, map_range, claims, pixels, counts)
     """Average the survivors of a tile with their weights, estimate its standard error, and count.
 
     The variance of the average of m survivors is ``sum w (y - mean)^2 / sum w / (m - 1)``, as for weights
-    that are inverse variances. `claims` corrects its root for other weights and for the rule. Where samples
-    were rejected, the variance is at least that of the median absolute deviation of all samples, see
-    `LEAST_SCATTER`: survivors may agree by chance. An empty `uncertainty` is not computed.
+    that are inverse variances. `claims`, see `stacklib.kernel.uncertainty`, corrects its root for other
+    weights and for the rule. Where samples were rejected, the variance is at least that of the median
+    absolute deviation of all samples, see `LEAST_SCATTER`: survivors may agree by chance. An empty
+    `uncertainty` is not computed.
 
-    Parameters
-    ----------
-    band : Band
-        Raw samples.
-    samples : TileSamples
-        The same samples normalized and sorted, and the kept intervals. Ties with a kept value are added to
-        the intervals.
-    table : FrameTable
-        Normalization and weights.
-    data_range : tuple of float32
-        Raw samples strictly between are data.
-    map_range : bool
-        Whether the rejection maps count samples beyond the range limits.
-    claims : ndarray of float64, shape (frames + 1, frames + 1)
-        See `stacklib.kernel.uncertainty`.
-    pixels : Pixels
-        Filled from ``band.start`` to ``band.stop``.
-    counts : Counts
-        The samples of the tile are added.
+    Ties with a kept value are added to the intervals of `samples`. Raw samples strictly within `data_range`
+    are data; if `map_range`, the rejection maps count samples beyond the range limits. `pixels` are filled
+    from ``band.start`` to ``band.stop``, and the samples are added to `counts`.
     """
     raw, start, stop = band
     values, ordered, count, low, high, detail = samples

@@ -24,25 +24,11 @@ FEWEST, MOST = 3_000, 65_536
 def expected_rejection(
     recipe: Recipe, frames: int, level: float = 0.1, noise: float = 0.002, full_scale: float = 65535.0
 ) -> tuple[float, float]:
-    """Estimate the fraction of samples that a rule rejects in clean frames.
+    """Estimate the fractions of all samples that a rule rejects low and high in clean frames.
 
-    The rule is run on simulated Gaussian stacks. The same arguments give the same numbers.
-
-    Parameters
-    ----------
-    recipe : Recipe
-        The rule and its limits.
-    frames : int
-        Number of frames.
-    level, noise : float
-        Sky level and noise of a frame. They matter for percentile, averaged_sigma and ccd_noise only.
-    full_scale : float
-        ADU at the value 1, for ccd_noise.
-
-    Returns
-    -------
-    low, high : float
-        Rejected samples on each side, as fractions of all samples.
+    The rule is run on simulated Gaussian stacks. The same arguments give the same numbers. Sky level and
+    noise of a frame matter for percentile, averaged_sigma and ccd_noise only, `full_scale`, the ADU at the
+    value 1, for ccd_noise.
 
     Examples
     --------

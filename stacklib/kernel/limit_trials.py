@@ -51,14 +51,10 @@ def without_limits(recipe: Recipe) -> Recipe:
 
 
 class Intervals(NamedTuple):
-    """Kept intervals of the pixels of a tile, one entry each.
+    """Kept intervals of the pixels of a tile, one entry each, shape (room,).
 
-    Attributes
-    ----------
-    pixel, low, high : ndarray of int32, shape (room,)
-        Pixel, and the interval of its sorted samples.
-    centre, scale : ndarray of float64, shape (room,)
-        Answer of the rule for the samples in the interval.
+    `low` and `high` (int32) bound the sorted samples of `pixel`; `centre` and `scale` (float64) are the
+    answer of the rule for them.
     """
 
     pixel: np.ndarray
@@ -71,14 +67,8 @@ class Intervals(NamedTuple):
 class Progress(NamedTuple):
     """How far each pixel of a tile is.
 
-    Attributes
-    ----------
-    known : ndarray of int32, shape (pixels, MOST)
-        Intervals of the pixel; -1 for none.
-    state : ndarray of int32, shape (pixels, settings)
-        Interval of each setting.
-    done : ndarray of bool, shape (pixels, settings)
-        Whether that interval is final.
+    `known` holds the intervals of each pixel, int32 (pixels, MOST), -1 for none; `state` the interval of each
+    setting, int32 (pixels, settings), and `done` whether that is final.
     """
 
     known: np.ndarray
@@ -231,10 +221,7 @@ def _hand_out(state, pixels, start, combined, images, low, high):
 class LimitTrials:
     """Buffers of a worker for settings that differ in their limits only.
 
-    Parameters
-    ----------
-    settings : sequence of Settings
-        Settings that differ in their limits only, see `without_limits`, with a rule that `can_share`.
+    They differ as in `without_limits`, and their rule must satisfy `can_share`.
     """
 
     def __init__(self, settings: Sequence[Settings]) -> None:
@@ -262,23 +249,11 @@ class LimitTrials:
     def run(
         self, raw: np.ndarray, first: int, last: int, images: np.ndarray, covered: np.ndarray
     ) -> np.ndarray:
-        """Integrate some pixels of a band with all settings.
+        """Integrate the pixels ``first:last`` of a band, float32 (frames, pixels), with all settings.
 
-        Parameters
-        ----------
-        raw : ndarray of float32, shape (frames, pixels)
-            Raw samples.
-        first, last : int
-            The pixels to integrate.
-        images : ndarray of float32, shape (settings, pixels)
-            Filled with the same bits as `stacklib.kernel.passes.run_tiles` gives for each of the settings.
-        covered : ndarray of bool, shape (pixels,)
-            Filled: pixels with data.
-
-        Returns
-        -------
-        ndarray of int64, shape (3, settings)
-            Numbers of samples rejected low, rejected high, and with data.
+        Fills `images`, float32 (settings, pixels), with the same bits as `stacklib.kernel.passes.run_tiles`
+        gives for each of the settings, and `covered`, bool (pixels,): pixels with data. Returns the numbers
+        of samples rejected low, rejected high, and with data, int64 (3, settings).
         """
         tile = self.tile
         sums = np.zeros((3, len(self.settings)), np.int64)

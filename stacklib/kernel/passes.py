@@ -112,23 +112,10 @@ _POSITIONS = {"median": 0.5, "minimum": 0.0, "maximum": 1.0}
 def run_tiles(
     raw: np.ndarray, settings: Settings, pixels: Pixels, first: int = 0, last: int | None = None
 ) -> Counts:
-    """Integrate a band, or a part of one, in the calling thread.
+    """Integrate a band, float32 (frames, pixels) and contiguous along the pixels, in the calling thread.
 
-    Parameters
-    ----------
-    raw : ndarray of float32, shape (frames, pixels)
-        Raw samples; contiguous along the pixels.
-    settings : Settings
-        Normalization, weights and rule.
-    pixels : Pixels
-        Filled; arrays of shape (pixels,).
-    first, last : int, optional
-        First pixel, and the one after the last. Default is the whole band.
-
-    Returns
-    -------
-    Counts
-        Samples of each frame by verdict.
+    The pixels ``first:last`` are integrated, by default all, and `pixels`, arrays of shape (pixels,), are
+    filled. Returns the samples of each frame by verdict.
     """
     return try_tiles(raw, [settings], [pixels], first, last)[0]
 
@@ -142,24 +129,8 @@ def try_tiles(
 ) -> list[Counts]:
     """Integrate a band with several settings, normalizing and sorting its samples once.
 
-    Parameters
-    ----------
-    raw, first, last
-        See `run_tiles`.
-    settings : sequence of Settings
-        One or more with the same `rejection_factor`, `rejection_offset` and `data_range`.
-    pixels : sequence of Pixels
-        Filled; one for each of the settings.
-
-    Returns
-    -------
-    list of Counts
-        As from `run_tiles` for each of the settings, bit for bit.
-
-    Raises
-    ------
-    ValueError
-        If the settings do not compare samples in the same way.
+    The results are those of `run_tiles` for each of the settings, bit for bit. Raises ValueError if the
+    settings differ in `rejection_factor`, `rejection_offset` or `data_range`.
     """
     tile = Tile(settings[0])
     tiles = [tile, *(tile.sharing(other) for other in settings[1:])]

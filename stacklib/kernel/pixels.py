@@ -15,18 +15,10 @@ __all__ = ["Counts", "Pixels"]
 class Pixels(NamedTuple):
     """Results by pixel: float32 arrays of one shape, (pixels,) for the kernel.
 
-    Attributes
-    ----------
-    image : ndarray of float32
-        Combined values; 0 where there is no data.
-    uncertainty : ndarray of float32
-        Standard errors from the scatter of the samples. NaN with fewer than 2 samples. Empty if not wanted.
-    rejection_low, rejection_high : ndarray of float32
-        Number of samples rejected as too low and as too high.
-    coverage : ndarray of float32
-        Number of samples that are data, saturated ones included.
-    slope : ndarray of float32
-        Slope of the linear fit, per frame. Empty for other rules.
+    `image` is 0 where there is no data. `uncertainty` is the standard error from the scatter of the samples,
+    NaN with fewer than 2 samples, empty if not wanted. `rejection_low` and `rejection_high` are the numbers
+    of samples rejected as too low and as too high, `coverage` the number of samples that are data, saturated
+    ones included. `slope` is that of the linear fit, per frame, empty for other rules.
     """
 
     image: np.ndarray
@@ -63,14 +55,8 @@ class Pixels(NamedTuple):
 class Counts(NamedTuple):
     """Number of samples of each frame by verdict: int64 arrays of shape (frames,).
 
-    Attributes
-    ----------
-    low, high : ndarray of int64
-        Samples that the rule rejected as too low and as too high.
-    range_low, range_high : ndarray of int64
-        Samples at or below the low range limit, and at or above the high one.
-    data : ndarray of int64
-        Samples that take part, rejected or not.
+    `low` and `high` are rejected by the rule, `range_low` at or below the low range limit, `range_high` at or
+    above the high one. `data` take part, rejected or not.
     """
 
     low: np.ndarray

@@ -14,15 +14,7 @@ __all__ = ["Band", "FrameTable", "TileSamples", "gather", "row_of"]
 
 
 class Band(NamedTuple):
-    """Pixels ``start:stop`` of the raw samples of a band.
-
-    Attributes
-    ----------
-    raw : ndarray of float32, shape (frames, pixels)
-        Raw samples of the whole band.
-    start, stop : int
-        Pixels of the tile.
-    """
+    """Pixels ``start:stop`` of the raw samples of a band, float32 (frames, pixels)."""
 
     raw: np.ndarray
     start: int
@@ -58,18 +50,10 @@ class FrameTable(NamedTuple):
 class TileSamples(NamedTuple):
     """Samples of a tile, and which of them are kept.
 
-    Attributes
-    ----------
-    values : ndarray of float32, shape (blocks, frames, LANES)
-        Normalized samples in the order of the frames; infinite where there is no data.
-    ordered : ndarray of float32, shape (blocks, frames, LANES)
-        The same, sorted by pixel.
-    count : ndarray of int32, shape (blocks, LANES)
-        Number of samples of each pixel that are data.
-    low, high : ndarray of int32, shape (blocks, LANES)
-        The kept interval: ``ordered[b, low[b, p] : high[b, p], p]``.
-    detail : ndarray of float64, shape (blocks, 4, LANES)
-        Center, limits and slope of the last round, see `stacklib.rejection.clipping`.
+    `values` are normalized and in the order of the frames, infinite where there is no data, `ordered` the
+    same sorted by pixel, float32 (blocks, frames, LANES). `count` samples of each pixel are data, int32
+    (blocks, LANES), and ``ordered[b, low[b, p] : high[b, p], p]`` are kept. `detail`, float64 (blocks, 4,
+    LANES): center, limits and slope of the last round, see `stacklib.rejection.clipping`.
     """
 
     values: np.ndarray

@@ -30,26 +30,14 @@ STEPS = (*range(2, 13), 14, 17, 20, 25, 30, 40, 60, 80, 120, 200, 400, 800)
 
 
 def claim_factors(settings: Settings, level: float, noise: np.ndarray) -> np.ndarray:
-    """Compute the correction factors of the standard error.
+    """Compute the correction factors of the standard error, (frames + 1, frames + 1).
 
-    They depend on the number of rejected samples: a pixel of clean sky loses samples because the others
-    happen to cluster, and then their scatter is far too small.
-
-    Parameters
-    ----------
-    settings : Settings
-        Rule, limits and weights.
-    level : float
-        Typical value of a sample; a few rules depend on it.
-    noise : ndarray of float64, shape (frames,)
-        Noise of the normalized frames. For most rules only the ratios matter.
-
-    Returns
-    -------
-    ndarray of float64, shape (frames + 1, frames + 1)
-        Factor by number of samples and number of rejected samples. Corrected,
-        ``(value - truth) / uncertainty`` has a standard deviation of 1 on clean sky for every rule. NaN
-        for the combinations minimum and maximum, which do not estimate the truth.
+    They are given by number of samples and of rejected samples: a pixel of clean sky loses samples because
+    the others happen to cluster, and then their scatter is far too small. Corrected,
+    ``(value - truth) / uncertainty`` has a standard deviation of 1 on clean sky for every rule. NaN for the
+    combinations minimum and maximum, which do not estimate the truth. `level` is the typical value of a
+    sample, on which a few rules depend, `noise` that of the normalized frames, (frames,); for most rules only
+    the ratios matter.
     """
     frames = settings.frames
     if settings.recipe.combination in ("minimum", "maximum"):

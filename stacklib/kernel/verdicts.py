@@ -36,21 +36,10 @@ def _judge(samples, start, stop, verdict):
 
 
 def verdicts(raw: np.ndarray, settings: Settings, max_iterations: int = ALL_ITERATIONS) -> np.ndarray:
-    """Find the verdict on every sample of a band.
+    """Find the verdict on every sample of a band, float32 (frames, pixels).
 
-    Parameters
-    ----------
-    raw : ndarray of float32, shape (frames, pixels)
-        Raw samples.
-    settings : Settings
-        Normalization and rule.
-    max_iterations : int
-        Maximum number of rounds of clipping.
-
-    Returns
-    -------
-    ndarray of uint8, shape (frames, pixels)
-        `NO_DATA`, `KEPT`, `LOW` or `HIGH`.
+    There are up to `max_iterations` rounds of clipping. Returns `NO_DATA`, `KEPT`, `LOW` or `HIGH`, uint8
+    (frames, pixels).
     """
     return last_round(raw, settings, max_iterations)[0]
 
@@ -58,14 +47,9 @@ def verdicts(raw: np.ndarray, settings: Settings, max_iterations: int = ALL_ITER
 def last_round(
     raw: np.ndarray, settings: Settings, max_iterations: int = ALL_ITERATIONS
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Find the verdicts, and the limits of the last round of each pixel; see `verdicts`.
+    """Find the verdicts, see `verdicts`, and the limits of the last round of each pixel.
 
-    Returns
-    -------
-    verdict : ndarray of uint8, shape (frames, pixels)
-        Verdicts.
-    detail : ndarray of float64, shape (pixels, 4)
-        Center, lower limit, upper limit and slope, see `stacklib.rejection.clipping`.
+    The latter are center, lower limit, upper limit and slope, float64 (pixels, 4).
     """
     tile = Tile(settings, max_iterations)
     verdict = np.empty(raw.shape, np.uint8)

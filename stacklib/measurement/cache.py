@@ -1,8 +1,8 @@
 """Cache of measurements: one JSON file in each folder of frames.
 
-It holds ``{"version": ..., "frames": {name: {"size", "mtime_ns", "sets": {"bwmv 0.0": [plane, ...]}}}}``
-with one `PlaneMeasurements` for each channel. An entry is valid for the same file and settings only. A
-cache that cannot be read or written is ignored.
+It holds ``{"version": ..., "frames": {name: {"size", "mtime_ns", "sets": {"bwmv 0.0": [plane, ...]}}}}`` with
+one `PlaneMeasurements` for each channel. An entry is valid for the same file name, size, modification time,
+estimator, `range_low` and version only. A cache that cannot be read or written is ignored.
 """
 
 from __future__ import annotations
@@ -31,14 +31,9 @@ _log = logging.getLogger(__name__)
 class PlaneMeasurements(NamedTuple):
     """Measurements of one plane, in its own units.
 
-    Attributes
-    ----------
-    location, mean, scale_low, scale_high, avgdev, count, minimum, maximum : float
-        In the order of `stacklib.measurement.statistics.PlaneStatistics`.
-    unit : bool
-        Whether the samples are in [0, 1].
-    noise : float or None
-        Standard deviation of the noise. NaN if it cannot be measured, None if it was not measured.
+    The first eight fields are those of `stacklib.measurement.statistics.PlaneStatistics`. `unit` is true if
+    the samples are in [0, 1]. `noise` is a standard deviation: NaN if it cannot be measured, None if it was
+    not measured.
     """
 
     location: float
@@ -61,14 +56,7 @@ Entries = list[list[PlaneMeasurements | None]]
 class Store:
     """Place of the measurements of one frame in the cache of its folder.
 
-    Attributes
-    ----------
-    path, size, mtime_ns
-        The file.
-    key : str
-        Settings of the measurement.
-    content : dict
-        Entries of all frames of the folder, by file name.
+    `key` is for the settings of the measurement, `content` holds the entries of all frames by file name.
     """
 
     path: Path

@@ -55,32 +55,10 @@ class FrameMeasurements:
     """Measurements of the frames of a set, before normalization.
 
     All arrays are float64 of shape (frames, channels) in the units of the frames: [0, 1], or ADU if
-    `unit_range` is false. A plane without a valid sample has NaN.
-
-    Attributes
-    ----------
-    names : tuple of str
-        File names of the frames.
-    estimator : str
-        The scale estimator.
-    location : ndarray
-        Median.
-    scale_low, scale_high : ndarray
-        Scale below and above the median, see `stacklib.measurement.statistics.scale`.
-    mean, avgdev : ndarray
-        Mean, and 1.2533 times the mean absolute deviation from the median.
-    minimum, maximum : ndarray
-        Smallest and largest finite sample.
-    count : ndarray
-        Number of valid samples.
-    noise : ndarray
-        Standard deviation of the noise; NaN if it is neither known nor measured.
-    noise_source : {"keyword", "measured", "not measured"}
-        Source of `noise`; the same for all frames, since the two sources do not compare.
-    unit_range : bool
-        Whether samples are in [0, 1].
-    notes : tuple of str
-        Notes for the user.
+    `unit_range` is false. A plane without a valid sample has NaN. `location` is the median; scales, `mean`,
+    `avgdev`, extremes and `count` are those of `stacklib.measurement.statistics.PlaneStatistics`. `noise` is
+    a standard deviation, NaN if it is neither known nor measured. `noise_source` is "keyword", "measured" or
+    "not measured", the same for all frames, since the two sources do not compare. `notes` are for the user.
     """
 
     names: tuple[str, ...]
@@ -113,40 +91,15 @@ def measure_frames(
 ) -> FrameMeasurements:
     """Measure location, scale and noise of every channel of every frame.
 
-    Parameters
-    ----------
-    frames : sequence of Frame
-        Frames with the same channels.
-    estimator : {"bwmv", "mad", "avgdev"}
-        Scale estimator, see `stacklib.measurement.statistics.scale`.
-    noise : bool
-        Whether the noise is wanted. The NOISE keywords are used if all frames have them; otherwise the
-        noise is measured, see `stacklib.measurement.noise.plane_noise`.
-    range_low : float or None
-        Largest raw value that means no data; None for none.
-    threads : int, optional
-        Number of planes measured, and held in memory, at the same time. Default is the number of
-        processors. The result does not depend on it.
-    progress : callable, optional
-        Called as ``progress(done, total)`` after each plane, always from the calling thread.
-    cache : bool
-        Whether to use the file ``.stacklib_measurements.json`` in the folder of the frames. An entry is
-        valid for the same file name, size, modification time, estimator, `range_low` and version only.
-    planes : callable, optional
-        ``planes(i, channel)`` returns a plane that is already in memory, float32 (height, width).
-    spread : callable, optional
-        Measures frames in other processes, which open the files themselves; see `Spread`. Default is
-        threads of this process.
-
-    Returns
-    -------
-    FrameMeasurements
-        Coarsely quantized planes are measured as described in `measure_samples`.
-
-    Raises
-    ------
-    FrameError
-        If some frames are in [0, 1] and others in ADU.
+    If `noise` is wanted, the NOISE keywords are used if all frames have them; otherwise the noise is
+    measured. `range_low` is the largest raw value that means no data, None for none. `threads` planes are
+    measured, and held in memory, at the same time, by default as many as there are processors; the result
+    does not depend on it. ``progress(done, total)`` is called after each plane, always from the calling
+    thread. With `cache` the file ``.stacklib_measurements.json`` in the folder of the frames is used, see
+    `stacklib.measurement.cache`. ``planes(i, channel)`` returns a plane that is already in memory, float32
+    (height, width). `spread` measures frames in other processes, which open the files themselves; see
+    `Spread`; by default threads of this process measure them. Coarsely quantized planes are measured as
+    described in `measure_samples`. Raises FrameError if some frames are in [0, 1] and others in ADU.
     """
     if estimator not in ESTIMATORS:
         raise ValueError(f"estimator: got {estimator!r}, expected one of {', '.join(ESTIMATORS)}")
@@ -182,9 +135,8 @@ def measure_samples(
 ) -> PlaneStatistics:
     """Measure a plane as `measure_plane` does, but spread coarsely quantized samples first.
 
-    With a noise of about one step the plain estimators jump: the median by a whole step, and the scales
-    on its two sides by factors. If the scale is less than five steps, the samples are spread, see
-    `stacklib.measurement.statistics.spread_evenly`.
+    With a noise of about one step the median jumps by a whole step, and the scales on its two sides by
+    factors. So samples are spread by `spread_evenly` if the scale is less than five steps.
     """
     measured = measure_plane(plane, estimator, low, high, extremes)
     step = quantization_step(plane, low, high)

@@ -1,11 +1,10 @@
 """Noise of one plane from its multiresolution support (Starck and Murtagh 1998, PASP 110, 193).
 
 The plane is split into four layers of detail by the à trous transform with the B3 spline. A pixel holds
-structure if any layer exceeds 3 sigma. The noise is the scatter of the other pixels about the smooth rest
-of the plane. Both depend on each other, so they are iterated.
-
-The transform runs in bands of rows that stay in the cache and writes no full planes: pixels that are
-certainly noise are summed at once, and only those near the threshold are kept for the iteration.
+structure if any layer exceeds 3 sigma. The noise is the scatter of the other pixels about the smooth rest of
+the plane. Both depend on each other, so they are iterated. The transform runs in bands of rows that stay in
+the cache and writes no full planes: pixels that are certainly noise are summed at once, and only those near
+the threshold are kept for the iteration.
 """
 
 from __future__ import annotations
@@ -50,14 +49,9 @@ REACH = 30
 class Noise(NamedTuple):
     """Noise of a plane.
 
-    Attributes
-    ----------
-    sigma : float
-        Standard deviation of the noise in the units of the plane; NaN if it cannot be measured.
-    fraction : float
-        Fraction of the pixels with data that were used.
-    method : str
-        ``multiresolution``, ``k-sigma`` (the fallback) or ``none``.
+    `sigma` is the standard deviation in the units of the plane, NaN if it cannot be measured. `fraction` is
+    the fraction of the pixels with data that were used. `method` is ``multiresolution``, ``k-sigma`` (the
+    fallback) or ``none``.
     """
 
     sigma: float
@@ -66,31 +60,16 @@ class Noise(NamedTuple):
 
 
 def plane_noise(plane: np.ndarray, low: float = 0.0, fill: float | None = None) -> Noise:
-    """Measure the noise of a plane.
+    """Measure the noise of a plane, float32 (height, width).
 
-    Iterates sigma = std(image - residual) / 0.974 over the pixels where no layer exceeds
-    3 sigma sigma_j, sigma_j = .8907 .2007 .0856 .0413, to a relative change below 1e-4. If that does not
-    converge or too few pixels remain, k-sigma clipping of the finest layer is used.
+    Iterates sigma = std(image - residual) / 0.974 over the pixels where no layer exceeds 3 sigma sigma_j,
+    sigma_j = .8907 .2007 .0856 .0413, to a relative change below 1e-4. If that does not converge or too few
+    pixels remain, k-sigma clipping of the finest layer is used. On interpolated (registered) frames the
+    pixels are correlated, and sigma is too small.
 
-    Parameters
-    ----------
-    plane : ndarray of float32, (height, width)
-        Samples. NaN, infinite samples and those up to `low` are no data. Borders without data are left
-        out together with 32 pixels beside them, single pixels without data by themselves.
-    low : float
-        Largest value that means no data; -inf for none.
-    fill : float, optional
-        Replacement for no data. Default is the median of the plane.
-
-    Returns
-    -------
-    Noise
-        Sigma of the noise, and how it was measured. On interpolated (registered) frames the pixels are
-        correlated, and sigma is too small.
-
-    References
-    ----------
-    Starck, J.-L., and Murtagh, F. 1998, PASP 110, 193.
+    NaN, infinite samples and those up to `low` are no data, replaced by `fill`, by default the median.
+    Borders without data are left out together with 32 pixels beside them, single pixels without data by
+    themselves.
     """
     plane = np.ascontiguousarray(plane, dtype=np.float32)
     low = np.float32(low)
@@ -295,8 +274,8 @@ def _transform(plane, low, fill, squares, inverse, sure, never):
     """Transform a plane, and find the detail of the pixels that hold no structure.
 
     The peak of a pixel is its largest layer in units of sigma_j, its detail the image minus the residual.
-    Returns count, sum and sum of squares of the details with a peak up to `sure`, float64 (3,), and the
-    peaks and details, float32, with a peak between `sure` and `never`.
+    Returns count, sum and sum of squares of the details with a peak up to `sure`, float64 (3,), and the peaks
+    and details, float32, with a peak between `sure` and `never`.
     """
     height, width = plane.shape
     rows = min(height, BAND + 2 * REACH)

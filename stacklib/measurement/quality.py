@@ -47,37 +47,19 @@ def measure_quality(
     clean stars together. Elongation that all stars share (guiding, wind) shows; elongation that differs from
     corner to corner averages out.
 
-    Parameters
-    ----------
-    frames : FrameSet
-        Registered frames.
-    threads : int, optional
-        Number of frames measured, and held in memory, at the same time. Default is 2.
-    progress : callable, optional
-        Called as ``progress(done, total)`` after each frame, from the calling thread.
-    weights : ndarray of float, shape (frames,) or (frames, channels), optional
-        Weights, see `stacklib.normalization.preparation.Preparation`. Default is 1 / noise^2
-        after scaling.
-    measurements : FrameMeasurements, optional
-        Measurements of the frames. By default the frames are measured.
-    each : callable, optional
-        Called as ``each(index, image)`` with the pixels of each frame, from any thread.
+    `threads` frames are measured, and held in memory, at the same time, by default 2.
+    ``progress(done, total)`` is called after each frame, from the calling thread, ``each(index, image)`` with
+    the pixels of each frame, from any thread. `weights` are (frames,) or (frames, channels), by default 1 /
+    noise^2 after scaling. Without `measurements` the frames are measured. Raises FrameError if a frame cannot
+    be read, or ``sep`` is not installed.
 
-    Returns
-    -------
-    Table
-        One row for each frame: number (from 1), file, time (ISO, UTC), hours (since the first frame),
-        exposure (s), sky, noise and scale (in units of the frame, mean of the channels), weight (best = 1),
-        stars, fwhm (pix), eccentricity (0 is round), transparency (flux of the stars relative to the
-        reference, for equal exposures), shift_x and shift_y (pix, median offset of the stars from those of
-        the reference), matched (fraction of the brighter stars that match one of the reference after that
-        shift). NaN if a value could not be measured. ``table.meta["reference"]`` is the index of the
-        reference frame, ``table.meta["level"]`` the unit of the levels.
-
-    Raises
-    ------
-    FrameError
-        If a frame cannot be read, or ``sep`` is not installed.
+    Returns one row for each frame: number (from 1), file, time (ISO, UTC), hours (since the first frame),
+    exposure (s), sky, noise and scale (in units of the frame, mean of the channels), weight (best = 1),
+    stars, fwhm (pix), eccentricity (0 is round), transparency (flux of the stars relative to the reference,
+    for equal exposures), shift_x and shift_y (pix, median offset of the stars from those of the reference),
+    matched (fraction of the brighter stars that match one of the reference after that shift). NaN if a value
+    could not be measured. ``table.meta["reference"]`` is the index of the reference frame,
+    ``table.meta["level"]`` the unit of the levels.
     """
     require_sep()
     if measurements is None:
@@ -114,24 +96,14 @@ def measure_quality(
 
 
 def suggest_exclusions(table: Table) -> dict[int, str]:
-    """Suggest frames to leave out, with reasons.
+    """Suggest frames to leave out: the reasons by index of the row of a table of `measure_quality`.
 
-    A frame is compared with the median of all frames. It must be off by five robust sigmas (from the MAD)
-    and by enough to matter: a quarter of the flux of the stars, a third of the sky or of the star count, a
+    A frame is compared with the median of all frames. It must be off by five robust sigmas (from the MAD) and
+    by enough to matter: a quarter of the flux of the stars, a third of the sky or of the star count, a
     quarter of the FWHM, 0.2 in eccentricity with more than 0.5, or 1 pixel in position. A trend over the
     night widens the MAD and is not a fault, nor are satellite trails, which rejection removes. A frame with
-    fewer than five stars is not judged by their shape. The number of stars counts only if frames usually
-    have ten or more, except for a frame with none at all if some frames have five.
-
-    Parameters
-    ----------
-    table : Table
-        Result of `measure_quality`.
-
-    Returns
-    -------
-    dict of int to str
-        The reason for each frame, by index of the row.
+    fewer than five stars is not judged by their shape. The number of stars counts only if frames usually have
+    ten or more, except for a frame with none at all if some frames have five.
     """
     table = table.copy()
     for name in OF_STARS:

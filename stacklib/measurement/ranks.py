@@ -1,9 +1,8 @@
 """Exact order statistics of a plane in one pass.
 
-A subset of the plane brackets each order statistic (Floyd and Rivest 1975, CACM 18, 165). The pass
-counts the samples below a bracket and keeps the few inside, among which the exact value is selected. A
-bracket that misses is widened, so the result is always exact. Samples tied with an end of a bracket are
-counted, not kept, so quantized data are no slower.
+A subset of the plane brackets each order statistic (Floyd and Rivest 1975, CACM 18, 165). The pass counts the
+samples below a bracket and keeps the few inside, among which the exact value is selected. A bracket that
+misses is widened, so the result is always exact. Samples tied with an end of a bracket are counted, not kept.
 """
 
 from __future__ import annotations
@@ -23,21 +22,10 @@ BRACKET = 4.5
 
 
 class Ranks:
-    """Exact order statistics of the valid samples of a plane.
+    """Exact order statistics of the valid samples of a plane, 1-D contiguous float32.
 
-    Parameters
-    ----------
-    flat : ndarray of float32, 1-D and contiguous
-        The plane.
-    low, high : float32
-        Valid samples are not NaN and strictly between.
-    width : int
-        Row length, so that the sampling stride does not follow the columns.
-
-    Attributes
-    ----------
-    count : int
-        Number of valid samples.
+    Valid samples are not NaN and strictly between `low` and `high`; `count` is their number. `width` is the
+    row length, so that the sampling stride does not follow the columns.
     """
 
     def __init__(self, flat: np.ndarray, low: np.float32, high: np.float32, width: int = 1):
@@ -129,10 +117,7 @@ def _between(ordered: np.ndarray, low: np.float32, high: np.float32) -> np.ndarr
 
 @compiled
 def _count_and_keep(flat, low, high, lo, hi, counts, kept):
-    """Count x <= low, x < high, then x < lo, x <= lo, x <= hi of three brackets; keep lo < x < hi.
-
-    NaN is not counted. Returns the number of kept samples.
-    """
+    """Count x <= low, x < high, and x < lo, x <= lo, x <= hi of three brackets; keep lo < x < hi, not NaN."""
     lo0, lo1, lo2 = lo[0], lo[1], lo[2]
     hi0, hi1, hi2 = hi[0], hi[1], hi[2]
     block = 4096

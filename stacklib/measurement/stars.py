@@ -27,16 +27,9 @@ MATCHED, FARTHEST, CLOSE = 200, 24.0, 1.5
 
 @dataclass(frozen=True)
 class Stars:
-    """Stars of one frame, brightest first.
+    """Stars of one frame, brightest first: centers in pixels, and flux above the background.
 
-    Attributes
-    ----------
-    x, y : ndarray of float
-        Centers in pixels.
-    flux : ndarray of float
-        Flux above the background.
-    fwhm, eccentricity : float
-        Common shape of the stars, FWHM in pixels; NaN if not measured.
+    `fwhm` (pixels) and `eccentricity` are their common shape, NaN if not measured.
     """
 
     x: np.ndarray
@@ -62,18 +55,7 @@ def require_sep() -> Any:
 
 
 def find_stars(image: np.ndarray) -> Stars:
-    """Find the stars in the mean of the channels.
-
-    Parameters
-    ----------
-    image : ndarray of float32, shape (channels, height, width)
-        The frame; 0 and NaN are no data.
-
-    Returns
-    -------
-    Stars
-        No stars if there is no data.
-    """
+    """Find the stars in the mean of the channels of a frame (channels, height, width); 0 and NaN: no data."""
     sep = require_sep()
     empty = ~np.isfinite(image).all(axis=0) | (image == 0).all(axis=0)
     light = np.ascontiguousarray(np.where(empty, 0, image.mean(axis=0)), np.float32)
@@ -172,10 +154,9 @@ def _fit_moffat(
 
 
 def match_all(stars: list[Stars]) -> tuple[int, list[tuple[float, float, float, float]]]:
-    """Choose a reference and match each frame with it.
+    """Choose a reference and match each frame with it; return its index and the results of `match`.
 
-    The reference is the frame with the most stars, or another one if few frames match that. Returns its
-    index and the results of `match`.
+    The reference is the frame with the most stars, or another one if few frames match that.
     """
     best: tuple[float, int, list] = (-1.0, 0, [])
     for candidate in np.argsort([-found.x.size for found in stars], kind="stable")[:5]:

@@ -1,8 +1,8 @@
 """Location and scale of one plane: exact medians and robust estimators of the spread.
 
-The median and the median deviations on both sides are order statistics of the samples (half of the samples
-up to the median M are up to the median of that half), so one pass over the plane finds all three, see
-`stacklib.measurement.ranks`. A second pass computes the sums.
+The median and the median deviations on both sides are order statistics of the samples (half of the samples up
+to the median M are up to the median of that half), so one pass over the plane finds all three. A second pass
+computes the sums.
 """
 
 from __future__ import annotations
@@ -39,20 +39,11 @@ LANES = 256
 
 
 class PlaneStatistics(NamedTuple):
-    """Statistics of one plane, in its own units.
+    """Statistics of the valid samples of one plane, in its own units; NaN if there are none.
 
-    Attributes
-    ----------
-    median, mean : float
-        Of the valid samples; NaN if there are none.
-    scale_low, scale_high : float
-        Scale of the samples up to the median and above it, see `scale`.
-    avgdev : float
-        1.2533 times the mean absolute deviation from the median, on both sides together.
-    count : int
-        Number of valid samples.
-    minimum, maximum : float
-        Of all finite samples, regardless of the bounds; NaN if there are none.
+    `scale_low` and `scale_high` are the scales up to the median and above it, see `scale`; `avgdev` is 1.2533
+    times the mean absolute deviation from the median, on both sides together. `minimum` and `maximum` are of
+    all finite samples, regardless of the bounds.
     """
 
     median: float
@@ -72,23 +63,10 @@ def measure_plane(
     high: float = UNIT_BOUNDS[1],
     extremes: tuple[float, float] | None = None,
 ) -> PlaneStatistics:
-    """Measure all statistics of a plane in three passes.
+    """Measure all statistics of a plane, float32 of any shape, in three passes.
 
-    Parameters
-    ----------
-    plane : ndarray of float32, any shape
-        Samples. Valid are those that are finite and strictly between `low` and `high`.
-    estimator : {"bwmv", "mad", "avgdev"}
-        Scale estimator, see `scale`.
-    low, high : float
-        Bounds, compared in float32; infinite for no bound.
-    extremes : tuple of float, optional
-        Result of `finite_range`, if already known.
-
-    Returns
-    -------
-    PlaneStatistics
-        NaN where a valid sample is needed and there is none.
+    Valid are samples that are finite and strictly between `low` and `high`, compared in float32; infinite for
+    no bound. `extremes` is the result of `finite_range`, if already known.
     """
     flat = _as_flat(plane)
     minimum, maximum = finite_range(flat) if extremes is None else extremes
@@ -106,20 +84,7 @@ def measure_plane(
 
 
 def location(plane: np.ndarray, low: float = UNIT_BOUNDS[0], high: float = UNIT_BOUNDS[1]) -> float:
-    """Compute the exact median of the valid samples (mean of the two middle ones of an even number).
-
-    Parameters
-    ----------
-    plane : ndarray of float32, any shape
-        Samples. Valid are those that are finite and strictly between `low` and `high`.
-    low, high : float
-        Bounds, compared in float32; infinite for no bound.
-
-    Returns
-    -------
-    float
-        NaN if there is no valid sample.
-    """
+    """Return the median of the finite samples strictly between `low` and `high`; NaN if there are none."""
     halves = _halves(_as_flat(plane), low, high, _width(plane))
     return math.nan if halves is None else halves.median
 
@@ -138,34 +103,16 @@ def scale(
     mad         1.4826 median ``|x - M|``
     bwmv        0.991 sqrt(N sum (x-M)^2 (1-Y^2)^4) / ``|sum (1-Y^2)(1-5Y^2)|``, the sums over
                 ``|Y| < 1`` with Y = (x - M) / (9 median ``|x - M|``), N all samples
-                (biweight midvariance; Wilcox 2017, section 3.12.1)
+                (biweight midvariance; Wilcox 2017, Introduction to Robust Estimation and
+                Hypothesis Testing, 4th ed., section 3.12.1)
     ==========  ==============================================================================
 
-    Parameters
-    ----------
-    plane : ndarray of float32, any shape
-        Samples. Valid are those that are finite and strictly between `low` and `high`.
-    estimator : {"bwmv", "mad", "avgdev"}
-        Which of the above.
-    low, high : float
-        Bounds, compared in float32; infinite for no bound.
-    two_sided : bool
-        Whether to estimate the samples x <= M and x > M separately, about the common M.
+    Samples are valid as in `measure_plane`. If `two_sided`, the samples x <= M and x > M are estimated
+    separately, about the common M, and a pair is returned. NaN if there is no valid sample.
 
-    Returns
-    -------
-    (scale_low, scale_high) or float
-        A pair if `two_sided`. NaN if there is no valid sample.
-
-    Notes
-    -----
-    In quantized data more than half of a side can be tied with M, so that its median deviation is 0
-    although the samples differ. Then ``avgdev`` of that side is used, or ``avgdev`` of both sides together
-    if that is 0 as well. A scale is 0 only if all samples are equal.
-
-    References
-    ----------
-    Wilcox, R. R. 2017, Introduction to Robust Estimation and Hypothesis Testing, 4th ed., section 3.12.1.
+    In quantized data more than half of a side can be tied with M, so that its median deviation is 0 although
+    the samples differ. Then ``avgdev`` of that side is used, or ``avgdev`` of both sides together if that is
+    0 as well. A scale is 0 only if all samples are equal.
     """
     if two_sided:
         measured = measure_plane(plane, estimator, low, high)
@@ -193,10 +140,10 @@ def finite_range(plane: np.ndarray) -> tuple[float, float]:
 
 
 def quantization_step(plane: np.ndarray, low: float = UNIT_BOUNDS[0], high: float = UNIT_BOUNDS[1]) -> float:
-    """Find the quantization step of a plane.
+    """Find the quantization step of a plane; 0 if there is none, or if values hardly repeat.
 
-    This is the smallest difference between values in the central half of a few thousand valid samples, or
-    in all of them if that half is tied. 0 if there is none, or if values hardly repeat.
+    This is the smallest difference between values in the central half of a few thousand valid samples, or in
+    all of them if that half is tied.
     """
     flat = _as_flat(plane)
     sample = np.sort(flat[:: max(1, flat.size // 8192)])
@@ -214,21 +161,8 @@ def spread_evenly(
     """Move samples by up to half a quantization step, evenly and always in the same way.
 
     A quantized sample represents all values that were rounded to it. Spread over these, median and scales
-    follow the data instead of the position of the median between two steps.
-
-    Parameters
-    ----------
-    plane : ndarray of float32, any shape
-        Samples.
-    step : float
-        Difference between neighboring values.
-    low, high : float
-        Valid samples are strictly between.
-
-    Returns
-    -------
-    ndarray of float32, 1-D
-        NaN where a sample is not valid. The variance of the samples increases by step^2 / 12.
+    follow the data instead of the position of the median between two steps. The variance increases by step^2
+    / 12. Returns 1-D float32, NaN where a sample is not finite and strictly between `low` and `high`.
     """
     return _spread(_as_flat(plane), *_bounds(low, high), np.float32(step))
 
@@ -352,8 +286,7 @@ def _spread(flat, low, high, step):
 def _finite_keys(bits):
     """Find the smallest and largest finite float32 samples with these bits, as ordered integers.
 
-    Integers compare like floats once the lower bits of negative ones are flipped. Unlike floats they need
-    no care for NaN, and the loop vectorizes.
+    Integers compare like floats once the lower bits of negative ones are flipped, and the loop vectorizes.
     """
     least, most = np.int32(0x7FFFFFFF), np.int32(-0x80000000)
     for i in range(bits.size):

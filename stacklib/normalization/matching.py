@@ -22,28 +22,11 @@ REJECTION_MODES = {
 def scale_factors(
     scale_low: np.ndarray, scale_high: np.ndarray, reference: int, names: Sequence[str] | None = None
 ) -> np.ndarray:
-    """Compute the factors that match the scale of each frame to that of the reference.
+    """Compute the factors that match the scale of each frame to that of the reference, (frames, channels).
 
     ``k_i = (s_low,r / s_low,i + s_high,r / s_high,i) / 2``; 1 for the reference and for constant frames.
-
-    Parameters
-    ----------
-    scale_low, scale_high : ndarray of float64, (frames, channels)
-        Scales below and above the median.
-    reference : int
-        Index of the reference frame.
-    names : sequence of str, optional
-        File names for messages.
-
-    Returns
-    -------
-    ndarray of float64, (frames, channels)
-        The factors k_i.
-
-    Raises
-    ------
-    IntegrationError
-        If a frame has no valid sample, or the reference is constant and another frame is not.
+    Raises IntegrationError if a frame has no valid sample, or the reference is constant and another frame is
+    not.
     """
     low, high = _as_table(scale_low), _as_table(scale_high)
     _refuse(~(np.isfinite(low) & np.isfinite(high)), names, "without a valid sample", "Leave them out")
@@ -81,29 +64,9 @@ def output_coefficients(
 
     with the location m and the scale factor k of `scale_factors`. ``multiplicative_scaling`` follows
     PixInsight and is provided for compatibility: it scales twice if a frame differs from the reference by a
-    factor only.
-
-    Parameters
-    ----------
-    mode : str
-        One of the above.
-    location, scale_low, scale_high : ndarray of float64, (frames, channels)
-        Medians, and scales below and above them.
-    reference : int
-        Index of the reference frame, whose factor is exactly 1 and offset exactly 0.
-    names : sequence of str, optional
-        File names for messages.
-
-    Returns
-    -------
-    factor, offset : ndarray of float64, (frames, channels)
-        ``value = x * factor + offset``.
-
-    Raises
-    ------
-    IntegrationError
-        If a frame has no valid sample, if `mode` divides by a location that is not positive, or if the
-        reference is constant (see `scale_factors`).
+    factor only. Tables are float64 of shape (frames, channels); the factor of the reference is exactly 1 and
+    its offset exactly 0. Raises IntegrationError as `scale_factors` does, or if `mode` divides by a location
+    that is not positive.
     """
     m = _as_table(location)
     one, zero = np.ones_like(m), np.zeros_like(m)

@@ -27,31 +27,11 @@ LEAST_WEIGHT = 1e-12
 class Preparation:
     """Reference, normalization and weights of an integration.
 
-    Tables are float64 of shape (frames, channels) and cover all frames that were given. Those in `used`
-    take part.
-
-    Attributes
-    ----------
-    frames : FrameSet
-        All frames that were given.
-    recipe : Recipe
-        The parameters.
-    measurements : FrameMeasurements
-        Location, scale and noise of all frames.
-    used : ndarray of int
-        Indices of the frames that are integrated.
-    excluded : dict of int to str
-        Reason for each frame that is left out, by index.
-    reference : int
-        Index of the reference frame.
-    scale : ndarray
-        Scale factors against the reference.
-    weights : ndarray
-        Weights; the largest of each channel is 1.
-    rejection_factor, rejection_offset, factor, offset : ndarray
-        Normalization ``x * factor + offset``, for rejection and for output.
-    notes : tuple of str
-        Notes for the user.
+    Tables are float64 of shape (frames, channels) and cover all frames that were given. Those in `used` take
+    part; `excluded` holds the reason for each of the others, by index. `scale` holds factors against the
+    reference, and the largest of the `weights` of each channel is 1. Samples are normalized as
+    ``x * rejection_factor + rejection_offset`` for rejection, ``x * factor + offset`` for output. `notes` are
+    for the user.
     """
 
     frames: FrameSet
@@ -117,29 +97,11 @@ def prepare(
 ) -> Preparation:
     """Measure the frames, choose the reference, and compute normalization and weights.
 
-    Parameters
-    ----------
-    frames : FrameSet
-        Two or more frames.
-    recipe : Recipe
-        The parameters.
-    threads, progress, planes, spread
-        See `stacklib.measurement.measurements.measure_frames`.
-    measurements : FrameMeasurements, optional
-        Measurements of these frames, made with the scale estimator of the recipe and including the noise
-        if the weights need it. By default the frames are measured.
-
-    Returns
-    -------
-    Preparation
-        With the rule resolved if it was ``auto``.
-
-    Raises
-    ------
-    IntegrationError
-        If there are fewer than two frames, or the recipe cannot be applied to them.
-    FrameError
-        If a frame cannot be read, or the frames have different scales.
+    Resolves the rule if it is ``auto``. For `threads`, `progress`, `planes` and `spread` see
+    `stacklib.measurement.measurements.measure_frames`. `measurements` of these frames must be made with the
+    scale estimator of the recipe and include the noise if the weights need it; by default the frames are
+    measured. Raises IntegrationError if there are fewer than two frames or the recipe cannot be applied to
+    them, FrameError if a frame cannot be read or the frames have different scales.
     """
     refuse_single(frames)
     # The rule depends on the frames that were given, not on those that weigh enough.

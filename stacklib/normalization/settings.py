@@ -14,22 +14,13 @@ __all__ = ["Settings"]
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Settings of the kernel for one channel, as plain arrays.
+    """Settings of the kernel for one channel, as plain arrays, float64 (frames,).
 
-    Attributes
-    ----------
-    recipe : Recipe
-        The parameters.
-    rejection_factor, rejection_offset, factor, offset, weights : ndarray of float64, shape (frames,)
-        A sample is compared as ``x * rejection_factor + rejection_offset`` and combined as
-        ``x * factor + offset``.
-    floor : float
-        Smallest scale that a rule accepts (quantized data), in normalized units.
-    full_scale : float
-        ADU at the value 1.
-    claims : ndarray of float64, shape (frames + 1, frames + 1), or None
-        Factor of the standard error of a pixel by number of samples and of rejected samples, see
-        `stacklib.kernel.uncertainty`. None applies no correction.
+    A sample is compared as ``x * rejection_factor + rejection_offset`` and combined as
+    ``x * factor + offset``. `floor` is the smallest scale that a rule accepts (quantized data), in normalized
+    units, `full_scale` the ADU at the value 1. `claims` (frames + 1, frames + 1) is the factor of the
+    standard error of a pixel by number of samples and of rejected samples, see `stacklib.kernel.uncertainty`;
+    None for no correction.
     """
 
     recipe: Recipe

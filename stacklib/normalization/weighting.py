@@ -41,7 +41,7 @@ def needs_noise(weights: str) -> bool:
 def frame_weights(
     frames: Sequence[Any], measurements: FrameMeasurements, recipe: Any, scale_factors: np.ndarray
 ) -> tuple[np.ndarray, list[str]]:
-    """Compute the weights of the frames for an average.
+    """Compute the weights of the frames for an average, (frames, channels), and notes for the user.
 
     ==========  ===================================================================================
     none        1
@@ -56,28 +56,9 @@ def frame_weights(
     csv         the column ``weight`` of the table ``recipe.weight_file``
     ==========  ===================================================================================
 
-    Parameters
-    ----------
-    frames : sequence of Frame
-        The frames.
-    measurements : FrameMeasurements
-        Their measurements.
-    recipe : Recipe
-        `weights`, `weight_keyword` and `weight_file` are used.
-    scale_factors : ndarray of float64, (frames, channels)
-        k_i: the factors of the samples in the combination.
-
-    Returns
-    -------
-    weights : ndarray of float64, (frames, channels)
-        The largest of each channel is 1.
-    notes : list of str
-        Notes for the user.
-
-    Raises
-    ------
-    IntegrationError
-        If a frame lacks the exposure, keyword, row or measurement, or its value is not a weight.
+    k_i are the `scale_factors` of the samples in the combination, (frames, channels). The largest weight of
+    each channel is 1. Raises IntegrationError if a frame lacks the exposure, keyword, row or measurement, or
+    its value is not a weight.
     """
     kind = recipe.weights
     notes = []
@@ -107,24 +88,10 @@ def frame_weights(
 def excluded_by_weight(
     weights: np.ndarray, min_weight: float, names: Sequence[str] | None = None
 ) -> dict[int, str]:
-    """Find the frames to leave out for their low weight.
+    """Find the frames to leave out for their low weight, and return the reasons by index.
 
-    The weight of a frame is the mean over the channels, relative to the best frame. The three best frames
-    are always kept.
-
-    Parameters
-    ----------
-    weights : ndarray of float64, (frames, channels)
-        Weights.
-    min_weight : float
-        Smallest weight to keep, as a fraction of the best.
-    names : sequence of str, optional
-        File names for the reasons.
-
-    Returns
-    -------
-    dict of int to str
-        The reason for each frame that is left out, by index.
+    The weight of a frame is the mean over the channels, relative to the best frame; `min_weight` is the
+    smallest to keep. The three best frames are always kept.
     """
     relative = _relative(weights)
     # Stable: among equal weights the earlier frame wins.
@@ -138,30 +105,13 @@ def excluded_by_weight(
 
 
 def choose_reference(frames: Sequence[Any], measurements: FrameMeasurements, recipe: Any) -> int:
-    """Choose the reference frame.
+    """Choose the reference frame and return its index.
 
-    By default this is the frame with the best weight. If all weights are equal, it is the frame with the
-    lowest noise after scaling, or the first frame if the noise is not known. The weights use scale factors
-    relative to the median scale of the set, so that the choice does not depend on the order of the frames.
-
-    Parameters
-    ----------
-    frames : sequence of Frame
-        The frames.
-    measurements : FrameMeasurements
-        Their measurements.
-    recipe : Recipe
-        A name in `reference`, with or without extension, overrides the choice.
-
-    Returns
-    -------
-    int
-        Index of the reference frame.
-
-    Raises
-    ------
-    IntegrationError
-        If none or several of the frames have the name in `recipe.reference`, or as `frame_weights`.
+    A name in ``recipe.reference``, with or without extension, overrides the choice. By default this is the
+    frame with the best weight. If all weights are equal, it is the frame with the lowest noise after scaling,
+    or the first frame if the noise is not known. The weights use scale factors relative to the median scale
+    of the set, so that the choice does not depend on the order of the frames. Raises IntegrationError if none
+    or several of the frames have that name, or as `frame_weights`.
     """
     if recipe.reference:
         return find_frame(measurements.names, recipe.reference, "reference")
@@ -178,10 +128,7 @@ def choose_reference(frames: Sequence[Any], measurements: FrameMeasurements, rec
 def find_frame(names: Sequence[str], wanted: str, what: str = "frame") -> int:
     """Return the index of the frame with this name or file name, with or without its extension.
 
-    Raises
-    ------
-    IntegrationError
-        If there is none, or more than one.
+    Raises IntegrationError if there is none, or more than one.
     """
     found = _matching(names, wanted)
     if len(found) == 1:

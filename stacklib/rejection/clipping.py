@@ -105,10 +105,7 @@ def min_max(ordered, count, limits, table, max_iterations, low, high, detail):
 
 @compiled
 def clip(x, low, high, centre, scale, limit_low, limit_high):
-    """Move both ends inward past the samples beyond the limits, in units of `scale`.
-
-    If none would be left, the middle is kept.
-    """
+    """Move both ends past samples beyond the limits in units of `scale`; keep the middle if none is left."""
     first, last = low, high
     while low < high and (centre - x[low]) / scale > limit_low:
         low += 1

@@ -1,7 +1,4 @@
-"""Compiled estimators for the samples of a pixel.
-
-`x` is a sorted column, of which ``x[low:high]`` is used.
-"""
+"""Compiled estimators for the samples of a pixel: ``x[low:high]`` of a sorted column `x`."""
 
 from __future__ import annotations
 
@@ -73,17 +70,11 @@ def _add_some(sample, i, low, high, sums):
 
 @compiled
 def sums_in_order(block, low, high, sums):
-    """Compute `deviation_sums` for each pixel of a block, bit for bit.
+    """Compute `deviation_sums` for each pixel of a sorted block, bit for bit.
 
-    Parameters
-    ----------
-    block : ndarray of float32, shape (frames, LANES)
-        Sorted samples.
-    low, high : ndarray of int32, shape (LANES,)
-        Interval of the samples of each pixel.
-    sums : ndarray of float64
-        `CENTRES` are read, `SUMS` and `SQUARES` are filled. It is one flat array, so that the compiler knows
-        that its parts do not overlap.
+    `low` and `high`, int32 (LANES,), bound the samples of each pixel. Of `sums`, float64, `CENTRES` are read,
+    `SUMS` and `SQUARES` are filled. It is one flat array, so that the compiler knows that its parts do not
+    overlap.
     """
     frames = block.shape[0]
     sums[SUMS : SQUARES + LANES] = 0.0
@@ -138,20 +129,12 @@ def _sn_factor(n):
 
 @compiled
 def sn_scale(x, low, high, work):
-    """Return Sn of Rousseeuw and Croux (1993) as a Gaussian sigma, with their finite-sample factor.
+    """Return Sn of Rousseeuw and Croux (1993, JASA 88, 1273) as a Gaussian sigma, with finite-sample factor.
 
     Sn is the lower median, over all samples, of the upper median of the distances to all samples, itself
     included. The nearest neighbors of a sorted sample are a window around it, and the best window only moves
-    to the right, so that one walk finds them all.
-
-    Parameters
-    ----------
-    work : ndarray of float64
-        Scratch for at least ``high - low`` values.
-
-    References
-    ----------
-    Rousseeuw and Croux (1993), Alternatives to the median absolute deviation, JASA 88, 1273.
+    to the right, so that one walk finds them all. `work` is float64 scratch for at least ``high - low``
+    values.
     """
     n = high - low
     if n < 2:
@@ -194,20 +177,9 @@ def _smallest(values, n, rank):
 def sn_scale_block(block, n, pixels, network, distances, scale):
     """Compute `sn_scale` of the first `n` samples of the first `pixels` pixels of a block, bit for bit.
 
-    Parameters
-    ----------
-    block : ndarray of float32, shape (frames, LANES)
-        Sorted samples, finite up to position ``n - 1``.
-    n : int
-        Number of samples, at least 2.
-    pixels : int
-        Number of pixels.
-    network : ndarray of int64
-        Sorting network for `frames` samples.
-    distances : ndarray of float32, shape (frames, LANES)
-        Scratch.
-    scale : ndarray of float64, shape (LANES,)
-        Filled.
+    The sorted samples are finite up to position ``n - 1``, with n at least 2. `network` is the sorting
+    network for as many samples as frames, `distances` float32 scratch of the shape of the block, (frames,
+    LANES). Fills `scale`, float64 (LANES,).
     """
     # Trying every window needs no branches and runs over the pixels in vector lanes. Rounding to float32
     # keeps the order, so both functions give the same bits.

@@ -46,27 +46,14 @@ def _halve(values, order, n):
 def l1_line(abscissa, x, low, high, order, residual):
     """Fit the line ``a + b u`` with the least sum of absolute residuals to sorted points.
 
-    Of equally good lines, take the one with the smallest slope, in the middle of its equally good intercepts.
+    Returns intercept and slope: of equally good lines, the one with the smallest slope, in the middle of its
+    equally good intercepts. Point ``j`` is ``(abscissa[j], x[low + j])`` with ascending abscissae. `order`
+    (int64) and `residual` (float64) are scratch for at least ``high - low`` values.
 
-    Parameters
-    ----------
-    abscissa : ndarray of float64
-        Ascending abscissae. Point ``j`` is ``(abscissa[j], x[low + j])``.
-    order : ndarray of int64
-        Scratch for at least ``high - low`` positions, the point of each residual.
-    residual : ndarray of float64
-        Scratch for at least ``high - low`` values.
-
-    Returns
-    -------
-    intercept, slope : float
-
-    Notes
-    -----
-    With the best intercept for slope b the sum is ``F(b) = sum of the larger half of r - sum of the smaller
-    half`` with ``r = x - b u``, a convex, piecewise linear function. Tangents lie below F, so F is evaluated
-    where a falling and a rising tangent cross, and the tangent there replaces one of them (Kelley 1960). If F
-    lies on the crossing, this is the minimum.
+    With the best intercept for slope b the sum is
+    ``F(b) = sum of the larger half of r - sum of the smaller half`` with ``r = x - b u``, a convex, piecewise
+    linear function. Tangents lie below F, so F is evaluated where a falling and a rising tangent cross, and
+    the tangent there replaces one of them (Kelley 1960). If F lies on the crossing, this is the minimum.
     """
     n = high - low
     half = n // 2

@@ -1,8 +1,4 @@
-"""Compiled rules by name, with their numbers from a recipe.
-
-`stacklib.recipe.rules` describes the rules, and `stacklib.rejection.clipping` the interface of their
-functions.
-"""
+"""Compiled rules by name, with their numbers from a recipe; see `stacklib.recipe.rules` for the rules."""
 
 from __future__ import annotations
 
@@ -62,20 +58,11 @@ def _chauvenet_table(recipe: Recipe, frames: int) -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True)
 class CompiledRule:
-    """Compiled function of a rule, with its numbers from a recipe.
+    """Compiled function of a rule, see `stacklib.rejection.clipping`, with its numbers from a recipe.
 
-    Attributes
-    ----------
-    spec : RuleSpec
-        The rule.
-    function : callable
-        The rule over a tile, see `stacklib.rejection.clipping`.
-    more_limits : callable
-        Function of recipe and full scale (ADU at the value 1) that returns the limits after the first three.
-    first_round_limit : int or None
-        Position of the limit that applies to the first round only, if any.
-    table : callable
-        Function of recipe and number of frames that returns the table.
+    `more_limits` takes recipe and full scale (ADU at the value 1) and returns the limits after the first
+    three; `first_round_limit` is the position of the limit that applies to the first round only, if any.
+    `table` takes recipe and number of frames.
     """
 
     spec: RuleSpec

@@ -23,21 +23,10 @@ LANES = 128
 
 @lru_cache(maxsize=64)
 def sorting_network(count: int) -> np.ndarray:
-    """Return the compared pairs of Batcher's merge exchange for `count` samples.
+    """Return the compared pairs of Batcher's merge exchange for `count` samples, int64 (pairs, 2).
 
-    Parameters
-    ----------
-    count : int
-        Number of samples, 0 or more.
-
-    Returns
-    -------
-    ndarray of int64, shape (pairs, 2)
-        Positions ``(i, j)``, ``i < j``, to be sorted one pair after the other.
-
-    References
-    ----------
-    Knuth, The Art of Computer Programming, volume 3, section 5.2.2, algorithm M.
+    Positions ``(i, j)``, ``i < j``, are sorted one pair after the other (Knuth, The Art of Computer
+    Programming, volume 3, section 5.2.2, algorithm M).
     """
     pairs = []
     step = 1 << max(0, (count - 1).bit_length() - 1)

@@ -117,14 +117,9 @@ BOTTOM, TOP, CORE_LOWEST, CORE_HIGHEST = (part * LANES for part in range(4))
 class Clamping(NamedTuple):
     """Working arrays of a block.
 
-    Attributes
-    ----------
-    cleaned : ndarray of float32, shape (frames, LANES)
-        Deviations of the samples from the median; 0 beyond the cutoff.
-    limits : ndarray of float32, shape (4 * LANES,)
-        Limits at which they are clamped, and extremes of the core.
-    state : ndarray of float64, shape (10 * LANES,)
-        Mean, sigma and sums.
+    `cleaned` holds the deviations of the samples from the median, float32 (frames, LANES), 0 beyond the
+    cutoff; `limits`, float32 (4 * LANES,), those at which they are clamped, and extremes of the core;
+    `state`, float64 (10 * LANES,), mean, sigma and sums.
     """
 
     cleaned: np.ndarray
