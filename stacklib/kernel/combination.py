@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 
-from stacklib.kernel.tiles import row_of
+from stacklib.kernel.pixels import DATA, RANGE_HIGH, RANGE_LOW, REJECTED_HIGH, REJECTED_LOW
+from stacklib.kernel.tiles import FACTOR, OFFSET, REJECTION_FACTOR, REJECTION_OFFSET, WEIGHT, row_of
 from stacklib.rejection.clipping import SLOPE
 from stacklib.rejection.estimators import CENTRES, SQUARES, SUMS, absolute_deviation, median, sums_in_order
 from stacklib.rejection.sorting import LANES, larger, sort_block
@@ -64,32 +65,32 @@ def _outside(sample, limit):
 
 
 @compiled
-def _count_rejected(values, whole, limit, counts):
+def _count_rejected(values, whole, limit, tally):
     """Add the rejected samples of a block to the counts of their frames."""
     for i in range(values.shape[0]):
         below, above = _outside(values[i], limit)
-        counts.low[i] += below
-        counts.high[i] += above
+        tally[REJECTED_LOW, i] += below
+        tally[REJECTED_HIGH, i] += above
         if not whole:
             for p in range(LANES):
-                counts.high[i] -= values[i, p] == np.inf
+                tally[REJECTED_HIGH, i] -= values[i, p] == np.inf
 
 
 @compiled
-def _count_data(raw, first, stop, values, data_range, outside, counts):
+def _count_data(raw, first, stop, values, data_range, outside, tally):
     """Count samples that are data or beyond the range limits, by frame and by pixel."""
     data_low, data_high = data_range
     for i in range(values.shape[0]):
         for p in range(min(LANES, stop - first)):
             x = raw[i, first + p]
             if values[i, p] < np.inf:
-                counts.data[i] += 1
+                tally[DATA, i] += 1
             elif x <= data_low and x > -np.inf:
                 outside[p] += 1
-                counts.range_low[i] += 1
+                tally[RANGE_LOW, i] += 1
             elif x >= data_high and x < np.inf:
                 outside[LANES + p] += 1
-                counts.range_high[i] += 1
+                tally[RANGE_HIGH, i] += 1
 
 
 @compiled
@@ -99,7 +100,7 @@ def _sums_by_frame(raw, first, stop, values, limit, table, padded, total):
     for i in range(values.shape[0]):
         row = row_of(raw, i, first, stop, padded)
         compared = values[i]
-        f, o, w = table.factor[i], table.offset[i], table.weight[i]
+        f, o, w = table[FACTOR, i], table[OFFSET, i], table[WEIGHT, i]
         for p in range(LANES):
             keep = (compared[p] >= limit[p]) & (compared[p] <= limit[LANES + p])
             d = np.float64(row[p]) * f + o - total[CENTRE + p]
@@ -127,7 +128,7 @@ def _least_variance(ordered, p, count, variance, unit):
 
 
 @compiled
-def combine(band, samples, table, data_range, map_range, claims, pixels, counts):
+def combine(band, samples, table, data_range, map_range, claims, pixels, tally):
     """Average the survivors of a tile with their weights, estimate its standard error, and count.
 
     The variance of the average of m survivors is ``sum w (y - mean)^2 / sum w / (m - 1)``, as for weights
@@ -138,7 +139,8 @@ def combine(band, samples, table, data_range, map_range, claims, pixels, counts)
 
     Ties with a kept value are added to the intervals of `samples`. Raw samples strictly within `data_range`
     are data; if `map_range`, the rejection maps count samples beyond the range limits. `pixels` are filled
-    from ``band.start`` to ``band.stop``, and the samples are added to `counts`.
+    from ``band.start`` to ``band.stop``, and the samples are added to `tally`, the table of
+    `Counts`.
     """
     raw, start, stop = band
     values, ordered, count, low, high, detail = samples
@@ -155,10 +157,10 @@ def combine(band, samples, table, data_range, map_range, claims, pixels, counts)
     same = True
     equal = True
     for i in range(frames):
-        same &= table.rejection_factor[i] == table.factor[i]
-        same &= table.rejection_offset[i] == table.offset[i]
-        equal &= table.weight[i] == table.weight[0]
-    rescaled = table.factor.sum() / table.rejection_factor.sum()
+        same &= table[REJECTION_FACTOR, i] == table[FACTOR, i]
+        same &= table[REJECTION_OFFSET, i] == table[OFFSET, i]
+        equal &= table[WEIGHT, i] == table[WEIGHT, 0]
+    rescaled = table[FACTOR].sum() / table[REJECTION_FACTOR].sum()
     with_error = uncertainty.size > 0
     whole_blocks = 0
     for b in range(ordered.shape[0]):
@@ -166,12 +168,12 @@ def combine(band, samples, table, data_range, map_range, claims, pixels, counts)
         rejected = _limits_by_value(ordered[b], count[b], low[b], high[b], limit[:LANES], limit[LANES:])
         whole = count[b].min() == frames
         if rejected:
-            _count_rejected(values[b], whole, limit, counts)
+            _count_rejected(values[b], whole, limit, tally)
         if whole:
             whole_blocks += 1
         else:
             outside[:] = 0
-            _count_data(raw, first, stop, values[b], data_range, outside, counts)
+            _count_data(raw, first, stop, values[b], data_range, outside, tally)
         for p in range(LANES):
             total[CENTRE + p] = ordered[b, (low[b, p] + high[b, p]) // 2, p] if high[b, p] > 0 else 0.0
         if same and equal:
@@ -226,7 +228,7 @@ def combine(band, samples, table, data_range, map_range, claims, pixels, counts)
                     map_low[q] += outside[p]
                     map_high[q] += outside[LANES + p]
     for i in range(frames):
-        counts.data[i] += whole_blocks * LANES
+        tally[DATA, i] += whole_blocks * LANES
 
 
 @compiled
@@ -241,7 +243,7 @@ def combine_by_order(band, samples, table, network, position, image):
         first = start + b * LANES
         for i in range(frames):
             row = row_of(raw, i, first, stop, padded)
-            f, o = table.factor[i], table.offset[i]
+            f, o = table[FACTOR, i], table[OFFSET, i]
             for p in range(LANES):
                 block[i, p] = np.inf
                 v = values[b, i, p]
@@ -271,7 +273,7 @@ def fill_saturated(band, count, table, data_high, image, coverage):
             for i in range(frames):
                 x = raw[i, q]
                 if x >= data_high and x < np.inf:
-                    values[n] = np.float64(x) * table.factor[i] + table.offset[i]
+                    values[n] = np.float64(x) * table[FACTOR, i] + table[OFFSET, i]
                     n += 1
             values[:n] = np.sort(values[:n])
             image[q] = median(values, 0, n)

@@ -338,7 +338,7 @@ class LimitTrials:
             slope=nothing,
         )
         band = Band(raw, 0, size)
-        combine(band, samples, tile.table, tile.data_range, False, tile.claims, pixels, self.counts)
+        combine(band, samples, tile.table, tile.data_range, False, tile.claims, pixels, self.counts.table)
         for kept, new in zip(self.combined, (value, below, above), strict=True):
             kept[chosen] = new
 

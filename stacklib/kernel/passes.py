@@ -14,7 +14,7 @@ import numpy as np
 
 from stacklib.kernel.combination import combine, combine_by_order, fill_saturated
 from stacklib.kernel.pixels import Counts, Pixels
-from stacklib.kernel.tiles import Band, FrameTable, TileSamples, gather
+from stacklib.kernel.tiles import REJECTION_OFFSET, Band, TileSamples, frame_table, gather
 from stacklib.normalization.settings import Settings
 from stacklib.rejection.registry import ALL_ITERATIONS, rule_for
 from stacklib.rejection.sorting import LANES, sorting_network
@@ -62,7 +62,7 @@ class Tile:
         self.rule = rule.function
         self.limits = rule.limits(settings.recipe, settings.floor, settings.full_scale)
         self.rule_table = rule.table(settings.recipe, frames)
-        self.table = FrameTable.of(settings)
+        self.table = frame_table(settings)
         self.data_range = settings.data_range
         self.claims = np.ones((frames + 1,) * 2) if settings.claims is None else settings.claims
 
@@ -70,7 +70,8 @@ class Tile:
         """Return a tile with the same buffers and sorted samples for other settings."""
         other = copy.copy(self)
         other._set(settings)
-        alike = all(map(np.array_equal, other.table[:2], self.table[:2]))
+        compared = slice(REJECTION_OFFSET + 1)
+        alike = np.array_equal(other.table[compared], self.table[compared])
         if other.data_range != self.data_range or not alike:
             raise ValueError("settings differ in how samples are compared; sort the samples again")
         return other
@@ -83,7 +84,10 @@ class Tile:
     def sort(self, raw: np.ndarray, start: int, stop: int) -> TileSamples:
         """Normalize and sort the samples of pixels ``start:stop``; returns the blocks in use."""
         samples = self.samples.first(-(-(stop - start) // LANES))
-        gather(Band(raw, start, stop), self.table, self.data_range, self.network, samples)
+        # Not all of the samples in one: that takes longer to hand to compiled code.
+        values, ordered, count, *_ = samples
+        band = Band(raw, start, stop)
+        gather(band, self.table, self.data_range, self.network, values, ordered, count)
         return samples
 
     def reject(self, samples: TileSamples) -> None:
@@ -96,7 +100,7 @@ class Tile:
         self.reject(samples)
         recipe = self.settings.recipe
         map_range = recipe.map_range_rejection
-        combine(band, samples, self.table, self.data_range, map_range, self.claims, pixels, counts)
+        combine(band, samples, self.table, self.data_range, map_range, self.claims, pixels, counts.table)
         if recipe.combination in _POSITIONS:
             position = _POSITIONS[recipe.combination]
             combine_by_order(band, samples, self.table, self.network, position, pixels.image)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from stacklib.normalization.settings import Settings
 from stacklib.recipe.rules import RULES
 
-__all__ = ["Counts", "Pixels"]
+__all__ = ["DATA", "RANGE_HIGH", "RANGE_LOW", "REJECTED_HIGH", "REJECTED_LOW", "Counts", "Pixels"]
 
 
 class Pixels(NamedTuple):
@@ -52,25 +53,52 @@ class Pixels(NamedTuple):
         return Pixels(*(array[index] for array in self))
 
 
-class Counts(NamedTuple):
-    """Number of samples of each frame by verdict: int64 arrays of shape (frames,).
+#: Rows of the table of counts.
+REJECTED_LOW, REJECTED_HIGH, RANGE_LOW, RANGE_HIGH, DATA = range(5)
 
-    `low` and `high` are rejected by the rule, `range_low` at or below the low range limit, `range_high` at or
-    above the high one. `data` take part, rejected or not.
+
+@dataclass
+class Counts:
+    """Number of samples of each frame by verdict.
+
+    Attributes
+    ----------
+    table : ndarray of int64, shape (5, frames)
+        One row for each of the properties; one array for compiled code.
     """
 
-    low: np.ndarray
-    high: np.ndarray
-    range_low: np.ndarray
-    range_high: np.ndarray
-    data: np.ndarray
+    table: np.ndarray
 
     @classmethod
     def zeros(cls, frames: int) -> Counts:
         """Create counts of zero."""
-        return cls(*(np.zeros(frames, np.int64) for _ in cls._fields))
+        return cls(np.zeros((5, frames), np.int64))
 
     def add(self, other: Counts) -> None:
         """Add the counts of another part of the image."""
-        for own, others in zip(self, other, strict=True):
-            own += others
+        self.table += other.table
+
+    @property
+    def low(self) -> np.ndarray:
+        """Samples that the rule rejected as too low, (frames,)."""
+        return self.table[REJECTED_LOW]
+
+    @property
+    def high(self) -> np.ndarray:
+        """Samples that the rule rejected as too high, (frames,)."""
+        return self.table[REJECTED_HIGH]
+
+    @property
+    def range_low(self) -> np.ndarray:
+        """Samples at or below the low range limit, (frames,)."""
+        return self.table[RANGE_LOW]
+
+    @property
+    def range_high(self) -> np.ndarray:
+        """Samples at or above the high range limit, (frames,)."""
+        return self.table[RANGE_HIGH]
+
+    @property
+    def data(self) -> np.ndarray:
+        """Samples that take part, rejected or not, (frames,)."""
+        return self.table[DATA]

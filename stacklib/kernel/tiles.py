@@ -10,7 +10,21 @@ from stacklib.normalization.settings import Settings
 from stacklib.rejection.sorting import LANES, sort_block
 from stacklib.utils.compiled import compiled
 
-__all__ = ["Band", "FrameTable", "TileSamples", "gather", "row_of"]
+__all__ = [
+    "FACTOR",
+    "OFFSET",
+    "REJECTION_FACTOR",
+    "REJECTION_OFFSET",
+    "WEIGHT",
+    "Band",
+    "TileSamples",
+    "frame_table",
+    "gather",
+    "row_of",
+]
+
+#: Rows of a frame table.
+REJECTION_FACTOR, REJECTION_OFFSET, FACTOR, OFFSET, WEIGHT = range(5)
 
 
 class Band(NamedTuple):
@@ -19,32 +33,6 @@ class Band(NamedTuple):
     raw: np.ndarray
     start: int
     stop: int
-
-
-class FrameTable(NamedTuple):
-    """Normalization and weight of each frame: float64 arrays of shape (frames,).
-
-    A sample is compared as ``x * rejection_factor + rejection_offset`` and combined as
-    ``x * factor + offset``.
-    """
-
-    rejection_factor: np.ndarray
-    rejection_offset: np.ndarray
-    factor: np.ndarray
-    offset: np.ndarray
-    weight: np.ndarray
-
-    @classmethod
-    def of(cls, settings: Settings) -> FrameTable:
-        """Copy the arrays of the settings, so that all tables have the same type when compiled."""
-        columns = (
-            settings.rejection_factor,
-            settings.rejection_offset,
-            settings.factor,
-            settings.offset,
-            settings.weights,
-        )
-        return cls(*(np.array(column, np.float64) for column in columns))
 
 
 class TileSamples(NamedTuple):
@@ -65,7 +53,22 @@ class TileSamples(NamedTuple):
 
     def first(self, blocks: int) -> TileSamples:
         """Return views of the first blocks."""
+        if blocks == len(self.values):
+            return self
         return TileSamples(*(array[:blocks] for array in self))
+
+
+def frame_table(settings: Settings) -> np.ndarray:
+    """Return normalization and weight of each frame, float64 (5, frames), one array for compiled code."""
+    return np.stack(
+        [
+            settings.rejection_factor,
+            settings.rejection_offset,
+            settings.factor,
+            settings.offset,
+            settings.weights,
+        ]
+    )
 
 
 @compiled
@@ -79,20 +82,19 @@ def row_of(raw, i, start, stop, padded):
 
 
 @compiled
-def gather(band, table, data_range, network, samples):
+def gather(band, table, data_range, network, values, ordered, count):
     """Normalize the samples of a tile and sort them by pixel, those that are no data last.
 
-    Fills `values`, `ordered` and `count` of the samples. Data lie strictly within `data_range`.
+    Fills `values`, `ordered` and `count`, see `TileSamples`. Data are strictly within `data_range`.
     """
     raw, start, stop = band
     data_low, data_high = data_range
-    values, ordered, count = samples.values, samples.ordered, samples.count
     padded = np.empty(LANES, np.float32)
     count[:] = 0
     # Frame by frame, so that memory is read in long runs.
     for i in range(raw.shape[0]):
-        f = table.rejection_factor[i]
-        o = table.rejection_offset[i]
+        f = table[REJECTION_FACTOR, i]
+        o = table[REJECTION_OFFSET, i]
         for b in range(ordered.shape[0]):
             row = row_of(raw, i, start + b * LANES, stop, padded)
             sorted_later = ordered[b, i]

@@ -78,7 +78,7 @@ def assert_same(one, other):
     for name in ARRAYS:
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)
     for a, b in zip(one.counts, other.counts, strict=True):
-        np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(a.table, b.table)
     for name in ("weights", "factor", "offset", "scale"):
         np.testing.assert_array_equal(getattr(one.preparation, name), getattr(other.preparation, name))
     assert one.summary == other.summary
