@@ -45,7 +45,7 @@ def test_limits_are_proposed_for_each_target(tmp_path):
     proposed = {row.target.name: row.record.advice for row in batch.rows}
     assert proposed == {"many": advice.reason, "few": "", "own": ""}
     # What was proposed is told, but is no warning.
-    assert "too few to try limits on" in notes["few"] and "Limits" not in notes["many"] + notes["own"]
+    assert "too few to try limits" in notes["few"] and "Limits" not in notes["many"] + notes["own"]
     ran = {row.target.name: row.known["recipe"]["sigma_high"] for row in batch.rows}
     assert ran == {name: recipe.sigma_high for name, recipe in expected.items()}
     assert f"{batch.rows[1].limits}</span>" in batch.page.read_text("utf-8").replace("\xa0", " ")
