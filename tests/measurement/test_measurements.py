@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stacklib.errors import FrameError
+from stacklib.errors import FrameError, SaveError
 from stacklib.measurement import cache as measurement_cache
 from stacklib.measurement import measurements
 from stacklib.measurement.measurements import CACHE_NAME, measure_frames
@@ -367,7 +367,7 @@ def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch, caplog):
     frames = make_frames(tmp_path)
 
     def refuse(path, content):
-        raise PermissionError(13, "Permission denied")
+        raise SaveError("the folder cannot be written")
 
     monkeypatch.setattr(measurement_cache, "replace_atomically", refuse)
     with caplog.at_level(logging.INFO):
