@@ -297,7 +297,7 @@ def _data_size(header: dict[str, Any], path: Path) -> int:
 def _whole(header: dict[str, Any], name: str, path: Path, allowed: tuple[int, ...] | range) -> int:
     value = header.get(name)
     if isinstance(value, bool) or not isinstance(value, int) or value not in allowed:
-        least = f"a whole number of at least {min(allowed)}"
+        least = f"a whole number of at least {allowed[0]}"
         expected = least if isinstance(allowed, range) else ", ".join(map(str, allowed))
         raise FrameError(
             f"{path}: {name} is {value!r}, expected {expected}; the header is damaged, leave the file out"
