@@ -49,13 +49,12 @@ class RuleSpec:
     """
 
     name: str  # value of the parameter `rejection`
-    label: str  # name in titles and sentences
     summary: str  # the effect in a sentence
     formula: str  # which samples x are rejected, in Markdown with formulas in LaTeX
     use: str  # when to use it
     source: str  # where it is described
-    parameters: tuple[str, ...] = ()  # fields of `RejectionParameters`, besides `clip_low` and `clip_high`
-    limits: tuple[str, ...] = ()  # the low and the high limit among them; empty if the sides have none
+    limits: tuple[str, ...] = ()  # fields with the low and the high limit; empty if the sides have none
+    more_parameters: tuple[str, ...] = ()  # other fields of `RejectionParameters` that the rule reads
     limits_in: str = ""  # sigma, fraction, mean deviations, or samples to drop whatever their values
     grid: Mapping[str, tuple] = field(default_factory=dict)  # values that the advisor tries
     least_frames: int = 3  # with fewer frames the rule rejects nothing
@@ -68,6 +67,16 @@ class RuleSpec:
     step: str = "round"  # a round, in a pixel's story
     centre: str = "center"  # the center, in that story
     within: str = "beyond another rejected sample"  # why a sample within the limits is rejected
+
+    @property
+    def label(self) -> str:
+        """Name in titles and sentences."""
+        return self.name.replace("_", " ") if self.rejects else "no rejection"
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Fields of `RejectionParameters` that the rule reads, besides `clip_low` and `clip_high`."""
+        return self.limits + self.more_parameters
 
     @property
     def in_sigma(self) -> bool:
@@ -97,7 +106,6 @@ RULES: dict[str, RuleSpec] = {
     for spec in (
         RuleSpec(
             name="none",
-            label="no rejection",
             summary="Keep every sample.",
             formula="no sample",
             use="clean frames, or to see what there is to reject",
@@ -107,12 +115,10 @@ RULES: dict[str, RuleSpec] = {
         ),
         RuleSpec(
             name="min_max",
-            label="min max",
             summary="Drop the darkest and the brightest samples, whether they are outliers or not.",
             formula="the `min_max_low` lowest and the `min_max_high` highest samples",
             use="very few frames",
             source="minmax of IRAF's imcombine",
-            parameters=("min_max_low", "min_max_high"),
             limits=("min_max_low", "min_max_high"),
             limits_in="samples",
             grid={"min_max_low": (0, 1, 2), "min_max_high": (0, 1, 2, 3)},
@@ -120,13 +126,11 @@ RULES: dict[str, RuleSpec] = {
         ),
         RuleSpec(
             name="percentile",
-            label="percentile",
             summary="Reject samples that differ from the median by more than a given fraction of it, once.",
             formula="$(m - x) / m >$ `percentile_low` or $(x - m) / m >$ `percentile_high`, where $m$ is "
             "the median",
             use="3 to 6 frames",
             source="percentile clipping of PixInsight's ImageIntegration",
-            parameters=("percentile_low", "percentile_high"),
             limits=("percentile_low", "percentile_high"),
             limits_in="fraction",
             grid={
@@ -136,12 +140,10 @@ RULES: dict[str, RuleSpec] = {
         ),
         RuleSpec(
             name="sigma",
-            label="sigma",
             summary="Reject samples too many standard deviations from the median, until none is rejected.",
             formula=f"{_BEYOND}, where $c$ is the median and $s$ the standard deviation; *repeated*",
             use="10 frames and more",
             source="kappa-sigma clipping, such as sigclip of IRAF's imcombine",
-            parameters=_SIGMAS,
             limits=_SIGMAS,
             limits_in="sigma",
             grid=_SIGMA_GRID,
@@ -151,7 +153,6 @@ RULES: dict[str, RuleSpec] = {
         ),
         RuleSpec(
             name="winsorized_sigma",
-            label="winsorized sigma",
             summary="As sigma, but outlying samples are pulled in before sigma is measured, so that one "
             "outlier does not hide another.",
             formula=f"{_BEYOND}, where $c$ is the mean and $s$ is 1.134 times the standard deviation of "
@@ -160,8 +161,8 @@ RULES: dict[str, RuleSpec] = {
             "first round samples more than `winsorization_cutoff` $s$ from $c$ become $c$; *repeated*",
             use="5 frames and more",
             source="Huber (1981), Robust Statistics; Sn: Rousseeuw and Croux (1993), JASA 88, 1273",
-            parameters=(*_SIGMAS, "winsorization_cutoff"),
             limits=_SIGMAS,
+            more_parameters=("winsorization_cutoff",),
             limits_in="sigma",
             grid=_SIGMA_GRID,
             runs_away=True,
@@ -169,14 +170,12 @@ RULES: dict[str, RuleSpec] = {
         ),
         RuleSpec(
             name="averaged_sigma",
-            label="averaged sigma",
             summary="As sigma, but sigma is assumed proportional to the square root of the brightness, as "
             "for photon noise.",
             formula=f"{_BEYOND}, where $c$ is the median, $s = g \\sqrt{{c}}$, and "
             "$g^2 = \\frac{1}{n - 1} \\sum (x - c)^2 / c$ over all samples; *repeated*",
             use="few frames with weak outliers only; a bright outlier inflates sigma",
             source="avsigclip of IRAF's imcombine",
-            parameters=_SIGMAS,
             limits=_SIGMAS,
             limits_in="sigma",
             grid=_SIGMA_GRID,
@@ -185,14 +184,12 @@ RULES: dict[str, RuleSpec] = {
         ),
         RuleSpec(
             name="linear_fit",
-            label="linear fit",
             summary="Reject samples too far from a line through the sorted samples.",
             formula="$(l - x) / s \\ge$ `linear_fit_low` or $(x - l) / s \\ge$ `linear_fit_high`, where "
             "$l = a + b\\,j$ is the line through the sorted samples, $j$ the rank, with the least sum of "
             "absolute residuals, and $s = 2 \\sqrt{1 + b^2}$ times their mean; *repeated*",
             use="many frames under a changing sky",
             source="linear fit clipping of PixInsight's ImageIntegration",
-            parameters=("linear_fit_low", "linear_fit_high"),
             limits=("linear_fit_low", "linear_fit_high"),
             limits_in="mean deviations",
             grid={
@@ -207,7 +204,6 @@ RULES: dict[str, RuleSpec] = {
         ),
         RuleSpec(
             name="gesd",
-            label="gesd",
             summary="Test the most deviating sample, take it out, test the next (generalized ESD).",
             formula="the most deviating samples, up to the last one with $|x - \\bar{x}| / s > t (n - 1) "
             "/ \\sqrt{(n - 2 + t^2)\\,n}$. At each test $n$ samples are left, $t$ is the upper $\\alpha / "
@@ -215,7 +211,7 @@ RULES: dict[str, RuleSpec] = {
             "`gesd_significance`",
             use="20 frames and more",
             source="Rosner (1983), Technometrics 25, 165",
-            parameters=(
+            more_parameters=(
                 "gesd_outliers_fraction",
                 "gesd_significance",
                 "gesd_low_relaxation",
@@ -231,7 +227,6 @@ RULES: dict[str, RuleSpec] = {
         ),
         RuleSpec(
             name="chauvenet",
-            label="chauvenet",
             summary="Reject a sample if fewer than 0.1 samples (the limit) are expected that far out (robust "
             "Chauvenet).",
             formula="$n\\,Q(|x - c| / s) <$ `chauvenet_limit`, where $Q$ is the tail of the normal "
@@ -239,20 +234,19 @@ RULES: dict[str, RuleSpec] = {
             "sample at a time",
             use="10 frames and more",
             source="Maples et al. (2018), ApJS 238, 2",
-            parameters=("chauvenet_limit",),
+            more_parameters=("chauvenet_limit",),
             grid={"chauvenet_limit": (0.005, 0.02, 0.05, 0.1, 0.2, 0.5)},
             slow=True,
         ),
         RuleSpec(
             name="ccd_noise",
-            label="ccd noise",
             summary="As sigma, but sigma is the noise expected from the gain and read noise of the camera.",
             formula=f"{_BEYOND}, where $c$ is the median and $s^2 = (r / g)^2 + c / g + (k c)^2$ in ADU, "
             "with $g$ `ccd_gain`, $r$ `ccd_read_noise` and $k$ `ccd_scale_noise`; *repeated*",
             use="calibrated frames of a camera with known gain and read noise",
             source="ccdclip of IRAF's imcombine",
-            parameters=(*_SIGMAS, "ccd_gain", "ccd_read_noise", "ccd_scale_noise"),
             limits=_SIGMAS,
+            more_parameters=("ccd_gain", "ccd_read_noise", "ccd_scale_noise"),
             limits_in="sigma",
             grid=_SIGMA_GRID,
             shares_trials=True,

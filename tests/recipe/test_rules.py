@@ -138,12 +138,10 @@ PARAMETERS = """
 SPEC = """
         RuleSpec(
             name="toy",
-            label="toy",
             summary="Clip once in units of the mean deviation.",
             formula="(m - x) / d > toy_low or (x - m) / d > toy_high",
             use="tests",
             source="this test",
-            parameters=("toy_low", "toy_high"),
             limits=("toy_low", "toy_high"),
             limits_in="mean deviations",
             grid={"toy_low": (3.0, 5.0), "toy_high": (2.0, 3.0, 4.0)},
