@@ -21,7 +21,7 @@ from report import table, write_readme
 import stacklib as sl
 from stacklib.formats.source import FileBlock
 from stacklib.formats.xisf import write_image
-from stacklib.measurement.measurements import CACHE_NAME
+from stacklib.measurement.cache import cache_file
 
 HERE = Path(__file__).resolve().parent
 BEGIN, END = "<!-- begin: cluster -->", "<!-- end: cluster -->"
@@ -107,13 +107,13 @@ def timed(folder: Path, client, slow: Callable[[], None]) -> tuple[float, sl.Int
     try:
         taken = []
         for _ in range(REPEATS):
-            (folder / CACHE_NAME).unlink()
+            cache_file(folder).unlink()
             start = time.monotonic()
             result = sl.integrate(folder, RECIPE, **options)
             taken.append(time.monotonic() - start)
     finally:
         FileBlock.reader = _reader
-        (folder / CACHE_NAME).unlink(missing_ok=True)
+        cache_file(folder).unlink(missing_ok=True)
     return statistics.median(taken), result
 
 

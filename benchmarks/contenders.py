@@ -12,7 +12,7 @@ import numpy as np
 import stacklib
 from stacklib.kernel.passes import run_tiles
 from stacklib.kernel.pixels import Pixels
-from stacklib.measurement.measurements import CACHE_NAME
+from stacklib.measurement.cache import cache_file
 from stacklib.normalization.preparation import prepare
 from stacklib.normalization.settings import Settings
 from stacklib.rejection.sorting import LANES
@@ -46,8 +46,8 @@ def files(folder: str | Path) -> list[Path]:
 
 
 def forget(folder: str | Path) -> None:
-    """Remove the measurements that stacklib keeps beside the frames."""
-    (Path(folder) / CACHE_NAME).unlink(missing_ok=True)
+    """Remove the measurements that stacklib keeps of the frames."""
+    cache_file(folder).unlink(missing_ok=True)
 
 
 def integrate(

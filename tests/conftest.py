@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 import warnings
 from pathlib import Path
 
 import pytest
 
 import stacklib as sl
+from stacklib.utils.user_cache import CACHE_VARIABLE
 
 ROOT = Path(__file__).parents[1]
 SAMPLES = ROOT / "sample_data"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give the session a cache folder of its own, which child processes and workers inherit."""
+    if not hasattr(config, "workerinput"):
+        os.environ[CACHE_VARIABLE] = tempfile.mkdtemp(prefix="stacklib-tests-")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove the cache folder of the session."""
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(os.environ[CACHE_VARIABLE], ignore_errors=True)
 
 
 def integrate_quietly(target: str, **changes) -> sl.Integration:

@@ -1,15 +1,22 @@
-"""Cache of measurements: one JSON file in each folder of frames.
+"""Cache of measurements: one JSON file for each folder of frames, in the cache folder of the user.
 
-It holds ``{"version": ..., "frames": {name: {"size", "mtime_ns", "sets": {"bwmv 0.0": [plane, ...]}}}}`` with
-one `PlaneMeasurements` for each channel. An entry is valid for the same file name, size, modification time,
-estimator, `range_low` and version only. A cache that cannot be read or written is ignored.
+It holds ``{"folder": ..., "version": ..., "frames": {name: {"size", "mtime_ns", "sets": {"bwmv 0.0": [plane,
+...]}}}}`` with one `PlaneMeasurements` for each channel. An entry is valid for the same file name, size,
+modification time, estimator, `range_low` and version only. A cache that cannot be read or written is ignored.
+Files that were not used for a year are removed, and after a month those of folders that have vanished: a
+folder on a disk that is unplugged comes back.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import logging
 import math
+import os
+import re
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +25,14 @@ from typing import NamedTuple
 from stacklib.errors import SaveError
 from stacklib.frames.frame_set import Frame
 from stacklib.utils.atomic_files import replace_atomically
+from stacklib.utils.user_cache import cache_folder
 
-__all__ = ["CACHE_NAME", "Entries", "PlaneMeasurements", "known_planes", "open_stores", "save_stores"]
+__all__ = ["Entries", "PlaneMeasurements", "cache_file", "known_planes", "open_stores", "save_stores"]
 
-#: Name of the cache file.
-CACHE_NAME = ".stacklib_measurements.json"
+#: Days without use after which a cache file is removed, and if the folder of its frames is not there.
+UNUSED_DAYS, VANISHED_DAYS = 365, 30
+#: Longest part of the name of a cache file that comes from the folder.
+LONGEST_NAME = 60
 #: Increases whenever a measured number changes.
 MEASUREMENT_VERSION = 1
 _log = logging.getLogger(__name__)
@@ -76,6 +86,14 @@ class Store:
         return sets if isinstance(sets, dict) else {}
 
 
+def cache_file(folder: str | Path) -> Path:
+    """Return the cache file for a folder of frames, however its path is written."""
+    real = Path(os.path.realpath(folder))
+    name = re.sub(r"[^A-Za-z0-9_]+", "-", "-".join(real.parts[-2:]))[-LONGEST_NAME:].strip("-")
+    digest = hashlib.sha256(os.fsencode(real)).hexdigest()[:16]
+    return cache_folder() / "measurements" / f"{name}-{digest}.json"
+
+
 def open_stores(frames: Sequence[Frame], estimator: str, low: float) -> list[Store | None]:
     """Return the place of each frame in the cache of its folder, None for a frame that is not a file."""
     folders: dict[Path, dict[str, object]] = {}
@@ -99,14 +117,18 @@ def open_stores(frames: Sequence[Frame], estimator: str, low: float) -> list[Sto
 
 def _load(folder: Path) -> dict[str, object]:
     """Read the cache of a folder; empty if it cannot be used."""
+    path = cache_file(folder)
     try:
-        content = json.loads((folder / CACHE_NAME).read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
+        # The time of the last use decides when it is removed.
+        with contextlib.suppress(OSError):
+            os.utime(path)
         if content["version"] == MEASUREMENT_VERSION and isinstance(content["frames"], dict):
             return content["frames"]
     except FileNotFoundError:
         pass
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        _log.debug("the cache in %s is not used: %s", folder, error)
+        _log.debug("the cache %s is not used: %s", path, error)
     return {}
 
 
@@ -154,12 +176,34 @@ def save_stores(
         sets[store.key] = [_encoded(plane) for plane in planes]
         store.content[store.path.name] = {"size": store.size, "mtime_ns": store.mtime_ns, "sets": sets}
     for folder, content in folders.items():
-        document = {"version": MEASUREMENT_VERSION, "frames": content}
+        path, real = cache_file(folder), os.path.realpath(folder)
+        document = {"folder": real, "version": MEASUREMENT_VERSION, "frames": content}
         try:
-            text = json.dumps(document, allow_nan=False, indent=0)
-            replace_atomically(folder / CACHE_NAME, text.encode("utf-8"))
-        except (SaveError, ValueError) as error:
-            _log.debug("the cache in %s is not written: %s", folder, error)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # One value a line, so that `_folder_of` need not read it all.
+            replace_atomically(path, json.dumps(document, allow_nan=False, indent=0).encode("utf-8"))
+        except (SaveError, OSError, ValueError) as error:
+            _log.debug("the cache %s is not written: %s", path, error)
+    if folders:
+        _remove_unused()
+
+
+def _remove_unused() -> None:
+    """Remove the cache files that are of no use any more."""
+    now = time.time()
+    for path in (cache_folder() / "measurements").glob("*.json"):
+        # Another run may remove it at the same moment.
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            days = (now - path.stat().st_mtime) / 86400
+            if days > UNUSED_DAYS or (days > VANISHED_DAYS and not _folder_of(path).is_dir()):
+                path.unlink()
+
+
+def _folder_of(path: Path) -> Path:
+    """Return the folder of frames from the second line of a cache file."""
+    with path.open(encoding="utf-8") as stream:
+        stream.readline()
+        return Path(json.loads(f"{{{stream.readline().strip().rstrip(',')}}}")["folder"])
 
 
 def _unchanged(store: Store, frame: Frame) -> bool:

@@ -1,4 +1,4 @@
-"""Measure all frames of a set, with a cache in their folder."""
+"""Measure all frames of a set, with a cache."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ import numpy as np
 from stacklib.errors import FrameError
 from stacklib.frames.frame_set import Frame
 from stacklib.measurement.cache import (
-    CACHE_NAME,
     Entries,
     PlaneMeasurements,
     known_planes,
@@ -34,7 +33,7 @@ from stacklib.measurement.statistics import (
 from stacklib.utils.labels import listed
 from stacklib.utils.resources import checked_threads
 
-__all__ = ["CACHE_NAME", "FrameMeasurements", "Spread", "measure_frames"]
+__all__ = ["FrameMeasurements", "Spread", "measure_frames"]
 
 #: Calls a function with each of many tuples of arguments in other processes; yields the number of the call
 #: and its result, in the order in which the calls end.
@@ -95,11 +94,11 @@ def measure_frames(
     measured. `range_low` is the largest raw value that means no data, None for none. `threads` planes are
     measured, and held in memory, at the same time, by default as many as there are processors; the result
     does not depend on it. ``progress(done, total)`` is called after each plane, always from the calling
-    thread. With `cache` the file ``.stacklib_measurements.json`` in the folder of the frames is used, see
-    `stacklib.measurement.cache`. ``planes(i, channel)`` returns a plane that is already in memory, float32
-    (height, width). `spread` measures frames in other processes, which open the files themselves; see
-    `Spread`; by default threads of this process measure them. Coarsely quantized planes are measured as
-    described in `measure_samples`. Raises FrameError if some frames are in [0, 1] and others in ADU.
+    thread. With `cache`, what was measured before is not measured again, see `stacklib.measurement.cache`.
+    ``planes(i, channel)`` returns a plane that is already in memory, float32 (height, width). `spread`
+    measures frames in other processes, which open the files themselves; see `Spread`; by default threads of
+    this process measure them. Coarsely quantized planes are measured as described in `measure_samples`. Raises
+    FrameError if some frames are in [0, 1] and others in ADU.
     """
     if estimator not in ESTIMATORS:
         raise ValueError(f"estimator: got {estimator!r}, expected one of {', '.join(ESTIMATORS)}")

@@ -112,7 +112,7 @@ def test_what_was_interrupted_leaves_nothing(killed):
         stem = Path(killed.record(name)["files"][0]).stem
         assert left == {f"{stem}{end}" for end in LEFT}
     hidden = {path.name for path in killed.root.rglob(".*")}
-    assert hidden <= {STATE_NAME, ".stacklib_batch.lock", ".stacklib_measurements.json"}
+    assert hidden <= {STATE_NAME, ".stacklib_batch.lock"}
 
 
 def test_summary_was_whole_when_the_batch_was_killed(killed):

@@ -17,7 +17,7 @@ from stacklib.errors import FrameError, IntegrationError, RecipeError, StacklibW
 from stacklib.formats import fits
 from stacklib.frames.frame_set import Frame
 from stacklib.integration import samples
-from stacklib.measurement.measurements import CACHE_NAME
+from stacklib.measurement.cache import cache_file
 from stacklib.recipe.rules import RULES
 from stacklib.simulate import Trail, simulate_frames
 from stacklib.utils.resources import parse_memory
@@ -417,9 +417,9 @@ def test_the_cache_of_measurements_changes_nothing(tmp_path):
     night(6).save(tmp_path, "fits", "u16")
     recipe = sl.Recipe(rejection="sigma", sigma_high=2.2)
     first = run(tmp_path, recipe)
-    assert (tmp_path / CACHE_NAME).exists()
+    assert cache_file(tmp_path).exists()
     same(first, run(tmp_path, recipe))
-    (tmp_path / CACHE_NAME).write_text("{ nonsense")
+    cache_file(tmp_path).write_text("{ nonsense")
     same(first, run(tmp_path, recipe))
 
 
@@ -652,7 +652,7 @@ def test_ctrl_c(tmp_path, monkeypatch, bands, interrupt, when):
     with pytest.raises(KeyboardInterrupt):
         run(frames, sl.Recipe(weights="none"), memory=memory, threads=2)
     assert threading.active_count() == threads
-    after = sorted(path.name for path in tmp_path.iterdir() if path.name != CACHE_NAME)
+    after = sorted(path.name for path in tmp_path.iterdir())
     assert after == before
     monkeypatch.undo()
     run(frames, sl.Recipe(weights="none"))

@@ -4,19 +4,24 @@ import json
 import logging
 import math
 import os
+import shutil
 import threading
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import platformdirs
 import pytest
 
 from stacklib.errors import FrameError, SaveError
 from stacklib.measurement import cache as measurement_cache
 from stacklib.measurement import measurements
-from stacklib.measurement.measurements import CACHE_NAME, measure_frames
+from stacklib.measurement.cache import cache_file
+from stacklib.measurement.measurements import measure_frames
 from stacklib.measurement.noise import plane_noise
 from stacklib.measurement.statistics import UNIT_BOUNDS, measure_plane
+from stacklib.utils.user_cache import CACHE_VARIABLE, cache_folder
 
 ARRAYS = ("location", "scale_low", "scale_high", "mean", "avgdev", "noise", "minimum", "maximum", "count")
 
@@ -239,7 +244,7 @@ def test_a_black_frame_has_no_statistics_and_no_scale(tmp_path, factor):
     assert np.isnan(got.location[3, 0])
     assert np.isfinite(got.location[3, 1])
     assert same(measure_frames(frames), got)
-    json.loads((tmp_path / CACHE_NAME).read_text(), parse_constant=lambda text: pytest.fail(text))
+    json.loads(cache_file(tmp_path).read_text(), parse_constant=lambda text: pytest.fail(text))
 
 
 def test_range_low(tmp_path):
@@ -280,8 +285,7 @@ def test_cached_values_are_the_measured_ones(tmp_path):
     assert reads(frames) == 8
     assert same(measure_frames(frames), first)
     assert reads(frames) == 0
-    assert sorted(path.name for path in tmp_path.iterdir())[0] == CACHE_NAME
-    assert len(list(tmp_path.iterdir())) == 5
+    assert sorted(tmp_path.iterdir()) == [frame.path for frame in frames]
 
 
 def test_a_touched_file_is_measured_again(tmp_path):
@@ -339,7 +343,8 @@ CORRUPT = [
 @pytest.mark.parametrize("content", CORRUPT)
 def test_a_corrupt_cache_is_no_cache(tmp_path, content):
     frames = make_frames(tmp_path)
-    (tmp_path / CACHE_NAME).write_bytes(content)
+    cache_file(tmp_path).parent.mkdir(parents=True, exist_ok=True)
+    cache_file(tmp_path).write_bytes(content)
     expected = measure_frames(frames, cache=False)
     reads(frames)
     assert same(measure_frames(frames), expected)
@@ -354,7 +359,7 @@ def test_a_corrupt_cache_is_no_cache(tmp_path, content):
 def test_a_corrupt_entry_is_measured_again(tmp_path, change):
     frames = make_frames(tmp_path)
     expected = measure_frames(frames)
-    path = tmp_path / CACHE_NAME
+    path = cache_file(tmp_path)
     document = json.loads(path.read_text())
     for entry in document["frames"].values():
         entry["sets"]["bwmv 0.0"][0] |= change
@@ -373,13 +378,106 @@ def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch, caplog):
     with caplog.at_level(logging.INFO):
         got = measure_frames(frames)
     assert same(got, measure_frames(frames, cache=False))
-    assert not (tmp_path / CACHE_NAME).exists()
+    assert not cache_file(tmp_path).exists()
     assert not caplog.records
+
+
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch):
+    """A cache folder for one test, which does not exist yet."""
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache" / "stacklib"))
+    return tmp_path / "cache" / "stacklib"
+
+
+def test_cache_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv(CACHE_VARIABLE, "~/elsewhere")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert cache_folder() == tmp_path / "elsewhere"
+    monkeypatch.setenv(CACHE_VARIABLE, "")
+    assert cache_folder() == Path(platformdirs.user_cache_dir("stacklib", appauthor=False))
+
+
+@pytest.mark.parametrize("name", ["4_Registered", "M31 {Ha}", "Ω, été", "a" * 200, "..."])
+def test_each_folder_has_its_own_cache_file(tmp_path, name):
+    folders = [tmp_path / parent / name for parent in ("one", "two", "x/one")]
+    found = [cache_file(folder) for folder in folders]
+    assert len(set(found)) == 3
+    assert {path.parent for path in found} == {cache_folder() / "measurements"}
+    assert all(path.name.isascii() and len(path.name) < 100 for path in found)
+
+
+def test_cache_file_does_not_depend_on_how_the_path_is_written(tmp_path, monkeypatch):
+    folder = tmp_path / "4_Registered"
+    folder.mkdir()
+    (tmp_path / "link").symlink_to(folder)
+    monkeypatch.chdir(tmp_path)
+    ways = ["4_Registered", str(folder), tmp_path / "link", tmp_path / "x" / ".." / "4_Registered"]
+    assert {cache_file(way) for way in ways} == {cache_file(folder)}
+
+
+@pytest.mark.parametrize("blocked", [False, True])
+def test_a_cache_folder_that_cannot_be_made(tmp_path, own_cache, blocked):
+    if blocked:
+        (tmp_path / "cache").write_text("a file")
+    frames = make_frames(tmp_path)
+    expected = measure_frames(frames, cache=False)
+    for _ in range(2):
+        assert same(measure_frames(frames), expected)
+    assert reads(frames) == (24 if blocked else 16)
+
+
+def test_a_cache_beside_the_frames_is_left_alone(tmp_path):
+    """Former versions wrote one there."""
+    frames = make_frames(tmp_path)
+    measure_frames(frames)
+    old = tmp_path / ".stacklib_measurements.json"
+    old.write_bytes(cache_file(tmp_path).read_bytes())
+    cache_file(tmp_path).unlink()
+    reads(frames)
+    before = old.stat()
+    measure_frames(frames)
+    assert reads(frames) == 8
+    assert old.stat() == before
+
+
+@pytest.mark.parametrize(
+    ("days", "exists", "kept"),
+    [(1, True, True), (29, False, True), (31, False, False), (364, True, True), (366, True, False)],
+)
+def test_unused_caches_are_removed(tmp_path, own_cache, days, exists, kept):
+    others = tmp_path / 'others \u2022 "quoted"'
+    others.mkdir()
+    frames = make_frames(others)
+    measure_frames(frames)
+    path = cache_file(others)
+    stranger = path.with_name("stranger.json")
+    stranger.write_bytes(b"\xff")
+    for each in (path, stranger):
+        os.utime(each, (time.time() - days * 86400,) * 2)
+    if not exists:
+        shutil.rmtree(others)
+    (tmp_path / "new").mkdir()
+    measure_frames(make_frames(tmp_path / "new", count=2))
+    assert path.exists() == kept
+    assert stranger.exists() == (days < 365)
+
+
+def test_a_cache_that_is_used_is_kept(tmp_path, own_cache):
+    frames = make_frames(tmp_path)
+    measure_frames(frames)
+    os.utime(cache_file(tmp_path), (time.time() - 400 * 86400,) * 2)
+    reads(frames)
+    measure_frames(frames)
+    (tmp_path / "new").mkdir()
+    measure_frames(make_frames(tmp_path / "new", count=2))
+    assert reads(frames) == 0
+    assert cache_file(tmp_path).exists()
 
 
 def test_no_cache_wanted(tmp_path):
     measure_frames(make_frames(tmp_path), cache=False)
-    assert not (tmp_path / CACHE_NAME).exists()
+    assert not cache_file(tmp_path).exists()
 
 
 def test_a_file_that_changes_meanwhile_is_not_cached(tmp_path):
@@ -391,7 +489,7 @@ def test_a_file_that_changes_meanwhile_is_not_cached(tmp_path):
         return frames[i].data[channel]
 
     measure_frames(frames, planes=planes)
-    assert set(json.loads((tmp_path / CACHE_NAME).read_text())["frames"]) == {
+    assert set(json.loads(cache_file(tmp_path).read_text())["frames"]) == {
         "light_00.xisf",
         "light_01.xisf",
         "light_03.xisf",
@@ -418,8 +516,8 @@ def test_frames_of_several_folders(tmp_path):
         (tmp_path / night).mkdir()
         frames += make_frames(tmp_path / night, count=2, seed=len(frames))
     first = measure_frames(frames)
-    assert (tmp_path / "a" / CACHE_NAME).exists()
-    assert (tmp_path / "b" / CACHE_NAME).exists()
+    assert cache_file(tmp_path / "a").exists()
+    assert cache_file(tmp_path / "b").exists()
     reads(frames)
     assert same(measure_frames(frames), first)
     assert reads(frames) == 0
@@ -430,7 +528,7 @@ def test_frames_without_a_file(tmp_path):
     for frame in frames:
         frame.path.unlink()
     assert np.isfinite(measure_frames(frames).location).all()
-    assert not (tmp_path / CACHE_NAME).exists()
+    assert not cache_file(tmp_path).exists()
 
 
 def test_unknown_estimator(tmp_path):

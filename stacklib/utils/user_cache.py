@@ -1,0 +1,19 @@
+"""The folder for what can be made again at any time: measurements of frames and compiled code."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import platformdirs
+
+__all__ = ["CACHE_VARIABLE", "cache_folder"]
+
+#: Environment variable that names another folder.
+CACHE_VARIABLE = "STACKLIB_CACHE"
+
+
+def cache_folder() -> Path:
+    """Return the cache folder of stacklib, which need not exist: STACKLIB_CACHE, or the one of the system."""
+    given = os.environ.get(CACHE_VARIABLE)
+    return Path(given).expanduser().absolute() if given else platformdirs.user_cache_path("stacklib", False)
