@@ -97,8 +97,8 @@ def measure_frames(
     thread. With `cache`, what was measured before is not measured again, see `stacklib.measurement.cache`.
     ``planes(i, channel)`` returns a plane that is already in memory, float32 (height, width). `spread`
     measures frames in other processes, which open the files themselves; see `Spread`; by default threads of
-    this process measure them. Coarsely quantized planes are measured as described in `measure_samples`. Raises
-    FrameError if some frames are in [0, 1] and others in ADU.
+    this process measure them. Coarsely quantized planes are measured as described in `measure_samples`.
+    Raises FrameError if some frames are in [0, 1] and others in ADU.
     """
     if estimator not in ESTIMATORS:
         raise ValueError(f"estimator: got {estimator!r}, expected one of {', '.join(ESTIMATORS)}")
