@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib.util
-import shutil
 import subprocess
 import sys
 import warnings
@@ -16,12 +15,15 @@ from typing import Any
 
 from stacklib.batch import ADVISE, Batch
 from stacklib.errors import IntegrationError, RecipeError, StacklibError, StacklibWarning
-from stacklib.frames.finding import beside, resolve_path
+from stacklib.frames.finding import FRAMES_FOLDER, resolve_path
 from stacklib.integration.rerun import repeats, rerun
+from stacklib.notebook.copies import own_copies
+from stacklib.notebook.parameters import cell_parameters
 from stacklib.notebook.process import INSTALL
 from stacklib.notebook.running import notebooks_folder, run_job
 from stacklib.notebook.session import describe
 from stacklib.recipe.batch_job import BatchJob
+from stacklib.recipe.choices import file_values, job_with_choices
 from stacklib.recipe.recipe import Job, Recipe
 from stacklib.utils import package
 from stacklib.utils.parameters import Parameter, refuse_unknown
@@ -82,7 +84,8 @@ def _parser() -> argparse.ArgumentParser:
         "run",
         help="integrate one target, and keep the executed notebook beside the result",
         description="Integrate the frames in a folder, or run a job file (YAML).\n"
-        "A recipe file that lists no frames also needs -p frames FOLDER.",
+        "Choices saved in the notebooks are used, unless -p recipe_file none is given.\n"
+        "A recipe file that lists no frames also needs -p frames FOLDER, unless it lies beside them.",
         epilog=_parameter_list(_known()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -142,7 +145,7 @@ def _add_parameters(command: argparse.ArgumentParser) -> None:
 
 def _known() -> dict[str, Parameter]:
     """Return the parameters for -p. A run from the command line is never interactive."""
-    known = Job.parameters() | Recipe.parameters()
+    known = cell_parameters(Job)
     return {name: parameter for name, parameter in known.items() if name != "interactive"}
 
 
@@ -175,7 +178,9 @@ def _parameter_list(known: Mapping[str, Parameter]) -> str:
 
 
 def _run(options: argparse.Namespace) -> int:
-    job = job_from_arguments(options.target, options.parameters, options.output)
+    job, line = job_from_arguments(options.target, options.parameters, options.output)
+    if line:
+        print(line)
     run = run_job(job)
     print(f"\n{run.summary}\n")
     for path in (*run.files, run.notebook):
@@ -185,31 +190,42 @@ def _run(options: argparse.Namespace) -> int:
 
 def job_from_arguments(
     target: str, parameters: Sequence[tuple[str, str]] = (), output: str | None = None
-) -> Job:
-    """Return the job that a command line describes.
+) -> tuple[Job, str]:
+    """Return the job that a command line describes, and a line about the choices it uses.
 
-    The target is a folder, glob pattern or file of frames, or a job file (``.yaml`` or ``.yml``). The texts
-    of `parameters` are converted to their types. `RecipeError` is raised for an unknown name or an invalid
-    value.
+    The target is a folder, glob pattern or file of frames, whose saved choices are used, or a job file
+    (``.yaml`` or ``.yml``). The texts of `parameters` are converted to their types, and override the
+    choices. `RecipeError` is raised for an unknown name or an invalid value.
     """
     known = _known()
     texts = _texts(parameters, known)
     if output is not None and "output" in texts:
         raise RecipeError("-p output: given together with --output; give only one of the two")
     from_file = Path(target).suffix.lower() in (".yaml", ".yml")
-    if "frames" in texts and not from_file:
-        raise RecipeError(f"-p frames: the frames are already given as {target}; give only one of the two")
-    values: dict[str, Any] = {"frames": target}
-    if from_file:
-        file = resolve_path(target)
-        values = Job.load(file).to_dict()
-        values["frames"] = beside(file, values["frames"])
-    values |= {name: _typed(known[name], text) for name, text in texts.items()}
+    for name, what in (("recipe_file", "file is"), ("frames", "frames are")):
+        if name in texts and from_file == (name == "recipe_file"):
+            raise RecipeError(f"-p {name}: the {what} already given as {target}; give only one of the two")
+    values = {name: _typed(known[name], text) for name, text in texts.items()}
     if output is not None:
         values["output"] = output
-    job = Job.from_dict(values)
+    file = values.pop("recipe_file", "")
+    if from_file:
+        file = target
+        values = _frames_beside(resolve_path(target), values)
+    else:
+        values["frames"] = target
+    job, line = job_with_choices(values, file)
     parse_memory(job.memory)
-    return job
+    return job, line
+
+
+def _frames_beside(file: Path, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values with frames, if neither they nor the file have any: those that it lies beside."""
+    if "frames" in values or "frames" in file_values(file):
+        return dict(values)
+    if not (file.parent / FRAMES_FOLDER).is_dir():
+        raise RecipeError(f"{file}: lists no frames; add -p frames FOLDER")
+    return {**values, "frames": str(file.parent)}
 
 
 def _texts(parameters: Sequence[tuple[str, str]], known: Mapping[str, Parameter]) -> dict[str, str]:
@@ -287,26 +303,13 @@ def _rerun(options: argparse.Namespace) -> int:
 def _lab(options: argparse.Namespace) -> int:
     if importlib.util.find_spec("jupyterlab") is None:
         raise IntegrationError(f"jupyterlab is missing; install it with: {INSTALL}")
-    folder = notebooks_folder()
-    if folder.parent == package.FOLDER:
-        folder = _own_copy(folder)
+    folder = own_copies(notebooks_folder(), Path.cwd() / "stacklib_notebooks")
     first = min(folder.glob("[0-9]*.ipynb"), default=folder)
     command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={folder.parent}"]
     command.append(f"--LabApp.default_url=/lab/tree/{folder.name}/{first.name}")
     with contextlib.suppress(KeyboardInterrupt):
         return subprocess.call([*command, *options.rest])
     return 0
-
-
-def _own_copy(folder: Path) -> Path:
-    """Copy the installed notebooks into the current folder. Existing files are left alone."""
-    copies = Path.cwd() / "stacklib_notebooks"
-    copies.mkdir(exist_ok=True)
-    for notebook in sorted(folder.glob("*.ipynb")):
-        if not (copies / notebook.name).exists():
-            shutil.copy(notebook, copies)
-    print(f"The notebooks are in {copies}")
-    return copies
 
 
 if __name__ == "__main__":

@@ -235,6 +235,16 @@ class Notebook:
         self.page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
         self.page.wait_for_function(ALL_CELLS_RAN, arg=ERRORS, timeout=1e3 * timeout)
 
+    def restart_and_run_all(self) -> None:
+        """Restart the kernel and run all cells."""
+        self.page.evaluate(
+            "async () => { const app = window.jupyterapp;"
+            " await app.shell.currentWidget.sessionContext.session.kernel.restart();"
+            " await app.commands.execute('notebook:clear-all-cell-outputs'); }"
+        )
+        self.page.wait_for_function(KERNEL_READY, timeout=60_000)
+        self.run_all()
+
     def errors(self) -> list[str]:
         """Return error outputs, console errors, and all of stderr except our notes.
 

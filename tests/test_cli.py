@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,11 +13,13 @@ from pathlib import Path
 import nbformat
 import pytest
 from conftest import ROOT, SAMPLES
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 import stacklib as sl
 from stacklib import cli
 from stacklib.notebook import process as notebook_process
 from stacklib.notebook import running
+from stacklib.notebook.copies import own_copies
 from stacklib.output import naming, saving
 from stacklib.utils.file_sets import workroom
 
@@ -47,7 +50,7 @@ def command(*arguments: object, **variables: str) -> subprocess.CompletedProcess
     ],
 )
 def test_values_get_the_type_of_their_parameter(name, text, value):
-    job = cli.job_from_arguments("here", [(name, text)])
+    job, _ = cli.job_from_arguments("here", [(name, text)])
     got = job.to_dict()[name]
     assert got == value and type(got) is type(value)
 
@@ -55,7 +58,7 @@ def test_values_get_the_type_of_their_parameter(name, text, value):
 def test_job_file_comes_first_then_parameters_then_output(tmp_path):
     path = tmp_path / "job.yaml"
     path.write_text("frames: [a.fits, b.fits]\nrejection: sigma\nsigma_low: 3.4\noutput: there\n", "utf-8")
-    job = cli.job_from_arguments(str(path), [("sigma_low", "3.1"), ("sigma_high", "2.7")], "elsewhere")
+    job, _ = cli.job_from_arguments(str(path), [("sigma_low", "3.1"), ("sigma_high", "2.7")], "elsewhere")
     recipe = sl.Recipe(rejection="sigma", sigma_low=3.1, sigma_high=2.7)
     assert job == sl.Job(frames=["a.fits", "b.fits"], output="elsewhere", recipe=recipe)
 
@@ -256,25 +259,80 @@ def called(monkeypatch) -> list[list[str]]:
     return commands
 
 
-def test_lab_opens_the_first_notebook(called):
-    assert cli.main(["lab", "--no-browser"]) == 0
-    first = min(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
-    assert called[0][1:3] == ["-m", "jupyterlab"]
-    assert f"--ServerApp.root_dir={ROOT}" in called[0]
-    assert called[0][-2:] == [f"--LabApp.default_url=/lab/tree/notebooks/{first}", "--no-browser"]
-
-
-def test_lab_opens_copies_of_installed_notebooks(called, monkeypatch, tmp_path, capsys):
-    installed = tmp_path / "site-packages" / "stacklib"
-    (installed / "notebooks").mkdir(parents=True)
-    (installed / "notebooks" / "4_integrate.ipynb").write_text("installed")
-    monkeypatch.setattr("stacklib.utils.package.FOLDER", installed)
+def test_lab_opens_own_copies_of_the_notebooks(called, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
-    for _ in range(2):
-        assert cli.main(["lab"]) == 0
-        copy = tmp_path / "stacklib_notebooks" / "4_integrate.ipynb"
-        assert copy.read_text() in ("installed", "changed by the user")
-        copy.write_text("changed by the user")
-    assert copy.read_text() == "changed by the user"
-    assert f"--ServerApp.root_dir={tmp_path}" in called[0]
-    assert str(copy.parent) in capsys.readouterr().out
+    assert cli.main(["lab", "--no-browser"]) == 0
+    names = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
+    copies = tmp_path / "stacklib_notebooks"
+    assert sorted(path.name for path in copies.glob("*.ipynb")) == names
+    assert called[0][1:3] == ["-m", "jupyterlab"] and f"--ServerApp.root_dir={tmp_path}" in called[0]
+    assert called[0][-2:] == [f"--LabApp.default_url=/lab/tree/stacklib_notebooks/{names[0]}", "--no-browser"]
+    assert capsys.readouterr().out == f"Your notebooks are in {copies}\n"
+
+
+def test_copies_are_never_overwritten_and_changes_of_the_original_are_said(monkeypatch, tmp_path, capsys):
+    def write(path: Path, text: str) -> None:
+        cells = [new_markdown_cell("# Title"), new_markdown_cell("## Check the noise"), new_code_cell(text)]
+        nbformat.write(new_notebook(cells=cells), path)
+
+    originals, copies = tmp_path / "originals", tmp_path / "copies"
+    originals.mkdir()
+    write(originals / "4_integrate.ipynb", "1 + 1")
+    own_copies(originals, copies)
+    own = copies / "4_integrate.ipynb"
+    own.write_text("changed by the user")
+    for words in ([], ["4_integrate.ipynb", "has changed since you made your copy (Check the noise)"]):
+        capsys.readouterr()
+        own_copies(originals, copies)
+        said = capsys.readouterr().out
+        assert own.read_text() == "changed by the user"
+        assert all(word in said for word in words) and said.count("\n") == 1 + bool(words)
+        write(originals / "4_integrate.ipynb", "2 + 2")
+    # Somebody who renames the copy gets the new one.
+    own.rename(copies / "mine.ipynb")
+    own_copies(originals, copies)
+    assert "2 + 2" in own.read_text() and "changed since" not in capsys.readouterr().out
+    (tmp_path / "file").touch()
+    with pytest.raises(sl.SaveError, match="start stacklib lab in another folder"):
+        own_copies(originals, tmp_path / "file")
+
+
+# which notebook and which choices ----------------------------------------------------------------
+
+
+def test_the_command_line_runs_the_notebook_with_its_defaults(monkeypatch, tmp_path):
+    """Even if somebody has edited the parameters cell of the original."""
+    folder, room = tmp_path / "notebooks", tmp_path / "room"
+    shutil.copytree(ROOT / "notebooks", folder)
+    room.mkdir()
+    path = folder / running.NOTEBOOK
+    content = nbformat.read(path, as_version=4)
+    cell = next(cell for cell in content.cells if "parameters" in cell.metadata.get("tags", []))
+    usual, cell.source = cell.source, 'recipe_file = "another.yaml"\nsigma_high = 1.5'
+    nbformat.write(content, path)
+    monkeypatch.setattr(running, "notebooks_folder", lambda: folder)
+    process = running.process_for(sl.Job(frames=str(M13)), tmp_path, room)
+    run = nbformat.read(process.notebook, as_version=4)
+    assert next(c for c in run.cells if "parameters" in c.metadata.get("tags", [])).source == usual
+    assert process.values["recipe_file"] == "none" and "sigma_high" not in process.values
+
+
+def test_choices_of_the_target_are_used_and_overridden(tmp_path):
+    shutil.copytree(M13, tmp_path / "M13" / "4_Registered")
+    file = tmp_path / "M13" / "recipe.yaml"
+    file.write_text("frames: ['4_Registered/*_00[1-5]_*']\nsigma_high: 2.5\nsigma_low: 3.4\n", "utf-8")
+    for target in ("M13", "M13/4_Registered", "M13/recipe.yaml"):
+        job, line = cli.job_from_arguments(str(tmp_path / target), [("sigma_high", "2.9")])
+        assert (job.recipe.sigma_low, job.recipe.sigma_high) == (3.4, 2.9)
+        assert len(sl.open_frames(job.frames)) == 5 and line.startswith("M13, ")
+    job, line = cli.job_from_arguments(str(tmp_path / "M13"), [("recipe_file", "none")])
+    assert job == sl.Job(frames=str(tmp_path / "M13")) and "saved choices are not used" in line
+    # A recipe without frames means those that it lies beside; without any there is nothing to integrate.
+    file.write_text("sigma_high: 2.5\n", "utf-8")
+    job, _ = cli.job_from_arguments(str(file))
+    assert len(sl.open_frames(job.frames)) == 12 and job.recipe.sigma_high == 2.5
+    file = file.rename(tmp_path / "alone.yaml")
+    with pytest.raises(sl.RecipeError, match=r"alone\.yaml: lists no frames; add -p frames FOLDER"):
+        cli.job_from_arguments(str(file))
+    job, _ = cli.job_from_arguments(str(file), [("frames", str(M13))])
+    assert job.frames == str(M13) and job.recipe.sigma_high == 2.5

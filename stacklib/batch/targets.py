@@ -10,19 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from stacklib.errors import FrameError, RecipeError
-from stacklib.frames.finding import find_images, natural_order, resolve_path
+from stacklib.frames.finding import FRAMES_FOLDER, find_images, natural_order, resolve_path
 from stacklib.frames.frame_set import Frame
 from stacklib.output.naming import RESULT_FOLDER, file_part, most_common, object_name
+from stacklib.recipe.choices import read_choices
 from stacklib.recipe.recipe import Job
 
-__all__ = ["FRAMES_FOLDER", "Target", "find_targets"]
+__all__ = ["Target", "find_targets"]
 
-#: Name of the folders that hold the registered frames of a target.
-FRAMES_FOLDER = "4_Registered"
-#: Files with the settings of one target, in its folder. Notebook 1 also writes the selected frames there.
-JOB_FILES = ("recipe.yaml", "job.yaml")
-#: Number of parts at the end of an absolute path to look for beside a job file.
-TAIL = 4
 #: Threads that open headers.
 OPENERS = 8
 
@@ -155,17 +150,15 @@ def _targets_in(place: Path, root: Path) -> Iterator[Target]:
     output = home.parent / RESULT_FOLDER / inside
     name = (home.parent.relative_to(root) if root in home.parents else Path()) / inside
     name = name.as_posix() if name.parts else home.parent.name
-    job, job_file, problem = _own_job(place, home.parent)
-    chosen = images
-    if job is not None and job.frames != Job().frames:
-        chosen, lost = _chosen(job, job_file.parent, place)
-        if lost or not chosen:
-            what = f"{lost[0]}, which does not exist" if chosen else f"no frame in {place}"
-            problem = f"{job_file}: names {what}; select frames again, or remove its line frames"
-            chosen = chosen or images
-    if job is not None and job.output:
-        # Its relative paths start from its own folder.
-        output = job_file.parent / Path(job.output).expanduser()
+    choices, problem = None, ""
+    try:
+        choices = read_choices(images)
+    except RecipeError as error:
+        problem = str(error)
+    chosen = list(choices.chosen or images) if choices else images
+    if choices:
+        problem = choices.problem
+        output = Path(choices.values.get("output") or output)
     groups = _groups(chosen)
     for label, frames in groups.items():
         readable = [frame for frame in frames.values() if frame is not None]
@@ -181,52 +174,10 @@ def _targets_in(place: Path, root: Path) -> Iterator[Target]:
             filter=most_common(frame.filter for frame in readable),
             exposure=max(set(exposures), key=exposures.count) if exposures else None,
             shape=readable[0].shape if readable else (0, 0, 0),
-            job=job,
-            job_file=job_file,
+            job=choices.job if choices else None,
+            job_file=choices.file if choices else None,
             problem=problem,
         )
-
-
-def _own_job(*folders: Path) -> tuple[Job | None, Path | None, str]:
-    """Return the settings of a target, their file, and what is wrong with it."""
-    for folder in folders:
-        files = [folder / name for name in JOB_FILES if (folder / name).is_file()]
-        if len(files) > 1:
-            return None, files[0], f"{folder}: holds {' and '.join(JOB_FILES)}; keep one of them"
-        if files:
-            try:
-                return Job.load(files[0]), files[0], ""
-            except RecipeError as error:
-                return None, files[0], str(error)
-    return None, None, ""
-
-
-def _chosen(job: Job, home: Path, place: Path) -> tuple[list[Path], list[str]]:
-    """Return the frames in `place` that a job names, and the names without a frame."""
-    entries = [job.frames] if isinstance(job.frames, str) else job.frames
-    found: list[Path] = []
-    lost: list[str] = []
-    for entry in entries:
-        images = _images_of(entry, home, place)
-        found += images
-        lost += [entry] * (not images)
-    here = place.resolve()
-    return [path for path in dict.fromkeys(found) if path.parent.resolve() == here], lost
-
-
-def _images_of(entry: str, home: Path, place: Path) -> list[Path]:
-    """Return the images that a name in a job file means, first beside the file, as it may have moved."""
-    path = Path(entry).expanduser()
-    tails = [path]
-    if path.is_absolute():
-        # If a whole target was copied, the original may still exist.
-        tails = [Path(*path.parts[-count:]) for count in range(min(TAIL, len(path.parts) - 1), 0, -1)]
-    for candidate in (*(home / tail for tail in tails), place / path.name, path):
-        try:
-            return find_images(candidate)
-        except FrameError:
-            continue
-    return []
 
 
 def _groups(images: Sequence[Path]) -> dict[str, dict[Path, Frame | None]]:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from astropy.table import Row, Table
 
-from stacklib.errors import RecipeError, StacklibWarning
+from stacklib.errors import RecipeError
 from stacklib.figures.screen import binned, screen_limits, stretch
+from stacklib.frames.finding import resolve_path
 from stacklib.frames.frame_set import FrameSet, open_frames
 from stacklib.frames.selection import select
 from stacklib.measurement.measurements import measure_frames
 from stacklib.measurement.quality import measure_quality, suggest_exclusions
 from stacklib.normalization.preparation import prepare
-from stacklib.recipe.job_files import file_names, lists_others, write_job
-from stacklib.recipe.recipe import Job, Recipe
+from stacklib.recipe.choices import choices_file, read_choices, undo_write, write_frames
+from stacklib.recipe.recipe import Recipe
 from stacklib.utils.labels import own_parts
 from stacklib.utils.progress import progress_bar
 
@@ -47,18 +46,22 @@ WIDE, THUMBNAIL = 640, 180
 class FrameChoice:
     """Measurements and pictures of frames, and the choice of those to integrate.
 
-    Frames are chosen by hand, by an expression or by suggestion. The choice is saved as a job file.
+    It starts from the choice that was saved last. Frames are chosen by hand, by an expression or by
+    suggestion; only `save` writes.
 
     Parameters
     ----------
     frames : FrameSet, str, Path or list
         Registered frames, or where to find them.
     recipe : Recipe, optional
-        Recipe for the weights; it is saved with the choice.
+        Recipe for the weights; it is saved with the choice. Default is the one saved last.
     progress : bool
         Whether to show a progress bar while the frames are measured.
     path : str or Path
-        Default job file of `save`.
+        Job file with the choice. Default is ``recipe.yaml`` beside the folder ``4_Registered``, or in any
+        other folder of frames.
+    load : bool
+        Whether to start from the saved choice; otherwise all frames are chosen.
 
     Attributes
     ----------
@@ -70,6 +73,10 @@ class FrameChoice:
         The frames for the screen, all with the same stretch.
     all_frames : FrameSet
         All frames to choose from.
+    path : Path
+        The job file.
+    loaded : bool
+        Whether the choice is one that was saved.
     """
 
     def __init__(
@@ -77,11 +84,16 @@ class FrameChoice:
         frames: FrameSet | str | Path | list,
         recipe: Recipe | None = None,
         progress: bool = True,
-        path: str | Path = "recipe.yaml",
+        path: str | Path = "",
+        load: bool = True,
     ) -> None:
         self.all_frames = frames if isinstance(frames, FrameSet) else open_frames(frames)
-        self.recipe, self.path = recipe, path
-        self.table, images = _measure(self.all_frames, recipe or Recipe(), progress)
+        self._images = [frame.path for frame in self.all_frames]
+        self.path = resolve_path(path) if path else choices_file(self._images)
+        self.recipe, self.loaded = recipe, False
+        saved = read_choices(self._images, self.path) if load else None
+        recipe = recipe or (saved.job.recipe if saved else Recipe())
+        self.table, images = _measure(self.all_frames, recipe, progress)
         limits = screen_limits(images[self.table.meta["reference"]])
         self.pictures = [_bytes(stretch(image, limits)) for image in images]
         self.thumbnails = [_bytes(stretch(binned(image, THUMBNAIL)[0], limits)) for image in images]
@@ -91,6 +103,8 @@ class FrameChoice:
         self._why: dict[int, str] = {}
         #: Called after each change; set by the panel.
         self.changed: Callable[[], None] = lambda: None
+        if load:
+            self._load()
 
     @property
     def selected(self) -> np.ndarray:
@@ -148,8 +162,13 @@ class FrameChoice:
         self.choose(mask, {int(i): f"not {expression.strip()}" for i in np.flatnonzero(~mask)})
         return self.selected
 
-    def suggest(self) -> dict[int, str]:
-        """Leave out the suggested frames as well; return index and reason of each."""
+    def suggest(self, unless_loaded: bool = False) -> dict[int, str]:
+        """Leave out the suggested frames as well; return index and reason of each.
+
+        With `unless_loaded`, a choice that was saved stays as it is.
+        """
+        if unless_loaded and self.loaded:
+            return {}
         mask = self.selected
         mask[list(self.suggestions)] = False
         self.choose(mask, self._why | self.suggestions)
@@ -169,6 +188,8 @@ class FrameChoice:
     def save(self, path: str | Path = "", recipe: Recipe | None = None) -> Path:
         """Write the chosen frames and the recipe as a job file for `Job.load` and papermill.
 
+        What an existing file held is kept as ``recipe.yaml.bak``, see `undo`.
+
         Parameters
         ----------
         path : str or Path
@@ -186,30 +207,63 @@ class FrameChoice:
         FrameError
             If no frame is selected.
         RecipeError
-            If the reference frame of the recipe is left out, or an existing file is not a job file.
-
-        Warns
-        -----
-        StacklibWarning
-            If an existing file lists frames of another folder.
+            If the reference frame of the recipe is left out, or an existing file is not a job file or lists
+            frames of another target.
+        SaveError
+            If the file cannot be written.
         """
-        path = Path(path or self.path)
-        job = Job.load(path) if path.exists() else Job()
-        if lists_others(path, self.all_frames):
-            job = replace(job, output="")
-            warnings.warn(
-                f"{path} listed frames of another folder: its output folder is dropped, its settings are "
-                "kept; check that they suit these frames",
-                StacklibWarning,
-                stacklevel=2,
-            )
-        recipe = recipe or self.recipe or job.recipe
+        path = resolve_path(path or self.path)
+        saved = read_choices(self._images, path)
+        recipe = recipe or self.recipe or (saved.job.recipe if saved else Recipe())
         chosen = self.frames
         if recipe.reference and Path(recipe.reference).stem not in {Path(n).stem for n in chosen.names}:
             raise RecipeError(
                 f"reference: {recipe.reference} is not selected; select it or choose another reference"
             )
-        return write_job(path, job.to_dict() | {"frames": file_names(chosen, path)} | recipe.to_dict())
+        return write_frames(path, chosen, recipe, self.all_frames)
+
+    def saved_in_words(self, save: bool = False) -> str:
+        """Say whether the choice is saved, and where; with `save`, save it first."""
+        if save:
+            self.save()
+        saved = read_choices(self._images, self.path)
+        if saved is None or "frames" not in saved.named:
+            return f"{self.summary}\nNot saved yet: press Save in the panel, or run panel.save()."
+        if self._chosen_in(saved.chosen).tolist() != self._selected.tolist():
+            return (
+                f"{self.summary}\n{self.path} holds another choice. To replace it, press Save in the panel, "
+                "or run panel.save()."
+            )
+        return f"{self.summary}\nSaved in {self.path}."
+
+    def undo(self) -> Path:
+        """Go back to the file as it was before the last save, and to its choice; again to undo that.
+
+        Returns
+        -------
+        Path
+            The file.
+
+        Raises
+        ------
+        RecipeError
+            If there is no former version.
+        """
+        undo_write(self.path)
+        self._load()
+        return self.path
+
+    def _load(self) -> None:
+        """Choose the frames that the file lists, if it lists any of these."""
+        saved = read_choices(self._images, self.path)
+        self.loaded = saved is not None and "frames" in saved.named and bool(saved.chosen)
+        if self.loaded:
+            self.choose(self._chosen_in(saved.chosen), {})
+
+    def _chosen_in(self, paths: Sequence[Path]) -> np.ndarray:
+        """Return which frames are among these files, bool (frames,)."""
+        chosen = {path.resolve() for path in paths}
+        return np.array([path.resolve() in chosen for path in self._images])
 
     def _as_mask(self, choice: FrameSet | Sequence | np.ndarray) -> np.ndarray:
         if isinstance(choice, FrameSet):

@@ -10,7 +10,10 @@ from typing import Any
 
 from stacklib.errors import FrameError
 
-__all__ = ["ENDINGS", "beside", "find_images", "natural_order", "resolve_path"]
+__all__ = ["ENDINGS", "FRAMES_FOLDER", "beside", "find_images", "natural_order", "resolve_path"]
+
+#: Name of the folder that holds the registered frames of a target.
+FRAMES_FOLDER = "4_Registered"
 
 #: File name endings of supported images, in lower case.
 ENDINGS = (".xisf", ".fits", ".fit", ".fts", ".fits.gz", ".fit.gz", ".fts.gz", ".fits.fz", ".fit.fz")
@@ -60,13 +63,18 @@ def _matches(pattern: Path) -> list[str]:
 
 
 def find_images(where: str | os.PathLike[str]) -> list[Path]:
-    """Return the image files of a folder or pattern, sorted, or a single file."""
+    """Return the image files of a folder or pattern, sorted, or a single file.
+
+    A folder with a folder ``4_Registered`` in it stands for the images in that.
+    """
     if not str(where).strip():
         raise FrameError("the path of the frames is empty; give a folder, a pattern or a file")
     path = resolve_path(os.fspath(where))
     try:
         if path.is_dir():
-            return _images_in_folder(path)
+            # The folder of a target stands for its registered frames.
+            registered = path / FRAMES_FOLDER
+            return _images_in_folder(registered if registered.is_dir() else path)
         if path.exists():
             return [path]
         if not glob.has_magic(str(path)):

@@ -4,6 +4,7 @@ from stacklib.notebook.parameters import ChooseRejection, HowIntegrationWorks, I
 from stacklib.notebook.session import (
     is_live,
     read_parameters,
+    save_choice,
     set_up_session,
     show_advice,
     show_files,
@@ -18,6 +19,7 @@ __all__ = [
     "SelectFrames",
     "is_live",
     "read_parameters",
+    "save_choice",
     "set_up_session",
     "show_advice",
     "show_files",

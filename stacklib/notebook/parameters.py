@@ -10,6 +10,7 @@ from stacklib.errors import RecipeError
 from stacklib.frames.frame_set import FrameSet, open_frames
 from stacklib.integration.samples import Region
 from stacklib.recipe.batch_job import BatchJob
+from stacklib.recipe.choices import NO_FILE
 from stacklib.recipe.recipe import Job, Recipe
 from stacklib.utils.parameters import Checked, Parameter, count_field, list_field, switch_field, text_field
 
@@ -24,11 +25,10 @@ __all__ = [
     "cell_parameters",
 ]
 
-#: The job file that the notebooks hand on by default.
-USUAL_NAME = "recipe.yaml"
 #: Beyond the last pixel of any frame.
 FAR = 100_000
 _FRAMES, _INTERACTIVE = (Job.parameters()[name] for name in ("frames", "interactive"))
+_SAVE = "Save without a click, for runs without a browser."
 
 
 @dataclass(frozen=True)
@@ -41,32 +41,39 @@ class HowIntegrationWorks(Checked):
 
 
 @dataclass(frozen=True)
-class SelectFrames(Checked):
-    """Parameters of 1_select_frames."""
-
-    frames: str | list[str] = list_field(_FRAMES.default, _FRAMES.help)
-    recipe_file: str = text_field(
-        USUAL_NAME, "Job file to write. In an existing file only the frame list is replaced."
-    )
-    interactive: bool = switch_field(True, _INTERACTIVE.help)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _refuse_unwritable("recipe_file", self.recipe_file)
-
-
-@dataclass(frozen=True)
 class GoOn(Checked):
-    """Parameters of a notebook that can start from a recipe or job file.
+    """Parameters of a notebook that starts from the choices saved for its frames.
 
-    `stacklib.notebook.read_parameters` reads the file: `frames` and `recipe` are the ones to use.
+    `stacklib.notebook.read_parameters` reads them: `frames` and `recipe` are the ones to use.
     """
 
     frames: str | list[str] = list_field(_FRAMES.default, _FRAMES.help)
     recipe_file: str = text_field(
-        "", f"Recipe or job file to start from, e.g. {USUAL_NAME}. Changed parameters override it."
+        "", "File with your choices; empty: recipe.yaml beside the frames; none: default settings."
     )
     recipe: Recipe = dataclasses.field(default_factory=Recipe)
+
+    @property
+    def path(self) -> str:
+        """The file to save choices in; empty for that of the frames."""
+        return "" if self.recipe_file == NO_FILE else self.recipe_file
+
+    @property
+    def load(self) -> bool:
+        """Whether to start from saved choices."""
+        return self.recipe_file != NO_FILE
+
+
+@dataclass(frozen=True)
+class SelectFrames(GoOn):
+    """Parameters of 1_select_frames. `frames` are all frames, not only those chosen before."""
+
+    save: bool = switch_field(False, _SAVE)
+    interactive: bool = switch_field(True, _INTERACTIVE.help)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _refuse_unwritable(self.recipe_file)
 
 
 #: The parameter of every notebook that can start from a file.
@@ -81,14 +88,12 @@ class ChooseRejection(GoOn):
     top: int = count_field(0, 0, FAR, "Top edge of the region.", "pixels")
     width: int = count_field(0, 0, FAR, "Width; 0 for 512. All four 0: at the brightest structure.", "pixels")
     height: int = count_field(0, 0, FAR, "Height; 0 for 512.", "pixels")
-    write_recipe: str = text_field(
-        USUAL_NAME, "Job file to write. An existing file keeps all but the settings."
-    )
+    save: bool = switch_field(False, _SAVE)
     interactive: bool = switch_field(True, _INTERACTIVE.help)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _refuse_unwritable("write_recipe", self.write_recipe)
+        _refuse_unwritable(self.recipe_file)
 
     @property
     def region(self) -> Region:
@@ -165,17 +170,18 @@ def cell_parameters(kind: type[Checked]) -> dict[str, Parameter]:
     return {name: known[name] for name in dict.fromkeys((*FIRST, *known))}
 
 
-def _refuse_unwritable(name: str, file: str) -> None:
-    """Raise `RecipeError` if a file could not be written at the end, before any work is done."""
-    path = Path(file)
-    if not file.strip() or path.is_dir():
-        what = f"{path} is a folder" if file.strip() else "is empty"
-        raise RecipeError(f"{name}: {what}; give the name of a file to write, such as {USUAL_NAME}")
+def _refuse_unwritable(file: str) -> None:
+    """Raise `RecipeError` if choices could not be saved at the end, before any work is done."""
+    if file.strip() in ("", NO_FILE):
+        return
+    path = Path(file).expanduser()
+    if path.is_dir():
+        raise RecipeError(f"recipe_file: {path} is a folder; give the name of a file, such as recipe.yaml")
     folder = path.absolute().parent
     if not folder.is_dir():
-        raise RecipeError(f"{name}: there is no folder {folder}; create it or choose another file")
+        raise RecipeError(f"recipe_file: there is no folder {folder}; create it or choose another file")
     if path.exists():
         try:
             Job.load(path)
         except RecipeError as error:
-            raise RecipeError(f"{name}: {error}; or choose another file") from error
+            raise RecipeError(f"recipe_file: {error}; or choose another file") from error

@@ -14,8 +14,9 @@ from stacklib.frames.finding import resolve_path
 from stacklib.frames.frame_set import open_frames
 from stacklib.normalization.preparation import refuse_single
 from stacklib.notebook.process import NotebookProcess
-from stacklib.notebook.session import NOTE, RESULT_MIME
+from stacklib.notebook.session import NOTE, RESULT_MIME, parameters_cell
 from stacklib.output.naming import default_folder
+from stacklib.recipe.choices import NO_FILE
 from stacklib.recipe.recipe import Job, Recipe
 from stacklib.utils import package
 from stacklib.utils.atomic_files import explained
@@ -61,9 +62,22 @@ def process_for(job: Job, output: Path, room: Path, silent: bool = False) -> Not
     values = _changed(job) | {
         "frames": str(resolve_path(job.frames)) if one else [str(resolve_path(f)) for f in job.frames],
         "output": str(output),
+        # The choices saved for these frames are in the job already.
+        "recipe_file": NO_FILE,
         "interactive": False,
     }
-    return NotebookProcess(notebooks_folder() / NOTEBOOK, room / NOTEBOOK, values, silent)
+    return NotebookProcess(_pristine_notebook(room), room / NOTEBOOK, values, silent)
+
+
+def _pristine_notebook(room: Path) -> Path:
+    """Return a copy of the notebook with its defaults: the parameters cell of the original may be edited."""
+    original, pristine = notebooks_folder() / NOTEBOOK, room / f"pristine_{NOTEBOOK}"
+    content = json.loads(original.read_text(encoding="utf-8"))
+    for cell in content["cells"]:
+        if "parameters" in cell["metadata"].get("tags", []):
+            cell["source"] = parameters_cell(Job)
+    pristine.write_text(json.dumps(content), encoding="utf-8")
+    return pristine
 
 
 def finish(process: NotebookProcess, output: Path) -> Run:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import difflib
 import json
 import sys
@@ -15,12 +17,13 @@ from astropy.table import Table
 from matplotlib.figure import Figure
 
 from stacklib.errors import RecipeError, StacklibError, StacklibWarning
-from stacklib.frames.finding import beside, resolve_path
+from stacklib.frames.finding import resolve_path
 from stacklib.integration.result import Integration
-from stacklib.notebook.parameters import NOTEBOOKS, RECIPE_FILE, USUAL_NAME, GoOn, cell_parameters
+from stacklib.notebook.parameters import NOTEBOOKS, RECIPE_FILE, GoOn, SelectFrames, cell_parameters
 from stacklib.output.report import numbers
+from stacklib.recipe.choices import NO_FILE, job_with_choices
 from stacklib.recipe.recipe import Job
-from stacklib.utils.parameters import Checked, Parameter, read_yaml
+from stacklib.utils.parameters import Checked, Parameter
 from stacklib.utils.progress import in_live_notebook
 
 __all__ = [
@@ -30,6 +33,7 @@ __all__ = [
     "is_live",
     "parameters_cell",
     "read_parameters",
+    "save_choice",
     "set_up_session",
     "show_advice",
     "show_files",
@@ -87,61 +91,45 @@ def parameters_cell(kind: type[Checked]) -> str:
 def read_parameters(kind: type[Read], namespace: Mapping[str, Any]) -> Read:
     """Read and check the parameters of a notebook in its ``globals()``; also set up figures and warnings.
 
-    For `Job` and for notebooks that go on from another one, ``recipe_file`` is read as well. It gives the
-    recipe and, if it lists any, the frames. Parameters that differ from their defaults override the file. In
-    a live notebook a line is printed if no file is given but one is in the current folder.
+    For `Job` and for notebooks that go on from another one, the choices saved for the frames are read as
+    well, and a line says so; see `stacklib.recipe.choices.job_with_choices`. Parameters that differ from
+    their defaults override them.
 
     `RecipeError` is raised if a value has the wrong type (also the text ``"false"`` for a switch) or is out
-    of range, if a name looks like a misspelt parameter, or if the recipe file cannot be read.
+    of range, if a name looks like a misspelt parameter, or if the choices cannot be read.
     """
     set_up_session()
     goes_on = kind is Job or issubclass(kind, GoOn)
     known = (cell_parameters(Job) if goes_on else {}) | kind.parameters()
-    _refuse_misspelt(namespace, known)
+    _refuse_misspelt(_assigned(namespace), known)
     given = {name: namespace[name] for name in known if name in namespace}
-    job = _read_job(given) if goes_on else None
+    # A notebook that saves choices may name a new file for them.
+    job = _read_job(given, "save" in kind.parameters()) if goes_on else None
     if kind is Job:
         return job
     own = {name: given[name] for name in kind.parameters() if name in given}
-    return kind(**own | ({"frames": job.frames, "recipe": job.recipe} if job else {}))
+    if job is None:
+        return kind(**own)
+    # The frames to choose from are all frames.
+    chosen = {} if kind is SelectFrames and "frames" in own else {"frames": job.frames}
+    return kind(**own | chosen | {"recipe": job.recipe})
 
 
-def _read_job(given: Mapping[str, Any]) -> Job:
-    """Return the job that parameters and recipe file describe together."""
+def _read_job(given: Mapping[str, Any], may_be_new: bool = False) -> Job:
+    """Return the job that parameters and saved choices describe together, and print a line about it."""
+    file = RECIPE_FILE.check(given.get(RECIPE_FILE.name, ""))
+    if may_be_new and file != NO_FILE and not resolve_path(file).is_file():
+        file = ""
     names = cell_parameters(Job).keys() - {RECIPE_FILE.name}
     job = Job.from_dict({name: value for name, value in given.items() if name in names})
-    file = RECIPE_FILE.check(given.get(RECIPE_FILE.name, ""))
-    if not file:
-        if is_live(job.interactive) and (words := _unused_recipe()):
-            print(words)
-        return job
     usual = Job().to_dict()
-    chosen = {name: value for name, value in job.to_dict().items() if value not in ("", usual[name])}
-    path = resolve_path(file)
-    values = Job.load(path).to_dict()
-    values["frames"] = beside(path, values["frames"])
-    return Job.from_dict(values | chosen | {"interactive": job.interactive})
-
-
-def _unused_recipe() -> str:
-    """Return a line about a recipe file in the current folder that is not used; empty if there is none."""
-    path = Path.cwd() / USUAL_NAME
-    if not path.is_file():
-        return ""
-    try:
-        job, named = Job.load(path), read_yaml(path)
-    except RecipeError as error:
-        return f"{NOTE}{USUAL_NAME} in this folder is not used, and cannot be: {error}"
-    what = "settings only"
-    if "frames" in named:
-        files = [job.frames] if isinstance(job.frames, str) else job.frames
-        folders = sorted({Path(file).parent.as_posix() for file in files})
-        many = f"{len(files)} frames in {folders[0]}" + (" and other folders" if len(folders) > 1 else "")
-        what = f"frames {files[0]}" if len(files) == 1 else many
-    return (
-        f"{NOTE}{USUAL_NAME} in this folder ({what}) is not used. "
-        f'To use it, set recipe_file = "{USUAL_NAME}" above and run again.'
-    )
+    values = {name: value for name, value in job.to_dict().items() if value not in ("", usual[name])}
+    if not file:
+        values["frames"] = job.frames
+    job, line = job_with_choices(values | {"interactive": job.interactive}, file)
+    if line:
+        print(line)
+    return job
 
 
 def is_live(interactive: bool) -> bool:
@@ -154,6 +142,14 @@ def show_panel(panel: Any, interactive: bool) -> None:
     from IPython.display import display
 
     display(panel.widget if is_live(interactive) else panel.figure())
+
+
+def save_choice(panel: Any, save: bool) -> None:
+    """Save what is chosen in a panel if `save`, and print what was done.
+
+    A panel is only saved by a click or a call: running a notebook again must not overwrite a choice.
+    """
+    print(panel.saved_in_words(save))
 
 
 def show_advice(panel: Any) -> Any:
@@ -217,6 +213,27 @@ def allowed(parameter: Parameter) -> str:
 def describe(parameter: Parameter) -> str:
     """Return the help text of a parameter with its range or choices, on one line."""
     return f"{parameter.help} [{allowed(parameter)}]" if allowed(parameter) else parameter.help
+
+
+def _assigned(namespace: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the variables of the parameters cell, as it was run last, and of all cells after it.
+
+    The kernel also remembers names that have been corrected in the cell since.
+    """
+    sources = namespace.get("In")
+    if not isinstance(sources, list):
+        return namespace
+    names: set[str] = set()
+    for source in reversed(sources):
+        with contextlib.suppress(SyntaxError):
+            body = ast.parse(source).body
+            annotated = [node.target for node in body if isinstance(node, ast.AnnAssign)]
+            plain = [target for node in body if isinstance(node, ast.Assign) for target in node.targets]
+            names |= {target.id for target in (*annotated, *plain) if isinstance(target, ast.Name)}
+            # Only the parameters cell has types; a cell with injected parameters may follow it.
+            if len(annotated) > 2:
+                return {name: namespace[name] for name in names if name in namespace}
+    return namespace
 
 
 def _refuse_misspelt(namespace: Mapping[str, Any], known: Mapping[str, Parameter]) -> None:

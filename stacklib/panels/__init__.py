@@ -1,7 +1,8 @@
 """Live panels for notebooks, built from widgets."""
 
+from stacklib.panels.folder_chooser import FolderChooser
 from stacklib.panels.frame_selector import FrameSelector
 from stacklib.panels.pixel_inspector import PixelInspector
 from stacklib.panels.rejection_explorer import RejectionExplorer
 
-__all__ = ["FrameSelector", "PixelInspector", "RejectionExplorer"]
+__all__ = ["FolderChooser", "FrameSelector", "PixelInspector", "RejectionExplorer"]

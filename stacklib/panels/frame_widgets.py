@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import html
-import warnings
 from collections.abc import Callable
 
 import ipywidgets as widgets
 import numpy as np
 from matplotlib.figure import Figure
 
-from stacklib.errors import RecipeError, StacklibError, StacklibWarning
+from stacklib.errors import RecipeError, StacklibError
 from stacklib.explore.frame_choice import COLUMNS, FrameChoice, cell_text
 from stacklib.figures.look import GROUND
 from stacklib.panels.common import Readout, side_by_side
@@ -79,18 +78,22 @@ class SelectorWidgets:
         self.column.observe(lambda change: self._sort(), "value")
         self.descending.observe(lambda change: self._sort(), "value")
         self.expression.observe(lambda change: self._apply(), "value")
-        self.file = widgets.Text(str(self.selector.path), description="job file", layout=_width("300px"))
+        self.file = widgets.Text(
+            str(self.selector.path), description="saved in", layout=widgets.Layout(flex="1 1 300px")
+        )
         selector = self.selector
         buttons = [
             _button("Apply", "Select the frames for which the expression holds", self._apply),
             _button("Leave out suggested", "Leave out the frames that look bad", selector.suggest),
             _button("Select all", "Select every frame", self._all),
         ]
-        save = _button("Save", "Write the selected frames to the job file", self._save)
+        save = _button("Save", "Write the selected frames to this file", self._save)
+        undo = _button("Undo save", "Go back to the file as it was before the last save", self._undo)
         return widgets.VBox(
             [
                 side_by_side(self.expression, *buttons),
-                side_by_side(self.column, self.descending, self.file, save),
+                side_by_side(self.column, self.descending),
+                side_by_side(self.file, save, undo),
             ]
         )
 
@@ -185,13 +188,17 @@ class SelectorWidgets:
 
     def _save(self) -> None:
         try:
-            with warnings.catch_warnings(record=True) as notes:
-                warnings.simplefilter("always", StacklibWarning)
-                path = self.selector.save(self.file.value.strip())
-            said = "".join(f" Note: {note.message}." for note in notes)
-            self._say(f"Saved {path}. {self.selector.summary}{said}")
-        except (StacklibError, OSError) as error:
+            path = self.selector.save(self.file.value.strip())
+            self._say(f"Saved {path}. {self.selector.summary}")
+        except StacklibError as error:
             self._say(f"Not saved: {error}")
+
+    def _undo(self) -> None:
+        try:
+            path = self.selector.undo()
+            self._say(f"{path} is as it was before the last save. {self.selector.summary}")
+        except StacklibError as error:
+            self._say(str(error))
 
 
 # pieces -------------------------------------------------------------------------------------------

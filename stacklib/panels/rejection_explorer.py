@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
@@ -13,7 +12,7 @@ from pathlib import Path
 import ipywidgets as widgets
 from matplotlib.figure import Figure
 
-from stacklib.errors import StacklibError, StacklibWarning
+from stacklib.errors import StacklibError
 from stacklib.explore.advisor import Advice
 from stacklib.explore.region_trials import SIDE, RegionTrials, in_short
 from stacklib.frames.finding import resolve_path
@@ -32,7 +31,7 @@ from stacklib.panels.common import (
 from stacklib.panels.pictures import Picture, encoded
 from stacklib.panels.region_figure import DIFFERENCE_COLOURS, MAP_COLOURS, figure_region
 from stacklib.panels.region_picker import RegionPicker
-from stacklib.recipe.job_files import lists_the_same, write_settings
+from stacklib.recipe.choices import choices_file, undo_write, write_settings
 from stacklib.recipe.recipe import Recipe
 from stacklib.recipe.rules import RULES
 
@@ -86,14 +85,13 @@ class RejectionExplorer:
         Part of the frames. Default, also for four zeros, is 512 x 512 pixels at the brightest structure. A
         width or height of 0 means 512.
     path : str or Path
-        Default job file of `use`.
-    opened_from : str or Path
-        Job file that the frames were opened from, if any: `use` keeps its frame list.
+        Job file of `use`. Default is ``recipe.yaml`` beside the folder ``4_Registered``, or in any other
+        folder of frames.
 
     Attributes
     ----------
     saved : str
-        What `use` wrote last: the job file, and which frames it lists.
+        What `use` wrote last: the job file, and for which frames.
     """
 
     def __init__(
@@ -101,8 +99,7 @@ class RejectionExplorer:
         frames: FrameSet | str | Path | list,
         recipe: Recipe | None = None,
         region: Region | None = None,
-        path: str | Path = "recipe.yaml",
-        opened_from: str | Path = "",
+        path: str | Path = "",
     ) -> None:
         wanted = None
         if region is not None and any(region):
@@ -110,9 +107,8 @@ class RejectionExplorer:
             wanted = left, top, width or SIDE, height or SIDE
         self.model = RegionTrials(frames, recipe, wanted)
         self.a: Integration | None = None
-        self.path, self.saved = path, ""
-        source = resolve_path(opened_from) if opened_from else None
-        self._source = source if source and lists_the_same(source, self.model.frames) else None
+        images = [frame.path for frame in self.model.frames]
+        self.path, self.saved = resolve_path(path) if path else choices_file(images), ""
         self._a_picture = b""
         self._quiet = self._live = self._suggesting = False
 
@@ -193,21 +189,56 @@ class RejectionExplorer:
         return advice
 
     def use(self, path: str | Path = "") -> Path:
-        """Write recipe and frames as a job file, and return its path; `saved` says which frames it lists.
+        """Write recipe and frames as a job file, and return its path; `saved` says which frames it means.
 
-        See `stacklib.recipe.job_files.write_settings` for errors and warnings.
+        What an existing file held is kept as ``recipe.yaml.bak``, see `undo`. See
+        `stacklib.recipe.choices.write_settings` for errors.
 
         Parameters
         ----------
         path : str or Path
-            Job file. In an existing file only the recipe is replaced, and the frame list if it names other
-            frames than those shown here. Default is the `path` given at the start.
+            Job file. In an existing file only the recipe is replaced. Default is the `path` given at the
+            start.
         """
-        path = Path(path or self.path)
-        known = self._source is not None and path.resolve() == self._source.resolve()
-        words = write_settings(path, self.recipe, self.model.frames, keep=known)
-        self.saved = f"Saved in {path.absolute()}, with {words}."
+        path = resolve_path(path or self.path)
+        words = write_settings(path, self.recipe, self.model.frames)
+        self.saved = f"Saved in {path}, for {words}."
         return path
+
+    def saved_in_words(self, save: bool = False) -> str:
+        """Say whether the settings are saved, and where; with `save`, save them first."""
+        if save:
+            self.use()
+            return self.saved
+        if not self.path.exists():
+            return "Not saved yet: press Use these in the panel, or run panel.use()."
+        if self._saved_recipe() != self.recipe:
+            return (
+                f"{self.path} holds other settings. To replace them, press Use these in the panel, or run "
+                "panel.use()."
+            )
+        return f"Saved in {self.path}."
+
+    def _saved_recipe(self) -> Recipe:
+        recipe = Recipe.load(self.path)
+        return recipe.replace(rejection=recipe.rule_for(len(self.model.frames)))
+
+    def undo(self) -> Path:
+        """Go back to the file as it was before the last `use`, and to its settings; again to undo that.
+
+        Returns
+        -------
+        Path
+            The file.
+
+        Raises
+        ------
+        RecipeError
+            If there is no former version.
+        """
+        undo_write(self.path)
+        self.recipe = self._saved_recipe()
+        return self.path
 
     def figure(self) -> Figure:
         """Draw the four pictures and the numbers as a static figure."""
@@ -297,8 +328,12 @@ class RejectionExplorer:
         self._path = widgets.Text(str(self.path), description="File", style={"description_width": "3em"})
         button = widgets.Button(description="Use these", button_style="primary")
         button.on_click(lambda button: self._save())
-        self._buttons += [button, self._path]
-        return side_by_side(button, self._path)
+        undo = widgets.Button(
+            description="Undo save", tooltip="Go back to the file as it was before the last save"
+        )
+        undo.on_click(lambda button: self._undo())
+        self._buttons += [button, undo, self._path]
+        return side_by_side(button, undo, self._path)
 
     # from the widgets ----------------------------------------------------------------------------
 
@@ -342,12 +377,17 @@ class RejectionExplorer:
 
     def _save(self) -> None:
         try:
-            with warnings.catch_warnings(record=True) as notes:
-                warnings.simplefilter("always", StacklibWarning)
-                self.use(self._path.value.strip())
-            self._say(" ".join([self.saved, *(f"Note: {note.message}." for note in notes)]))
-        except (StacklibError, OSError) as error:
+            self.use(self._path.value.strip())
+            self._say(self.saved)
+        except StacklibError as error:
             self._say(f"Not saved: {error}")
+
+    def _undo(self) -> None:
+        try:
+            path = self.undo()
+            self._say(f"{path} is as it was before the last save, and so are the settings here.")
+        except StacklibError as error:
+            self._say(str(error))
 
     # to the widgets ------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from stacklib.errors import RecipeError
+from stacklib.frames.finding import beside
 from stacklib.recipe.rules import RULES, RejectionParameters
 from stacklib.recipe.run_record import read_recipe
 from stacklib.utils.atomic_files import replace_atomically
@@ -316,7 +317,8 @@ class Job(Checked):
         Parameters
         ----------
         path : str or Path
-            YAML file.
+            YAML file. Its relative paths are looked for beside it: the frames, unless there are none of that
+            name, and the output folder.
 
         Returns
         -------
@@ -329,6 +331,10 @@ class Job(Checked):
         """
         path = Path(path)
         values = read_yaml(path)
+        if isinstance(values.get("frames"), str | list):
+            values["frames"] = beside(path, values["frames"])
+        if isinstance(values.get("output"), str) and values["output"]:
+            values["output"] = str(path.absolute().parent / Path(values["output"]).expanduser())
         try:
             return cls.from_dict(values, source=str(path))
         except RecipeError as error:

@@ -128,11 +128,18 @@ def choose_frames(notebook: browser.Notebook, root: Path, say: Say) -> None:
     ticks[0].click()
     wait_until(notebook, lambda: selected() == before - 1, "taking it back")
     notebook.page.get_by_role("button", name="Save", exact=True).click()
-    wait_until(notebook, lambda: "Saved recipe.yaml" in notebook.readouts(), "saving")
-    job = sl.Job.load(root / "notebooks" / "recipe.yaml")
-    files = integrate([root / file for file in job.frames], job.recipe).frames["file"]
+    path = root / "sample_data" / "M101" / "recipe.yaml"
+    wait_until(notebook, lambda: f"Saved {path}" in notebook.readouts(), "saving")
+    job = sl.Job.load(path)
+    files = integrate(job.frames, job.recipe).frames["file"]
     assert len(files) == before - 1
     assert not any("_0003_" in name for name in files) and any("_0001_" in name for name in files)
+    # After a restart, Run All shows what was saved and writes nothing.
+    saved = path.read_bytes()
+    notebook.restart_and_run_all()
+    notebook.settled()
+    assert selected() == before - 1 and path.read_bytes() == saved
+    path.unlink()
 
 
 def choose_rejection(notebook: browser.Notebook, root: Path, say: Say) -> None:
@@ -141,27 +148,18 @@ def choose_rejection(notebook: browser.Notebook, root: Path, say: Say) -> None:
     blink(notebook)
     take_suggestion(notebook)
     page = notebook.page
-    page.get_by_label("File", exact=True).fill("chosen.yaml")
-    page.keyboard.press("Tab")
     page.get_by_role("button", name="Use these").click()
-    wait_until(notebook, lambda: "chosen.yaml" in notebook.readouts(), "saving")
-    chosen = root / "notebooks" / "chosen.yaml"
+    chosen = root / "sample_data" / "M101" / "recipe.yaml"
+    wait_until(notebook, lambda: f"Saved in {chosen}" in notebook.readouts(), "saving")
     recipe = sl.Recipe.load(chosen)
     assert recipe.sigma_high == slider_value(notebook)
-    command = [
-        sys.executable,
-        "-m",
-        "papermill",
-        "notebooks/4_integrate.ipynb",
-        "run.ipynb",
-        "-f",
-        str(chosen),
-    ]
+    command = [sys.executable, "-m", "papermill", "notebooks/4_integrate.ipynb", "run.ipynb"]
     run = subprocess.run(command, cwd=root, capture_output=True, text=True, encoding="utf-8", timeout=300)
     assert run.returncode == 0, run.stderr
     ran = nbformat.read(root / "run.ipynb", as_version=4)
     printed = "".join(output.get("text", "") for cell in ran.cells for output in cell.get("outputs", []))
-    assert f"sigma_high: {recipe.sigma_high:g} sigma" in printed
+    assert f"sigma_high: {recipe.sigma_high:g} sigma" in printed and "your choices of " in printed
+    chosen.unlink()
 
 
 def slider_value(notebook: browser.Notebook, name: str = "sigma_high") -> float:

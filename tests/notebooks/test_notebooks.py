@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -203,7 +205,7 @@ def test_frames_of_a_recipe_file_are_looked_for_beside_it(tmp_path, monkeypatch)
     expected = [str(tmp_path / "M33" / "4_Registered" / "light.fits"), "4_Registered/gone.fits"]
     given = {"interactive": False, "recipe_file": "../M33/recipe.yaml"}
     assert notebook.read_parameters(sl.Job, given).frames == expected
-    assert cli.job_from_arguments("../M33/recipe.yaml").frames == expected
+    assert cli.job_from_arguments("../M33/recipe.yaml")[0].frames == expected
 
 
 def test_what_was_changed_counts_more_than_the_recipe_file(tmp_path):
@@ -218,33 +220,94 @@ def test_what_was_changed_counts_more_than_the_recipe_file(tmp_path):
         notebook.read_parameters(sl.Job, namespace(recipe_fil="recipe.yaml"))
 
 
+def target(folder: Path, text: str = "", count: int = 5) -> Path:
+    """Make a target with some frames of M 13, and choices for it."""
+    lights = folder / "4_Registered"
+    lights.mkdir(parents=True)
+    for file in sorted((SAMPLES / "M13" / "4_Registered").glob("*.fits"))[:count]:
+        shutil.copyfile(file, lights / file.name.replace("M13_L", folder.name))
+    if text:
+        (folder / "recipe.yaml").write_text(text, encoding="utf-8")
+    return folder
+
+
+def test_saved_choices_are_found_by_the_frames_alone(tmp_path, capsys):
+    names = [f"M1_060s_00{number}_c_d_r.fits" for number in (1, 2, 4)]
+    listed = [f"4_Registered/{name}" for name in names]
+    one = target(tmp_path / "M1", f"frames: {listed}\nrejection: sigma\nsigma_high: 2.5\noutput: there\n")
+    two, job = target(tmp_path / "M2"), sl.Job()
+    for frames in (one, one / "4_Registered"):
+        job = notebook.read_parameters(sl.Job, namespace(frames=str(frames)))
+        assert [Path(frame).name for frame in job.frames] == names
+        assert job.output == str(one / "there") and job.recipe == sl.Recipe(rejection="sigma", sigma_high=2.5)
+        said = capsys.readouterr().out
+        assert said.startswith("M1, 5 frames, your choices of ") and said.count("\n") == 1
+        assert "3 frames, sigma 3.2 / 2.5. Left out: M1_060s_003_c_d_r.fits, M1_060s_005_c_d_r.fits." in said
+    # Nothing reaches the other target, nor a run that asks for no choices.
+    other = notebook.read_parameters(sl.Job, namespace(frames=str(two)))
+    assert (other.frames, other.output, other.recipe) == (str(two), "", sl.Recipe())
+    assert capsys.readouterr().out == "M2, 5 frames, no saved choices: sigma 3.2 / 2.9.\n"
+    given = namespace(frames=str(one), recipe_file="none")
+    assert notebook.read_parameters(sl.Job, given) == sl.Job(frames=str(one))
+    assert "saved choices are not used" in capsys.readouterr().out
+    # Frames that are named one by one are used as named, with the settings.
+    job = notebook.read_parameters(
+        sl.Job, namespace(frames=str(one / "4_Registered" / "*_00[35]_*"), sigma_low=3.4)
+    )
+    assert job.frames.endswith("*_00[35]_*") and (job.recipe.sigma_low, job.recipe.sigma_high) == (3.4, 2.5)
+    chosen = notebook.read_parameters(ChooseRejection, {"frames": str(one), "interactive": False})
+    assert [Path(frame).name for frame in chosen.frames] == names and chosen.recipe.sigma_high == 2.5
+    everything = notebook.read_parameters(SelectFrames, {"frames": str(one), "interactive": False})
+    assert everything.frames == str(one)
+
+
+def test_the_line_about_choices_names_what_was_changed_and_what_is_new(tmp_path, capsys):
+    folder = target(tmp_path / "M1", "frames: [4_Registered/M1_060s_001_c_d_r.fits]\nsigma_high: 2.5\n")
+    new = folder / "4_Registered" / "M1_060s_009_c_d_r.fits"
+    new.write_bytes((SAMPLES / "M13" / "4_Registered" / "M13_L_060s_009_c_d_r.fits").read_bytes())
+    later = time.time() + 60
+    os.utime(new, (later, later))
+    notebook.read_parameters(sl.Job, namespace(frames=str(folder), sigma_high=2.7))
+    said = capsys.readouterr().out
+    assert "Newer than your choices: M1_060s_009_c_d_r.fits; notebook 1 selects" in said
+    assert "Changed here: sigma_high 2.7." in said
+
+
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
-        ("frames: [lights/a.fits, lights/b.fits]", "(2 frames in lights) is not used"),
-        ("frames: [lights/a.fits, others/b.fits]", "(2 frames in lights and other folders) is not used"),
-        ("frames: lights", "(frames lights) is not used"),
-        ("sigma_high: 2.5", "(settings only) is not used"),
-        ("sigma_hihg: 2.5", "is not used, and cannot be: "),
+        ("sigma_hihg: 2.5", r"recipe\.yaml: unknown parameter 'sigma_hihg'; did you mean sigma_high"),
+        (
+            "frames: [4_Registered/gone.fits]",
+            r"recipe\.yaml: names no frame in .*4_Registered; select frames again",
+        ),
+        (
+            "frames: [4_Registered/M1_060s_001_c_d_r.fits, 4_Registered/gone.fits]",
+            r"recipe\.yaml: names 4_Registered/gone\.fits, which does not exist; select frames again",
+        ),
     ],
 )
-def test_a_recipe_that_is_not_used_gets_a_note(text, words, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("JPY_SESSION_NAME", "something")
-    notebook.read_parameters(sl.Job, namespace())
-    assert capsys.readouterr().out == ""
-    (tmp_path / "recipe.yaml").write_text(text)
-    assert notebook.read_parameters(sl.Job, namespace()) == sl.Job()
-    told = capsys.readouterr().out
-    assert (
-        words in told and told.count("\n") == 1 and ("hihg" in told or 'recipe_file = "recipe.yaml"' in told)
-    )
-    notebook.read_parameters(sl.Job, namespace(interactive=False))
-    if "hihg" not in text:
-        notebook.read_parameters(sl.Job, namespace(recipe_file="recipe.yaml"))
-    monkeypatch.delenv("JPY_SESSION_NAME")
-    notebook.read_parameters(sl.Job, namespace())
-    assert capsys.readouterr().out == ""
+def test_choices_that_cannot_be_used_are_refused(text, message, tmp_path):
+    folder = target(tmp_path / "M1", text)
+    with pytest.raises(sl.RecipeError, match=message):
+        notebook.read_parameters(sl.Job, namespace(frames=str(folder)))
+    (folder / "job.yaml").write_text("sigma_high: 2.5")
+    with pytest.raises(sl.RecipeError, match=r"holds recipe\.yaml and job\.yaml; keep one"):
+        notebook.read_parameters(sl.Job, namespace(frames=str(folder)))
+
+
+def test_a_corrected_name_is_forgotten():
+    """The kernel remembers it; the parameters cell does not."""
+    cells = ["frames: str = 'a'\nmemory: str = '1GB'\nsave_fits: bool = False\nsigma_hihg: float = 2.7"]
+    remembered = {"frames": "a", "memory": "1GB", "save_fits": False, "sigma_hihg": 2.7, "interactive": False}
+    with pytest.raises(sl.RecipeError, match="sigma_hihg"):
+        notebook.read_parameters(sl.Job, remembered | {"In": cells})
+    cells += ["read()", cells[0].replace("hihg", "high"), "# Parameters\nmemory = '2GB'", "read()"]
+    job = notebook.read_parameters(sl.Job, remembered | {"sigma_high": 2.7, "In": cells})
+    assert job.recipe.sigma_high == 2.7
+    # A wrong name that papermill injects, or that is tried in a cell below, is still refused.
+    with pytest.raises(sl.RecipeError, match="sigma_hihg"):
+        notebook.read_parameters(sl.Job, remembered | {"In": [*cells, "sigma_hihg = 2.5"]})
 
 
 @pytest.mark.parametrize(
@@ -264,15 +327,12 @@ def test_a_recipe_that_is_not_used_gets_a_note(text, words, tmp_path, monkeypatc
         ),
         (ChooseRejection, {"left": "abc"}, "left: got 'abc', expected a whole number"),
         (ChooseRejection, {"width": -20}, "width: got -20, expected a whole number from 0"),
-        (ChooseRejection, {"write_recip": "r.yaml"}, r"did you mean write_recipe\?"),
-        (ChooseRejection, {"write_recipe": ""}, "write_recipe: is empty; give the name of a file"),
-        (ChooseRejection, {"write_recipe": "."}, r"write_recipe: \. is a folder"),
-        (ChooseRejection, {"write_recipe": "nowhere/r.yaml"}, "write_recipe: there is no folder"),
-        (
-            ChooseRejection,
-            {"write_recipe": "notes.yaml"},
-            "write_recipe: notes.yaml: .*'milk'",
-        ),
+        (ChooseRejection, {"recipe_fil": "r.yaml"}, r"did you mean recipe_file\?"),
+        (ChooseRejection, {"save": "yes"}, "save: got 'yes', expected True or False"),
+        (ChooseRejection, {"recipe_file": "."}, r"recipe_file: \. is a folder"),
+        (ChooseRejection, {"recipe_file": "nowhere/r.yaml"}, "recipe_file: there is no folder"),
+        (InspectRejection, {"recipe_file": "nowhere/r.yaml"}, "nowhere/r.yaml: cannot be read"),
+        (ChooseRejection, {"recipe_file": "notes.yaml"}, "notes.yaml: .*'milk'"),
         (InspectRejection, {"x": "a"}, "x: got 'a', expected a whole number"),
         (InspectRejection, {"x": 5}, "y: got -1 beside x 5; give both"),
         (InspectRejection, {"y": 5}, "x: got -1 beside y 5; give both"),
@@ -422,28 +482,31 @@ def test_choosing_rejection_goes_on_without_a_suggestion(arguments, tmp_path):
     run = papermill(path, tmp_path / "out.ipynb", *arguments, folder=tmp_path)
     assert run.returncode == 0, run.stderr
     printed = "".join(o.get("text", "") for o in outputs(read(tmp_path / "out.ipynb")))
-    assert "No suggestion: " in printed and "recipe.yaml, with the" in printed
-    assert (tmp_path / "recipe.yaml").exists()
+    assert "No suggestion: " in printed and "Not saved yet" in printed
 
 
 def test_a_choice_is_handed_on_from_notebook_to_notebook(tmp_path):
     """Frames of the first, settings of the second, both in what the last one integrates."""
     folder = tmp_path / "lights"
     shutil.copytree(SAMPLES / "M13" / "4_Registered", folder)
-    given = ("-p", "recipe_file", "recipe.yaml")
-    out = tmp_path / "out.ipynb"
-    run = papermill(NOTEBOOKS[1], out, "-p", "frames", "lights", folder=tmp_path)
+    out, given = tmp_path / "out.ipynb", ("-p", "frames", "lights")
+    run = papermill(NOTEBOOKS[1], out, *given, "-y", "save: true", folder=tmp_path)
     assert run.returncode == 0, run.stderr
-    run = papermill(NOTEBOOKS[2], out, *given, "-p", "sigma_high", "2.6", folder=tmp_path)
+    run = papermill(NOTEBOOKS[2], out, *given, "-p", "sigma_high", "2.6", "-y", "save: true", folder=tmp_path)
     assert run.returncode == 0, run.stderr
-    job = sl.Job.load(tmp_path / "recipe.yaml")
+    job, before = sl.Job.load(folder / "recipe.yaml"), (folder / "recipe.yaml").read_bytes()
     assert len(job.frames) == 11 and job.recipe.sigma_high == 2.6
     run = papermill(INTEGRATE, out, *given, "-p", "output", "results", folder=tmp_path)
     assert run.returncode == 0, run.stderr
     shown = outputs(read(out))
-    assert "sigma_high: 2.6 sigma" in "".join(output.get("text", "") for output in shown)
+    printed = "".join(output.get("text", "") for output in shown)
+    assert "sigma_high: 2.6 sigma" in printed and "lights, 12 frames, your choices of " in printed
     (known,) = (o.data[notebook.RESULT_MIME] for o in shown if notebook.RESULT_MIME in o.get("data", {}))
     assert known["summary"].startswith("11 of 11 frames")
+    # Running the first one again changes nothing.
+    run = papermill(NOTEBOOKS[1], out, *given, folder=tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert (folder / "recipe.yaml").read_bytes() == before
 
 
 @pytest.mark.parametrize("name", ["1_select_frames", "2_choose_rejection", "3_inspect_rejection"])

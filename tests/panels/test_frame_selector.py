@@ -13,6 +13,7 @@ from PIL import Image
 
 import stacklib as sl
 from stacklib.panels.frame_selector import FrameSelector
+from stacklib.utils.parameters import read_yaml
 
 # traitlets warns about the way ipympl creates its toolbar.
 pytestmark = pytest.mark.filterwarnings("ignore:Passing unrecognized arguments to super.Toolbar")
@@ -109,44 +110,101 @@ def test_one_frame_is_enough(tmp_path):
 def test_saved_choice_can_be_loaded_and_opened(panel, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     panel.suggest()
-    path = panel.save(recipe=sl.Recipe(sigma_high=2.7))
+    path = panel.save("recipe.yaml", recipe=sl.Recipe(sigma_high=2.7))
     job = sl.Job.load(path)
-    assert path == Path("recipe.yaml") and job.recipe == sl.Recipe(sigma_high=2.7)
+    assert path == tmp_path / "recipe.yaml" and job.recipe == sl.Recipe(sigma_high=2.7)
     assert sl.open_frames(job.frames).names == panel.frames.names
 
 
 def test_saving_again_keeps_everything_but_the_frames(panel, tmp_path):
     path = tmp_path / "job.yaml"
-    path.write_text("memory: 1GB\nsigma_low: 3.4\nframes: elsewhere\n", encoding="utf-8")
+    path.write_text(f"memory: 1GB\nsigma_low: 3.4\nframes: {SAMPLES}/M101\n", encoding="utf-8")
     panel.save(path)
     job = sl.Job.load(path)
     assert (job.memory, job.recipe.sigma_low, len(job.frames)) == ("1GB", 3.4, 20)
 
 
-def test_frames_near_the_job_file_are_named_relatively(tmp_path, monkeypatch):
-    folder = tmp_path / "night" / "lights"
+def lights(folder: Path, count: int = 3) -> Path:
     folder.mkdir(parents=True)
-    for file in sorted((SAMPLES / "M13" / "4_Registered").glob("*.fits"))[:3]:
+    for file in sorted((SAMPLES / "M13" / "4_Registered").glob("*.fits"))[:count]:
         (folder / file.name).write_bytes(file.read_bytes())
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("place", "given", "file", "name"),
+    [
+        ("M13/4_Registered", "M13/4_Registered", "M13/recipe.yaml", "4_Registered/M13_L_060s_001_c_d_r.fits"),
+        ("M13/4_Registered", "M13", "M13/recipe.yaml", "4_Registered/M13_L_060s_001_c_d_r.fits"),
+        (
+            "M13/4_Registered/L",
+            "M13/4_Registered/L",
+            "M13/4_Registered/L/recipe.yaml",
+            "M13_L_060s_001_c_d_r.fits",
+        ),
+        ("night/lights", "night/lights", "night/lights/recipe.yaml", "M13_L_060s_001_c_d_r.fits"),
+    ],
+)
+def test_a_choice_is_saved_with_its_target(place, given, file, name, tmp_path, monkeypatch):
+    lights(tmp_path / place)
     monkeypatch.chdir(tmp_path)
-    panel = FrameSelector("night/lights", progress=False)
+    panel = FrameSelector(given, progress=False)
+    assert "Not saved yet" in panel.saved_in_words() and not (tmp_path / file).exists()
+    panel.selected = [0, 2]
+    assert panel.save() == tmp_path / file
+    assert read_yaml(tmp_path / file)["frames"][0] == name
+    assert sl.open_frames(sl.Job.load(file).frames).names == panel.frames.names
+    # The whole folder moves with its choice.
+    (tmp_path / place.split("/")[0]).rename(tmp_path / "moved")
+    again = FrameSelector(tmp_path / "moved" / Path(*Path(given).parts[1:]), progress=False)
+    assert again.loaded and again.selected.tolist() == [True, False, True]
+
+
+def test_a_saved_choice_is_loaded_and_only_save_writes(tmp_path):
+    folder = lights(tmp_path / "M13" / "4_Registered", 5)
+    panel = FrameSelector(folder, progress=False)
+    panel.selected = [0, 1, 2]
+    path = panel.save()
+    before = path.read_bytes()
+    again = FrameSelector(folder, progress=False)
+    assert again.loaded and again.selected.tolist() == panel.selected.tolist()
+    assert again.suggest(unless_loaded=True) == {} and f"Saved in {path}" in again.saved_in_words()
+    again.selected = [3, 4]
+    assert "holds another choice" in again.saved_in_words() and path.read_bytes() == before
+    assert FrameSelector(folder, progress=False, load=False).selected.all()
+
+
+def test_undo_brings_the_former_choice_back_and_forth(tmp_path):
+    panel = FrameSelector(lights(tmp_path / "4_Registered", 5), progress=False)
+    assert panel.widget is not None
+    live = panel._panel
+    live._undo()
+    assert "has no former version" in live.status.value
+    for choice in ([0, 1, 2], [3, 4]):
+        panel.selected = choice
+        live._save()
+    live._undo()
+    assert panel.selected.tolist() == [True, True, True, False, False]
+    assert [tick.value for tick in live.ticks] == panel.selected.tolist()
+    assert len(sl.Job.load(panel.path).frames) == 3 and "as it was before" in live.status.value
+    panel.undo()
+    assert panel.selected.tolist() == [False, False, False, True, True]
+    # Saving the same again is no change to go back from.
     panel.save()
-    frames = sl.Job.load("recipe.yaml").frames
-    assert frames[0] == "night/lights/M13_L_060s_001_c_d_r.fits"
-    assert sl.open_frames(frames).names == panel.frames.names
+    assert panel.undo() and panel.selected.sum() == 3
 
 
-def test_a_file_of_other_frames_gives_its_settings_but_not_its_folder(panel, live, tmp_path):
+def test_a_file_of_another_target_is_refused(panel, live, tmp_path):
     path = tmp_path / "recipe.yaml"
     folder = (SAMPLES / "M13" / "4_Registered").as_posix()
-    path.write_text(f"frames: {folder}\noutput: ../M13/5_Integration\nsigma_low: 3.4\n", encoding="utf-8")
+    text = f"frames: {folder}\noutput: ../M13/5_Integration\nsigma_low: 3.4\n"
+    path.write_text(text, encoding="utf-8")
     live.file.value = str(path)
     live._save()
-    assert "Note: " in live.status.value and "listed frames of another folder" in live.status.value
-    job = sl.Job.load(path)
-    assert (job.output, job.recipe.sigma_low, len(job.frames)) == ("", 3.4, 20)
-    # From now on the file lists these frames.
-    assert panel.save(path) == path
+    assert "Not saved" in live.status.value and "it belongs to another target" in live.status.value
+    assert path.read_text(encoding="utf-8") == text
+    other = FrameSelector(panel.all_frames, progress=False, path=path)
+    assert not other.loaded and other.selected.all()
 
 
 def test_nothing_useless_is_saved(panel, tmp_path):
@@ -247,7 +305,7 @@ def test_save_button_writes_the_file_that_was_asked_for(tmp_path):
     panel = FrameSelector(SAMPLES / "M13" / "4_Registered", progress=False, path=path)
     assert panel.widget is not None and panel._panel.file.value == str(path)
     panel._panel._save()
-    assert panel.save() == path and len(sl.Job.load(path).frames) == 12
+    assert panel.save() == path and path.exists() and len(sl.Job.load(path).frames) == 12
 
 
 def test_pictures_and_controls_have_words(live):

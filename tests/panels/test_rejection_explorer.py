@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +20,7 @@ from stacklib.explore.region_trials import brightest_region
 from stacklib.panels.region_figure import MAP_COLOURS
 from stacklib.panels.rejection_explorer import RejectionExplorer
 from stacklib.recipe.rules import RULES
+from stacklib.utils.parameters import read_yaml
 
 # traitlets warns about the way ipympl creates its toolbar.
 pytestmark = pytest.mark.filterwarnings("ignore:Passing unrecognized arguments to super.Toolbar")
@@ -177,7 +179,7 @@ def test_use_writes_a_recipe(panel, tmp_path):
 def test_use_names_the_frames_that_were_shown(panel, tmp_path):
     path = panel.use(tmp_path / "recipe.yaml")
     assert sl.open_frames(sl.Job.load(path).frames).names == panel.model.frames.names
-    assert panel.saved == f"Saved in {path}, with the 12 frames shown here."
+    assert panel.saved == f"Saved in {path}, for the 12 frames shown here."
     sl.Recipe().save(path)
     panel.use(path)
     assert sl.open_frames(sl.Job.load(path).frames).names == panel.model.frames.names
@@ -192,41 +194,37 @@ def test_use_keeps_a_choice_among_the_frames_that_were_shown(panel, tmp_path, co
     job = sl.Job.load(path)
     assert job.frames == names and job.recipe == panel.recipe and job.memory == "1GB"
     assert "output:" not in path.read_text(encoding="utf-8")
-    assert ("the 7 of the 12 frames shown here that it lists" in panel.saved) == (count == 7)
+    assert ("the 7 frames that it lists" in panel.saved) == (count == 7)
 
 
 @pytest.mark.parametrize("listed", [[SAMPLES / "M101" / "4_Registered"], ["a.xisf", "b.xisf"]])
-def test_use_says_so_when_it_replaces_other_frames(panel, tmp_path, listed):
+def test_use_refuses_the_file_of_another_target(live, tmp_path, listed):
     path = tmp_path / "recipe.yaml"
-    path.write_text(f"memory: 1GB\nframes: {[str(file) for file in listed]}\n", encoding="utf-8")
-    with pytest.warns(sl.StacklibWarning, match="listed other frames; now it lists the 12 frames shown"):
-        panel.use(path)
-    job = sl.Job.load(path)
-    assert sl.open_frames(job.frames).names == panel.model.frames.names and job.memory == "1GB"
-
-
-def test_use_keeps_the_frames_of_the_file_that_it_was_opened_from(tmp_path):
-    folder = SAMPLES / "M13" / "4_Registered"
-    names = sorted(str(file) for file in folder.glob("*.fits"))
-    path = tmp_path / "recipe.yaml"
-    path.write_text(f"frames: {names[:8]}\n", encoding="utf-8")
-    panel = RejectionExplorer(names[:8], region=REGION, path=path, opened_from=path)
-    path.write_text(f"frames: {names[:10]}\n", encoding="utf-8")
-    with pytest.warns(sl.StacklibWarning, match="was changed since it was opened"):
-        panel.use()
-    assert sl.Job.load(path).frames == names[:10]
-    other = RejectionExplorer(names[:9], region=REGION, path=path, opened_from=path)
-    path.write_text(f"frames: {names[:10]}\n", encoding="utf-8")
-    with pytest.warns(sl.StacklibWarning, match="now it lists the 9 frames shown"):
-        other.use()
-
-
-def test_use_these_says_which_frames_are_listed(live, tmp_path):
-    path = tmp_path / "recipe.yaml"
-    path.write_text("frames: [a.xisf]\n", encoding="utf-8")
+    text = f"memory: 1GB\nframes: {[str(file) for file in listed]}\n"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(sl.RecipeError, match="none of the 12 shown here; it belongs to another target"):
+        live.use(path)
     live._path.value = str(path)
     live._save()
-    assert "with the 12 frames shown here" in message(live) and "listed other frames" in message(live)
+    assert "Not saved" in message(live) and path.read_text(encoding="utf-8") == text
+
+
+def test_use_saves_beside_the_frames_and_undo_brings_the_former_settings_back(tmp_path):
+    shutil.copytree(SAMPLES / "M13" / "4_Registered", tmp_path / "M13" / "4_Registered")
+    panel = make(tmp_path / "M13")
+    path = tmp_path / "M13" / "recipe.yaml"
+    assert panel.path == path and "Not saved yet" in panel.saved_in_words()
+    panel.use()
+    assert panel.saved == f"Saved in {path}, for all 12 frames of M13." and "frames" not in read_yaml(path)
+    assert panel.saved_in_words() == f"Saved in {path}."
+    panel.recipe = panel.recipe.replace(sigma_high=2.2)
+    assert "holds other settings" in panel.saved_in_words()
+    assert panel.widget is not None
+    panel._save()
+    assert sl.Recipe.load(path).sigma_high == 2.2
+    panel._undo()
+    assert sl.Recipe.load(path).sigma_high == panel.recipe.sigma_high == 2.9
+    assert panel._controls["sigma_high"].number == 2.9 and "as it was before" in message(panel)
 
 
 def test_use_refuses_to_replace_what_is_no_job_file(panel, tmp_path):

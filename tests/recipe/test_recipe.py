@@ -164,7 +164,7 @@ def test_a_job_is_flat(tmp_path):
     )
     job = Job.load(path)
     assert job.frames == ["b.xisf", "a.xisf"]
-    assert (job.output, job.interactive, job.memory) == ("out", False, "4GB")
+    assert (job.output, job.interactive, job.memory) == (str(tmp_path / "out"), False, "4GB")
     assert job.recipe == Recipe(rejection="gesd", sigma_low=4)
     assert Recipe.load(path) == job.recipe
     assert Job.from_dict(job.to_dict()) == job

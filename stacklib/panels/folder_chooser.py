@@ -1,0 +1,69 @@
+"""A button that chooses the folder of the frames."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from html import escape
+from pathlib import Path
+
+import ipywidgets as widgets
+from ipyfilechooser import FileChooser
+
+from stacklib.errors import StacklibError
+from stacklib.frames.finding import find_images, resolve_path
+from stacklib.notebook.session import is_live
+from stacklib.panels.common import Readout
+from stacklib.recipe.choices import target_name
+
+__all__ = ["FolderChooser"]
+
+
+class FolderChooser:
+    """Choose the folder of the frames with the mouse instead of writing it into the parameters cell.
+
+    Parameters
+    ----------
+    frames : str, Path or list
+        The frames so far.
+
+    Attributes
+    ----------
+    frames : str, Path or list
+        The frames so far, or the folder chosen last.
+    """
+
+    def __init__(self, frames: str | Path | list) -> None:
+        self.frames = frames
+
+    def choose(self, folder: str | Path) -> str:
+        """Choose a folder; return what is in it and how to go on. A folder without images is not chosen."""
+        try:
+            images = find_images(folder)
+        except StacklibError as error:
+            return f"Not chosen: {error}"
+        self.frames = str(folder)
+        count = "1 frame" if len(images) == 1 else f"{len(images)} frames"
+        return (
+            f"{target_name(images)}, {count}. Run the cells below, or, to keep the folder for the next time, "
+            f"write this line into the parameters cell and run the notebook again: "
+            f'frames = "{Path(folder).as_posix()}"'
+        )
+
+    @cached_property
+    def widget(self) -> widgets.Widget:
+        """The live panel."""
+        where = resolve_path(self.frames) if isinstance(self.frames, str | Path) else Path.cwd()
+        start = where if where.is_dir() else Path.cwd()
+        # Somebody who looks for another folder starts above the present one.
+        chooser = FileChooser(str(start.parent), show_only_dirs=True, select_desc="Choose folder")
+        said = Readout()
+        chooser.register_callback(lambda chooser: said.say(self.choose(chooser.selected_path)))
+        chooser.title = f"<b>Frames:</b> {escape(str(self.frames))}"
+        return widgets.VBox([chooser, said], layout=widgets.Layout(max_width="980px"))
+
+    def show(self, interactive: bool) -> None:
+        """Display the panel in a browser; do nothing elsewhere."""
+        from IPython.display import display
+
+        if is_live(interactive):
+            display(self.widget)
