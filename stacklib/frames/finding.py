@@ -73,8 +73,8 @@ def find_images(where: str | os.PathLike[str]) -> list[Path]:
     try:
         if path.is_dir():
             # The folder of a target stands for its registered frames.
-            registered = path / FRAMES_FOLDER
-            return _images_in_folder(registered if registered.is_dir() else path)
+            registered, outside = path / FRAMES_FOLDER, FRAMES_FOLDER not in path.parts
+            return _images_in_folder(registered if outside and registered.is_dir() else path)
         if path.exists():
             return [path]
         if not glob.has_magic(str(path)):
