@@ -55,7 +55,9 @@ class FolderChooser:
         where = resolve_path(self.frames) if isinstance(self.frames, str | Path) else Path.cwd()
         start = where if where.is_dir() else Path.cwd()
         # Somebody who looks for another folder starts above the present one.
-        chooser = FileChooser(str(start.parent), show_only_dirs=True, select_desc="Choose folder")
+        chooser = FileChooser(
+            str(start.parent), show_only_dirs=True, select_desc="Choose", dir_icon="/", dir_icon_append=True
+        )
         said = Readout()
         chooser.register_callback(lambda chooser: said.say(self.choose(chooser.selected_path)))
         chooser.title = f"<b>Frames:</b> {escape(str(self.frames))}"
