@@ -183,8 +183,11 @@ def _run(options: argparse.Namespace) -> int:
         print(line)
     run = run_job(job)
     print(f"\n{run.summary}\n")
-    for path in (*run.files, run.notebook):
+    for path in filter(None, (*run.files, run.preview, run.notebook, run.page)):
         print(path)
+    if run.page is None:
+        print(f"\nNote: {run.notes[-1]}")
+    print(f"\nOpen {run.page or run.preview or run.notebook} to see it.")
     return 0
 
 

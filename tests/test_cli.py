@@ -21,6 +21,8 @@ from stacklib.notebook import process as notebook_process
 from stacklib.notebook import running
 from stacklib.notebook.copies import own_copies
 from stacklib.output import naming, saving
+from stacklib.simulate import Session, simulate_frames
+from stacklib.utils import file_sets
 from stacklib.utils.file_sets import workroom
 
 M13 = SAMPLES / "M13" / "4_Registered"
@@ -104,7 +106,25 @@ def test_frames_that_cannot_be_used_are_named(target, capsys):
 def test_output_that_cannot_be_made_is_named(capsys, tmp_path):
     (tmp_path / "file").write_text("")
     assert cli.main(["run", str(M13), "--output", str(tmp_path / "file" / "results")]) == 1
-    assert "choose another folder for the results" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "choose another folder for the results: output in notebook 4, --output FOLDER" in said
+
+
+def test_read_only_folder_beside_the_frames_is_named(capsys, tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise OSError(30, "Read-only file system")
+
+    for there in (False, True):
+        if there:
+            (tmp_path / "5_Integration").mkdir()
+        with monkeypatch.context() as patched:
+            patched.setattr(file_sets.tempfile, "mkdtemp", refuse)
+            patched.setattr(Path, "mkdir", refuse)
+            if there:
+                patched.setattr(Path, "mkdir", lambda *args, **kwargs: None)
+            assert cli.main(["run", str(M13), "--output", str(tmp_path / "5_Integration")]) == 1
+        said = capsys.readouterr().err
+        assert "Read-only file system" in said and "--output FOLDER" in said and len(said.splitlines()) == 1
 
 
 def test_file_in_the_way_of_a_folder_is_named(tmp_path):
@@ -159,7 +179,7 @@ def test_run_prints_where_everything_is(run):
     paths = [Path(line) for line in done.stdout.splitlines() if line.startswith(str(output))]
     assert [path.name.removeprefix("20210815_M13_QSI583ws_0000") for path in paths] == [
         *(".xisf", "_rejection_low.xisf", "_rejection_high.xisf"),
-        *("_frames.ecsv", "_report.txt", "_notebook.ipynb"),
+        *("_frames.ecsv", "_report.txt", "_preview.png", "_notebook.ipynb", "_notebook.html"),
     ]
     assert all(path.stat().st_size for path in paths)
     assert sorted(paths) == sorted(output.iterdir())
@@ -168,12 +188,38 @@ def test_run_prints_where_everything_is(run):
     assert "12 frames integrated: 100%" in done.stdout
 
 
+def test_run_always_says_what_happens(run):
+    lines = run[0].stdout.splitlines()
+    first = next(number for number, line in enumerate(lines) if "frames measured" in line)
+    assert lines[0] == "Reading the headers of the frames ..."
+    assert "12 frames" in lines[1] and "seconds" in lines[1]
+    assert "Integrate and save ..." in lines[:first]
+    assert any(line.endswith("Look at the image and the maps ...") for line in lines[first:])
+    assert lines[-1] == f"Open {run[1] / '20210815_M13_QSI583ws_0000_notebook.html'} to see it."
+    assert "eavesdropping" not in run[0].stdout + run[0].stderr
+
+
 def test_run_keeps_the_notebook_with_its_parameters(run):
     content = nbformat.read(next(run[1].glob("*_notebook.ipynb")), as_version=4)
     injected = next(c.source for c in content.cells if "injected-parameters" in c.metadata.get("tags", []))
     assert "sigma_high = 2.8" in injected and "interactive = False" in injected
     assert f'frames = "{M13}"' in injected.replace("\\\\", "\\")
     assert "sigma_low" not in injected
+
+
+NASTY = ["M31 {rejection} {} {0", "[Ha] $a_$ 100% #1 & {frames}"]
+
+
+@pytest.mark.parametrize("name", NASTY)
+def test_run_takes_any_name_of_a_folder(tmp_path, name):
+    folder = tmp_path / name / "4_Registered"
+    night = simulate_frames(3, 48, 64, 1, session=Session(object_name="M 31"), seed=3)
+    night.save(folder)
+    done = command("run", folder)
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert "Traceback" not in done.stderr and done.stdout.splitlines()[-1].startswith(f"Open {folder.parent}")
+    assert len(list((folder.parent / "5_Integration").iterdir())) == 8
 
 
 def test_failed_run_keeps_the_notebook_and_says_where(tmp_path):
@@ -240,7 +286,8 @@ def test_interrupt_leaves_nothing_behind(tmp_path):
     called = [sys.executable, "-u", "-m", "stacklib.cli", "run", str(M13), "--output", str(output)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(called, cwd=ROOT, start_new_session=True, **pipes) as process:
-        first = process.stdout.readline()  # the kernel is at work
+        # Then the kernel is at work.
+        first = next(line for line in process.stdout if line.startswith("Parameters"))
         os.killpg(process.pid, signal.SIGINT)
         _, said = process.communicate(timeout=60)
     assert first and process.returncode == 130

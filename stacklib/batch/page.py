@@ -14,7 +14,7 @@ from PIL import Image
 
 from stacklib.batch.summary import Row
 from stacklib.errors import StacklibError
-from stacklib.figures.screen import stretch
+from stacklib.figures.screen import read_binned, stretch
 from stacklib.frames.frame_set import Frame
 from stacklib.notebook.page import render
 from stacklib.utils.atomic_files import new_file
@@ -23,8 +23,6 @@ __all__ = ["page", "save_thumbnail", "thumbnail"]
 
 #: Longest side of a thumbnail in pixels, about twice its size on the page.
 THUMBNAIL = 360
-#: Rows read at once for a thumbnail.
-STRIP = 512
 
 TEMPLATE = """{% extends base %}
 {% block style %}
@@ -176,15 +174,7 @@ def thumbnail(master: Path) -> bytes:
     """Return an image as a small JPEG with a screen stretch. It is read in strips, whatever its size."""
     frame = Frame(master, quiet=True)
     side = max(1, -(-max(frame.width, frame.height) // THUMBNAIL))
-    rows, columns = frame.height // side, frame.width // side
-    small = np.empty((frame.channels, rows, columns), np.float32)
-    step = max(1, STRIP // side)
-    for channel in range(frame.channels):
-        for start in range(0, rows, step):
-            stop = min(start + step, rows)
-            strip = frame.read_rows(start * side, stop * side, channel)[:, : columns * side]
-            blocks = strip.reshape(stop - start, side, columns, side)
-            small[channel, start:stop] = blocks.mean(axis=(1, 3))
+    small = read_binned(frame, side)
     frame.close()
     shown = np.rint(stretch(small) * 255).astype(np.uint8)
     stream = io.BytesIO()

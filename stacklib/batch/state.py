@@ -64,6 +64,7 @@ class Record:
     files: list[str] = field(default_factory=list)  # names of all files of the result, the master first
     notebook: str = ""  # name of the executed notebook
     page: str = ""  # name of its HTML page
+    preview: str = ""  # name of the picture of the master beside one frame
     thumbnail: str = ""  # name of the thumbnail
     error: str = ""  # why the run failed
     numbers: dict[str, Any] = field(default_factory=dict)  # see `report.numbers`
@@ -146,7 +147,9 @@ def only_run_of(target: Target) -> Iterator[Path]:
 
     def kept() -> set[str]:
         record = read_record(target)
-        return {*record.files, record.notebook, record.page, record.thumbnail} if record else set()
+        if record is None:
+            return set()
+        return {*record.files, record.notebook, record.page, record.preview, record.thumbnail}
 
     with work_folder(target.output, _work_name(target), "another batch runs this target", kept) as room:
         yield room

@@ -87,10 +87,12 @@ class TargetRun:
             reason = error.reason if isinstance(error, RunError) else str(error)
             notebook = getattr(error, "notebook", None)
             name = notebook.name if notebook else ""
-            record = replace(record, status="failed", error=reason, notebook=name, files=[])
+            # The images may be there though the notebook could not be saved.
+            saved = [path.name for path in getattr(error, "files", [])]
+            record = replace(record, status="failed", error=reason, notebook=name, files=saved)
             with contextlib.suppress(SaveError):
                 write_record(self.target, record)
-        if record.notebook:
+        if record.notebook and not record.page:
             record.page = save_page(self.target.output / record.notebook, room)
         if record.files:
             record.thumbnail = save_thumbnail(self.target.output / record.files[0], room)
@@ -130,6 +132,8 @@ def _of_run(record: Record, run: Run) -> Record:
         status="done",
         files=[path.name for path in run.files],
         notebook=run.notebook.name,
+        page=run.page.name if run.page else "",
+        preview=run.preview.name if run.preview else "",
         numbers=run.numbers,
         notes=run.notes,
     )

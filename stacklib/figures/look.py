@@ -47,7 +47,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 def write_title(figure: Figure, sentence: str) -> None:
     """Write one sentence above a figure that says what it shows."""
-    figure.suptitle(sentence, color=INK, fontsize=12.5, x=0.01, ha="left")
+    figure.suptitle(sentence, color=INK, fontsize=12.5, x=0.01, ha="left", parse_math=False)
 
 
 def dress(axes: Axes, label: str) -> None:
@@ -87,7 +87,8 @@ def show_picture(
     options = {"vmin": 0, "vmax": 1, "cmap": "gray"} | options if "norm" not in options else options
     extent = (x, x + width * side, y + height * side, y)
     shown = axes.imshow(picture, origin="upper", extent=extent, **options)
-    axes.set_title(title, color=INK, fontsize=10, loc="left")
+    # File names may hold dollar signs.
+    axes.set_title(title, color=INK, fontsize=10, loc="left", parse_math=False)
     axes.tick_params(colors=FAINT, labelsize=8, length=2)
     axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from astropy.table import Column
 from matplotlib.axes import Axes
@@ -22,14 +24,18 @@ from stacklib.figures.look import (
     show_picture,
     write_title,
 )
-from stacklib.figures.screen import binned, screen_limits, stretch
+from stacklib.figures.screen import binned, read_binned, screen_limits, stretch
+from stacklib.frames.frame_set import Frame
 from stacklib.integration.result import Integration
+from stacklib.output.integrated_image import undo_range
+from stacklib.output.naming import most_common
 from stacklib.recipe.rules import RULES
 
 __all__ = [
     "figure_before_after",
     "figure_frames",
     "figure_noise",
+    "figure_preview",
     "figure_result",
     "stretch",
 ]
@@ -76,23 +82,77 @@ def figure_before_after(result: Integration) -> Figure:
 
     Only the center of a large image is shown, at full resolution: binning would hide the noise.
     """
-    left, top, width, height = result.region
-    wide, tall = min(width, CENTRE), min(height, CENTRE)
-    x, y = (width - wide) // 2, (height - tall) // 2
-    reference = result.preparation.frames[result.preparation.reference]
-    before = reference.read(rows=slice(top + y, top + y + tall))[:, :, left + x : left + x + wide]
-    after = result.original[:, y : y + tall, x : x + wide]
-    limits = screen_limits(before)
+    wide, tall, corner = _centre(result)
     figure = new_figure(12.0, 6.0 * tall / wide + 0.75)
-    cut = "" if (wide, tall) == (width, height) else ", center"
-    names = (f"One frame: {reference.name}{cut}", f"{result.preparation.count} frames integrated{cut}")
-    for axes, picture, name in zip(figure.subplots(1, 2), (before, after), names, strict=True):
-        show_picture(axes, stretch(picture, limits), name, corner=(left + x, top + y))
+    cut = "" if (wide, tall) == result.region[2:] else ", center"
+    _show_pair(figure.subplots(1, 2), result, _centres(result), 1, corner, cut)
     ratio = result.noise_ratio.mean()
     write_title(
         figure, f"Before and after, with the same stretch: the noise is {ratio:.2f} times that of one frame"
     )
     return figure
+
+
+def figure_preview(result: Integration) -> Figure:
+    """Draw the reference frame and the integration side by side: the whole, and the center of a large image.
+
+    The two pictures beside each other have the same stretch.
+    """
+    left, top, width, height = result.region
+    after, side = binned(result.image)
+    after = undo_range(after, result.range_factor, result.range_offset)
+    before = read_binned(_reference(result), side, result.region)
+    wide, tall, corner = _centre(result)
+    large = (wide, tall) != (width, height)
+    inches = 6.0 * height / width + (6.0 * tall / wide if large else 0) + 0.75
+    figure = new_figure(12.0, inches)
+    axes = figure.subplots(2 if large else 1, 2, squeeze=False)
+    _show_pair(axes[0], result, (before, after), side, (left, top))
+    if large:
+        _show_pair(axes[1], result, _centres(result), 1, corner, ", center at full size")
+    target = most_common(frame.object for frame in result.preparation.frames)
+    ratio = result.noise_ratio.mean()
+    write_title(
+        figure,
+        f"{target + ': o' if target else 'O'}ne frame and {result.preparation.count} frames integrated, with "
+        f"the same stretch. The noise is {ratio:.2f} times that of one frame",
+    )
+    return figure
+
+
+def _reference(result: Integration) -> Frame:
+    return result.preparation.frames[result.preparation.reference]
+
+
+def _centre(result: Integration) -> tuple[int, int, tuple[int, int]]:
+    """Return width, height and (left, top) corner of the center of a large image, in pixels of the frames."""
+    left, top, width, height = result.region
+    wide, tall = min(width, CENTRE), min(height, CENTRE)
+    return wide, tall, (left + (width - wide) // 2, top + (height - tall) // 2)
+
+
+def _centres(result: Integration) -> tuple[np.ndarray, np.ndarray]:
+    """Return the center of the reference frame and of the integration, at full resolution."""
+    wide, tall, (x, y) = _centre(result)
+    before = _reference(result).read(rows=slice(y, y + tall))[:, :, x : x + wide]
+    x, y = x - result.region[0], y - result.region[1]
+    after = result.image[:, y : y + tall, x : x + wide]
+    return before, undo_range(after, result.range_factor, result.range_offset)
+
+
+def _show_pair(
+    axes: Sequence[Axes],
+    result: Integration,
+    pictures: tuple[np.ndarray, np.ndarray],
+    side: int,
+    corner: tuple[int, int],
+    part: str = "",
+) -> None:
+    """Show a frame and the integration with the stretch of the frame."""
+    limits = screen_limits(pictures[0])
+    names = (f"One frame: {_reference(result).name}", f"{result.preparation.count} frames integrated")
+    for place, picture, name in zip(axes, pictures, names, strict=True):
+        show_picture(place, stretch(picture, limits), f"{name}{part}", side, corner)
 
 
 # plots -------------------------------------------------------------------------------------------

@@ -6,7 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["Limits", "binned", "screen_limits", "stretch"]
+from stacklib.frames.frame_set import Frame
+
+__all__ = ["Limits", "binned", "read_binned", "screen_limits", "stretch"]
 
 #: The sky background of a stretched picture, and how many robust sigmas below it is black.
 BACKGROUND, BLACK_SIGMAS = 0.15, 2.8
@@ -14,6 +16,8 @@ BACKGROUND, BLACK_SIGMAS = 0.15, 2.8
 LIMIT_SAMPLES = 1 << 20
 #: Pictures with more columns than this are binned for the screen.
 SCREEN_WIDTH = 1200
+#: Rows of a frame that are read at once to be binned.
+STRIP = 512
 
 
 class Limits(NamedTuple):
@@ -76,3 +80,21 @@ def binned(image: np.ndarray, width: int = SCREEN_WIDTH) -> tuple[np.ndarray, in
     rows, columns = (size // side * side for size in image.shape[-2:])
     blocks = image[:, :rows, :columns].reshape(-1, rows // side, side, columns // side, side)
     return blocks.mean(axis=(2, 4), dtype=np.float32), side
+
+
+def read_binned(frame: Frame, side: int, region: tuple[int, int, int, int] | None = None) -> np.ndarray:
+    """Read a frame, or a region of it, in bins of `side` pixels each way, in strips: it may be large.
+
+    The region is (left, top, width, height). Return float32 of shape (channels, height, width).
+    """
+    left, top, width, height = region or (0, 0, frame.width, frame.height)
+    rows, columns = height // side, width // side
+    small = np.empty((frame.channels, rows, columns), np.float32)
+    step = max(1, STRIP // side)
+    for channel in range(frame.channels):
+        for start in range(0, rows, step):
+            stop = min(start + step, rows)
+            strip = frame.read_rows(top + start * side, top + stop * side, channel)
+            blocks = strip[:, left : left + columns * side].reshape(stop - start, side, columns, side)
+            small[channel, start:stop] = blocks.mean(axis=(1, 3))
+    return small

@@ -23,6 +23,7 @@ from stacklib.kernel.uncertainty import claim_factors
 from stacklib.normalization.preparation import Preparation, prepare, refuse_single
 from stacklib.normalization.settings import Settings
 from stacklib.recipe.recipe import Recipe
+from stacklib.utils.compiled import not_kept
 from stacklib.utils.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -113,6 +114,8 @@ def integrate(
     for note in preparation.notes:
         warnings.warn(note, StacklibWarning, stacklevel=2)
     result = integrate_samples(samples, preparation, progress, work=work)
+    if note := not_kept():
+        warnings.warn(note, StacklibWarning, stacklevel=2)
     frames.close()
     return result
 

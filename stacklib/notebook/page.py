@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
+from stacklib.notebook.executed import Executed
 from stacklib.utils.atomic_files import new_file
 
 __all__ = ["notebook_page", "render", "save_page"]
@@ -52,8 +54,33 @@ td, th { padding: .2rem .6rem; border: 1px solid var(--line); text-align: left }
 {{ light | safe }}
 @media (prefers-color-scheme: dark) { {{ dark | safe }} }
 .highlight, .highlight pre { background: var(--soft) }
+.failed { color: var(--bad); background: var(--bad-soft); white-space: pre-wrap }
+.notebook { margin-top: 3rem; border-top: 2px solid var(--line) }
 {% endblock %}
-{% block body %}{{ cells | safe }}{% endblock %}
+{% block body %}
+<h1>{{ heading }}</h1>
+{% if run.error %}
+<p>The run failed:</p>
+<pre class="failed">{{ run.error }}</pre>
+{% endif %}
+{% if run.result %}
+<pre>{{ run.result.summary }}</pre>
+{% endif %}
+{% if run.notes %}
+<ul>{% for note in run.notes %}<li>{{ note }}</li>{% endfor %}</ul>
+{% endif %}
+{% if picture %}
+<p><img src="data:image/png;base64,{{ picture }}" alt="One frame beside the integration, same stretch"></p>
+{% endif %}
+{% if files %}
+<p>In {{ folder }}:</p>
+<ul>{% for name in files %}<li><a href="{{ name | urlencode }}">{{ name }}</a></li>{% endfor %}</ul>
+{% endif %}
+<div class="notebook">
+<p>The notebook of this run, from the top:</p>
+{{ cells | safe }}
+</div>
+{% endblock %}
 """
 
 
@@ -62,17 +89,33 @@ def render(template: str, **values: Any) -> str:
     return _ENVIRONMENT.from_string(template).render(base=_BASE, **values)
 
 
-def notebook_page(notebook: Path) -> str:
-    """Return an executed notebook, cells and outputs, as an HTML page."""
+def notebook_page(notebook: Path, name: str = "", picture: Path | None = None) -> str:
+    """Return an executed notebook as an HTML page, which opens on the result or the error of the run.
+
+    `name` is that of the page, by default of the notebook; `picture` is a PNG file to show at the top.
+    """
     from nbconvert import HTMLExporter
     from pygments.formatters import HtmlFormatter
 
+    run = Executed.read(notebook)
+    files = [Path(file) for file in run.result.get("files", [])]
     # The basic template gives the cells alone, without anything from a network.
     cells, _ = HTMLExporter(template_name="basic").from_filename(str(notebook))
     light, dark = (
         HtmlFormatter(style=style).get_style_defs(".highlight") for style in ("default", "github-dark")
     )
-    return render(_NOTEBOOK, title=notebook.stem, cells=cells, light=light, dark=dark)
+    return render(
+        _NOTEBOOK,
+        title=name or notebook.stem,
+        heading=files[0].stem if files else name or notebook.stem,
+        run=run,
+        picture=base64.b64encode(picture.read_bytes()).decode() if picture else "",
+        folder=str(files[0].parent) if files else "",
+        files=[file.name for file in files],
+        cells=cells,
+        light=light,
+        dark=dark,
+    )
 
 
 def save_page(notebook: Path, room: Path | None = None) -> str:

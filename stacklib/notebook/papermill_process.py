@@ -59,12 +59,13 @@ def _papermill(
     try:
         with _connection(ports) as connection:
             papermill.execute_notebook(
-                notebook,
-                executed,
+                _literally(notebook),
+                _literally(executed),
                 values,
                 progress_bar=False,
                 stdout_file=sys.stdout,
                 stderr_file=sys.stderr,
+                on_cell_start=_Headings(),
                 extra_arguments=["--log-level=ERROR"],
                 config=connection,
             )
@@ -81,6 +82,27 @@ def _papermill(
     except OSError as error:
         return "unwritten", error.strerror or str(error)
     return "done", ""
+
+
+class _Headings:
+    """Prints the heading above each part of the notebook when its code begins, so that no wait is silent."""
+
+    def __init__(self) -> None:
+        self.heading = ""
+
+    def __call__(self, cell: Any, cell_index: int) -> None:
+        """Take a cell that comes next."""
+        first = cell.source.partition("\n")[0]
+        if cell.cell_type == "markdown" and first.startswith("#"):
+            self.heading = first.lstrip("# ")
+        if cell.cell_type == "code" and self.heading:
+            print(f"{self.heading} ...", flush=True)
+            self.heading = ""
+
+
+def _literally(path: str) -> str:
+    """Return a path for papermill, which puts parameters in place of names in braces."""
+    return path.replace("{", "{{").replace("}", "}}")
 
 
 @contextlib.contextmanager

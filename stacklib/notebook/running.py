@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import warnings
@@ -9,23 +10,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stacklib.errors import RunError, StacklibError
+from stacklib.errors import RunError, SaveError, StacklibError
 from stacklib.frames.finding import resolve_path
 from stacklib.frames.frame_set import open_frames
 from stacklib.normalization.preparation import refuse_single
+from stacklib.notebook.executed import Executed
+from stacklib.notebook.page import notebook_page
+from stacklib.notebook.preview import PREVIEW
 from stacklib.notebook.process import NotebookProcess
-from stacklib.notebook.session import NOTE, RESULT_MIME, parameters_cell
+from stacklib.notebook.session import parameters_cell
 from stacklib.output.naming import default_folder
 from stacklib.recipe.choices import NO_FILE
 from stacklib.recipe.recipe import Job, Recipe
 from stacklib.utils import package
 from stacklib.utils.atomic_files import explained
-from stacklib.utils.file_sets import existing_folder, name_all, workroom
+from stacklib.utils.file_sets import existing_folder, name_all, named_from, workroom
 
 __all__ = ["Run", "finish", "notebooks_folder", "process_for", "run_job"]
 
 #: The notebook that integrates.
 NOTEBOOK = "4_integrate.ipynb"
+#: Names of the notebooks of runs without a result.
+FAILED, STOPPED = "failed_notebook", "stopped_notebook"
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,8 @@ class Run:
 
     files: list[Path]  # the master first
     notebook: Path  # the executed notebook
+    page: Path | None  # the same as an HTML page
+    preview: Path | None  # picture of the master beside one frame
     summary: str  # the result in a few lines
     numbers: dict[str, Any] = field(default_factory=dict)  # see `report.numbers`
     notes: list[str] = field(default_factory=list)  # warnings of the run
@@ -45,6 +53,7 @@ def run_job(job: Job) -> Run:
     `StacklibError` is raised if the frames cannot be used or the run fails; the notebook is kept, with the
     error in it. A run that is stopped (`KeyboardInterrupt`) leaves nothing behind.
     """
+    print("Reading the headers of the frames ...", flush=True)
     with warnings.catch_warnings():
         # The notebook gives the same warnings.
         warnings.simplefilter("ignore")
@@ -53,7 +62,13 @@ def run_job(job: Job) -> Run:
     refuse_single(frames)
     output = Path(job.output).expanduser().absolute() if job.output else default_folder(frames)
     with existing_folder(output), workroom(output) as room:
-        return finish(process_for(job, output, room), output)
+        print(f"Starting notebook 4 with {len(frames)} frames, which takes 10 to 30 seconds ...", flush=True)
+        try:
+            return finish(process_for(job, output, room), output)
+        except RunError as error:
+            if files := _saved_from(room):
+                raise RunError(f"{error.reason}\n{_where(files)}", error.notebook) from error
+            raise
 
 
 def process_for(job: Job, output: Path, room: Path, silent: bool = False) -> NotebookProcess:
@@ -76,29 +91,101 @@ def _pristine_notebook(room: Path) -> Path:
     for cell in content["cells"]:
         if "parameters" in cell["metadata"].get("tags", []):
             cell["source"] = parameters_cell(Job)
-    pristine.write_text(json.dumps(content), encoding="utf-8")
+    with explained(room.parent):
+        pristine.write_text(json.dumps(content), encoding="utf-8")
     return pristine
 
 
 def finish(process: NotebookProcess, output: Path) -> Run:
-    """Run the notebook, and name it after its result.
+    """Run the notebook, and name it after its result, with its page and the preview.
 
     If a cell fails, `RunError` is raised, and the notebook is kept as ``failed_notebook.ipynb``. If it cannot
     be run to its end, `StacklibError` is raised. If it was begun, it is then kept as
-    ``stopped_notebook.ipynb``, and the error has its path as `notebook`.
+    ``stopped_notebook.ipynb``, and the error has its path as `notebook`. If only the notebook cannot be
+    saved, the `SaveError` names the images, and has all saved files as `files`. A success removes failed
+    and stopped notebooks of the same frames.
     """
+    executed = process.executed
     try:
         error = process.run()
     except StacklibError as error:
-        error.notebook = _keep(process.executed, output, "stopped_notebook")
+        if files := _saved_from(executed.parent):
+            raise _without_notebook(error, files) from error
+        error.notebook = _keep(executed, output, STOPPED)
         raise
-    left = _left_in(process.executed) if error is None else None
-    if left is None:
+    left = Executed.read(executed) if error is None else Executed()
+    if not left.result:
         reason = error or "the notebook ended without a result"
-        raise RunError(reason, _keep(process.executed, output, "failed_notebook"))
-    files = [Path(file) for file in left["files"]]
-    notebook = _keep(process.executed, output, f"{files[0].stem}_notebook") or process.executed
-    return Run(files, notebook, left["summary"], left["numbers"], left["notes"])
+        raise RunError(reason, _keep(executed, output, FAILED))
+    files = [Path(file) for file in left.result["files"]]
+    try:
+        names = _keep_all(executed, output, files[0].stem, left.notes)
+    except SaveError as error:
+        raise _without_notebook(error, files) from error
+    _forget_failures(output, process.values["frames"])
+    return Run(files, *names, left.result["summary"], left.result["numbers"], left.notes)
+
+
+def _saved_from(room: Path) -> list[Path]:
+    """Return the files of the result, the master first, that a run has saved from its work folder."""
+    files = named_from(room)
+    images = [path for path in files if path.suffix in (".xisf", ".fits")]
+    return sorted(files, key=lambda path: (path not in images, len(path.name))) if images else []
+
+
+def _without_notebook(error: StacklibError, files: list[Path]) -> SaveError:
+    """Return an error of a run whose images are there, though not its notebook."""
+    found = SaveError(f"{error}\n{_where(files)}")
+    found.files = files  # type: ignore[attr-defined]
+    return found
+
+
+def _where(files: list[Path]) -> str:
+    images = ", ".join(path.name for path in files if path.suffix in (".xisf", ".fits"))
+    return f"The images are saved in {files[0].parent}: {images}"
+
+
+def _keep_all(
+    executed: Path, folder: Path, stem: str, notes: list[str]
+) -> tuple[Path, Path | None, Path | None]:
+    """Give notebook, page and preview of a run the first free name, all or none; return their paths.
+
+    A page or a preview that could not be made is None, with a note.
+    """
+    made, page, preview = (
+        {"_notebook.ipynb": executed},
+        executed.with_suffix(".html"),
+        executed.with_name(PREVIEW),
+    )
+    if preview.is_file():
+        made["_preview.png"] = preview
+    try:
+        text = notebook_page(executed, f"{stem}_notebook", made.get("_preview.png"))
+        page.write_text(text, encoding="utf-8")
+        made["_notebook.html"] = page
+    except Exception as error:
+        # A page is no reason to lose the notebook, and a converter may fail in many ways.
+        notes.append(f"the notebook could not be made into a page ({error}); open it in JupyterLab")
+    for number in itertools.count(1):
+        start = f"{stem}_{number}" if number > 1 else stem
+        pairs = [(path, folder / f"{start}{end}") for end, path in made.items()]
+        with explained(folder):
+            if name_all(pairs):
+                named = dict(zip(made, (path for _, path in pairs), strict=True))
+                return named["_notebook.ipynb"], named.get("_notebook.html"), named.get("_preview.png")
+    raise AssertionError("there is always a free name")
+
+
+def _forget_failures(folder: Path, frames: str | list[str]) -> None:
+    """Remove what earlier runs of the same frames left that failed or were stopped."""
+    for kind in (FAILED, STOPPED):
+        for path in folder.glob(f"{kind}*.ipynb"):
+            # Several targets may share the folder.
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                content = json.loads(path.read_text(encoding="utf-8"))
+                if content["metadata"]["papermill"]["parameters"]["frames"] == frames:
+                    path.unlink()
+                    path.with_suffix(".html").unlink(missing_ok=True)
 
 
 def notebooks_folder() -> Path:
@@ -111,18 +198,6 @@ def _changed(job: Job) -> dict[str, Any]:
     """Return what differs from the defaults: the rest is in the parameters cell already."""
     known = Job.parameters() | Recipe.parameters()
     return {name: value for name, value in job.to_dict().items() if value != known[name].default}
-
-
-def _left_in(executed: Path) -> dict[str, Any] | None:
-    """Return what the last cells left in the notebook for programs, and its warnings."""
-    left, notes = None, {}
-    for cell in json.loads(executed.read_text(encoding="utf-8"))["cells"]:
-        for output in cell.get("outputs", []):
-            left = output.get("data", {}).get(RESULT_MIME, left)
-            if output.get("name") == "stderr":
-                lines = "".join(output["text"]).splitlines()
-                notes |= {line.removeprefix(NOTE): None for line in lines if line.startswith(NOTE)}
-    return left and left | {"notes": list(notes)}
 
 
 def _keep(executed: Path, folder: Path, stem: str) -> Path | None:

@@ -19,16 +19,16 @@ from matplotlib.figure import Figure
 from stacklib.errors import RecipeError, StacklibError, StacklibWarning
 from stacklib.frames.finding import resolve_path
 from stacklib.integration.result import Integration
+from stacklib.notebook.executed import NOTE, RESULT_MIME
 from stacklib.notebook.parameters import NOTEBOOKS, RECIPE_FILE, GoOn, SelectFrames, cell_parameters
+from stacklib.notebook.preview import save_preview
 from stacklib.output.report import numbers
 from stacklib.recipe.choices import NO_FILE, job_with_choices
 from stacklib.recipe.recipe import Job
 from stacklib.utils.parameters import Checked, Parameter
-from stacklib.utils.progress import in_live_notebook
+from stacklib.utils.progress import in_live_notebook, tell_what_takes_long
 
 __all__ = [
-    "NOTE",
-    "RESULT_MIME",
     "describe",
     "is_live",
     "parameters_cell",
@@ -42,11 +42,6 @@ __all__ = [
 ]
 
 Read = TypeVar("Read", bound=Checked)
-
-#: Type under which the list of files is stored in a saved notebook, for programs that run it.
-RESULT_MIME = "application/vnd.stacklib.result+json"
-#: Start of a stacklib warning in a notebook.
-NOTE = "Note: "
 
 #: Headings in the parameters cell of the integration, each above the parameter named here.
 HEADINGS = {
@@ -191,6 +186,7 @@ def show_files(result: Integration, files: Iterable[str | Path]) -> None:
     text = "\n".join([f"in {paths[0].parent}", *lines])
     known = {"files": [str(path) for path in paths], "summary": result.summary, "numbers": numbers(result)}
     display({"text/plain": text, RESULT_MIME: known}, raw=True)
+    save_preview(result)
 
 
 def _literal(value: Any) -> str:
@@ -262,6 +258,7 @@ def set_up_session() -> None:
         shell.run_line_magic("matplotlib", "inline")
         shell.display_formatter.formatters["image/png"].for_type(Figure, _described)
     warnings.formatwarning = _short_warning
+    tell_what_takes_long()
 
 
 def _described(figure: Figure) -> tuple[str, dict[str, str]] | None:

@@ -24,11 +24,12 @@ from stacklib.output.integrated_image import IntegratedImage
 from stacklib.output.naming import most_common
 from stacklib.utils.checksums import checksum_if_readable
 from stacklib.utils.labels import listed
+from stacklib.utils.progress import in_notebook, progress_bar
 
 __all__ = ["Provenance", "checksums", "collect", "keywords", "known_or_none", "properties"]
 
-#: Threads that compute checksums.
-READERS = 4
+#: Threads that compute checksums, and seconds before their progress bar appears.
+READERS, QUIET = 4, 2.0
 
 #: Keywords that are not copied: they describe the storage of one file, or are written below.
 NOT_CARRIED = re.compile(
@@ -120,8 +121,16 @@ def checksums(frames: FrameSet) -> list[str]:
         unchanged = (found.st_size, found.st_mtime_ns) == frame.stamp
         return checksum_if_readable(frame.path) if unchanged else ""
 
-    with ThreadPoolExecutor(READERS) as pool:
-        return list(pool.map(checksum, frames))
+    title = f"checksums of {len(frames)} frames"
+    with (
+        ThreadPoolExecutor(READERS) as pool,
+        progress_bar(len(frames), title, "frame", in_notebook(), delay=QUIET) as bar,
+    ):
+        found = []
+        for one in pool.map(checksum, frames):
+            found.append(one)
+            bar.update()
+    return found
 
 
 def _end(frame: Frame) -> datetime | None:

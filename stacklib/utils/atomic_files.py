@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import tempfile
@@ -12,6 +13,9 @@ from pathlib import Path
 from stacklib.errors import SaveError
 
 __all__ = ["explained", "new_file", "replace_atomically"]
+
+#: Errors of a file system that does not support fsync.
+NO_FSYNC = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOTTY}
 
 
 @contextlib.contextmanager
@@ -43,9 +47,14 @@ def temporary_for(path: Path, room: Path | None = None, alone: bool = False) -> 
 
 
 def flush_to_disk(path: Path) -> None:
-    """Wait until the content of `path` is on the disk."""
+    """Wait until the content of `path` is on the disk, where the file system can tell."""
     with path.open("rb+") as stream:
-        os.fsync(stream.fileno())
+        try:
+            os.fsync(stream.fileno())
+        except OSError as error:
+            # Some network shares do not know this call; a full or broken disk is another matter.
+            if error.errno not in NO_FSYNC:
+                raise
 
 
 def replace_atomically(path: str | Path, content: bytes, alone: bool = False) -> Path:

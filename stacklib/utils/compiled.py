@@ -2,43 +2,217 @@
 
 Numba caches compiled code next to each source file and recompiles when that file changes. It misses changes
 to functions and constants inlined from other files. So when any file with compiled functions changes, the
-whole cache is deleted.
+whole cache is deleted. Where the folders of the sources cannot be written, a folder in the user's cache takes
+its place, one for each state of the sources. Without any writable place nothing is kept.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import pickle
+import shutil
+import tempfile
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numba
+from numba.core import event
 
 from stacklib.utils.package import FOLDER
+from stacklib.utils.user_cache import CACHE_VARIABLE, cache_folder
 
-__all__ = ["compiled"]
+__all__ = ["compiled", "compiling", "not_kept", "seconds_of_compiling", "tell_of_compiling"]
+
+#: Settings of numba, which come from its environment variables.
+_config: Any = numba.config
+#: Days after which the compiled code of another state of the sources is removed from the user's cache.
+OTHER_DAYS = 30
 
 
 def compiled(function: Callable) -> Callable:
     """Compile a function on its first call. It runs without the GIL."""
-    return numba.njit(nogil=True, cache=True, error_model="numpy")(function)
+    if _place.problem:
+        return _compiled(function)
+    usual = _config.CACHE_DIR
+    try:
+        # Numba looks for the folder when the function is decorated.
+        _config.CACHE_DIR = str(_place.folder or usual)
+        found = _compiled(function, cache=True)
+    except RuntimeError as error:
+        # Numba found no place, such as in a subfolder of its own permissions.
+        _place.problem = str(error)
+        return _compiled(function)
+    finally:
+        _config.CACHE_DIR = usual
+    found._cache = _Lenient(found._cache)
+    return found
 
 
-def _forget_outdated(package: Path) -> None:
-    stamp_file = package / "__pycache__" / "compiled.stamp"
+def _compiled(function: Callable, **options: Any) -> Any:
+    return numba.njit(nogil=True, error_model="numpy", **options)(function)
+
+
+def not_kept() -> str:
+    """Return a note that compiled code cannot be kept, and why; empty if it can, or after the first call."""
+    if not _place.problem or _place.told:
+        return ""
+    _place.told = True
+    return (
+        f"compiled code cannot be kept ({_place.problem}), so that every run compiles it again, which takes "
+        f"about a minute; set the environment variable {CACHE_VARIABLE} to a folder that can be written"
+    )
+
+
+class _Place:
+    """Where compiled code is kept.
+
+    `folder` is None for the places that numba prefers, which are beside the sources. `problem` says why
+    nothing can be kept.
+    """
+
+    def __init__(self, package: Path) -> None:
+        self.folder: Path | None = None
+        self.problem, self.told = "", False
+        stamp = _stamp(package)
+        if not _config.CACHE_DIR and not _unwritable(package / "__pycache__"):
+            _forget_outdated(package, stamp)
+            return
+        own = Path(_config.CACHE_DIR) if _config.CACHE_DIR else cache_folder()
+        self.folder = own / "compiled" / stamp[:16]
+        self.problem = _unwritable(self.folder)
+        if not self.problem:
+            _forget_others(self.folder)
+
+
+class _Lenient:
+    """A cache of a compiled function that does without a file it cannot read or write, as on a full disk."""
+
+    def __init__(self, cache: Any) -> None:
+        self._cache = cache
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cache, name)
+
+    def load_overload(self, *arguments: Any) -> Any:
+        """Return what is kept, None if it cannot be read or is damaged, in any way that a pickle can be."""
+        with contextlib.suppress(Exception):
+            return self._cache.load_overload(*arguments)
+
+    def save_overload(self, *arguments: Any) -> None:
+        """Keep compiled code if possible."""
+        try:
+            try:
+                self._cache.save_overload(*arguments)
+            except (EOFError, ValueError, pickle.PickleError):
+                # The index is damaged.
+                self._cache.flush()
+                self._cache.save_overload(*arguments)
+        except OSError as error:
+            _place.problem = _place.problem or _words(error)
+
+
+def _stamp(package: Path) -> str:
+    """Return a checksum of all that compiled code depends on."""
     stamp = hashlib.sha256(numba.__version__.encode())
     for source in sorted(package.rglob("*.py")):
         content = source.read_bytes()
         if b"@compiled" in content:
             stamp.update(source.relative_to(package).as_posix().encode() + content)
+    return stamp.hexdigest()
+
+
+def _forget_outdated(package: Path, stamp: str) -> None:
+    stamp_file = package / "__pycache__" / "compiled.stamp"
     with contextlib.suppress(OSError):
-        if stamp_file.exists() and stamp_file.read_text() == stamp.hexdigest():
+        if stamp_file.exists() and stamp_file.read_text() == stamp:
             return
         for kept in package.rglob("__pycache__"):
             for path in [*kept.glob("*.nbi"), *kept.glob("*.nbc")]:
                 path.unlink(missing_ok=True)
-        stamp_file.parent.mkdir(exist_ok=True)
-        stamp_file.write_text(stamp.hexdigest())
+        stamp_file.write_text(stamp)
 
 
-_forget_outdated(FOLDER)
+def _forget_others(folder: Path) -> None:
+    """Remove what was compiled long ago from other states of the sources."""
+    oldest = time.time() - OTHER_DAYS * 86400
+    for other in folder.parent.iterdir():
+        with contextlib.suppress(OSError):
+            if other != folder and other.stat().st_mtime < oldest:
+                shutil.rmtree(other, ignore_errors=True)
+
+
+def _unwritable(folder: Path) -> str:
+    """Return why no file can be made in a folder, which is made if necessary; empty if one can."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return ""
+    except OSError as error:
+        return _words(error)
+
+
+def _words(error: OSError) -> str:
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error)
+
+
+class _Watch(event.Listener):
+    """Takes the time of compilation, which keeps everybody waiting."""
+
+    def __init__(self) -> None:
+        self.tell: Callable[[], None] | None = None
+        self.told = False
+        self._seconds, self._depth, self._began = 0.0, 0, 0.0
+        self._lock = threading.Lock()
+
+    def on_start(self, event: Any) -> None:
+        """Compilation of a function begins, perhaps within that of another one."""
+        with self._lock:
+            tell = None if self.told else self.tell
+            self.told = self.told or tell is not None
+            if not self._depth:
+                self._began = time.monotonic()
+            self._depth += 1
+        if tell is not None:
+            tell()
+
+    def on_end(self, event: Any) -> None:
+        """Compilation of a function ends."""
+        with self._lock:
+            self._depth -= 1
+            if not self._depth:
+                self._seconds += time.monotonic() - self._began
+
+    @property
+    def seconds(self) -> float:
+        """Seconds so far."""
+        with self._lock:
+            return self._seconds + (time.monotonic() - self._began if self._depth else 0.0)
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is being compiled."""
+        return self._depth > 0
+
+
+def compiling() -> bool:
+    """Return whether a function is being compiled now."""
+    return _watch.busy
+
+
+def seconds_of_compiling() -> float:
+    """Return how long this process has compiled so far."""
+    return _watch.seconds
+
+
+def tell_of_compiling(tell: Callable[[], None]) -> None:
+    """Call `tell` the first time that a function is compiled because it is not in the cache."""
+    _watch.tell = tell
+
+
+_place = _Place(FOLDER)
+_watch = _Watch()
+event.register("numba:compile", _watch)

@@ -11,12 +11,17 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from stacklib.errors import SaveError
-from stacklib.utils.atomic_files import explained, flush_to_disk, give_name, stamp
+from stacklib.utils.atomic_files import flush_to_disk, give_name, stamp
 
-__all__ = ["WORK_FOLDER", "existing_folder", "name_all", "take_back", "workroom"]
+__all__ = ["WORK_FOLDER", "existing_folder", "name_all", "named_from", "take_back", "workroom"]
 
 #: Environment variable with the work folder of a run, for the process that runs the notebook.
 WORK_FOLDER = "STACKLIB_WORK_FOLDER"
+#: What to do where results cannot be written.
+ELSEWHERE = (
+    "choose another folder for the results: output in notebook 4, --output FOLDER of stacklib run, "
+    "save(folder) in Python"
+)
 #: How the notes end that `give_name` leaves where there are no hard links.
 MOVED = ".moved"
 
@@ -29,9 +34,7 @@ def existing_folder(folder: Path) -> Iterator[None]:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise SaveError(
-                f"{folder}: cannot be created ({error.strerror}); choose another folder for the results"
-            ) from error
+            raise SaveError(f"{folder}: cannot be created ({error.strerror}); {ELSEWHERE}") from error
         yield
     except BaseException:
         for path in missing:
@@ -48,8 +51,13 @@ def workroom(folder: Path) -> Iterator[Path]:
     """
     work = Path(os.environ.get(WORK_FOLDER) or os.devnull)
     in_run = work.is_dir() and work.parent.samefile(folder)
-    with explained(folder):
+    try:
         room = Path(tempfile.mkdtemp(prefix=".stacklib-", dir=work if in_run else folder))
+    except OSError as error:
+        raise SaveError(
+            f"{folder}: cannot be written to ({error.strerror or error}); check the free space and the "
+            f"permissions of the folder, or {ELSEWHERE}"
+        ) from error
     try:
         yield room
     finally:
@@ -72,16 +80,25 @@ def name_all(pairs: list[tuple[Path, Path]]) -> bool:
     return True
 
 
-def take_back(room: Path, kept: Collection[str] = ()) -> None:
-    """Remove a work folder and what was named from it in its parent folder, except the names in `kept`."""
+def named_from(room: Path) -> list[Path]:
+    """Return the files in the parent folder that were named from a work folder."""
     inside = [path for path in room.rglob("*") if path.is_file()]
     linked = {_identity(path) for path in inside}
     moved = [json.loads(path.read_text("utf-8") or "0") for path in inside if path.name.endswith(MOVED)]
-    for path in room.parent.iterdir():
+    found = []
+    for path in sorted(room.parent.iterdir()):
         # Other runs may be at work in the same folder.
         with contextlib.suppress(OSError):
-            made = _identity(path) in linked or stamp(path, path.name) in moved
-            if made and path.name not in kept:
+            if _identity(path) in linked or stamp(path, path.name) in moved:
+                found.append(path)
+    return found
+
+
+def take_back(room: Path, kept: Collection[str] = ()) -> None:
+    """Remove a work folder and what was named from it in its parent folder, except the names in `kept`."""
+    for path in named_from(room):
+        with contextlib.suppress(OSError):
+            if path.name not in kept:
                 path.unlink()
     shutil.rmtree(room, ignore_errors=True)
 

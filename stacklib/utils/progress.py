@@ -11,12 +11,24 @@ from typing import Any
 from tqdm import tqdm
 from tqdm.auto import tqdm as live_tqdm
 
+from stacklib.utils.compiled import compiling, seconds_of_compiling, tell_of_compiling
 from stacklib.utils.file_sets import WORK_FOLDER
 
-__all__ = ["PROGRESS_NAME", "in_live_notebook", "progress_bar"]
+__all__ = [
+    "COMPILING",
+    "PROGRESS_NAME",
+    "in_live_notebook",
+    "in_notebook",
+    "progress_bar",
+    "tell_what_takes_long",
+]
 
 #: File in the work folder of a run with the percentage done.
 PROGRESS_NAME = "progress"
+#: What is said when code is compiled for the first time.
+COMPILING = "Compiling for this processor: once, and it takes about a minute ..."
+#: Steps after which the time left is shown.
+FIRST_STEPS = 2
 
 
 def in_live_notebook() -> bool:
@@ -24,7 +36,44 @@ def in_live_notebook() -> bool:
     return bool(os.environ.get("JPY_SESSION_NAME") or os.environ.get("VOILA_KERNEL_ID"))
 
 
-class _TextBar(tqdm):
+def in_notebook() -> bool:
+    """Return whether this process runs a notebook, live or not."""
+    return "ipykernel" in sys.modules
+
+
+def _stream() -> Any:
+    """Return where text for the user goes: a saved notebook keeps only what is printed."""
+    return sys.stdout if in_notebook() else sys.stderr
+
+
+def tell_what_takes_long() -> None:
+    """From now on, say so once when functions are compiled because there is nothing in the cache."""
+    tell_of_compiling(_say_compiling)
+
+
+def _say_compiling() -> None:
+    tqdm.write(COMPILING, file=_stream())
+
+
+class _Timed:
+    """What both kinds of bars share: the time left does not count the time of compiling."""
+
+    compiled_before = 0.0
+
+    @property
+    def format_dict(self) -> dict[str, Any]:
+        """What is shown: no rate, and no time left, until it is known."""
+        found = super().format_dict  # type: ignore[misc]
+        working = found["elapsed"] - (seconds_of_compiling() - self.compiled_before)
+        known = found["n"] >= FIRST_STEPS and working > 0 and not compiling()
+        return found | {"rate": found["n"] / working if known else 0}
+
+
+class _LiveBar(_Timed, live_tqdm):
+    """A bar in a live notebook."""
+
+
+class _TextBar(_Timed, tqdm):
     """A bar in text, which also writes the percentage of the run into its work folder."""
 
     part: tuple[int, int] | None = None
@@ -50,14 +99,18 @@ def progress_bar(
 ) -> tqdm:
     """Return a progress bar with the time left. Use it as a context manager.
 
-    With `scale`, large numbers are shown as k and M. The bar appears after `delay` seconds. `part` is the
-    percentage of the whole run at the start and at the end of this bar.
+    With the first bar shown, it is also said when code is compiled, in bars or between them. With `scale`,
+    large numbers are shown as k and M. The bar appears after `delay` seconds. `part` is the percentage of the
+    whole run at the start and at the end of this bar.
     """
     common = dict(total=total, desc=title, unit=unit, unit_scale=scale, disable=not shown, delay=delay)
+    if shown:
+        tell_what_takes_long()
     if in_live_notebook():
-        return live_tqdm(**common)
-    # A widget would stay at 0 % in a notebook that is saved without a browser: write text there.
-    inside_kernel = "ipykernel" in sys.modules
-    bar = _TextBar(file=sys.stdout if inside_kernel else sys.stderr, mininterval=0.5, **common)
-    bar.part = part
+        bar = _LiveBar(**common)
+    else:
+        # A widget would stay at 0 % in a notebook that is saved without a browser: write text there.
+        bar = _TextBar(file=_stream(), mininterval=0.5, **common)
+        bar.part = part
+    bar.compiled_before = seconds_of_compiling()
     return bar

@@ -32,7 +32,7 @@ KILLED_AFTER = 3
 #: What a run leaves, behind the name of the master.
 LEFT = (
     *(".xisf", "_rejection_low.xisf", "_rejection_high.xisf"),
-    *("_frames.ecsv", "_report.txt", "_notebook.ipynb", "_notebook.html", "_thumbnail.jpg"),
+    *("_frames.ecsv", "_report.txt", "_notebook.ipynb", "_preview.png", "_notebook.html", "_thumbnail.jpg"),
 )
 
 

@@ -10,8 +10,8 @@ from conftest import integrate_quietly
 from matplotlib import pyplot
 from matplotlib.image import imread
 
+from stacklib.figures import look, screen
 from stacklib.figures import result_plots as plots
-from stacklib.figures import screen
 
 
 @pytest.fixture
@@ -97,7 +97,13 @@ def texts(figure) -> str:
     return "\n".join(found)
 
 
-FIGURES = [plots.figure_result, plots.figure_before_after, plots.figure_frames, plots.figure_noise]
+FIGURES = [
+    plots.figure_result,
+    plots.figure_before_after,
+    plots.figure_frames,
+    plots.figure_noise,
+    plots.figure_preview,
+]
 
 
 @pytest.mark.parametrize("draw", FIGURES)
@@ -137,6 +143,46 @@ def test_large_images_are_shown_by_their_centre(m13, monkeypatch):
     assert all(axes.images[0].get_array().shape == (100, 100) for axes in figure.axes)
     assert figure.axes[0].get_xlim() == (109.5, 209.5)
     assert "center" in texts(figure)
+
+
+def test_preview_of_a_large_image_shows_the_whole_and_the_center(m13, monkeypatch):
+    assert len(plots.figure_preview(m13).axes) == 2
+    monkeypatch.setattr(plots, "CENTRE", 100)
+    monkeypatch.setattr(screen, "SCREEN_WIDTH", 160)
+    monkeypatch.setattr(plots, "binned", lambda image: screen.binned(image, 160))
+    figure = plots.figure_preview(m13)
+    shapes = [axes.images[0].get_array().shape for axes in figure.axes]
+    assert shapes == [(128, 160), (128, 160), (100, 100), (100, 100)]
+    whole, center = figure.axes[1], figure.axes[3]
+    assert whole.get_xlim() == (-0.5, 319.5) and center.get_xlim() == (109.5, 209.5)
+    # Each pair has the stretch of the frame.
+    reference = m13.preparation.frames[m13.preparation.reference]
+    limits = screen.screen_limits(screen.binned(reference.read(), 160)[0])
+    shown = plots.stretch(screen.binned(m13.image, 160)[0], limits)
+    np.testing.assert_allclose(whole.images[0].get_array(), shown, atol=1e-5)
+    words = texts(figure)
+    assert reference.name in words and "12 frames integrated" in words and "center at full size" in words
+
+
+@pytest.mark.parametrize("name", ["a$b$c.fits", "$x^$.fits", "\\frac{.fits", "{0}.fits", "100%.fits"])
+def test_any_file_name_can_be_a_title(name):
+    figure = look.new_figure(3, 2)
+    look.show_picture(figure.subplots(), np.zeros((4, 5)), name)
+    look.write_title(figure, name)
+    png(figure)
+    assert figure.axes[0].get_title(loc="left") == name
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 7])
+@pytest.mark.parametrize("region", [None, (0, 0, 320, 256), (5, 9, 100, 83)])
+def test_frames_are_binned_in_strips(m13, monkeypatch, side, region):
+    monkeypatch.setattr(screen, "STRIP", 20)
+    frame = m13.preparation.frames[0]
+    left, top, width, height = region or (0, 0, 320, 256)
+    rows, columns = height // side * side, width // side * side
+    whole = frame.read()[:, top : top + rows, left : left + columns]
+    expected = whole.reshape(1, rows // side, side, columns // side, side).mean(axis=(2, 4))
+    np.testing.assert_allclose(screen.read_binned(frame, side, region), expected, rtol=1e-5)
 
 
 def test_frames_with_trail_or_cloud_are_numbered(m101):

@@ -340,6 +340,31 @@ def test_a_failure_leaves_nothing(result, tmp_path, monkeypatch, where, name, fa
         assert ".stacklib-" not in str(caught.value)
 
 
+@pytest.mark.parametrize("links", [True, False])
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.ENOTTY])
+def test_a_share_without_fsync_or_links(result, tmp_path, monkeypatch, number, links):
+    def refuse(handle):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(atomic_files.os, "fsync", refuse)
+    if not links:
+        monkeypatch.setattr(atomic_files.os, "link", no_links)
+    saved = result.save(tmp_path)
+    np.testing.assert_array_equal(read_xisf(saved[0])[0], result.image)
+    assert len(names_in(tmp_path)) == 5
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
+def test_a_disk_that_fails_at_fsync(result, tmp_path, monkeypatch, number):
+    def fail(handle):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(atomic_files.os, "fsync", fail)
+    with pytest.raises(sl.SaveError, match=os.strerror(number)):
+        result.save(tmp_path / "new")
+    assert names_in(tmp_path) == []
+
+
 def test_a_failure_leaves_other_files_alone(result, tmp_path, monkeypatch):
     before = result.save(tmp_path)
     content = {path: path.read_bytes() for path in before}
