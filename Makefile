@@ -11,7 +11,7 @@ lab: .venv/notebook.stamp
 	$(BIN)/stacklib lab
 
 app: .venv/app.stamp
-	$(BIN)/voila notebooks/2_choose_rejection.ipynb
+	$(BIN)/voila --KernelManager.transport_encryption=auto notebooks/2_choose_rejection.ipynb
 
 docs: .venv/docs.stamp
 	$(BIN)/python docs/build.py
@@ -36,9 +36,11 @@ clean:
 .venv/test.stamp: EXTRAS = notebook,test,docs,app,cluster
 .venv/bench.stamp: EXTRAS = notebook,test,bench
 .venv/%.stamp: pyproject.toml | $(BIN)/python
-	@echo "Installing into .venv, which takes a few minutes the first time"
+	@echo "Installing stacklib, JupyterLab, numba, astropy and others into .venv: the first time about 1 GB,"
+	@echo "one to five minutes, without further messages ..."
 	@$(BIN)/python -m pip install --quiet --editable ".[$(EXTRAS)]"
 	@touch $@
 
 $(BIN)/python:
-	$(PYTHON) -m venv .venv
+	@echo "Making an environment of its own in .venv: some seconds ..."
+	@$(PYTHON) -m venv .venv

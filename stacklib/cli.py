@@ -259,6 +259,7 @@ def _typed(parameter: Parameter, text: str) -> Any:
 
 
 def _batch(options: argparse.Namespace) -> int:
+    print(f"Reading the headers of the frames below {options.folder} ...", file=sys.stderr, flush=True)
     batch = batch_from_arguments(options.folder, options.parameters)
     print("\n".join(batch.plan.pformat(max_lines=-1, max_width=-1, show_unit=False)))
     if options.list:
@@ -309,6 +310,8 @@ def _lab(options: argparse.Namespace) -> int:
     folder = own_copies(notebooks_folder(), Path.cwd() / "stacklib_notebooks")
     first = min(folder.glob("[0-9]*.ipynb"), default=folder)
     command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={folder.parent}"]
+    # Otherwise each kernel warns that others on this computer may listen.
+    command.append("--KernelManager.transport_encryption=auto")
     command.append(f"--LabApp.default_url=/lab/tree/{folder.name}/{first.name}")
     with contextlib.suppress(KeyboardInterrupt):
         return subprocess.call([*command, *options.rest])

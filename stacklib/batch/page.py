@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import math
 import os
@@ -13,7 +12,6 @@ import numpy as np
 from PIL import Image
 
 from stacklib.batch.summary import Row
-from stacklib.errors import StacklibError
 from stacklib.figures.screen import read_binned, stretch
 from stacklib.frames.frame_set import Frame
 from stacklib.notebook.page import render
@@ -161,13 +159,13 @@ def _links(row: Row, root: Path) -> Iterator[tuple[str, str]]:
 def save_thumbnail(master: Path, room: Path | None = None) -> str:
     """Write the thumbnail of a master beside it, unless it exists, by way of the work folder `room`.
 
-    Return its name; empty if it cannot be made, which is no reason for a run to fail.
+    Return its name.
     """
     picture = master.with_name(f"{master.stem}_thumbnail.jpg")
     if not picture.exists():
-        with contextlib.suppress(OSError, StacklibError), new_file(picture, room) as temporary:
+        with new_file(picture, room) as temporary:
             temporary.write_bytes(thumbnail(master))
-    return picture.name if picture.exists() else ""
+    return picture.name
 
 
 def thumbnail(master: Path) -> bytes:

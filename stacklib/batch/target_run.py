@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -93,9 +94,15 @@ class TargetRun:
             with contextlib.suppress(SaveError):
                 write_record(self.target, record)
         if record.notebook and not record.page:
-            record.page = save_page(self.target.output / record.notebook, room)
+            notebook = self.target.output / record.notebook
+            record.page = _if_possible(
+                "page of the notebook", record.notes, lambda: save_page(notebook, room)
+            )
         if record.files:
-            record.thumbnail = save_thumbnail(self.target.output / record.files[0], room)
+            master = self.target.output / record.files[0]
+            record.thumbnail = _if_possible(
+                "picture for the summary", record.notes, lambda: save_thumbnail(master, room)
+            )
         record.seconds = round(time.monotonic() - start, 2)
         with contextlib.suppress(SaveError):
             write_record(self.target, record)
@@ -137,6 +144,18 @@ def _of_run(record: Record, run: Run) -> Record:
         numbers=run.numbers,
         notes=run.notes,
     )
+
+
+def _if_possible(what: str, notes: list[str], make: Callable[[], str]) -> str:
+    """Return the name of a file that is made; empty with a note if it cannot be made, however that happens.
+
+    That is no reason for a run to fail.
+    """
+    try:
+        return make()
+    except Exception as error:
+        notes.append(f"the {what} could not be made ({error})")
+        return ""
 
 
 def _clear_away(target: Target, before: Record | None) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -121,10 +120,10 @@ def notebook_page(notebook: Path, name: str = "", picture: Path | None = None) -
 def save_page(notebook: Path, room: Path | None = None) -> str:
     """Write the page of a notebook beside it, unless it exists, by way of the work folder `room`.
 
-    Return its name; empty if it cannot be made, which is no reason for a run to fail.
+    Return its name.
     """
     page = notebook.with_suffix(".html")
     if not page.exists():
-        with contextlib.suppress(OSError, ValueError, ImportError), new_file(page, room) as temporary:
+        with new_file(page, room) as temporary:
             temporary.write_text(notebook_page(notebook), encoding="utf-8")
-    return page.name if page.exists() else ""
+    return page.name

@@ -12,10 +12,13 @@ import pytest
 from test_batch_parts import frames
 
 import stacklib as sl
+from stacklib.batch import target_run
+from stacklib.batch.changes import changes
 from stacklib.batch.state import Record, only_run_of, read_record, write_record
 from stacklib.batch.target_run import TargetRun
 from stacklib.batch.targets import Target, find_targets
 from stacklib.batch.work_folder import locked
+from stacklib.notebook.running import Run
 from stacklib.utils import atomic_files
 from stacklib.utils.file_sets import WORK_FOLDER
 
@@ -76,6 +79,44 @@ def test_a_recorded_result_stays(target, monkeypatch):
     with only_run_of(target):
         assert whole < there(target)
     assert there(target) - {".stacklib_batch.json"} == whole
+
+
+def test_images_stay_if_the_notebook_could_not_be_saved(target, monkeypatch):
+    whole = set()
+
+    def run(self, room):
+        whole.update(saved_by(room, target, monkeypatch))
+        error = sl.SaveError("no room for the notebook")
+        error.files = sorted((target.output / name for name in whole), key=lambda path: len(path.name))
+        raise error
+
+    monkeypatch.setattr(TargetRun, "_through_notebook", run)
+    record = TargetRun(target, sl.Job(str(target.folder)))()
+    assert (record.status, record.error) == ("failed", "no room for the notebook")
+    assert len(whole) == 5 and set(record.files) == whole
+    left = {name for name in there(target) if not name.startswith(".")}
+    assert left == whole | {record.thumbnail}
+    # The next batch tries again, and keeps them.
+    assert changes(target, record, read_record(target)) == "failed last time"
+
+
+@pytest.mark.parametrize("name", ["save_page", "save_thumbnail"])
+def test_page_and_picture_that_cannot_be_made_are_notes(target, monkeypatch, name):
+    def run(self, room):
+        files = [target.output / file for file in sorted(saved_by(room, target, monkeypatch), key=len)]
+        table = next(file for file in files if file.name.endswith("_frames.ecsv"))
+        notebook = target.output / "run_notebook.ipynb"
+        notebook.write_text('{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 4}')
+        return Run([files[0], table], notebook, None, None, "fine")
+
+    def fail(*arguments):
+        raise RuntimeError("no way")
+
+    monkeypatch.setattr(TargetRun, "_through_notebook", run)
+    monkeypatch.setattr(target_run, name, fail)
+    record = TargetRun(target, sl.Job(str(target.folder)))()
+    assert record.status == "done" and [note for note in record.notes if "no way" in note]
+    assert bool(record.page) != bool(record.thumbnail)
 
 
 def test_a_file_that_took_the_name_since_stays(target, monkeypatch):

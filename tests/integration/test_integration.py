@@ -423,6 +423,13 @@ def test_the_cache_of_measurements_changes_nothing(tmp_path):
     same(first, run(tmp_path, recipe))
 
 
+def test_code_that_cannot_be_kept_is_a_note(sets, monkeypatch):
+    frames = sets(7, 1, "fits", "f32")
+    monkeypatch.setattr("stacklib.integration.run.not_kept", lambda: "compiled code cannot be kept (why)")
+    with pytest.warns(sl.StacklibWarning, match="cannot be kept"):
+        sl.integrate(frames, sl.Recipe.suggest(frames), progress=False)
+
+
 def test_frames_can_be_named_in_every_way(sets, tmp_path):
     frames = sets(7, 1, "fits", "f32")
     folder = frames.folder
