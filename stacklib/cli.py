@@ -178,6 +178,7 @@ def _parameter_list(known: Mapping[str, Parameter]) -> str:
 
 
 def _run(options: argparse.Namespace) -> int:
+    print("Reading the headers of the frames ...", flush=True)
     job, line = job_from_arguments(options.target, options.parameters, options.output)
     if line:
         print(line)

@@ -192,7 +192,7 @@ def test_run_always_says_what_happens(run):
     lines = run[0].stdout.splitlines()
     first = next(number for number, line in enumerate(lines) if "frames measured" in line)
     assert lines[0] == "Reading the headers of the frames ..."
-    assert "12 frames" in lines[1] and "seconds" in lines[1]
+    assert any("12 frames" in line and "seconds" in line for line in lines[1:first])
     assert "Integrate and save ..." in lines[:first]
     assert any(line.endswith("Look at the image and the maps ...") for line in lines[first:])
     assert lines[-1] == f"Open {run[1] / '20210815_M13_QSI583ws_0000_notebook.html'} to see it."
@@ -207,11 +207,8 @@ def test_run_keeps_the_notebook_with_its_parameters(run):
     assert "sigma_low" not in injected
 
 
-NASTY = ["M31 {rejection} {} {0", "[Ha] $a_$ 100% #1 & {frames}"]
-
-
-@pytest.mark.parametrize("name", NASTY)
-def test_run_takes_any_name_of_a_folder(tmp_path, name):
+def test_run_takes_any_name_of_a_folder(tmp_path):
+    name = "M31 {rejection} {} {0 [Ha] $a_$ 100% #1 & {frames}"
     folder = tmp_path / name / "4_Registered"
     night = simulate_frames(3, 48, 64, 1, session=Session(object_name="M 31"), seed=3)
     night.save(folder)

@@ -53,7 +53,6 @@ def run_job(job: Job) -> Run:
     `StacklibError` is raised if the frames cannot be used or the run fails; the notebook is kept, with the
     error in it. A run that is stopped (`KeyboardInterrupt`) leaves nothing behind.
     """
-    print("Reading the headers of the frames ...", flush=True)
     with warnings.catch_warnings():
         # The notebook gives the same warnings.
         warnings.simplefilter("ignore")
