@@ -1,4 +1,4 @@
-"""Read and write FITS images.
+"""Read FITS images. What writes them is in `fits_write`.
 
 Headers are parsed by astropy, pixels are read by file position: astropy loads whole frames as soon as
 integers are scaled, and detects a damaged file too late.
@@ -9,52 +9,59 @@ from __future__ import annotations
 import contextlib
 import gzip
 import math
-import threading
-import warnings
+import re
 import zlib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from astropy.io import fits
-from astropy.io.fits.verify import VerifyError
-from astropy.utils.exceptions import AstropyWarning
 
 from stacklib.errors import FrameError
+from stacklib.formats.fits_header import RECORD, astropy_alone, header_bytes, number, parse_header, whole
+from stacklib.formats.fits_write import unwritable, write_image
 from stacklib.formats.scratch import hold
 from stacklib.formats.source import (
     Block,
     FileBlock,
     ImageSource,
+    JoinedBlock,
     LazyBlock,
     clean_text,
     regular_file_size,
+    transparency_note,
     unreadable,
 )
-from stacklib.formats.xisf_write import ascii_text, writing_error
-from stacklib.utils.atomic_files import new_file
 
-__all__ = ["open_image", "write_image"]
+__all__ = ["open_image", "unwritable", "write_image"]
 
-RECORD = 2880
-CARD = 80
-#: Real headers have a few hundred cards. A header of this size is damaged or malicious.
-MAX_HEADER = 16 * 2**20
-#: Number of extensions searched for the first image.
+#: Number of extensions searched for images.
 MAX_EXTENSIONS = 64
 MAX_SAMPLES = 10**11
 GZIP = b"\x1f\x8b"
 
-FORMATS = {8: "u8", 16: "i16", 32: "i32", -32: "f32", -64: "f64"}
+FORMATS = {8: "u8", 16: "i16", 32: "i32", 64: "i64", -32: "f32", -64: "f64"}
+#: Counts of a camera have at most 16 bits, whatever the 64 bits could hold.
+COUNTS = 65535.0
 
-#: Cards that define the pixel values. The file is rejected if one of them is broken.
-PIXEL_CARDS = ("BSCALE", "BZERO", "BLANK")
+#: Extensions that belong to an image: masks, errors and weights.
+COMPANIONS = frozenset(
+    "MASK DQ BPM UNCERT ERR ERROR STD VAR VARIANCE IVAR WHT WEIGHT CTX PSFIMAGE".split()  # noqa: SIM905
+)
+COLORS = {"R": 0, "RED": 0, "G": 1, "GREEN": 1, "B": 2, "BLUE": 2}
 
-# warnings.catch_warnings affects the whole process, so only one thread may use it at a time.
-_astropy = threading.Lock()
+#: Cards of the primary HDU that say nothing about an image in an extension ...
+STRUCTURAL = re.compile(
+    r"SIMPLE|XTENSION|BITPIX|NAXIS\d*|EXTEND|[PG]COUNT|BSCALE|BZERO|BLANK|CHECKSUM|DATASUM|END|INHERIT"
+    r"|EXT(NAME|VER|LEVEL)|Z[A-Z]+\d*"
+)
+#: ... and those that belong to its own pixels, if it has any.
+OF_PIXELS = re.compile(
+    r"C(TYPE|RVAL|RPIX|DELT|ROTA|UNIT)\d|CD\d_\d|P[CV]\d_\d+|ROWORDER|BAYERPAT|[XY]BAYROFF|DATAM(IN|AX)"
+)
 
 
 @dataclass
@@ -68,28 +75,56 @@ class _Hdu:
     notes: list[str]
 
     @property
+    def name(self) -> str:
+        """Name of the extension, in upper case."""
+        return str(self.header.get("EXTNAME", "")).strip().upper()
+
+    @property
     def axes(self) -> list[int]:
-        return [self.header.get(f"NAXIS{axis + 1}", 0) for axis in range(self.header.get("NAXIS", 0))]
+        """Lengths of the axes of the image, 0 where the header is broken."""
+        values = [self._value(f"NAXIS{axis + 1}") for axis in range(self._value("NAXIS"))]
+        return [max(0, value) for value in values]
+
+    @property
+    def bits(self) -> int:
+        """BITPIX of the image."""
+        return self._value("BITPIX")
+
+    def _value(self, name: str) -> int:
+        value = self.header.get(f"Z{name}" if self.is_compressed_image else name, 0)
+        return value if isinstance(value, int) else 0
 
     @property
     def is_image(self) -> bool:
-        kind = self.header.get("XTENSION", "IMAGE")
-        return kind == "IMAGE" and len(self.axes) >= 2 and min(self.axes) > 0
+        """Whether this is an image, plain or compressed."""
+        plain = self.header.get("XTENSION", "IMAGE") == "IMAGE"
+        return (plain or self.is_compressed_image) and len(self.axes) >= 2 and min(self.axes) > 0
 
     @property
     def is_compressed_image(self) -> bool:
-        return self.header.get("ZIMAGE") is True
+        # A plain image may keep ZIMAGE from an earlier compression.
+        return self.header.get("ZIMAGE") is True and self.header.get("XTENSION") == "BINTABLE"
+
+    @property
+    def pixels(self) -> int:
+        """Number of samples."""
+        return math.prod(self.axes)
 
 
 def open_image(path: str | Path) -> ImageSource:
-    """Open a FITS file. Reads the header and checks the size, but reads no pixels.
+    """Open a FITS file. Reads the headers and checks the size, but reads no pixels.
 
-    The first image is used, in the primary HDU or in an extension. Files compressed with gzip or fpack
-    are decompressed once, when the first row is read.
+    The largest image is used, in the primary HDU or in an extension, the first one in a tie. Three
+    extensions R, G and B are a color image. An extension MASK as written by astropy (8 bits) is applied:
+    its nonzero pixels become NaN. An image in an extension also has the keywords of the primary HDU. Files
+    compressed with gzip or fpack are decompressed once, when the first row is read.
+
+    Color planes may be the last axis or the first one. Of two or four planes the last one is taken for
+    transparency and not used.
 
     Integers are ADU and are divided by ``2**bits - 1``, including plain signed integers (BITPIX 16
-    without BZERO is divided by 65535), unless BSCALE already maps them to the range 0 to 1. Floats are
-    used as stored.
+    without BZERO is divided by 65535), unless BSCALE already maps them to the range 0 to 1. Integers of
+    64 bits are divided by 65535. Floats are used as stored.
 
     Parameters
     ----------
@@ -99,7 +134,7 @@ def open_image(path: str | Path) -> ImageSource:
     Returns
     -------
     ImageSource
-        The opened image. Unreadable cards are skipped and listed in its `notes`.
+        The opened image. Images and planes that are not used and unreadable cards are listed in its `notes`.
 
     Raises
     ------
@@ -112,15 +147,18 @@ def open_image(path: str | Path) -> ImageSource:
         with path.open("rb") as stream:
             zipped = stream.read(2) == GZIP
             stream.seek(0)
-            hdu = None if zipped else _first_image(stream, path)
-        if hdu is None:
+            hdus = [] if zipped else _read_hdus(stream, path, lambda end: _padded(end) >= file_size)
+        if zipped:
             return _open_gzip(path)
-        return _open_packed(path, hdu) if hdu.is_compressed_image else _open_plain(path, hdu, file_size)
+        return _assemble(path, hdus, lambda hdu: _open_unit(path, hdu, file_size))
     except OSError as error:
         raise unreadable(path, error) from error
 
 
-def _open_plain(path: Path, hdu: _Hdu, file_size: int) -> ImageSource:
+def _open_unit(path: Path, hdu: _Hdu, file_size: int) -> ImageSource:
+    """Open an image of a file that is not zipped."""
+    if hdu.is_compressed_image:
+        return _open_packed(path, hdu)
     source, size = _image_source(path, hdu)
     if hdu.position + size > file_size:
         raise _truncated(path, hdu.position + size, file_size)
@@ -150,21 +188,29 @@ def _gunzip(path: Path) -> Iterator[gzip.GzipFile]:
 
 
 def _open_gzip(path: Path) -> ImageSource:
-    with _gunzip(path) as stream:
-        hdu = _first_image(stream, path)
-    if hdu.is_compressed_image:
-        raise FrameError(f"{path}: is compressed twice, with fpack and gzip; decompress it with gunzip")
-    source, size = _image_source(path, hdu)
-    source.block = LazyBlock(size, lambda: hold(_gzip_pieces(path, hdu.position, size), size, path))
     # With a single gzip member, the usual case, the last four bytes are the decompressed size modulo 2**32.
     # If that is too small, the file must be decompressed to know.
     with path.open("rb") as stream:
-        stream.seek(-4, 2)
+        stream.seek(max(0, stream.seek(0, 2) - 4))
         inflated = int.from_bytes(stream.read(4), "little")
-    if inflated < (hdu.position + size) % 2**32:
-        with source.block.reader():
-            pass
-    return source
+
+    def is_last(end: int) -> bool:
+        # Looking for more images costs decompressing this one.
+        return inflated in (end % 2**32, _padded(end) % 2**32)
+
+    def open_unit(hdu: _Hdu) -> ImageSource:
+        if hdu.is_compressed_image:
+            raise FrameError(f"{path}: is compressed twice, with fpack and gzip; decompress it with gunzip")
+        source, size = _image_source(path, hdu)
+        source.block = LazyBlock(size, lambda: hold(_gzip_pieces(path, hdu.position, size), size, path))
+        if inflated < (hdu.position + size) % 2**32:
+            with source.block.reader():
+                pass
+        return source
+
+    with _gunzip(path) as unzipped:
+        hdus = _read_hdus(unzipped, path, is_last)
+    return _assemble(path, hdus, open_unit)
 
 
 def _gzip_pieces(path: Path, position: int, size: int) -> Iterator[bytes]:
@@ -185,151 +231,178 @@ def _gzip_pieces(path: Path, position: int, size: int) -> Iterator[bytes]:
 def _open_packed(path: Path, hdu: _Hdu) -> ImageSource:
     """Open a tile-compressed image (fpack). The pixels are decompressed on the first read."""
     for name in [name for name in hdu.header if name.startswith("ZNAXIS")] + ["ZBITPIX"]:
-        hdu.header[name[1:]] = hdu.header[name]
+        hdu.header[name[1:]] = hdu.header.get(name)
     if "ZBLANK" in hdu.header:
         hdu.header.setdefault("BLANK", hdu.header["ZBLANK"])
     source, size = _image_source(path, hdu)
 
     def inflate() -> Block:
         try:
-            with _astropy, warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                with fits.open(path, do_not_scale_image_data=True, memmap=False) as units:
-                    # Not by section: astropy reads the descriptors of all tiles anew for each one.
-                    planes = units[hdu.index].data.reshape(-1, source.height, source.width)
+            with astropy_alone(Warning), fits.open(path, do_not_scale_image_data=True, memmap=False) as units:
+                # Not by section: astropy reads the descriptors of all tiles anew for each one.
+                data = units[hdu.index].data
+                parts = data.reshape(source.height if source.interleaved else source.planes, -1)
         except Exception as error:  # astropy raises almost anything for damaged tiles
             raise FrameError(
                 f"{path}: the compressed tiles cannot be read ({clean_text(str(error))}); "
                 "copy the file again or decompress it with funpack"
             ) from error
-        return hold((np.asarray(plane, source.stored).tobytes() for plane in planes), size, path)
+        return hold((np.asarray(part, source.stored).tobytes() for part in parts), size, path)
 
     source.block = LazyBlock(size, inflate)
     return source
 
 
-def _first_image(stream: BufferedIOBase, path: Path) -> _Hdu:
-    """Find the first HDU with an image. Reads no further than its header."""
+def _read_hdus(stream: BufferedIOBase, path: Path, is_last: Callable[[int], bool]) -> list[_Hdu]:
+    """Read all headers. What follows the first image and cannot be read is noted there.
+
+    ``is_last(end)`` tells whether the file has nothing after that many bytes.
+    """
+    found: list[_Hdu] = []
+    image: _Hdu | None = None
     position = 0
     for index in range(MAX_EXTENSIONS):
-        content = _header_bytes(stream, path, first=index == 0)
-        if content is None:
+        try:
+            content = header_bytes(stream, path, first=index == 0)
+            if content is None:
+                break
+            header, notes = parse_header(content, path)
+            position += len(content)
+            hdu = _Hdu(header, position, _data_size(header, path), index, notes)
+        except FrameError:
+            if image is None:
+                raise
+            found[0].notes.append(f"what follows HDU {index - 1} is damaged; it is left out")
             break
-        header, notes = _parse_header(content, path)
-        position += len(content)
-        hdu = _Hdu(header, position, _data_size(header, path), index, notes)
-        if hdu.is_image or hdu.is_compressed_image:
-            return hdu
-        position += -(-hdu.size // RECORD) * RECORD
+        found.append(hdu)
+        image = image or (hdu if hdu.is_image else None)
+        if image is not None and is_last(position + hdu.size):
+            break
+        position = _padded(position + hdu.size)
         stream.seek(position)
-    raise FrameError(f"{path}: contains no image, expected an HDU with NAXIS = 2 or 3; leave the file out")
+    if image is None:
+        raise FrameError(
+            f"{path}: contains no image, expected an HDU with NAXIS = 2 or 3; leave the file out"
+        )
+    return found
 
 
-def _header_bytes(stream: BufferedIOBase, path: Path, first: bool) -> bytes | None:
-    """Read one header up to its END card. Returns None after the last HDU."""
-    content = bytearray()
-    while len(content) < MAX_HEADER:
-        record = stream.read(RECORD)
-        if not content:
-            if first and not record.startswith(b"SIMPLE  ="):
-                found = record[:9]
-                xisf = found.startswith(b"XISF0100")
-                kind = "an XISF file, so name it .xisf" if xisf else "not a FITS file"
-                raise FrameError(f"{path}: starts with {found!r}, expected 'SIMPLE  ='; this is {kind}")
-            if not first and not record.startswith(b"XTENSION"):
-                return None
-        if len(record) < RECORD:
-            raise FrameError(
-                f"{path}: the header has no END card; the file is truncated, copy it again or leave it out"
-            )
-        content += record
-        if any(record[start : start + 8] == b"END     " for start in range(0, RECORD, CARD)):
-            return bytes(content)
-    raise FrameError(f"{path}: has no END card in the first {MAX_HEADER} bytes; this is not a FITS file")
-
-
-#: The standard allows only printable ASCII, but degree signs and NULs are common.
-PRINTABLE = bytes(code if 32 <= code < 127 else ord("?" if code else " ") for code in range(256))
-
-
-def _parse_header(content: bytes, path: Path) -> tuple[dict[str, Any], list[str]]:
-    """Return the keywords of a header (first occurrence) and notes on broken cards."""
-    text = content.translate(PRINTABLE).decode("ascii")
-    values: dict[str, Any] = {}
-    notes = []
-    with _astropy, warnings.catch_warnings():
-        warnings.simplefilter("ignore", AstropyWarning)
-        for card in fits.Header.fromstring(text).cards:
-            try:
-                name, value = card.keyword.upper(), card.value
-            except (VerifyError, ValueError, TypeError, IndexError) as error:
-                name, value = card.keyword.upper(), None
-                shown = _card_text(text, name)
-                if name in PIXEL_CARDS:
-                    remedy = "repair the card or leave the file out"
-                    raise FrameError(f"{path}: {name} is {shown!r}, expected a number; {remedy}") from None
-                reason = "" if isinstance(error, VerifyError) else f" ({error})"
-                notes.append(f"card {name} has an invalid value {shown!r}{reason}; it is ignored")
-            if name and name not in values and not isinstance(value, fits.card.Undefined | None):
-                values[name] = clean_text(value.strip()) if isinstance(value, str) else value
-    return values, notes
-
-
-def _card_text(header: str, name: str) -> str:
-    """Return the raw value of the first card with this name."""
-    for start in range(0, len(header), CARD):
-        if header[start : start + 8].rstrip().upper() == name:
-            return header[start + 8 : start + CARD].partition("/")[0].strip("= ")
-    return ""
+def _padded(position: int) -> int:
+    """Return where the next record starts."""
+    return -(-position // RECORD) * RECORD
 
 
 def _data_size(header: dict[str, Any], path: Path) -> int:
-    bits = _whole(header, "BITPIX", path, tuple(FORMATS))
-    count = _whole(header, "NAXIS", path, range(0, 1000))
-    axes = [_whole(header, f"NAXIS{axis + 1}", path, range(0, 2**40)) for axis in range(count)]
+    bits = whole(header, "BITPIX", path, tuple(FORMATS))
+    count = whole(header, "NAXIS", path, range(0, 1000))
+    axes = [whole(header, f"NAXIS{axis + 1}", path, range(0, 2**40)) for axis in range(count)]
     if not axes:
         return 0
-    extra = _whole(header, "PCOUNT", path, range(0, 2**60)) if "PCOUNT" in header else 0
-    groups = _whole(header, "GCOUNT", path, range(0, 2**40)) if "GCOUNT" in header else 1
+    extra = whole(header, "PCOUNT", path, range(0, 2**60)) if "PCOUNT" in header else 0
+    groups = whole(header, "GCOUNT", path, range(0, 2**40)) if "GCOUNT" in header else 1
     return abs(bits) // 8 * groups * (extra + math.prod(axes))
 
 
-def _whole(header: dict[str, Any], name: str, path: Path, allowed: tuple[int, ...] | range) -> int:
-    value = header.get(name)
-    if isinstance(value, bool) or not isinstance(value, int) or value not in allowed:
-        least = f"a whole number of at least {allowed[0]}"
-        expected = least if isinstance(allowed, range) else ", ".join(map(str, allowed))
-        raise FrameError(
-            f"{path}: {name} is {value!r}, expected {expected}; the header is damaged, leave the file out"
-        )
-    return value
+def _assemble(path: Path, hdus: Sequence[_Hdu], open_unit: Callable[[_Hdu], ImageSource]) -> ImageSource:
+    """Open the image of a file with all that belongs to it, and note what is not used."""
+    images = [hdu for hdu in hdus if hdu.is_image]
+    lights = [hdu for hdu in images if hdu.name not in COMPANIONS] or images[:1]
+    colors = _color_planes(lights)
+    chosen = colors or [max(lights, key=lambda hdu: hdu.pixels)]
+    source = _joined([open_unit(hdu) for hdu in chosen])
+    headers = [_inherited(hdu, hdus[0]) | hdu.header for hdu in chosen]
+    source.keywords = {
+        name: value
+        for name, value in headers[0].items()
+        if all(header.get(name) == value for header in headers)
+    }
+    source.notes += dict.fromkeys(note for hdu in (hdus[0], *chosen) for note in hdu.notes)
+    row_order = str(source.keywords.get("ROWORDER", "")).strip().lower()
+    if row_order in ("", "top-down", "bottom-up"):
+        source.row_order = row_order
+    else:
+        shown = source.keywords["ROWORDER"]
+        source.notes.append(f"ROWORDER is {shown!r}, expected TOP-DOWN or BOTTOM-UP; it is left out")
+    said = []
+    if len(lights) > len(chosen):
+        said.append(_choice_in_words(chosen[0], lights, source))
+    elif colors:
+        said.append("the extensions R, G and B are used as one color image")
+    companions = COMPANIONS - {chosen[0].name}
+    said += [_companion(source, hdu, open_unit) for hdu in images if hdu.name in companions]
+    if said:
+        source.notes.append(f"holds {len(images)} images; {'; '.join(said)}")
+    return source
 
 
-def _number(header: dict[str, Any], name: str, default: float, path: Path) -> float:
-    value = header.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise FrameError(f"{path}: {name} is {value!r}, expected a finite number; leave the file out")
-    return float(value)
+def _color_planes(lights: Sequence[_Hdu]) -> list[_Hdu]:
+    """Return the three HDUs of a color image, red first, or an empty list."""
+    named = [hdu for hdu in lights if hdu.name in COLORS]
+    planes = sorted(named, key=lambda hdu: COLORS[hdu.name])
+    if [COLORS[hdu.name] for hdu in planes] != [0, 1, 2]:
+        return []
+    scaling = ("BSCALE", "BZERO", "BLANK", "ZBLANK")
+    like = {(*hdu.axes, hdu.bits, *map(hdu.header.get, scaling)) for hdu in planes}
+    largest = max(hdu.pixels for hdu in lights)
+    return planes if len(like) == 1 and len(planes[0].axes) == 2 and planes[0].pixels == largest else []
+
+
+def _joined(sources: Sequence[ImageSource]) -> ImageSource:
+    """Return one image with the planes of all."""
+    if len(sources) == 1:
+        return sources[0]
+    count, block = len(sources), JoinedBlock([source.block for source in sources])
+    return replace(sources[0], channels=count, planes=count, block=block)
+
+
+def _choice_in_words(chosen: _Hdu, lights: Sequence[_Hdu], source: ImageSource) -> str:
+    size = f"{source.width} x {source.height} pixels"
+    if any(hdu.pixels != chosen.pixels for hdu in lights):
+        return f"the largest one is used ({size}, HDU {chosen.index})"
+    others = "save each as a file of its own to use all of them"
+    return f"only the first one is used; {others}"
+
+
+def _companion(source: ImageSource, hdu: _Hdu, open_unit: Callable[[_Hdu], ImageSource]) -> str:
+    """Apply a mask. Return a note on it, or on an extension that is not used."""
+    if hdu.name == "MASK" and hdu.bits == 8:
+        with contextlib.suppress(FrameError):
+            mask = open_unit(hdu)
+            same = (mask.height, mask.width) == (source.height, source.width)
+            if same and mask.planes in (1, source.channels):
+                source.mask = mask
+                return "the pixels marked in extension MASK count as missing"
+    return f"extension {hdu.name} is not used"
+
+
+def _inherited(hdu: _Hdu, primary: _Hdu) -> dict[str, Any]:
+    """Return the cards of the primary HDU that are valid for an image in an extension, too."""
+    if hdu is primary or hdu.header.get("INHERIT") is False:
+        return {}
+    return {
+        name: value
+        for name, value in primary.header.items()
+        if not STRUCTURAL.fullmatch(name) and not (primary.is_image and OF_PIXELS.fullmatch(name))
+    }
 
 
 def _image_source(path: Path, hdu: _Hdu) -> tuple[ImageSource, int]:
     """Return an image source, still without its block, and the size of its pixels in bytes."""
     header = hdu.header
-    bits = _whole(header, "BITPIX", path, tuple(FORMATS))
-    width, height, channels = _geometry(hdu, path)
+    bits = whole(header, "BITPIX", path, tuple(FORMATS))
+    width, height, planes, interleaved = _geometry(hdu, path)
     sample_format = FORMATS[bits]
     stored = np.dtype(f">{sample_format[0]}{abs(bits) // 8}")
-    scale, zero = _number(header, "BSCALE", 1.0, path), _number(header, "BZERO", 0.0, path)
+    scale, zero = number(header, "BSCALE", 1.0, path), number(header, "BZERO", 0.0, path)
     if scale == 0:
         raise FrameError(
             f"{path}: BSCALE is 0, expected a nonzero number; the header is damaged, leave the file out"
         )
     blank = header.get("BLANK") if bits > 0 else None
     blank = blank if isinstance(blank, int) and not isinstance(blank, bool) else None
-    row_order = str(header.get("ROWORDER", "")).strip().lower()
     source = ImageSource(
         path=path,
-        channels=channels,
+        channels=3 if planes > 2 else 1,
         height=height,
         width=width,
         sample_format=sample_format,
@@ -340,20 +413,22 @@ def _image_source(path: Path, hdu: _Hdu) -> tuple[ImageSource, int]:
         scale=scale,
         zero=zero,
         blank=blank,
-        row_order=row_order if row_order in ("top-down", "bottom-up") else "",
-        keywords=dict(header),
-        notes=list(hdu.notes),
+        interleaved=interleaved,
+        planes=planes,
     )
+    if blank is None and bits > 0 and "BLANK" in header:
+        source.notes.append(f"BLANK is {header['BLANK']!r}, expected a whole number; it is left out")
+    if planes in (2, 4):
+        source.notes.append(transparency_note(planes))
     if bits > 0:
         _scale_integers(source, bits)
-    return source, channels * height * width * stored.itemsize
+    return source, planes * height * width * stored.itemsize
 
 
-def _geometry(hdu: _Hdu, path: Path) -> tuple[int, int, int]:
-    axes = hdu.axes
-    while len(axes) > 2 and axes[-1] == 1:
-        axes = axes[:-1]
-    if len(axes) not in (2, 3) or not all(isinstance(axis, int) and axis > 0 for axis in axes):
+def _geometry(hdu: _Hdu, path: Path) -> tuple[int, int, int, bool]:
+    """Return width, height, number of planes, and whether the planes are the first axis."""
+    axes = [hdu.header.get(f"NAXIS{axis + 1}", 0) for axis in range(hdu.header.get("NAXIS", 0))]
+    if not all(isinstance(axis, int) and axis > 0 for axis in axes) or len(axes) < 2:
         raise FrameError(
             f"{path}: has axes {axes}, expected width, height and optionally channels; leave the file out"
         )
@@ -361,7 +436,18 @@ def _geometry(hdu: _Hdu, path: Path) -> tuple[int, int, int]:
         raise FrameError(
             f"{path}: has axes {axes}, too large for an image; the header is damaged, leave the file out"
         )
-    return axes[0], axes[1], axes[2] if len(axes) == 3 else 1
+    # Axes of length 1 mean nothing beyond width and height.
+    used = axes[:2] + [axis for axis in axes[2:] if axis > 1]
+    if len(used) == 2:
+        return used[0], used[1], 1, False
+    if len(used) == 3 and used[2] <= 4:
+        return used[0], used[1], used[2], False
+    if len(used) == 3 and used[0] <= 4:
+        return used[1], used[2], used[0], used[0] > 1
+    raise FrameError(
+        f"{path}: has axes {axes}, expected width, height and up to 4 color planes; save each image as a "
+        "file of its own"
+    )
 
 
 def _scale_integers(source: ImageSource, bits: int) -> None:
@@ -377,67 +463,6 @@ def _scale_integers(source: ImageSource, bits: int) -> None:
     low, high = (0, 255) if bits == 8 else (-half, half - 1)
     largest = max(abs(source.zero + source.scale * end) for end in (low, high))
     # Do not divide integers again that BSCALE already maps to 0 to 1.
-    source.full_scale = 2.0**bits - 1 if largest > 2 else 1.0
+    most = COUNTS if bits == 64 else 2.0**bits - 1
+    source.full_scale = most if largest > 2 else 1.0
     source.divisor = source.full_scale
-
-
-def write_image(path: str | Path, image: np.ndarray, keywords: Iterable[tuple[str, Any, str]] = ()) -> Path:
-    """Write one image to a new FITS file, rows top-down.
-
-    Parameters
-    ----------
-    path : str or Path
-        A new file in an existing folder.
-    image : ndarray of float32, shape (channels, height, width) or (height, width)
-        Stored with BITPIX -32. A single channel is stored with two axes.
-    keywords : iterable of (name, value, comment)
-        Names may repeat (HISTORY). Structural keywords (NAXIS, BZERO, ...) are skipped.
-
-    Returns
-    -------
-    Path
-        `path`.
-
-    Raises
-    ------
-    SaveError
-        If the file exists or cannot be written. No partial file is left behind.
-    ValueError
-        If the array is not an image.
-    """
-    path = Path(path)
-    image = np.asarray(image, np.float32)
-    if image.ndim not in (2, 3) or 0 in image.shape:
-        raise ValueError(f"image has shape {image.shape}, expected (channels, height, width)")
-    if image.ndim == 3 and image.shape[0] == 1:
-        image = image[0]
-    try:
-        with _astropy, warnings.catch_warnings():
-            warnings.simplefilter("ignore", AstropyWarning)
-            unit = fits.PrimaryHDU(image, _header_to_write(keywords))
-            with new_file(path) as temporary:
-                unit.writeto(temporary, overwrite=True, output_verify="silentfix+ignore")
-    except OSError as error:
-        raise writing_error(path, error) from error
-    return path
-
-
-STRUCTURAL = ("SIMPLE", "BITPIX", "EXTEND", "BZERO", "BSCALE", "BLANK", "END", "XTENSION", "PCOUNT", "GCOUNT")
-
-
-def _header_to_write(keywords: Iterable[tuple[str, Any, str]]) -> fits.Header:
-    header = fits.Header()
-    for name, value, comment in keywords:
-        name = ascii_text(name).strip().upper()
-        if name in STRUCTURAL or name.startswith("NAXIS") or name == "ROWORDER":
-            continue
-        value = value.item() if isinstance(value, np.generic) else value
-        if isinstance(value, float) and not math.isfinite(value):
-            continue
-        value = ascii_text(value) if isinstance(value, str) else value
-        if name in ("HISTORY", "COMMENT"):
-            header[name] = ascii_text(comment or value)
-        elif name:
-            header[name] = (value, ascii_text(comment or ""))
-    header["ROWORDER"] = ("TOP-DOWN", "order of the rows in this file")
-    return header

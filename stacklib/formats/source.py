@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,9 +15,24 @@ import numpy as np
 
 from stacklib.errors import FrameError
 from stacklib.formats.scratch import ReadInto
+from stacklib.utils.labels import listed
 
-__all__ = ["Block", "FileBlock", "ImageSource", "LazyBlock", "clean_text", "parse_keyword"]
+__all__ = [
+    "COMMENTARY",
+    "Block",
+    "FileBlock",
+    "ImageSource",
+    "JoinedBlock",
+    "LazyBlock",
+    "clean_text",
+    "parse_decimal_comma",
+    "parse_keyword",
+    "repeated_note",
+    "transparency_note",
+]
 
+#: Keywords that repeat by design.
+COMMENTARY = ("HISTORY", "COMMENT", "CONTINUE", "")
 #: Samples that need conversion are read in chunks of about this many bytes: large enough for efficient
 #: reads, small enough to stay in the CPU cache.
 CHUNK = 2**20
@@ -85,6 +101,38 @@ class LazyBlock:
             self._block = None
 
 
+class JoinedBlock:
+    """Blocks of equal size, one after the other: color planes stored apart. No read goes beyond a plane."""
+
+    def __init__(self, parts: Sequence[Block]) -> None:
+        self.parts = parts
+        self.size = sum(part.size for part in parts)
+
+    @contextlib.contextmanager
+    def reader(self) -> Iterator[ReadInto]:
+        """Yield a function that reads bytes of one plane, starting at an offset, into a buffer."""
+        with contextlib.ExitStack() as opened:
+            readers: dict[int, ReadInto] = {}
+
+            def read_into(offset: int, view: memoryview) -> None:
+                plane, inside = divmod(offset, self.parts[0].size)
+                if plane not in readers:
+                    readers[plane] = opened.enter_context(self.parts[plane].reader())
+                readers[plane](inside, view)
+
+            yield read_into
+
+    def close(self) -> None:
+        """Release memory and scratch space of the parts."""
+        for part in self.parts:
+            _close(part)
+
+
+def _close(block: Block) -> None:
+    if isinstance(block, LazyBlock | JoinedBlock):
+        block.close()
+
+
 @dataclass
 class ImageSource:
     """An open image file: its header, and access to its rows.
@@ -99,7 +147,7 @@ class ImageSource:
     channels, height, width : int
         Image size.
     sample_format : str
-        ``u8``, ``u16``, ``u32``, ``i8``, ``i16``, ``i32``, ``f32`` or ``f64``.
+        ``u8``, ``u16``, ``u32``, ``u64``, ``i8``, ``i16``, ``i32``, ``i64``, ``f32`` or ``f64``.
     integer : bool
         Whether the samples are stored as integers.
     full_scale : float
@@ -110,6 +158,10 @@ class ImageSource:
         ``top-down``, ``bottom-up``, or an empty string if the file does not specify it.
     notes : list of str
         Problems found in the header that do not prevent reading.
+    planes : int
+        Stored planes, of which the first `channels` are used. The others are transparency.
+    mask : ImageSource or None
+        An image of the same size whose nonzero pixels mark missing data.
     """
 
     path: Path
@@ -132,6 +184,11 @@ class ImageSource:
     keywords: dict[str, Any] = field(default_factory=dict)
     properties: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    planes: int = 0
+    mask: ImageSource | None = None
+
+    def __post_init__(self) -> None:
+        self.planes = self.planes or self.channels
 
     @property
     def quantization_step(self) -> float:
@@ -140,8 +197,9 @@ class ImageSource:
 
     def close(self) -> None:
         """Release scratch space. File handles are never kept between reads."""
-        if isinstance(self.block, LazyBlock):
-            self.block.close()
+        _close(self.block)
+        if self.mask is not None:
+            self.mask.close()
 
     def read_rows(self, start: int, stop: int, channel: int, out: np.ndarray | None = None) -> np.ndarray:
         """Read rows ``start`` to ``stop - 1`` of one channel.
@@ -158,8 +216,8 @@ class ImageSource:
         Returns
         -------
         ndarray of float32, shape (stop - start, width)
-            Integers divided by the full scale, XISF floats mapped by their bounds, FITS floats as stored.
-            NaN and infinities are kept. FITS BLANK becomes NaN.
+            Integers divided by the full scale, XISF values with bounds mapped by them, FITS floats as stored.
+            NaN and infinities are kept. FITS BLANK and masked pixels become NaN.
 
         Raises
         ------
@@ -184,6 +242,9 @@ class ImageSource:
                     self._read_direct(read_into, start, channel, out)
                 else:
                     self._read_converted(read_into, start, channel, out)
+            if self.mask is not None:
+                plane = channel if self.mask.channels == self.channels else 0
+                out[self.mask.read_rows(start, stop, plane) != 0] = np.nan
         return out
 
     @property
@@ -199,7 +260,7 @@ class ImageSource:
             out.view(np.uint32).byteswap(inplace=True)
 
     def _read_converted(self, read_into: ReadInto, start: int, channel: int, out: np.ndarray) -> None:
-        step = self.channels if self.interleaved else 1
+        step = self.planes if self.interleaved else 1
         plane = 0 if self.interleaved else channel * self.height
         row_size = self.width * step * self.stored.itemsize
         rows = max(1, min(len(out), CHUNK // row_size))
@@ -264,11 +325,29 @@ def regular_file_size(path: Path) -> int:
         raise unreadable(path, error) from error
 
 
+def transparency_note(planes: int) -> str:
+    """Return the note on a plane of transparency, the last one of two or four."""
+    place = {2: "first is", 4: "first three are"}[planes]
+    return f"has {planes} planes; the {place} used, the last one is taken for transparency and left out"
+
+
+def repeated_note(names: Collection[str]) -> str:
+    """Return the note on keywords that have different values in one header."""
+    return f"keywords with more than one value, of which the first is used: {listed(list(names), most=10)}"
+
+
 def clean_text(text: str, keep: str = "") -> str:
     """Replace non-printable characters by spaces, except those in `keep`."""
     if text.isprintable():
         return text
     return "".join(letter if letter.isprintable() or letter in keep else " " for letter in text)
+
+
+def parse_decimal_comma(text: str) -> float | None:
+    """Return a number written with a decimal comma (``6,4E-05``), or None for any other text."""
+    if not re.fullmatch(r"[+-]?\d+,\d+([EeDd][+-]?\d+)?", text.strip(), re.ASCII):
+        return None
+    return float(text.strip().upper().replace(",", ".").replace("D", "E"))
 
 
 def parse_keyword(text: str) -> bool | int | float | str:
@@ -284,4 +363,5 @@ def parse_keyword(text: str) -> bool | int | float | str:
         if candidate and candidate[-1] in "0123456789." and "_" not in candidate:
             with contextlib.suppress(ValueError):
                 return kind(candidate)
-    return text
+    number = parse_decimal_comma(text)
+    return text if number is None else number

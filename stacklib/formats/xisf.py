@@ -18,7 +18,15 @@ from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import DefusedXMLParser
 
 from stacklib.errors import FrameError
-from stacklib.formats.source import ImageSource, clean_text, parse_keyword, regular_file_size, unreadable
+from stacklib.formats.source import (
+    COMMENTARY,
+    ImageSource,
+    clean_text,
+    parse_keyword,
+    regular_file_size,
+    repeated_note,
+    unreadable,
+)
 from stacklib.formats.xisf_blocks import find_block, local_name, refuse
 from stacklib.formats.xisf_write import write_image
 
@@ -63,7 +71,9 @@ ELEMENT_TYPES |= {f"UI{8 * size}": f"u{size}" for size in (1, 2, 4, 8)}
 def open_image(path: str | Path) -> ImageSource:
     """Open an XISF file. Reads and validates the header, but reads no pixels.
 
-    The first image is used, with all its channels, including alpha channels.
+    The largest image is used, the first one in a tie, without its alpha channels.
+
+    Integers are divided by ``2**bits - 1``. Floats, and integers with bounds, are mapped by their bounds.
 
     Parameters
     ----------
@@ -73,7 +83,7 @@ def open_image(path: str | Path) -> ImageSource:
     Returns
     -------
     ImageSource
-        The opened image. Further images and unreadable properties are listed in its `notes`.
+        The opened image. Further images, alpha channels and unreadable properties are listed in its `notes`.
 
     Raises
     ------
@@ -86,11 +96,16 @@ def open_image(path: str | Path) -> ImageSource:
     images = [element for element in root if local_name(element) == "Image"]
     if not images:
         raise FrameError(f"{path}: has no Image element, expected an XISF image; leave the file out")
-    source = _image_source(images[0], path, file_size, header_end)
+    areas = [_area(element) for element in images]
+    image = images[areas.index(max(areas))]
+    source = _image_source(image, path, file_size, header_end)
     if len(images) > 1:
-        source.notes.append(f"contains {len(images)} images; the first one is used")
-    source.keywords = _keywords(images[0])
-    source.properties = _Properties(path, file_size, header_end, source.notes).read(images[0])
+        which = "first" if len(set(areas)) == 1 else "largest"
+        source.notes.append(
+            f"holds {len(images)} images; the {which} one is used ({source.width} x {source.height} pixels)"
+        )
+    source.keywords = _keywords(image, source.notes)
+    source.properties = _Properties(path, file_size, header_end, source.notes).read(image)
     source.row_order = "top-down"
     return source
 
@@ -166,11 +181,16 @@ def _parse(content: bytes, path: Path) -> Element:
     return root
 
 
+def _area(image: Element) -> int:
+    match = GEOMETRY.fullmatch(image.get("geometry", ""))
+    return int(match[1]) * int(match[2]) if match else 0
+
+
 def _image_source(image: Element, path: Path, file_size: int, header_end: int) -> ImageSource:
     geometry = image.get("geometry", "")
     match = GEOMETRY.fullmatch(geometry)
-    width, height, channels = map(int, match.groups()) if match else (0, 0, 0)
-    samples = width * height * channels
+    width, height, planes = map(int, match.groups()) if match else (0, 0, 0)
+    samples = width * height * planes
     if not 1 <= samples <= MAX_SAMPLES:
         raise refuse(path, "geometry", geometry, "width:height:channels, whole numbers of at least 1")
     sample_format = SAMPLE_FORMATS.get(image.get("sampleFormat", ""))
@@ -179,18 +199,26 @@ def _image_source(image: Element, path: Path, file_size: int, header_end: int) -
         raise refuse(path, "sampleFormat", image.get("sampleFormat"), known)
     order = _choice(image, "byteOrder", {"little": "<", "big": ">"}, "little", path)
     interleaved = _choice(image, "pixelStorage", {"planar": False, "normal": True}, "planar", path)
-    _choice(image, "colorSpace", {"gray": 1, "rgb": 3}, "gray", path)
+    # By the standard the default is gray, but a file that names no color space and has three planes is color.
+    channels = _choice(
+        image, "colorSpace", {"gray": 1, "rgb": 3}, "rgb" if planes in (3, 4) else "gray", path
+    )
+    if planes < channels:
+        raise refuse(path, "geometry", geometry, f"{channels} channels for the color space RGB")
     bits = int(sample_format[1:])
     integer = sample_format[0] == "u"
     full_scale = 2.0**bits - 1 if integer else 1.0
     notes: list[str] = []
-    low, high = (0.0, full_scale) if integer else _bounds(image, path, notes)
+    low, high = _bounds(image, path, full_scale, notes)
     stored = np.dtype(f"{order}{sample_format[0]}{bits // 8}")
     block = find_block(image, path, file_size, header_end)
     expected = samples * stored.itemsize
     if block.decoded_size != expected:
         field = "compression size" if block.compression else "block size"
         raise refuse(path, field, block.decoded_size, f"{expected} bytes for {geometry} {sample_format}")
+    if planes > channels:
+        kept = "the first channel is" if channels == 1 else "the first three channels are"
+        notes.append(f"has {planes - channels} alpha (transparency) of {planes} channels; {kept} used")
     return ImageSource(
         path=path,
         channels=channels,
@@ -198,13 +226,14 @@ def _image_source(image: Element, path: Path, file_size: int, header_end: int) -
         width=width,
         sample_format=sample_format,
         integer=integer,
-        full_scale=full_scale,
+        full_scale=high - low if integer else 1.0,
         stored=stored,
         block=block.open(),
         zero=-low,
         divisor=high - low,
-        interleaved=interleaved and channels > 1,
+        interleaved=interleaved and planes > 1,
         notes=notes,
+        planes=planes,
     )
 
 
@@ -215,8 +244,12 @@ def _choice(image: Element, name: str, known: dict[str, Any], default: str, path
     return known[text.lower()]
 
 
-def _bounds(image: Element, path: Path, notes: list[str]) -> tuple[float, float]:
+def _bounds(image: Element, path: Path, full_scale: float, notes: list[str]) -> tuple[float, float]:
+    """Return the stored values that mean 0 and 1."""
     text = image.get("bounds")
+    integer = full_scale > 1
+    if text is None and integer:
+        return 0.0, full_scale
     if text is None:
         notes.append("has no bounds for its floating-point samples; 0:1 is assumed")
         return 0.0, 1.0
@@ -227,19 +260,29 @@ def _bounds(image: Element, path: Path, notes: list[str]) -> tuple[float, float]
         raise refuse(path, "bounds", text, "two finite numbers, low:high")
     if values[0] >= values[1]:
         raise refuse(path, "bounds", text, "a lower bound below the upper one")
+    if integer and values[1] - values[0] <= 1:
+        notes.append(f"bounds {text} cannot be those of integers; 0:{full_scale:.0f} is used")
+        return 0.0, full_scale
     return values[0], values[1]
 
 
-def _keywords(image: Element) -> dict[str, Any]:
+def _keywords(image: Element, notes: list[str]) -> dict[str, Any]:
     keywords: dict[str, Any] = {}
+    repeated: dict[str, None] = {}
     for element in image:
         if local_name(element) == "FITSKeyword":
             name = clean_text(element.get("name", "")).strip().upper()
             text = element.get("value", "")
             if name in ("HISTORY", "COMMENT") and not text.strip():
                 text = element.get("comment", "")
-            if name:
-                keywords.setdefault(name, parse_keyword(text))
+            if not name:
+                continue
+            value = parse_keyword(text)
+            if name not in COMMENTARY and keywords.get(name, value) != value:
+                repeated[name] = None
+            keywords.setdefault(name, value)
+    if repeated:
+        notes.append(repeated_note(repeated))
     return keywords
 
 
@@ -260,7 +303,7 @@ class _Properties:
             try:
                 value = self._value(element)
             except (FrameError, KeyError, ValueError, OverflowError):
-                self._notes.append(f"property {name} cannot be read; it is ignored")
+                self._notes.append(f"property {name} cannot be read; it is left out")
                 continue
             if name and value is not None:
                 properties.setdefault(name, value)
@@ -310,6 +353,8 @@ class _Properties:
         """Return the bytes of a property, or None if it is too large."""
         block = find_block(element, self._path, self._file_size, self._header_end)
         if max(block.size, block.decoded_size) > min(MAX_PROPERTY, self._left):
+            name = clean_text(element.get("id", ""))
+            self._notes.append(f"property {name} is too large ({block.decoded_size} bytes); it is left out")
             return None
         self._left -= block.decoded_size
         return bytes(block.decode())

@@ -175,8 +175,10 @@ def _attachment(location: str, path: Path, field: str, file_size: int, header_en
     if position < header_end:
         raise refuse(path, f"{field} position", position, f"at least {header_end}, after the header")
     if position + size > file_size:
-        expected, remedy = f"a block inside the {file_size} bytes of the file", "copy the file again"
-        raise refuse(path, f"{field} location", location, expected, remedy)
+        raise FrameError(
+            f"{path}: is truncated ({file_size} bytes, but the {field} block ends at {position + size}); "
+            "copy the file again or leave it out"
+        )
     return position, size
 
 

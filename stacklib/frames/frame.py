@@ -106,7 +106,7 @@ class Frame(HeaderFacts):
 
     @property
     def sample_format(self) -> str:
-        """Stored sample format: ``u8``, ``u16``, ``u32``, ``i8``, ``i16``, ``i32``, ``f32`` or ``f64``."""
+        """Stored sample format: ``u8`` to ``u64``, ``i8`` to ``i64``, ``f32`` or ``f64``."""
         return self.source.sample_format
 
     @property
@@ -142,7 +142,7 @@ class Frame(HeaderFacts):
     @property
     def notes(self) -> list[str]:
         """Problems found in the header that do not prevent reading."""
-        return self.source.notes
+        return [*self.source.notes, *self.unusable]
 
     def read(self, rows: slice | None = None, channel: int | None = None) -> np.ndarray:
         """Read pixels.

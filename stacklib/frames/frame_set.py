@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,7 +20,7 @@ from stacklib.frames.finding import find_images, resolve_path
 from stacklib.frames.frame import Frame
 from stacklib.utils.labels import listed
 
-__all__ = ["Frame", "FrameSet", "open_frames", "resolve_path"]
+__all__ = ["Frame", "FrameSet", "header_notes", "open_frames", "resolve_path"]
 
 #: Threads that open headers. They mostly wait for the disk or the network.
 OPENERS = 8
@@ -234,13 +235,19 @@ def _open_all(found: Sequence[Path | Frame]) -> list[Frame]:
         rest = f" ({len(errors) - 1} more of the {len(found)} files cannot be used)"
         raise FrameError(f"{errors[0]}{rest if len(errors) > 1 else ''}") from errors[0]
     frames = [frame for frame in opened if isinstance(frame, Frame)]
-    files: dict[str, list[str]] = {}
-    for frame, entry in zip(frames, found, strict=True):
-        for note in frame.notes if frame is not entry else ():
-            files.setdefault(note, []).append(frame.name)
-    for note, names in files.items():
-        warnings.warn(f"{listed(names, most=3)}: {note}", StacklibWarning, stacklevel=3)
+    new = [frame for frame, entry in zip(frames, found, strict=True) if frame is not entry]
+    for note in header_notes(new):
+        warnings.warn(note, StacklibWarning, stacklevel=3)
     return frames
+
+
+def header_notes(frames: Iterable[Frame]) -> list[str]:
+    """Return the notes of several frames, one line for those that differ at most in a quoted value."""
+    alike: dict[str, list[tuple[str, str]]] = {}
+    for frame in frames:
+        for note in frame.notes:
+            alike.setdefault(re.sub(r"'[^']*'", "''", note), []).append((frame.name, note))
+    return [f"{listed([name for name, _ in same], most=3)}: {same[0][1]}" for same in alike.values()]
 
 
 def _open_or_error(entry: Path | Frame) -> Frame | FrameError:

@@ -4,11 +4,26 @@ from __future__ import annotations
 
 import math
 import re
-from datetime import UTC, datetime
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any
 
+from stacklib.formats.source import parse_decimal_comma
+from stacklib.frames.dates import has_clock, parse_date
+
 __all__ = ["HeaderFacts", "parse_date"]
+
+#: XISF properties and FITS keywords of a fact, in order of preference.
+EXPOSURE = ("Instrument:ExposureTime", "EXPTIME", "EXPOSURE")
+START = ("Observation:Time:Start", "DATE-OBS")
+END = ("Observation:Time:End", "DATE-END")
+GAIN = ("Instrument:Camera:Gain", "Instrument:Camera:ISOSpeed", "GAIN", "ISOSPEED")
+TEMPERATURE = ("Instrument:Sensor:Temperature", "CCD-TEMP")
+#: Day 0 of MJD-OBS.
+MJD = datetime(1858, 11, 17, tzinfo=UTC)
+#: A number in a text, with its unit: 30 s, -10,5 C.
+NUMBER = re.compile(r"([+-]?[\d.,]+(?:[eEdD][+-]?\d+)?)\s*(?:s|secs?|seconds?|°?\s*C|deg\s*C?)?", re.ASCII)
 
 
 class HeaderFacts:
@@ -24,8 +39,9 @@ class HeaderFacts:
     @cached_property
     def exposure(self) -> float | None:
         """Exposure time in seconds, or None."""
-        value = self._number("Instrument:ExposureTime", "EXPTIME", "EXPOSURE")
-        return value if value is not None and value >= 0 else None
+        found = [value for value in map(self._number, EXPOSURE) if value is not None and value >= 0]
+        # Some drivers write EXPTIME = 0 beside the right EXPOSURE.
+        return next((value for value in found if value > 0), found[0] if found else None)
 
     @cached_property
     def filter(self) -> str:
@@ -45,12 +61,12 @@ class HeaderFacts:
     @cached_property
     def gain(self) -> float | None:
         """Gain setting or ISO speed of the camera, or None."""
-        return self._number("Instrument:Camera:Gain", "Instrument:Camera:ISOSpeed", "GAIN", "ISOSPEED")
+        return self._number(*GAIN)
 
     @cached_property
     def temperature(self) -> float | None:
         """Sensor temperature in degrees Celsius, or None."""
-        return self._number("Instrument:Sensor:Temperature", "CCD-TEMP")
+        return self._number(*TEMPERATURE)
 
     @cached_property
     def cfa_pattern(self) -> str:
@@ -63,17 +79,40 @@ class HeaderFacts:
     @cached_property
     def date(self) -> datetime | None:
         """Start of the exposure in UTC, or None."""
-        start = parse_date(self._first("Observation:Time:Start", "DATE-OBS"))
-        clock = self._first("TIME-OBS", "UT-OBS")
-        if start is not None and isinstance(clock, str) and len(str(self._first("DATE-OBS"))) == 10:
-            # Old headers have separate keywords for date and time.
-            return parse_date(f"{start:%Y-%m-%d}T{clock}") or start
-        return start
+        for name in START:
+            value = self._first(name)
+            start = parse_date(value)
+            if start is not None:
+                # Old headers have separate keywords for date and time.
+                clock = None if has_clock(value) else self._first("TIME-OBS", "UT-OBS", "UTC-OBS")
+                return parse_date(f"{start:%Y-%m-%d}T{str(clock).strip()}") or start
+        days = self._number("MJD-OBS")
+        return None if days is None or not 0 < days < 10**6 else MJD + timedelta(days=days)
 
     @cached_property
     def date_end(self) -> datetime | None:
         """End of the exposure in UTC, or None."""
-        return parse_date(self._first("Observation:Time:End", "DATE-END"))
+        return next(filter(None, (parse_date(self._first(name)) for name in END)), None)
+
+    @cached_property
+    def unusable(self) -> list[str]:
+        """Notes on header values that say nothing usable."""
+        notes = []
+        if self.exposure and self._number("EXPTIME") == 0:
+            notes.append(f"EXPTIME is 0; the exposure time is {self.exposure:g} s by another keyword")
+        checks: list[tuple[tuple[str, ...], Callable[[Any], Any], str]] = [
+            (EXPOSURE, _seconds, "a number of seconds"),
+            (GAIN, _as_number, "a number"),
+            (TEMPERATURE, _as_number, "a number"),
+            (START, parse_date, "a date such as 2024-01-05T22:10:00"),
+            (END, parse_date, "a date such as 2024-01-05T22:10:00"),
+        ]
+        for names, parse, expected in checks:
+            for name in names:
+                value = self._first(name)
+                if value is not None and parse(value) is None:
+                    notes.append(f"{name} is {str(value)!r}, expected {expected}; it is left out")
+        return notes
 
     @cached_property
     def noise_keywords(self) -> list[float] | None:
@@ -95,28 +134,23 @@ class HeaderFacts:
         return "" if value is None else str(value).replace("\n", " ").strip()
 
     def _number(self, *names: str) -> float | None:
-        for name in names:
-            try:
-                value = float(self._first(name))
-            except (TypeError, ValueError):
-                continue
-            if math.isfinite(value):
-                return value
-        return None
+        return next((value for value in map(_as_number, map(self._first, names)) if value is not None), None)
 
 
-def parse_date(value: Any) -> datetime | None:
-    """Parse a date and time from a header. Returns it in UTC, or None if it is invalid.
-
-    A time zone offset is applied (``2019-01-01T02:03:04-0700``). Without one, the time is UTC.
-    """
-    text = str(value or "").strip()
-    old = re.fullmatch(r"(\d\d)/(\d\d)/(\d\d)", text)
-    if old:
-        # The FITS format before 1999.
-        text = f"19{old[3]}-{old[2]}-{old[1]}"
+def _as_number(value: Any) -> float | None:
+    """Return a finite number, also of a text with decimal comma or unit, or None."""
+    if isinstance(value, str):
+        found = NUMBER.fullmatch(value.strip())
+        text = found[1] if found else ""
+        comma = parse_decimal_comma(text)
+        value = text.upper().replace("D", "E") if comma is None else comma
     try:
-        date = datetime.fromisoformat(text)
-        return date.replace(tzinfo=UTC) if date.tzinfo is None else date.astimezone(UTC)
-    except (ValueError, OverflowError):
+        number = float(value)
+    except (TypeError, ValueError):
         return None
+    return number if math.isfinite(number) else None
+
+
+def _seconds(value: Any) -> float | None:
+    number = _as_number(value)
+    return number if number is not None and number >= 0 else None

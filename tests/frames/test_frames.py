@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from stacklib.errors import FrameError, StacklibWarning
 from stacklib.formats import fits, xisf
@@ -174,8 +176,12 @@ def test_row_orders_are_not_mixed(tmp_path):
     content = save(tmp_path / "b.fits").read_bytes()
     assert len(open_frames(tmp_path)) == 2
     (tmp_path / "b.fits").write_bytes(content.replace(b"'TOP-DOWN'", b"'BOTTOMUP'"))
-    with pytest.warns(StacklibWarning, match=r"b\.fits: no ROWORDER"):
+    with pytest.warns(StacklibWarning) as caught:
         open_frames(tmp_path)
+    assert [str(warning.message)[:21] for warning in caught] == [
+        "b.fits: ROWORDER is '",
+        "b.fits: no ROWORDER i",
+    ]
     (tmp_path / "b.fits").write_bytes(content.replace(b"'TOP-DOWN' ", b"'BOTTOM-UP'"))
     with pytest.raises(FrameError, match="rows"):
         open_frames(tmp_path)
@@ -254,7 +260,13 @@ def test_a_silent_header_gives_masked_cells(tmp_path):
         tmp_path / "b.xisf",
         keywords=[("EXPTIME", "long", ""), ("DATE-OBS", "yesterday", ""), ("GAIN", "High", "")],
     )
-    frames = open_frames(tmp_path)
+    with pytest.warns(StacklibWarning) as caught:
+        frames = open_frames(tmp_path)
+    assert [str(warning.message).partition(",")[0] for warning in caught] == [
+        "b.xisf: EXPTIME is 'long'",
+        "b.xisf: GAIN is 'High'",
+        "b.xisf: DATE-OBS is 'yesterday'",
+    ]
     silent = frames[1]
     assert (silent.exposure, silent.date, silent.gain, silent.temperature, silent.noise_keywords) == (
         None,
@@ -291,17 +303,101 @@ def test_noise_needs_every_channel(tmp_path):
         ("", None),
         (None, None),
         (2458000.5, None),
+        *[
+            (text, datetime(2024, 1, 5, 22, 10, tzinfo=UTC))
+            for text in (
+                "2024-01-05T22:10:00", "2024/01/05T22:10:00", "2024/01/05 22:10:00", "2024-1-5 22:10",
+                "2024:01:05 22:10:00", "2024-01-05T22-10-00", "20240105T221000", "2024.01.05 22:10:00",
+                "05.01.2024 22:10:00", "5.1.2024 22:10", "2024-01-05_22:10:00", "2024-01-05 22:10:00 UTC",
+                "2024-01-05T22:10:00UT", "2024-01-05T22:10:00 GMT", "2024-01-05T22:10:00,0",
+                "5 Jan 2024 22:10:00", "05-Jan-2024 22:10:00", "January 5, 2024 10:10:00 PM",
+                "2024-Jan-05 22:10:00", "Fri Jan  5 22:10:00 2024", "Fri, 5 Jan 2024 22:10:00 +0000",
+                "2024/01/05 23:10:00+01:00", "2024/01/05 14:10:00 -0800", "2024-01-05T22:09:60",
+            )
+        ],
+        ("05/01/24", datetime(2024, 1, 5, tzinfo=UTC)),
+        ("25/01/2024", datetime(2024, 1, 25, tzinfo=UTC)),
+        ("01/25/2024 02:03:04", datetime(2024, 1, 25, 2, 3, 4, tzinfo=UTC)),
+        ("03/03/2024", datetime(2024, 3, 3, tzinfo=UTC)),
+        ("2024-01-05T24:00:00", datetime(2024, 1, 6, tzinfo=UTC)),
+        ("2024/01/05 22:10:00,25", datetime(2024, 1, 5, 22, 10, 0, 250000, tzinfo=UTC)),
+        ("12:00 AM", None),
+        ("5 Jan 2024 12:30 AM", datetime(2024, 1, 5, 0, 30, tzinfo=UTC)),
+        # Day and month may be either way around.
+        ("05/01/2024", None),
+        ("05-01-2024 22:10:00", None),
+        ("2024/13/01", None),
+        ("2024-01-05T22:61:00x", None),
+        ("5 Foo 2024", None),
+        ("22:10:00", None),
     ],
-)
+)  # fmt: skip
 def test_dates(text, expected):
     assert parse_date(text) == expected
 
 
-def test_date_and_time_in_two_keywords(tmp_path):
-    keywords = [("DATE-OBS", "2005-01-02", ""), ("TIME-OBS", "03:04:05", "")]
+@settings(max_examples=200, deadline=None)
+@given(st.text(st.sampled_from("0123456789-/.:T ,+ZJanpmUTC"), max_size=24))
+def test_any_text_is_a_date_or_none(text):
+    date = parse_date(text)
+    assert date is None or date.tzinfo is UTC
+
+
+@given(st.datetimes(datetime(1970, 1, 1), datetime(2100, 1, 1)))
+def test_a_date_in_many_forms(date):
+    date = date.replace(microsecond=0)
+    day, clock = (date.day, date.month, date.year), f"{date:%H:%M:%S}"
+    forms = ["{2}/{1}/{0} {3}", "{0}.{1}.{2} {3}", "{2}-{1:02}-{0:02}T{3}.000Z", "{2}:{1:02}:{0:02} {3}"]
+    for form in [*forms, f"{{0}} {date:%b} {{2}} {{3}}"]:
+        assert parse_date(form.format(*day, clock)) == date.replace(tzinfo=UTC)
+
+
+@pytest.mark.parametrize("day", ["2005-01-02", "02/01/05", "2005/01/02"])
+@pytest.mark.parametrize("name", ["TIME-OBS", "UT-OBS"])
+def test_date_and_time_in_two_keywords(tmp_path, day, name):
+    keywords = [("DATE-OBS", day, ""), (name, "03:04:05", "")]
     assert Frame(save(tmp_path / "a.fits", keywords=keywords)).date == datetime(
         2005, 1, 2, 3, 4, 5, tzinfo=UTC
     )
+
+
+@pytest.mark.parametrize("ending", [".xisf", ".fits"])
+@pytest.mark.parametrize(
+    ("cards", "exposure", "notes"),
+    [
+        ({"EXPTIME": "30.0    "}, 30, []),
+        ({"EXPTIME": "30,5"}, 30.5, []),
+        ({"EXPTIME": "30 s"}, 30, []),
+        ({"EXPTIME": "0,0"}, 0, []),
+        ({"EXPTIME": "1,5E+02 seconds"}, 150, []),
+        ({"EXPTIME": "1/60"}, None, ["EXPTIME is '1/60'"]),
+        ({"EXPTIME": -1.0}, None, ["EXPTIME is '-1.0'"]),
+        ({"EXPTIME": -1.0, "EXPOSURE": 30}, 30, ["EXPTIME is '-1.0'"]),
+        ({"EXPTIME": 0.0, "EXPOSURE": 30.0}, 30, ["EXPTIME is 0"]),
+        ({"EXPTIME": 0.0}, 0, []),
+        ({"EXPTIME": "", "EXPOSURE": 30.0}, 30, []),
+    ],
+)
+def test_exposures_of_all_kinds(tmp_path, ending, cards, exposure, notes):
+    path = save(tmp_path / f"a{ending}", keywords=[(name, value, "") for name, value in cards.items()])
+    frame = Frame(path, quiet=True)
+    assert frame.exposure == exposure
+    assert [note.partition(",")[0].partition(";")[0] for note in frame.notes] == notes
+
+
+def test_decimal_commas_in_texts(tmp_path):
+    keywords = [("GAIN", "1,25", ""), ("CCD-TEMP", "-10,5 C", ""), ("DATE-OBS", "05.01.2024 22:10:00,5", "")]
+    frame = Frame(save(tmp_path / "a.fits", keywords=keywords))
+    assert (frame.gain, frame.temperature) == (1.25, -10.5)
+    assert frame.date == datetime(2024, 1, 5, 22, 10, 0, 500000, tzinfo=UTC)
+    assert frame.notes == []
+
+
+def test_the_modified_julian_date_serves_without_a_date(tmp_path):
+    frame = Frame(save(tmp_path / "a.fits", keywords=[("MJD-OBS", 60314.5, "")]))
+    assert frame.date == datetime(2024, 1, 5, 12, tzinfo=UTC)
+    keywords = [("MJD-OBS", 60314.5, ""), ("DATE-OBS", "2024-01-05T13:00:00", "")]
+    assert Frame(save(tmp_path / "b.fits", keywords=keywords)).date.hour == 13
 
 
 def test_repr_and_folder(tmp_path):
@@ -320,12 +416,13 @@ def test_repr_and_folder(tmp_path):
 def test_many_files_share_one_warning(tmp_path):
     for number in range(6):
         content = save(tmp_path / f"{number}.fits", keywords=[("EXPTIME", 12345.5, "")]).read_bytes()
-        (tmp_path / f"{number}.fits").write_bytes(content.replace(b"12345.5", b"12345,5"))
+        # The same note, but for the value.
+        (tmp_path / f"{number}.fits").write_bytes(content.replace(b"12345.5", b"12345s%d" % number))
     with pytest.warns(StacklibWarning) as caught:
         frames = open_frames(tmp_path)
     (warning,) = caught
     assert str(warning.message).startswith(
-        "0.fits, 1.fits, 2.fits and 3 more: card EXPTIME has an invalid value '12345,5'"
+        "0.fits, 1.fits, 2.fits and 3 more: card EXPTIME has an invalid value '12345s0'"
     )
     assert frames[0].exposure is None
 

@@ -1,0 +1,114 @@
+"""Write FITS images, completely or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from astropy.io import fits
+from astropy.io.fits.verify import VerifyError
+
+from stacklib.formats.fits_header import astropy_alone
+from stacklib.formats.xisf_write import ascii_text, writing_error
+from stacklib.utils.atomic_files import new_file
+
+__all__ = ["unwritable", "write_image"]
+
+
+#: A keyword: name, value and comment.
+Card = tuple[str, Any, str]
+
+
+def write_image(
+    path: str | Path, image: np.ndarray, keywords: Iterable[Card] = (), *, row_order: str = "top-down"
+) -> Path:
+    """Write one image to a new FITS file.
+
+    Parameters
+    ----------
+    path : str or Path
+        A new file in an existing folder.
+    image : ndarray of float32, shape (channels, height, width) or (height, width)
+        Stored with BITPIX -32. A single channel is stored with two axes.
+    keywords : iterable of (name, value, comment)
+        Names may repeat (HISTORY). Structural keywords (NAXIS, BZERO, ...) and those that FITS cannot hold
+        are skipped, see `unwritable`.
+    row_order : str, optional
+        ``top-down`` or ``bottom-up``, as the rows are in `image`, or an empty string for unknown.
+
+    Returns
+    -------
+    Path
+        `path`.
+
+    Raises
+    ------
+    SaveError
+        If the file exists or cannot be written. No partial file is left behind.
+    ValueError
+        If the array is not an image.
+    """
+    path = Path(path)
+    image = np.asarray(image, np.float32)
+    if image.ndim not in (2, 3) or 0 in image.shape:
+        raise ValueError(f"image has shape {image.shape}, expected (channels, height, width)")
+    if image.ndim == 3 and image.shape[0] == 1:
+        image = image[0]
+    try:
+        with astropy_alone():
+            unit = fits.PrimaryHDU(image, _header_to_write(keywords, row_order))
+            with new_file(path) as temporary:
+                unit.writeto(temporary, overwrite=True, output_verify="silentfix+ignore")
+    except OSError as error:
+        raise writing_error(path, error) from error
+    return path
+
+
+#: Keywords that this module or astropy writes.
+STRUCTURAL = ("SIMPLE", "BITPIX", "EXTEND", "BZERO", "BSCALE", "BLANK", "END", "XTENSION", "PCOUNT", "GCOUNT")
+
+
+def unwritable(keywords: Iterable[Card]) -> dict[str, str]:
+    """Return the names of keywords that FITS cannot hold, with the reason.
+
+    Examples
+    --------
+    >>> unwritable([("GAIN", 100, ""), ("SLOPE", float("inf"), "")])
+    {'SLOPE': 'Floating point inf values are not allowed in FITS headers.'}
+    """
+    with astropy_alone():
+        tried = [(name, _card(name, value, comment)) for name, value, comment in keywords]
+    return {name: card for name, card in tried if isinstance(card, str)}
+
+
+def _card(name: str, value: Any, comment: str) -> fits.Card | str:
+    """Return a card, or the reason why FITS cannot hold it."""
+    name = ascii_text(name).strip().upper()
+    value = value.item() if isinstance(value, np.generic) else value
+    value = ascii_text(value) if isinstance(value, str) else value
+    try:
+        card = fits.Card(name, value, ascii_text(comment or ""))
+        # Some cards fail only now, such as a long text under a long name with astropy 6.
+        str(card)
+    except (ValueError, TypeError, VerifyError) as error:
+        return str(error)
+    return card
+
+
+def _header_to_write(keywords: Iterable[Card], row_order: str) -> fits.Header:
+    header = fits.Header()
+    for name, value, comment in keywords:
+        name = ascii_text(name).strip().upper()
+        if not name or name in STRUCTURAL or name.startswith("NAXIS") or name == "ROWORDER":
+            continue
+        if name in ("HISTORY", "COMMENT"):
+            header[name] = ascii_text(comment or value)
+            continue
+        card = _card(name, value, comment)
+        if isinstance(card, fits.Card):
+            header[name] = (card.value, card.comment)
+    if row_order:
+        header["ROWORDER"] = (row_order.upper(), "order of the rows in this file")
+    return header
