@@ -37,10 +37,11 @@ def _history(result: IntegratedImage, facts: Provenance, more: Iterable[str]) ->
         yield "region: left {}, top {}, width {}, height {}".format(*result.region)
     yield from range_in_words(result)
     yield from more
+    yield from facts.world.notes
     for name, words in facts.differing.items():
         yield f"{name} differs: {words}"
     if facts.without_exposure:
-        yield f"frames without exposure time, not included in EXPTIME: {facts.without_exposure}"
+        yield f"frames that do not tell their exposure, not included in EXPTIME: {facts.without_exposure}"
     position = {int(i): k for k, i in enumerate(p.used)}
     for i, name in enumerate(p.measurements.names):
         yield f"frame {i + 1}: {name}"

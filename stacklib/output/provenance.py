@@ -22,6 +22,12 @@ from stacklib.frames.finding import resolve_path
 from stacklib.frames.frame_set import Frame, FrameSet
 from stacklib.output.integrated_image import IntegratedImage
 from stacklib.output.naming import most_common
+from stacklib.output.world_coordinates import (
+    WORLD,
+    WORLD_PROPERTY,
+    WorldCoordinates,
+    world_coordinates,
+)
 from stacklib.utils.checksums import checksum_if_readable
 from stacklib.utils.labels import listed
 from stacklib.utils.progress import in_notebook, progress_bar
@@ -42,9 +48,11 @@ NOT_CARRIED = re.compile(
     # Color filter pattern: integrated frames are debayered.
     r"|BAYERPAT|[XY]BAYROFF|CFA\w*|COLORTYP"
 )
-#: World coordinates, valid for one geometry only.
-WCS = re.compile(
-    r"WCSAXES|C(TYPE|RVAL|RPIX|DELT|ROTA|UNIT)\d|CD\d_\d|P[CV]\d_\d+|(LON|LAT)POLE|RADESYS|EQUINOX|(A|B|AP|BP)_(ORDER|\d_\d)"
+#: Keywords that describe the storage of a file. Nobody misses them.
+STORAGE = re.compile(
+    r"SIMPLE|BITPIX|NAXIS\d*|EXTEND|BZERO|BSCALE|BLANK|END|XTENSION|[PG]COUNT|T(FIELDS|TYPE|FORM)\d*|Z[A-Z]+\d*"
+    r"|EXTNAME|EXTVER|CHECKSUM|DATASUM|ROWORDER|INHERIT|IMAGETYP|OBJECT|INSTRUME|FILTER|EXPTIME|DATE-OBS|DATE-END"
+    r"|CONTINUE"
 )
 #: Properties of equipment and target, and the exceptions that are written below.
 CARRIED_PROPERTY = re.compile(r"(Instrument|Observation|Observer|Organization):[\w:]+")
@@ -72,6 +80,8 @@ class Provenance:
     Target, camera and filter are the most common values, empty if there is none. The exposure is the total in
     seconds, of the frames that have one. `start` and `end` are those of the earliest and the latest frame.
     `common` and `properties` have the same value in all frames; `differing` describes the other keywords.
+    `left_out` names keywords that hold for a single frame only, `properties_left_out` properties that do or
+    differ. `world` are the world coordinates.
     """
 
     target: str
@@ -84,7 +94,20 @@ class Provenance:
     common: dict[str, Any]
     differing: dict[str, str]
     properties: dict[str, Any]
+    left_out: list[str]
+    properties_left_out: list[str]
+    world: WorldCoordinates
     checksums: list[str]
+
+    @property
+    def notes(self) -> list[str]:
+        """What of the headers is not in the saved image, in words."""
+        lines = {
+            "Keywords of single frames are left out": self.left_out,
+            "XISF properties of single frames are left out": self.properties_left_out,
+        }
+        single = [f"{words}: {listed(names, most=20)}." for words, names in lines.items() if names]
+        return [*self.world.notes, *single]
 
 
 def collect(result: IntegratedImage, with_checksums: bool = False) -> Provenance:
@@ -94,6 +117,7 @@ def collect(result: IntegratedImage, with_checksums: bool = False) -> Provenance
     known = [frame.exposure for frame in used if frame.exposure is not None]
     common, differing = _compare([_spoken(frame) for frame in used])
     shared, _ = _compare([_carried_properties(frame) for frame in used])
+    world = world_coordinates(result)
     written = ("OBJECT", "INSTRUME", "FILTER", "EXPTIME")
     return Provenance(
         target=most_common(frame.object for frame in used),
@@ -106,6 +130,9 @@ def collect(result: IntegratedImage, with_checksums: bool = False) -> Provenance
         common={name: value for name, value in common.items() if name not in written},
         differing=differing,
         properties=shared,
+        left_out=_left_out(used, world),
+        properties_left_out=_properties_left_out(used, shared, world),
+        world=world,
         checksums=checksums(frames) if with_checksums else [""] * len(frames),
     )
 
@@ -141,7 +168,7 @@ def _end(frame: Frame) -> datetime | None:
 
 def _spoken(frame: Frame) -> dict[str, Any]:
     """Return the keywords of a frame that may be valid for the result, with those that `Frame` interprets."""
-    names = (name for name in frame.keywords if not NOT_CARRIED.fullmatch(name) and not WCS.fullmatch(name))
+    names = [name for name in frame.keywords if not NOT_CARRIED.fullmatch(name) and not _is_world(name)]
     found = {name: frame.keywords[name] for name in names if frame.keywords[name] == frame.keywords[name]}
     facts = {
         "OBJECT": frame.object,
@@ -150,6 +177,36 @@ def _spoken(frame: Frame) -> dict[str, Any]:
         "EXPTIME": frame.exposure,
     }
     return found | {name: value for name, value in facts.items() if value not in (None, "")}
+
+
+def _is_world(name: str) -> bool:
+    # Right ascension and declination in other keywords also need the equinox.
+    return bool(WORLD.fullmatch(name)) and name not in ("EQUINOX", "RADESYS")
+
+
+def _left_out(frames: Sequence[Frame], world: WorldCoordinates) -> list[str]:
+    """Return the names of keywords that are valid for one frame only, and of incomplete world coordinates."""
+    names = dict.fromkeys(name for frame in frames for name in frame.keywords)
+    said = world.cards or world.notes
+    return [
+        name
+        for name in names
+        if not STORAGE.fullmatch(name) and (NOT_CARRIED.fullmatch(name) or (_is_world(name) and not said))
+    ]
+
+
+def _properties_left_out(
+    frames: Sequence[Frame], carried: dict[str, Any], world: WorldCoordinates
+) -> list[str]:
+    """Return the names of properties that are neither carried over nor written anew."""
+    names = dict.fromkeys(name for frame in frames for name in frame.properties)
+    return [
+        name
+        for name in names
+        if name not in carried | world.properties
+        and not NOT_CARRIED_PROPERTY.fullmatch(name)
+        and not (WORLD_PROPERTY.fullmatch(name) and world.notes)
+    ]
 
 
 def _carried_properties(frame: Frame) -> dict[str, Any]:
@@ -191,11 +248,7 @@ def _spread(values: list[Any], count: int) -> str:
 def keywords(
     result: IntegratedImage, facts: Provenance, lines: Iterable[str], kind: str = "xisf"
 ) -> list[tuple[str, Any, str]]:
-    """Return the FITS keywords of a saved image as (name, value, comment), HISTORY last.
-
-    World coordinates are copied from the reference frame if the whole image was integrated and that frame
-    is a file of the same `kind`. XISF and FITS count rows from opposite ends.
-    """
+    """Return the FITS keywords of an image saved as `kind` as (name, value, comment), HISTORY last."""
     count = result.preparation.count
     cards: list[tuple[str, Any, str]] = [
         ("IMAGETYP", "Master Light", "Type of image"),
@@ -211,19 +264,12 @@ def keywords(
         cards.append(("DATE-OBS", _iso(facts.start), "UTC, start of the earliest frame"))
     if facts.end:
         cards.append(("DATE-END", _iso(facts.end), "UTC, end of the latest frame"))
-    cards += [(name, value, COMMENTS.get(name, "")) for name, value in facts.common.items()]
-    cards += [(name, value, "") for name, value in _world_coordinates(result, kind).items()]
+    world = facts.world.keywords(kind)
+    common = {name: value for name, value in facts.common.items() if name not in world}
+    cards += [(name, value, COMMENTS.get(name, "")) for name, value in common.items()]
+    cards += [(name, value, "") for name, value in world.items()]
     cards.append(("SWMODIFY", f"stacklib {version('stacklib')}", "Software that integrated the frames"))
     return cards + [("HISTORY", line, "") for line in lines]
-
-
-def _world_coordinates(result: IntegratedImage, kind: str) -> dict[str, Any]:
-    reference = result.preparation.frames[result.preparation.reference]
-    whole = result.region == (0, 0, reference.width, reference.height)
-    same = reference.name.lower().endswith(".xisf") == (kind == "xisf")
-    if not whole or not same or reference.row_order == "bottom-up":
-        return {}
-    return {name: value for name, value in reference.keywords.items() if WCS.fullmatch(name)}
 
 
 def _iso(date: datetime) -> str:
@@ -239,7 +285,7 @@ def properties(
     JSON, everything else needed to repeat the run: region, rule, versions, and the path (full and relative to
     `folder`), checksum and numbers of each frame. All of it is ASCII, with floats in full precision.
     """
-    found: dict[str, Any] = dict(facts.properties)
+    found: dict[str, Any] = facts.properties | facts.world.properties
     named = {
         "Observation:Object:Name": facts.target,
         "Instrument:Camera:Name": facts.camera,

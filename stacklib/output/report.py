@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from stacklib.errors import FrameError
+from stacklib.frames.frame_set import header_notes
 from stacklib.output.history import range_in_words
 from stacklib.output.integrated_image import IntegratedImage
 from stacklib.output.naming import SavedFiles, night_of
@@ -45,7 +46,8 @@ def report(
         _section("Unusually high rejection", _unusual_in_words(result)),
         _section("Frames left out", _left_out(result)),
         _section("Keywords that differ", [f"{name}: {words}" for name, words in facts.differing.items()]),
-        _section("Notes", [*result.preparation.notes, *range_in_words(result), *remarks]),
+        _section("Notes", [*result.preparation.notes, *range_in_words(result), *remarks, *facts.notes]),
+        _section("Notes on the files of the frames", header_notes(result.preparation.frames)),
         _files(saved),
     ]
     return "\n\n".join("\n".join(part) for part in parts if part) + "\n"

@@ -64,7 +64,8 @@ def save(
         scaled, remarks = _in_unit_range(products, result)
         staged = _write_xisf(result, facts, scaled, remarks, room, folder)
         if fits:
-            staged += _write_fits(result, facts, products, room)
+            images, left_out = _write_fits(result, facts, products, room)
+            staged, remarks = staged + images, remarks + left_out
         return _publish(result, facts, remarks, room, folder, base, staged)
 
 
@@ -164,13 +165,19 @@ def _write_xisf(
 
 def _write_fits(
     result: IntegratedImage, facts: Provenance, products: list[Product], room: Path
-) -> list[Path]:
-    """Write the images as FITS, in the units of the frames."""
+) -> tuple[list[Path], list[str]]:
+    """Write the images as FITS, in the units of the frames. Also returns what FITS cannot hold, in words."""
     cards = keywords(result, facts, history(result, facts, _flipped(result)), "fits")
-    return [
-        fits.write_image(room / f"{product.name}.fits", _as_stored(product.pixels, result), cards)
+    left_out = [f"FITS: keyword {name} is left out ({why})" for name, why in fits.unwritable(cards).items()]
+    # Frames that do not tell the order of their rows are not given one.
+    order = "top-down" if result.preparation.frames[0].row_order else ""
+    images = [
+        fits.write_image(
+            room / f"{product.name}.fits", _as_stored(product.pixels, result), cards, row_order=order
+        )
         for product in products
     ]
+    return images, left_out
 
 
 def _flipped(result: IntegratedImage) -> list[str]:

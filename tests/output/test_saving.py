@@ -16,16 +16,21 @@ from astropy.table import Table
 from xisf import XISF
 
 import stacklib as sl
+from stacklib.formats import xisf
 from stacklib.frames.headers import parse_date
 from stacklib.output import naming, saving
 from stacklib.simulate import Session, simulate_frames
 from stacklib.utils import atomic_files, file_sets
 
+WORLD = {
+    "CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": 210.8, "CRVAL2": 54.3, "CRPIX1": 32.0,
+    "CRPIX2": 20.0, "CDELT1": -0.001, "CDELT2": 0.001,
+}  # fmt: skip
 SESSION = Session(
     object_name="M 101",
     camera="ZWO ASI294MC Pro",
     filter="L",
-    cards={"GAIN": (120, ""), "XPIXSZ": (4.63, ""), "CTYPE1": ("RA---TAN", ""), "CRVAL1": (210.8, "")},
+    cards={"GAIN": (120, ""), "XPIXSZ": (4.63, "")} | {name: (value, "") for name, value in WORLD.items()},
 )
 RECIPE = sl.Recipe(rejection="winsorized_sigma", weights="none")
 BASE = "20210815_M101_ZWOASI294"
@@ -440,6 +445,7 @@ def test_keywords(result, saved):
         assert values["INSTRUME"] == "ZWO ASI294MC Pro"
         assert (values["GAIN"], values["XPIXSZ"]) == ("120", "4.63")
         assert values["CTYPE1"] == "RA---TAN"
+        assert [float(values[name]) for name in ("CRVAL1", "CRPIX2", "CDELT2")] == [210.8, 20, 0.001]
         assert "BAYERPAT" not in values and "NAXIS1" not in values
 
 
@@ -510,11 +516,12 @@ def test_the_table_of_colour_frames_reads_back_equal(tmp_path):
     assert_same_numbers(Table.read(result.saved.table), result)
 
 
-def test_a_region_keeps_its_place_and_no_world_coordinates(night, tmp_path):
+def test_a_region_keeps_its_place(night, tmp_path):
     result = sl.integrate(night, RECIPE, region=(4, 6, 40, 32), progress=False)
     pixels, metadata = read_xisf(result.save(tmp_path)[0])
     assert pixels.shape == (1, 32, 40)
-    assert "CTYPE1" not in metadata["FITSKeywords"]
+    # The frames have 48 rows, and 10 are below the region.
+    assert [float(keyword(metadata, name)) for name in ("CRPIX1", "CRPIX2")] == [32 - 4, 20 - 10]
     assert "region: left 4, top 6, width 40, height 32" in history_of(metadata)
 
 
@@ -563,15 +570,93 @@ def test_adu_beyond_16_bits_is_brought_in_as_the_recipe_says(tmp_path, how, word
 
 
 def test_frames_with_the_bottom_row_first_are_turned_over(tmp_path):
-    frames = write_fits_frames(tmp_path / "4_Registered", 1.0, "BOTTOM-UP", CTYPE1="RA---TAN")
+    frames = write_fits_frames(tmp_path / "4_Registered", 1.0, "BOTTOM-UP", **WORLD)
     result = sl.integrate(frames, RECIPE, progress=False)
     xisf_path, *_, fits_path, _, _ = result.save(fits=True)
     pixels, metadata = read_xisf(xisf_path)
     np.testing.assert_array_equal(pixels, result.image[:, ::-1])
     assert pixels[0, 0].mean() > pixels[0, -1].mean()
     np.testing.assert_array_equal(fits.getdata(fits_path), pixels[0])
-    assert "CTYPE1" not in metadata["FITSKeywords"] and "CTYPE1" not in fits.getheader(fits_path)
+    header = fits.getheader(fits_path)
+    assert header["ROWORDER"] == "TOP-DOWN"
+    assert (header["CRVAL2"], header["CRPIX2"], header["CDELT2"]) == (54.3, 32 + 1 - 20, -0.001)
+    assert [float(keyword(metadata, name)) for name in ("CRPIX2", "CDELT2")] == [20, 0.001]
     assert any("rows flipped" in line for line in history_of(metadata))
+
+
+def test_rows_of_unknown_order_stay_unknown(tmp_path):
+    frames = write_fits_frames(tmp_path / "4_Registered", 1.0, "", **WORLD)
+    result = sl.integrate(frames, RECIPE, progress=False)
+    path = result.save(fits=True)[3]
+    np.testing.assert_array_equal(fits.getdata(path), result.image[0])
+    assert "ROWORDER" not in fits.getheader(path)
+    assert fits.getheader(path)["CRPIX2"] == 20
+
+
+def test_what_fits_cannot_hold_is_told_and_costs_nothing(tmp_path, monkeypatch):
+    frames = write_fits_frames(tmp_path / "4_Registered", 1.0, GAIN=100)
+    result = sl.integrate(frames, RECIPE, progress=False)
+    original = fits.Card.__str__
+
+    def fail(card):
+        if card.keyword == "GAIN":
+            raise ValueError("too long")
+        return original(card)
+
+    monkeypatch.setattr(fits.Card, "__str__", fail)
+    paths = result.save(fits=True)
+    assert len(paths) == 6
+    assert "GAIN" not in fits.getheader(paths[3])
+    assert keyword(read_xisf(paths[0])[1], "GAIN") == "100"
+    assert "FITS: keyword GAIN is left out (too long)" in result.saved.report.read_text()
+
+
+def test_keywords_of_single_frames_are_named(tmp_path):
+    frames = write_fits_frames(tmp_path / "4_Registered", 1.0, FWHM=2.5, HISTORY="calibrated")
+    report = sl.integrate(frames, RECIPE, progress=False).report()
+    assert "Keywords of single frames are left out: FWHM, AIRMASS, HISTORY." in " ".join(report.split())
+
+
+def test_properties_of_single_frames_are_named(tmp_path):
+    folder = tmp_path / "4_Registered"
+    folder.mkdir()
+    random = np.random.default_rng(5)
+    for number in range(6):
+        properties = {
+            "Instrument:Telescope:Name": "Refractor",
+            "Instrument:Sensor:Temperature": -10.0 - number,
+            "Instrument:ExposureTime": 60.0,
+            "PCL:Noise/0": 0.002,
+        }
+        image = random.normal(0.1, 0.002, (32, 40)).astype(np.float32)
+        xisf.write_image(folder / f"{number}.xisf", image, image_id="a", properties=properties)
+    result = sl.integrate(folder, RECIPE, progress=False)
+    words = "XISF properties of single frames are left out: Instrument:Sensor:Temperature, PCL:Noise/0."
+    assert words in " ".join(result.report().split())
+    found = read_xisf(result.save()[0])[1]["XISFProperties"]
+    assert found["Instrument:Telescope:Name"]["value"] == "Refractor"
+    assert "Instrument:Sensor:Temperature" not in found
+
+
+def test_world_coordinates_that_disagree_are_told(tmp_path):
+    frames = write_fits_frames(tmp_path / "4_Registered", 1.0, **WORLD)
+    with fits.open(frames / "light_3.fits", mode="update") as file:
+        file[0].header["CRVAL1"] = 210.9
+    result = sl.integrate(frames, RECIPE.replace(reference="light_3.fits"), progress=False)
+    xisf_path, *_, fits_path, _, _ = result.save(fits=True)
+    assert fits.getheader(fits_path)["CRVAL1"] == 210.9
+    assert float(keyword(read_xisf(xisf_path)[1], "CRVAL1")) == 210.9
+    words = "those of the reference frame, but the frames disagree by up to 58 pixels"
+    assert words in " ".join(" ".join(fits.getheader(fits_path)["HISTORY"]).split())
+    assert words in " ".join(result.saved.report.read_text().split())
+
+
+def test_notes_on_headers_are_in_the_report(tmp_path):
+    frames = write_fits_frames(tmp_path / "4_Registered", 1.0, GAIN="High")
+    with pytest.warns(sl.StacklibWarning, match="GAIN is 'High'"):
+        result = sl.integrate(frames, RECIPE, progress=False)
+    report = " ".join(result.report().split())
+    assert "light_0.fits, light_1.fits, light_2.fits and 3 more: GAIN is 'High', expected a number" in report
 
 
 def test_what_differs_is_told_and_not_carried_over(tmp_path):

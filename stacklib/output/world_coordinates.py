@@ -1,0 +1,247 @@
+"""World coordinates (WCS) of a result: those of the reference frame, where they hold.
+
+Keywords count rows from the first row of a FITS file, but from the bottom row of an XISF file, which is how
+PixInsight and Siril read them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from astropy.io import fits
+from astropy.wcs import WCS
+
+from stacklib.formats.fits_header import astropy_alone
+from stacklib.frames.frame import Frame
+from stacklib.output.integrated_image import IntegratedImage
+
+__all__ = ["WORLD", "WORLD_PROPERTY", "WorldCoordinates", "turned", "world_coordinates"]
+
+#: Keywords of world coordinates, valid for one geometry only, and whether the image has been plate-solved.
+WORLD = re.compile(
+    r"(?:WCSAXES|WCSNAME|C(?:TYPE|RVAL|RPIX|DELT|ROTA|UNIT|NAME|RDER|SYER)\d|CD\d_\d|P[CV]\d_\d+|(?:LON|LAT)POLE"
+    r"|RADESYS|EQUINOX)[A-Z]?|(?:A|B|AP|BP)_(?:ORDER|DMAX|\d_\d)|WAT\d_\d+|PLTSOLVD"
+    r"|C[PQ](?:DIS|ERR)\d|D[PQ]\d.*|D2IM.*"
+)
+#: Distortion tables in extensions, which are not copied.
+TABLES = re.compile(r"C[PQ]DIS\d|D[PQ]\d.*|D2IM.*")
+#: The astrometric solution of PixInsight, which counts rows from the top.
+WORLD_PROPERTY = re.compile(r"PCL:AstrometricSolution:.*")
+#: Keywords that say nothing about positions.
+REMARKS = re.compile(r"WCSNAME|C(NAME|RDER|SYER)\d[A-Z]?|[AB]P?_DMAX|PLTSOLVD")
+#: Keywords that change when the rows are turned over or a part is cut out.
+MATRIX = re.compile(r"(CRPIX[12]|CDELT2|(CD|PC)\d_2)[A-Z]?|[AB]P?_\d_\d")
+#: Frames agree if the corners of their fields are no more pixels apart than this.
+AGREEMENT = 2.0
+
+
+@dataclass
+class WorldCoordinates:
+    """World coordinates of a result.
+
+    Attributes
+    ----------
+    cards : dict
+        Keywords, as in the frame that they come from.
+    height : int
+        Rows of the image.
+    turns : int
+        How often the rows are turned over between these keywords and the rows of a saved file.
+    properties : dict
+        The astrometric solution of PixInsight, for XISF files only.
+    notes : list of str
+        What is left out, and why.
+    """
+
+    cards: dict[str, Any] = field(default_factory=dict)
+    height: int = 0
+    turns: int = 0
+    properties: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def keywords(self, kind: str) -> dict[str, Any]:
+        """Return the keywords for a file of this kind, ``xisf`` or ``fits``."""
+        turns = self.turns + (kind == "xisf")
+        return turned(self.cards, self.height) if turns % 2 else dict(self.cards)
+
+
+def turned(cards: Mapping[str, Any], height: int) -> dict[str, Any]:
+    """Return world coordinates for an image whose rows are in the opposite order.
+
+    With ``y' = height + 1 - y`` the second column of the matrix changes its sign, as do the terms of a SIP
+    distortion with odd powers of y, and those of its y component once more.
+    """
+    found = dict(cards)
+    for name, value in cards.items():
+        sip = re.fullmatch(r"([AB])P?_(\d)_(\d)", name)
+        if re.fullmatch(r"CRPIX2[A-Z]?", name):
+            found[name] = height + 1 - value
+        elif re.fullmatch(r"(CD|PC)\d_2[A-Z]?", name) or (sip and (int(sip[3]) + (sip[1] == "B")) % 2):
+            found[name] = 0 - value
+    for letter in {name[6:] for name in cards if re.fullmatch(r"CRPIX2[A-Z]?", name)}:
+        if not any(re.fullmatch(rf"PC\d_\d{letter}", name) for name in cards):
+            if f"CDELT2{letter}" in cards:
+                found[f"CDELT2{letter}"] = 0 - cards[f"CDELT2{letter}"]
+        elif f"PC2_2{letter}" not in cards:
+            found[f"PC2_2{letter}"] = -1.0
+    return found
+
+
+def world_coordinates(result: IntegratedImage) -> WorldCoordinates:
+    """Find the world coordinates of a result.
+
+    They are those of the reference frame, or of the first frame that has any if the others agree. Registered
+    frames that still have the coordinates of the moment they were taken do not agree. Then those of the
+    reference frame hold only if the others were registered to it, and a note says so.
+    """
+    p = result.preparation
+    reference = p.frames[p.reference]
+    frames = [reference, *(p.frames[int(i)] for i in p.used if int(i) != p.reference)]
+    known = [frame for frame in frames if _cards(frame) or _solution(frame)]
+    if not known:
+        return WorldCoordinates()
+    source, cards = known[0], _cards(known[0])
+    left, top, width, height = result.region
+    whole = (width, height) == (source.width, source.height)
+    turns = _is_xisf(source) + (source.row_order == "bottom-up")
+    problem = _problem(source, cards)
+    disagreement = _disagreement(known)
+    if disagreement and source is not reference:
+        problem = problem or f"the reference frame has none, and of the others {disagreement}"
+    if problem:
+        return WorldCoordinates(notes=[f"World coordinates (WCS) are left out: {problem}."])
+    notes = []
+    if disagreement:
+        notes.append(
+            f"World coordinates (WCS) are those of the reference frame, but {disagreement}. They hold only "
+            "if all frames were registered to this one. Otherwise make the frame they were registered to the "
+            "reference, or plate-solve the image."
+        )
+    elif source is not reference:
+        notes.append(f"World coordinates (WCS) are those of {source.name}: the reference frame has none.")
+    solution = _solution(source) if whole and source.row_order != "bottom-up" else {}
+    if _solution(source) and not solution:
+        notes.append("The astrometric solution of PixInsight is left out: only a part was integrated.")
+    below = source.height - top - height if _is_xisf(source) else top
+    return WorldCoordinates(
+        cards=cards if whole else _cropped(cards, left, below),
+        height=height,
+        turns=turns,
+        properties=solution,
+        notes=notes,
+    )
+
+
+def _is_xisf(frame: Frame) -> bool:
+    return frame.name.lower().endswith(".xisf")
+
+
+def _cards(frame: Frame) -> dict[str, Any]:
+    """Return the keywords of world coordinates, empty without any axis."""
+    found = {name: value for name, value in frame.keywords.items() if WORLD.fullmatch(name)}
+    return found if any(name.startswith("CTYPE") for name in found) else {}
+
+
+def _solution(frame: Frame) -> dict[str, Any]:
+    found = {name: value for name, value in frame.properties.items() if WORLD_PROPERTY.fullmatch(name)}
+    return {
+        name: ("TimePoint", value) if name.endswith(":CreationTime") else value
+        for name, value in found.items()
+    }
+
+
+def _problem(frame: Frame, cards: dict[str, Any]) -> str:
+    """Return why the keywords of a frame cannot be used, or an empty string."""
+    if any(TABLES.fullmatch(name) for name in cards):
+        return f"the distortion tables of {frame.name} cannot be copied"
+    if frame.source.interleaved and not _is_xisf(frame):
+        return f"the first axis of {frame.name} is that of the colors"
+    numbers = [cards.get(name) for name in ("CRPIX1", "CRPIX2", "CRVAL1", "CRVAL2")]
+    broken = [name for name in cards if MATRIX.fullmatch(name) and not _is_number(cards[name])]
+    if cards and (broken or not all(map(_is_number, numbers))):
+        return f"those of {frame.name} are incomplete"
+    return ""
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _disagreement(frames: Iterable[Frame]) -> str:
+    """Return in words how the frames disagree, or an empty string."""
+    first, *others = frames
+    solution = _solution(first)
+    furthest = 0.0
+    for frame in others:
+        if solution and _solution(frame) and not _same(_solution(frame), solution):
+            return f"{first.name} and {frame.name} disagree"
+        apart = _apart(first, frame)
+        if apart is None:
+            return f"{first.name} and {frame.name} cannot be compared"
+        furthest = max(furthest, apart)
+    return f"the frames disagree by up to {furthest:.0f} pixels" if furthest > AGREEMENT else ""
+
+
+def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    core = [name for name in one if isinstance(one[name], np.ndarray) and ":Spline" not in name]
+    return all(name in other and np.allclose(one[name], other[name], rtol=1e-9, atol=1e-9) for name in core)
+
+
+def _apart(one: Frame, other: Frame) -> float | None:
+    """Return how far apart two frames put the corners and the center of their field, in pixels."""
+    first, second = (_positional(frame) for frame in (one, other))
+    if not first or not second or first == second:
+        return 0.0
+    here, there = _directions(first, one), _directions(second, other)
+    if here is None or there is None:
+        return None
+    pixel = np.linalg.norm(here[-1] - here[-2])
+    return float(np.linalg.norm(here - there, axis=1).max() / pixel) if pixel > 0 else None
+
+
+def _positional(frame: Frame) -> dict[str, Any]:
+    """Return what says where the pixels are, with the first row of the frame as row 1."""
+    cards = {name: value for name, value in _cards(frame).items() if not REMARKS.fullmatch(name)}
+    if not cards or not _is_xisf(frame):
+        return cards
+    try:
+        return turned(cards, frame.height)
+    except TypeError:
+        return cards
+
+
+def _directions(cards: dict[str, Any], frame: Frame) -> np.ndarray | None:
+    """Return the directions of the corners, the center and the pixel next to it, unit vectors (6, 3)."""
+    width, height = frame.width, frame.height
+    x = np.array([1, width, 1, width, (width + 1) / 2, (width + 3) / 2])
+    y = np.array([1, 1, height, height, (height + 1) / 2, (height + 1) / 2])
+    try:
+        with astropy_alone(Warning):
+            header = fits.Header()
+            header.update(cards)
+            system = WCS(header, naxis=2)
+            if not system.has_celestial:
+                return None
+            longitude, latitude = np.radians(system.all_pix2world(x, y, 1))
+    except Exception:  # astropy raises almost anything for broken coordinates
+        return None
+    if not np.isfinite(longitude + latitude).all():
+        return None
+    if system.wcs.lng == 1:
+        longitude, latitude = latitude, longitude
+    return np.stack(
+        [np.cos(latitude) * np.cos(longitude), np.cos(latitude) * np.sin(longitude), np.sin(latitude)], axis=1
+    )
+
+
+def _cropped(cards: dict[str, Any], left: int, below: int) -> dict[str, Any]:
+    """Return world coordinates of a part of the image."""
+    found = dict(cards)
+    for name, value in cards.items():
+        if re.fullmatch(r"CRPIX[12][A-Z]?", name):
+            found[name] = value - (left if name[5] == "1" else below)
+    return found
