@@ -417,7 +417,7 @@ def rules_table() -> str:
             least += 1
         rows.append(f"| `{spec.name}` | {spec.summary} | {spec.use} | {least} |")
         defaults = ", ".join(f"`{name}` ({_plain(parameters[name].default)})" for name in spec.parameters)
-        details += [f"## {spec.label[0].upper()}{spec.label[1:]}", f"**Rejects** {spec.formula}."]
+        details += [f"## `{spec.name}`", f"**Rejects** {spec.formula}."]
         details += [f"**Parameters** (default): {defaults}."] * bool(defaults)
         details += [f"**Source:** {spec.source}."] * bool(spec.source)
     return "\n".join(rows) + "\n\n" + "\n\n".join(details) + "\n"
