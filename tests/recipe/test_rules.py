@@ -124,7 +124,7 @@ def test_the_table_shows_all_rules():
         # A limit of 2.9 sigma is out of reach of 8 samples, see the test of warnings.
         least = 9 if spec.bounded else spec.least_frames
         assert row == f"| `{spec.name}` | {spec.summary} | {spec.use} | {least} |"
-        assert text.lower().startswith(spec.label) and spec.formula in text and spec.source in text
+        assert text.startswith(f"`{spec.name}`") and spec.formula in text and spec.source in text
         for name in spec.parameters:
             assert f"`{name}` ({Recipe.parameters()[name].default}".removesuffix(".0") in text
 
