@@ -44,8 +44,8 @@ MAX_SAMPLES = 10**11
 GZIP = b"\x1f\x8b"
 
 FORMATS = {8: "u8", 16: "i16", 32: "i32", 64: "i64", -32: "f32", -64: "f64"}
-#: Counts of a camera have at most 16 bits, whatever the 64 bits could hold.
-COUNTS = 65535.0
+#: Full scale of integers of more than 16 bits. No image needs 64 bits, and values would get too small.
+LARGEST = 2.0**32 - 1
 
 #: Extensions that belong to an image: masks, errors and weights.
 COMPANIONS = frozenset(
@@ -124,7 +124,7 @@ def open_image(path: str | Path) -> ImageSource:
 
     Integers are ADU and are divided by ``2**bits - 1``, including plain signed integers (BITPIX 16
     without BZERO is divided by 65535), unless BSCALE already maps them to the range 0 to 1. Integers of
-    64 bits are divided by 65535. Floats are used as stored.
+    64 bits are read like those of 32 bits. Floats are used as stored.
 
     Parameters
     ----------
@@ -463,6 +463,5 @@ def _scale_integers(source: ImageSource, bits: int) -> None:
     low, high = (0, 255) if bits == 8 else (-half, half - 1)
     largest = max(abs(source.zero + source.scale * end) for end in (low, high))
     # Do not divide integers again that BSCALE already maps to 0 to 1.
-    most = COUNTS if bits == 64 else 2.0**bits - 1
-    source.full_scale = most if largest > 2 else 1.0
+    source.full_scale = min(2.0**bits - 1, LARGEST) if largest > 2 else 1.0
     source.divisor = source.full_scale

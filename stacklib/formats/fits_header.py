@@ -113,8 +113,11 @@ def parse_header(content: bytes, path: Path) -> tuple[dict[str, Any], list[str]]
 
 def _card_value(card: fits.Card, name: str, header: str, path: Path, notes: list[str]) -> Any:
     """Return the value of a card, or None with a note if it cannot be read."""
+    reason = ""
     try:
-        return card.value
+        value = card.value
+        if not isinstance(value, float) or math.isfinite(value):
+            return value
     except _BROKEN as error:
         reason = "" if isinstance(error, VerifyError) else f" ({error})"
     shown = _raw_value(header, name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import threading
@@ -347,7 +348,8 @@ def parse_decimal_comma(text: str) -> float | None:
     """Return a number written with a decimal comma (``6,4E-05``), or None for any other text."""
     if not re.fullmatch(r"[+-]?\d+,\d+([EeDd][+-]?\d+)?", text.strip(), re.ASCII):
         return None
-    return float(text.strip().upper().replace(",", ".").replace("D", "E"))
+    number = float(text.strip().upper().replace(",", ".").replace("D", "E"))
+    return number if math.isfinite(number) else None
 
 
 def parse_keyword(text: str) -> bool | int | float | str:
@@ -361,7 +363,9 @@ def parse_keyword(text: str) -> bool | int | float | str:
     for kind, candidate in ((int, text), (float, text.upper().replace("D", "E"))):
         # Python also accepts 1_000, which is not a number in FITS.
         if candidate and candidate[-1] in "0123456789." and "_" not in candidate:
-            with contextlib.suppress(ValueError):
-                return kind(candidate)
-    number = parse_decimal_comma(text)
-    return text if number is None else number
+            with contextlib.suppress(ValueError, OverflowError):
+                number = kind(candidate)
+                # Too large for a float.
+                return number if math.isfinite(number) else text
+    comma = parse_decimal_comma(text)
+    return text if comma is None else comma

@@ -168,8 +168,11 @@ def _end(frame: Frame) -> datetime | None:
 
 def _spoken(frame: Frame) -> dict[str, Any]:
     """Return the keywords of a frame that may be valid for the result, with those that `Frame` interprets."""
-    names = [name for name in frame.keywords if not NOT_CARRIED.fullmatch(name) and not _is_world(name)]
-    found = {name: frame.keywords[name] for name in names if frame.keywords[name] == frame.keywords[name]}
+    found = {
+        name: value
+        for name, value in frame.keywords.items()
+        if not NOT_CARRIED.fullmatch(name) and not _is_world(name)
+    }
     facts = {
         "OBJECT": frame.object,
         "INSTRUME": frame.camera,
