@@ -370,7 +370,7 @@ def test_choices_of_the_target_are_used_and_overridden(tmp_path):
         assert (job.recipe.sigma_low, job.recipe.sigma_high) == (3.4, 2.9)
         assert len(sl.open_frames(job.frames)) == 5 and line.startswith("M13, ")
     job, line = cli.job_from_arguments(str(tmp_path / "M13"), [("recipe_file", "none")])
-    assert job == sl.Job(frames=str(tmp_path / "M13")) and "saved choices are not used" in line
+    assert job == sl.Job(frames=str(tmp_path / "M13")) and "settings as given" in line
     # A recipe without frames means those that it lies beside; without any there is nothing to integrate.
     file.write_text("sigma_high: 2.5\n", "utf-8")
     job, _ = cli.job_from_arguments(str(file))

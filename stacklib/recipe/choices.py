@@ -240,7 +240,7 @@ def job_with_choices(given: Mapping[str, Any], file: str = "") -> tuple[Job, str
     """
     job = Job.from_dict(given)
     if file == NO_FILE:
-        return job, _in_a_line(job, "saved choices are not used")
+        return job, _in_a_line(job, "settings as given")
     if file:
         path = resolve_path(file)
         job = Job.from_dict({**file_values(path), **given})

@@ -249,7 +249,7 @@ def test_saved_choices_are_found_by_the_frames_alone(tmp_path, capsys):
     assert capsys.readouterr().out == "M2, 5 frames, no saved choices: sigma 3.2 / 2.9.\n"
     given = namespace(frames=str(one), recipe_file="none")
     assert notebook.read_parameters(sl.Job, given) == sl.Job(frames=str(one))
-    assert "saved choices are not used" in capsys.readouterr().out
+    assert "settings as given" in capsys.readouterr().out
     # Frames that are named one by one are used as named, with the settings.
     job = notebook.read_parameters(
         sl.Job, namespace(frames=str(one / "4_Registered" / "*_00[35]_*"), sigma_low=3.4)
