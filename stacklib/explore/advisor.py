@@ -311,7 +311,7 @@ class _Judge:
     @classmethod
     def make(cls, trials: Trials, preparation: Preparation, seed: int) -> _Judge:
         samples, used = trials.samples, preparation.used
-        raw = samples.held
+        raw = samples.values(preparation.marks)
         noise = _noise(trials, preparation)
         middle, spread = spread_of(samples, preparation)
         cleaned, found = raw.copy(), np.zeros(middle.shape, bool)

@@ -15,6 +15,7 @@ from stacklib.integration.result import Integration
 from stacklib.kernel.passes import run_tiles
 from stacklib.kernel.pixels import Pixels
 from stacklib.kernel.verdicts import HIGH, KEPT, LOW, NO_DATA, last_round
+from stacklib.measurement.border import NOTHING
 from stacklib.normalization.preparation import Preparation, prepare
 from stacklib.normalization.settings import Settings
 from stacklib.recipe.recipe import Recipe
@@ -221,20 +222,31 @@ def explain(
                 f"{name}: got {value}, expected {first} to {first + size - 1}, inside the {where}"
             )
     column = [p.frames[int(i)].read_rows(y, y + 1, channel)[0, x] for i in p.used]
+    marked = column if p.marks is None else [p.read_rows(int(i), y, y + 1, channel)[0, x] for i in p.used]
     names = p.measurements.names
-    story = tell(
-        np.array(column, np.float32), p.settings(channel), tuple(names[int(i)] for i in p.used), x, y, channel
-    )
+    files = tuple(names[int(i)] for i in p.used)
+    samples = np.array([column, marked], np.float32)
+    story = tell(samples[0], p.settings(channel), files, x, y, channel, marked=samples[1])
     excluded = tuple(f"{names[i]}: {why}" for i, why in p.excluded.items())
     in_image = None if result is None else float(result.image[channel, y - spans[1][0], x - spans[0][0]])
     return replace(story, numbers=tuple(int(i) + 1 for i in p.used), excluded=excluded, in_image=in_image)
 
 
 def tell(
-    raw: np.ndarray, settings: Settings, files: tuple[str, ...], x: int = 0, y: int = 0, channel: int = 0
+    raw: np.ndarray,
+    settings: Settings,
+    files: tuple[str, ...],
+    x: int = 0,
+    y: int = 0,
+    channel: int = 0,
+    *,
+    marked: np.ndarray | None = None,
 ) -> PixelStory:
-    """Explain samples in memory: the raw samples of a pixel, float32, shape (frames,)."""
-    samples = np.ascontiguousarray(raw, dtype=np.float32)[:, np.newaxis]
+    """Explain samples in memory: the raw samples of a pixel, float32, shape (frames,).
+
+    `marked` are the same samples as the kernel gets them, see `stacklib.measurement.border.DataRange`.
+    """
+    samples = np.ascontiguousarray(raw if marked is None else marked, dtype=np.float32)[:, np.newaxis]
     rounds = _rounds(samples, settings)
     verdict = rounds[-1].verdict
     compared = raw.astype(np.float64) * settings.rejection_factor + settings.rejection_offset
@@ -248,7 +260,7 @@ def tell(
         channel=channel,
         files=files,
         rule=spec.name,
-        raw=samples[:, 0],
+        raw=np.asarray(raw, dtype=np.float32),
         compared=compared,
         combined=raw.astype(np.float64) * settings.factor + settings.offset,
         weights=settings.weights,
@@ -322,6 +334,10 @@ def _why_no_data(raw: float, settings: Settings) -> str:
     low, high = (float(value) for value in settings.data_range)
     if not np.isfinite(raw):
         return "no data: the sample is not a number"
+    if low == NOTHING and raw < high:
+        return (
+            f"no data: {raw:.6g} lies in the border, or is a blank (range_low {settings.recipe.range_low:g})"
+        )
     if raw <= low:
         return f"no data: {raw:.6g} is at or below range_low {low:g} (border)"
     return f"left out: {raw:.6g} is at or above range_high {high:g} (saturated)"

@@ -57,13 +57,13 @@ def frame_verdicts(
         chosen = rows[first : first + band]
         raw = np.empty((p.count, chosen.size, across), np.float32)
         for n, i in enumerate(p.used):
-            frame = p.frames[int(i)]
             if step == 1:
                 start = top + int(chosen[0])
-                raw[n] = frame.read_rows(start, start + chosen.size, channel)[:, columns]
+                raw[n] = p.read_rows(int(i), start, start + chosen.size, channel)[:, columns]
             else:
                 for k, row in enumerate(chosen):
-                    raw[n, k] = frame.read_rows(top + int(row), top + int(row) + 1, channel)[0, columns]
+                    at = top + int(row)
+                    raw[n, k] = p.read_rows(int(i), at, at + 1, channel)[0, columns]
         judged = verdicts(raw.reshape(p.count, -1), settings)
         verdict[:, first : first + band] = judged.reshape(raw.shape)
     return verdict, step

@@ -228,7 +228,7 @@ def _measure_all(samples: Samples, preparation: Preparation) -> tuple[np.ndarray
     channels, used = preparation.frames.channels, preparation.used
     _, _, width, height = samples.region
     found = np.empty((3, channels, height * width), np.float32)
-    with closing(samples.read_ahead(used)) as bands:
+    with closing(samples.marked(preparation.marks).read_ahead(used)) as bands:
         for channel, start, stop, raw in bands:
             here = slice(start * width, stop * width)
             _measure(raw, preparation.settings(channel), *found[:, channel, here])

@@ -18,8 +18,8 @@ from stacklib.explore.outliers import OutlierLight, window_sums
 from stacklib.explore.trials import Trial, Trials, without_rule
 from stacklib.frames.frame_set import FrameSet, open_frames
 from stacklib.integration.samples import Region
-from stacklib.measurement.noise import plane_noise
 from stacklib.normalization.preparation import Preparation
+from stacklib.output.integrated_image import image_noise
 from stacklib.recipe.recipe import Recipe
 from stacklib.utils.parameters import refuse_unknown
 
@@ -235,7 +235,7 @@ def _without_rejection(
 
 def _noise(trial: Trial) -> float:
     """Measure the noise of a result in the units of the frames, mean of the channels."""
-    return float(np.mean([plane_noise(plane).sigma for plane in trial.image]) / trial.range_factor)
+    return float(np.nanmean(image_noise(trial.image, trial.preparation)) / trial.range_factor)
 
 
 def _brightest(excess: np.ndarray, side: int) -> tuple[int, int]:

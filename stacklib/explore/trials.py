@@ -184,7 +184,7 @@ class Trials:
         tell: Callable[[float], None],
     ) -> list[Trial]:
         """Integrate with preparations that share the sorted samples; `tell` gets the number done."""
-        samples, threads = self.samples, self.samples.threads
+        samples, threads = self.samples.marked(preparations[0].marks), self.samples.threads
         _, _, width, height = samples.region
         channels, used = self.frames.channels, preparations[0].used
         settings = [[p.settings(channel) for p in preparations] for channel in range(channels)]

@@ -127,6 +127,8 @@ def _measuring(shown: bool, frames: FrameSet) -> Iterator[Callable[[int, int], N
     with progress_bar(planes, f"{len(frames)} frames measured", "plane", shown, part=MEASURING) as bar:
 
         def report(count: int, total: int) -> None:
+            # More to measure turns up if the frames cover different parts.
+            bar.total = max(bar.total or 0, total)
             bar.update(count - bar.n)
 
         yield report
@@ -160,6 +162,7 @@ def integrate_samples(
     """
     _, _, width, height = samples.region
     channels, used = preparation.frames.channels, preparation.used
+    samples = samples.marked(preparation.marks)
     make = _with_claims if true_claims else Preparation.settings
     settings = [make(preparation, channel) for channel in range(channels)]
     whole = Pixels.empty((channels, width * height), settings[0])
@@ -184,5 +187,6 @@ def _with_claims(preparation: Preparation, channel: int) -> Settings:
         noise = np.full(noise.size, preparation.measurements.scale_low[preparation.reference, channel])
     if not (noise > 0).all():
         noise = np.ones(noise.size)
-    level = preparation.measurements.location[preparation.reference, channel]
+    # A channel without an image has no level.
+    level = np.nan_to_num(preparation.measurements.location[preparation.reference, channel])
     return replace(settings, claims=claim_factors(settings, level, noise))

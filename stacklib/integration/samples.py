@@ -14,6 +14,7 @@ import numpy as np
 
 from stacklib.errors import RecipeError, StacklibWarning
 from stacklib.frames.frame_set import FrameSet
+from stacklib.measurement.border import DataRange
 from stacklib.rejection.sorting import LANES
 from stacklib.utils.resources import checked_threads, parse_memory
 
@@ -50,7 +51,8 @@ class Samples:
     """Raw samples of a region of a frame set, by default of the whole image.
 
     `memory` is the budget for the samples and the result. `held` has the samples once `hold` has read them,
-    float32 of shape (channels, frames, height, width).
+    float32 of shape (channels, frames, height, width), as they are in the files. `marks` tells which of them
+    are no data; see `marked`.
     """
 
     def __init__(
@@ -74,6 +76,25 @@ class Samples:
                 stacklevel=3,
             )
         self.held: np.ndarray | None = None
+        self.marks: DataRange | None = None
+
+    def marked(self, marks: DataRange | None) -> Samples:
+        """Return a copy whose bands have `NOTHING` for the samples without data, for the kernel."""
+        if marks is None and self.marks is None:
+            return self
+        other = copy.copy(self)
+        other.marks = marks
+        return other
+
+    def values(self, marks: DataRange | None) -> np.ndarray:
+        """Return all samples of the region as `hold` does, a copy with `NOTHING` if some are marked."""
+        held = self.hold()
+        if marks is None:
+            return held
+        held = held.copy()
+        for channel, i in np.ndindex(held.shape[:2]):
+            marks.mark(i, channel, held[channel, i], self.region[1], self.region[0])
+        return held
 
     def with_values(self, held: np.ndarray) -> Samples:
         """Return a copy that holds other values, for instance with outliers added."""
@@ -124,7 +145,7 @@ class Samples:
         if self.held is None:
             # Two bands are in memory: one is read while the other is integrated.
             band_bytes = max(self.left_for_samples, LEAST_BAND_BYTES) // 2
-        elif used.size < len(self.frames):
+        elif used.size < len(self.frames) or self.marks is not None:
             # The kernel needs contiguous frames, so the used ones are copied, a band at a time.
             band_bytes = LEAST_BAND_BYTES
         else:
@@ -136,12 +157,15 @@ class Samples:
         channel, start, stop = band
         if self.held is not None:
             samples = self.held[channel]
-            if used.size < len(self.frames):
+            if used.size < len(self.frames) or self.marks is not None:
                 samples = samples[used, start:stop]
+            if self.marks is not None:
+                for i, rows in zip(used, samples, strict=True):
+                    self._mark(rows, int(i), channel, start)
             return Band(samples.reshape(used.size, -1), [])
         samples = np.empty((used.size, stop - start, self.region[2]), np.float32)
         reading = [
-            pool.submit(self._fill, out, int(i), channel, start, stop)
+            pool.submit(self._fill_marked, out, int(i), channel, start, stop)
             for out, i in zip(samples, used, strict=True)
         ]
         return Band(samples.reshape(used.size, -1), reading)
@@ -161,6 +185,15 @@ class Samples:
                 with cancelled_on_error(coming.reading):
                     yield *band, raw
                     del raw
+
+    def _fill_marked(self, out: np.ndarray, i: int, channel: int, start: int, stop: int) -> None:
+        self._fill(out, i, channel, start, stop)
+        self._mark(out, i, channel, start)
+
+    def _mark(self, rows: np.ndarray, i: int, channel: int, start: int) -> None:
+        if self.marks is not None:
+            left, top, _, _ = self.region
+            self.marks.mark(i, channel, rows, top + start, left)
 
     def _fill(self, out: np.ndarray, i: int, channel: int, start: int, stop: int) -> None:
         """Read rows of one channel of one frame into `out`, relative to the region."""

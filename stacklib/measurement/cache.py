@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from stacklib.errors import SaveError
-from stacklib.frames.frame_set import Frame
+from stacklib.frames.frame import Frame
+from stacklib.measurement.border import Border
 from stacklib.utils.atomic_files import replace_atomically
 from stacklib.utils.user_cache import cache_folder
 
@@ -34,7 +35,7 @@ UNUSED_DAYS, VANISHED_DAYS = 365, 30
 #: Longest part of the name of a cache file that comes from the folder.
 LONGEST_NAME = 60
 #: Increases whenever a measured number changes.
-MEASUREMENT_VERSION = 1
+MEASUREMENT_VERSION = 2
 _log = logging.getLogger(__name__)
 
 
@@ -43,7 +44,8 @@ class PlaneMeasurements(NamedTuple):
 
     The first eight fields are those of `stacklib.measurement.statistics.PlaneStatistics`. `unit` is true if
     the samples are in [0, 1]. `noise` is a standard deviation: NaN if it cannot be measured, None if it was
-    not measured.
+    not measured. `empty` samples are no data; `border` tells which, as text of
+    `stacklib.measurement.border.Border`, and is empty if these are all up to `range_low`.
     """
 
     location: float
@@ -56,6 +58,8 @@ class PlaneMeasurements(NamedTuple):
     maximum: float
     unit: bool
     noise: float | None = None
+    empty: float = 0.0
+    border: str = ""
 
 
 #: Measurements of the channels of each frame; None for a plane that is still to be measured.
@@ -145,14 +149,19 @@ def known_planes(store: Store | None, frame: Frame) -> list[PlaneMeasurements | 
 
 
 def _decoded(plane: dict[str, float | str]) -> PlaneMeasurements:
-    numbers = {name: float(plane[name]) for name in PlaneMeasurements._fields if name in plane}
-    return PlaneMeasurements(**numbers | {"unit": bool(plane["unit"])})
+    numbers = {
+        name: float(plane[name]) for name in PlaneMeasurements._fields if name in plane and name != "border"
+    }
+    border = str(plane["border"])
+    if border:
+        Border.from_text(border)
+    return PlaneMeasurements(**numbers | {"unit": bool(plane["unit"]), "border": border})
 
 
 def _encoded(plane: PlaneMeasurements) -> dict[str, float | str]:
     # JSON has no NaN or infinity; as text they are read back by float().
     return {
-        name: value if isinstance(value, bool) or math.isfinite(value) else str(value)
+        name: value if isinstance(value, bool | str) or math.isfinite(value) else str(value)
         for name, value in plane._asdict().items()
         if value is not None
     }

@@ -6,13 +6,14 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from stacklib.errors import FrameError
-from stacklib.frames.frame_set import Frame
+from stacklib.frames.frame import Frame
+from stacklib.measurement.border import Border, DataRange, find_border
 from stacklib.measurement.cache import (
     Entries,
     PlaneMeasurements,
@@ -33,7 +34,18 @@ from stacklib.measurement.statistics import (
 from stacklib.utils.labels import listed
 from stacklib.utils.resources import checked_threads
 
-__all__ = ["FrameMeasurements", "Spread", "measure_frames"]
+__all__ = [
+    "ADU",
+    "FrameMeasurements",
+    "Planes",
+    "Progress",
+    "Spread",
+    "channel_mean",
+    "measure_frames",
+    "measure_samples",
+    "plane_bounds",
+    "raw_limit",
+]
 
 #: Calls a function with each of many tuples of arguments in other processes; yields the number of the call
 #: and its result, in the order in which the calls end.
@@ -41,6 +53,8 @@ Spread = Callable[[Callable[..., Any], Sequence[tuple]], Iterator[tuple[int, Any
 
 #: Float samples above this are not in [0, 1]. Interpolated stars overshoot 1 a little.
 UNIT_MAXIMUM = 2.0
+#: ADU at the value 1 of float frames.
+ADU = 65535.0
 #: Quantization is coarse if the scale is less than this many steps.
 COARSE = 5.0
 
@@ -57,7 +71,9 @@ class FrameMeasurements:
     `unit_range` is false. A plane without a valid sample has NaN. `location` is the median; scales, `mean`,
     `avgdev`, extremes and `count` are those of `stacklib.measurement.statistics.PlaneStatistics`. `noise` is
     a standard deviation, NaN if it is neither known nor measured. `noise_source` is "keyword", "measured" or
-    "not measured", the same for all frames, since the two sources do not compare. `notes` are for the user.
+    "not measured", the same for all frames, since the two sources do not compare. `empty` is the fraction of
+    the samples that are no data, and `data_range` tells which these are; None if that is not known. `common`
+    keeps what `stacklib.measurement.common.measure_common` found by reference. `notes` are for the user.
     """
 
     names: tuple[str, ...]
@@ -73,7 +89,20 @@ class FrameMeasurements:
     noise: np.ndarray
     noise_source: str
     unit_range: bool
+    empty: np.ndarray | None = None
+    data_range: DataRange | None = None
     notes: tuple[str, ...] = ()
+    common: dict[int, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def part(self, frames: Sequence[int], channels: Sequence[int]) -> FrameMeasurements:
+        """Return the values of some frames and channels, without `data_range`."""
+        arrays = {
+            name: value[np.ix_(frames, channels)]
+            for name, value in vars(self).items()
+            if isinstance(value, np.ndarray)
+        }
+        names = tuple(self.names[i] for i in frames)
+        return replace(self, names=names, data_range=None, **arrays)
 
 
 def measure_frames(
@@ -91,10 +120,11 @@ def measure_frames(
     """Measure location, scale and noise of every channel of every frame.
 
     If `noise` is wanted, the NOISE keywords are used if all frames have them; otherwise the noise is
-    measured. `range_low` is the largest raw value that means no data, None for none. `threads` planes are
-    measured, and held in memory, at the same time, by default as many as there are processors; the result
-    does not depend on it. ``progress(done, total)`` is called after each plane, always from the calling
-    thread. With `cache`, what was measured before is not measured again, see `stacklib.measurement.cache`.
+    measured. `range_low` is the largest raw value that means no data, in ADU from 1 on; 0 for the
+    border, see `stacklib.measurement.border`; None for none. `threads` planes are measured, and held in
+    memory, at the same time, by default as many as there are processors; the result does not depend on it.
+    ``progress(done, total)`` is called after each plane, always from the calling thread. With `cache`, what
+    was measured before is not measured again, see `stacklib.measurement.cache`.
     ``planes(i, channel)`` returns a plane that is already in memory, float32 (height, width). `spread`
     measures frames in other processes, which open the files themselves; see `Spread`; by default threads of
     this process measure them. Coarsely quantized planes are measured as described in `measure_samples`.
@@ -125,8 +155,15 @@ def measure_frames(
         noise=found,
         noise_source=source,
         unit_range=unit_range,
+        empty=_array(entries, "empty"),
+        data_range=_data_range(frames, entries, low),
         notes=notes,
     )
+
+
+def channel_mean(values: np.ndarray) -> np.ndarray:
+    """Return the mean over the channels, the last axis, of the values that are known; NaN if none is."""
+    return np.ma.filled(np.ma.masked_invalid(values).mean(axis=-1), np.nan)
 
 
 def measure_samples(
@@ -142,6 +179,22 @@ def measure_samples(
     if not min(measured.scale_low, measured.scale_high) < COARSE * step:
         return measured
     return measure_plane(spread_evenly(plane, step, low, high), estimator, -math.inf, math.inf, extremes)
+
+
+def plane_bounds(unit: bool, low: float, bordered: bool) -> tuple[float, float]:
+    """Return the bounds of the samples that are measured, both ends excluded.
+
+    `low` is the largest sample without data. A plane with a border of its own, `bordered`, has NaN there.
+    """
+    lowest = UNIT_BOUNDS[0] if unit and low == 0 else low
+    return -math.inf if bordered else lowest, UNIT_BOUNDS[1] if unit else math.inf
+
+
+def raw_limit(limit: float, frame: Frame, unit: bool) -> float:
+    """Return a lower limit in the units of the samples of a frame: from 1 on it is in ADU."""
+    if not unit or not 1 <= limit < math.inf:
+        return limit
+    return limit / (frame.full_scale if frame.integer else ADU)
 
 
 def _noise_keywords(frames: Sequence[Frame]) -> np.ndarray | None:
@@ -176,6 +229,21 @@ def _noise(
     return _array(entries, "noise"), "measured", notes
 
 
+def _data_range(frames: Sequence[Frame], entries: Entries, low: float) -> DataRange:
+    """Return which samples are data."""
+    limits = [
+        [raw_limit(low, frame, plane.unit) for plane in entry]
+        for frame, entry in zip(frames, entries, strict=True)
+    ]
+    borders = {
+        (i, channel): Border.from_text(plane.border)
+        for i, entry in enumerate(entries)
+        for channel, plane in enumerate(entry)
+        if plane.border
+    }
+    return DataRange(np.array(limits, dtype=np.float64), borders)
+
+
 def _array(entries: Entries, name: str) -> np.ndarray:
     # None becomes NaN.
     return np.array([[getattr(plane, name) for plane in entry] for entry in entries], dtype=np.float64)
@@ -196,20 +264,34 @@ class _Meter:
         return known is None or (self.noise and known.noise is None and not (self.keywords and known.unit))
 
     def complete(
-        self, plane: np.ndarray, integer: bool, known: Known, unit: bool | None = None
+        self, plane: np.ndarray, frame: Frame, known: Known, unit: bool | None = None
     ) -> PlaneMeasurements:
         """Measure what is not known of a plane; `unit` measures it again with that scale."""
         if known is None or unit is not None:
             extremes = finite_range(plane)
             if unit is None:
-                unit = integer or not extremes[1] > UNIT_MAXIMUM
-            bounds = (max(UNIT_BOUNDS[0], self.low), UNIT_BOUNDS[1]) if unit else (self.low, math.inf)
-            measured = measure_samples(plane, self.estimator, *bounds, extremes)
-            noise = known.noise if known is not None else None
-            known = PlaneMeasurements(*map(float, measured), unit=unit, noise=noise)
+                unit = bool(frame.integer) or not extremes[1] > UNIT_MAXIMUM
+            # Another limit than 0 is the choice of the user, and means what it says.
+            border = find_border(plane, extremes[0], bool(frame.integer)) if self.low == 0 else None
+            low = raw_limit(self.low, frame, unit)
+            bounds = plane_bounds(unit, low, border is not None)
+            data = plane
+            if border is not None:
+                data, low = border.without(plane), -math.inf
+            measured = measure_samples(data, self.estimator, *bounds, extremes)
+            known = PlaneMeasurements(
+                *map(float, measured),
+                unit=unit,
+                noise=known.noise if known is not None else None,
+                empty=1 - np.count_nonzero((data > np.float32(low)) & (data < math.inf)) / data.size,
+                border="" if border is None else border.to_text(),
+            )
         if self.lacks(known):
+            low = raw_limit(self.low, frame, known.unit)
+            if known.border:
+                plane, low = Border.from_text(known.border).without(plane), -math.inf
             fill = known.location if math.isfinite(known.location) else None
-            known = known._replace(noise=float(plane_noise(plane, self.low, fill).sigma))
+            known = known._replace(noise=float(plane_noise(plane, low, fill).sigma))
         return known
 
 
@@ -217,7 +299,7 @@ def _measure_frame(meter: _Meter, frame: Frame, entry: dict[int, Known]) -> dict
     """Measure some channels of a frame, with one plane in memory at a time."""
     try:
         return {
-            channel: meter.complete(frame.read(channel=channel), bool(frame.integer), known)
+            channel: meter.complete(frame.read(channel=channel), frame, known)
             for channel, known in entry.items()
         }
     finally:
@@ -286,7 +368,7 @@ class _Work:
 
     def measure(self, i: int, channel: int, known: Known, unit: bool | None = None) -> PlaneMeasurements:
         """Read a plane and measure what is not known of it."""
-        return self.meter.complete(self.read(i, channel), bool(self.frames[i].integer), known, unit)
+        return self.meter.complete(self.read(i, channel), self.frames[i], known, unit)
 
     def _settle_scales(self, entries: Entries) -> None:
         """Measure dim channels of frames in ADU again that looked like [0, 1]."""

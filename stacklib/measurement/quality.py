@@ -12,7 +12,7 @@ from astropy.stats import mad_std
 from astropy.table import MaskedColumn, Table
 
 from stacklib.frames.frame_set import FrameSet
-from stacklib.measurement.measurements import FrameMeasurements, measure_frames
+from stacklib.measurement.measurements import FrameMeasurements, channel_mean, measure_frames
 from stacklib.measurement.stars import Stars, find_stars, match_all, require_sep
 
 __all__ = ["UNITS", "measure_quality", "suggest_exclusions"]
@@ -71,9 +71,9 @@ def measure_quality(
             if progress is not None:
                 progress(len(stars), len(frames))
     table = _header_columns(frames)
-    table["sky"] = measurements.location.mean(axis=1)
-    table["noise"] = measurements.noise.mean(axis=1)
-    table["scale"] = (measurements.scale_low + measurements.scale_high).mean(axis=1) / 2
+    table["sky"] = channel_mean(measurements.location)
+    table["noise"] = channel_mean(measurements.noise)
+    table["scale"] = channel_mean(measurements.scale_low + measurements.scale_high) / 2
     table["weight"] = _relative(_noise_weights(measurements) if weights is None else weights)
     table["stars"] = [found.x.size for found in stars]
     table["fwhm"] = [found.fwhm for found in stars]

@@ -9,7 +9,10 @@ import numpy as np
 from stacklib.errors import IntegrationError
 from stacklib.utils.labels import listed
 
-__all__ = ["output_coefficients", "rejection_coefficients", "scale_factors"]
+__all__ = ["Statistics", "output_coefficients", "rejection_coefficients", "scale_factors"]
+
+#: Location, lower and upper scale, each (frames, channels).
+Statistics = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 #: Output mode equivalent to each rejection mode.
 REJECTION_MODES = {
@@ -20,13 +23,18 @@ REJECTION_MODES = {
 
 
 def scale_factors(
-    scale_low: np.ndarray, scale_high: np.ndarray, reference: int, names: Sequence[str] | None = None
+    scale_low: np.ndarray,
+    scale_high: np.ndarray,
+    reference: int,
+    names: Sequence[str] | None = None,
+    shared: Statistics | None = None,
 ) -> np.ndarray:
     """Compute the factors that match the scale of each frame to that of the reference, (frames, channels).
 
     ``k_i = (s_low,r / s_low,i + s_high,r / s_high,i) / 2``; 1 for the reference and for constant frames.
-    Raises IntegrationError if a frame has no valid sample, or the reference is constant and another frame is
-    not.
+    `shared` are the statistics of the reference over the area that it shares with each frame, if the scales
+    of the frames are of that area only. Raises IntegrationError if a frame has no valid sample, or the
+    reference is constant and another frame is not.
     """
     low, high = _as_table(scale_low), _as_table(scale_high)
     _refuse(~(np.isfinite(low) & np.isfinite(high)), names, "without a valid sample", "Leave them out")
@@ -37,8 +45,9 @@ def scale_factors(
             "Choose another reference, or a normalization without scaling (additive)."
         )
     one = np.ones_like(low)
-    factors = np.divide(low[reference], low, out=one.copy(), where=~constant)
-    factors += np.divide(high[reference], high, out=one, where=~constant)
+    low_r, high_r = (low[reference], high[reference]) if shared is None else shared[1:]
+    factors = np.divide(low_r, low, out=one.copy(), where=~constant)
+    factors += np.divide(high_r, high, out=one, where=~constant)
     factors /= 2
     factors[reference] = 1.0
     return factors
@@ -51,6 +60,7 @@ def output_coefficients(
     scale_high: np.ndarray,
     reference: int,
     names: Sequence[str] | None = None,
+    shared: Statistics | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Compute factor and offset of each frame and channel for combination.
 
@@ -65,15 +75,15 @@ def output_coefficients(
     with the location m and the scale factor k of `scale_factors`. ``multiplicative_scaling`` follows
     PixInsight and is provided for compatibility: it scales twice if a frame differs from the reference by a
     factor only. Tables are float64 of shape (frames, channels); the factor of the reference is exactly 1 and
-    its offset exactly 0. Raises IntegrationError as `scale_factors` does, or if `mode` divides by a location
-    that is not positive.
+    its offset exactly 0. For `shared` see `scale_factors`; m_r is then that of the shared area. Raises
+    IntegrationError as `scale_factors` does, or if `mode` divides by a location that is not positive.
     """
     m = _as_table(location)
     one, zero = np.ones_like(m), np.zeros_like(m)
     if mode == "none":
         return one, zero
     _refuse(~np.isfinite(m), names, "without a valid sample", "Leave them out")
-    r = m[reference]
+    r = m[reference] if shared is None else shared[0]
     if mode == "additive":
         return one, r - m
     if mode in ("multiplicative", "multiplicative_scaling"):
@@ -81,7 +91,7 @@ def output_coefficients(
         _refuse(~(m > 0), names, f"with a median that is not positive, which {mode} divides by", remedy)
     if mode == "multiplicative":
         return r / m, zero
-    k = scale_factors(scale_low, scale_high, reference, names)
+    k = scale_factors(scale_low, scale_high, reference, names, shared)
     if mode == "additive_scaling":
         factor, offset = k, r - k * m
     elif mode == "multiplicative_scaling":
@@ -98,6 +108,7 @@ def rejection_coefficients(
     scale_high: np.ndarray,
     reference: int,
     names: Sequence[str] | None = None,
+    shared: Statistics | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Compute factor and offset of each frame and channel for rejection.
 
@@ -113,7 +124,8 @@ def rejection_coefficients(
         raise ValueError(
             f"rejection_normalization: got {mode!r}, expected one of {', '.join(REJECTION_MODES)}"
         )
-    return output_coefficients(REJECTION_MODES[mode], location, scale_low, scale_high, reference, names)
+    mode = REJECTION_MODES[mode]
+    return output_coefficients(mode, location, scale_low, scale_high, reference, names, shared)
 
 
 def _as_table(values: np.ndarray) -> np.ndarray:

@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
 from stacklib.errors import IntegrationError
+from stacklib.frames.frame import Frame
 from stacklib.frames.frame_set import FrameSet
+from stacklib.measurement.border import DataRange
 from stacklib.measurement.measurements import FrameMeasurements, Spread, measure_frames
+from stacklib.normalization.coverage import Compared, compare
 from stacklib.normalization.matching import output_coefficients, rejection_coefficients, scale_factors
+from stacklib.normalization.ranges import about_ranges, data_limits, sample_marks
 from stacklib.normalization.settings import Settings
-from stacklib.normalization.weighting import choose_reference, excluded_by_weight, frame_weights, needs_noise
+from stacklib.normalization.usable import Usable, find_usable
+from stacklib.normalization.weighting import (
+    choose_reference,
+    excluded_by_weight,
+    find_frame,
+    frame_weights,
+    needs_noise,
+)
 from stacklib.recipe.recipe import Recipe
 from stacklib.utils.labels import listed
 
@@ -79,7 +91,23 @@ class Preparation:
             weights=np.ascontiguousarray(weights),
             floor=float((steps * factor).max() / math.sqrt(12)),
             full_scale=self.full_scale,
+            bounds=self.data_limits,
         )
+
+    @cached_property
+    def marks(self) -> DataRange | None:
+        """Which samples are no data, if one limit for all frames cannot tell; see `sample_marks`."""
+        return sample_marks(self.recipe, self.measurements)
+
+    @property
+    def data_limits(self) -> tuple[float, float]:
+        """Range of the samples that take part, in the units of the frames, once they are marked."""
+        return data_limits(self.recipe, self.measurements, self.full_scale, self.marks is not None)
+
+    def read_rows(self, i: int, start: int, stop: int, channel: int) -> np.ndarray:
+        """Read rows of a channel of frame `i`, marked for the kernel, float32 (rows, width)."""
+        rows = self.frames[i].read_rows(start, stop, channel)
+        return rows if self.marks is None else self.marks.mark(i, channel, np.array(rows), start)
 
     def normalised_noise(self, channel: int) -> np.ndarray:
         """Return the noise of the used frames after normalization, (frames,); NaN if not known."""
@@ -118,46 +146,51 @@ def prepare(
             planes=planes,
             spread=spread,
         )
-    notes = list(measurements.notes)
     weighting = recipe if average else recipe.replace(weights="none")
-    empty = [measurements.names[i] for i in np.flatnonzero((measurements.count == 0).any(axis=1))]
-    if empty:
-        raise IntegrationError(
-            f"{listed(empty, most=10)}: no valid samples (all are NaN or at or below range_low); "
-            "leave these frames out, or check range_low"
-        )
-    reference = choose_reference(frames, measurements, weighting)
-    scales = (measurements.scale_low, measurements.scale_high)
-    names = measurements.names
-    arguments = (measurements.location, *scales, reference, names)
+    usable = find_usable(measurements)
+    notes = [*measurements.notes, *usable.notes]
+    # Frames and channels without an image take no part in the tables from here to the end.
+    some, part = [frames[i] for i in usable.frames], measurements.part(usable.frames, usable.channels)
+    names = part.names
+    reference = _choose_reference(recipe, weighting, some, part, measurements, usable)
+    chosen = usable.frames[reference]
+    how = dict(threads=threads, progress=progress, planes=planes, spread=spread)
+    compared = compare(frames, measurements, usable, chosen, **how)
+    notes += compared.notes
+    arguments = (*compared.own, reference, names, compared.reference)
     rejection_factor, rejection_offset = rejection_coefficients(recipe.rejection_normalization, *arguments)
     factor, offset = output_coefficients(recipe.normalization, *arguments)
-    weights, more = frame_weights(frames, measurements, weighting, factor)
+    weights, more = frame_weights(some, compared.measured, weighting, factor)
     notes += more
-    excluded = excluded_by_weight(weights, recipe.min_weight)
-    if reference in excluded:
-        del excluded[reference]
+    light = excluded_by_weight(weights, recipe.min_weight)
+    if reference in light:
+        del light[reference]
         notes.append(
             f"{names[reference]}: kept despite its low weight, because it is the reference you chose"
         )
+    notes += _about_excluded(light, weights, recipe.min_weight, names)
+    excluded = usable.broken | {usable.frames[i]: why for i, why in light.items()}
     used = np.array([i for i in range(len(frames)) if i not in excluded])
-    notes += _about_excluded(excluded, weights, recipe.min_weight, names)
     notes += recipe.warnings_for(used.size)
-    return Preparation(
+    weights = usable.spread_out(weights, 1.0, 0.0)
+    scale = _scale_if_needed(recipe, compared, reference, names)
+    found = Preparation(
         frames=frames,
         recipe=recipe,
         measurements=measurements,
         used=used,
-        excluded=excluded,
-        reference=reference,
-        scale=_scale_if_needed(recipe, scales, reference, names),
+        excluded=dict(sorted(excluded.items())),
+        reference=chosen,
+        scale=usable.spread_out(scale, 1.0, math.nan),
         weights=weights / weights[used].max(axis=0),
-        rejection_factor=rejection_factor,
-        rejection_offset=rejection_offset,
-        factor=factor,
-        offset=offset,
-        notes=tuple(dict.fromkeys(notes)),
+        rejection_factor=usable.spread_out(rejection_factor, 1.0, 1.0),
+        rejection_offset=usable.spread_out(rejection_offset, 0.0, 0.0),
+        factor=usable.spread_out(factor, 1.0, 1.0),
+        offset=usable.spread_out(offset, 0.0, 0.0),
+        notes=(),
     )
+    notes += about_ranges(recipe, measurements, used, found.full_scale)
+    return replace(found, notes=tuple(dict.fromkeys(notes)))
 
 
 def refuse_single(frames: FrameSet) -> None:
@@ -167,6 +200,26 @@ def refuse_single(frames: FrameSet) -> None:
             f"{frames[0].path}: is the only frame; an integration needs at least 2 frames, preferably 8 or "
             "more. Add registered frames of the same field"
         )
+
+
+def _choose_reference(
+    recipe: Recipe,
+    weighting: Recipe,
+    some: list[Frame],
+    part: FrameMeasurements,
+    measurements: FrameMeasurements,
+    usable: Usable,
+) -> int:
+    """Choose the reference among the usable frames, or refuse the one that the user chose."""
+    if recipe.reference:
+        wanted = find_frame(measurements.names, recipe.reference, "reference")
+        if wanted in usable.broken:
+            raise IntegrationError(
+                f"reference: {measurements.names[wanted]} holds no image ({usable.broken[wanted]}). Choose "
+                "another reference."
+            )
+        return usable.frames.index(wanted)
+    return choose_reference(some, part, weighting)
 
 
 def _about_excluded(
@@ -186,9 +239,12 @@ def _about_excluded(
     return notes
 
 
-def _scale_if_needed(recipe: Recipe, scales: tuple, reference: int, names: tuple[str, ...]) -> np.ndarray:
+def _scale_if_needed(
+    recipe: Recipe, compared: Compared, reference: int, names: tuple[str, ...]
+) -> np.ndarray:
     """Return the scale factors, all 1 if the recipe does not scale frames."""
+    scales = compared.own[1:]
     scaling = recipe.normalization.endswith("scaling") or recipe.rejection_normalization.startswith("scale")
     if not scaling:
         return np.ones_like(scales[0])
-    return scale_factors(*scales, reference, names)
+    return scale_factors(*scales, reference, names, compared.reference)

@@ -20,7 +20,8 @@ class Settings:
     ``x * factor + offset``. `floor` is the smallest scale that a rule accepts (quantized data), in normalized
     units, `full_scale` the ADU at the value 1. `claims` (frames + 1, frames + 1) is the factor of the
     standard error of a pixel by number of samples and of rejected samples, see `stacklib.kernel.uncertainty`;
-    None for no correction.
+    None for no correction. `bounds` are the limits of `data_range` in the units of the samples, by default
+    those of the recipe.
     """
 
     recipe: Recipe
@@ -32,6 +33,7 @@ class Settings:
     floor: float = 0.0
     full_scale: float = 65535.0
     claims: np.ndarray | None = None
+    bounds: tuple[float, float] | None = None
 
     @classmethod
     def plain(cls, recipe: Recipe, frames: int) -> Settings:
@@ -56,4 +58,5 @@ class Settings:
         """Range of the raw samples that take part, both ends excluded."""
         low = self.recipe.range_low if self.recipe.range_clip_low else -math.inf
         high = self.recipe.range_high if self.recipe.range_clip_high else math.inf
+        low, high = (low, high) if self.bounds is None else self.bounds
         return np.float32(low), np.float32(high)

@@ -23,6 +23,8 @@ __all__ = [
     "needs_noise",
 ]
 
+#: Fraction of the best coverage that a reference covers at least.
+WIDE = 0.9
 #: A limit on the weights always keeps this many frames.
 FEWEST = 3
 
@@ -108,21 +110,31 @@ def choose_reference(frames: Sequence[Any], measurements: FrameMeasurements, rec
     """Choose the reference frame and return its index.
 
     A name in ``recipe.reference``, with or without extension, overrides the choice. By default this is the
-    frame with the best weight. If all weights are equal, it is the frame with the lowest noise after scaling,
-    or the first frame if the noise is not known. The weights use scale factors relative to the median scale
-    of the set, so that the choice does not depend on the order of the frames. Raises IntegrationError if none
-    or several of the frames have that name, or as `frame_weights`.
+    frame with the best weight, among those that cover at least 90 % of what the best of them covers. If all
+    weights are equal, it is the frame with the lowest noise after scaling, or the first frame if the noise is
+    not known. The weights use scale factors relative to the median scale of the set, so that the choice does
+    not depend on the order of the frames. Raises IntegrationError if none or several of the frames have that
+    name, or as `frame_weights`.
     """
     if recipe.reference:
         return find_frame(measurements.names, recipe.reference, "reference")
     factors = _provisional_factors(measurements, recipe.normalization)
     weights = _relative(frame_weights(frames, measurements, recipe, factors)[0])
-    if np.ptp(weights) > 1e-12:
-        return int(np.argmax(weights))
-    noise = (factors * measurements.noise).mean(axis=1)
+    wide = _wide(measurements)
+    if np.ptp(weights[wide]) > 1e-12:
+        return int(wide[np.argmax(weights[wide])])
+    noise = (factors * measurements.noise).mean(axis=1)[wide]
     if np.all(np.isfinite(noise)):
-        return int(np.argmin(noise))
-    return 0
+        return int(wide[np.argmin(noise)])
+    return int(wide[0])
+
+
+def _wide(measurements: FrameMeasurements) -> np.ndarray:
+    """Return the frames that cover nearly as much as the best: others share less with each frame."""
+    if measurements.empty is None:
+        return np.arange(len(measurements.names))
+    covered = 1 - measurements.empty.max(axis=1)
+    return np.flatnonzero(covered >= WIDE * covered.max())
 
 
 def find_frame(names: Sequence[str], wanted: str, what: str = "frame") -> int:

@@ -16,7 +16,7 @@ from stacklib.measurement.noise import plane_noise
 from stacklib.normalization.preparation import Preparation
 from stacklib.recipe.recipe import Recipe
 
-__all__ = ["IntegratedImage", "bring_into_range", "undo_range"]
+__all__ = ["IntegratedImage", "bring_into_range", "image_noise", "undo_range"]
 
 
 def bring_into_range(image: np.ndarray, covered: np.ndarray, how: str) -> tuple[float, float, int]:
@@ -57,6 +57,16 @@ def bring_into_range(image: np.ndarray, covered: np.ndarray, how: str) -> tuple[
 def undo_range(image: np.ndarray, factor: float, offset: float) -> np.ndarray:
     """Undo the rescaling of `bring_into_range`. Returns `image` itself if there was none."""
     return image if (factor, offset) == (1.0, 0.0) else (image - offset) / factor
+
+
+def image_noise(image: np.ndarray, preparation: Preparation) -> np.ndarray:
+    """Measure the noise of an integrated image, float64 (channels,), in its units.
+
+    0 is no data. Values below 0 are data if those of the frames are.
+    """
+    if preparation.data_limits[0] >= 0:
+        return np.array([plane_noise(plane).sigma for plane in image])
+    return np.array([plane_noise(np.where(plane == 0, np.nan, plane), -math.inf).sigma for plane in image])
 
 
 @dataclass
@@ -188,16 +198,17 @@ class IntegratedImage:
     @cached_property
     def noise(self) -> np.ndarray:
         """Measured noise of the image in the units of the frames, float64, shape (channels,)."""
-        return np.array([plane_noise(plane).sigma for plane in self.image]) / self.range_factor
+        return image_noise(self.image, self.preparation) / self.range_factor
 
     @cached_property
     def reference_noise(self) -> np.ndarray:
         """Noise of the reference frame, measured in the same region, float64, shape (channels,)."""
         left, top, width, height = self.region
-        frame = self.preparation.frames[self.preparation.reference]
-        planes = frame.read(rows=slice(top, top + height))[:, :, left : left + width]
-        low = self.preparation.settings(0).data_range[0]
-        return np.array([plane_noise(np.ascontiguousarray(plane), low).sigma for plane in planes])
+        p = self.preparation
+        low = p.settings(0).data_range[0]
+        planes = [p.read_rows(p.reference, top, top + height, channel) for channel in range(len(self.image))]
+        planes = [np.ascontiguousarray(plane[:, left : left + width]) for plane in planes]
+        return np.array([plane_noise(plane, low).sigma for plane in planes])
 
     @property
     def noise_ratio(self) -> np.ndarray:
@@ -240,8 +251,11 @@ class IntegratedImage:
     def _clean_frames(self) -> tuple[Recipe, int, float, float, float]:
         """Arguments of the functions in `stacklib.kernel.expectation`."""
         p = self.preparation
-        level = float(p.measurements.location[p.reference].mean())
-        noise = np.array([p.normalised_noise(channel) for channel in range(len(self.image))])
+        # Channels without an image have no level.
+        location = p.measurements.location[p.reference]
+        lit = np.flatnonzero(np.isfinite(location))
+        level = float(location[lit].mean())
+        noise = np.array([p.normalised_noise(int(channel)) for channel in lit])
         if not np.isfinite(noise).all():
-            noise = p.measurements.scale_low[p.reference]
+            noise = p.measurements.scale_low[p.reference, lit]
         return self.recipe, p.count, level, float(noise.mean()), p.full_scale

@@ -12,6 +12,8 @@ import numpy as np
 
 from stacklib.errors import FrameError
 from stacklib.frames.frame_set import header_notes
+from stacklib.measurement.measurements import channel_mean
+from stacklib.normalization.preparation import Preparation
 from stacklib.output.history import range_in_words
 from stacklib.output.integrated_image import IntegratedImage
 from stacklib.output.naming import SavedFiles, night_of
@@ -131,7 +133,7 @@ def _heading(result: IntegratedImage, facts: Provenance) -> list[str]:
     channels, height, width = result.image.shape
     title = f"Integration of {facts.target or 'an unnamed target'}"
     weighted = result.recipe.combination == "average" and result.recipe.weights != "none"
-    heaviest = weighted and not result.recipe.reference
+    heaviest = weighted and not result.recipe.reference and p.weights[p.reference].mean() >= _best(p)
     equipment = [facts.camera, str(facts.common.get("TELESCOP", ""))]
     rows = {
         "Frames": f"{p.count} of {len(p.frames)}, {_exposure(result, facts)}",
@@ -147,6 +149,11 @@ def _heading(result: IntegratedImage, facts: Provenance) -> list[str]:
     lines = [f"{name:<10} {value}" for name, value in rows.items() if value]
     wrapped = [textwrap.fill(line, WIDTH, subsequent_indent=" " * 11) for line in lines]
     return [title, "=" * len(title), *wrapped]
+
+
+def _best(p: Preparation) -> float:
+    """Return the largest weight of a frame, mean over the channels."""
+    return float(p.weights[p.used].mean(axis=1).max()) - 1e-12
 
 
 def _exposure(result: IntegratedImage, facts: Provenance) -> str:
@@ -203,8 +210,9 @@ def _rejection(result: IntegratedImage) -> list[str]:
     lines += [f"  {name:<27}{100 * low:>7.3f} %{100 * high:>8.3f} %" for name, (low, high) in rows.items()]
     names = ("range_low", "range_high", "data")
     samples = {name: sum(int(getattr(c, name).sum()) for c in result.counts) for name in names}
-    total = max(sum(samples.values()), 1)
-    for name, word in (("range_low", "no data"), ("range_high", "saturated")):
+    total = result.preparation.count * result.image.size
+    samples["nan"] = total - sum(samples.values())
+    for name, word in (("range_low", "no data"), ("nan", "NaN or infinite"), ("range_high", "saturated")):
         if samples[name]:
             note = "counted above" if result.recipe.report_range_rejection else "not counted above"
             lines.append(f"  {f'{word} ({note})':<27}{100 * samples[name] / total:>7.3f} %")
@@ -266,7 +274,9 @@ def _frames(result: IntegratedImage) -> list[str]:
 def _numbers(result: IntegratedImage, i: int, k: int) -> str:
     p = result.preparation
     weight, scale = p.weights[i].mean(), p.scale[i].mean()
-    location, noise = _number(p.measurements.location[i].mean()), _number(p.measurements.noise[i].mean())
+    location, noise = (
+        _number(float(channel_mean(values[i]))) for values in (p.measurements.location, p.measurements.noise)
+    )
     low, high = (100 * values[k].mean() for values in (result.rejected_low, result.rejected_high))
     return f"{weight:>8.3f}{scale:>8.3f}{location:>11}{noise:>11}{low:>8.2f}{high:>8.2f}"
 

@@ -47,14 +47,23 @@ class Recipe(RejectionParameters):
     """
 
     range_clip_low: bool = switch_field(
-        True, "Ignore samples at or below range_low: the black border from registration."
+        True, "Ignore samples without data: the black border from registration."
     )
     range_low: float = number_field(
-        0.0, -1e6, 1e9, "Raw value at or below which a sample is not data.", "raw value"
+        0.0,
+        -1e6,
+        1e9,
+        "Raw value at or below which a sample is not data, in ADU from 1 on; 0: the border, and what the sky "
+        "cannot be.",
+        "raw value",
     )
     range_clip_high: bool = switch_field(False, "Ignore saturated samples: at or above range_high.")
     range_high: float = number_field(
-        0.98, -1e6, 1e9, "Raw value from which a sample is saturated.", "raw value"
+        0.98,
+        -1e6,
+        1e9,
+        "Raw value from which a sample is saturated: a fraction of full scale up to 1, or ADU.",
+        "raw value",
     )
     map_range_rejection: bool = switch_field(True, "Show range-rejected samples in the rejection maps.")
     report_range_rejection: bool = switch_field(

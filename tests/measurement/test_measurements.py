@@ -253,8 +253,11 @@ def test_range_low(tmp_path):
     assert got.location[0] == pytest.approx([0.1027, 0.1027], rel=0.01)
     without = measure_frames(frames, range_low=None)
     assert same(without, measure_frames(frames, range_low=None, cache=False))
-    # The black border holds nothing above 1/65535 either way, but counts as data for the noise.
-    assert np.array_equal(without.location, measure_frames(frames).location)
+    # Without a limit the black border counts as data.
+    expected = [[np.median(plane) for plane in frame.data] for frame in frames]
+    assert without.location == pytest.approx(np.array(expected), rel=1e-6)
+    assert not without.empty.any()
+    assert measure_frames(frames).empty == pytest.approx(3 / 90)
 
 
 @pytest.mark.parametrize("estimator", ["bwmv", "mad", "avgdev"])

@@ -1,0 +1,168 @@
+"""Measure frames over the area that each shares with the reference.
+
+Where some frames cover less of the image than others (mosaics, a rotated field), the median and the spread of
+a whole frame do not compare with those of another: they are of different parts of the sky. So both frames of
+a pair, a frame and the reference, are measured over the samples that are data in both.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from stacklib.frames.frame import Frame
+from stacklib.measurement.border import NOTHING, DataRange
+from stacklib.measurement.measurements import (
+    FrameMeasurements,
+    Planes,
+    Progress,
+    Spread,
+    measure_samples,
+    plane_bounds,
+)
+from stacklib.utils.resources import checked_threads
+
+__all__ = ["CLEARLY", "LEAST_SHARE", "CommonArea", "measure_common"]
+
+#: Coverage differs clearly if a frame has no data in more than this fraction of a plane.
+CLEARLY = 0.1
+#: Smallest part of a plane that two frames must share to be compared, in fractions and in samples.
+LEAST_SHARE, LEAST_SAMPLES = 0.01, 256
+#: Statistics that are compared.
+COMPARED = ("location", "mean", "scale_low", "scale_high", "avgdev")
+
+#: Statistics of the frame and of the reference, and the fraction of the plane that they share.
+Pair = tuple[list[float], list[float], float]
+
+
+@dataclass(frozen=True)
+class CommonArea:
+    """Statistics of each frame and of the reference over the samples that are data in both.
+
+    The values are float64 (frames, channels), by the names of `COMPARED`. `share` is the fraction of the
+    plane that the frames share; where it is too small to compare, the values are those of whole frames.
+    """
+
+    frame: dict[str, np.ndarray]
+    reference: dict[str, np.ndarray]
+    share: np.ndarray
+
+    def in_proportion(self, name: str, reference: int) -> np.ndarray:
+        """Return a statistic of all frames in proportion to that of the reference over the common area."""
+        of_frame, of_reference = self.frame[name], self.reference[name]
+        whole = of_frame[reference]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(of_reference > 0, whole * (of_frame / of_reference), of_frame)
+
+
+def measure_common(
+    frames: Sequence[Frame],
+    measured: FrameMeasurements,
+    reference: int,
+    pairs: Sequence[tuple[int, int]],
+    *,
+    threads: int | None = None,
+    progress: Progress | None = None,
+    planes: Planes | None = None,
+    spread: Spread | None = None,
+) -> CommonArea:
+    """Measure frames and the reference, by its index, over the area that each shares with it.
+
+    `pairs` are indices of frame and channel. Where frame and reference cover nearly everything, the values of
+    `measured` are kept. For `threads`, `progress`, `planes` and `spread` see
+    `stacklib.measurement.measurements.measure_frames`.
+    """
+    own, of_reference = ({name: getattr(measured, name).copy() for name in COMPARED} for _ in range(2))
+    for values in of_reference.values():
+        values[:] = values[reference]
+    share = 1 - measured.empty
+    pairs = [(i, c) for i, c in pairs if max(measured.empty[i, c], measured.empty[reference, c]) > CLEARLY]
+    meter = _PairMeter(measured.estimator, measured.unit_range, measured.data_range, reference)
+    if spread is None:
+        found = _here(meter, frames, pairs, checked_threads(threads), planes)
+    else:
+        jobs = [(meter, frames[i], frames[reference], i, channel) for i, channel in pairs]
+        found = ((*pairs[number], pair) for number, pair in spread(_measure_pair, jobs))
+    with contextlib.closing(found):
+        for done, (i, channel, (mine, its, part)) in enumerate(found, start=1):
+            share[i, channel] = part
+            if part >= LEAST_SHARE:
+                for name, a, b in zip(COMPARED, mine, its, strict=True):
+                    own[name][i, channel], of_reference[name][i, channel] = a, b
+            if progress is not None:
+                progress(done, len(pairs))
+    return CommonArea(own, of_reference, share)
+
+
+@dataclass(frozen=True)
+class _PairMeter:
+    """Settings of a measurement of pairs."""
+
+    estimator: str
+    unit: bool
+    data_range: DataRange
+    reference: int
+
+    def data(self, i: int, channel: int, plane: np.ndarray) -> np.ndarray:
+        """Return a copy of a plane with NaN for no data."""
+        marked = self.data_range.mark(i, channel, plane.astype(np.float32))
+        marked[~((marked > NOTHING) & (marked < np.inf))] = np.nan
+        return marked
+
+    def compare(self, i: int, channel: int, own: np.ndarray, reference: np.ndarray) -> Pair:
+        """Measure a plane and that of the reference, copies with NaN for no data, where both are data."""
+        shared = np.isfinite(own)
+        shared &= np.isfinite(reference)
+        count = np.count_nonzero(shared)
+        share = count / own.size if count >= LEAST_SAMPLES else 0.0
+        mine = self._statistics(i, channel, np.where(shared, own, np.float32(np.nan)))
+        its = self._statistics(self.reference, channel, np.where(shared, reference, np.float32(np.nan)))
+        usable = np.isfinite(mine + its).all() and min(mine[2:4] + its[2:4]) > 0
+        return mine, its, share if usable else 0.0
+
+    def _statistics(self, i: int, channel: int, plane: np.ndarray) -> list[float]:
+        bounds = plane_bounds(
+            self.unit, self.data_range.low[i, channel], (i, channel) in self.data_range.borders
+        )
+        found = measure_samples(plane, self.estimator, *bounds, (0.0, 0.0))
+        return [found.median, found.mean, found.scale_low, found.scale_high, found.avgdev]
+
+
+def _measure_pair(meter: _PairMeter, frame: Frame, reference: Frame, i: int, channel: int) -> Pair:
+    """Measure one channel of a frame and of the reference."""
+    try:
+        own = meter.data(i, channel, frame.read(channel=channel))
+        return meter.compare(
+            i, channel, own, meter.data(meter.reference, channel, reference.read(channel=channel))
+        )
+    finally:
+        frame.close()
+        reference.close()
+
+
+def _here(
+    meter: _PairMeter,
+    frames: Sequence[Frame],
+    pairs: list[tuple[int, int]],
+    threads: int,
+    planes: Planes | None,
+) -> Iterator[tuple[int, int, Pair]]:
+    """Measure in threads of this process; the reference is read once for each channel."""
+
+    def read(i: int, channel: int) -> np.ndarray:
+        return meter.data(i, channel, planes(i, channel) if planes else frames[i].read(channel=channel))
+
+    with ThreadPoolExecutor(max_workers=threads) as pool:
+        for channel in dict.fromkeys(channel for _, channel in pairs):
+            reference = read(meter.reference, channel)
+            chosen = [i for i, c in pairs if c == channel]
+
+            def measure(i: int, channel: int = channel, reference: np.ndarray = reference) -> Pair:
+                return meter.compare(i, channel, read(i, channel), reference)
+
+            for i, pair in zip(chosen, pool.map(measure, chosen), strict=True):
+                yield i, channel, pair

@@ -1,0 +1,82 @@
+"""Compare frames that cover different parts of the image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from stacklib.frames.frame import Frame
+from stacklib.measurement.common import CLEARLY, LEAST_SHARE, CommonArea, measure_common
+from stacklib.measurement.measurements import FrameMeasurements
+from stacklib.normalization.matching import Statistics
+from stacklib.normalization.usable import Usable
+from stacklib.utils.labels import listed
+
+__all__ = ["Compared", "compare"]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Statistics by which usable frames are matched with the reference.
+
+    `own` and `reference` are those of the frames and of the reference over the area that each frame shares
+    with it; `reference` is None if they are all of whole frames. `measured` is for weights. `notes` are for
+    the user.
+    """
+
+    own: Statistics
+    reference: Statistics | None
+    measured: FrameMeasurements
+    notes: list[str] = field(default_factory=list)
+
+
+def compare(
+    frames: Sequence[Frame],
+    measured: FrameMeasurements,
+    usable: Usable,
+    reference: int,
+    **how: Any,
+) -> Compared:
+    """Return the statistics of the usable frames that compare with those of the reference, by its index.
+
+    These are measured once more, over the common area, if coverage differs clearly. `how` are arguments of
+    `stacklib.measurement.common.measure_common`.
+    """
+    part = measured.part(usable.frames, usable.channels)
+    if part.empty is None or part.empty.max() <= CLEARLY:
+        return Compared((part.location, part.scale_low, part.scale_high), None, part)
+    common = measured.common.get(reference)
+    if common is None:
+        pairs = [(i, c) for c in usable.channels for i in usable.frames if i != reference]
+        common = measured.common[reference] = measure_common(frames, measured, reference, pairs, **how)
+    names = ("location", "scale_low", "scale_high")
+    own, of_reference = (
+        tuple(usable.part(values[name]) for name in names) for values in (common.frame, common.reference)
+    )
+    proportional = ("location", "mean", "avgdev")
+    weighed = {name: usable.part(common.in_proportion(name, reference)) for name in proportional}
+    notes = _about_coverage(common, part, usable)
+    return Compared(own, of_reference, replace(part, **weighed), notes)
+
+
+def _about_coverage(common: CommonArea, part: FrameMeasurements, usable: Usable) -> list[str]:
+    """Say what the frames cover, and which of them share next to nothing with the reference."""
+    covered = 1 - part.empty.max(axis=1)
+    few = np.count_nonzero(covered < 1 - CLEARLY)
+    least, most = 100 * covered.min(), 100 * covered.max()
+    notes = [
+        f"{few} of {covered.size} frames are without data (border, blank or NaN) in more than "
+        f"{100 * CLEARLY:.0f} % of the image: frames cover {least:.0f} % to {most:.0f} % of it. Their "
+        "level and spread are compared with those of the reference over the area that both cover"
+    ]
+    share = usable.part(common.share).min(axis=1)
+    if apart := [name for name, shared in zip(part.names, share, strict=True) if shared < LEAST_SHARE]:
+        notes.append(
+            f"{listed(apart, most=10)}: share next to no area with the reference, so their level is compared "
+            "over different parts of the sky and may be off; choose a reference that overlaps with all "
+            "frames, or integrate the panels separately"
+        )
+    return notes

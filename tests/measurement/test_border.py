@@ -1,0 +1,186 @@
+"""The border of a frame is found by its place; samples at or below 0 are data where the sky reaches 0."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stacklib.measurement.border import NOTHING, Border, DataRange, find_border
+
+HEIGHT, WIDTH = 96, 128
+ROWS, COLUMNS = np.mgrid[:HEIGHT, :WIDTH]
+
+
+def sky(level, noise, seed=1):
+    return np.random.default_rng(seed).normal(level, noise, (HEIGHT, WIDTH)).astype(np.float32)
+
+
+def counts(level, seed=1):
+    """Whole numbers of light in 16 bits, read as 0 to 1."""
+    return (np.random.default_rng(seed).poisson(level, (HEIGHT, WIDTH)) / 65535).astype(np.float32)
+
+
+def without_data(plane, integer=False):
+    """The samples without data, bool; all at or below 0 if there is nothing else to say."""
+    finite = plane[np.isfinite(plane)]
+    border = find_border(plane, float(finite.min()), integer)
+    if border is None:
+        return ~(plane > 0)
+    return np.isnan(border.without(plane))
+
+
+RECTANGLE = (ROWS < 3) | (COLUMNS >= WIDTH - 5)
+WEDGE = (ROWS + 0.15 * COLUMNS < 14) | (COLUMNS - 0.15 * ROWS > 112)
+LENS = 4 * np.sin(np.pi * COLUMNS / WIDTH) > ROWS
+THIN = COLUMNS == 0
+SQUARE = (ROWS > 30) & (ROWS < 50) & (COLUMNS > 40) & (COLUMNS < 60)
+
+
+@pytest.mark.parametrize(
+    "area", [RECTANGLE, WEDGE, LENS, THIN, SQUARE], ids=["rectangle", "wedge", "lens", "thin", "square"]
+)
+@pytest.mark.parametrize("value", [0.0, -0.0, -0.01])
+def test_a_constant_border_in_a_faint_sky(area, value):
+    plane = sky(0.001, 0.002)
+    plane[area] = value
+    np.testing.assert_array_equal(without_data(plane), area)
+
+
+@pytest.mark.parametrize("area", [RECTANGLE, WEDGE, LENS, THIN])
+@pytest.mark.parametrize("level", [1.5, 6])
+def test_a_border_in_whole_counts(area, level):
+    """Zeros of the sky beside the border may count as border, and the tips of a border as sky, but few."""
+    plane = counts(level)
+    plane[area] = 0
+    off = without_data(plane, True) != area
+    assert off.sum() < max(4, 0.06 * area.sum()), off.sum()
+
+
+@pytest.mark.parametrize("level", [0.01, 0.1, 1.5, 6])
+def test_zeros_of_a_faint_sky_are_data(level):
+    plane = counts(level)
+    assert (plane == 0).any()
+    assert not without_data(plane, True).any()
+
+
+@pytest.mark.parametrize("level", [-0.02, 0.0, 0.0003, 0.003])
+def test_values_below_0_are_data(level):
+    plane = sky(level, 0.001)
+    assert not without_data(plane).any()
+    assert not without_data(plane * np.float32(65535)).any()
+    # Cut off at 0, as some programs do, they are data all the same.
+    assert not without_data(np.maximum(plane, 0)).any() or level < 0
+
+
+@given(st.integers(0, HEIGHT - 1), st.integers(0, WIDTH - 1), st.integers(1, 7), st.booleans())
+@settings(max_examples=25, deadline=None)
+def test_a_few_zeros_at_an_edge_are_data(row, column, length, along):
+    plane = sky(0.001, 0.002)
+    if along:
+        plane[0, column : column + length] = 0
+    else:
+        plane[row : row + length, -1] = 0
+    assert not without_data(plane).any()
+
+
+@given(
+    st.integers(0, 20),
+    st.integers(0, 20),
+    st.integers(0, 20),
+    st.integers(0, 20),
+    st.sampled_from([0.0, 0.002]),
+)
+@settings(max_examples=25, deadline=None)
+def test_borders_of_shifted_frames(top, bottom, left, right, level):
+    plane = sky(level, 0.001)
+    area = np.ones(plane.shape, bool)
+    area[top : HEIGHT - bottom, left : WIDTH - right] = False
+    plane[area] = 0
+    np.testing.assert_array_equal(without_data(plane), area)
+
+
+def test_notches_join_the_border_and_blanks_are_known_by_their_number():
+    plane = sky(0.001, 0.002)
+    notch = RECTANGLE | ((ROWS < 9) & (COLUMNS > 60) & (COLUMNS < 66))
+    plane[notch] = 0
+    np.testing.assert_array_equal(without_data(plane), notch)
+    plane = sky(0.001, 0.002)
+    blank = np.random.default_rng(3).random(plane.shape) < 0.2
+    plane[blank] = 0
+    np.testing.assert_array_equal(without_data(plane), blank)
+
+
+def test_in_a_bright_sky_the_value_decides():
+    plane = sky(0.1, 0.004)
+    blank = np.random.default_rng(3).random(plane.shape) < 0.3
+    plane[blank] = 0
+    np.testing.assert_array_equal(without_data(plane), blank)
+    # A star core that wrapped around, and nothing of the sort in floats: the dark ring of a star.
+    plane[10, 10], plane[10, 12], plane[10, 14] = -0.01, -0.3, -1.0
+    for integer, expected in ((True, [True, True, True]), (False, [False, True, True])):
+        np.testing.assert_array_equal(without_data(plane, integer)[10, 10:15:2], expected)
+
+
+def test_a_repeated_value_far_below_is_a_blank():
+    plane = sky(0.001, 0.002)
+    blank = np.random.default_rng(3).random(plane.shape) < 0.03
+    plane[blank] = -9999
+    np.testing.assert_array_equal(without_data(plane), blank)
+    plane[5, :3] = np.nan, np.inf, -np.inf
+    blank[5, :3] = [True, False, True]
+    np.testing.assert_array_equal(without_data(plane), blank)
+
+
+def test_undebayered_frames_do_not_look_faint():
+    plane = sky(0.02, 0.001) + np.float32(0.02) * (ROWS + COLUMNS) % 2
+    plane[40, 40] = 0
+    assert find_border(plane.astype(np.float32), 0.0, True) is None
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, math.nan])
+def test_planes_without_light(value):
+    plane = np.full((HEIGHT, WIDTH), value, np.float32)
+    assert find_border(plane, value, False) is None
+
+
+def test_marks_of_any_part_are_those_of_the_whole():
+    plane = sky(0.001, 0.002)
+    plane[WEDGE] = 0
+    border = find_border(plane, float(plane.min()), False)
+    whole = border.mark(plane.copy())
+    np.testing.assert_array_equal(whole == NOTHING, WEDGE)
+    np.testing.assert_array_equal(whole[~WEDGE], plane[~WEDGE])
+    for top, left, height, width in ((0, 0, 7, WIDTH), (5, 100, 60, 28), (50, 3, 1, 1), (9, 120, 87, 8)):
+        here = slice(top, top + height), slice(left, left + width)
+        np.testing.assert_array_equal(border.mark(plane[here].copy(), top, left), whole[here])
+
+
+@pytest.mark.parametrize("area", [WEDGE, SQUARE, np.zeros_like(WEDGE)])
+def test_text_holds_everything(area):
+    plane = sky(0.001, 0.002)
+    plane[area] = 0
+    border = find_border(plane, float(plane.min()), False)
+    read = Border.from_text(border.to_text())
+    np.testing.assert_array_equal(read.runs, border.runs)
+    assert (read.floor, read.faint) == (border.floor, border.faint)
+    np.testing.assert_equal(read.blank, border.blank)
+    assert len(border.to_text()) < 1500
+
+
+@pytest.mark.parametrize("text", ["", "0.0", "0 0 True x", "0.0 nan True AAAA", "a nan True eJwDAAAAAAE="])
+def test_damaged_text_is_refused(text):
+    with pytest.raises(ValueError):
+        Border.from_text(text)
+
+
+def test_planes_without_a_border_of_their_own_have_a_limit():
+    plane = sky(0.001, 0.002)
+    plane[RECTANGLE] = 0
+    border = find_border(plane, float(plane.min()), False)
+    both = DataRange(np.array([[0.0, 0.0], [0.001, -np.inf]]), {(0, 1): border})
+    np.testing.assert_array_equal(both.mark(0, 0, plane.copy()) == NOTHING, plane <= 0)
+    np.testing.assert_array_equal(both.mark(0, 1, plane.copy()) == NOTHING, RECTANGLE)
+    np.testing.assert_array_equal(both.mark(1, 0, plane.copy()) == NOTHING, plane <= np.float32(0.001))
+    assert not (both.mark(1, 1, plane.copy()) == NOTHING).any()
