@@ -60,7 +60,7 @@ class Border:
 
     def mark(self, rows: np.ndarray, top: int = 0, left: int = 0) -> np.ndarray:
         """Set the samples without data of a part of the plane, float32 (rows, columns), to `NOTHING`."""
-        rows[(rows <= self.floor) | (rows == self.blank)] = NOTHING
+        rows[_up_to(rows, self.floor) | (rows == self.blank)] = NOTHING
         height, width = rows.shape
         first, last = np.searchsorted(self.runs[:, 0], (top, top + height))
         for row, start, stop in self.runs[first:last].tolist():
@@ -107,7 +107,7 @@ class DataRange:
         border = self.borders.get((frame, channel))
         if border is not None:
             return border.mark(rows, top, left)
-        rows[rows <= np.float32(self.low[frame, channel])] = NOTHING
+        rows[_up_to(rows, float(self.low[frame, channel]))] = NOTHING
         return rows
 
 
@@ -144,6 +144,11 @@ def find_border(plane: np.ndarray, lowest: float, integer: bool, low: float = 0.
         empty |= _constant_areas(plane == value)
     blank = float(low32) if _is_blank(plane, empty, low32) else math.nan
     return Border(_floor(plane, lowest), blank, _runs(empty), faint=True)
+
+
+def _up_to(rows: np.ndarray, limit: float) -> np.ndarray:
+    """Return the finite samples up to a limit."""
+    return (rows <= np.float32(limit)) & (rows > -np.inf)
 
 
 def _sampled_rows(plane: np.ndarray) -> np.ndarray:

@@ -26,10 +26,11 @@ from stacklib.measurement.measurements import (
 )
 from stacklib.utils.resources import checked_threads
 
-__all__ = ["CLEARLY", "LEAST_SHARE", "CommonArea", "measure_common"]
+__all__ = ["LEAST_SHARE", "CommonArea", "covers_less", "measure_common"]
 
-#: Coverage differs clearly if a frame has no data in more than this fraction of a plane.
-CLEARLY = 0.1
+#: A frame covers clearly less than the image if it has no data in more than this fraction of it, and in more
+#: than a border of so many pixels along two edges, as the dithering of small frames leaves.
+CLEARLY, USUAL_BORDER = 0.1, 8
 #: Smallest part of a plane that two frames must share to be compared, in fractions and in samples.
 LEAST_SHARE, LEAST_SAMPLES = 0.01, 256
 #: Statistics that are compared.
@@ -59,6 +60,12 @@ class CommonArea:
             return np.where(of_reference > 0, whole * (of_frame / of_reference), of_frame)
 
 
+def covers_less(empty: np.ndarray, frames: Sequence[Frame]) -> np.ndarray:
+    """Return which planes cover clearly less than the image, by the fraction of them without data."""
+    height, width = frames[0].height, frames[0].width
+    return empty > max(CLEARLY, USUAL_BORDER * (height + width) / (height * width))
+
+
 def measure_common(
     frames: Sequence[Frame],
     measured: FrameMeasurements,
@@ -80,7 +87,8 @@ def measure_common(
     for values in of_reference.values():
         values[:] = values[reference]
     share = 1 - measured.empty
-    pairs = [(i, c) for i, c in pairs if max(measured.empty[i, c], measured.empty[reference, c]) > CLEARLY]
+    less = covers_less(measured.empty, frames)
+    pairs = [(i, channel) for i, channel in pairs if less[i, channel] or less[reference, channel]]
     meter = _PairMeter(measured.estimator, measured.unit_range, measured.data_range, reference)
     if spread is None:
         found = _here(meter, frames, pairs, checked_threads(threads), planes)

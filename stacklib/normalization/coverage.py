@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from stacklib.frames.frame import Frame
-from stacklib.measurement.common import CLEARLY, LEAST_SHARE, CommonArea, measure_common
+from stacklib.measurement.common import LEAST_SHARE, covers_less, measure_common
 from stacklib.measurement.measurements import FrameMeasurements
 from stacklib.normalization.matching import Statistics
 from stacklib.normalization.usable import Usable
@@ -38,16 +38,28 @@ def compare(
     measured: FrameMeasurements,
     usable: Usable,
     reference: int,
+    needed: bool,
     **how: Any,
 ) -> Compared:
     """Return the statistics of the usable frames that compare with those of the reference, by its index.
 
-    These are measured once more, over the common area, if coverage differs clearly. `how` are arguments of
-    `stacklib.measurement.common.measure_common`.
+    If they are `needed`, they are measured once more, over the common area, where coverage differs clearly.
+    `how` are arguments of `stacklib.measurement.common.measure_common`.
     """
     part = measured.part(usable.frames, usable.channels)
-    if part.empty is None or part.empty.max() <= CLEARLY:
-        return Compared((part.location, part.scale_low, part.scale_high), None, part)
+    whole = Compared((part.location, part.scale_low, part.scale_high), None, part)
+    if part.empty is None or not (less := covers_less(part.empty, frames).any(axis=1)).any():
+        return whole
+    covered = 100 * (1 - part.empty.max(axis=1))
+    notes = [
+        f"{np.count_nonzero(less)} of {less.size} frames are without data (border, blank or NaN) in a large part "
+        f"of the image: frames cover {covered.min():.0f} % to {covered.max():.0f} % of it"
+    ]
+    if not needed:
+        return replace(whole, notes=notes)
+    notes[0] += (
+        ". Their level and spread are compared with those of the reference over the area that both cover"
+    )
     common = measured.common.get(reference)
     if common is None:
         pairs = [(i, c) for c in usable.channels for i in usable.frames if i != reference]
@@ -58,20 +70,6 @@ def compare(
     )
     proportional = ("location", "mean", "avgdev")
     weighed = {name: usable.part(common.in_proportion(name, reference)) for name in proportional}
-    notes = _about_coverage(common, part, usable)
-    return Compared(own, of_reference, replace(part, **weighed), notes)
-
-
-def _about_coverage(common: CommonArea, part: FrameMeasurements, usable: Usable) -> list[str]:
-    """Say what the frames cover, and which of them share next to nothing with the reference."""
-    covered = 1 - part.empty.max(axis=1)
-    few = np.count_nonzero(covered < 1 - CLEARLY)
-    least, most = 100 * covered.min(), 100 * covered.max()
-    notes = [
-        f"{few} of {covered.size} frames are without data (border, blank or NaN) in more than "
-        f"{100 * CLEARLY:.0f} % of the image: frames cover {least:.0f} % to {most:.0f} % of it. Their "
-        "level and spread are compared with those of the reference over the area that both cover"
-    ]
     share = usable.part(common.share).min(axis=1)
     if apart := [name for name, shared in zip(part.names, share, strict=True) if shared < LEAST_SHARE]:
         notes.append(
@@ -79,4 +77,4 @@ def _about_coverage(common: CommonArea, part: FrameMeasurements, usable: Usable)
             "over different parts of the sky and may be off; choose a reference that overlaps with all "
             "frames, or integrate the panels separately"
         )
-    return notes
+    return Compared(own, of_reference, replace(part, **weighed), notes)

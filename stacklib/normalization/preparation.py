@@ -155,7 +155,7 @@ def prepare(
     reference = _choose_reference(recipe, weighting, some, part, measurements, usable)
     chosen = usable.frames[reference]
     how = dict(threads=threads, progress=progress, planes=planes, spread=spread)
-    compared = compare(frames, measurements, usable, chosen, **how)
+    compared = compare(frames, measurements, usable, chosen, _compares(recipe, weighting), **how)
     notes += compared.notes
     arguments = (*compared.own, reference, names, compared.reference)
     rejection_factor, rejection_offset = rejection_coefficients(recipe.rejection_normalization, *arguments)
@@ -200,6 +200,12 @@ def refuse_single(frames: FrameSet) -> None:
             f"{frames[0].path}: is the only frame; an integration needs at least 2 frames, preferably 8 or "
             "more. Add registered frames of the same field"
         )
+
+
+def _compares(recipe: Recipe, weighting: Recipe) -> bool:
+    """Return whether statistics of the frames are compared with each other."""
+    modes = {recipe.normalization, recipe.rejection_normalization}
+    return modes != {"none"} or weighting.weights in ("snr", "signal", "median", "mean")
 
 
 def _choose_reference(

@@ -15,6 +15,8 @@ __all__ = ["Usable", "find_usable"]
 
 #: Fewest frames of an integration.
 FEWEST = 2
+#: From this fraction of constant frames on, a constant is taken for an image.
+MOST = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,14 +49,15 @@ def find_usable(measured: FrameMeasurements) -> Usable:
     """Find the frames and channels that hold an image.
 
     A channel that holds none in any frame does not count; it is integrated as it is. A frame that holds none
-    in another channel is broken. If all planes are constant, constants are taken for images. Raises
-    IntegrationError if fewer than two frames are left.
+    in another channel is broken. Where at least half of the frames are constant, a constant is taken for an
+    image, except for one channel of several. Raises IntegrationError if fewer than two frames are left.
     """
     names, shape = measured.names, measured.count.shape
     blank = (measured.scale_low <= 0) & (measured.scale_high <= 0)
-    without = (measured.count == 0) | (blank & ~blank.all(axis=0))
+    # Where most frames are constant, such as flat test images, that is what they show.
+    without = (measured.count == 0) | (blank & (blank.mean(axis=0) < MOST))
     if shape[1] > 1 and not blank.all():
-        without |= blank
+        without |= blank & blank.all(axis=0)
     dark = without.all(axis=0)
     channels = np.flatnonzero(~dark).tolist()
     broken = {i: _why(measured, i, without[i] & ~dark) for i in np.flatnonzero(without[:, ~dark].any(axis=1))}

@@ -53,8 +53,7 @@ class Recipe(RejectionParameters):
         0.0,
         -1e6,
         1e9,
-        "Raw value at or below which a sample is not data, in ADU from 1 on; 0: the border, and what the sky "
-        "cannot be.",
+        "Raw value at or below which a sample is not data, in ADU from 1 on; 0: the border, found by its place.",
         "raw value",
     )
     range_clip_high: bool = switch_field(False, "Ignore saturated samples: at or above range_high.")

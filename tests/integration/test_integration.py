@@ -204,6 +204,7 @@ def test_holes_and_saturated_cores(tmp_path):
     assert np.isnan(result.uncertainty[0, 4, 4])
 
 
+@pytest.mark.filterwarnings("ignore:.* without data")
 def test_the_scatter_of_few_samples_is_judged_as_such(tmp_path):
     # 12 of 20 samples are saturated, so the correction is that of 8 samples, not 20.
     stack = noise((20, 60, 60), seed=4)
@@ -324,6 +325,7 @@ def bands(monkeypatch):
     sl.Recipe(rejection="sigma", combination="median"),
     sl.Recipe(rejection="gesd", range_clip_high=True, range_high=0.06),
 ], ids=lambda recipe: recipe.rejection)  # fmt: skip
+@pytest.mark.filterwarnings("ignore:half or more of the samples")
 def test_any_memory_and_threads(sets, bands, recipe):
     frames = sets(8, 3, "xisf", "u16", 11)
     whole = run(frames, recipe, threads=1)
@@ -546,8 +548,11 @@ def test_a_black_frame_is_named(tmp_path, recipe):
     stack = noise((5, 20, 20))
     stack[3] = 0
     frames = save_stack(tmp_path / "a", stack)
-    with pytest.raises(IntegrationError, match=r"f_03\.fits: no valid samples"):
-        run(frames, recipe)
+    with pytest.warns(
+        sl.StacklibWarning, match=r"1 of 5 frames hold no image.*f_03\.fits \(all samples are 0\)"
+    ):
+        result = run(frames, recipe)
+    assert result.preparation.used.tolist() == [0, 1, 2, 4]
 
 
 def test_a_weightless_frame_leaves_no_hole(tmp_path):

@@ -66,7 +66,7 @@ def test_frames_that_cover_alike_keep_their_numbers(tmp_path):
 
 def test_small_borders_are_not_measured_again(tmp_path, monkeypatch):
     stack = field()
-    stack[2, :3] = 0
+    stack[2, :9] = 0
     monkeypatch.setattr(coverage, "measure_common", None)
     prepare(frames_of(tmp_path, stack), sl.Recipe())
 
@@ -101,7 +101,7 @@ def test_the_comparison_is_made_once_for_a_reference(tmp_path, monkeypatch):
 def test_the_result_does_not_depend_on_where_it_is_measured(tmp_path, how):
     stack = field(5)
     stack[2:, :, 60:] = 0
-    stack[1, :9] = np.nan
+    stack[1, :25] = np.nan
     frames = frames_of(tmp_path, stack)
     measured = measure_frames(frames)
     pairs = [(i, 0) for i in (1, 2, 3, 4)]
@@ -123,7 +123,7 @@ def test_the_result_does_not_depend_on_where_it_is_measured(tmp_path, how):
     for name in common.COMPARED:
         np.testing.assert_array_equal(found.frame[name], expected.frame[name])
         np.testing.assert_array_equal(found.reference[name], expected.reference[name])
-    np.testing.assert_array_equal(found.share[:, 0], [1, 1 - 9 / HEIGHT, *[60 / WIDTH] * 3])
+    np.testing.assert_array_equal(found.share[:, 0], [1, 1 - 25 / HEIGHT, *[60 / WIDTH] * 3])
     assert seen == [(done, 4) for done in range(1, 5)]
 
 
