@@ -52,14 +52,12 @@ def compare(
         return whole
     covered = 100 * (1 - part.empty.max(axis=1))
     notes = [
-        f"{np.count_nonzero(less)} of {less.size} frames are without data (border, blank or NaN) in a large part "
-        f"of the image: frames cover {covered.min():.0f} % to {covered.max():.0f} % of it"
+        f"{np.count_nonzero(less)} of {less.size} frames are without data (border, blank or NaN) in a large "
+        f"part of the image: frames cover {covered.min():.0f} % to {covered.max():.0f} % of it"
     ]
     if not needed:
         return replace(whole, notes=notes)
-    notes[0] += (
-        ". Their level and spread are compared with those of the reference over the area that both cover"
-    )
+    notes[0] += "; level and spread are compared with those of the reference where both have data"
     common = measured.common.get(reference)
     if common is None:
         pairs = [(i, c) for c in usable.channels for i in usable.frames if i != reference]

@@ -53,7 +53,7 @@ class Recipe(RejectionParameters):
         0.0,
         -1e6,
         1e9,
-        "Raw value at or below which a sample is not data, in ADU from 1 on; 0: the border, found by its place.",
+        "Raw value up to which a sample is no data (ADU from 1 on); 0 finds the border by its place.",
         "raw value",
     )
     range_clip_high: bool = switch_field(False, "Ignore saturated samples: at or above range_high.")
@@ -61,7 +61,7 @@ class Recipe(RejectionParameters):
         0.98,
         -1e6,
         1e9,
-        "Raw value from which a sample is saturated: a fraction of full scale up to 1, or ADU.",
+        "Raw value from which a sample is saturated; up to 1 a fraction of full scale, else ADU.",
         "raw value",
     )
     map_range_rejection: bool = switch_field(True, "Show range-rejected samples in the rejection maps.")
