@@ -215,10 +215,11 @@ def test_a_broken_frame_does_not_end_the_run(tmp_path):
 @pytest.mark.parametrize("value", [0.0, np.nan, 0.5, 1.0])
 def test_a_channel_without_an_image_stays_as_it_is(tmp_path, value):
     stack = np.random.default_rng(1).normal(0.1, 0.002, (COUNT, 3, HEIGHT, WIDTH))
-    two, _ = run(save(tmp_path / "two", stack[:, :2]))
+    recipe = sl.Recipe(reference="f1")
+    three, _ = run(save(tmp_path / "three", stack), recipe)
     stack[:, 2] = value
-    result, notes = run(save(tmp_path / "frames", stack))
-    np.testing.assert_array_equal(result.image[:2], two.image)
+    result, notes = run(save(tmp_path / "frames", stack), recipe)
+    np.testing.assert_array_equal(result.image[:2], three.image[:2])
     np.testing.assert_array_equal(result.image[2], np.nan_to_num(value))
     assert any("channel 3 (blue) holds no image" in note for note in notes)
     assert "channel 3 (blue)" in result.report()
