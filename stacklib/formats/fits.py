@@ -38,8 +38,8 @@ from stacklib.formats.source import (
 
 __all__ = ["open_image", "unwritable", "write_image"]
 
-#: Number of extensions searched for images.
-MAX_EXTENSIONS = 64
+#: Number of HDUs searched for images. A sequence of Siril has one for each frame.
+MAX_HDUS = 1000
 MAX_SAMPLES = 10**11
 GZIP = b"\x1f\x8b"
 
@@ -261,7 +261,7 @@ def _read_hdus(stream: BufferedIOBase, path: Path, is_last: Callable[[int], bool
     found: list[_Hdu] = []
     image: _Hdu | None = None
     position = 0
-    for index in range(MAX_EXTENSIONS):
+    for index in range(MAX_HDUS):
         try:
             content = header_bytes(stream, path, first=index == 0)
             if content is None:
@@ -280,6 +280,8 @@ def _read_hdus(stream: BufferedIOBase, path: Path, is_last: Callable[[int], bool
             break
         position = _padded(position + hdu.size)
         stream.seek(position)
+    else:
+        found[0].notes.append(f"has more than {MAX_HDUS} HDUs; only these are looked at")
     if image is None:
         raise FrameError(
             f"{path}: contains no image, expected an HDU with NAXIS = 2 or 3; leave the file out"
@@ -323,11 +325,7 @@ def _assemble(path: Path, hdus: Sequence[_Hdu], open_unit: Callable[[_Hdu], Imag
     else:
         shown = source.keywords["ROWORDER"]
         source.notes.append(f"ROWORDER is {shown!r}, expected TOP-DOWN or BOTTOM-UP; it is left out")
-    said = []
-    if len(lights) > len(chosen):
-        said.append(_choice_in_words(chosen[0], lights, source))
-    elif colors:
-        said.append("the extensions R, G and B are used as one color image")
+    said = [_choice_in_words(chosen, lights)] if len(lights) > 1 else []
     companions = COMPANIONS - {chosen[0].name}
     said += [_companion(source, hdu, open_unit) for hdu in images if hdu.name in companions]
     if said:
@@ -355,12 +353,14 @@ def _joined(sources: Sequence[ImageSource]) -> ImageSource:
     return replace(sources[0], channels=count, planes=count, block=block)
 
 
-def _choice_in_words(chosen: _Hdu, lights: Sequence[_Hdu], source: ImageSource) -> str:
-    size = f"{source.width} x {source.height} pixels"
-    if any(hdu.pixels != chosen.pixels for hdu in lights):
-        return f"the largest one is used ({size}, HDU {chosen.index})"
-    others = "save each as a file of its own to use all of them"
-    return f"only the first one is used; {others}"
+def _choice_in_words(chosen: Sequence[_Hdu], lights: Sequence[_Hdu]) -> str:
+    first = chosen[0]
+    if len(chosen) > 1:
+        others = ", the others are not used" if len(lights) > len(chosen) else ""
+        return f"the extensions R, G and B are used as one color image{others}"
+    if any(hdu.pixels != first.pixels for hdu in lights):
+        return f"the largest one is used ({first.axes[0]} x {first.axes[1]} pixels, HDU {first.index})"
+    return "only the first one is used; save each as a file of its own to use all of them"
 
 
 def _companion(source: ImageSource, hdu: _Hdu, open_unit: Callable[[_Hdu], ImageSource]) -> str:

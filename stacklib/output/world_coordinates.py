@@ -174,33 +174,26 @@ def _is_number(value: Any) -> bool:
 def _disagreement(frames: Iterable[Frame]) -> str:
     """Return in words how the frames disagree, or an empty string."""
     first, *others = frames
-    solution = _solution(first)
-    furthest = 0.0
+    solution, cards = _solution(first), _positional(first)
+    here, furthest = None, 0.0
     for frame in others:
         if solution and _solution(frame) and not _same(_solution(frame), solution):
             return f"{first.name} and {frame.name} disagree"
-        apart = _apart(first, frame)
-        if apart is None:
+        other = _positional(frame)
+        if not cards or not other or other == cards:
+            continue
+        here = _directions(cards, first) if here is None else here
+        there = _directions(other, frame)
+        if here is None or there is None:
             return f"{first.name} and {frame.name} cannot be compared"
-        furthest = max(furthest, apart)
+        pixel = max(float(np.linalg.norm(here[-1] - here[-2])), 1e-15)
+        furthest = max(furthest, float(np.linalg.norm(here - there, axis=1).max()) / pixel)
     return f"the frames disagree by up to {furthest:.0f} pixels" if furthest > AGREEMENT else ""
 
 
 def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
     core = [name for name in one if isinstance(one[name], np.ndarray) and ":Spline" not in name]
     return all(name in other and np.allclose(one[name], other[name], rtol=1e-9, atol=1e-9) for name in core)
-
-
-def _apart(one: Frame, other: Frame) -> float | None:
-    """Return how far apart two frames put the corners and the center of their field, in pixels."""
-    first, second = (_positional(frame) for frame in (one, other))
-    if not first or not second or first == second:
-        return 0.0
-    here, there = _directions(first, one), _directions(second, other)
-    if here is None or there is None:
-        return None
-    pixel = np.linalg.norm(here[-1] - here[-2])
-    return float(np.linalg.norm(here - there, axis=1).max() / pixel) if pixel > 0 else None
 
 
 def _positional(frame: Frame) -> dict[str, Any]:

@@ -393,6 +393,22 @@ def test_three_extensions_are_a_color_image(tmp_path, name, names, packed):
     np.testing.assert_array_equal(read_all(source), expected)
 
 
+@pytest.mark.parametrize("more", [COUNTS[3], COUNTS[3, :2, :3]])
+def test_a_color_image_with_luminance_or_preview(file, more):
+    units = [image_hdu(COUNTS[plane], "RGB"[plane]) for plane in range(3)]
+    source = fits.open_image(save_units(file, image_hdu(more, "L"), *units))
+    np.testing.assert_array_equal(read_all(source), COUNTS[:3] / np.float32(65535))
+    (note,) = source.notes
+    assert note.startswith("holds 4 images; the extensions R, G and B are used") and "others are not" in note
+
+
+def test_many_hdus(file, monkeypatch):
+    save_units(file, *map(image_hdu, [COUNTS[0]] * 9))
+    assert "holds 9 images" in fits.open_image(file).notes[0]
+    monkeypatch.setattr(fits, "MAX_HDUS", 5)
+    assert fits.open_image(file).notes[0] == "has more than 5 HDUs; only these are looked at"
+
+
 def test_planes_that_do_not_match_are_no_color_image(file):
     units = [image_hdu(COUNTS[0], "R"), image_hdu(COUNTS[1].astype("f4"), "G"), image_hdu(COUNTS[2], "B")]
     source = fits.open_image(save_units(file, *units))
