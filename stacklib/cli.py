@@ -16,16 +16,18 @@ from typing import Any
 from stacklib.batch import ADVISE, Batch
 from stacklib.errors import IntegrationError, RecipeError, StacklibError, StacklibWarning
 from stacklib.frames.finding import FRAMES_FOLDER, resolve_path
+from stacklib.frames.frame_set import as_pattern
 from stacklib.integration.rerun import repeats, rerun
 from stacklib.notebook.copies import own_copies
 from stacklib.notebook.parameters import cell_parameters
 from stacklib.notebook.process import INSTALL
 from stacklib.notebook.running import notebooks_folder, run_job
-from stacklib.notebook.session import describe
+from stacklib.notebook.session import NOTE, describe
 from stacklib.recipe.batch_job import BatchJob
 from stacklib.recipe.choices import file_values, job_with_choices
 from stacklib.recipe.recipe import Job, Recipe
 from stacklib.utils import package
+from stacklib.utils.labels import listed
 from stacklib.utils.parameters import Parameter, refuse_unknown
 from stacklib.utils.resources import parse_memory
 
@@ -38,6 +40,7 @@ EXAMPLES = """\
 examples:
   stacklib run sample_data/M101/4_Registered
   stacklib run path/to/4_Registered -p rejection sigma -p sigma_high 2.8
+  stacklib run path/to/4_Registered/*_Ha_*.xisf
   stacklib run recipe.yaml
   stacklib run recipe.yaml -p frames path/to/4_Registered
   stacklib batch sample_data -p memory 4GB
@@ -91,7 +94,10 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     run.add_argument(
-        "target", metavar="FOLDER|JOB.yaml", help="folder of registered frames, or a job or recipe file"
+        "target",
+        nargs="+",
+        metavar="FOLDER|JOB.yaml",
+        help="folder of registered frames, the files themselves, or a job or recipe file",
     )
     _add_parameters(run)
     run.add_argument("--output", metavar="DIR", help="folder for the results; created if missing")
@@ -179,7 +185,7 @@ def _parameter_list(known: Mapping[str, Parameter]) -> str:
 
 def _run(options: argparse.Namespace) -> int:
     print("Reading the headers of the frames ...", flush=True)
-    job, line = job_from_arguments(options.target, options.parameters, options.output)
+    job, line = job_from_arguments(_frames_of(options.target), options.parameters, options.output)
     if line:
         print(line)
     run = run_job(job)
@@ -192,28 +198,49 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _frames_of(targets: Sequence[str]) -> str | list[str]:
+    """Return the frames or the job file that a command line names.
+
+    Several files are usually a pattern that the shell has expanded: as in any pattern, what is no light frame
+    is left out. Notes say so.
+    """
+    if len(targets) == 1:
+        return targets[0]
+    files = [target for target in targets if Path(target).suffix.lower() in (".yaml", ".yml")]
+    if files:
+        raise RecipeError(
+            f"{files[0]}: a job or recipe file comes alone; to use it for other frames, give a folder or a "
+            "pattern in quotation marks with -p frames"
+        )
+    frames, notes = as_pattern(targets)
+    for note in notes:
+        print(f"{NOTE}{note}", file=sys.stderr)
+    return frames
+
+
 def job_from_arguments(
-    target: str, parameters: Sequence[tuple[str, str]] = (), output: str | None = None
+    target: str | list[str], parameters: Sequence[tuple[str, str]] = (), output: str | None = None
 ) -> tuple[Job, str]:
     """Return the job that a command line describes, and a line about the choices it uses.
 
-    The target is a folder, glob pattern or file of frames, whose saved choices are used, or a job file
-    (``.yaml`` or ``.yml``). The texts of `parameters` are converted to their types, and override the
+    The target is a folder, glob pattern, file or list of frames, whose saved choices are used, or a job
+    file (``.yaml`` or ``.yml``). The texts of `parameters` are converted to their types, and override the
     choices. `RecipeError` is raised for an unknown name or an invalid value.
     """
     known = _known()
     texts = _texts(parameters, known)
     if output is not None and "output" in texts:
         raise RecipeError("-p output: given together with --output; give only one of the two")
-    from_file = Path(target).suffix.lower() in (".yaml", ".yml")
+    from_file = isinstance(target, str) and Path(target).suffix.lower() in (".yaml", ".yml")
     for name, what in (("recipe_file", "file is"), ("frames", "frames are")):
         if name in texts and from_file == (name == "recipe_file"):
-            raise RecipeError(f"-p {name}: the {what} already given as {target}; give only one of the two")
+            given = target if isinstance(target, str) else listed(target)
+            raise RecipeError(f"-p {name}: the {what} already given as {given}; give only one of the two")
     values = {name: _typed(known[name], text) for name, text in texts.items()}
     if output is not None:
         values["output"] = output
     file = values.pop("recipe_file", "")
-    if from_file:
+    if isinstance(target, str) and from_file:
         file = target
         values = _frames_beside(resolve_path(target), values)
     else:
@@ -263,6 +290,8 @@ def _batch(options: argparse.Namespace) -> int:
     print(f"Reading the headers of the frames below {options.folder} ...", file=sys.stderr, flush=True)
     batch = batch_from_arguments(options.folder, options.parameters)
     print("\n".join(batch.plan.pformat(max_lines=-1, max_width=-1, show_unit=False)))
+    for note in batch.notes:
+        print(f"{NOTE}{note}")
     if options.list:
         return 0
     batch.run()

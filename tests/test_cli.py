@@ -12,6 +12,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from astropy.io import fits
 from conftest import ROOT, SAMPLES
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
@@ -63,6 +64,35 @@ def test_job_file_comes_first_then_parameters_then_output(tmp_path):
     job, _ = cli.job_from_arguments(str(path), [("sigma_low", "3.1"), ("sigma_high", "2.7")], "elsewhere")
     recipe = sl.Recipe(rejection="sigma", sigma_low=3.1, sigma_high=2.7)
     assert job == sl.Job(frames=["a.fits", "b.fits"], output="elsewhere", recipe=recipe)
+
+
+@pytest.fixture
+def jobs(monkeypatch) -> list[sl.Job]:
+    """The jobs that would have been run."""
+    begun: list[sl.Job] = []
+    done = running.Run([], Path("notebook.ipynb"), "done")
+    monkeypatch.setattr(cli, "run_job", lambda job: begun.append(job) or done)
+    return begun
+
+
+def test_files_that_the_shell_names_are_one_set(jobs, tmp_path, capsys):
+    paths = [shutil.copy(path, tmp_path) for path in sorted(M13.glob("*.fits"))[:3]]
+    (tmp_path / "light_.seq").write_text("")
+    fits.writeto(tmp_path / "m.fits", fits.getdata(paths[0]), fits.Header({"IMAGETYP": "Master Light"}))
+    assert cli.main(["run", *map(str, sorted(tmp_path.iterdir())), "-p", "sigma_high", "2.8"]) == 0
+    assert jobs == [sl.Job(frames=list(map(str, paths)), recipe=sl.Recipe(sigma_high=2.8))]
+    said = capsys.readouterr().err
+    assert "Note: light_.seq is left out" in said and "m.fits (a master (IMAGETYP" in said
+
+
+def test_one_file_pattern_or_recipe_comes_as_it_is(jobs, tmp_path, capsys):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("frames: [a.fits]\nsigma_low: 3.4\n", "utf-8")
+    for target in ("M13/*.fits", str(M13), str(recipe)):
+        assert cli.main(["run", target]) == 0
+    assert [job.frames for job in jobs] == ["M13/*.fits", str(M13), ["a.fits"]]
+    assert cli.main(["run", str(recipe), str(M13)]) == 2
+    assert "recipe.yaml: a job or recipe file comes alone" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,11 @@ class Batch:
         return table
 
     @property
+    def notes(self) -> list[str]:
+        """What to know about the frames before the run, with the name of the target in front."""
+        return [f"{row.target.name}: {note}" for row in self.rows for note in row.target.notes]
+
+    @property
     def summary(self) -> str:
         """The outcome in one line, and a line for each target that failed."""
         numbers = {status: sum(row.status == status for row in self.rows) for status in ("done", "waiting")}

@@ -70,9 +70,10 @@ class Row:
     def remarks(self) -> list[str]:
         """Points to check: frames left out, frames with many rejections, warnings."""
         if self.record is None or self.status != "done":
-            return []
+            return list(self.target.notes)
         left_out = [f"left out: {text}" for text in self.known.get("left_out", [])]
-        return [*left_out, *self.known.get("unusual", []), *self.record.notes]
+        notes = dict.fromkeys([*self.target.notes, *self.record.notes])
+        return [*left_out, *self.known.get("unusual", []), *notes]
 
     @property
     def error(self) -> str:

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from stacklib.errors import FrameError, RecipeError
+from stacklib.frames.differences import differences, exposure_text, mosaic_note
 from stacklib.frames.finding import FRAMES_FOLDER, find_images, natural_order, resolve_path
-from stacklib.frames.frame_set import Frame
+from stacklib.frames.frame_set import Frame, choose
 from stacklib.output.naming import RESULT_FOLDER, file_part, most_common, object_name
 from stacklib.recipe.choices import read_choices
 from stacklib.recipe.recipe import Job
@@ -52,6 +53,8 @@ class Target:
         That file.
     problem : str
         Why it cannot be integrated, if that is already known.
+    notes : tuple of str
+        What was left out of its folder and why, and what else to know before its frames are integrated.
     """
 
     name: str
@@ -67,6 +70,7 @@ class Target:
     job: Job | None = field(default=None, repr=False)
     job_file: Path | None = None
     problem: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def find_targets(folder: str | Path) -> list[Target]:
@@ -77,7 +81,8 @@ def find_targets(folder: str | Path) -> list[Target]:
     have several objects, filters or exposure times, each combination is a target, with its own folder for
     results inside ``5_Integration``. A header without these values follows the others. Frames that cannot be
     read stay with the rest if there is one combination, so that its run names them; otherwise they are a
-    target of their own.
+    target of their own. Images that `open_frames` would leave out of a folder are left out here too: frames
+    that are not registered, masters, calibration frames, the same frame twice.
 
     Parameters
     ----------
@@ -142,9 +147,12 @@ def _leads_on(path: Path, root: Path) -> bool:
 
 def _targets_in(place: Path, root: Path) -> Iterator[Target]:
     try:
-        images = find_images(place)
+        found = find_images(place, below=False)
     except FrameError:
         return
+    opened = _open(found.images)
+    images, left_out = _chosen_among(opened)
+    notes = [*found.notes, *left_out]
     home = next(path for path in (place, *place.parents) if path.name == FRAMES_FOLDER)
     inside = place.relative_to(home)
     output = home.parent / RESULT_FOLDER / inside
@@ -159,7 +167,7 @@ def _targets_in(place: Path, root: Path) -> Iterator[Target]:
     if choices:
         problem = choices.problem
         output = Path(choices.values.get("output") or output)
-    groups = _groups(chosen)
+    groups = _groups({**opened, **_open([path for path in chosen if path not in opened])}, chosen)
     for label, frames in groups.items():
         readable = [frame for frame in frames.values() if frame is not None]
         exposures = [frame.exposure for frame in readable if frame.exposure is not None]
@@ -168,7 +176,7 @@ def _targets_in(place: Path, root: Path) -> Iterator[Target]:
             folder=place,
             frames=tuple(frames),
             label=label,
-            whole=len(frames) == len(images),
+            whole=list(frames) == images,
             output=output / file_part(label) if len(groups) > 1 else output,
             object=most_common(frame.object for frame in readable),
             filter=most_common(frame.filter for frame in readable),
@@ -177,19 +185,33 @@ def _targets_in(place: Path, root: Path) -> Iterator[Target]:
             job=choices.job if choices else None,
             job_file=choices.file if choices else None,
             problem=problem,
+            notes=(*notes, *differences(readable), *mosaic_note(readable)),
         )
 
 
-def _groups(images: Sequence[Path]) -> dict[str, dict[Path, Frame | None]]:
-    """Group frames by what distinguishes them, in words; None for a frame that cannot be read."""
+def _open(images: Sequence[Path]) -> dict[Path, Frame | None]:
+    """Open the headers of images; None for one that cannot be read."""
     with ThreadPoolExecutor(OPENERS) as pool:
-        opened = dict(zip(images, pool.map(_opened, images), strict=True))
+        return dict(zip(images, pool.map(_opened, images), strict=True))
+
+
+def _chosen_among(opened: dict[Path, Frame | None]) -> tuple[list[Path], list[str]]:
+    """Return the images to use, and notes about the others. The run names those that cannot be read."""
+    readable = [frame for frame in opened.values() if frame is not None]
+    used, notes = choose(readable, [False] * len(readable))
+    kept = {frame.path for frame in used}
+    return [path for path, frame in opened.items() if frame is None or path in kept], notes
+
+
+def _groups(known: dict[Path, Frame | None], images: Sequence[Path]) -> dict[str, dict[Path, Frame | None]]:
+    """Group frames by what distinguishes them, in words; None for a frame that cannot be read."""
+    opened = {path: known[path] for path in images}
     readable = {path: frame for path, frame in opened.items() if frame is not None}
     labels: dict[Path, list[str]] = {path: [] for path in readable}
     for fact, silent in (
         (lambda frame: object_name(frame.object), "unnamed"),
         (lambda frame: frame.filter, "no filter"),
-        (lambda frame: "" if frame.exposure is None else f"{float(f'{frame.exposure:.3g}'):g} s", "no time"),
+        (lambda frame: exposure_text(frame.exposure), "no time"),
     ):
         _tell_apart(readable, labels, fact, silent)
     groups: dict[str, dict[Path, Frame | None]] = {}

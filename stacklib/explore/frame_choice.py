@@ -157,9 +157,13 @@ class FrameChoice:
         self.changed()
 
     def apply(self, expression: str) -> np.ndarray:
-        """Choose the frames for which an expression holds, see `stacklib.frames.selection.select`."""
+        """Leave out the frames for which an expression does not hold; those left out already stay out.
+
+        See `stacklib.frames.selection.select` for expressions. Returns the frames that are chosen now.
+        """
         mask = select(self.table, expression)
-        self.choose(mask, {int(i): f"not {expression.strip()}" for i in np.flatnonzero(~mask)})
+        why = {int(i): f"not {expression.strip()}" for i in np.flatnonzero(self._selected & ~mask)}
+        self.choose(self._selected & mask, self.reasons | why)
         return self.selected
 
     def suggest(self, unless_loaded: bool = False) -> dict[int, str]:

@@ -2,24 +2,43 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from stacklib.errors import FrameError
+from stacklib.frames.registered import name_reasons
+from stacklib.utils.labels import listed
 
-__all__ = ["ENDINGS", "FRAMES_FOLDER", "beside", "find_images", "natural_order", "resolve_path"]
-
-#: Name of the folder that holds the registered frames of a target.
-FRAMES_FOLDER = "4_Registered"
+__all__ = [
+    "ENDINGS",
+    "FRAMES_FOLDER",
+    "Found",
+    "beside",
+    "doubtful_names",
+    "find_images",
+    "natural_order",
+    "resolve_path",
+    "stem_of",
+]
 
 #: File name endings of supported images, in lower case.
 ENDINGS = (".xisf", ".fits", ".fit", ".fts", ".fits.gz", ".fit.gz", ".fts.gz", ".fits.fz", ".fit.fz")
 
-#: Name endings of frames that PixInsight has calibrated, debayered and registered.
-REGISTERED = tuple(f"_c_d_r{ending}" for ending in ENDINGS)
+#: Name of the folders that hold the registered frames of a target.
+FRAMES_FOLDER = "4_Registered"
+
+
+class Found(NamedTuple):
+    """The images that a path means."""
+
+    images: list[Path]  # in natural order
+    kind: str  # what the path is: folder, pattern or file
+    notes: tuple[str, ...] = ()  # what was left out of a folder, and why
 
 
 def resolve_path(where: str | Path) -> Path:
@@ -62,10 +81,28 @@ def _matches(pattern: Path) -> list[str]:
     return glob.glob(str(pattern), recursive=True)  # noqa: PTH207
 
 
-def find_images(where: str | os.PathLike[str]) -> list[Path]:
-    """Return the image files of a folder or pattern, sorted, or a single file.
+def find_images(where: str | os.PathLike[str], below: bool = True, registered: bool = True) -> Found:
+    """Find the images that a path means.
 
-    A folder with a folder ``4_Registered`` in it stands for the images in that.
+    Parameters
+    ----------
+    where : str or Path
+        A folder, a glob pattern or a file. In a folder that holds registered frames beside others, only the
+        registered ones count, see `stacklib.frames.registered`. A pattern or a file means what it names.
+    below : bool
+        Whether a folder without images stands for its only subfolder with images.
+    registered : bool
+        Whether to leave out frames that are not registered. Otherwise all images of a folder count.
+
+    Returns
+    -------
+    Found
+        The images in natural order, and what was left out.
+
+    Raises
+    ------
+    FrameError
+        If there is no image.
     """
     if not str(where).strip():
         raise FrameError("the path of the frames is empty; give a folder, a pattern or a file")
@@ -73,10 +110,11 @@ def find_images(where: str | os.PathLike[str]) -> list[Path]:
     try:
         if path.is_dir():
             # The folder of a target stands for its registered frames.
-            registered, outside = path / FRAMES_FOLDER, FRAMES_FOLDER not in path.parts
-            return _images_in_folder(registered if outside and registered.is_dir() else path)
+            # The folder of a target stands for its registered frames.
+            inner, outside = path / FRAMES_FOLDER, FRAMES_FOLDER not in path.parts
+            return _images_in_folder(inner if outside and inner.is_dir() else path, below, registered)
         if path.exists():
-            return [path]
+            return Found([path], "file")
         if not glob.has_magic(str(path)):
             kind = "file" if path.name.lower().endswith(ENDINGS) else "folder or file"
             raise FrameError(f"{path}: no such {kind}; check the name and the working directory")
@@ -85,19 +123,81 @@ def find_images(where: str | os.PathLike[str]) -> list[Path]:
     matches = [Path(name) for name in _matches(path) if name.lower().endswith(ENDINGS)]
     if not matches:
         raise FrameError(f"{path}: no image matches this pattern; supported endings: {', '.join(ENDINGS)}")
-    return sorted(matches, key=natural_order)
+    return Found(sorted(matches, key=natural_order), "pattern")
 
 
-def _images_in_folder(folder: Path) -> list[Path]:
-    images = [
+def _images_in_folder(folder: Path, below: bool, registered: bool) -> Found:
+    images = sorted(_images(folder), key=natural_order)
+    if not images:
+        return _images_below(folder, below, registered)
+    reasons = name_reasons([stem_of(path) for path in images if registered])
+    if not any(reasons):
+        return Found(images, "folder")
+    used = [path for path, reason in zip(images, reasons, strict=True) if not reason]
+    note = (
+        f"{folder}: {len(used)} of {len(images)} images are used, such as {used[0].name}; left out: "
+        f"{_in_words(images, reasons)}. Give a pattern or a list of files to use others"
+    )
+    return Found(used, "folder", (note,))
+
+
+def doubtful_names(paths: Sequence[Path]) -> list[str]:
+    """Warn of files that a user named although they would be left out of their folder by their names."""
+    doubtful: list[Path] = []
+    reasons: list[str] = []
+    for folder in dict.fromkeys(path.parent for path in paths):
+        here = [path for path in paths if path.parent == folder]
+        doubtful += here
+        reasons += name_reasons([stem_of(path) for path in here])
+    if not any(reasons):
+        return []
+    return [
+        f"{sum(map(bool, reasons))} of the {len(paths)} files named do not belong to the others: "
+        f"{_in_words(doubtful, reasons)}. They are used as named; give the folder alone to leave them out"
+    ]
+
+
+def _in_words(paths: Sequence[Path], reasons: Sequence[str]) -> str:
+    """Name the files with a reason, those with the same one together."""
+    parts = []
+    for reason in dict.fromkeys(filter(None, reasons)):
+        names = [path.name for path, why in zip(paths, reasons, strict=True) if why == reason]
+        parts.append(f"{listed(names, most=3)} ({reason})")
+    return "; ".join(parts)
+
+
+def _images_below(folder: Path, wanted: bool, registered: bool) -> Found:
+    """Return the images of the only subfolder that has any; `FrameError` if there is no such one."""
+    inner = sorted((path for path in folder.iterdir() if path.is_dir()), key=natural_order)
+    filled = []
+    for path in inner if wanted else []:
+        # A folder that may not be read holds nothing for this user.
+        with contextlib.suppress(PermissionError):
+            if not path.name.startswith(".") and (count := len(_images(path))):
+                filled.append((path, count))
+    if len(filled) == 1:
+        found = _images_in_folder(filled[0][0], False, registered)
+        note = f"{folder}: contains no images itself; those in {filled[0][0].name} are used"
+        return found._replace(notes=(note, *found.notes))
+    if filled:
+        names = listed([f"{path.name} ({count} images)" for path, count in filled], most=10)
+        raise FrameError(f"{folder}: contains no images itself; name one of its folders: {names}")
+    raise FrameError(f"{folder}: contains no images; supported endings: {', '.join(ENDINGS)}")
+
+
+def _images(folder: Path) -> list[Path]:
+    return [
         path
         for path in folder.iterdir()
         if path.name.lower().endswith(ENDINGS) and not path.name.startswith(".") and not path.is_dir()
     ]
-    if not images:
-        raise FrameError(f"{folder}: contains no images; supported endings: {', '.join(ENDINGS)}")
-    registered = [path for path in images if path.name.lower().endswith(REGISTERED)]
-    return sorted(registered or images, key=natural_order)
+
+
+def stem_of(path: Path) -> str:
+    """Return the name of an image without its ending; both parts of one such as ``.fits.gz``."""
+    name = path.name
+    endings = [ending for ending in ENDINGS if name.lower().endswith(ending)]
+    return name[: -len(max(endings, key=len))] if endings else name
 
 
 def natural_order(path: Path) -> list[Any]:

@@ -16,11 +16,23 @@ import numpy as np
 from astropy.table import MaskedColumn, Table
 
 from stacklib.errors import FrameError, StacklibWarning
-from stacklib.frames.finding import find_images, resolve_path
+from stacklib.frames.differences import differences, mosaic_note
+from stacklib.frames.finding import ENDINGS, FRAMES_FOLDER, doubtful_names, find_images, resolve_path
 from stacklib.frames.frame import Frame
+from stacklib.frames.kinds import sift
+from stacklib.frames.twins import without_twins
 from stacklib.utils.labels import listed
 
-__all__ = ["Frame", "FrameSet", "header_notes", "open_frames", "resolve_path"]
+__all__ = [
+    "Frame",
+    "FrameSet",
+    "as_pattern",
+    "choose",
+    "header_notes",
+    "open_frames",
+    "resolve_path",
+    "used_files",
+]
 
 #: Threads that open headers. They mostly wait for the disk or the network.
 OPENERS = 8
@@ -35,6 +47,8 @@ class FrameSet(Sequence[Frame]):
     ----------
     frames : iterable of Frame
         The frames, in order.
+    notes : iterable of str
+        What was said when they were opened, see `notes`.
 
     Raises
     ------
@@ -43,8 +57,9 @@ class FrameSet(Sequence[Frame]):
         or row order.
     """
 
-    def __init__(self, frames: Iterable[Frame]) -> None:
+    def __init__(self, frames: Iterable[Frame], notes: Iterable[str] = ()) -> None:
         self._frames = tuple(frames)
+        self._said = tuple(notes)
         if not self._frames:
             raise FrameError("the frame set is empty; add at least one image file")
         _refuse_duplicates([frame.path for frame in self._frames])
@@ -73,7 +88,7 @@ class FrameSet(Sequence[Frame]):
         chosen = np.arange(len(self))[index]
         if not chosen.size:
             raise FrameError("no frames are selected; select at least one")
-        return FrameSet(self._frames[number] for number in chosen)
+        return FrameSet((self._frames[number] for number in chosen), self._said)
 
     def __repr__(self) -> str:
         first = self._frames[0]
@@ -108,6 +123,19 @@ class FrameSet(Sequence[Frame]):
     def shape(self) -> tuple[int, int, int]:
         """Channels, height and width of each frame."""
         return self._frames[0].shape
+
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """What to know before the frames are integrated.
+
+        What was left out when they were opened and why, how the frames differ, and frames of a color camera
+        that were not debayered. For problems in headers see `header_notes`.
+        """
+        return (
+            *self._said,
+            *differences(self._frames, _batch_folder(self.folder)),
+            *mosaic_note(self._frames),
+        )
 
     @cached_property
     def folder(self) -> Path:
@@ -176,31 +204,40 @@ def _refuse_mixed(frames: Sequence[Frame], value: Callable[[Frame], Any], words:
         )
 
 
-def open_frames(where: str | Path | Frame | Iterable[str | Path | Frame]) -> FrameSet:
+def open_frames(
+    where: str | Path | Frame | Iterable[str | Path | Frame], everything: bool = False
+) -> FrameSet:
     """Open registered frames. Headers are read now, pixels on demand.
 
     Parameters
     ----------
     where : str, Path, Frame or list of these
-        A folder, a glob pattern, a file, or a list. In a folder, files named ``*_c_d_r`` are used, or
-        all images if there are none. Subfolders and hidden files are ignored. Folders and patterns are
+        A folder, a glob pattern, a file, or a list. If a folder holds registered frames (``*_c_d_r``, Siril's
+        ``r_pp_light_*`` and others, see `stacklib.frames.registered`) beside other images, only those are
+        used. In folders and patterns, masters, maps and calibration frames are left out. The same frame
+        twice counts once. Subfolders and hidden files are ignored. Folders and patterns are
         sorted in natural order (frame_2 before frame_10), a list keeps its order. Relative paths are
         searched in the working directory and its parents.
+    everything : bool
+        Use every image that is found, and leave out nothing.
 
     Returns
     -------
     FrameSet
-        The frames.
+        The frames. Its `notes` say what was left out.
 
     Raises
     ------
     FrameError
-        If nothing is found, a file cannot be used, or the frames do not match.
+        If nothing is found, a file cannot be used, the frames do not match, or a list names calibration
+        frames among light frames.
 
     Warns
     -----
     StacklibWarning
-        For problems in the headers that do not prevent reading.
+        For each note of the set: images that were left out, problems in the headers that do not prevent
+        reading, frames that differ in target, filter, exposure, gain or camera, frames that were not
+        debayered.
 
     Examples
     --------
@@ -208,23 +245,97 @@ def open_frames(where: str | Path | Frame | Iterable[str | Path | Frame]) -> Fra
     >>> frames  # doctest: +SKIP
     <FrameSet of 12 frames: 320 x 256, 1 channel, u16, M13, L, 720 s total; .../M13/4_Registered>
     """
-    entries = [where] if isinstance(where, str | os.PathLike | Frame) else list(where)
+    if isinstance(where, FrameSet):
+        return where
+    found, named, notes = _find(where, everything)
+    chosen = _open_all(found)
+    if not everything:
+        chosen, more = choose(chosen, named)
+        notes += more
+    given = {id(entry) for entry in found}
+    new = [frame for frame in chosen if id(frame) not in given]
+    frames = FrameSet(chosen, [*notes, *_row_order_note(chosen)])
+    for note in (*header_notes(new), *frames.notes):
+        warnings.warn(note, StacklibWarning, stacklevel=2)
+    return frames
+
+
+def used_files(where: str | Path | Iterable[str | Path]) -> list[Path]:
+    """Return the files that `open_frames` would use, in order, with those that cannot be read.
+
+    Raises
+    ------
+    FrameError
+        If nothing is found, or a list names calibration frames among light frames.
+    """
+    found, named, _ = _find(where)
+    if len(found) == 1:
+        return [Path(entry) for entry in found if not isinstance(entry, Frame)]
+    with ThreadPoolExecutor(OPENERS) as pool:
+        opened = list(pool.map(_open_or_error, found))
+    pairs = [(frame, one) for frame, one in zip(opened, named, strict=True) if isinstance(frame, Frame)]
+    used, _ = choose([frame for frame, _ in pairs], [one for _, one in pairs])
+    kept = {id(frame) for frame in used}
+    return [
+        Path(path)
+        for path, frame in zip(found, opened, strict=True)
+        if not isinstance(path, Frame) and (isinstance(frame, FrameError) or id(frame) in kept)
+    ]
+
+
+def _find(
+    where: str | Path | Frame | Iterable[str | Path | Frame], everything: bool = False
+) -> tuple[list[Path | Frame], list[bool], list[str]]:
+    """Return the files that are meant, which of them are named one by one, and notes about others."""
     found: list[Path | Frame] = []
-    for entry in entries:
-        found += [entry] if isinstance(entry, Frame) else find_images(entry)
+    named: list[bool] = []
+    notes: list[str] = []
+    loose: list[Path] = []
+    for entry in [where] if isinstance(where, str | os.PathLike | Frame) else list(where):
+        if isinstance(entry, Frame):
+            found.append(entry)
+            named.append(True)
+            continue
+        images, kind, said = find_images(entry, registered=not everything)
+        found += images
+        named += [kind == "file"] * len(images)
+        loose += images if kind != "folder" else []
+        notes += said
     if not found:
         raise FrameError("the list of frames is empty; add at least one image file")
-    _refuse_duplicates([entry.path if isinstance(entry, Frame) else entry for entry in found])
-    frames = _open_all(found)
-    silent = [frame.name for frame in frames if not frame.row_order]
-    if 0 < len(silent) < len(frames):
-        warnings.warn(
-            f"{listed(silent, most=10)}: no ROWORDER in the header, unlike the other frames; "
-            "check that they are not upside down",
-            StacklibWarning,
-            stacklevel=2,
-        )
-    return FrameSet(frames)
+    return found, named, notes if everything else [*notes, *doubtful_names(loose)]
+
+
+def choose(frames: Sequence[Frame], named: Sequence[bool]) -> tuple[list[Frame], list[str]]:
+    """Choose the light frames among opened files, each once; also return notes about the others.
+
+    `named` says which of them the user named one by one, see `stacklib.frames.kinds.sift`.
+    """
+    notes = []
+    for keep in (lambda frames: sift(frames, named), without_twins):
+        used, said = keep(frames)
+        frames = [frame for frame, good in zip(frames, used, strict=True) if good]
+        notes += said
+    return list(frames), notes
+
+
+def as_pattern(entries: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Leave out of a list what a pattern for its files would not mean; also return notes about that.
+
+    Folders and patterns in the list are kept. Raises `FrameError` if a file cannot be used.
+    """
+    files = [entry for entry in entries if resolve_path(entry).is_file()]
+    images = [file for file in files if file.lower().endswith(ENDINGS)]
+    others = [file for file in files if file not in images]
+    notes = []
+    if images and others:
+        verb = "is left out, as it is no image" if len(others) == 1 else "are left out, as they are no images"
+        notes.append(f"{listed([Path(file).name for file in others], most=3)} {verb}")
+    opened = _open_all([resolve_path(file) for file in images])
+    used, more = choose(opened, [False] * len(images))
+    gone = {file for file, frame in zip(images, opened, strict=True) if frame not in used}
+    gone |= set(others if images else [])
+    return [entry for entry in entries if entry not in gone], [*notes, *more]
 
 
 def _open_all(found: Sequence[Path | Frame]) -> list[Frame]:
@@ -234,11 +345,7 @@ def _open_all(found: Sequence[Path | Frame]) -> list[Frame]:
     if errors:
         rest = f" ({len(errors) - 1} more of the {len(found)} files cannot be used)"
         raise FrameError(f"{errors[0]}{rest if len(errors) > 1 else ''}") from errors[0]
-    frames = [frame for frame in opened if isinstance(frame, Frame)]
-    new = [frame for frame, entry in zip(frames, found, strict=True) if frame is not entry]
-    for note in header_notes(new):
-        warnings.warn(note, StacklibWarning, stacklevel=3)
-    return frames
+    return [frame for frame in opened if isinstance(frame, Frame)]
 
 
 def header_notes(frames: Iterable[Frame]) -> list[str]:
@@ -255,3 +362,19 @@ def _open_or_error(entry: Path | Frame) -> Frame | FrameError:
         return entry if isinstance(entry, Frame) else Frame(entry, quiet=True)
     except FrameError as error:
         return error
+
+
+def _row_order_note(frames: Sequence[Frame]) -> list[str]:
+    silent = [frame.name for frame in frames if not frame.row_order]
+    if not 0 < len(silent) < len(frames):
+        return []
+    return [
+        f"{listed(silent, most=10)}: no ROWORDER in the header, unlike the other frames; "
+        "check that they are not upside down"
+    ]
+
+
+def _batch_folder(folder: Path) -> str:
+    """Return the folder for which a batch integrates these frames; empty if it does not find them."""
+    home = next((path for path in (folder, *folder.parents) if path.name == FRAMES_FOLDER), None)
+    return str(home.parent) if home else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import operator
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -29,6 +30,8 @@ _COMPARE: dict[type, Callable] = {
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
 }
+#: Words of an expression besides columns, written in any case.
+_WORDS = re.compile(r"\b(?:and|or|not|abs)\b", re.IGNORECASE)
 ALLOWED = "columns, numbers, < <= > >= == !=, and, or, not, + - * /, abs() and brackets"
 
 
@@ -40,8 +43,8 @@ def select(table: Table, expression: str) -> np.ndarray:
     table : Table
         The expression may use its numeric columns.
     expression : str
-        Columns, numbers, comparisons, ``and``, ``or``, ``not``, ``+ - * /`` and ``abs()``. Nothing
-        else is allowed, and no code is executed.
+        Columns, numbers, comparisons, ``and``, ``or``, ``not``, ``+ - * /`` and ``abs()``, in upper or
+        lower case. Nothing else is allowed, and no code is executed.
 
     Returns
     -------
@@ -54,7 +57,7 @@ def select(table: Table, expression: str) -> np.ndarray:
         If the expression is invalid or uses an unknown column.
     """
     try:
-        tree = ast.parse(expression.strip(), mode="eval").body
+        tree = ast.parse(_WORDS.sub(lambda word: word[0].lower(), expression.strip()), mode="eval").body
         with np.errstate(all="ignore"):
             result = _Reader(table, expression).value(tree)
     except RecipeError:
@@ -74,6 +77,7 @@ class _Reader:
     def __init__(self, table: Table, expression: str) -> None:
         self.table, self.expression = table, expression
         self.names = [name for name in table.colnames if np.asarray(table[name]).dtype.kind in "iufb"]
+        self.by_word = {name.casefold(): name for name in self.names}
 
     def value(self, node: ast.expr) -> Any:
         match node:
@@ -81,6 +85,8 @@ class _Reader:
                 return np.bool_(value)
             case ast.Constant(value=int() | float() as value):
                 return float(value)
+            case ast.Name(id=name) if name.lower() in ("true", "false"):
+                return np.bool_(name.lower() == "true")
             case ast.Name():
                 return self.column(node.id)
             case ast.BoolOp():
@@ -115,12 +121,15 @@ class _Reader:
         return result
 
     def column(self, name: str) -> np.ndarray:
-        if name in self.names:
-            column = self.table[name]
+        known = name if name in self.names else self.by_word.get(name.casefold())
+        if known is not None:
+            column = self.table[known]
             if column.dtype == bool:
                 return np.asarray(column)
             return np.ma.filled(np.ma.asarray(column, float), np.nan)
-        raise RecipeError(f"selection: unknown column {name!r}; {hint(name, self.names, 'columns')}")
+        raise RecipeError(
+            f"selection: unknown column {name!r}; {hint(name.casefold(), self.names, 'columns')}"
+        )
 
     def truth(self, node: ast.expr) -> Any:
         return self._checked(node, True, "is a number; compare it with a number")

@@ -86,7 +86,9 @@ def rerun(
     _warn_of_versions(record)
     if record.weight_file is not None:
         recipe = recipe.replace(weight_file=str(found.pop()))
-    return integrate(open_frames(found), recipe, record.region, memory, threads, progress, client)
+    return integrate(
+        open_frames(found, everything=True), recipe, record.region, memory, threads, progress, client
+    )
 
 
 def repeats(result_file: str | Path, files: Iterable[Path]) -> bool:

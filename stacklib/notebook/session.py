@@ -259,6 +259,8 @@ def set_up_session() -> None:
         shell.display_formatter.formatters["image/png"].for_type(Figure, _described)
     warnings.formatwarning = _short_warning
     tell_what_takes_long()
+    # Python gives a warning once in a session. It has to be there again when the notebook is run again.
+    warnings.simplefilter("default", StacklibWarning)
 
 
 def _described(figure: Figure) -> tuple[str, dict[str, str]] | None:

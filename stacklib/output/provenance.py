@@ -21,6 +21,7 @@ import yaml
 from stacklib.frames.finding import resolve_path
 from stacklib.frames.frame_set import Frame, FrameSet
 from stacklib.output.integrated_image import IntegratedImage
+from stacklib.output.mosaic import OFFSETS, pattern_of
 from stacklib.output.naming import most_common
 from stacklib.output.world_coordinates import (
     WORLD,
@@ -45,7 +46,7 @@ NOT_CARRIED = re.compile(
     # Valid for one moment or one frame only.
     r"|DATE|DATE-\w+|MJD[\w-]*|JD[\w-]*|TIME-\w+|UT(-\w+)?|UTC\w*|LST|ST|HA|AIRMASS|OBJCT(ALT|AZ|HA)|CENT(ALT|AZ)"
     r"|NOISE\w*|NSE\w*|SSWEIGHT|PSF\w*|WEIGHT|STAR\w*|FWHM|ECCENTR\w*|MEAN|MEDIAN|STDDEV|MIPS-\w+|C(BLACK|WHITE)"
-    # Color filter pattern: integrated frames are debayered.
+    # Color filter pattern: written below for frames that were not debayered.
     r"|BAYERPAT|[XY]BAYROFF|CFA\w*|COLORTYP"
 )
 #: Keywords that describe the storage of a file. Nobody misses them.
@@ -267,6 +268,10 @@ def keywords(
         cards.append(("DATE-OBS", _iso(facts.start), "UTC, start of the earliest frame"))
     if facts.end:
         cards.append(("DATE-END", _iso(facts.end), "UTC, end of the latest frame"))
+    pattern = pattern_of(result)
+    if pattern:
+        cards.append(("BAYERPAT", pattern, "Color filter pattern: the image is a mosaic"))
+        cards += [(name, 0, "Offset of the pattern") for name in OFFSETS]
     world = facts.world.keywords(kind)
     common = {name: value for name, value in facts.common.items() if name not in world}
     cards += [(name, value, COMMENTS.get(name, "")) for name, value in common.items()]
@@ -301,6 +306,8 @@ def properties(
     if facts.without_exposure < result.preparation.count:
         found["Instrument:ExposureTime"] = float(facts.exposure)
     recipe = yaml.safe_dump(result.recipe.to_dict(), sort_keys=False, allow_unicode=False)
+    if pattern_of(result):
+        found["PCL:CFASourcePattern"] = pattern_of(result)
     found["Processing:History"] = ("String", "\n".join(lines))
     found["stacklib:Recipe"] = ("String", recipe)
     found["stacklib:Run"] = ("String", _json(_run_record(result, folder)))
@@ -327,7 +334,7 @@ def _run_record(result: IntegratedImage, folder: Path) -> dict[str, Any]:
         "range_factor": result.range_factor,
         "range_offset": result.range_offset,
         "truncated": result.truncated,
-        "notes": list(p.notes),
+        "notes": list(dict.fromkeys([*p.frames.notes, *p.notes])),
     }
     if recipe.weights == "csv":
         path = resolve_path(recipe.weight_file)

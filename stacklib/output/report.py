@@ -39,6 +39,7 @@ def report(
     `facts` are collected by default, `remarks` are changes to the image made for the files `saved`.
     """
     facts = facts or collect(result)
+    said = dict.fromkeys([*result.preparation.frames.notes, *result.preparation.notes])
     parts = [
         _heading(result, facts),
         _section("Settings", result.recipe.in_words(result.preparation.count)),
@@ -48,7 +49,7 @@ def report(
         _section("Unusually high rejection", _unusual_in_words(result)),
         _section("Frames left out", _left_out(result)),
         _section("Keywords that differ", [f"{name}: {words}" for name, words in facts.differing.items()]),
-        _section("Notes", [*result.preparation.notes, *range_in_words(result), *remarks, *facts.notes]),
+        _section("Notes", [*said, *range_in_words(result), *remarks, *facts.notes]),
         _section("Notes on the files of the frames", header_notes(result.preparation.frames)),
         _files(saved),
     ]

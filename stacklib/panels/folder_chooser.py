@@ -10,7 +10,8 @@ import ipywidgets as widgets
 from ipyfilechooser import FileChooser
 
 from stacklib.errors import StacklibError
-from stacklib.frames.finding import find_images, resolve_path
+from stacklib.frames.finding import resolve_path
+from stacklib.frames.frame_set import used_files
 from stacklib.notebook.session import is_live
 from stacklib.panels.common import Readout
 from stacklib.recipe.choices import target_name
@@ -38,7 +39,7 @@ class FolderChooser:
     def choose(self, folder: str | Path) -> str:
         """Choose a folder; return what is in it and how to go on. A folder without images is not chosen."""
         try:
-            images = find_images(folder)
+            images = used_files(folder)
         except StacklibError as error:
             return f"Not chosen: {error}"
         self.frames = str(folder)

@@ -70,7 +70,7 @@ class SelectorWidgets:
         )
         self.expression = widgets.Text(
             placeholder="fwhm < 3.5 and eccentricity < 0.6",
-            description="select where",
+            description="keep where",
             continuous_update=False,
             style={"description_width": "initial"},
             layout=_width("420px"),
@@ -83,7 +83,7 @@ class SelectorWidgets:
         )
         selector = self.selector
         buttons = [
-            _button("Apply", "Select the frames for which the expression holds", self._apply),
+            _button("Apply", "Keep only those selected frames for which the expression holds", self._apply),
             _button("Leave out suggested", "Leave out the frames that look bad", selector.suggest),
             _button("Select all", "Select every frame", self._all),
         ]

@@ -15,7 +15,7 @@ from typing import Any
 
 from stacklib.errors import FrameError, RecipeError
 from stacklib.frames.finding import FRAMES_FOLDER, find_images, resolve_path
-from stacklib.frames.frame_set import Frame, FrameSet
+from stacklib.frames.frame_set import Frame, FrameSet, used_files
 from stacklib.recipe.recipe import Job, Recipe
 from stacklib.recipe.rules import RULES, rule_in_words
 from stacklib.utils.atomic_files import replace_atomically
@@ -216,7 +216,8 @@ def _images_of(entry: str, home: Path, folder: Path) -> list[Path]:
         tails = [Path(*path.parts[-count:]) for count in range(min(TAIL, len(path.parts) - 1), 0, -1)]
     for candidate in (*(home / tail for tail in tails), folder / path.name, path):
         try:
-            return find_images(candidate)
+            found = find_images(candidate)
+            return found.images if found.kind == "file" else used_files(candidate)
         except FrameError:
             continue
     return []
@@ -246,7 +247,7 @@ def job_with_choices(given: Mapping[str, Any], file: str = "") -> tuple[Job, str
         job = Job.from_dict({**file_values(path), **given})
         return job, _in_a_line(job, f"settings from {path.name}")
     try:
-        images = _images(job.frames)
+        images = used_files(job.frames)
     except FrameError:
         # Opening the frames will say why.
         return job, ""
@@ -267,18 +268,13 @@ def job_with_choices(given: Mapping[str, Any], file: str = "") -> tuple[Job, str
     return Job.from_dict({**values, **given}), line
 
 
-def _images(frames: str | list[str]) -> list[Path]:
-    entries = [frames] if isinstance(frames, str) else frames
-    return [image for entry in entries for image in find_images(entry)]
-
-
 def _is_folder(frames: str | list[str]) -> bool:
     return isinstance(frames, str) and resolve_path(frames).is_dir()
 
 
 def _in_a_line(job: Job, source: str) -> str:
     try:
-        images = _images(job.frames)
+        images = used_files(job.frames)
     except FrameError:
         return ""
     rule = rule_in_words(*_rule(job.recipe, len(images)))
@@ -340,7 +336,7 @@ def _kept(path: Path, frames: FrameSet) -> dict[str, Any]:
 def _is_whole(frames: FrameSet) -> bool:
     """Return whether these are the images that their folder stands for."""
     try:
-        return {path.resolve() for path in find_images(frames.folder)} == {
+        return {path.resolve() for path in used_files(frames.folder)} == {
             frame.path.resolve() for frame in frames
         }
     except FrameError:

@@ -16,6 +16,7 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
+from astropy.io import fits
 from conftest import ROOT, SAMPLES
 from PIL import Image
 from simulated_targets import frames
@@ -94,6 +95,43 @@ def test_unreadable_frame_stays_with_its_like(tmp_path):
     assert found(tmp_path) == {"M31": 3}
     frames(folder, 2, filter="R")
     assert found(tmp_path) == {"M31 (L)": 2, "M31 (R)": 2, "M31 (unreadable)": 1}
+
+
+def test_what_is_left_out_of_a_folder_is_said(tmp_path, capsys):
+    folder = tmp_path / "M31" / "4_Registered"
+    paths = [*frames(folder, 3), *frames(folder, 2, filter="R")]
+    for number, path in enumerate(paths):
+        path.rename(folder / f"f{number}_c_d_r.fits")
+    (folder / "f0_c_d.fits").write_bytes((folder / "f0_c_d_r.fits").read_bytes())
+    (folder / "g_c_d_r.fits").symlink_to(folder / "f1_c_d_r.fits")
+    master = fits.getdata(folder / "f0_c_d_r.fits")
+    fits.writeto(folder / "m_c_d_r.fits", master, fits.Header({"IMAGETYP": "Master Light"}))
+    assert found(tmp_path) == {"M31 (L)": 3, "M31 (R)": 2}
+    notes = "\n".join(find_targets(tmp_path)[0].notes)
+    for words in ("f0_c_d.fits (not registered", "m_c_d_r.fits (a master", "g_c_d_r.fits (f1_c_d_r.fits)"):
+        assert words in notes
+    assert cli.main(["batch", str(tmp_path), "--list"]) == 0
+    printed = capsys.readouterr().out
+    assert all(f"Note: M31 ({name}): " in printed for name in "LR") and "m_c_d_r.fits (a master" in printed
+    batch = Batch(BatchJob(str(tmp_path)))
+    assert "m_c_d_r.fits (a master" in batch.table["warnings"][1]
+    # The frames are listed, because the folder has more than those of this filter.
+    assert [Path(path).name for path in batch.job_for(batch.rows[1].target).frames] == [
+        "f3_c_d_r.fits", "f4_c_d_r.fits"
+    ]  # fmt: skip
+
+
+def test_a_folder_that_is_used_as_it_is_stays_a_folder(tmp_path):
+    folder = tmp_path / "M31" / "4_Registered"
+    frames(folder, 3)
+    master = fits.getdata(next(folder.glob("*.fits")))
+    fits.writeto(folder / "m.fits", master, fits.Header({"STACKCNT": 3}))
+    (target,) = find_targets(tmp_path)
+    assert target.whole and len(target.frames) == 3 and "a stack (STACKCNT 3)" in target.notes[0]
+    # A job that names the file has it.
+    (tmp_path / "M31" / "job.yaml").write_text(f"frames: ['{folder / 'm.fits'}', '{folder}']\n", "utf-8")
+    (target,) = find_targets(tmp_path)
+    assert not target.whole and target.frames[0].name == "m.fits" and len(target.frames) == 4
 
 
 def test_nothing_found_is_told(tmp_path, capsys):

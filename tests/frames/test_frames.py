@@ -5,6 +5,7 @@ import os
 import pickle
 import sys
 import threading
+import warnings
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -48,7 +49,8 @@ def test_a_folder_gives_natural_order(tmp_path):
 def test_registered_frames_come_first(tmp_path):
     for name in ("a_c_d_r.xisf", "b_C_D_R.XISF", "a_c_d.xisf", "master.xisf", "c_c_d_r.fits"):
         save(tmp_path / name)
-    assert names(open_frames(tmp_path)) == ["a_c_d_r.xisf", "b_C_D_R.XISF", "c_c_d_r.fits"]
+    with pytest.warns(StacklibWarning, match="3 of 5 images are used"):
+        assert names(open_frames(tmp_path)) == ["a_c_d_r.xisf", "b_C_D_R.XISF", "c_c_d_r.fits"]
 
 
 def test_patterns_files_and_lists(tmp_path):
@@ -214,14 +216,14 @@ def test_selecting(tmp_path):
 HEADER = [
     ("OBJECT", "M 101", ""), ("FILTER", "L", ""), ("EXPTIME", 300.0, ""), ("GAIN", 120, ""),
     ("CCD-TEMP", -10.0, ""),     ("INSTRUME", "ZWO ASI294MC Pro", ""),
-    ("DATE-OBS", "2021-08-15T23:30:00-0700", ""), ("BAYERPAT", "RGGB", ""),
+    ("DATE-OBS", "2021-08-15T23:30:00-0700", ""),
     ("DATE-END", "2021-08-16T06:35:00", ""), ("NOISE00", 1.5e-4, ""),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["a.xisf", "a.fits"])
 def test_headers(tmp_path, name):
-    frame = Frame(save(tmp_path / name, keywords=HEADER))
+    frame = Frame(save(tmp_path / name, keywords=[*HEADER, ("BAYERPAT", "RGGB", "")]))
     assert frame.shape == (1, 4, 6)
     assert (frame.sample_format, frame.integer, frame.full_scale, frame.quantization_step) == (
         "f32",
@@ -523,7 +525,13 @@ def test_real_mosaic_and_darks():
     for name, count in (("m94_seestar_cfa_reg32", 32), ("calib_qsi583_dark10", 10)):
         if not (DATA / name).is_dir():
             pytest.skip(f"{name} is not here")
-        frames = open_frames(DATA / name)
+        with warnings.catch_warnings(record=True) as notes:
+            warnings.simplefilter("always")
+            frames = open_frames(DATA / name)
         assert len(frames) == count
         assert frames[0].sample_format == "u16"
+        # Darks alone are what someone wants to average.
+        assert [str(note.message)[:47] for note in notes] == (
+            ["all frames have one channel and a Bayer pattern"] if name.startswith("m94") else []
+        )
     assert frames[0].temperature == -5.3

@@ -10,6 +10,7 @@ import stacklib as sl
 from stacklib.errors import StacklibWarning
 from stacklib.kernel.verdicts import KEPT, verdicts
 from stacklib.normalization.settings import Settings
+from stacklib.output.mosaic import pattern_of
 from stacklib.recipe.rules import RULES
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -192,7 +193,8 @@ def test_every_rule_on_darks(darks, dark_stack, rule):
 
 
 def test_a_mosaic_of_colours_runs_as_mono(tmp_path):
-    frames = sl.open_frames(linked("m94_seestar_cfa_reg32", tmp_path))
+    with pytest.warns(StacklibWarning, match="they were not debayered"):
+        frames = sl.open_frames(linked("m94_seestar_cfa_reg32", tmp_path))
     assert (len(frames), frames.channels, frames[0].cfa_pattern) == (32, 1, "GRBG")
     result = sl.integrate(frames, sl.Recipe.suggest(frames), progress=False)
     assert result.rule == "winsorized_sigma"
@@ -204,6 +206,7 @@ def test_a_mosaic_of_colours_runs_as_mono(tmp_path):
     levels = [[np.median(plane[cell]) for cell in cells] for plane in (image, reference)]
     np.testing.assert_allclose(levels[0] / np.mean(levels[0]), levels[1] / np.mean(levels[1]), rtol=0.01)
     assert 0.001 < result.rejected_high.mean() < 0.02
+    assert pattern_of(result) == "GRBG"
 
 
 def test_decimal_commas_of_a_capture_program_are_read(tmp_path):

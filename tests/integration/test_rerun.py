@@ -167,6 +167,17 @@ def test_two_nights_with_the_same_names(tmp_path):
     assert_same(sl.rerun(saved, frames=tmp_path / "moved", progress=False), result)
 
 
+def test_a_run_repeats_with_all_its_frames(tmp_path):
+    """Copies and masters that a run used are used again, although `open_frames` would leave them out."""
+    frames = make_night(tmp_path / "4_Registered", count=4)
+    first = min(frames.glob("*.xisf"))
+    shutil.copy(first, frames / "a copy.xisf")
+    result = sl.integrate(sl.open_frames(frames, everything=True), RECIPE, progress=False)
+    assert len(result.frames) == 5
+    (saved, *_) = result.save()
+    assert_same(sl.rerun(saved, progress=False), result)
+
+
 def test_the_table_of_weights_is_checked_and_found(tmp_path):
     frames = make_night(tmp_path / "M1" / "4_Registered")
     table = tmp_path / "M1" / "weights.csv"

@@ -186,6 +186,9 @@ TABLE = Table(
         ("fwhm != 2", [False, True, False]),
         ("stars / 10 - 1 > 2 * fwhm - 3", [False, True, False]),
         ("-shift_x > 1", [False, True, False]),
+        ("FWHM < 3.5 AND Stars >= 20", [False, True, False]),
+        ("NOT (STARS > 20) Or ABS(Shift_X) > 1", [True, True, False]),
+        ("true and not FALSE", [True, True, True]),
         ("True", [True, True, True]),
     ],
 )
@@ -197,6 +200,7 @@ def test_expressions(expression, expected):
     ("expression", "message"),
     [
         ("fwmh < 3", r"unknown column 'fwmh'; did you mean fwhm\?"),
+        ("FWMH < 3", r"unknown column 'FWMH'; did you mean fwhm\?"),
         ("file < 3", "unknown column 'file'"),
         ("xyzzy < 3", "known columns: fwhm, stars, shift_x"),
         ("fwhm <", "is not valid"),

@@ -10,15 +10,19 @@ import shutil
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
+import IPython
 import nbformat
+import numpy as np
 import pytest
 from conftest import ROOT, SAMPLES
 
 import stacklib as sl
 from stacklib import cli
+from stacklib.formats import xisf
 from stacklib.notebook import session as notebook
 from stacklib.notebook.parameters import (
     FIRST,
@@ -525,3 +529,18 @@ def test_notebook_runs_on_frames_of_a_real_camera(name, tmp_path):
     )
     assert run.returncode == 0, run.stderr
     assert "image/png" in [kind for o in outputs(read(tmp_path / "out.ipynb")) for kind in o.get("data", {})]
+
+
+def test_notes_are_there_again_when_a_notebook_is_run_again(monkeypatch, tmp_path):
+    for name in "LR":
+        light = np.random.default_rng(ord(name)).random((1, 8, 8), np.float32)
+        xisf.write_image(tmp_path / f"{name}.xisf", light, image_id="x", keywords=[("FILTER", name, "")])
+    monkeypatch.setattr(IPython, "get_ipython", lambda: SimpleNamespace(kernel=None))
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    settings = InspectRejection(frames=str(tmp_path), x=1, y=1)
+    with warnings.catch_warnings(record=True) as notes:
+        warnings.simplefilter("default")
+        for count in (1, 2):
+            notebook.set_up_session()
+            settings.open_frames()
+            assert len(notes) == count and "filter (L in 1, R in 1)" in str(notes[-1].message)

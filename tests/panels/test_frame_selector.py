@@ -74,6 +74,18 @@ def test_expression(panel):
     assert panel.selected.tolist() == kept.tolist()
 
 
+def test_expression_narrows_the_present_choice(panel):
+    panel.selected = np.arange(20) != 3
+    panel.suggest()
+    panel.apply("NUMBER <= 18")
+    assert np.flatnonzero(~panel.selected).tolist() == [3, CLOUDY, 18, 19]
+    assert [panel.reasons[3], panel.reasons[18]] == ["by hand", "not NUMBER <= 18"]
+    assert panel.reasons[CLOUDY].startswith("cloud")
+    # All frames hold, so nothing changes; what is out stays out.
+    panel.apply("number > 0")
+    assert len(panel.frames) == 16 and panel.reasons[19] == "not NUMBER <= 18"
+
+
 @pytest.mark.parametrize("kind", ["numbers", "booleans", "frames", "nothing"])
 def test_selected_can_be_set(panel, kind):
     booleans = np.arange(20) < 3
@@ -289,6 +301,8 @@ def test_expression_box_says_what_is_wrong(panel, live):
     assert "did you mean fwhm?" in live.status.value and panel.selected.all()
     live.expression.value = "number <= 5"
     assert panel.selected.sum() == 5
+    live.expression.value = "Number > 2"
+    assert np.flatnonzero(panel.selected).tolist() == [2, 3, 4]
 
 
 def test_save_button(panel, live, tmp_path):

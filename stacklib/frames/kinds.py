@@ -1,0 +1,139 @@
+"""Tell light frames from masters, maps and calibration frames by their headers and names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from stacklib.errors import FrameError
+from stacklib.frames.frame import Frame
+from stacklib.utils.labels import listed
+
+__all__ = ["Kind", "kind_of", "sift"]
+
+#: Keywords with the kind of an image, and with the number of frames in it.
+TYPES = ("IMAGETYP", "FRAME", "FRAMETYP", "OBSTYPE")
+COUNTS = ("NCOMBINE", "STACKCNT")
+#: What these texts say, in this order; a "Master Dark" is a master.
+MASTER, CALIBRATION = "master", ("dark", "flat", "bias")
+_TYPES = {
+    MASTER: re.compile(r"master|stack|integrat", re.IGNORECASE),
+    "dark": re.compile(r"dark", re.IGNORECASE),
+    "flat": re.compile(r"flat", re.IGNORECASE),
+    "bias": re.compile(r"bias|offset|zero", re.IGNORECASE),
+}
+#: Names that programs and people give to these images.
+_NAMES = {
+    MASTER: re.compile(
+        r"^master|^autosave|^(?:drizzle_)?integration|(?:^|_)(?:result|stacked)(?:_|$)", re.IGNORECASE
+    ),
+    "dark": re.compile(r"^darks?(?:[_ -]?\d|$)", re.IGNORECASE),
+    "flat": re.compile(r"^flats?(?:[_ -]?\d|$)", re.IGNORECASE),
+    "bias": re.compile(r"^(?:bias(?:es)?|offsets?)(?:[_ -]?\d|$)", re.IGNORECASE),
+}
+_MAP = re.compile(r"_(rejection_low|rejection_high|coverage|uncertainty|slope)\.\w+$")
+
+
+class Kind(NamedTuple):
+    """What an image is, if it is not a light frame."""
+
+    what: str  # `MASTER`, "map" or one of `CALIBRATION`
+    words: str  # with the evidence
+    certain: bool  # by its header; otherwise by its name or by a count that lights may have as well
+
+
+def kind_of(frame: Frame) -> Kind | None:
+    """Return what an image is, or None for a light frame."""
+    own = "stacklib:Run" in frame.properties or str(frame.keywords.get("SWMODIFY", "")).startswith(
+        "stacklib "
+    )
+    if own:
+        shown = _MAP.search(frame.path.name)
+        return Kind("map" if shown else MASTER, "a result of stacklib", True)
+    for name in TYPES:
+        text = str(frame.keywords.get(name, "")).strip()
+        for what, pattern in _TYPES.items():
+            if pattern.search(text):
+                return Kind(what, f"{_with_article(what)} ({name} {text!r})", True)
+    for name in COUNTS:
+        count = frame.keywords.get(name)
+        if _is_several(count):
+            return Kind(MASTER, f"a stack ({name} {count:g})", False)
+    if any(re.search("light|object", str(frame.keywords.get(name, "")), re.IGNORECASE) for name in TYPES):
+        return None
+    for what, pattern in _NAMES.items():
+        if pattern.search(frame.path.name.partition(".")[0]):
+            return Kind(what, f"{_with_article(what)}, going by the name", False)
+    return None
+
+
+def sift(frames: Sequence[Frame], named: Sequence[bool]) -> tuple[list[bool], list[str]]:
+    """Return which frames to use, and notes about the others: masters, maps and calibration frames.
+
+    Without light frames, all are used: someone averages darks or masters. What only looks like a master, such
+    as a frame that the camera stacked, is left out if most others do not. A master that the user named
+    is used, with a note.
+
+    Parameters
+    ----------
+    frames : sequence of Frame
+        The opened files.
+    named : sequence of bool
+        Which of them the user named one by one.
+
+    Raises
+    ------
+    FrameError
+        If the user named a calibration frame or a map among light frames.
+    """
+    kinds = [kind_of(frame) for frame in frames]
+    doubtful = sum(kind is not None and not kind.certain for kind in kinds)
+    lights = sum(kind is None for kind in kinds)
+    if doubtful >= lights:
+        kinds = [kind if kind is not None and kind.certain else None for kind in kinds]
+        lights += doubtful
+    odd = [i for i, kind in enumerate(kinds) if kind is not None]
+    if not lights or not odd:
+        return [True] * len(frames), []
+    for i in odd:
+        kind = kinds[i]
+        if named[i] and kind is not None and kind.certain and kind.what != MASTER:
+            words = kind.words if kind.what != "map" else "a map of stacklib"
+            raise FrameError(
+                f"{frames[i].path}: is {words} among {lights} light frames; take it off the list"
+                + (", or correct its header" if kind.what != "map" else "")
+            )
+    used = [kind is None or named[i] for i, kind in enumerate(kinds)]
+    notes = []
+    kept = [i for i in odd if used[i]]
+    if kept:
+        notes.append(
+            f"{_each([frames[i].path for i in kept], kinds, kept)}: used among {lights} light frames, as "
+            "named; leave this out of the list if you did not mean it"
+        )
+    gone = [i for i in odd if not used[i]]
+    if gone:
+        notes.append(
+            f"{len(gone)} of {len(frames)} images are left out, as they are not light frames: "
+            f"{_each([frames[i].path for i in gone], kinds, gone)}"
+        )
+    return used, notes
+
+
+def _each(paths: Sequence[Path], kinds: Sequence[Kind | None], places: Sequence[int]) -> str:
+    """Name the files, those of one kind together."""
+    alike: dict[str, list[str]] = {}
+    for path, i in zip(paths, places, strict=True):
+        kind = kinds[i]
+        alike.setdefault(kind.words if kind else "", []).append(path.name)
+    return "; ".join(f"{listed(names, most=3)} ({words})" for words, names in alike.items())
+
+
+def _with_article(what: str) -> str:
+    return f"a {what}" if what in (MASTER, "bias") else f"a {what} frame"
+
+
+def _is_several(count: Any) -> bool:
+    return isinstance(count, int | float) and not isinstance(count, bool) and count > 1
