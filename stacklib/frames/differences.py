@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from stacklib.frames.frame import Frame
+from stacklib.frames.kinds import CALIBRATION, kind_of
 from stacklib.utils.labels import listed
 
 __all__ = ["differences", "exposure_text", "mosaic_note", "mosaic_of"]
@@ -21,6 +22,10 @@ _FACTS: tuple[tuple[str, Callable[[Frame], str], bool], ...] = (
     ("gain", lambda frame: "" if frame.gain is None else f"{frame.gain:g}", False),
     ("camera", lambda frame: frame.camera, False),
 )
+#: Exposure times within this ratio are alike: a remote control is a second late.
+ALIKE = 1.1
+#: Largest number of values that are named.
+VALUES = 6
 
 
 def exposure_text(exposure: float | None) -> str:
@@ -39,6 +44,9 @@ def differences(frames: Sequence[Frame], batch_folder: str = "") -> list[str]:
         A folder for ``stacklib batch``, which splits the frames by target, filter and exposure.
     """
     words = {heading: _values([text(frame) for frame in frames]) for heading, text, _ in _FACTS}
+    times = [frame.exposure for frame in frames if frame.exposure is not None]
+    if times and max(times) <= ALIKE * min(times):
+        words["exposure"] = ""
     mixed = [heading for heading, said in words.items() if said]
     if not mixed:
         return []
@@ -56,13 +64,14 @@ def _values(texts: Sequence[str]) -> str:
     spelt: dict[str, Counter[str]] = {}
     for text in filter(None, texts):
         # M 31 and m31 are one target.
-        spelt.setdefault(re.sub(r"[\s_-]", "", text).casefold(), Counter())[text] += 1
+        spelt.setdefault(re.sub(r"[\s_]", "", text).casefold(), Counter())[text] += 1
     if len(spelt) < 2:
         return ""
-    known = sorted(((sum(c.values()), c.most_common(1)[0][0]) for c in spelt.values()), key=lambda x: -x[0])
-    silent = len(texts) - sum(count for count, _ in known)
-    shown = [f"{text} in {count}" for count, text in known] + [f"unknown in {silent}"] * bool(silent)
-    return listed(shown, most=6)
+    counted = {alike.most_common(1)[0][0]: alike.total() for alike in spelt.values()}
+    known = sorted(counted, key=lambda text: -counted[text])
+    silent = len(texts) - sum(counted.values())
+    shown = [f"{text} in {counted[text]}" for text in known] + [f"unknown in {silent}"] * bool(silent)
+    return listed(shown, most=VALUES)
 
 
 def mosaic_of(frame: Frame) -> tuple[str, int, int]:
@@ -74,7 +83,11 @@ def mosaic_of(frame: Frame) -> tuple[str, int, int]:
 
 
 def mosaic_note(frames: Sequence[Frame]) -> list[str]:
-    """Warn of frames of a color camera that were not debayered: one channel, and a color filter pattern."""
+    """Warn of light frames of a color camera that were not debayered: one channel, and a filter pattern."""
+    kinds = [kind_of(frame) for frame in frames]
+    if any(kind is not None and kind.what in CALIBRATION for kind in kinds):
+        # They are never debayered.
+        return []
     found = [mosaic_of(frame) for frame in frames]
     counted = Counter(
         f"{text}, offset {across}, {down}" if across or down else text for text, across, down in found if text

@@ -11,7 +11,7 @@ from stacklib.errors import FrameError
 from stacklib.frames.frame import Frame
 from stacklib.utils.labels import listed
 
-__all__ = ["Kind", "kind_of", "sift"]
+__all__ = ["CALIBRATION", "Kind", "kind_of", "sift"]
 
 #: Keywords with the kind of an image, and with the number of frames in it.
 TYPES = ("IMAGETYP", "FRAME", "FRAMETYP", "OBSTYPE")
@@ -31,7 +31,7 @@ _NAMES = {
     ),
     "dark": re.compile(r"^darks?(?:[_ -]?\d|$)", re.IGNORECASE),
     "flat": re.compile(r"^flats?(?:[_ -]?\d|$)", re.IGNORECASE),
-    "bias": re.compile(r"^(?:bias(?:es)?|offsets?)(?:[_ -]?\d|$)", re.IGNORECASE),
+    "bias": re.compile(r"^(?:bias|offsets?(?:[_ -]?\d|$))", re.IGNORECASE),
 }
 _MAP = re.compile(r"_(rejection_low|rejection_high|coverage|uncertainty|slope)\.\w+$")
 

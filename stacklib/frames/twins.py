@@ -41,7 +41,7 @@ def without_twins(frames: Sequence[Frame]) -> tuple[list[bool], list[str]]:
         raise unreadable(Path(error.filename or frames[0].path.parent), error) from error
     if not twin_of:
         return [True] * len(frames), []
-    pairs = listed([f"{frames[i].path.name} ({frames[k].path.name})" for i, k in twin_of.items()], most=3)
+    pairs = listed([_pair(frames[i].path, frames[k].path) for i, k in twin_of.items()], most=3)
     if len(frames) - len(twin_of) < 2:
         return [True] * len(frames), [
             f"the {len(frames)} files hold the same frame: {listed([f.path.name for f in frames], most=3)}; "
@@ -51,6 +51,12 @@ def without_twins(frames: Sequence[Frame]) -> tuple[list[bool], list[str]]:
         f"{len(twin_of)} of {len(frames)} files are left out, as they hold the same frame as another: {pairs}"
     )
     return [i not in twin_of for i in range(len(frames))], [note]
+
+
+def _pair(gone: Path, used: Path) -> str:
+    if gone.name != used.name:
+        return f"{gone.name} ({used.name})"
+    return f"{gone.parent.name}/{gone.name} ({used.parent.name}/{used.name})"
 
 
 def _twins(frames: Sequence[Frame]) -> dict[int, int]:

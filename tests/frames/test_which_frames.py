@@ -214,6 +214,7 @@ def test_the_only_folder_with_images_is_taken(tmp_path):
         ("Autosave001.fits", {}, "a master, going by the name"),
         ("r_light_stacked.fit", {}, "a master, going by the name"),
         ("result_480s.fit", {}, "a master, going by the name"),
+        ("Bias_ASI_001.fits", {}, "a bias, going by the name"),
         ("dark_001.fits", {}, "a dark frame, going by the name"),
         ("Flat-12.fits", {}, "a flat frame, going by the name"),
     ],
@@ -334,6 +335,13 @@ def test_a_file_listed_twice_counts_once(tmp_path):
     assert names == ["f_1.fits", "f_2.fits"] and "3 of 5 files are left out" in notes
 
 
+def test_copies_in_another_folder_are_named_with_it(tmp_path):
+    lights(tmp_path / "one", "f_1.fits f_2.fits")
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    names, notes = opened([tmp_path / "one", tmp_path / "two"])
+    assert names == ["f_1.fits", "f_2.fits"] and "two/f_1.fits (one/f_1.fits)" in notes
+
+
 def test_frames_that_only_look_alike_are_all_used(tmp_path):
     lights(tmp_path, "f_1.fits f_2.fits f_3.fits")
     content = (tmp_path / "f_1.fits").read_bytes()
@@ -415,7 +423,8 @@ def test_frames_that_differ_are_told_before_the_run(tmp_path, one, other, words)
     [
         ({"OBJECT": "M 31"}, {"OBJECT": "m31"}),
         ({"FILTER": "L"}, {}),
-        ({"EXPTIME": 300.0}, {"EXPTIME": 300.4}),
+        ({"EXPTIME": 60.0}, {"EXPTIME": 65.0}),
+        ({"EXPTIME": 60.0}, {}),
         ({"GAIN": 100}, {"GAIN": 100.0}),
         ({"CCD-TEMP": -10.0}, {"CCD-TEMP": -9.5}),
     ],
@@ -448,6 +457,8 @@ def test_frames_that_were_not_debayered_are_told(tmp_path):
     lights(tmp_path / "three", "a.fits b.fits", BAYERPAT="RGGB")
     light(tmp_path / "three" / "c.fits", 7, BAYERPAT="RGGB", XBAYROFF=1)
     assert "(RGGB in 2; RGGB, offset 1, 0 in 1)" in opened(tmp_path / "three")[1]
+    lights(tmp_path / "flats", "a.fits b.fits", BAYERPAT="RGGB", IMAGETYP="Flat")
+    assert opened(tmp_path / "flats")[1] == ""
     lights(tmp_path / "color", "a.fits b.fits", BAYERPAT="RGGB", shape=(3, 24, 32))
     assert opened(tmp_path / "color")[1] == ""
 

@@ -663,7 +663,10 @@ def test_what_differs_is_told_and_not_carried_over(tmp_path):
     frames = write_fits_frames(tmp_path / "4_Registered", 1.0, GAIN=100, OBSERVER="J. Doe")
     with fits.open(frames / "light_3.fits", mode="update") as file:
         file[0].header["GAIN"] = 200
-    result = sl.integrate(frames, RECIPE, progress=False)
+    with pytest.warns(
+        sl.StacklibWarning, match=r"differ in gain \(100 in 5, 200 in 1\); fine if you meant it"
+    ):
+        result = sl.integrate(frames, RECIPE, progress=False)
     header = fits.getheader(result.save(fits=True)[3])
     assert header["OBSERVER"] == "J. Doe"
     assert header["NCOMBINE"] == 6 and header["EXPTIME"] == 6 * 60 + 15
