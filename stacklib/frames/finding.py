@@ -110,7 +110,6 @@ def find_images(where: str | os.PathLike[str], below: bool = True, registered: b
     try:
         if path.is_dir():
             # The folder of a target stands for its registered frames.
-            # The folder of a target stands for its registered frames.
             inner, outside = path / FRAMES_FOLDER, FRAMES_FOLDER not in path.parts
             return _images_in_folder(inner if outside and inner.is_dir() else path, below, registered)
         if path.exists():

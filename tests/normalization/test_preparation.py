@@ -115,7 +115,7 @@ def test_auto_counts_the_frames_that_are_given(tmp_path):
 
 def test_frames_of_two_nights_with_the_same_file_names(tmp_path):
     for night, level in (("n1", 0.0), ("n2", 1e-4)):
-        make(tmp_path / night, sky([1e-3] * 3) + np.float32(level))
+        make(tmp_path / night, sky([1e-3] * 3, [0.1 + level] * 3))
     frames = sl.open_frames([tmp_path / "n1", tmp_path / "n2"])
     name = frames.names[4]
     p = prepare(frames, sl.Recipe(weights="none", reference=name))
