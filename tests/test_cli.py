@@ -70,7 +70,7 @@ def test_job_file_comes_first_then_parameters_then_output(tmp_path):
 def jobs(monkeypatch) -> list[sl.Job]:
     """The jobs that would have been run."""
     begun: list[sl.Job] = []
-    done = running.Run([], Path("notebook.ipynb"), "done")
+    done = running.Run([], Path("notebook.ipynb"), Path("page.html"), None, "done")
     monkeypatch.setattr(cli, "run_job", lambda job: begun.append(job) or done)
     return begun
 
