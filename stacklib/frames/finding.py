@@ -29,6 +29,14 @@ __all__ = [
 #: File name endings of supported images, in lower case.
 ENDINGS = (".xisf", ".fits", ".fit", ".fts", ".fits.gz", ".fit.gz", ".fts.gz", ".fits.fz", ".fit.fz")
 
+#: File name endings of raw and other pictures, which are not read.
+OTHER_ENDINGS = (
+    *(".tif", ".tiff", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".dng", ".orf"),
+    ".ser",
+    ".png",
+    ".jpg",
+)
+
 #: Name of the folders that hold the registered frames of a target.
 FRAMES_FOLDER = "4_Registered"
 
@@ -121,7 +129,7 @@ def find_images(where: str | os.PathLike[str], below: bool = True, registered: b
         raise FrameError(f"{path}: cannot be accessed ({error}); check the name and permissions") from error
     matches = [Path(name) for name in _matches(path) if name.lower().endswith(ENDINGS)]
     if not matches:
-        raise FrameError(f"{path}: no image matches this pattern; supported endings: {', '.join(ENDINGS)}")
+        raise FrameError(f"{path}: no image matches this pattern; endings looked for: {', '.join(ENDINGS)}")
     return Found(sorted(matches, key=natural_order), "pattern")
 
 
@@ -181,7 +189,18 @@ def _images_below(folder: Path, wanted: bool, registered: bool) -> Found:
     if filled:
         names = listed([f"{path.name} ({count} images)" for path, count in filled], most=10)
         raise FrameError(f"{folder}: contains no images itself; name one of its folders: {names}")
-    raise FrameError(f"{folder}: contains no images; supported endings: {', '.join(ENDINGS)}")
+    raise FrameError(
+        f"{folder}: contains no images; endings looked for: {', '.join(ENDINGS)}{_other_pictures(folder)}"
+    )
+
+
+def _other_pictures(folder: Path) -> str:
+    """Say what to do with pictures in formats that are not read; nothing if there are none."""
+    kinds = [path.suffix.lower() for path in folder.iterdir() if path.suffix.lower() in OTHER_ENDINGS]
+    if not kinds:
+        return ""
+    endings = " or ".join(sorted(set(kinds)))
+    return f". It holds {len(kinds)} with the ending {endings}: save them as XISF or FITS"
 
 
 def _images(folder: Path) -> list[Path]:

@@ -99,7 +99,7 @@ def test_endings(tmp_path, ending):
         ("*.xisf", "no image matches"),
         ("", "is empty"),
         ([], "list of frames is empty"),
-        (".", r"contains no images; supported endings: \.xisf"),
+        (".", r"contains no images; endings looked for: \.xisf"),
         ("notes.txt", r"notes\.txt: is not a supported image"),
         ("fake.xisf", r"fake\.xisf: signature is"),
         ("fake.fits", r"fake\.fits: starts with"),

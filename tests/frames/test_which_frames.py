@@ -187,8 +187,17 @@ def test_the_only_folder_with_images_is_taken(tmp_path):
         FrameError, match=r"name one of its folders: Light_BIN.* \(3 images\), Light_FILTER-R \(1"
     ):
         open_frames(tmp_path / "registered")
-    with pytest.raises(FrameError, match="contains no images; supported endings"):
+    with pytest.raises(FrameError, match="contains no images; endings looked for"):
         find_images(tmp_path / "registered", below=False)
+
+
+def test_pictures_that_are_not_read_are_named(tmp_path):
+    for name in ("a.CR2", "b.cr2", "c.tif", "notes.txt"):
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(
+        FrameError, match=r"It holds 3 with the ending \.cr2 or \.tif: save them as XISF or FITS"
+    ):
+        open_frames(tmp_path)
 
 
 # masters, maps, calibration frames ---------------------------------------------------------------
