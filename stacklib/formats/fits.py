@@ -238,7 +238,9 @@ def _open_packed(path: Path, hdu: _Hdu) -> ImageSource:
 
     def inflate() -> Block:
         try:
-            with astropy_alone(Warning), fits.open(path, do_not_scale_image_data=True, memmap=False) as units:
+            # astropy leaves a file open that it cannot read.
+            with astropy_alone(Warning), path.open("rb") as stream:
+                units = fits.open(stream, do_not_scale_image_data=True, memmap=False)
                 # Not by section: astropy reads the descriptors of all tiles anew for each one.
                 data = units[hdu.index].data
                 parts = data.reshape(source.height if source.interleaved else source.planes, -1)

@@ -1,6 +1,7 @@
 """FITS: all BITPIX values, scaling, extensions, compression, and rejection of damaged files."""
 
 import gzip
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -694,6 +695,42 @@ def test_damaged_bytes_are_refused_or_read(file, changes, zipped):
     try:
         source = fits.open_image(file)
         source.read_rows(0, source.height, 0)
+    except FrameError as error:
+        assert "frame.fits" in str(error)
+
+
+def many_units(packed):
+    image = np.arange(30, dtype="u2").reshape(5, 6)
+    units = [image_hdu(image, name, packed, GAIN=5) for name in "RGB"]
+    mask = image_hdu((image > 20).astype("u1"), "MASK", packed)
+    content = io.BytesIO()
+    primary = astropy_fits.PrimaryHDU(image[:2, :2], astropy_fits.Header({"EXPTIME": 30.0}))
+    astropy_fits.HDUList([primary, *units, mask]).writeto(content)
+    return content.getvalue()
+
+
+#: The bytes that can be changed: headers and data without their padding.
+MANY = {packed: many_units(packed) for packed in (False, True)}
+FILLED = {
+    packed: [i for i, byte in enumerate(content) if byte not in b" \0"] for packed, content in MANY.items()
+}
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    changes=st.lists(
+        st.tuples(st.integers(0, 10**6), st.sampled_from([*range(256), *b"0123456789'TF="])), max_size=4
+    ),
+    packed=st.booleans(),
+)
+def test_damaged_bytes_of_many_units_are_refused_or_read(file, changes, packed):
+    content = bytearray(MANY[packed])
+    for place, value in changes:
+        content[FILLED[packed][place % len(FILLED[packed])]] = value
+    file.write_bytes(content)
+    try:
+        source = fits.open_image(file)
+        read_all(source)
     except FrameError as error:
         assert "frame.fits" in str(error)
 
