@@ -33,6 +33,8 @@ BELOW = 0.1
 SAMPLED, ENOUGH = 1 << 18, 100
 #: Shortest run of a border, and largest probability that noise makes a longer one.
 SHORTEST, CHANCE = 8, 1e-10
+#: Shortest run of a border above the limit along an edge; and fraction of a frame that cannot be its border.
+ALONG_EDGE, MOSTLY = 32, 0.5
 #: Where more of the samples than this have the constant value by chance, a border does not grow beyond runs.
 SCATTERED = 0.05
 #: A value is a blank if it is this many times as frequent as its neighbors.
@@ -111,11 +113,14 @@ class DataRange:
         return rows
 
 
-def find_border(plane: np.ndarray, lowest: float, integer: bool, low: float = 0.0) -> Border | None:
-    """Find the samples of a plane, float32 (height, width), without data at or below `low`.
+def find_border(
+    plane: np.ndarray, extremes: tuple[float, float], integer: bool, low: float = 0.0
+) -> Border | None:
+    """Find the samples of a plane, float32 (height, width), without data.
 
-    `lowest` is the smallest finite sample, `integer` whether the file holds integers, whose values below the
-    limit may have wrapped. Returns None if all samples at or below `low` are no data.
+    `extremes` are the smallest and largest finite sample, `integer` tells whether the file holds integers,
+    whose values below `low` may have wrapped. Returns None if the samples up to `low`, and no others, are no
+    data.
 
     In a sky whose noise reaches `low`, a sample has no data if it lies
 
@@ -127,23 +132,46 @@ def find_border(plane: np.ndarray, lowest: float, integer: bool, low: float = 0.
     A single 0 beside the edge is data. Values that are far more frequent than their neighbors on both sides
     are blanks (drizzle). In a sky far above `low`, the samples of a float frame are data down to as far below
     `low` as the sky is above it, except for `low` itself.
+
+    A border may also have a constant value above `low` (a pedestal added after registration). It has a run of
+    32 pixels at least along an edge of the frame, and is neither saturated nor most of the frame.
     """
     low32 = np.float32(low)
-    if not lowest <= low32:
-        return None
-    if not _reaches(plane, low32):
-        rows = _sampled_rows(plane)
-        sky = rows[(rows > low32) & (rows < math.inf)]
-        level = float(np.median(sky)) if sky.size else math.nan
-        if integer or lowest == low32 or not level > low:
-            return None
-        nowhere = np.empty((0, 3), np.int32)
-        return Border(float(low32 - np.float32(level - low)), float(low32), nowhere, faint=False)
+    lowest, most = extremes
     empty = np.zeros(plane.shape, np.bool_)
-    for value in _constants(plane, low32):
-        empty |= _constant_areas(plane == value)
-    blank = float(low32) if _is_blank(plane, empty, low32) else math.nan
-    return Border(_floor(plane, lowest), blank, _runs(empty), faint=True)
+    for value in _edge_values(plane, low32, np.float32(most)):
+        same = plane == value
+        if np.count_nonzero(same) < MOSTLY * same.size:
+            empty |= _constant_areas(same, inside=False)
+    if empty.any():
+        # The rest is judged without it.
+        plane = np.where(empty, np.float32(np.nan), plane)
+    if lowest <= low32 and _reaches(plane, low32):
+        for value in _constants(plane, low32):
+            empty |= _constant_areas(plane == value)
+        blank = float(low32) if _is_blank(plane, empty, low32) else math.nan
+        return Border(_floor(plane, lowest), blank, _runs(empty), faint=True)
+    floor = _floor_far_below(plane, low32) if lowest < low32 and not integer else float(low32)
+    if floor == low32 and not empty.any():
+        return None
+    return Border(floor, float(low32), _runs(empty), faint=False)
+
+
+def _floor_far_below(plane: np.ndarray, low: np.float32) -> float:
+    """Return the value as far below the limit as the sky is above it."""
+    rows = _sampled_rows(plane)
+    sky = rows[(rows > low) & (rows < math.inf)]
+    return float(low - (np.float32(np.median(sky)) - low)) if sky.size else float(low)
+
+
+def _edge_values(plane: np.ndarray, low: np.float32, most: np.float32) -> list[np.float32]:
+    """Return the values above the limit, except for the largest, that are constant along much of an edge."""
+    found = set()
+    for line in (plane[0], plane[-1], plane[:, 0], plane[:, -1]):
+        same = (line[1:] == line[:-1]) & (line[1:] > low) & (line[1:] < most)
+        for _, start, _ in _longer(_lengths(same[np.newaxis]), ALONG_EDGE - 1):
+            found.add(line[start])
+    return sorted(found)
 
 
 def _up_to(rows: np.ndarray, limit: float) -> np.ndarray:
@@ -198,8 +226,10 @@ def _constants(plane: np.ndarray, low: np.float32) -> list[np.float32]:
     return found if low in found else [low, *found]
 
 
-def _constant_areas(same: np.ndarray) -> np.ndarray:
-    """Find the border among the samples of one value, bool (height, width)."""
+def _constant_areas(same: np.ndarray, inside: bool = True) -> np.ndarray:
+    """Find the border among the samples of one value, bool (height, width), and areas `inside` the frame."""
+    if np.count_nonzero(same) < SHORTEST:
+        return np.zeros_like(same)
     by_row, by_column = _lengths(same), _lengths(np.ascontiguousarray(same.T))
     chance = max(_chance(by_row, same.shape[1], same), _chance(by_column, same.shape[0], same))
     least = SHORTEST
@@ -208,30 +238,34 @@ def _constant_areas(same: np.ndarray) -> np.ndarray:
     height, width = same.shape
     seeds, across = np.zeros((2, height, width), np.bool_)
     down, along = np.zeros((2, width, height), np.bool_)
-    for lengths, on_edge, inside, size, lines in (
+    for lengths, on_edge, anywhere, size, lines in (
         (by_row, seeds, across, width, height),
         (by_column, down, along, height, width),
     ):
         for line, start, stop in _longer(lengths, least):
-            inside[line, start:stop] = True
+            anywhere[line, start:stop] = True
             if start == 0 or stop == size or line in (0, lines - 1):
                 on_edge[line, start:stop] = True
     seeds |= down.T
-    seeds |= across & along.T
+    if inside:
+        seeds |= across & along.T
     if not seeds.any():
         return seeds
     # Where zeros are scattered over the sky, single ones beside a run do not belong to it.
-    areas, _ = ndimage.label(same if chance <= SCATTERED else across | along.T)
-    return np.isin(areas, np.unique(areas[seeds]))
+    areas, count = ndimage.label(same if chance <= SCATTERED else across | along.T)
+    chosen = np.zeros(count + 1, np.bool_)
+    chosen[areas[seeds]] = True
+    return chosen[areas]
 
 
 def _lengths(same: np.ndarray) -> Runs:
     """Return line, start and stop of all runs along the lines of a mask."""
-    padded = np.zeros((same.shape[0], same.shape[1] + 2), np.int8)
+    padded = np.zeros((same.shape[0], same.shape[1] + 2), np.bool_)
     padded[:, 1:-1] = same
-    change = np.diff(padded, axis=1)
-    lines, starts = np.nonzero(change == 1)
-    return lines, starts, np.nonzero(change == -1)[1]
+    # Starts and stops take turns, since every line ends with a False.
+    places = np.flatnonzero(padded[:, 1:] != padded[:, :-1])
+    lines, starts = np.divmod(places[::2], same.shape[1] + 1)
+    return lines, starts, places[1::2] % (same.shape[1] + 1)
 
 
 def _longer(runs: Runs, least: float) -> Iterator[tuple[int, int, int]]:

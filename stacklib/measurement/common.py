@@ -8,14 +8,24 @@ a pair, a frame and the reference, are measured over the samples that are data i
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from stacklib.frames.frame import Frame
 from stacklib.measurement.border import NOTHING, DataRange
+from stacklib.measurement.cache import (
+    Entries,
+    PlaneMeasurements,
+    Store,
+    known_planes,
+    open_stores,
+    save_stores,
+)
 from stacklib.measurement.measurements import (
     FrameMeasurements,
     Planes,
@@ -74,13 +84,14 @@ def measure_common(
     *,
     threads: int | None = None,
     progress: Progress | None = None,
+    cache: bool = True,
     planes: Planes | None = None,
     spread: Spread | None = None,
 ) -> CommonArea:
     """Measure frames and the reference, by its index, over the area that each shares with it.
 
     `pairs` are indices of frame and channel. Where frame and reference cover nearly everything, the values of
-    `measured` are kept. For `threads`, `progress`, `planes` and `spread` see
+    `measured` are kept. For `threads`, `progress`, `cache`, `planes` and `spread` see
     `stacklib.measurement.measurements.measure_frames`.
     """
     own, of_reference = ({name: getattr(measured, name).copy() for name in COMPARED} for _ in range(2))
@@ -89,21 +100,88 @@ def measure_common(
     share = 1 - measured.empty
     less = covers_less(measured.empty, frames)
     pairs = [(i, channel) for i, channel in pairs if less[i, channel] or less[reference, channel]]
+    known = _Known.of(frames, measured, reference) if cache else None
+    found = {pair: known.find(*pair) for pair in pairs} if known else dict.fromkeys(pairs)
+    todo = [pair for pair, values in found.items() if values is None]
     meter = _PairMeter(measured.estimator, measured.unit_range, measured.data_range, reference)
     if spread is None:
-        found = _here(meter, frames, pairs, checked_threads(threads), planes)
+        measuring = _here(meter, frames, todo, checked_threads(threads), planes)
     else:
-        jobs = [(meter, frames[i], frames[reference], i, channel) for i, channel in pairs]
-        found = ((*pairs[number], pair) for number, pair in spread(_measure_pair, jobs))
-    with contextlib.closing(found):
-        for done, (i, channel, (mine, its, part)) in enumerate(found, start=1):
-            share[i, channel] = part
-            if part >= LEAST_SHARE:
-                for name, a, b in zip(COMPARED, mine, its, strict=True):
-                    own[name][i, channel], of_reference[name][i, channel] = a, b
-            if progress is not None:
-                progress(done, len(pairs))
+        jobs = [(meter, frames[i], frames[reference], i, channel) for i, channel in todo]
+        measuring = ((*todo[number], values) for number, values in spread(_measure_pair, jobs))
+    try:
+        with contextlib.closing(measuring):
+            for done, (i, channel, values) in enumerate(measuring, start=1):
+                found[i, channel] = values
+                if progress is not None:
+                    progress(done, len(todo))
+    finally:
+        # Pairs measured before an interruption need not be measured again.
+        if known:
+            known.save({pair: found[pair] for pair in todo if found[pair] is not None})
+    for (i, channel), (mine, its, part) in found.items():
+        share[i, channel] = part
+        if part >= LEAST_SHARE:
+            for name, a, b in zip(COMPARED, mine, its, strict=True):
+                own[name][i, channel], of_reference[name][i, channel] = a, b
     return CommonArea(own, of_reference, share)
+
+
+@dataclass(frozen=True)
+class _Known:
+    """Pairs in the cache: one set of measurements for the frames, and one for the reference."""
+
+    frames: Sequence[Frame]
+    stores: list[list[Store | None]]
+    entries: list[Entries]
+
+    @classmethod
+    def of(cls, frames: Sequence[Frame], measured: FrameMeasurements, reference: int) -> _Known | None:
+        """Open the caches; None if the reference is not a file."""
+        try:
+            stat = Path(frames[reference].path).stat()
+        except (OSError, TypeError):
+            return None
+        scale = "0 to 1" if measured.unit_range else "ADU"
+        what = f"{frames[reference].path} {stat.st_size} {stat.st_mtime_ns} {scale}"
+        low = float(measured.data_range.low[reference, 0])
+        stores = [
+            open_stores(frames, f"{measured.estimator} {side} {what}", low) for side in ("beside", "of")
+        ]
+        entries = [
+            [known_planes(store, frame) for store, frame in zip(each, frames, strict=True)] for each in stores
+        ]
+        return cls(frames, stores, entries)
+
+    def find(self, i: int, channel: int) -> Pair | None:
+        """Return a known pair."""
+        mine, its = (entries[i][channel] for entries in self.entries)
+        if mine is None or its is None:
+            return None
+        values = ([getattr(plane, name) for name in COMPARED] for plane in (mine, its))
+        return *values, 1 - mine.empty
+
+    def save(self, found: dict[tuple[int, int], Pair]) -> None:
+        """Add pairs to the cache."""
+        for (i, channel), (*both, share) in found.items():
+            for entries, values in zip(self.entries, both, strict=True):
+                entries[i][channel] = _as_plane(values, share)
+        changed = {i for i, _ in found}
+        for stores, entries in zip(self.stores, self.entries, strict=True):
+            for i in changed:
+                # A channel without an image is in no pair.
+                entries[i][:] = [
+                    _as_plane([math.nan] * 5, 0.0) if plane is None else plane for plane in entries[i]
+                ]
+            save_stores(stores, self.frames, entries, changed)
+
+
+def _as_plane(values: list[float], share: float) -> PlaneMeasurements:
+    """Return values in the order of `COMPARED` as measurements of a plane."""
+    named = dict(zip(COMPARED, values, strict=True))
+    return PlaneMeasurements(
+        **named, count=math.nan, minimum=math.nan, maximum=math.nan, unit=True, empty=1 - share
+    )
 
 
 @dataclass(frozen=True)
@@ -122,13 +200,19 @@ class _PairMeter:
         return marked
 
     def compare(self, i: int, channel: int, own: np.ndarray, reference: np.ndarray) -> Pair:
-        """Measure a plane and that of the reference, copies with NaN for no data, where both are data."""
-        shared = np.isfinite(own)
-        shared &= np.isfinite(reference)
-        count = np.count_nonzero(shared)
+        """Measure a plane and that of the reference where both are data; they have NaN for no data.
+
+        `own` is used as scratch, so that no more planes are in memory.
+        """
+        apart = np.isnan(own)
+        apart |= np.isnan(reference)
+        count = own.size - np.count_nonzero(apart)
         share = count / own.size if count >= LEAST_SAMPLES else 0.0
-        mine = self._statistics(i, channel, np.where(shared, own, np.float32(np.nan)))
-        its = self._statistics(self.reference, channel, np.where(shared, reference, np.float32(np.nan)))
+        own[apart] = np.nan
+        mine = self._statistics(i, channel, own)
+        own[:] = reference
+        own[apart] = np.nan
+        its = self._statistics(self.reference, channel, own)
         usable = np.isfinite(mine + its).all() and min(mine[2:4] + its[2:4]) > 0
         return mine, its, share if usable else 0.0
 

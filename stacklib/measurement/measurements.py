@@ -272,7 +272,7 @@ class _Meter:
             if unit is None:
                 unit = bool(frame.integer) or not extremes[1] > UNIT_MAXIMUM
             # Another limit than 0 is the choice of the user, and means what it says.
-            border = find_border(plane, extremes[0], bool(frame.integer)) if self.low == 0 else None
+            border = find_border(plane, extremes, bool(frame.integer)) if self.low == 0 else None
             low = raw_limit(self.low, frame, unit)
             bounds = plane_bounds(unit, low, border is not None)
             data = plane

@@ -76,6 +76,12 @@ def _about_low(recipe: Recipe, measured: FrameMeasurements, used: np.ndarray) ->
             f"the sky of {len(faint)} of {used.size} frames reaches 0: samples at or below 0 are data there, "
             "and only the constant border is left out (range_low 0)"
         )
+    raised = {i for (i, _), border in borders.items() if not border.faint and border.runs.size}
+    if raised := raised & set(used.tolist()):
+        notes.append(
+            f"{len(raised)} of {used.size} frames have a border of a constant value above 0, which is left "
+            f"out: {listed([measured.names[i] for i in sorted(raised)])}"
+        )
     given, low = recipe.range_low, measured.data_range.low[used]
     if given != 0 and np.any(low != given):
         notes.append(f"range_low {given:g} is taken as ADU: {low.max():.6g} on the scale from 0 to 1")

@@ -178,6 +178,14 @@ def test_dark_rings_of_a_bright_sky_are_data(tmp_path):
     assert not any("reaches 0" in note for note in notes)
 
 
+def test_a_border_of_a_pedestal(tmp_path):
+    stack = np.random.default_rng(1).normal(5000, 50, (COUNT, HEIGHT, WIDTH)).round()
+    stack[BORDERS] = 100
+    result, notes = run(save(tmp_path / "frames", stack, "u2"), sl.Recipe(**PLAIN))
+    np.testing.assert_allclose(result.coverage[0], (~BORDERS).mean(axis=0), atol=1e-6)
+    assert any("frames have a border of a constant value above 0" in note for note in notes)
+
+
 def test_wrapped_counts_are_holes(tmp_path):
     stack = np.random.default_rng(1).normal(9000, 100, (COUNT, HEIGHT, WIDTH))
     stack[:, 20:22, 20:22] = 50000

@@ -25,7 +25,7 @@ def counts(level, seed=1):
 def without_data(plane, integer=False):
     """The samples without data, bool; all at or below 0 if there is nothing else to say."""
     finite = plane[np.isfinite(plane)]
-    border = find_border(plane, float(finite.min()), integer)
+    border = find_border(plane, (float(finite.min()), float(finite.max())), integer)
     if border is None:
         return ~(plane > 0)
     return np.isnan(border.without(plane))
@@ -133,22 +133,51 @@ def test_a_repeated_value_far_below_is_a_blank():
     np.testing.assert_array_equal(without_data(plane), blank)
 
 
+@pytest.mark.parametrize("area", [RECTANGLE, WEDGE, LENS, THIN], ids=["rectangle", "wedge", "lens", "thin"])
+@pytest.mark.parametrize("integer", [False, True])
+def test_a_border_above_0(area, integer):
+    plane = sky(0.1, 0.002)
+    if integer:
+        plane = np.round(plane * 65535).astype(np.float32) / np.float32(65535)
+    plane[area] = np.float32(100 / 65535)
+    np.testing.assert_array_equal(without_data(plane, integer), area)
+    plane[20, 20] = 0
+    assert without_data(plane, integer).sum() == area.sum() + 1
+    # In a faint sky as well.
+    plane = sky(0.001, 0.002)
+    plane[area] = np.float32(0.0005)
+    np.testing.assert_array_equal(without_data(plane), area)
+
+
+def test_what_is_constant_at_an_edge_and_no_border():
+    plane = sky(0.1, 0.002)
+    plane[:6, 20:60] = plane.max() + np.float32(0.1)  # a saturated star
+    plane[40:60, 40:60] = np.float32(0.05)  # inside
+    plane[10:40, -1] = np.float32(0.05)  # too short
+    assert not without_data(plane).any()
+    # Coarse steps: much of the sky has the same value, everywhere.
+    coarse = np.round(sky(400, 0.3)) / np.float32(65535)
+    assert not without_data(coarse, True).any()
+    # A drawn picture.
+    assert not without_data(np.where(COLUMNS < 100, 0.1, 0.2).astype(np.float32)).any()
+
+
 def test_undebayered_frames_do_not_look_faint():
     plane = sky(0.02, 0.001) + np.float32(0.02) * (ROWS + COLUMNS) % 2
     plane[40, 40] = 0
-    assert find_border(plane.astype(np.float32), 0.0, True) is None
+    assert find_border(plane.astype(np.float32), (0.0, 1.0), True) is None
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, math.nan])
 def test_planes_without_light(value):
     plane = np.full((HEIGHT, WIDTH), value, np.float32)
-    assert find_border(plane, value, False) is None
+    assert find_border(plane, (value, value), False) is None
 
 
 def test_marks_of_any_part_are_those_of_the_whole():
     plane = sky(0.001, 0.002)
     plane[WEDGE] = 0
-    border = find_border(plane, float(plane.min()), False)
+    border = find_border(plane, (float(plane.min()), float(plane.max())), False)
     whole = border.mark(plane.copy())
     np.testing.assert_array_equal(whole == NOTHING, WEDGE)
     np.testing.assert_array_equal(whole[~WEDGE], plane[~WEDGE])
@@ -161,7 +190,7 @@ def test_marks_of_any_part_are_those_of_the_whole():
 def test_text_holds_everything(area):
     plane = sky(0.001, 0.002)
     plane[area] = 0
-    border = find_border(plane, float(plane.min()), False)
+    border = find_border(plane, (float(plane.min()), float(plane.max())), False)
     read = Border.from_text(border.to_text())
     np.testing.assert_array_equal(read.runs, border.runs)
     assert (read.floor, read.faint) == (border.floor, border.faint)
@@ -178,7 +207,7 @@ def test_damaged_text_is_refused(text):
 def test_planes_without_a_border_of_their_own_have_a_limit():
     plane = sky(0.001, 0.002)
     plane[RECTANGLE] = 0
-    border = find_border(plane, float(plane.min()), False)
+    border = find_border(plane, (float(plane.min()), float(plane.max())), False)
     both = DataRange(np.array([[0.0, 0.0], [0.001, -np.inf]]), {(0, 1): border})
     np.testing.assert_array_equal(both.mark(0, 0, plane.copy()) == NOTHING, plane <= 0)
     np.testing.assert_array_equal(both.mark(0, 1, plane.copy()) == NOTHING, RECTANGLE)

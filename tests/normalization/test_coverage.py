@@ -1,5 +1,7 @@
 """Frames that cover different parts are compared over what they share."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -105,7 +107,7 @@ def test_the_result_does_not_depend_on_where_it_is_measured(tmp_path, how):
     frames = frames_of(tmp_path, stack)
     measured = measure_frames(frames)
     pairs = [(i, 0) for i in (1, 2, 3, 4)]
-    expected = common.measure_common(frames, measured, 0, pairs, threads=1)
+    expected = common.measure_common(frames, measured, 0, pairs, threads=1, cache=False)
 
     def spread(function, jobs):
         for number in reversed(range(len(jobs))):
@@ -118,13 +120,44 @@ def test_the_result_does_not_depend_on_where_it_is_measured(tmp_path, how):
     }[how]
     seen = []
     found = common.measure_common(
-        frames, measured, 0, pairs, progress=lambda done, total: seen.append((done, total)), **arguments
+        frames,
+        measured,
+        0,
+        pairs,
+        progress=lambda done, total: seen.append((done, total)),
+        cache=False,
+        **arguments,
     )
     for name in common.COMPARED:
         np.testing.assert_array_equal(found.frame[name], expected.frame[name])
         np.testing.assert_array_equal(found.reference[name], expected.reference[name])
     np.testing.assert_array_equal(found.share[:, 0], [1, 1 - 25 / HEIGHT, *[60 / WIDTH] * 3])
     assert seen == [(done, 4) for done in range(1, 5)]
+
+
+def test_pairs_are_kept_in_the_cache(tmp_path, monkeypatch):
+    stack = np.repeat(field(4)[:, None], 3, axis=1)
+    stack[2:, :, :, 60:] = 0
+    stack[3, 1, 30:] = np.nan
+    frames = frames_of(tmp_path, stack)
+    measured = measure_frames(frames)
+    pairs = [(i, channel) for channel in (0, 1) for i in (1, 2, 3)]
+    first = common.measure_common(frames, measured, 0, pairs)
+    measure = common._PairMeter.compare
+    calls = []
+    monkeypatch.setattr(common._PairMeter, "compare", lambda *args: calls.append(args[1:3]) or measure(*args))
+    again = common.measure_common(frames, measured, 0, pairs)
+    assert calls == []
+    for name in common.COMPARED:
+        np.testing.assert_array_equal(again.frame[name], first.frame[name])
+        np.testing.assert_array_equal(again.reference[name], first.reference[name])
+    np.testing.assert_array_equal(again.share, first.share)
+    # Other references, and files that have changed, are measured.
+    common.measure_common(frames, measured, 1, [(2, 0), (3, 0)])
+    assert calls == [(2, 0), (3, 0)]
+    os.utime(frames[2].path, ns=(1, 1))
+    common.measure_common(frames, measured, 0, pairs)
+    assert calls[2:] == [(2, 0), (2, 1)]
 
 
 @pytest.mark.parametrize("weights", ["snr", "signal", "median", "mean", "noise"])
