@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 from astropy.table import Table
 
 from stacklib.batch.changes import Checksums, rows_of
-from stacklib.batch.page import page, save_thumbnail
+from stacklib.batch.page import page
 from stacklib.batch.progress import BatchBars
 from stacklib.batch.state import inputs_of, only_run_of, percent_of, read_record, write_record
 from stacklib.batch.summary import Row, summary_table
 from stacklib.batch.target_cluster import TargetCluster
-from stacklib.batch.target_run import TargetRun
+from stacklib.batch.target_run import TargetRun, page_of, picture_of
 from stacklib.batch.targets import Target, find_targets
 from stacklib.batch.work_folder import LOCK_NAME, locked
 from stacklib.errors import RunError, SaveError
@@ -30,7 +30,6 @@ from stacklib.explore.advisor import memory_for
 from stacklib.frames.finding import resolve_path
 from stacklib.integration.cluster import connect
 from stacklib.integration.samples import LEAST_BAND_BYTES, RESULT_BYTES
-from stacklib.notebook.page import save_page
 from stacklib.recipe.batch_job import BatchJob
 from stacklib.recipe.recipe import Job, Recipe
 from stacklib.utils.atomic_files import replace_atomically
@@ -252,8 +251,8 @@ class Batch:
                 continue
             # If nothing can be written, or another batch runs the target, all stays as it was.
             with contextlib.suppress(SaveError), only_run_of(row.target) as room:
-                record.thumbnail = save_thumbnail(output / row.master, room)
-                record.page = save_page(output / row.notebook, room)
+                record.thumbnail = picture_of(output / row.master, room, record.notes)
+                record.page = page_of(output / row.notebook, room, record.notes)
                 then = read_record(row.target)
                 if then is not None and then.files == record.files:
                     write_record(row.target, record)

@@ -29,7 +29,7 @@ from stacklib.notebook.running import Run, finish, process_for
 from stacklib.recipe.recipe import Job
 from stacklib.utils.file_sets import existing_folder
 
-__all__ = ["TargetRun"]
+__all__ = ["TargetRun", "page_of", "picture_of"]
 
 
 class TargetRun:
@@ -94,15 +94,9 @@ class TargetRun:
             with contextlib.suppress(SaveError):
                 write_record(self.target, record)
         if record.notebook and not record.page:
-            notebook = self.target.output / record.notebook
-            record.page = _if_possible(
-                "page of the notebook", record.notes, lambda: save_page(notebook, room)
-            )
+            record.page = page_of(self.target.output / record.notebook, room, record.notes)
         if record.files:
-            master = self.target.output / record.files[0]
-            record.thumbnail = _if_possible(
-                "picture for the summary", record.notes, lambda: save_thumbnail(master, room)
-            )
+            record.thumbnail = picture_of(self.target.output / record.files[0], room, record.notes)
         record.seconds = round(time.monotonic() - start, 2)
         with contextlib.suppress(SaveError):
             write_record(self.target, record)
@@ -146,15 +140,23 @@ def _of_run(record: Record, run: Run) -> Record:
     )
 
 
-def _if_possible(what: str, notes: list[str], make: Callable[[], str]) -> str:
-    """Return the name of a file that is made; empty with a note if it cannot be made, however that happens.
+def page_of(notebook: Path, room: Path, notes: list[str]) -> str:
+    """Make the page of a notebook, see `save_page`; return its name, or an empty string with a note."""
+    return _if_possible("page of the notebook", notes, lambda: save_page(notebook, room))
 
-    That is no reason for a run to fail.
-    """
+
+def picture_of(master: Path, room: Path, notes: list[str]) -> str:
+    """Make the thumbnail of a master, see `save_thumbnail`; return its name, or an empty string with a note."""
+    return _if_possible("picture for the summary", notes, lambda: save_thumbnail(master, room))
+
+
+def _if_possible(what: str, notes: list[str], make: Callable[[], str]) -> str:
+    """Return the name of a file that is made. It is no reason for a run to fail if it cannot be made."""
     try:
         return make()
     except Exception as error:
-        notes.append(f"the {what} could not be made ({error})")
+        note = f"the {what} could not be made ({error})"
+        notes += [note] * (note not in notes)
         return ""
 
 

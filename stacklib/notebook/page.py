@@ -120,10 +120,12 @@ def notebook_page(notebook: Path, name: str = "", picture: Path | None = None) -
 def save_page(notebook: Path, room: Path | None = None) -> str:
     """Write the page of a notebook beside it, unless it exists, by way of the work folder `room`.
 
-    Return its name.
+    It shows the preview of the run if there is one. Return its name.
     """
     page = notebook.with_suffix(".html")
+    preview = notebook.with_name(f"{notebook.stem.removesuffix('_notebook')}_preview.png")
     if not page.exists():
         with new_file(page, room) as temporary:
-            temporary.write_text(notebook_page(notebook), encoding="utf-8")
+            text = notebook_page(notebook, picture=preview if preview.is_file() else None)
+            temporary.write_text(text, encoding="utf-8")
     return page.name

@@ -15,7 +15,7 @@ import stacklib as sl
 from stacklib.errors import RunError, SaveError
 from stacklib.notebook import preview, running
 from stacklib.notebook.executed import RESULT_MIME, Executed
-from stacklib.notebook.page import notebook_page
+from stacklib.notebook.page import notebook_page, save_page
 from stacklib.notebook.papermill_process import _Headings, _literally
 from stacklib.utils import file_sets
 from stacklib.utils.file_sets import WORK_FOLDER, workroom
@@ -179,6 +179,15 @@ def test_a_page_opens_on_the_result(tmp_path):
     places = [page.index(words) for words in order]
     assert places == sorted(places)
     assert "The run failed" not in page
+
+
+def test_a_page_that_is_made_again_is_the_same(tmp_path):
+    run = finish(tmp_path)
+    before = run.page.read_text(encoding="utf-8")
+    assert "image/png" in before
+    run.page.unlink()
+    assert save_page(run.notebook) == run.page.name
+    assert run.page.read_text(encoding="utf-8") == before
 
 
 def test_a_page_of_a_failed_run_opens_on_the_error(tmp_path):
