@@ -146,7 +146,7 @@ def page_of(notebook: Path, room: Path, notes: list[str]) -> str:
 
 
 def picture_of(master: Path, room: Path, notes: list[str]) -> str:
-    """Make the thumbnail of a master, see `save_thumbnail`; return its name, or an empty string with a note."""
+    """Make the thumbnail of a master, return its name, or an empty string with a note."""
     return _if_possible("picture for the summary", notes, lambda: save_thumbnail(master, room))
 
 
