@@ -305,7 +305,9 @@ class _Judge:
     @cached_property
     def light_above_sky(self) -> np.ndarray:
         """Brightness above the sky, (channels, height, width)."""
-        known = np.where(self.judged, self.average, np.nan)
+        # A channel without an image has no sky.
+        dark = ~self.judged.any(axis=(1, 2), keepdims=True)
+        known = np.where(self.judged | dark, self.average, np.nan)
         return np.maximum(self.average - np.nanmedian(known, axis=(1, 2), keepdims=True), 0)
 
     @classmethod

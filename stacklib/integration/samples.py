@@ -14,7 +14,7 @@ import numpy as np
 
 from stacklib.errors import RecipeError, StacklibWarning
 from stacklib.frames.frame_set import FrameSet
-from stacklib.measurement.border import DataRange
+from stacklib.measurement.border import NOTHING, DataRange
 from stacklib.rejection.sorting import LANES
 from stacklib.utils.resources import checked_threads, parse_memory
 
@@ -87,13 +87,14 @@ class Samples:
         return other
 
     def values(self, marks: DataRange | None) -> np.ndarray:
-        """Return all samples of the region as `hold` does, a copy with `NOTHING` if some are marked."""
+        """Return all samples of the region as `hold` does, a copy with NaN for no data if some are marked."""
         held = self.hold()
         if marks is None:
             return held
         held = held.copy()
         for channel, i in np.ndindex(held.shape[:2]):
-            marks.mark(i, channel, held[channel, i], self.region[1], self.region[0])
+            rows = marks.mark(i, channel, held[channel, i], self.region[1], self.region[0])
+            rows[rows == NOTHING] = np.nan
         return held
 
     def with_values(self, held: np.ndarray) -> Samples:

@@ -149,6 +149,18 @@ def test_advice_and_sweeps_of_a_faint_sky(faint_frames):
     assert np.isfinite(found.table["noise_penalty"]).all()
 
 
+def test_advice_without_an_image_in_a_channel_or_frame(tmp_path):
+    r = np.random.default_rng(1)
+    stack = r.normal(0.1, 0.002, (12, 3, 80, 80)).astype(np.float32)
+    stack[:, :, 38:42, 38:42] += 0.2
+    stack[:, 1], stack[5] = 0, np.nan
+    frames = save(tmp_path / "frames", stack)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", sl.StacklibWarning)
+        advice = sl.advise(frames, sl.Recipe(rejection="sigma"), progress=False)
+    assert advice.recipe.rejection == "sigma"
+
+
 def test_no_limit_means_no_border(faint_frames):
     result, notes = run(faint_frames, sl.Recipe(**PLAIN, range_clip_low=False))
     assert result.coverage.min() == 1
