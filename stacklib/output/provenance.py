@@ -38,27 +38,26 @@ __all__ = ["Provenance", "checksums", "collect", "keywords", "known_or_none", "p
 #: Threads that compute checksums, and seconds before their progress bar appears.
 READERS, QUIET = 4, 2.0
 
-#: Keywords that are not copied: they describe the storage of one file, or are written below.
-NOT_CARRIED = re.compile(
+#: Keywords that describe the storage of a file, or are written anew. Nobody misses them.
+STORAGE = re.compile(
     r"SIMPLE|BITPIX|NAXIS\d*|EXTEND|BZERO|BSCALE|BLANK|END|XTENSION|[PG]COUNT|T(FIELDS|TYPE|FORM)\d*|Z[A-Z]+\d*"
-    r"|EXTNAME|EXTVER|CHECKSUM|DATASUM|ROWORDER|BUNIT|DATAM(IN|AX)|HISTORY|COMMENT|FILENAME|FILE|INHERIT"
-    r"|IMAGETYP|FRAME|OBJECT|INSTRUME|FILTER|EXPTIME|EXPOSURE|NCOMBINE|STACKCNT|LIVETIME|PROGRAM|CREATOR"
-    # Valid for one moment or one frame only.
-    r"|DATE|DATE-\w+|MJD[\w-]*|JD[\w-]*|TIME-\w+|UT(-\w+)?|UTC\w*|LST|ST|HA|AIRMASS|OBJCT(ALT|AZ|HA)|CENT(ALT|AZ)"
-    r"|NOISE\w*|NSE\w*|SSWEIGHT|PSF\w*|WEIGHT|STAR\w*|FWHM|ECCENTR\w*|MEAN|MEDIAN|STDDEV|MIPS-\w+|C(BLACK|WHITE)"
+    r"|EXTNAME|EXTVER|CHECKSUM|DATASUM|ROWORDER|INHERIT|CONTINUE|IMAGETYP|OBJECT|INSTRUME|FILTER|EXPTIME"
+    r"|EXPOSURE|DATE-OBS|DATE-END"
     # Color filter pattern: written below for frames that were not debayered.
     r"|BAYERPAT|[XY]BAYROFF|CFA\w*|COLORTYP"
 )
-#: Keywords that describe the storage of a file. Nobody misses them.
-STORAGE = re.compile(
-    r"SIMPLE|BITPIX|NAXIS\d*|EXTEND|BZERO|BSCALE|BLANK|END|XTENSION|[PG]COUNT|T(FIELDS|TYPE|FORM)\d*|Z[A-Z]+\d*"
-    r"|EXTNAME|EXTVER|CHECKSUM|DATASUM|ROWORDER|INHERIT|IMAGETYP|OBJECT|INSTRUME|FILTER|EXPTIME|DATE-OBS|DATE-END"
-    r"|CONTINUE"
+#: Keywords that are not copied: those, and what is valid for one moment or one frame only.
+NOT_CARRIED = re.compile(
+    rf"{STORAGE.pattern}|BUNIT|DATAM(IN|AX)|HISTORY|COMMENT|FILENAME|FILE|FRAME|NCOMBINE|STACKCNT|LIVETIME"
+    r"|PROGRAM|CREATOR"
+    r"|DATE|DATE-\w+|MJD[\w-]*|JD[\w-]*|TIME-\w+|UT(-\w+)?|UTC\w*|LST|ST|HA|AIRMASS|OBJCT(ALT|AZ|HA)|CENT(ALT|AZ)"
+    r"|NOISE\w*|NSE\w*|SSWEIGHT|PSF\w*|WEIGHT|STAR\w*|FWHM|ECCENTR\w*|MEAN|MEDIAN|STDDEV|MIPS-\w+|C(BLACK|WHITE)"
 )
 #: Properties of equipment and target, and the exceptions that are written below.
 CARRIED_PROPERTY = re.compile(r"(Instrument|Observation|Observer|Organization):[\w:]+")
 NOT_CARRIED_PROPERTY = re.compile(
     r"Observation:Time:.*|Instrument:ExposureTime|Instrument:(Camera|Filter):Name|Observation:Object:Name"
+    r"|PCL:CFASource.*"
 )
 
 COMMENTS = {
