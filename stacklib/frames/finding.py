@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import glob
 import os
 import re
@@ -29,13 +28,10 @@ __all__ = [
 #: File name endings of supported images, in lower case.
 ENDINGS = (".xisf", ".fits", ".fit", ".fts", ".fits.gz", ".fit.gz", ".fts.gz", ".fits.fz", ".fit.fz")
 
-#: File name endings of raw and other pictures, which are not read.
-OTHER_ENDINGS = (
-    *(".tif", ".tiff", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".dng", ".orf"),
-    ".ser",
-    ".png",
-    ".jpg",
-)
+#: File name endings of pictures that may be frames, but are not read: raw files, TIFF, video.
+RAW_ENDINGS = (".tif", ".tiff", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".dng", ".orf", ".ser")
+#: The same with pictures that are named only if there is nothing else.
+OTHER_ENDINGS = (*RAW_ENDINGS, ".png", ".jpg")
 
 #: Name of the folders that hold the registered frames of a target.
 FRAMES_FOLDER = "4_Registered"
@@ -127,25 +123,70 @@ def find_images(where: str | os.PathLike[str], below: bool = True, registered: b
             raise FrameError(f"{path}: no such {kind}; check the name and the working directory")
     except (OSError, ValueError) as error:
         raise FrameError(f"{path}: cannot be accessed ({error}); check the name and permissions") from error
-    matches = [Path(name) for name in _matches(path) if name.lower().endswith(ENDINGS)]
+    found = [Path(name) for name in _matches(path)]
+    matches = sorted((one for one in found if one.name.lower().endswith(ENDINGS)), key=natural_order)
     if not matches:
         raise FrameError(f"{path}: no image matches this pattern; endings looked for: {', '.join(ENDINGS)}")
-    return Found(sorted(matches, key=natural_order), "pattern")
+    return Found(matches, "pattern", tuple(_not_read(path, found, matches)))
 
 
 def _images_in_folder(folder: Path, below: bool, registered: bool) -> Found:
     images = sorted(_images(folder), key=natural_order)
     if not images:
         return _images_below(folder, below, registered)
+    notes = [*_not_read(folder, list(folder.iterdir()), images), *(_not_entered(folder) if below else [])]
     reasons = name_reasons([stem_of(path) for path in images if registered])
     if not any(reasons):
-        return Found(images, "folder")
+        return Found(images, "folder", tuple(notes))
     used = [path for path, reason in zip(images, reasons, strict=True) if not reason]
     note = (
         f"{folder}: {len(used)} of {len(images)} images are used, such as {used[0].name}; left out: "
         f"{_in_words(images, reasons)}. Give a pattern or a list of files to use others"
     )
-    return Found(used, "folder", (note,))
+    return Found(used, "folder", (note, *notes))
+
+
+def _not_read(where: Path, files: Sequence[Path], images: Sequence[Path]) -> list[str]:
+    """Name pictures in formats that are not read, unless there is an image of the same name."""
+    stems = {stem_of(path).casefold() for path in images}
+    others = [
+        path
+        for path in files
+        if path.suffix.lower() in RAW_ENDINGS and path.stem.casefold() not in stems and path.name[0] != "."
+    ]
+    if not others:
+        return []
+    count, verb = (f"{len(others)} pictures", "are") if len(others) > 1 else ("1 picture", "is")
+    names = listed([path.name for path in sorted(others, key=natural_order)], most=3)
+    return [f"{where}: {count} that {verb} not XISF or FITS {verb} left out: {names}"]
+
+
+def _not_entered(folder: Path) -> list[str]:
+    """Name folders with images inside a folder that has images itself."""
+    filled, closed = _filled(folder)
+    if not filled and not closed:
+        return []
+    names = [f"{path.name} ({count} image{'s' * (count > 1)})" for path, count in filled]
+    names += [f"{path.name} (may not be read)" for path in closed]
+    what, which = ("folders in it are", "one of them") if len(names) > 1 else ("folder in it is", "it")
+    return [
+        f"{folder}: the {what} not looked into: {listed(names)}; name {which} to use its images, or give a "
+        "list"
+    ]
+
+
+def _filled(folder: Path) -> tuple[list[tuple[Path, int]], list[Path]]:
+    """Return the folders with images inside a folder, with their numbers, and those that may not be read."""
+    filled, closed = [], []
+    for path in sorted((path for path in folder.iterdir() if path.is_dir()), key=natural_order):
+        if path.name.startswith("."):
+            continue
+        try:
+            if count := len(_images(path)):
+                filled.append((path, count))
+        except PermissionError:
+            closed.append(path)
+    return filled, closed
 
 
 def doubtful_names(paths: Sequence[Path]) -> list[str]:
@@ -175,22 +216,18 @@ def _in_words(paths: Sequence[Path], reasons: Sequence[str]) -> str:
 
 def _images_below(folder: Path, wanted: bool, registered: bool) -> Found:
     """Return the images of the only subfolder that has any; `FrameError` if there is no such one."""
-    inner = sorted((path for path in folder.iterdir() if path.is_dir()), key=natural_order)
-    filled = []
-    for path in inner if wanted else []:
-        # A folder that may not be read holds nothing for this user.
-        with contextlib.suppress(PermissionError):
-            if not path.name.startswith(".") and (count := len(_images(path))):
-                filled.append((path, count))
+    filled, closed = _filled(folder) if wanted else ([], [])
+    unread = f"; {listed([path.name for path in closed])} may not be read" if closed else ""
     if len(filled) == 1:
         found = _images_in_folder(filled[0][0], False, registered)
-        note = f"{folder}: contains no images itself; those in {filled[0][0].name} are used"
+        note = f"{folder}: contains no images itself; those in {filled[0][0].name} are used{unread}"
         return found._replace(notes=(note, *found.notes))
     if filled:
         names = listed([f"{path.name} ({count} images)" for path, count in filled], most=10)
         raise FrameError(f"{folder}: contains no images itself; name one of its folders: {names}")
+    others = _other_pictures(folder)
     raise FrameError(
-        f"{folder}: contains no images; endings looked for: {', '.join(ENDINGS)}{_other_pictures(folder)}"
+        f"{folder}: contains no images; endings looked for: {', '.join(ENDINGS)}{others}{unread}"
     )
 
 

@@ -72,9 +72,9 @@ def kind_of(frame: Frame) -> Kind | None:
 def sift(frames: Sequence[Frame], named: Sequence[bool]) -> tuple[list[bool], list[str]]:
     """Return which frames to use, and notes about the others: masters, maps and calibration frames.
 
-    Without light frames, all are used: someone averages darks or masters. What only looks like a master, such
-    as a frame that the camera stacked, is left out if most others do not. A master that the user named
-    is used, with a note.
+    Without light frames, all are used: someone averages darks, with a note, or masters. What only looks
+    like a master, such as a frame that the camera stacked, is left out if most others do not. A master that
+    the user named is used, with a note.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ def sift(frames: Sequence[Frame], named: Sequence[bool]) -> tuple[list[bool], li
         lights += doubtful
     odd = [i for i, kind in enumerate(kinds) if kind is not None]
     if not lights or not odd:
-        return [True] * len(frames), []
+        return [True] * len(frames), _without_lights(frames, kinds)
     for i in odd:
         kind = kinds[i]
         if named[i] and kind is not None and kind.certain and kind.what != MASTER:
@@ -120,6 +120,18 @@ def sift(frames: Sequence[Frame], named: Sequence[bool]) -> tuple[list[bool], li
             f"{_each([frames[i].path for i in gone], kinds, gone)}"
         )
     return used, notes
+
+
+def _without_lights(frames: Sequence[Frame], kinds: Sequence[Kind | None]) -> list[str]:
+    """Warn of a set of calibration frames or maps, which are integrated like light frames."""
+    places = [i for i, kind in enumerate(kinds) if kind is not None]
+    if all(kind is None or kind.what == MASTER for kind in kinds):
+        return []
+    shown = _each([frames[i].path for i in places], kinds, places)
+    return [
+        f"no light frames: {shown}; all are used, and treated like light frames. For calibration frames "
+        "choose normalization and rejection_normalization yourself"
+    ]
 
 
 def _each(paths: Sequence[Path], kinds: Sequence[Kind | None], places: Sequence[int]) -> str:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 import stacklib as sl
 from stacklib.errors import FrameError, StacklibWarning
 from stacklib.formats import fits, xisf
+from stacklib.frames import finding
 from stacklib.frames.finding import find_images, stem_of
 from stacklib.frames.frame import Frame
 from stacklib.frames.frame_set import as_pattern, open_frames, used_files
@@ -200,6 +201,54 @@ def test_pictures_that_are_not_read_are_named(tmp_path):
         open_frames(tmp_path)
 
 
+@pytest.mark.parametrize("where", ["", "*"])
+def test_pictures_beside_the_frames_that_are_not_read_are_told(tmp_path, where):
+    lights(tmp_path, "a.fits b.fits")
+    for name in ("a.CR2", "c.cr2", "d.TIF", "e.png", "notes.txt", "._f.tif"):
+        (tmp_path / name).write_bytes(b"x")
+    names, notes = opened(str(tmp_path / where))
+    assert names == ["a.fits", "b.fits"]
+    assert "2 pictures that are not XISF or FITS are left out: c.cr2, d.TIF" in notes
+    (tmp_path / "c.cr2").unlink()
+    assert "1 picture that is not XISF or FITS is left out: d.TIF" in opened(str(tmp_path / where))[1]
+    (tmp_path / "d.TIF").unlink()
+    assert opened(str(tmp_path / where)) == (["a.fits", "b.fits"], "")
+
+
+def test_folders_inside_that_are_not_looked_into_are_told(tmp_path, monkeypatch):
+    lights(tmp_path, "a.fits b.fits night_2/c.fits night_2/d.fits night_10/e.fits .hidden/f.fits")
+    (tmp_path / "empty").mkdir()
+    names, notes = opened(tmp_path)
+    assert names == ["a.fits", "b.fits"]
+    assert "the folders in it are not looked into: night_2 (2 images), night_10 (1 image); name one" in notes
+    assert find_images(tmp_path, below=False).notes == ()
+    shutil.rmtree(tmp_path / "night_10")
+    assert "the folder in it is not looked into: night_2 (2 images); name it" in opened(tmp_path)[1]
+    shutil.rmtree(tmp_path / "night_2")
+    assert opened(tmp_path) == (["a.fits", "b.fits"], "")
+
+
+def test_a_folder_that_may_not_be_read_is_told(tmp_path, monkeypatch):
+    lights(tmp_path, "night_1/a.fits night_1/b.fits night_2/c.fits")
+
+    def closed(folder: Path, images=finding._images) -> list[Path]:
+        if folder.name == "night_2":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return images(folder)
+
+    monkeypatch.setattr(finding, "_images", closed)
+    names, notes = opened(tmp_path)
+    assert names == ["a.fits", "b.fits"]
+    assert "those in night_1 are used; night_2 may not be read" in notes
+    lights(tmp_path, "f.fits g.fits")
+    assert "night_1 (2 images), night_2 (may not be read)" in opened(tmp_path)[1]
+    shutil.rmtree(tmp_path / "night_1")
+    for name in ("f.fits", "g.fits"):
+        (tmp_path / name).unlink()
+    with pytest.raises(FrameError, match=r"contains no images; .*; night_2 may not be read"):
+        open_frames(tmp_path)
+
+
 # masters, maps, calibration frames ---------------------------------------------------------------
 
 
@@ -261,10 +310,20 @@ def test_what_may_be_a_light_frame_is_used(tmp_path, name, cards):
     assert name in names and len(names) == 4 and not notes
 
 
-@pytest.mark.parametrize("cards", [{"IMAGETYP": "Dark"}, {"IMAGETYP": "Master Light"}, {"STACKCNT": 12}])
+@pytest.mark.parametrize("cards", [{"IMAGETYP": "Master Light"}, {"STACKCNT": 12}])
 def test_a_set_of_one_kind_is_used_as_it_is(tmp_path, cards):
     lights(tmp_path, "a.fits b.fits c.fits", **cards)
     assert opened(tmp_path) == (["a.fits", "b.fits", "c.fits"], "")
+
+
+def test_calibration_frames_without_a_light_frame_are_used_with_a_word(tmp_path):
+    lights(tmp_path, "a.fits b.fits c.fits", IMAGETYP="Dark")
+    names, notes = opened(tmp_path)
+    assert names == ["a.fits", "b.fits", "c.fits"]
+    assert "no light frames: a.fits, b.fits, c.fits (a dark frame (IMAGETYP 'Dark')); all are used" in notes
+    light(tmp_path / "flat_1.fits", 9, IMAGETYP="Flat")
+    names, notes = opened(tmp_path)
+    assert len(names) == 4 and "flat_1.fits (a flat frame" in notes
 
 
 def test_frames_that_the_camera_stacked_are_not_masters(tmp_path):
