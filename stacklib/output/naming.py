@@ -122,12 +122,15 @@ def _longitude(frame: Frame) -> float:
 
 
 def _degrees(value: Any) -> float | None:
-    number = r"(\d+(?:\.\d*)?)"
-    parts = re.fullmatch(rf"([+-]?){number}(?:[ :]+{number})?(?:[ :]+{number})?", str(value).strip())
+    number = r"(\d+(?:[.,]\d*)?)"
+    form = rf"([+-]?){number}(?:[ :]+{number})?(?:[ :]+{number})?\s*([EW]?)"
+    parts = re.fullmatch(form, str(value).strip(), re.IGNORECASE)
     if not parts:
         return None
-    size = sum(float(part or 0) / 60**power for power, part in enumerate(parts.groups()[1:]))
-    return math.copysign(size, -1 if parts[1] == "-" else 1) if size <= 180 else None
+    numbers = [float((part or "0").replace(",", ".")) for part in parts.groups()[1:4]]
+    size = sum(part / 60**power for power, part in enumerate(numbers))
+    west = parts[1] == "-" or parts[5].upper() == "W"
+    return math.copysign(size, -1 if west else 1) if size <= 180 else None
 
 
 def _given_date(date: str | datetime.date) -> str:
