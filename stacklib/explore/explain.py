@@ -150,10 +150,15 @@ class PixelStory:
             text += f"{self.spec.centre} {told.centre:.6g}, keeps {_interval(told)}; "
         return text + (f"rejects {names}" if names else "rejects nothing")
 
+    @property
+    def rounds_in_words(self) -> str:
+        """All rounds, a sentence each."""
+        return "\n".join(self.tell_round(i + 1) for i in range(len(self.rounds)))
+
     def __str__(self) -> str:
         where = f"Pixel x {self.x}, y {self.y}, channel {self.channel}"
         lines = [f"{where}: {self.spec.label}, {len(self.files)} frames"]
-        lines += [self.tell_round(i + 1) for i in range(len(self.rounds))]
+        lines += self.rounds_in_words.splitlines()
         lines += [f"Result: {self.summary}"]
         lines += [f"Left out: {excluded}" for excluded in self.excluded]
         lines = [textwrap.fill(line, WIDTH, subsequent_indent="    ") for line in lines]

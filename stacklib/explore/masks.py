@@ -10,7 +10,14 @@ from stacklib.integration.result import Integration
 from stacklib.integration.samples import Region
 from stacklib.kernel.verdicts import HIGH, LOW, NO_DATA, verdicts
 
-__all__ = ["frame_mask", "frame_verdicts", "most_rejected", "most_rejected_frame", "typical_pixels"]
+__all__ = [
+    "frame_mask",
+    "frame_verdicts",
+    "most_rejected",
+    "most_rejected_frame",
+    "not_found",
+    "typical_pixels",
+]
 
 #: Number of samples judged at once.
 BAND_SAMPLES = 1 << 24
@@ -160,6 +167,14 @@ def typical_pixels(result: Integration, channel: int = 0) -> dict[str, dict[str,
                 max(places, key=lambda p: _excess(result, p)) if name == "cosmic ray" else places[0]
             )
     return pixels
+
+
+def not_found(pixels: dict[str, dict[str, int]]) -> str:
+    """Say which kinds `typical_pixels` did not find and what stands in for them; empty if all were found."""
+    missing = [name for name, place in pixels.items() if name != "run away" and place == pixels["run away"]]
+    if not missing:
+        return ""
+    return f"No example found of: {', '.join(missing)}. The pixel with the most rejections is shown instead."
 
 
 def _excess(result: Integration, place: dict[str, int]) -> float:

@@ -29,6 +29,7 @@ from stacklib.frames.frame_set import Frame
 from stacklib.integration.result import Integration
 from stacklib.output.integrated_image import undo_range
 from stacklib.output.naming import most_common
+from stacklib.output.sentences import outstanding
 from stacklib.recipe.rules import RULES
 
 __all__ = [
@@ -42,8 +43,6 @@ __all__ = [
 
 #: Larger images are cut to a center of this many pixels each way.
 CENTRE = 600
-#: A frame is numbered if it lost this many times the median, and this many percentage points more.
-OUTSTANDING, OUTSTANDING_PERCENT = 1.6, 0.1
 
 RGB = ("#ff7a6b", "#5fd38a", "#6fa8ff")
 MARKERS = "so^Dv"
@@ -193,7 +192,8 @@ def _rejected_by_frame(axes: Axes, result: Integration, numbers: np.ndarray, use
             axes.axhline(
                 normal, color=colour, ls=line, lw=1.2, label=f"expected for clean frames, {word[:4].strip()}"
             )
-        for number, value in _outstanding(numbers[used], shown):
+        clearly_more = outstanding(shown / 100)
+        for number, value in zip(numbers[used][clearly_more], shown[clearly_more], strict=True):
             axes.annotate(
                 f"{number}", (number, value), (8, 0), textcoords="offset points", color=INK, va="center"
             )
@@ -206,13 +206,6 @@ def _rejected_by_frame(axes: Axes, result: Integration, numbers: np.ndarray, use
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
     dress(axes, "rejected samples (%)")
-
-
-def _outstanding(numbers: np.ndarray, values: np.ndarray) -> list[tuple[int, float]]:
-    """Return numbers and values of the frames that lost clearly more than the others."""
-    median = np.median(values)
-    limit = max(OUTSTANDING * median, median + OUTSTANDING_PERCENT)
-    return [(n, v) for n, v in zip(numbers, values, strict=True) if v > limit]
 
 
 def _floor(*percentages: np.ndarray | float) -> float:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import datetime
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from stacklib.errors import StacklibWarning
 from stacklib.output.integrated_image import IntegratedImage
 from stacklib.output.naming import SavedFiles
 from stacklib.output.report import report, summary
 from stacklib.output.saving import save
+from stacklib.output.sentences import noise_gap
 
 __all__ = ["Integration"]
 
@@ -42,7 +45,7 @@ class Integration(IntegratedImage):
     range_factor, range_offset : float
         Rescaling by `output_range`, ``image = x * range_factor + range_offset``. 1 and 0 if there was none.
     truncated : int
-        Number of values clipped by `output_range`.
+        Number of values clipped by `output_range`, and of lone samples far beyond all others.
     saved : SavedFiles or None
         Files written by the last `save`.
 
@@ -114,11 +117,20 @@ class Integration(IntegratedImage):
         SaveError
             If the files cannot be written.
 
+        Warns
+        -----
+        StacklibWarning
+            If the noise is far above what the frames allow, with the likely reason, or the range of an image
+            in ADU had to be changed much.
+
         Notes
         -----
-        XISF images have the range 0 to 1. If the frames are in ADU, the image is divided by 65535 and
-        brought into that range by `output_range`; FITS images remain in ADU. 0 means no data in all files,
-        also where the uncertainty is unknown.
+        XISF images have the range 0 to 1. If the frames are in ADU, the image is divided by their full scale,
+        usually 65535, and brought into that range by `output_range`; FITS images remain in ADU. 0 means no
+        data in all files, also where the uncertainty is unknown.
         """
         self.saved = save(self, folder, date=date, object=object, camera=camera, maps=maps, fits=fits)
+        gap = noise_gap(self)
+        if gap:
+            warnings.warn(gap, StacklibWarning, stacklevel=2)
         return list(self.saved.images)

@@ -22,6 +22,7 @@ from stacklib.kernel.pixels import Counts, Pixels
 from stacklib.kernel.uncertainty import claim_factors
 from stacklib.normalization.preparation import Preparation, prepare, refuse_single
 from stacklib.normalization.settings import Settings
+from stacklib.output.history import range_warnings
 from stacklib.recipe.recipe import Recipe
 from stacklib.utils.compiled import not_kept
 from stacklib.utils.progress import progress_bar
@@ -114,7 +115,8 @@ def integrate(
     for note in preparation.notes:
         warnings.warn(note, StacklibWarning, stacklevel=2)
     result = integrate_samples(samples, preparation, progress, work=work)
-    if note := not_kept():
+    notes = range_warnings(result.range_factor, result.truncated, result.recipe.output_range)
+    for note in filter(None, [*notes, not_kept()]):
         warnings.warn(note, StacklibWarning, stacklevel=2)
     frames.close()
     return result

@@ -27,7 +27,7 @@ from stacklib.kernel.expectation import expected_noise_factor, expected_rejectio
 from stacklib.kernel.verdicts import KEPT, LOW, reject
 from stacklib.lessons.lesson import LEFT_OUT, Lesson
 from stacklib.recipe.recipe import Recipe
-from stacklib.recipe.rules import FEW_FRAMES_RULE, MANY_FRAMES_RULE, RULES
+from stacklib.recipe.rules import AUTO_RULES, RULES
 
 __all__ = [
     "figure_averaging",
@@ -43,7 +43,7 @@ __all__ = [
 
 DARK, BRIGHT, GOOD = LOW_COLOUR, HIGH_COLOUR, "#cdd5e0"
 #: The rules of thumb, and how they are drawn beside each other.
-COMPARED = {MANY_FRAMES_RULE: ("s-", BRIGHT), FEW_FRAMES_RULE: ("o-", DARK)}
+COMPARED = dict(zip(reversed(AUTO_RULES), (("s-", BRIGHT), ("o-", DARK)), strict=True))
 
 
 # averaging ---------------------------------------------------------------------------------------

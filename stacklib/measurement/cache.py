@@ -43,9 +43,11 @@ class PlaneMeasurements(NamedTuple):
     """Measurements of one plane, in its own units.
 
     The first eight fields are those of `stacklib.measurement.statistics.PlaneStatistics`. `unit` is true if
-    the samples are in [0, 1]. `noise` is a standard deviation: NaN if it cannot be measured, None if it was
-    not measured. `empty` samples are no data; `border` tells which, as text of
-    `stacklib.measurement.border.Border`, and is empty if these are all up to `range_low`.
+    the plane was measured as [0, 1], not as ADU. `high`, `top` and `counts` are those of
+    `stacklib.measurement.full_scale.Brightness`, the gradients those of `stacklib.measurement.gradient`.
+    `noise` is a standard deviation: NaN if it cannot be measured, None if it was not measured. `empty`
+    samples are no data; `border` tells which, as text of `stacklib.measurement.border.Border`, and is empty
+    if these are all up to `range_low`.
     """
 
     location: float
@@ -57,6 +59,11 @@ class PlaneMeasurements(NamedTuple):
     minimum: float
     maximum: float
     unit: bool
+    high: float = math.nan
+    top: float = math.nan
+    counts: bool = False
+    gradient_x: float = math.nan
+    gradient_y: float = math.nan
     noise: float | None = None
     empty: float = 0.0
     border: str = ""
@@ -155,7 +162,8 @@ def _decoded(plane: dict[str, float | str]) -> PlaneMeasurements:
     border = str(plane["border"])
     if border:
         Border.from_text(border)
-    return PlaneMeasurements(**numbers | {"unit": bool(plane["unit"]), "border": border})
+    switches = {name: bool(plane[name]) for name in ("unit", "counts")}
+    return PlaneMeasurements(**numbers | switches | {"border": border})
 
 
 def _encoded(plane: PlaneMeasurements) -> dict[str, float | str]:

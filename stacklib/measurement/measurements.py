@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from stacklib.errors import FrameError
 from stacklib.frames.frame import Frame
 from stacklib.measurement.border import Border, DataRange, find_border
 from stacklib.measurement.cache import (
@@ -21,6 +20,8 @@ from stacklib.measurement.cache import (
     open_stores,
     save_stores,
 )
+from stacklib.measurement.full_scale import ADU, brightness, full_scale_of, in_unit_range
+from stacklib.measurement.gradient import gradient
 from stacklib.measurement.noise import plane_noise
 from stacklib.measurement.statistics import (
     ESTIMATORS,
@@ -31,11 +32,9 @@ from stacklib.measurement.statistics import (
     quantization_step,
     spread_evenly,
 )
-from stacklib.utils.labels import listed
 from stacklib.utils.resources import checked_threads
 
 __all__ = [
-    "ADU",
     "FrameMeasurements",
     "Planes",
     "Progress",
@@ -51,10 +50,6 @@ __all__ = [
 #: and its result, in the order in which the calls end.
 Spread = Callable[[Callable[..., Any], Sequence[tuple]], Iterator[tuple[int, Any]]]
 
-#: Float samples above this are not in [0, 1]. Interpolated stars overshoot 1 a little.
-UNIT_MAXIMUM = 2.0
-#: ADU at the value 1 of float frames.
-ADU = 65535.0
 #: Quantization is coarse if the scale is less than this many steps.
 COARSE = 5.0
 
@@ -68,12 +63,14 @@ class FrameMeasurements:
     """Measurements of the frames of a set, before normalization.
 
     All arrays are float64 of shape (frames, channels) in the units of the frames: [0, 1], or ADU if
-    `unit_range` is false. A plane without a valid sample has NaN. `location` is the median; scales, `mean`,
-    `avgdev`, extremes and `count` are those of `stacklib.measurement.statistics.PlaneStatistics`. `noise` is
-    a standard deviation, NaN if it is neither known nor measured. `noise_source` is "keyword", "measured" or
-    "not measured", the same for all frames, since the two sources do not compare. `empty` is the fraction of
-    the samples that are no data, and `data_range` tells which these are; None if that is not known. `common`
-    keeps what `stacklib.measurement.common.measure_common` found by reference. `notes` are for the user.
+    `unit_range` is false; `full_scale` is the value of full scale in these units. A plane without a valid
+    sample has NaN. `location` is the median; scales, `mean`, `avgdev`, extremes and `count` are those of
+    `stacklib.measurement.statistics.PlaneStatistics`, the gradients the change of the sky across width and
+    height. `noise` is a standard deviation, NaN if it is neither known nor measured. `noise_source` is
+    "keyword", "measured" or "not measured", the same for all frames, since the two sources do not compare.
+    `empty` is the fraction of the samples that are no data, and `data_range` tells which these are; None if
+    that is not known. `common` keeps what `stacklib.measurement.common.measure_common` found by reference.
+    `notes` are for the user.
     """
 
     names: tuple[str, ...]
@@ -89,6 +86,9 @@ class FrameMeasurements:
     noise: np.ndarray
     noise_source: str
     unit_range: bool
+    gradient_x: np.ndarray
+    gradient_y: np.ndarray
+    full_scale: float = 1.0
     empty: np.ndarray | None = None
     data_range: DataRange | None = None
     notes: tuple[str, ...] = ()
@@ -140,24 +140,27 @@ def measure_frames(
     work = _Work(frames, meter, planes)
     try:
         work.run(entries, checked_threads(threads), progress, spread)
+        scale = full_scale_of(frames, entries)
+        work.settle(entries, scale.unit_range)
     finally:
         # Planes measured before an interruption need not be measured again.
         if cache:
             save_stores(stores, frames, entries, work.changed)
-    unit_range = _check_scale(frames, entries)
     names = ("location", "scale_low", "scale_high", "mean", "avgdev", "minimum", "maximum", "count")
+    names += ("gradient_x", "gradient_y")
     values = {name: _array(entries, name) for name in names}
-    found, source, notes = _noise(frames, entries, keywords if unit_range else None, noise)
+    found, source, notes = _noise(frames, entries, keywords if scale.unit_range else None, noise)
     return FrameMeasurements(
         names=tuple(getattr(frames, "names", None) or [frame.name for frame in frames]),
         estimator=estimator,
         **values,
         noise=found,
         noise_source=source,
-        unit_range=unit_range,
+        unit_range=scale.unit_range,
+        full_scale=scale.value,
         empty=_array(entries, "empty"),
         data_range=_data_range(frames, entries, low),
-        notes=notes,
+        notes=(*scale.notes, *notes),
     )
 
 
@@ -192,9 +195,11 @@ def plane_bounds(unit: bool, low: float, bordered: bool) -> tuple[float, float]:
 
 def raw_limit(limit: float, frame: Frame, unit: bool) -> float:
     """Return a lower limit in the units of the samples of a frame: from 1 on it is in ADU."""
-    if not unit or not 1 <= limit < math.inf:
+    if not 1 <= limit < math.inf:
         return limit
-    return limit / (frame.full_scale if frame.integer else ADU)
+    if frame.integer:
+        return limit / frame.full_scale
+    return limit / ADU if unit else limit
 
 
 def _noise_keywords(frames: Sequence[Frame]) -> np.ndarray | None:
@@ -268,9 +273,9 @@ class _Meter:
     ) -> PlaneMeasurements:
         """Measure what is not known of a plane; `unit` measures it again with that scale."""
         if known is None or unit is not None:
-            extremes = finite_range(plane)
+            extremes, bright = finite_range(plane), brightness(plane)
             if unit is None:
-                unit = bool(frame.integer) or not extremes[1] > UNIT_MAXIMUM
+                unit = in_unit_range(frame, *bright)
             # Another limit than 0 is the choice of the user, and means what it says.
             border = find_border(plane, extremes, bool(frame.integer)) if self.low == 0 else None
             low = raw_limit(self.low, frame, unit)
@@ -279,9 +284,13 @@ class _Meter:
             if border is not None:
                 data, low = border.without(plane), -math.inf
             measured = measure_samples(data, self.estimator, *bounds, extremes)
+            across, down = gradient(data, low)
             known = PlaneMeasurements(
                 *map(float, measured),
                 unit=unit,
+                **bright._asdict(),
+                gradient_x=across,
+                gradient_y=down,
                 noise=known.noise if known is not None else None,
                 empty=1 - np.count_nonzero((data > np.float32(low)) & (data < math.inf)) / data.size,
                 border="" if border is None else border.to_text(),
@@ -335,7 +344,6 @@ class _Work:
                 done += 1
                 if progress is not None:
                     progress(done, total)
-        self._settle_scales(entries)
 
     def _here(
         self, todo: list[tuple[int, int]], entries: Entries, threads: int
@@ -370,26 +378,10 @@ class _Work:
         """Read a plane and measure what is not known of it."""
         return self.meter.complete(self.read(i, channel), self.frames[i], known, unit)
 
-    def _settle_scales(self, entries: Entries) -> None:
-        """Measure dim channels of frames in ADU again that looked like [0, 1]."""
+    def settle(self, entries: Entries, unit: bool) -> None:
+        """Measure the planes again that do not look like the scale of the set."""
         for i, entry in enumerate(entries):
-            if len({plane.unit for plane in entry}) > 1:
-                for channel, plane in enumerate(entry):
-                    if plane.unit:
-                        entry[channel] = self.measure(i, channel, plane, unit=False)
-
-
-def _check_scale(frames: Sequence[Frame], entries: Entries) -> bool:
-    """Return whether all frames are in [0, 1]; raise an error if only some are."""
-    adu = [i for i, entry in enumerate(entries) if not all(plane.unit for plane in entry)]
-    # A frame without any light fits either scale.
-    lit = [i for i, entry in enumerate(entries) if any(plane.maximum > 0 for plane in entry)]
-    unit = sorted(set(lit) - set(adu))
-    if adu and unit:
-        most = max(plane.maximum for plane in entries[adu[0]])
-        raise FrameError(
-            f"the frames have different scales: {listed([frames[i].name for i in unit])} from 0 to 1, "
-            f"but {listed([frames[i].name for i in adu])} up to {most:g}. "
-            "Save all of them in the same sample format, or integrate them separately."
-        )
-    return not adu
+            for channel, plane in enumerate(entry):
+                if plane.unit != unit:
+                    entry[channel] = self.measure(i, channel, plane, unit=unit)
+                    self.changed.add(i)

@@ -15,6 +15,7 @@ from stacklib.frames.frame_set import FrameSet
 from stacklib.measurement.border import DataRange
 from stacklib.measurement.measurements import FrameMeasurements, Spread, measure_frames
 from stacklib.normalization.coverage import Compared, compare
+from stacklib.normalization.doubts import doubts_about_scale
 from stacklib.normalization.matching import output_coefficients, rejection_coefficients, scale_factors
 from stacklib.normalization.ranges import about_ranges, data_limits, sample_marks
 from stacklib.normalization.settings import Settings
@@ -68,10 +69,15 @@ class Preparation:
     @property
     def full_scale(self) -> float:
         """ADU at the value 1."""
-        if not self.measurements.unit_range:
-            return 1.0
         known = [self.frames[int(i)].full_scale for i in self.used if self.frames[int(i)].integer]
-        return max(known, default=65535.0)
+        return max(known, default=65535.0 if self.measurements.unit_range else 1.0)
+
+    @property
+    def scale_in_words(self) -> str:
+        """The scale of the frames, such as ``ADU, full scale 65535``."""
+        if self.measurements.unit_range:
+            return "read as 0 to 1"
+        return f"ADU, full scale {self.measurements.full_scale * self.full_scale:g}"
 
     def settings(self, channel: int) -> Settings:
         """Return the settings of the kernel for one channel of the used frames."""
@@ -171,6 +177,9 @@ def prepare(
     notes += _about_excluded(light, weights, recipe.min_weight, names)
     excluded = usable.broken | {usable.frames[i]: why for i, why in light.items()}
     used = np.array([i for i in range(len(frames)) if i not in excluded])
+    if recipe.normalization.endswith("scaling"):
+        here = np.array([i for i in range(len(some)) if i not in light])
+        notes += doubts_about_scale(some, compared.measured, factor, weighting.weights, here)
     notes += recipe.warnings_for(used.size)
     weights = usable.spread_out(weights, 1.0, 0.0)
     scale = _scale_if_needed(recipe, compared, reference, names)

@@ -7,7 +7,8 @@ import math
 import numpy as np
 
 from stacklib.measurement.border import NOTHING, DataRange
-from stacklib.measurement.measurements import ADU, UNIT_MAXIMUM, FrameMeasurements
+from stacklib.measurement.full_scale import UNIT_MAXIMUM
+from stacklib.measurement.measurements import FrameMeasurements
 from stacklib.recipe.recipe import Recipe
 from stacklib.utils.labels import listed
 
@@ -45,14 +46,14 @@ def high_limit(recipe: Recipe, measurements: FrameMeasurements, full_scale: floa
     """Return `range_high` in the units of the frames, infinity for no limit.
 
     For frames from 0 to 1, a limit above 2 is in ADU: interpolated stars overshoot 1 a little. For frames in
-    ADU, a limit up to 1 is a fraction of 65535.
+    ADU, a limit up to 1 is a fraction of their full scale.
     """
     high = recipe.range_high
     if not recipe.range_clip_high:
         return math.inf
     if measurements.unit_range:
         return high / full_scale if high > UNIT_MAXIMUM else high
-    return high * ADU if 0 < high <= 1 else high
+    return high * measurements.full_scale if 0 < high <= 1 else high / full_scale
 
 
 def about_ranges(
@@ -61,7 +62,7 @@ def about_ranges(
     """Say how the range limits were read, and which of them everything or nothing is beyond."""
     return [
         *_about_low(recipe, measurements, used),
-        *_about_high(recipe, measurements, used, high_limit(recipe, measurements, full_scale)),
+        *_about_high(recipe, measurements, used, full_scale),
     ]
 
 
@@ -94,14 +95,17 @@ def _about_low(recipe: Recipe, measured: FrameMeasurements, used: np.ndarray) ->
     return notes
 
 
-def _about_high(recipe: Recipe, measured: FrameMeasurements, used: np.ndarray, high: float) -> list[str]:
+def _about_high(
+    recipe: Recipe, measured: FrameMeasurements, used: np.ndarray, full_scale: float
+) -> list[str]:
     if not recipe.range_clip_high:
         return []
-    given = recipe.range_high
+    given, high = recipe.range_high, high_limit(recipe, measured, full_scale)
     notes = []
     if high != given:
-        as_what = "ADU" if measured.unit_range else f"a fraction of {ADU:.0f}"
-        value = f"{high:.6g} on the scale from 0 to 1" if measured.unit_range else f"{high:.6g} ADU"
+        in_adu = measured.unit_range or given > 1
+        as_what = "ADU" if in_adu else f"a fraction of {measured.full_scale * full_scale:.6g}"
+        value = f"{high:.6g} on the scale from 0 to 1" if in_adu else f"{high * full_scale:.6g} ADU"
         notes.append(f"range_high {given:g} is taken as {as_what}: {value}")
     with np.errstate(invalid="ignore"):
         beyond = [measured.names[i] for i in used if (measured.location[i] >= high).any()]

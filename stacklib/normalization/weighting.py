@@ -110,23 +110,24 @@ def choose_reference(frames: Sequence[Any], measurements: FrameMeasurements, rec
     """Choose the reference frame and return its index.
 
     A name in ``recipe.reference``, with or without extension, overrides the choice. By default this is the
-    frame with the best weight, among those that cover at least 90 % of what the best of them covers. If all
-    weights are equal, it is the frame with the lowest noise after scaling, or the first frame if the noise is
-    not known. The weights use scale factors relative to the median scale of the set, so that the choice does
-    not depend on the order of the frames. Raises IntegrationError if none or several of the frames have that
-    name, or as `frame_weights`.
+    frame with the best weight, among those that cover at least 90 % of what the best of them covers. Among
+    equal weights it is the frame with the lowest noise after scaling or, if the noise is not known, the one
+    whose level is closest to the median of the set. The weights use scale factors relative to the median
+    scale of the set. So the choice does not depend on the order of the frames. Raises IntegrationError if
+    none or several of the frames have that name, or as `frame_weights`.
     """
     if recipe.reference:
         return find_frame(measurements.names, recipe.reference, "reference")
     factors = _provisional_factors(measurements, recipe.normalization)
     weights = _relative(frame_weights(frames, measurements, recipe, factors)[0])
+    noise = (factors * measurements.noise).mean(axis=1)
     wide = _wide(measurements)
-    if np.ptp(weights[wide]) > 1e-12:
-        return int(wide[np.argmax(weights[wide])])
-    noise = (factors * measurements.noise).mean(axis=1)[wide]
-    if np.all(np.isfinite(noise)):
-        return int(wide[np.argmin(noise)])
-    return int(wide[0])
+    if not np.all(np.isfinite(noise[wide])):
+        noise = np.zeros(len(weights))
+    level = measurements.location.mean(axis=1)
+    away = np.abs(level - np.median(level))
+    best = wide[weights[wide] >= weights[wide].max() - 1e-12].tolist()
+    return min(best, key=lambda i: (noise[i], away[i], measurements.names[i]))
 
 
 def _wide(measurements: FrameMeasurements) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Run a notebook by hand or through papermill."""
 
 from stacklib.notebook.parameters import ChooseRejection, HowIntegrationWorks, InspectRejection, SelectFrames
+from stacklib.notebook.sample import show_for_sample
 from stacklib.notebook.session import (
     is_live,
     read_parameters,
@@ -23,6 +24,7 @@ __all__ = [
     "set_up_session",
     "show_advice",
     "show_files",
+    "show_for_sample",
     "show_panel",
     "show_table",
 ]

@@ -11,10 +11,12 @@ from stacklib.formats.xisf_write import ascii_text
 from stacklib.output.integrated_image import IntegratedImage
 from stacklib.output.provenance import Provenance
 
-__all__ = ["history", "range_in_words"]
+__all__ = ["changes_in_words", "history", "range_in_words", "range_warnings"]
 
 #: Longest HISTORY line: 80 columns of a card minus the keyword.
 WIDTH = 72
+#: Rescaling by less than this is worth a warning.
+DARKENED = 0.25
 
 
 def history(result: IntegratedImage, facts: Provenance, more: Iterable[str] = ()) -> list[str]:
@@ -65,11 +67,35 @@ def _frame_in_words(result: IntegratedImage, i: int, k: int | None) -> Iterator[
 
 def range_in_words(result: IntegratedImage) -> list[str]:
     """Describe how the image was brought into the range 0 to 1. Empty if it was not changed."""
-    if result.truncated:
-        return [f"output range: {result.truncated} values outside 0 to 1 were clipped"]
-    if (result.range_factor, result.range_offset) != (1.0, 0.0):
-        return [f"output range: rescaled as x * {result.range_factor:.9g} + {result.range_offset:.9g}"]
-    return []
+    scaling = (result.range_factor, result.range_offset)
+    return [f"output range: {words}" for words in changes_in_words(*scaling, result.truncated)]
+
+
+def changes_in_words(factor: float, offset: float, truncated: int) -> list[str]:
+    """Describe the changes by `stacklib.output.integrated_image.bring_into_range`."""
+    words = []
+    if (factor, offset) != (1.0, 0.0):
+        words.append(f"rescaled as x * {factor:.9g} + {offset:.9g}")
+    if truncated:
+        outside = "outside the others" if words else "outside 0 to 1"
+        words.append(f"{truncated} values {outside} were clipped")
+    return words
+
+
+def range_warnings(factor: float, truncated: int, how: str) -> list[str]:
+    """Return warnings about changes to the range that alter the look of an image; `how` is output_range."""
+    notes = []
+    if truncated and how == "rescale":
+        notes.append(
+            f"{truncated} values lie far outside all others, probably hot pixels or cosmic rays that "
+            "rejection kept; they were clipped, because rescaled to them the image would be black."
+        )
+    if factor < DARKENED:
+        notes.append(
+            f"The image was multiplied by {factor:.3g} to bring its brightest values into the range 0 to 1, "
+            "so its sky is that much darker than in the frames; output_range truncate keeps the level."
+        )
+    return notes
 
 
 def _plain(value: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Self
 
 import numpy as np
@@ -18,9 +19,15 @@ from stacklib.recipe.recipe import Recipe
 
 __all__ = ["IntegratedImage", "bring_into_range", "image_noise", "undo_range"]
 
+#: Samples of an image are lone if there are at most this many, or one in this many, and each exceeds all
+#: others, and full scale, by more than this factor.
+LONE_SAMPLES, LONE_SHARE, LONE_FACTOR = 16, 100_000, 4.0
+
 
 def bring_into_range(image: np.ndarray, covered: np.ndarray, how: str) -> tuple[float, float, int]:
     """Bring an image into the range 0 to 1, in place.
+
+    A few lone samples, far beyond all others, are clipped: rescaled to them, the image would be black.
 
     Parameters
     ----------
@@ -42,16 +49,35 @@ def bring_into_range(image: np.ndarray, covered: np.ndarray, how: str) -> tuple[
     high = max(1.0, float(image.max(initial=1.0)))
     if low == 0.0 and high == 1.0:
         return 1.0, 0.0, 0
-    if how == "truncate":
-        truncated = int(np.count_nonzero((image < 0) | (image > 1)))
-        np.clip(image, 0, 1, out=image)
-        return 1.0, 0.0, truncated
+    if how == "rescale":
+        low, high = -_end_of_range(image, -low, -1), _end_of_range(image, high, 1)
+    else:
+        low, high = 0.0, 1.0
+    truncated = int(np.count_nonzero((image < low) | (image > high)))
     factor, offset = 1.0 / (high - low), (0.0 - low) / (high - low)
-    image *= np.float32(factor)
-    image += np.float32(offset)
-    image[~covered] = 0.0
+    if (factor, offset) != (1.0, 0.0):
+        image *= np.float32(factor)
+        image += np.float32(offset)
+        image[~covered] = 0.0
     np.clip(image, 0, 1, out=image)
-    return factor, offset, 0
+    return factor, offset, truncated
+
+
+def _end_of_range(image: np.ndarray, most: float, sign: int) -> float:
+    """Return the end of the range above (`sign` 1) or below (-1), the extreme `most` unless it is lone."""
+    if not most > LONE_FACTOR:
+        return most
+    few = min(max(LONE_SAMPLES, image.size // LONE_SHARE), image.size - 1)
+    if sign > 0:
+        beyond = np.partition(image, image.size - few - 1, axis=None)[image.size - few - 1 :]
+    else:
+        beyond = -np.partition(image, few, axis=None)[: few + 1]
+    beyond.sort()
+    least = 1.0 if sign > 0 else 0.0
+    for value, following in pairwise(beyond.tolist()):
+        if following > LONE_FACTOR * max(value, 1.0):
+            return max(value, least)
+    return most
 
 
 def undo_range(image: np.ndarray, factor: float, offset: float) -> np.ndarray:

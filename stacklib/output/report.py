@@ -18,6 +18,7 @@ from stacklib.output.history import range_in_words
 from stacklib.output.integrated_image import IntegratedImage
 from stacklib.output.naming import SavedFiles, night_of
 from stacklib.output.provenance import Provenance, collect, known_or_none
+from stacklib.output.sentences import noise_gap
 
 __all__ = ["numbers", "report", "summary", "unusual_frames"]
 
@@ -49,7 +50,7 @@ def report(
         _section("Unusually high rejection", _unusual_in_words(result)),
         _section("Frames left out", _left_out(result)),
         _section("Keywords that differ", [f"{name}: {words}" for name, words in facts.differing.items()]),
-        _section("Notes", [*said, *range_in_words(result), *remarks, *facts.notes]),
+        _section("Notes", [*said, *range_in_words(result), *_gap(result), *remarks, *facts.notes]),
         _section("Notes on the files of the frames", header_notes(result.preparation.frames)),
         _files(saved),
     ]
@@ -119,6 +120,11 @@ def unusual_frames(result: IntegratedImage) -> list[tuple[int, str, float, float
     return sorted(found)
 
 
+def _gap(result: IntegratedImage) -> list[str]:
+    gap = noise_gap(result)
+    return [gap] if gap else []
+
+
 def _section(title: str, lines: Sequence[str]) -> list[str]:
     """Return a title and its wrapped lines, or nothing if there are no lines."""
     if not lines:
@@ -133,8 +139,6 @@ def _heading(result: IntegratedImage, facts: Provenance) -> list[str]:
     night = night_of(used)
     channels, height, width = result.image.shape
     title = f"Integration of {facts.target or 'an unnamed target'}"
-    weighted = result.recipe.combination == "average" and result.recipe.weights != "none"
-    heaviest = weighted and not result.recipe.reference and p.weights[p.reference].mean() >= _best(p)
     equipment = [facts.camera, str(facts.common.get("TELESCOP", ""))]
     rows = {
         "Frames": f"{p.count} of {len(p.frames)}, {_exposure(result, facts)}",
@@ -142,9 +146,9 @@ def _heading(result: IntegratedImage, facts: Provenance) -> list[str]:
         "Camera": ", ".join(filter(None, equipment)),
         "Filter": facts.filter,
         "Image": f"{width} x {height} pixels, {channels} channel{'s' * (channels > 1)}" + _region(result),
-        "Values": "0 to 1" if p.measurements.unit_range else "ADU, divided by 65535 in XISF files",
+        "Values": _values(result),
         "Coverage": _coverage(result),
-        "Reference": p.measurements.names[p.reference] + (" (highest weight)" if heaviest else ""),
+        "Reference": f"{p.measurements.names[p.reference]} ({_why_reference(result)})",
         "Input": str(p.frames.folder),
     }
     lines = [f"{name:<10} {value}" for name, value in rows.items() if value]
@@ -182,6 +186,25 @@ def _from_to(facts: Provenance) -> str:
         return ""
     end = f"{facts.end:%H:%M}" if facts.end.date() == facts.start.date() else f"{facts.end:%Y-%m-%d %H:%M}"
     return f" (UTC {facts.start:%Y-%m-%d %H:%M} to {end})"
+
+
+def _why_reference(result: IntegratedImage) -> str:
+    recipe = result.recipe
+    if recipe.reference:
+        return "your choice"
+    p = result.preparation
+    if recipe.combination == "average" and recipe.weights != "none":
+        highest = p.weights[p.reference].mean() >= _best(p)
+        return "highest weight" if highest else "highest weight of those that cover most"
+    known = np.isfinite(p.measurements.noise).all()
+    return "lowest noise" if known else "level closest to the median of the frames"
+
+
+def _values(result: IntegratedImage) -> str:
+    p = result.preparation
+    if p.measurements.unit_range:
+        return p.scale_in_words
+    return f"{p.scale_in_words}; divided by it in XISF files, ADU in FITS files"
 
 
 def _region(result: IntegratedImage) -> str:

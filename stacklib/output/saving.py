@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import math
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from astropy.table import Table
 
-from stacklib.errors import SaveError
+from stacklib.errors import SaveError, StacklibWarning
 from stacklib.formats import fits, xisf
-from stacklib.output.history import history
+from stacklib.output.history import changes_in_words, history, range_warnings
 from stacklib.output.integrated_image import IntegratedImage, bring_into_range
 from stacklib.output.naming import SavedFiles, base_name, default_folder, free_number
 from stacklib.output.provenance import Provenance, collect, keywords, properties
@@ -23,8 +24,6 @@ from stacklib.utils.file_sets import existing_folder, name_all, workroom
 
 __all__ = ["save"]
 
-#: Full scale in ADU of saved XISF images if the frames are in ADU.
-FULL_SCALE = 65535.0
 #: Attempts to find a number that no other process takes at the same moment.
 ATTEMPTS = 1000
 
@@ -64,7 +63,7 @@ def save(
         scaled, remarks = _in_unit_range(products, result)
         staged = _write_xisf(result, facts, scaled, remarks, room, folder)
         if fits:
-            images, left_out = _write_fits(result, facts, products, room)
+            images, left_out = _write_fits(result, facts, _in_adu(products, result), room)
             staged, remarks = staged + images, remarks + left_out
         return _publish(result, facts, remarks, room, folder, base, staged)
 
@@ -114,23 +113,35 @@ def _finite(pixels: np.ndarray) -> np.ndarray:
 
 def _in_unit_range(products: list[Product], result: IntegratedImage) -> tuple[list[Product], list[str]]:
     """Bring images in ADU into the range 0 to 1 for XISF. Returns them and a description of the changes."""
-    if result.preparation.measurements.unit_range:
+    p = result.preparation
+    if p.measurements.unit_range:
         return products, _flipped(result)
-    image = _finite(result.image) / np.float32(FULL_SCALE)
-    covered = result.coverage > 0
-    factor, offset, cut = bring_into_range(image, covered, result.recipe.output_range)
-    lines = [*_flipped(result), f"XISF: ADU divided by {FULL_SCALE:g}"]
-    if cut:
-        lines.append(f"XISF: {cut} values outside 0 to 1 were clipped")
-    elif (factor, offset) != (1.0, 0.0):
-        lines.append(f"XISF: then rescaled as x * {factor:.9g} + {offset:.9g}")
-    scale = factor / FULL_SCALE
+    full = p.measurements.full_scale
+    image = _finite(result.image) / np.float32(full)
+    how = result.recipe.output_range
+    changes = bring_into_range(image, result.coverage > 0, how)
+    for note in range_warnings(changes[0], changes[2], how):
+        warnings.warn(note, StacklibWarning, stacklevel=4)
+    lines = [*_flipped(result), f"XISF: ADU divided by {full * p.full_scale:g}"]
+    lines += [f"XISF: then {words}" for words in changes_in_words(*changes)]
+    return _rescaled(products, changes[0] / full, image), lines
+
+
+def _in_adu(products: list[Product], result: IntegratedImage) -> list[Product]:
+    """Return the images in ADU if the frames are: integers of more than 16 bits are read as fractions."""
+    p = result.preparation
+    adu = 1.0 if p.measurements.unit_range else p.full_scale
+    return products if adu == 1.0 else _rescaled(products, adu)
+
+
+def _rescaled(products: list[Product], scale: float, image: np.ndarray | None = None) -> list[Product]:
+    """Multiply the values of the image by `scale` in all products that depend on it; `image` is known."""
     changed = {
-        "integration": lambda pixels: image,
+        "integration": lambda pixels: pixels * np.float32(scale) if image is None else image,
         "uncertainty": lambda pixels: pixels * np.float32(scale),
         "slope": lambda pixels: _rescaled_slope(pixels, scale),
     }
-    return [replace(p, pixels=changed[p.name](p.pixels)) if p.name in changed else p for p in products], lines
+    return [replace(p, pixels=changed[p.name](p.pixels)) if p.name in changed else p for p in products]
 
 
 def _rescaled_slope(slope: np.ndarray, scale: float) -> np.ndarray:

@@ -119,8 +119,8 @@ class Recipe(RejectionParameters):
         Returns
         -------
         Recipe
-            ``sigma`` for up to 15 frames, ``winsorized_sigma`` for more, with sigma low 3.2 and sigma high
-            2.9.
+            ``sigma`` for 10 to 15 frames, ``winsorized_sigma`` for fewer or more, with sigma low 3.2 and
+            sigma high 2.9.
         """
         count = int(frames) if isinstance(frames, numbers.Integral) else len(frames)
         return cls(rejection=cls().rule_for(count))

@@ -16,6 +16,7 @@ Widgets, help, warnings, advisor, sweeps, pixel stories and the documentation re
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,18 +24,13 @@ from typing import Any
 from stacklib.utils.parameters import Checked, choice_field, count_field, number_field, switch_field
 
 __all__ = [
-    "FEW_FRAMES",
-    "FEW_FRAMES_RULE",
-    "MANY_FRAMES_RULE",
+    "AUTO_RULES",
     "RULES",
     "RejectionParameters",
     "RuleSpec",
     "rule_in_words",
     "rules_table",
 ]
-
-#: The rule of thumb of the workflow: up to this many frames the first rule, above it the second.
-FEW_FRAMES, FEW_FRAMES_RULE, MANY_FRAMES_RULE = 15, "sigma", "winsorized_sigma"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +53,7 @@ class RuleSpec:
     more_parameters: tuple[str, ...] = ()  # other fields of `RejectionParameters` that the rule reads
     limits_in: str = ""  # sigma, fraction, mean deviations, or samples to drop whatever their values
     grid: Mapping[str, tuple] = field(default_factory=dict)  # values that the advisor tries
+    auto: tuple[range, ...] = ()  # numbers of frames for which `rejection: auto` takes this rule
     least_frames: int = 3  # with fewer frames the rule rejects nothing
     rejects: bool = True  # False for the rule that keeps everything
     bounded: bool = False
@@ -147,6 +144,7 @@ RULES: dict[str, RuleSpec] = {
             limits=_SIGMAS,
             limits_in="sigma",
             grid=_SIGMA_GRID,
+            auto=(range(10, 16),),
             bounded=True,
             runs_away=True,
             shares_trials=True,
@@ -159,12 +157,14 @@ RULES: dict[str, RuleSpec] = {
             "the samples clamped to $c \\pm 1.5\\,s$. The clamped samples are clamped again until $s$ "
             "changes by less than 0.05 %. $c$ starts as the median, $s$ as the robust scale $S_n$. In the "
             "first round samples more than `winsorization_cutoff` $s$ from $c$ become $c$; *repeated*",
-            use="5 frames and more",
+            use="3 frames and more; with 3 or 4 only bright outliers are found",
             source="Huber (1981), Robust Statistics; Sn: Rousseeuw and Croux (1993), JASA 88, 1273",
             limits=_SIGMAS,
             more_parameters=("winsorization_cutoff",),
             limits_in="sigma",
             grid=_SIGMA_GRID,
+            # Of 3 to 9 frames the others cannot tell an outlier from their own spread.
+            auto=(range(10), range(16, sys.maxsize)),
             runs_away=True,
             shares_trials=True,
         ),
@@ -254,6 +254,21 @@ RULES: dict[str, RuleSpec] = {
     )
 }
 
+#: Rules that `rejection: auto` takes.
+AUTO_RULES = tuple(spec.name for spec in RULES.values() if spec.auto)
+
+
+def _auto_in_words() -> str:
+    """Say which rule auto takes for how many frames; the rule for many frames is taken otherwise."""
+    many = next(name for name in AUTO_RULES if RULES[name].auto[-1].stop == sys.maxsize)
+    words = [
+        f"{name} for {span.start} to {span[-1]} frames"
+        for name in AUTO_RULES
+        for span in RULES[name].auto
+        if name != many
+    ]
+    return f"{', '.join(words)}, otherwise {many}"
+
 
 def _rules_with(parameter: str) -> str:
     """Return the names of the rules that read a parameter, as a list in words."""
@@ -267,8 +282,7 @@ class RejectionParameters(Checked):
     rejection: str = choice_field(
         "auto",
         ("auto", *RULES),
-        f"Rejection rule. auto uses {FEW_FRAMES_RULE} for up to {FEW_FRAMES} frames, "
-        f"{MANY_FRAMES_RULE} for more.",
+        f"Rejection rule. auto: {_auto_in_words()}.",
     )
     clip_low: bool = switch_field(True, "Reject samples that are too dark.")
     clip_high: bool = switch_field(True, "Reject samples that are too bright.")
@@ -342,7 +356,7 @@ class RejectionParameters(Checked):
         """Return the name of the rule for `count` frames, with ``auto`` resolved."""
         if self.rejection != "auto":
             return self.rejection
-        return FEW_FRAMES_RULE if count <= FEW_FRAMES else MANY_FRAMES_RULE
+        return next(name for name in AUTO_RULES if any(count in span for span in RULES[name].auto))
 
     def warnings_for(self, count: int) -> list[str]:
         """Return warnings about a rule or limits that do not work with `count` frames.

@@ -175,7 +175,7 @@ def test_what_cannot_be_advised_on():
     with pytest.raises(IntegrationError, match="3 frames are too few"):
         advise(frames[:3], progress=False)
     with pytest.raises(IntegrationError, match=r'sigma rejects nothing among 4 .*rejection="percentile"'):
-        advise(frames[:4], progress=False)
+        advise(frames[:4], sl.Recipe(rejection="sigma"), progress=False)
     with pytest.raises(RecipeError, match="memory: 2MB is too little"):
         advise(frames, memory="2MB", progress=False)
     with pytest.raises(RecipeError, match="memory: 8MB is too little"):

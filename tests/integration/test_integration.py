@@ -28,6 +28,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*cannot reject anything"),
     pytest.mark.filterwarnings("ignore:.*left out by min_weight"),
     pytest.mark.filterwarnings("ignore:.*more frames are below min_weight"),
+    pytest.mark.filterwarnings("ignore:The field is sparse"),
 ]
 
 

@@ -34,6 +34,8 @@ class ArrayFrame:
     data: np.ndarray
     integer: bool = False
     noise_keywords: list | None = None
+    full_scale: float = 1.0
+    keywords: dict = field(default_factory=dict)
     reads: list = field(default_factory=list)
 
     @property

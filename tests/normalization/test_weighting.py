@@ -1,5 +1,6 @@
 """Weights, exclusion by weight and the choice of the reference."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -35,6 +36,7 @@ def make_frames(count=COUNT, **keywords):
 def make_measurements(count=COUNT, channels=CHANNELS, seed=1, **given):
     rng = np.random.default_rng(seed)
     names = ("location", "scale_low", "scale_high", "mean", "avgdev", "minimum", "maximum", "count", "noise")
+    names += ("gradient_x", "gradient_y")
     values = {name: rng.uniform(0.1, 0.3, (count, channels)) for name in names} | given
     frames = tuple(frame.name for frame in make_frames(count))
     return FrameMeasurements(
@@ -219,15 +221,38 @@ def test_equal_weights():
     m.noise[:] = np.array([3, 2, 4, 1, 5])[:, None]
     assert choose_reference(make_frames(), m, Recipe(weights="none")) == 3
     m.noise[:] = np.nan
-    assert choose_reference(make_frames(), m, Recipe(weights="none")) == 0
+    m.location[:] = np.array([1, 3, 8, 9, 4])[:, None]
+    assert choose_reference(make_frames(), m, Recipe(weights="none")) == 4
 
 
-def test_the_choice_does_not_depend_on_the_order():
+def test_some_equal_weights():
+    """Of the frames with the longest exposure it is not the first one but the least noisy one."""
+    m = make_measurements(scale_low=ONES, scale_high=ONES)
+    m.noise[:] = np.array([1, 3, 5, 2, 4])[:, None]
+    frames = make_frames()
+    for frame, exposure in zip(frames, (60, 300, 300, 300, 60), strict=True):
+        frame.exposure = exposure
+    assert choose_reference(frames, m, Recipe(weights="exposure")) == 3
+
+
+@pytest.mark.parametrize("weights", ["noise", "none", "signal", "exposure"])
+@pytest.mark.parametrize("known", [True, False])
+def test_the_choice_does_not_depend_on_the_order(weights, known):
     m = make_measurements(seed=7)
-    names = [frame.name for frame in make_frames()]
-    best = names[choose_reference(make_frames(), m, Recipe())]
-    order = np.array([3, 1, 4, 0, 2])
+    if not known:
+        if weights == "noise":
+            pytest.skip("noise weights need the noise")
+        m.noise[:] = np.nan
+        m.location[3] = m.location[1] = np.median(m.location, axis=0)
+    usual = make_frames()
+    for frame in usual:
+        frame.exposure = 300
+    best = usual[choose_reference(usual, m, Recipe(weights=weights))].name
     fields = ("location", "scale_low", "scale_high", "noise", "avgdev", "mean")
-    shuffled = make_measurements(**{name: getattr(m, name)[order] for name in fields})
-    frames = [make_frames()[i] for i in order]
-    assert frames[choose_reference(frames, shuffled, Recipe())].name == best
+    for order in (np.array([3, 1, 4, 0, 2]), np.arange(5)[::-1]):
+        frames = [usual[i] for i in order]
+        shuffled = replace(
+            make_measurements(**{name: getattr(m, name)[order] for name in fields}),
+            names=tuple(frame.name for frame in frames),
+        )
+        assert frames[choose_reference(frames, shuffled, Recipe(weights=weights))].name == best

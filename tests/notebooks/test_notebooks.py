@@ -250,7 +250,7 @@ def test_saved_choices_are_found_by_the_frames_alone(tmp_path, capsys):
     # Nothing reaches the other target, nor a run that asks for no choices.
     other = notebook.read_parameters(sl.Job, namespace(frames=str(two)))
     assert (other.frames, other.output, other.recipe) == (str(two), "", sl.Recipe())
-    assert capsys.readouterr().out == "M2, 5 frames, no saved choices: sigma 3.2 / 2.9.\n"
+    assert capsys.readouterr().out == "M2, 5 frames, no saved choices: winsorized sigma 3.2 / 2.9.\n"
     given = namespace(frames=str(one), recipe_file="none")
     assert notebook.read_parameters(sl.Job, given) == sl.Job(frames=str(one))
     assert "settings as given" in capsys.readouterr().out

@@ -12,6 +12,9 @@ import stacklib as sl
 from stacklib.frames.frame import Frame
 from stacklib.output.mosaic import pattern_of
 
+# The pattern of the colors counts as noise.
+pytestmark = pytest.mark.filterwarnings("ignore:The noise of the result")
+
 HEIGHT, WIDTH = 24, 32
 
 

@@ -64,7 +64,7 @@ def test_the_heading_says_what_was_integrated(result):
     assert "Filter     L" in lines
     assert "Image      80 x 64 pixels, 3 channels" in lines
     reference = result.preparation.frames[result.preparation.reference].name
-    assert f"Reference  {reference}" in lines
+    assert f"Reference  {reference} (level closest to the median of the frames)" in lines
 
 
 def test_the_settings_are_told_in_words(result):

@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import threading
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -558,7 +559,62 @@ def test_adu_becomes_0_to_1_in_xisf_and_stays_adu_in_fits(tmp_path):
     slope, _ = read_xisf(paths["_slope.xisf"])
     steps = np.tan(result.slope.astype(float) * np.pi / 4) / 65535
     np.testing.assert_allclose(slope, np.arctan(steps) / (np.pi / 4), rtol=1e-5)
-    assert "ADU, divided by 65535" in result.saved.report.read_text()
+    assert "ADU, full scale 65535; divided by it in XISF files" in result.saved.report.read_text()
+
+
+def test_32_bit_counts_become_a_master_like_those_of_16_bits(tmp_path):
+    rng = np.random.default_rng(4)
+    folder = tmp_path / "4_Registered"
+    folder.mkdir()
+    for number in range(6):
+        counts = np.rint(6500 + 40 * rng.standard_normal((32, 40)))
+        fits.writeto(folder / f"light_{number}.fits", counts.astype(np.int32), fits.Header({"EXPTIME": 60.0}))
+    with pytest.warns(sl.StacklibWarning, match="32-bit integers hold counts"):
+        result = sl.integrate(folder, RECIPE.replace(rejection="linear_fit"), progress=False)
+    paths = {path.name.partition("_0000")[2]: path for path in result.save(maps=True, fits=True)}
+    counts = result.image * (2.0**32 - 1)
+    assert np.median(counts) == pytest.approx(6500, rel=0.01)
+    pixels, metadata = read_xisf(paths[".xisf"])
+    np.testing.assert_allclose(pixels, counts / 65535, rtol=1e-6)
+    assert "XISF: ADU divided by 65535" in history_of(metadata)
+    np.testing.assert_allclose(fits.getdata(paths[".fits"]), counts[0], rtol=1e-6)
+    np.testing.assert_allclose(
+        fits.getdata(paths["_uncertainty.fits"]), result.uncertainty[0] * (2.0**32 - 1), rtol=1e-6
+    )
+    assert "ADU, full scale 65535" in result.saved.report.read_text()
+
+
+@pytest.mark.parametrize("scale", [1.0, 65535.0])
+def test_a_few_hot_samples_do_not_blacken_the_master(tmp_path, scale):
+    folder = write_fits_frames(tmp_path / "4_Registered", scale)
+    for path in folder.glob("*.fits"):
+        with fits.open(path, mode="update") as units:
+            units[0].data[5, 6:8] = 3e5 * scale, -2e4 * scale
+    recipe = RECIPE.replace(rejection="none", range_clip_low=False)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        result = sl.integrate(folder, recipe, progress=False)
+        result.save()
+    notes = " ".join(str(one.message) for one in caught)
+    assert "2 values lie far outside all others" in notes
+    assert ("read as 0 to 1" in notes) == (scale == 1)
+    pixels, metadata = read_xisf(result.saved.images[0])
+    assert 0.09 < np.median(pixels) < 0.16
+    assert (pixels[0, 5, 6], pixels[0, 5, 7]) == (1, 0)
+    assert any("2 values outside 0 to 1 were clipped" in line for line in history_of(metadata))
+
+
+def test_a_bright_image_is_darkened_with_a_warning(tmp_path):
+    folder = write_fits_frames(tmp_path / "4_Registered", 1.0)
+    ramp = np.geomspace(0.2, 30, 10)
+    for path in folder.glob("*.fits"):
+        with fits.open(path, mode="update") as units:
+            units[0].data.reshape(-1)[300:310] = ramp
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        result = sl.integrate(folder, RECIPE.replace(rejection="none"), progress=False)
+    assert any("multiplied by 0.033" in str(one.message) for one in caught)
+    assert result.truncated == 0 and result.image.max() == 1
 
 
 @pytest.mark.parametrize(("how", "words"), [("rescale", "rescaled as x"), ("truncate", "were clipped")])

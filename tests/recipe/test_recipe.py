@@ -93,7 +93,10 @@ def test_the_rule_of_thumb():
     for recipe in (few, many):
         assert (recipe.sigma_low, recipe.sigma_high) == (3.2, 2.9)
     assert Recipe.suggest([None] * 15) == few
-    assert [Recipe().rule_for(n) for n in (2, 15, 16, 500)] == ["sigma"] * 2 + ["winsorized_sigma"] * 2
+    assert {Recipe().rule_for(n) for n in range(10, 16)} == {"sigma"}
+    assert {Recipe().rule_for(n) for n in (*range(1, 10), 16, 17, 500, 10**6)} == {"winsorized_sigma"}
+    help_text = Recipe.parameters()["rejection"].help
+    assert "auto: sigma for 10 to 15 frames, otherwise winsorized_sigma." in help_text
     assert Recipe(rejection="gesd").rule_for(3) == "gesd"
 
 
