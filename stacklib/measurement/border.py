@@ -24,9 +24,11 @@ __all__ = ["NOTHING", "Border", "DataRange", "find_border"]
 NOTHING = np.finfo(np.float32).min
 
 #: The sky reaches the limit if its darkest part is less than this many sigma of the noise above it.
-REACH = 5.0
-#: The darkest part of a sky: this fraction of the samples lies below it.
-DARKEST = 0.001
+REACH = 5.5
+#: The darkest part of a sky: this fraction of the samples lies below it. Cold pixels are fewer.
+DARKEST = 0.01
+#: Width of the seam of a border, in pixels.
+SEAM = 2
 #: The sky reaches the limit if this fraction of the samples that are not constant lies at or below it.
 BELOW = 0.1
 #: Samples from which the noise is judged, and fewest that suffice.
@@ -151,7 +153,11 @@ def find_border(
             empty |= _constant_areas(plane == value)
         blank = float(low32) if _is_blank(plane, empty, low32) else math.nan
         return Border(_floor(plane, lowest), blank, _runs(empty), faint=True)
-    floor = _floor_far_below(plane, low32) if lowest < low32 and not integer else float(low32)
+    floor = float(low32)
+    if lowest < low32 and not integer:
+        floor = _floor_far_below(plane, low32)
+        for value in _constants(plane, low32):
+            empty |= _constant_areas(plane == value)
     if floor == low32 and not empty.any():
         return None
     return Border(floor, float(low32), _runs(empty), faint=False)
@@ -199,8 +205,25 @@ def _reaches(plane: np.ndarray, low: np.float32) -> bool:
     if not valid.any():
         return False
     known = rows[valid]
+    # Interpolation mixes sky and border along their seam.
+    inner = rows[valid & _away_from_border(plane, low)]
+    known = inner if inner.size > max(ENOUGH, known.size // 50) else known
     darkest = np.partition(known, int(DARKEST * known.size))[int(DARKEST * known.size)]
     return bool(darkest - low <= REACH * _noise(rows, valid))
+
+
+def _away_from_border(plane: np.ndarray, low: np.float32) -> np.ndarray:
+    """Return the samples of the sampled rows whose neighbors up to 2 pixels away are above the limit."""
+    height = plane.shape[0]
+    rows = np.arange(height)[:: max(1, plane.size // SAMPLED)]
+    inner = np.ones((rows.size, plane.shape[1]), np.bool_)
+    for step in range(-SEAM, SEAM + 1):
+        inner &= plane[np.clip(rows + step, 0, height - 1)] > low
+    along = inner.copy()
+    for step in range(1, SEAM + 1):
+        along[:, step:] &= inner[:, :-step]
+        along[:, :-step] &= inner[:, step:]
+    return along
 
 
 def _noise(rows: np.ndarray, valid: np.ndarray) -> float:

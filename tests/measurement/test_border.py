@@ -149,6 +149,27 @@ def test_a_border_above_0(area, integer):
     np.testing.assert_array_equal(without_data(plane), area)
 
 
+def test_a_border_below_0_of_a_bright_sky():
+    plane = sky(0.1, 0.002)
+    plane[WEDGE] = -0.01
+    plane[60, 60] = -0.02
+    np.testing.assert_array_equal(without_data(plane), WEDGE)
+
+
+def test_a_soft_seam_and_cold_pixels_do_not_look_faint():
+    """Interpolation mixes sky and border; the values between say nothing about the sky."""
+    r = np.random.default_rng(3)
+    plane = sky(0.1, 0.002)
+    cold = r.random(plane.shape) < 0.004
+    plane[cold] = r.uniform(0.001, 0.05, cold.sum())
+    plane[RECTANGLE] = 0
+    plane[3], plane[:, -6] = plane[3] * 0.1, plane[:, -6] * 0.3
+    plane[50, 50] = 0
+    expected = RECTANGLE.copy()
+    expected[50, 50] = True
+    np.testing.assert_array_equal(without_data(plane), expected)
+
+
 def test_what_is_constant_at_an_edge_and_no_border():
     plane = sky(0.1, 0.002)
     plane[:6, 20:60] = plane.max() + np.float32(0.1)  # a saturated star
@@ -213,3 +234,29 @@ def test_planes_without_a_border_of_their_own_have_a_limit():
     np.testing.assert_array_equal(both.mark(0, 1, plane.copy()) == NOTHING, RECTANGLE)
     np.testing.assert_array_equal(both.mark(1, 0, plane.copy()) == NOTHING, plane <= np.float32(0.001))
     assert not (both.mark(1, 1, plane.copy()) == NOTHING).any()
+
+
+@given(
+    st.integers(1, 9),
+    st.integers(1, 9),
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([0.0, 1.0, 3.0]),
+    st.booleans(),
+)
+@settings(max_examples=60, deadline=None)
+def test_planes_of_any_size_and_content(height, width, seed, level, integer):
+    r = np.random.default_rng(seed)
+    values = np.array([0, -0.0, 1e-30, np.nan, np.inf, -np.inf, -1e30, 1, 2, -3], np.float32)
+    plane = r.normal(level, 1, (height, width)).astype(np.float32)
+    odd = r.random(plane.shape) < r.random()
+    plane[odd] = r.choice(values, odd.sum())
+    finite = plane[np.isfinite(plane)]
+    extremes = (float(finite.min()), float(finite.max())) if finite.size else (math.nan, math.nan)
+    border = find_border(plane, extremes, integer)
+    if border is not None:
+        marked = border.mark(plane.copy())
+        kept = marked != NOTHING
+        np.testing.assert_array_equal(marked[kept], plane[kept])
+        # What is left out is at or below the limit, or a long run along an edge.
+        assert (plane[~kept] <= 0).all()
+        assert Border.from_text(border.to_text()).runs.shape == border.runs.shape
