@@ -58,7 +58,7 @@ def test_a_channel_without_an_image_in_all_frames_is_left_as_it_is(tmp_path, kin
     stack = night(channels=3)
     three = prepare(frames_of(tmp_path / "three", stack), sl.Recipe(reference="f1"))
     stack[:, 2] = BROKEN[kind]
-    p = prepare(frames_of(tmp_path, stack), sl.Recipe(reference="f1"))
+    p = prepare(frames_of(tmp_path / "two", stack), sl.Recipe(reference="f1"))
     assert p.used.tolist() == [0, 1, 2, 3, 4]
     assert any(note.startswith("channel 3 (blue) holds no image in any frame") for note in p.notes)
     np.testing.assert_array_equal(p.factor[:, 2], 1)
