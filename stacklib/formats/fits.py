@@ -438,14 +438,14 @@ def _geometry(hdu: _Hdu, path: Path) -> tuple[int, int, int, bool]:
         raise FrameError(
             f"{path}: has axes {axes}, too large for an image; the header is damaged, leave the file out"
         )
-    # Axes of length 1 mean nothing beyond width and height.
-    used = axes[:2] + [axis for axis in axes[2:] if axis > 1]
-    if len(used) == 2:
-        return used[0], used[1], 1, False
-    if len(used) == 3 and used[2] <= 4:
-        return used[0], used[1], used[2], False
-    if len(used) == 3 and used[0] <= 4:
-        return used[1], used[2], used[0], used[0] > 1
+    # Axes of length 1 mean nothing beyond width and height, and elsewhere if there is no other way.
+    for used in (axes[:2] + [axis for axis in axes[2:] if axis > 1], [axis for axis in axes if axis > 1]):
+        if len(used) == 2:
+            return used[0], used[1], 1, False
+        if len(used) == 3 and used[2] <= 4:
+            return used[0], used[1], used[2], False
+        if len(used) == 3 and used[0] <= 4:
+            return used[1], used[2], used[0], used[0] > 1
     raise FrameError(
         f"{path}: has axes {axes}, expected width, height and up to 4 color planes; save each image as a "
         "file of its own"

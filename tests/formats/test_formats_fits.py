@@ -324,6 +324,7 @@ PLANES = RANDOM.random((4, 5, 7)).astype(">f4")
         (PLANES[:3, None], 3, ""),
         (PLANES[:1], 1, ""),
         (PLANES[:1, None], 1, ""),
+        (PLANES[0][:, None], 1, ""),
         (PLANES[:2], 1, "has 2 planes; the first is used, the last one is taken for transparency"),
         (PLANES, 3, "has 4 planes; the first three are used, the last one is taken for transparency"),
         (PLANES[:3].transpose(1, 2, 0), 3, ""),
