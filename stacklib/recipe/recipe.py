@@ -53,7 +53,7 @@ class Recipe(RejectionParameters):
         0.0,
         -1e6,
         1e9,
-        "Raw value up to which a sample is no data (ADU from 1 on); 0 finds the border by its place.",
+        "Samples up to this raw value (ADU from 1 on) are no data; 0 finds the border.",
         "raw value",
     )
     range_clip_high: bool = switch_field(False, "Ignore saturated samples: at or above range_high.")
@@ -61,7 +61,7 @@ class Recipe(RejectionParameters):
         0.98,
         -1e6,
         1e9,
-        "Raw value from which a sample is saturated; up to 1 a fraction of full scale, else ADU.",
+        "Raw value of saturated samples; up to 1 a fraction of full scale, else ADU.",
         "raw value",
     )
     map_range_rejection: bool = switch_field(True, "Show range-rejected samples in the rejection maps.")
