@@ -137,7 +137,7 @@ def _of_wide_integers(frames: Sequence[Frame], entries: Sequence[Sequence[PlaneM
     if not top < WIDEST_COUNT:
         return FullScale(True, 1.0)
     value = max(ADU, _power_of_two(top))
-    bits = round(math.log2(whole + 1))
+    bits = max(int(frame.sample_format[1:]) for frame in frames)
     note = (
         f"The {bits}-bit integers hold counts, nearly all up to {top:.0f}: full scale is taken as {value:g}."
     )

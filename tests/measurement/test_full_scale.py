@@ -26,6 +26,7 @@ class ArrayFrame:
     full_scale: float = 1.0
     keywords: dict = field(default_factory=dict)
     noise_keywords: None = None
+    sample_format: str = "u32"
 
     @property
     def name(self):

@@ -562,14 +562,17 @@ def test_adu_becomes_0_to_1_in_xisf_and_stays_adu_in_fits(tmp_path):
     assert "ADU, full scale 65535; divided by it in XISF files" in result.saved.report.read_text()
 
 
-def test_32_bit_counts_become_a_master_like_those_of_16_bits(tmp_path):
+@pytest.mark.parametrize("bits", [32, 64])
+def test_counts_of_many_bits_become_a_master_like_those_of_16_bits(tmp_path, bits):
     rng = np.random.default_rng(4)
     folder = tmp_path / "4_Registered"
     folder.mkdir()
     for number in range(6):
         counts = np.rint(6500 + 40 * rng.standard_normal((32, 40)))
-        fits.writeto(folder / f"light_{number}.fits", counts.astype(np.int32), fits.Header({"EXPTIME": 60.0}))
-    with pytest.warns(sl.StacklibWarning, match="32-bit integers hold counts"):
+        fits.writeto(
+            folder / f"light_{number}.fits", counts.astype(f"i{bits // 8}"), fits.Header({"EXPTIME": 60.0})
+        )
+    with pytest.warns(sl.StacklibWarning, match=f"{bits}-bit integers hold counts"):
         result = sl.integrate(folder, RECIPE.replace(rejection="linear_fit"), progress=False)
     paths = {path.name.partition("_0000")[2]: path for path in result.save(maps=True, fits=True)}
     counts = result.image * (2.0**32 - 1)
