@@ -137,6 +137,11 @@ class FrameSet(Sequence[Frame]):
             *mosaic_note(self._frames),
         )
 
+    @property
+    def row_order(self) -> str:
+        """Row order of the frames that specify it, all of them alike, or an empty string if none does."""
+        return next((frame.row_order for frame in self if frame.row_order), "")
+
     @cached_property
     def folder(self) -> Path:
         """Folder of the frames, or their nearest common parent folder."""

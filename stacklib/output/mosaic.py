@@ -31,7 +31,7 @@ def pattern_of(result: IntegratedImage) -> str:
     left, top, _, height = result.region
     across, down = left + across, top + down
     rows = range(down, down + size)
-    if p.frames[0].row_order == "bottom-up":
+    if p.frames.row_order == "bottom-up":
         rows = range(down + height - 1, down + height - 1 - size, -1)
     columns = range(across, across + size)
     return "".join(text[row % size * size + column % size] for row in rows for column in columns)

@@ -181,7 +181,7 @@ def _write_fits(
     cards = keywords(result, facts, history(result, facts, _flipped(result)), "fits")
     left_out = [f"FITS: keyword {name} is left out ({why})" for name, why in fits.unwritable(cards).items()]
     # Frames that do not tell the order of their rows are not given one.
-    order = "top-down" if result.preparation.frames[0].row_order else ""
+    order = "top-down" if result.preparation.frames.row_order else ""
     images = [
         fits.write_image(
             room / f"{product.name}.fits", _as_stored(product.pixels, result), cards, row_order=order
@@ -193,7 +193,7 @@ def _write_fits(
 
 def _flipped(result: IntegratedImage) -> list[str]:
     """Return a note if the rows of the files are flipped with respect to the frames."""
-    bottom_up = result.preparation.frames[0].row_order == "bottom-up"
+    bottom_up = result.preparation.frames.row_order == "bottom-up"
     return ["rows flipped: the frames are stored bottom-up, this file top-down"] if bottom_up else []
 
 

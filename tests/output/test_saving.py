@@ -633,6 +633,19 @@ def test_adu_beyond_16_bits_is_brought_in_as_the_recipe_says(tmp_path, how, word
     np.testing.assert_allclose(pixels, expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("silent", [0, 3])
+def test_a_frame_that_does_not_tell_its_rows_follows_the_others(tmp_path, silent):
+    frames = write_fits_frames(tmp_path / "4_Registered", 1.0, "BOTTOM-UP")
+    with fits.open(frames / f"light_{silent}.fits", mode="update") as units:
+        del units[0].header["ROWORDER"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", sl.StacklibWarning)
+        result = sl.integrate(frames, RECIPE, progress=False)
+    xisf_path, *_, fits_path, _, _ = result.save(fits=True)
+    np.testing.assert_array_equal(read_xisf(xisf_path)[0], result.image[:, ::-1])
+    assert fits.getheader(fits_path)["ROWORDER"] == "TOP-DOWN"
+
+
 def test_frames_with_the_bottom_row_first_are_turned_over(tmp_path):
     frames = write_fits_frames(tmp_path / "4_Registered", 1.0, "BOTTOM-UP", **WORLD)
     result = sl.integrate(frames, RECIPE, progress=False)
