@@ -18,7 +18,7 @@ from stacklib.measurement.quality import measure_quality, suggest_exclusions
 from stacklib.normalization.preparation import prepare
 from stacklib.recipe.choices import choices_file, read_choices, undo_write, write_frames
 from stacklib.recipe.recipe import Recipe
-from stacklib.utils.labels import own_parts
+from stacklib.utils.labels import listed, own_parts
 from stacklib.utils.progress import progress_bar
 
 __all__ = ["COLUMNS", "FrameChoice", "cell_text"]
@@ -233,12 +233,14 @@ class FrameChoice:
         saved = read_choices(self._images, self.path)
         if saved is None or "frames" not in saved.named:
             return f"{self.summary}\nNot saved yet: press Save in the panel, or run panel.save()."
+        absent = [*saved.lost, *(path.name for path in saved.chosen if path not in self._images)]
+        told = f"\n{self.path} also lists {listed(absent)}, not among these frames." if absent else ""
         if self._chosen_in(saved.chosen).tolist() != self._selected.tolist():
             return (
-                f"{self.summary}\n{self.path} holds another choice. To replace it, press Save in the panel, "
-                "or run panel.save()."
+                f"{self.summary}{told}\n{self.path} holds another choice. To replace it, press Save in the "
+                "panel, or run panel.save()."
             )
-        return f"{self.summary}\nSaved in {self.path}."
+        return f"{self.summary}{told}\nSaved in {self.path}."
 
     def undo(self) -> Path:
         """Go back to the file as it was before the last save, and to its choice; again to undo that.

@@ -99,18 +99,19 @@ def read_parameters(kind: type[Read], namespace: Mapping[str, Any]) -> Read:
     _refuse_misspelt(_assigned(namespace), known)
     given = {name: namespace[name] for name in known if name in namespace}
     # A notebook that saves choices may name a new file for them.
-    job = _read_job(given, "save" in kind.parameters()) if goes_on else None
+    select = kind is SelectFrames
+    job = _read_job(given, "save" in kind.parameters(), select) if goes_on else None
     if kind is Job:
         return job
     own = {name: given[name] for name in kind.parameters() if name in given}
     if job is None:
         return kind(**own)
     # The frames to choose from are all frames.
-    chosen = {} if kind is SelectFrames and "frames" in own else {"frames": job.frames}
+    chosen = {} if select and "frames" in own else {"frames": job.frames}
     return kind(**own | chosen | {"recipe": job.recipe})
 
 
-def _read_job(given: Mapping[str, Any], may_be_new: bool = False) -> Job:
+def _read_job(given: Mapping[str, Any], may_be_new: bool = False, select: bool = False) -> Job:
     """Return the job that parameters and saved choices describe together, and print a line about it."""
     file = RECIPE_FILE.check(given.get(RECIPE_FILE.name, ""))
     if may_be_new and file != NO_FILE and not resolve_path(file).is_file():
@@ -121,7 +122,7 @@ def _read_job(given: Mapping[str, Any], may_be_new: bool = False) -> Job:
     values = {name: value for name, value in job.to_dict().items() if value not in ("", usual[name])}
     if not file:
         values["frames"] = job.frames
-    job, line = job_with_choices(values | {"interactive": job.interactive}, file)
+    job, line = job_with_choices(values | {"interactive": job.interactive}, file, select)
     if line:
         print(line)
     return job

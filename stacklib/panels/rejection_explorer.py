@@ -32,7 +32,7 @@ from stacklib.panels.pictures import Picture, encoded
 from stacklib.panels.region_figure import DIFFERENCE_COLOURS, MAP_COLOURS, figure_region
 from stacklib.panels.region_picker import RegionPicker
 from stacklib.recipe.choices import choices_file, undo_write, write_settings
-from stacklib.recipe.recipe import Recipe
+from stacklib.recipe.recipe import NAMED_WEIGHTS, Recipe
 from stacklib.recipe.rules import RULES
 
 __all__ = ["RejectionExplorer"]
@@ -47,8 +47,6 @@ CHOICES = (
     "combination",
 )
 NO_REJECTION, SETTING_A = "no rejection", "setting A"
-#: Weights that need a name, and the field with that name.
-NAMED_WEIGHTS = {"keyword": "weight_keyword", "csv": "weight_file"}
 #: Milliseconds that A and B are each shown while they blink.
 BLINK = 600
 #: Seconds after which the browser has sent all input from before it disabled the controls.

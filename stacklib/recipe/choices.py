@@ -66,6 +66,8 @@ class Choices:
         Everything in the file.
     named : frozenset of str
         Names of the parameters in the file.
+    elsewhere : int
+        Number of frames that the file lists in other folders. They are not used.
     """
 
     file: Path
@@ -74,6 +76,7 @@ class Choices:
     lost: tuple[str, ...]
     job: Job
     named: frozenset[str]
+    elsewhere: int = 0
 
     @property
     def problem(self) -> str:
@@ -103,6 +106,8 @@ class Choices:
         new = [path.name for path in left_out if path.stat().st_mtime > self.file.stat().st_mtime]
         if new:
             line += f" Newer than your choices: {listed(new, most=3)}; notebook 1 selects frames again."
+        if self.elsewhere:
+            line += f" Not used: {_frames(self.elsewhere)} that it lists in other folders."
         return line
 
 
@@ -181,8 +186,9 @@ def read_choices(images: Sequence[Path], file: Path | None = None) -> Choices | 
     job, values = Job.load(file), read_yaml(file)
     chosen: list[Path] = list(images)
     lost: list[str] = []
+    elsewhere = 0
     if "frames" in values:
-        chosen, lost = _named_in(values["frames"], file.parent, images)
+        chosen, lost, elsewhere = _named_in(values["frames"], file.parent, images)
     return Choices(
         file=file,
         images=tuple(images),
@@ -190,21 +196,26 @@ def read_choices(images: Sequence[Path], file: Path | None = None) -> Choices | 
         lost=tuple(lost),
         job=job,
         named=frozenset(values),
+        elsewhere=elsewhere,
     )
 
 
-def _named_in(frames: str | list[str], home: Path, images: Sequence[Path]) -> tuple[list[Path], list[str]]:
-    """Return the images that a job file in `home` names, and the names without an image."""
+def _named_in(
+    frames: str | list[str], home: Path, images: Sequence[Path]
+) -> tuple[list[Path], list[str], int]:
+    """Return the images that a job file in `home` names, names without one, and how many lie elsewhere."""
     known = {path.resolve(): path for path in images}
     folder, folders = _folder(images), {path.parent for path in known}
     found: list[Path] = []
     lost: list[str] = []
+    elsewhere: set[Path] = set()
     for entry in [frames] if isinstance(frames, str) else frames:
         files = {file.resolve(): file for file in _images_of(entry, home, folder)}
         # Frames of another target do not count; others of this folder do, whatever their names.
         found += [known.get(real, file) for real, file in files.items() if real.parent in folders]
+        elsewhere |= {real for real in files if real.parent not in folders}
         lost += [entry] * (not files)
-    return list(dict.fromkeys(found)), lost
+    return list(dict.fromkeys(found)), lost, len(elsewhere)
 
 
 def _images_of(entry: str, home: Path, folder: Path) -> list[Path]:
@@ -223,7 +234,7 @@ def _images_of(entry: str, home: Path, folder: Path) -> list[Path]:
     return []
 
 
-def job_with_choices(given: Mapping[str, Any], file: str = "") -> tuple[Job, str]:
+def job_with_choices(given: Mapping[str, Any], file: str = "", select: bool = False) -> tuple[Job, str]:
     """Return the job that given parameters and saved choices describe together, and a line that says so.
 
     Parameters
@@ -233,6 +244,9 @@ def job_with_choices(given: Mapping[str, Any], file: str = "") -> tuple[Job, str
     file : str
         Recipe or job file. Default is the file with the choices for the frames given, if there is one;
         ``none`` for none. Its list of frames counts if `given` has none, or the folder of the target.
+    select : bool
+        Whether frames are about to be selected again. Then the line says if the file lists a frame that does
+        not exist.
 
     Raises
     ------
@@ -241,11 +255,11 @@ def job_with_choices(given: Mapping[str, Any], file: str = "") -> tuple[Job, str
     """
     job = Job.from_dict(given)
     if file == NO_FILE:
-        return job, _in_a_line(job, "settings as given")
+        return job, _in_a_line(job, "settings as given", given)
     if file:
         path = resolve_path(file)
         job = Job.from_dict({**file_values(path), **given})
-        return job, _in_a_line(job, f"settings from {path.name}")
+        return job, _in_a_line(job, f"settings from {path.name}", given)
     try:
         images = used_files(job.frames)
     except FrameError:
@@ -253,32 +267,41 @@ def job_with_choices(given: Mapping[str, Any], file: str = "") -> tuple[Job, str
         return job, ""
     choices = read_choices(images)
     if choices is None:
-        return job, _in_a_line(job, "no saved choices")
+        return job, _in_a_line(job, "no saved choices", given)
     values = choices.values
-    line = choices.in_a_line()
+    line, count = choices.in_a_line(), len(choices.chosen)
     if "frames" in choices.named and _is_folder(job.frames):
-        if choices.problem:
+        if choices.problem and not select:
             raise RecipeError(choices.problem)
-        given = {**given, "frames": [str(path) for path in choices.chosen]}
+        line += f" {choices.problem}." if choices.problem else ""
+        given = {**given, "frames": [str(path) for path in choices.chosen or images]}
     elif "frames" in choices.named:
-        line = _in_a_line(job, f"settings of {_day(choices.file)}")
+        line, count = _in_a_line(job, f"settings of {_day(choices.file)}"), len(images)
     changed = {name: value for name, value in given.items() if name in values and values[name] != value}
     if changed:
         line += f" Changed here: {', '.join(f'{name} {value}' for name, value in changed.items())}."
-    return Job.from_dict({**values, **given}), line
+    job = Job.from_dict({**values, **given})
+    return job, line + _without_effect(job, given, count)
 
 
 def _is_folder(frames: str | list[str]) -> bool:
     return isinstance(frames, str) and resolve_path(frames).is_dir()
 
 
-def _in_a_line(job: Job, source: str) -> str:
+def _in_a_line(job: Job, source: str, given: Iterable[str] = ()) -> str:
     try:
         images = used_files(job.frames)
     except FrameError:
         return ""
     rule = rule_in_words(*_rule(job.recipe, len(images)))
-    return f"{target_name(images)}, {_frames(len(images))}, {source}: {rule}."
+    line = f"{target_name(images)}, {_frames(len(images))}, {source}: {rule}."
+    return line + _without_effect(job, given, len(images))
+
+
+def _without_effect(job: Job, given: Iterable[str], count: int) -> str:
+    """Name the given parameters that change nothing."""
+    idle = job.recipe.without_effect([name for name in given if name in Recipe.parameters()], count)
+    return f" Without effect: {', '.join(idle)}." if idle else ""
 
 
 def write_frames(path: Path, frames: FrameSet, recipe: Recipe, shown: FrameSet) -> Path:

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import numbers
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from stacklib.errors import RecipeError
 from stacklib.frames.finding import beside
-from stacklib.recipe.rules import RULES, RejectionParameters
+from stacklib.recipe.rules import RULES, RejectionParameters, RuleSpec
 from stacklib.recipe.run_record import read_recipe
 from stacklib.utils.atomic_files import replace_atomically
 from stacklib.utils.parameters import (
@@ -29,7 +29,10 @@ from stacklib.utils.parameters import (
     text_field,
 )
 
-__all__ = ["Job", "Recipe"]
+__all__ = ["NAMED_WEIGHTS", "Job", "Recipe"]
+
+#: Weights that need another parameter, which names them.
+NAMED_WEIGHTS = {"keyword": "weight_keyword", "csv": "weight_file"}
 
 
 @dataclass(frozen=True)
@@ -254,7 +257,7 @@ class Recipe(RejectionParameters):
         names += ["normalization", "rejection_normalization", "scale_estimator", "combination"]
         if self.combination == "average":
             names += ["weights", "min_weight"]
-            names += {"keyword": ["weight_keyword"], "csv": ["weight_file"]}.get(self.weights, [])
+            names += [NAMED_WEIGHTS[self.weights]] if self.weights in NAMED_WEIGHTS else []
         names += ["reference"] * bool(self.reference) + ["output_range"]
         parameters = self.parameters()
         for name in names:
@@ -264,6 +267,40 @@ class Recipe(RejectionParameters):
             text = f"{value:g}" if isinstance(value, float) else str(value)
             lines.append(f"{name}: {text} {unit}".rstrip())
         return lines
+
+    def without_effect(self, names: Iterable[str], count: int) -> list[str]:
+        """Return those of the parameters that change nothing with `count` frames, with the reason."""
+        reasons = {name: self._why_idle(name, RULES[self.rule_for(count)]) for name in names}
+        return [f"{name} ({reason})" for name, reason in reasons.items() if reason]
+
+    def _why_idle(self, name: str, spec: RuleSpec) -> str:
+        """Return why a parameter has no effect, an empty string if it has one."""
+        averages, side = self.combination == "average", name.rpartition("_")[2]
+        of_a_rule = name in RejectionParameters.parameters() and name != "rejection"
+        if of_a_rule and (not spec.rejects or name not in ("clip_low", "clip_high", *spec.parameters)):
+            return f"not used by {spec.name}" if spec.rejects else "rejection is none"
+        switches = [f"clip_{side}"] if name in spec.limits else []
+        switches += [f"range_clip_{side}"] if name in ("range_low", "range_high") else []
+        if off := [switch for switch in switches if not getattr(self, switch)]:
+            return f"{off[0]} is off"
+        if name in ("weights", "min_weight", *NAMED_WEIGHTS.values()) and not averages:
+            return f"combination is {self.combination}"
+        needed = next((kind for kind, named in NAMED_WEIGHTS.items() if named == name), self.weights)
+        idle = self.weights != needed or (name == "min_weight" and self.weights == "none")
+        return f"weights is {self.weights}" if idle else ""
+
+    def warnings_for(self, count: int) -> list[str]:
+        """Return warnings about settings that do not work with `count` frames, or have no effect.
+
+        Limits of other rules are no mistake: they stay from earlier trials.
+        """
+        defaults, limits = self.parameters(), RejectionParameters.parameters()
+        changed = [
+            n for n, value in self.to_dict().items() if value != defaults[n].default and n not in limits
+        ]
+        idle = self.without_effect(changed, count)
+        notes = [f"without effect: {', '.join(idle)}"] if idle else []
+        return [*super().warnings_for(count), *notes]
 
 
 @dataclass(frozen=True)

@@ -277,6 +277,31 @@ def test_the_line_about_choices_names_what_was_changed_and_what_is_new(tmp_path,
     assert "Changed here: sigma_high 2.7." in said
 
 
+def test_the_line_names_parameters_without_effect_and_frames_elsewhere(tmp_path, capsys):
+    plain, other = target(tmp_path / "M1"), target(tmp_path / "M2")
+    given = namespace(frames=str(plain), rejection="percentile", sigma_low=2.5, range_high=0.9)
+    notebook.read_parameters(sl.Job, given)
+    said = capsys.readouterr().out
+    words = "sigma_low (not used by percentile), range_high (range_clip_high is off)"
+    assert said == f"M1, 5 frames, no saved choices: percentile 0.2 / 0.1. Without effect: {words}.\n"
+    files = ["4_Registered/M1_060s_001_c_d_r.fits", str(other / "4_Registered" / "M2_060s_001_c_d_r.fits")]
+    (plain / "recipe.yaml").write_text(f"frames: {files}\nrange_high: 0.9\n", encoding="utf-8")
+    notebook.read_parameters(sl.Job, namespace(frames=str(plain)))
+    said = capsys.readouterr().out
+    assert said.endswith("Not used: 1 frame that it lists in other folders.\n") and "Without" not in said
+
+
+def test_frames_can_be_selected_again_after_one_has_gone(tmp_path, capsys):
+    folder = target(tmp_path / "M1", "frames: [4_Registered/M1_060s_001_c_d_r.fits, gone.fits]\n")
+    with pytest.raises(sl.RecipeError, match=r"gone\.fits, which does not exist; select frames again"):
+        notebook.read_parameters(ChooseRejection, {"frames": str(folder), "interactive": False})
+    read = notebook.read_parameters(SelectFrames, {"frames": str(folder), "interactive": False})
+    assert read.frames == str(folder)
+    assert (
+        "recipe.yaml: names gone.fits, which does not exist; select frames again" in capsys.readouterr().out
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

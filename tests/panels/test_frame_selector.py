@@ -184,6 +184,12 @@ def test_a_saved_choice_is_loaded_and_only_save_writes(tmp_path):
     again.selected = [3, 4]
     assert "holds another choice" in again.saved_in_words() and path.read_bytes() == before
     assert FrameSelector(folder, progress=False, load=False).selected.all()
+    (folder / "M13_L_060s_002_c_d_r.fits").unlink()
+    fewer = FrameSelector(folder, progress=False)
+    assert fewer.selected.tolist() == [True, True, False, False]
+    assert "also lists 4_Registered/M13_L_060s_002_c_d_r.fits, not among" in fewer.saved_in_words()
+    fewer.save()
+    assert "also lists" not in fewer.saved_in_words()
 
 
 def test_undo_brings_the_former_choice_back_and_forth(tmp_path):

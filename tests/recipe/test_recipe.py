@@ -239,6 +239,63 @@ def test_in_words_only_what_matters(rule):
     assert all(re.fullmatch(r"[a-z_]+: \S.*\S|[a-z_]+: \S", line) for line in lines)
 
 
+@pytest.mark.parametrize(
+    ("changes", "name", "reason"),
+    [
+        ({"rejection": "percentile"}, "sigma_low", "not used by percentile"),
+        ({"rejection": "auto"}, "gesd_variant", "not used by sigma"),
+        ({"rejection": "none"}, "clip_high", "rejection is none"),
+        ({"clip_low": False}, "sigma_low", "clip_low is off"),
+        ({"rejection": "min_max", "clip_high": False}, "min_max_high", "clip_high is off"),
+        ({"range_clip_low": False}, "range_low", "range_clip_low is off"),
+        ({}, "range_high", "range_clip_high is off"),
+        ({"combination": "median"}, "weights", "combination is median"),
+        ({"combination": "median", "weights": "csv"}, "weight_file", "combination is median"),
+        ({}, "weight_file", "weights is noise"),
+        ({"weights": "csv"}, "weight_keyword", "weights is csv"),
+        ({"weights": "none"}, "min_weight", "weights is none"),
+    ],
+)
+def test_parameters_without_effect_are_named(changes, name, reason):
+    assert Recipe(**changes).without_effect([name], 12) == [f"{name} ({reason})"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        ({}, ["rejection", "sigma_low", "sigma_high", "clip_low", "clip_high", "range_low", "normalization"]),
+        ({}, ["weights", "min_weight", "combination", "reference", "output_range", "range_clip_high"]),
+        ({"range_clip_high": True}, ["range_high"]),
+        ({"weights": "csv"}, ["weight_file", "min_weight"]),
+        ({"weights": "keyword"}, ["weight_keyword"]),
+        ({"clip_low": False}, ["clip_low", "sigma_high"]),
+        ({"rejection": "gesd"}, ["gesd_variant", "clip_low", "gesd_significance"]),
+    ],
+)
+def test_parameters_with_an_effect_are_not_named(changes, names):
+    assert Recipe(**changes).without_effect(names, 12) == []
+
+
+@pytest.mark.parametrize("rule", ["auto", *RULES])
+def test_each_rule_reads_its_own_parameters(rule):
+    recipe = Recipe(rejection=rule)
+    own = RULES[recipe.rule_for(20)].parameters
+    others = {name for spec in RULES.values() for name in spec.parameters} - set(own)
+    assert recipe.without_effect(own, 20) == []
+    assert len(recipe.without_effect(others, 20)) == len(others)
+
+
+def test_a_setting_without_effect_is_a_warning_but_not_a_limit_of_another_rule():
+    assert Recipe(range_high=0.9, weight_file="w.csv").warnings_for(12) == [
+        "without effect: range_high (range_clip_high is off), weight_file (weights is noise)"
+    ]
+    assert Recipe(weights="median", combination="median").warnings_for(12) == [
+        "without effect: weights (combination is median)"
+    ]
+    assert Recipe(rejection="percentile", sigma_low=2.5, gesd_variant="pixinsight").warnings_for(12) == []
+    assert Recipe(range_clip_high=True, range_high=0.9).warnings_for(12) == []
+
+
 def test_in_words():
     lines = Recipe(sigma_low=3.4, clip_high=False, reference="a.xisf", range_clip_high=True).in_words(12)
     assert "rejection: sigma (chosen by the number of frames)" in lines
