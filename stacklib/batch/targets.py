@@ -11,9 +11,9 @@ from pathlib import Path
 
 from stacklib.errors import FrameError, RecipeError
 from stacklib.frames.differences import differences, exposure_text, mosaic_note
-from stacklib.frames.finding import FRAMES_FOLDER, find_images, natural_order, resolve_path
+from stacklib.frames.finding import FRAMES_FOLDER, RESULT_FOLDER, find_images, natural_order, resolve_path
 from stacklib.frames.frame_set import Frame, choose
-from stacklib.output.naming import RESULT_FOLDER, file_part, most_common, object_name
+from stacklib.output.naming import file_part, most_common, object_name
 from stacklib.recipe.choices import read_choices
 from stacklib.recipe.recipe import Job
 

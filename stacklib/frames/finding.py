@@ -16,6 +16,7 @@ from stacklib.utils.labels import listed
 __all__ = [
     "ENDINGS",
     "FRAMES_FOLDER",
+    "RESULT_FOLDER",
     "Found",
     "beside",
     "doubtful_names",
@@ -35,6 +36,8 @@ OTHER_ENDINGS = (*RAW_ENDINGS, ".png", ".jpg")
 
 #: Name of the folders that hold the registered frames of a target.
 FRAMES_FOLDER = "4_Registered"
+#: Default name of the folder for results, beside it.
+RESULT_FOLDER = "5_Integration"
 
 
 class Found(NamedTuple):
@@ -176,10 +179,13 @@ def _not_entered(folder: Path) -> list[str]:
 
 
 def _filled(folder: Path) -> tuple[list[tuple[Path, int]], list[Path]]:
-    """Return the folders with images inside a folder, with their numbers, and those that may not be read."""
+    """Return the folders with images inside a folder, with their numbers, and those that may not be read.
+
+    Results are no frames.
+    """
     filled, closed = [], []
     for path in sorted((path for path in folder.iterdir() if path.is_dir()), key=natural_order):
-        if path.name.startswith("."):
+        if path.name.startswith(".") or path.name == RESULT_FOLDER:
             continue
         try:
             if count := len(_images(path)):

@@ -27,7 +27,8 @@ _TYPES = {
 #: Names that programs and people give to these images.
 _NAMES = {
     MASTER: re.compile(
-        r"^master|^autosave|^(?:drizzle_)?integration|(?:^|_)(?:result|stacked)(?:_|$)", re.IGNORECASE
+        r"^master|^stack(?:ed)?[_ \d]|^autosave|^(?:drizzle_)?integration|(?:^|_)(?:result|stacked)(?:_|$)",
+        re.IGNORECASE,
     ),
     "dark": re.compile(r"^darks?(?:[_ -]?\d|$)", re.IGNORECASE),
     "flat": re.compile(r"^flats?(?:[_ -]?\d|$)", re.IGNORECASE),

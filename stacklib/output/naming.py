@@ -17,6 +17,7 @@ from typing import Any
 
 from stacklib.errors import RecipeError
 from stacklib.formats.xisf_write import ascii_text
+from stacklib.frames.finding import RESULT_FOLDER
 from stacklib.frames.frame_set import Frame, FrameSet
 from stacklib.frames.headers import parse_date
 
@@ -32,8 +33,6 @@ __all__ = [
     "object_name",
 ]
 
-#: Default folder for results, next to the folder of the frames.
-RESULT_FOLDER = "5_Integration"
 #: Placeholders for unknown parts of a name.
 NO_DATE, NO_OBJECT, NO_CAMERA = "nodate", "noobject", "nocamera"
 #: Maximum length of a part. A path on Windows is limited to 260 characters.

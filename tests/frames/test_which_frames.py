@@ -192,6 +192,26 @@ def test_the_only_folder_with_images_is_taken(tmp_path):
         find_images(tmp_path / "registered", below=False)
 
 
+def test_folders_of_results_are_not_taken_for_frames(tmp_path):
+    lights(tmp_path / "M31" / "5_Integration", "a.fits b.fits")
+    with pytest.raises(FrameError, match="contains no images; endings looked for"):
+        open_frames(tmp_path / "M31")
+
+
+def test_images_in_folders_among_registered_frames_are_named(tmp_path):
+    folder = tmp_path / "M31" / "4_Registered"
+    lights(folder, "a.fits b.fits")
+    lights(folder / "Ha", "a.fits b.fits c.fits")
+    lights(folder / "5_Integration", "a.fits")
+    lights(folder / ".trash", "a.fits")
+    (folder / "lists").mkdir()
+    for where in (folder, tmp_path / "M31"):
+        names, notes = opened(where)
+        assert names == ["a.fits", "b.fits"]
+        assert f"{folder}: the folder in it is not looked into: Ha (3 images)" in notes
+    assert opened(folder / "Ha")[1] == "" and find_images(folder, below=False).notes == ()
+
+
 def test_pictures_that_are_not_read_are_named(tmp_path):
     for name in ("a.CR2", "b.cr2", "c.tif", "notes.txt"):
         (tmp_path / name).write_bytes(b"x")
@@ -273,6 +293,7 @@ def test_a_folder_that_may_not_be_read_is_told(tmp_path, monkeypatch):
         ("r_light_stacked.fit", {}, "a master, going by the name"),
         ("result_480s.fit", {}, "a master, going by the name"),
         ("Bias_ASI_001.fits", {}, "a bias, going by the name"),
+        ("Stacked_120_M 94_10.0s.fits", {}, "a master, going by the name"),
         ("dark_001.fits", {}, "a dark frame, going by the name"),
         ("Flat-12.fits", {}, "a flat frame, going by the name"),
     ],
@@ -299,6 +320,7 @@ def test_what_is_no_light_frame_is_left_out_with_a_word(tmp_path, name, cards, w
         ("dark_nebula_4.fits", {}),
         ("dark_4.fits", {"IMAGETYP": "Light"}),
         ("flatiron.fits", {}),
+        ("stackenblochen_1.fits", {}),
         ("resulting.fits", {}),
         ("f_4.fits", {"SWMODIFY": "Siril 1.2"}),
     ],
