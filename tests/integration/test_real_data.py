@@ -88,12 +88,12 @@ def test_cosmic_rays_go(hatp32, tracks, rule):
 
 
 def test_without_rejection_they_stay(hatp32, tracks):
-    recipe = sl.Recipe(rejection="none", weights="none", normalization="additive")
+    first = hatp32[0].name
+    recipe = sl.Recipe(rejection="none", weights="none", normalization="additive", reference=first)
     result = sl.integrate(hatp32, recipe, region=REGION, progress=False)
     assert result.rejection_high.max() == 0
     for i, rows, columns, _ in tracks.values():
         rest = [j for j in range(40) if j != i]
-        recipe = recipe.replace(reference=hatp32[0].name)
         without = sl.integrate(hatp32[rest], recipe, region=REGION, progress=False)
         left_over = result.image[0, rows, columns] - without.image[0, rows, columns]
         assert (left_over * FULL > 0.7 * 20 / 40).all()
@@ -142,7 +142,9 @@ DARK = {"normalization": "none", "rejection_normalization": "none", "weights": "
 
 @pytest.fixture(scope="module")
 def darks(tmp_path_factory):
-    return sl.open_frames(linked("calib_qsi583_dark10", tmp_path_factory.mktemp("darks")))
+    folder = linked("calib_qsi583_dark10", tmp_path_factory.mktemp("darks"))
+    with pytest.warns(StacklibWarning, match="no light frames"):
+        return sl.open_frames(folder)
 
 
 @pytest.fixture(scope="module")
