@@ -222,9 +222,10 @@ def test_half_frames_leave_no_seam(tmp_path):
 
 def test_a_broken_frame_does_not_end_the_run(tmp_path):
     stack = np.random.default_rng(1).normal(0.1, 0.002, (COUNT, HEIGHT, WIDTH))
-    good, _ = run(save(tmp_path / "good", np.delete(stack, (4, 7), axis=0)))
+    recipe = sl.Recipe(rejection="sigma", sigma_high=2.2)
+    good, _ = run(save(tmp_path / "good", np.delete(stack, (4, 7), axis=0)), recipe)
     stack[4], stack[7] = 0, np.nan
-    result, notes = run(save(tmp_path / "frames", stack))
+    result, notes = run(save(tmp_path / "frames", stack), recipe)
     np.testing.assert_array_equal(result.image, good.image)
     assert any("2 of 10 frames hold no image" in note for note in notes)
     assert "5 f4.fits: all samples are 0" in result.report()
