@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
+from stacklib.figures.screen import sampling
 from stacklib.integration.result import Integration
 
 __all__ = [
@@ -125,7 +126,10 @@ def map_top(result: Integration) -> float:
 
     A single rejected frame must be visible; the border may be beyond the scale.
     """
-    inside = result.coverage.min(axis=0) == 1
-    maps = (result.rejection_low, result.rejection_high)
+    step = sampling(result.coverage)
+    coverage, *maps = (
+        m[:, ::step, ::step] for m in (result.coverage, result.rejection_low, result.rejection_high)
+    )
+    inside = coverage.min(axis=0) == 1
     usual = [100 * float(np.percentile(m[:, inside], 99.9)) for m in maps] if inside.any() else []
     return min(100.0, max(400.0 / result.preparation.count, *usual))

@@ -73,7 +73,7 @@ def figure_result(result: Integration) -> Figure:
 
 def _mean_map(fractions: np.ndarray) -> np.ndarray:
     """Return a rejection map for the screen: mean of the channels, in percent."""
-    return 100 * binned(fractions.mean(axis=0, keepdims=True))[0][0]
+    return 100 * binned(fractions)[0].mean(axis=0)
 
 
 def figure_before_after(result: Integration) -> Figure:

@@ -8,7 +8,7 @@ import numpy as np
 
 from stacklib.frames.frame_set import Frame
 
-__all__ = ["Limits", "binned", "read_binned", "screen_limits", "stretch"]
+__all__ = ["Limits", "binned", "read_binned", "sampling", "screen_limits", "stretch"]
 
 #: The sky background of a stretched picture, and how many robust sigmas below it is black.
 BACKGROUND, BLACK_SIGMAS = 0.15, 2.8
@@ -37,7 +37,7 @@ def screen_limits(image: np.ndarray) -> Limits:
     0.15 of full brightness. White is 1, or the maximum of an image that goes beyond 1.
     """
     planes = image[np.newaxis] if image.ndim == 2 else image
-    step = max(1, round((planes[0].size / LIMIT_SAMPLES) ** 0.5))
+    step = sampling(planes)
     samples = [plane[np.isfinite(plane) & (plane != 0)] for plane in planes[:, ::step, ::step]]
     if not all(known.size for known in samples):
         return Limits((0.0,) * len(planes), 1.0, 0.5)
@@ -48,6 +48,11 @@ def screen_limits(image: np.ndarray) -> Limits:
     # A flat image at the very top has no span.
     span = max(1.0, *(float(known.max()) for known in samples)) - min(black) or 1.0
     return Limits(black, span, _midtones(BACKGROUND, sky / span) if 0 < sky < span else 0.5)
+
+
+def sampling(planes: np.ndarray) -> int:
+    """Return the step between rows and columns that leaves about `LIMIT_SAMPLES` samples of each channel."""
+    return max(1, round((planes[0].size / LIMIT_SAMPLES) ** 0.5))
 
 
 def stretch(image: np.ndarray, limits: Limits | None = None) -> np.ndarray:
@@ -77,9 +82,21 @@ def binned(image: np.ndarray, width: int = SCREEN_WIDTH) -> tuple[np.ndarray, in
     side = -(-image.shape[-1] // width)
     if side == 1:
         return image, 1
-    rows, columns = (size // side * side for size in image.shape[-2:])
-    blocks = image[:, :rows, :columns].reshape(-1, rows // side, side, columns // side, side)
-    return blocks.mean(axis=(2, 4), dtype=np.float32), side
+    rows, columns = (size // side for size in image.shape[-2:])
+    small = np.empty((len(image), rows, columns), np.float32)
+    # In strips, because large images leave no memory for copies.
+    step = max(1, STRIP // side)
+    for start in range(0, rows, step):
+        stop = min(start + step, rows)
+        strip = image[:, start * side : stop * side, : columns * side]
+        small[:, start:stop] = _bins(strip, side)
+    return small, side
+
+
+def _bins(strip: np.ndarray, side: int) -> np.ndarray:
+    channels, height, width = strip.shape
+    blocks = strip.reshape(channels, height // side, side, width // side, side)
+    return blocks.mean(axis=(2, 4), dtype=np.float32)
 
 
 def read_binned(frame: Frame, side: int, region: tuple[int, int, int, int] | None = None) -> np.ndarray:
@@ -95,6 +112,5 @@ def read_binned(frame: Frame, side: int, region: tuple[int, int, int, int] | Non
         for start in range(0, rows, step):
             stop = min(start + step, rows)
             strip = frame.read_rows(top + start * side, top + stop * side, channel)
-            blocks = strip[:, left : left + columns * side].reshape(stop - start, side, columns, side)
-            small[channel, start:stop] = blocks.mean(axis=(1, 3))
+            small[channel, start:stop] = _bins(strip[np.newaxis, :, left : left + columns * side], side)[0]
     return small

@@ -26,6 +26,7 @@ from stacklib.output.history import range_warnings
 from stacklib.recipe.recipe import Recipe
 from stacklib.utils.compiled import not_kept
 from stacklib.utils.progress import progress_bar
+from stacklib.utils.resources import give_back_memory
 
 if TYPE_CHECKING:
     from dask.distributed import Client
@@ -103,6 +104,8 @@ def integrate(
     frames = frames if isinstance(frames, FrameSet) else open_frames(frames)
     recipe = Recipe.suggest(frames) if recipe is None else recipe
     refuse_single(frames)
+    # What measuring takes must not add to what the result takes.
+    give_back_memory()
     samples = Samples(frames, region, threads, memory)
     cluster = None if client is None else Cluster(client, frames, memory)
     spread, work = (None, in_threads) if cluster is None else (cluster.measure, cluster.integrate)

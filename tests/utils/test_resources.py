@@ -1,0 +1,35 @@
+"""Freed memory goes back to the system where the C library can be told so."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stacklib.utils import resources
+
+
+def resident() -> int:
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return next(int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmRSS"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc only")
+def test_freed_arrays_go_back():
+    resources.give_back_memory()
+    before = resident()
+    arrays = [np.ones(20 << 20, np.uint8) for _ in range(8)]
+    assert resident() - before > 100 << 20
+    del arrays
+    assert resident() - before < 30 << 20
+
+
+@pytest.mark.parametrize("error", [OSError, AttributeError])
+def test_other_libraries_are_left_alone(monkeypatch, error):
+    def missing(name):
+        raise error("no such library or function")
+
+    monkeypatch.setattr(resources.ctypes, "CDLL", missing)
+    resources.give_back_memory()
