@@ -107,7 +107,7 @@ def world_coordinates(result: IntegratedImage) -> WorldCoordinates:
     source, cards = known[0], _cards(known[0])
     left, top, width, height = result.region
     whole = (width, height) == (source.width, source.height)
-    turns = _is_xisf(source) + (source.row_order == "bottom-up")
+    turns = _is_xisf(source) + (p.frames.row_order == "bottom-up")
     problem = _problem(source, cards)
     disagreement = _disagreement(known)
     if disagreement and source is not reference:
@@ -123,7 +123,7 @@ def world_coordinates(result: IntegratedImage) -> WorldCoordinates:
         )
     elif source is not reference:
         notes.append(f"World coordinates (WCS) are those of {source.name}: the reference frame has none.")
-    solution = _solution(source) if whole and source.row_order != "bottom-up" else {}
+    solution = _solution(source) if whole and p.frames.row_order != "bottom-up" else {}
     if _solution(source) and not solution:
         notes.append("The astrometric solution of PixInsight is left out: only a part was integrated.")
     below = source.height - top - height if _is_xisf(source) else top

@@ -9,6 +9,7 @@ from astropy.wcs import WCS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stacklib.errors import StacklibWarning
 from stacklib.formats import fits, xisf
 from stacklib.frames.frame_set import FrameSet, open_frames
 from stacklib.output.provenance import collect, keywords
@@ -113,6 +114,19 @@ def test_fits_frames(tmp_path, matrix, row_order):
     if not bottom_up:
         assert {name: in_file(result, "fits")[name] for name in cards} == cards
     assert collect(result).world.notes == []
+
+
+def test_the_first_frame_need_not_tell_the_order_of_its_rows(tmp_path):
+    cards = PLAIN | CD
+    for number, row_order in enumerate(["", "bottom-up", "bottom-up"]):
+        keywords = [(name, value, "") for name, value in cards.items()]
+        fits.write_image(
+            tmp_path / f"f{number}.fits", np.zeros((HEIGHT, WIDTH), np.float32), keywords, row_order=row_order
+        )
+    with pytest.warns(StacklibWarning, match="no ROWORDER"):
+        frames = open_frames(tmp_path)
+    for reference in (0, 1):
+        same_sky(in_file(result_of(frames, reference), "fits"), cards, slice(None, None, -1))
 
 
 def test_xisf_frames(tmp_path):
