@@ -35,6 +35,7 @@ from stacklib.formats.source import (
     transparency_note,
     unreadable,
 )
+from stacklib.utils.labels import listed
 
 __all__ = ["open_image", "unwritable", "write_image"]
 
@@ -56,7 +57,7 @@ COLORS = {"R": 0, "RED": 0, "G": 1, "GREEN": 1, "B": 2, "BLUE": 2}
 #: Cards of the primary HDU that say nothing about an image in an extension ...
 STRUCTURAL = re.compile(
     r"SIMPLE|XTENSION|BITPIX|NAXIS\d*|EXTEND|[PG]COUNT|BSCALE|BZERO|BLANK|CHECKSUM|DATASUM|END|INHERIT"
-    r"|EXT(NAME|VER|LEVEL)|Z[A-Z]+\d*"
+    r"|EXT(NAME|VER|LEVEL)|Z[A-Z]+\d*|T(FIELDS|TYPE|FORM|UNIT|DIM)\d*|THEAP"
 )
 #: ... and those that belong to its own pixels, if it has any.
 OF_PIXELS = re.compile(
@@ -320,6 +321,14 @@ def _assemble(path: Path, hdus: Sequence[_Hdu], open_unit: Callable[[_Hdu], Imag
         for name, value in headers[0].items()
         if all(header.get(name) == value for header in headers)
     }
+    differing = [
+        name
+        for name in dict.fromkeys(name for header in headers for name in header)
+        if name not in source.keywords and not STRUCTURAL.fullmatch(name)
+    ]
+    if differing:
+        names = listed(differing, most=10)
+        source.notes.append(f"keywords that differ among the extensions R, G and B are left out: {names}")
     source.notes += dict.fromkeys(note for hdu in (hdus[0], *chosen) for note in hdu.notes)
     row_order = str(source.keywords.get("ROWORDER", "")).strip().lower()
     if row_order in ("", "top-down", "bottom-up"):
@@ -420,6 +429,10 @@ def _image_source(path: Path, hdu: _Hdu) -> tuple[ImageSource, int]:
     )
     if blank is None and bits > 0 and "BLANK" in header:
         source.notes.append(f"BLANK is {header['BLANK']!r}, expected a whole number; it is left out")
+    if bits < 0 and "BLANK" in header and "ZBLANK" not in header:
+        source.notes.append(
+            f"BLANK {header['BLANK']} is for integers, and the samples are floats: it is left out"
+        )
     if planes in (2, 4):
         source.notes.append(transparency_note(planes))
     if bits > 0:

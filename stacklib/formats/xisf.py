@@ -29,6 +29,7 @@ from stacklib.formats.source import (
 )
 from stacklib.formats.xisf_blocks import find_block, local_name, refuse
 from stacklib.formats.xisf_write import write_image
+from stacklib.utils.labels import listed
 
 __all__ = ["open_image", "write_image"]
 
@@ -106,8 +107,26 @@ def open_image(path: str | Path) -> ImageSource:
         )
     source.keywords = _keywords(image, source.notes)
     source.properties = _Properties(path, file_size, header_end, source.notes).read(image)
+    pattern = _filter_pattern(image, source.notes)
+    if pattern:
+        source.properties.setdefault("PCL:CFASourcePattern", pattern)
     source.row_order = "top-down"
     return source
+
+
+def _filter_pattern(image: Element, notes: list[str]) -> str:
+    """Return the color filter pattern of a mosaic, empty for none. What is not heeded is noted."""
+    found = next((element for element in image if local_name(element) == "ColorFilterArray"), None)
+    orientation, offset = (image.get(name, "0").strip() for name in ("orientation", "offset"))
+    if orientation not in ("", "0"):
+        notes.append(f"orientation {clean_text(orientation)!r} is not applied; the rows are used as stored")
+    if offset and parse_keyword(offset) != 0:
+        notes.append(f"offset {clean_text(offset)!r} (a pedestal) is not subtracted")
+    pattern = "" if found is None else clean_text(found.get("pattern", "")).strip()
+    if found is not None and not re.fullmatch(r"[A-Z0]+", pattern):
+        notes.append(f"the pattern of its ColorFilterArray is {pattern!r}, expected letters; it is left out")
+        return ""
+    return pattern
 
 
 class _CappedBuilder(TreeBuilder):
@@ -296,10 +315,12 @@ class _Properties:
 
     def read(self, image: Element) -> dict[str, Any]:
         properties: dict[str, Any] = {}
+        other: list[str] = []
         for element in image:
             if local_name(element) != "Property":
                 continue
             name = clean_text(element.get("id", ""))
+            said = len(self._notes)
             try:
                 value = self._value(element)
             except (FrameError, KeyError, ValueError, OverflowError):
@@ -307,6 +328,10 @@ class _Properties:
                 continue
             if name and value is not None:
                 properties.setdefault(name, value)
+            elif len(self._notes) == said:
+                other.append(f"{name} ({clean_text(element.get('type', 'no type'))})")
+        if other:
+            self._notes.append(f"properties without a value that can be read: {listed(other, most=10)}")
         return properties
 
     def _value(self, element: Element) -> Any:

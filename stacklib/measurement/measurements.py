@@ -231,6 +231,11 @@ def _noise(
             f"{len(with_keyword)} of {len(entries)} frames have NOISE keywords; noise was measured on all, "
             "since noise from before registration does not compare with noise measured after it.",
         )
+    elif with_keyword:
+        notes = (
+            "the NOISE keywords are not used, as they are for values from 0 to 1 and the frames are in ADU; "
+            "noise was measured on all.",
+        )
     return _array(entries, "noise"), "measured", notes
 
 

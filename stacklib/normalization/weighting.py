@@ -33,6 +33,11 @@ MEASURED_NOISE_NOTE = (
     "The frames have no NOISE keywords, so their noise was measured after registration, which hides "
     "part of it: noise weights may be off. Write NOISE keywords when calibrating, or choose other weights."
 )
+#: The same for frames with NOISE keywords that cannot be used; why is in the notes of the measurements.
+UNUSED_NOISE_NOTE = (
+    "Noise measured on registered frames is too small, as registration hides part of it: noise weights may "
+    "be off."
+)
 
 
 def needs_noise(weights: str) -> bool:
@@ -71,7 +76,8 @@ def frame_weights(
                 "or choose other weights"
             )
         if measurements.noise_source == "measured":
-            notes.append(MEASURED_NOISE_NOTE)
+            some = any("NOISE keywords" in note for note in measurements.notes)
+            notes.append(UNUSED_NOISE_NOTE if some else MEASURED_NOISE_NOTE)
     weights = _raw_weights(kind, frames, measurements, recipe, scale_factors)
     _refuse(
         [

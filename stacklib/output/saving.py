@@ -21,6 +21,7 @@ from stacklib.output.naming import SavedFiles, base_name, default_folder, free_n
 from stacklib.output.provenance import Provenance, collect, keywords, properties
 from stacklib.output.report import report as describe
 from stacklib.utils.file_sets import existing_folder, name_all, workroom
+from stacklib.utils.labels import listed
 
 __all__ = ["save"]
 
@@ -65,7 +66,19 @@ def save(
         if fits:
             images, left_out = _write_fits(result, facts, _in_adu(products, result), room)
             staged, remarks = staged + images, remarks + left_out
-        return _publish(result, facts, remarks, room, folder, base, staged)
+        return _publish(result, facts, remarks + _unknown(result, facts), room, folder, base, staged)
+
+
+def _unknown(result: IntegratedImage, facts: Provenance) -> list[str]:
+    """Name the frames without a checksum: the run cannot be repeated without them."""
+    names = result.preparation.measurements.names
+    unknown = [name for name, sha256 in zip(names, facts.checksums, strict=True) if not sha256]
+    if not unknown:
+        return []
+    return [
+        f"{len(unknown)} of {len(names)} frames were gone or changed when the result was saved, so that this "
+        f"run cannot be repeated: {listed(unknown)}"
+    ]
 
 
 @contextlib.contextmanager

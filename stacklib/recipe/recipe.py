@@ -283,6 +283,8 @@ class Recipe(RejectionParameters):
         switches += [f"range_clip_{side}"] if name in ("range_low", "range_high") else []
         if off := [switch for switch in switches if not getattr(self, switch)]:
             return f"{off[0]} is off"
+        if not averages and name == "weights" and self.weights == "none":
+            return ""
         if name in ("weights", "min_weight", *NAMED_WEIGHTS.values()) and not averages:
             return f"combination is {self.combination}"
         needed = next((kind for kind, named in NAMED_WEIGHTS.items() if named == name), self.weights)

@@ -390,7 +390,10 @@ def test_three_extensions_are_a_color_image(tmp_path, name, names, packed):
     np.testing.assert_array_equal(source.read_rows(1, 3, 2), expected[2, 1:3])
     assert (source.keywords["EXPTIME"], source.keywords["GAIN"]) == (30, 80)
     assert "FILTER" not in source.keywords
-    assert source.notes == ["holds 3 images; the extensions R, G and B are used as one color image"]
+    assert source.notes == [
+        "keywords that differ among the extensions R, G and B are left out: FILTER",
+        "holds 3 images; the extensions R, G and B are used as one color image",
+    ]
     source.close()
     np.testing.assert_array_equal(read_all(source), expected)
 
@@ -402,6 +405,16 @@ def test_a_color_image_with_luminance_or_preview(file, more):
     np.testing.assert_array_equal(read_all(source), COUNTS[:3] / np.float32(65535))
     (note,) = source.notes
     assert note.startswith("holds 4 images; the extensions R, G and B are used") and "others are not" in note
+
+
+@pytest.mark.parametrize("kind", ["f4", "f8"])
+def test_blank_of_floats_is_noted(file, kind):
+    unit = astropy_fits.PrimaryHDU(COUNTS[0].astype(kind))
+    unit.header["BLANK"] = -32768
+    unit.writeto(file, output_verify="ignore")
+    source = fits.open_image(file)
+    assert source.notes == ["BLANK -32768 is for integers, and the samples are floats: it is left out"]
+    assert np.isfinite(read_all(source)).all()
 
 
 def test_many_hdus(file, monkeypatch):

@@ -103,7 +103,8 @@ def test_files_of_other_programs():
         source = xisf.open_image(path)
         expected = slow_decode(path).astype(np.float32)[: source.channels]
         alpha = "has 1 alpha (transparency) of 2 channels; the first channel is used"
-        assert source.notes == ([alpha] if "2ch" in path.name else [])
+        notes = [note for note in source.notes if not note.startswith("offset '-50' (a pedestal)")]
+        assert notes == ([alpha] if "2ch" in path.name else [])
         np.testing.assert_array_equal(read_all(source), expected, err_msg=path.name)
 
 
@@ -343,6 +344,8 @@ def test_keywords_and_properties(file):
         "DATE-OBS": "2021-08-15T21:00:00",
     }
     properties = source.properties
+    assert any("first is used: EXPTIME" in note for note in source.notes)
+    assert any(note.endswith("that can be read: Table (Table)") for note in source.notes)
     assert properties.pop("Vec").tolist() == [1, 2]
     assert properties.pop("Mat").tolist() == [[1]]
     assert np.isnan(properties.pop("Nan"))
@@ -354,6 +357,32 @@ def test_keywords_and_properties(file):
         "Name": "M 101",
         "Start": "2021-08-15T21:00:00Z",
     }
+
+
+@pytest.mark.parametrize(
+    ("pattern", "known"), [("RGGB", "RGGB"), (" GBRG ", "GBRG"), ("GRBGGB" * 6, "GRBGGB" * 6), ("a?", "")]
+)
+def test_color_filter_pattern_of_a_mosaic(file, pattern, known):
+    inside = f'<ColorFilterArray pattern="{pattern}" width="2" height="2"/>'
+    source = xisf.open_image(make(file, inside=inside))
+    assert source.properties.get("PCL:CFASourcePattern", "") == known
+    assert bool(known) != any("ColorFilterArray is 'a?'" in note for note in source.notes)
+    own = '<Property id="PCL:CFASourcePattern" type="String">GBRG</Property>'
+    both = xisf.open_image(make(file, inside=inside + own))
+    assert both.properties["PCL:CFASourcePattern"] == "GBRG"
+
+
+@pytest.mark.parametrize(
+    ("attributes", "words"),
+    [
+        ({"orientation": "90;flip"}, "orientation '90;flip' is not applied"),
+        ({"offset": "0.01"}, "offset '0.01' (a pedestal) is not subtracted"),
+        ({"orientation": "0", "offset": "0.0"}, ""),
+    ],
+)
+def test_what_is_not_heeded_of_an_image_is_noted(file, attributes, words):
+    notes = xisf.open_image(make(file, **attributes)).notes
+    assert any(words in note for note in notes) if words else not notes
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,17 @@ def test_weights_are_for_the_average_only(frames):
     assert sum("no NOISE keywords" in note for note in with_noise.notes) == 1
 
 
+def test_noise_keywords_that_cannot_be_used_are_not_called_missing(tmp_path):
+    noise = [1e-3, 1.1e-3, 1.2e-3]
+    adu = make(tmp_path / "a", 65535 * np.array(sky(noise)), lambda i: [("NOISE00", noise[i], "")])
+    some = make(tmp_path / "b", sky(noise), lambda i: [("NOISE00", noise[i], "")] if i else [])
+    for frames, why in ((adu, "the frames are in ADU"), (some, "2 of 3 frames have NOISE keywords")):
+        p = prepare(frames, sl.Recipe())
+        said = "\n".join(p.notes)
+        assert p.measurements.noise_source == "measured"
+        assert why in said and "noise weights may be off" in said and "have no NOISE" not in said
+
+
 def test_a_chosen_reference_is_kept_whatever_its_weight(tmp_path):
     noise = [1e-3, 1.1e-3, 1.2e-3, 1.3e-3, 2e-2]
     frames = make(tmp_path / "a", sky(noise), lambda i: [("NOISE00", noise[i], "")])

@@ -772,6 +772,9 @@ def test_frames_that_are_gone_have_no_checksum(night, tmp_path):
     assert sum("sha256 unknown: the file is missing or has changed" in line for line in lines) == 2
     records = json.loads(metadata["XISFProperties"]["stacklib:Frames"]["value"])
     assert [record["sha256"] == "" for record in records] == [True, True] + [False] * 6
+    report = " ".join(result.saved.report.read_text(encoding="utf-8").split())
+    assert "2 of 8 frames were gone or changed when the result was saved" in report
+    assert f"cannot be repeated: {gone.name}, {changed.name}" in report
 
 
 def test_names_that_are_not_ascii_survive(night, tmp_path):
