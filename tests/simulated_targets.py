@@ -1,4 +1,4 @@
-"""Small simulated targets: frames with given headers; twelve folders, two of which cannot be integrated."""
+"""Small simulated targets: frames with given headers; eight folders, two of which cannot be integrated."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ __all__ = ["BROKEN", "FRAMES", "MIXED", "frames", "make_targets"]
 #: Frames of each target.
 FRAMES = 6
 #: The targets that fail: a truncated frame, and a frame of another size.
-BROKEN, MIXED = "T04", "T09"
+BROKEN, MIXED = "T04", "T06"
 
 
-def make_targets(root: Path, count: int = 12) -> list[str]:
-    """Make the targets ``T01`` to ``T12``; their names."""
+def make_targets(root: Path, count: int = 8) -> list[str]:
+    """Make the targets ``T01`` to ``T08``; their names."""
     names = [f"T{number:02d}" for number in range(1, count + 1)]
     for number, name in enumerate(names):
         folder = root / name / "4_Registered"
