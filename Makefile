@@ -5,6 +5,7 @@ BIN := .venv/bin
 .PHONY: run test lab app docs bench clean
 
 run: .venv/notebook.stamp
+	@echo "Integrating the sample frames. The first run takes a minute or two, later ones 20 seconds ..."
 	$(BIN)/stacklib run sample_data/M101/4_Registered
 
 lab: .venv/notebook.stamp
