@@ -71,9 +71,11 @@ def measure_quality(
             if progress is not None:
                 progress(len(stars), len(frames))
     table = _header_columns(frames)
-    table["sky"] = channel_mean(measurements.location)
-    table["noise"] = channel_mean(measurements.noise)
-    table["scale"] = channel_mean(measurements.scale_low + measurements.scale_high) / 2
+    # Integers of more than 16 bits with counts are read as fractions.
+    adu = 1.0 if measurements.unit_range else max(frame.full_scale for frame in frames)
+    table["sky"] = adu * channel_mean(measurements.location)
+    table["noise"] = adu * channel_mean(measurements.noise)
+    table["scale"] = adu * channel_mean(measurements.scale_low + measurements.scale_high) / 2
     table["weight"] = _relative(_noise_weights(measurements) if weights is None else weights)
     table["stars"] = [found.x.size for found in stars]
     table["fwhm"] = [found.fwhm for found in stars]

@@ -94,7 +94,7 @@ def numbers(result: IntegratedImage) -> dict[str, Any]:
         "recipe": result.recipe.to_dict(),
         "rejected_low": float(result.rejected_low.mean()),
         "rejected_high": float(result.rejected_high.mean()),
-        "noise": known_or_none(noise),
+        "noise": known_or_none(_adu(p) * noise),
         "noise_ratio": known_or_none(ratio),
         "expected_noise_ratio": result.expected_noise_ratio,
         "left_out": _left_out(result),
@@ -256,6 +256,7 @@ def _noise(result: IntegratedImage) -> list[str]:
     channels = len(result.image)
     names = "RGB" if channels == 3 else [f"channel {i + 1}" for i in range(channels)]
     before, after, ratio = _measured_noise(result)
+    before, after = (_adu(result.preparation) * values for values in (before, after))
     header = [] if channels == 1 else [f"{name:>12}" for name in names]
     lines = ["".join([f"{'Noise':<26}", *header]).rstrip()]
     for name, values, digits in (
@@ -271,6 +272,11 @@ def _noise(result: IntegratedImage) -> list[str]:
     if cost >= 0.05:
         lines.append(f"  The expected noise includes {cost:.1f} % from rejection and combination.")
     return lines
+
+
+def _adu(p: Preparation) -> float:
+    """Return the ADU of one unit of the samples if values are given in ADU, otherwise 1."""
+    return 1.0 if p.measurements.unit_range else p.full_scale
 
 
 def _number(value: float, digits: int = 4) -> str:
@@ -299,7 +305,8 @@ def _numbers(result: IntegratedImage, i: int, k: int) -> str:
     p = result.preparation
     weight, scale = p.weights[i].mean(), p.scale[i].mean()
     location, noise = (
-        _number(float(channel_mean(values[i]))) for values in (p.measurements.location, p.measurements.noise)
+        _number(_adu(p) * float(channel_mean(values[i])))
+        for values in (p.measurements.location, p.measurements.noise)
     )
     low, high = (100 * values[k].mean() for values in (result.rejected_low, result.rejected_high))
     return f"{weight:>8.3f}{scale:>8.3f}{location:>11}{noise:>11}{low:>8.2f}{high:>8.2f}"
