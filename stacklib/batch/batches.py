@@ -23,7 +23,7 @@ from stacklib.batch.state import inputs_of, only_run_of, percent_of, read_record
 from stacklib.batch.summary import Row, summary_table
 from stacklib.batch.target_cluster import TargetCluster
 from stacklib.batch.target_run import TargetRun, page_of, picture_of
-from stacklib.batch.targets import Target, find_targets
+from stacklib.batch.targets import Target, look_for_targets
 from stacklib.batch.work_folder import LOCK_NAME, locked
 from stacklib.errors import RunError, SaveError
 from stacklib.explore.advisor import memory_for
@@ -31,8 +31,10 @@ from stacklib.frames.finding import resolve_path
 from stacklib.integration.cluster import connect
 from stacklib.integration.samples import LEAST_BAND_BYTES, RESULT_BYTES
 from stacklib.recipe.batch_job import BatchJob
+from stacklib.recipe.choices import file_values
 from stacklib.recipe.recipe import Job, Recipe
 from stacklib.utils.atomic_files import replace_atomically
+from stacklib.utils.labels import listed
 from stacklib.utils.resources import checked_threads, parse_memory
 
 if TYPE_CHECKING:
@@ -100,11 +102,12 @@ class Batch:
         self.recipe = recipe
         self.rows: list[Row] = []
         self._checksums = Checksums()
+        self._passed_over: list[str] = []
         self.look(progress)
 
     def look(self, progress: bool = True) -> None:
         """Find the targets and the work to do for each."""
-        targets = find_targets(self.root)
+        targets, self._passed_over = look_for_targets(self.root)
         found = [(t, inputs_of(t, self.job_for(t), self.advised(t))) for t in targets]
         self.rows = rows_of(found, self._checksums, progress)
 
@@ -119,7 +122,8 @@ class Batch:
         full = self.table
         table = full["target", "object", "filter", "exposure", "frames"]
         files = [row.target.job_file for row in self.rows]
-        shared = Path(self.job.recipe).name if self.job.recipe else "default settings"
+        shared = "default settings" if self.recipe == Recipe() else "settings as given"
+        shared = Path(self.job.recipe).name if self.job.recipe else shared
         shared = "advised" if self.advises else shared
         table["recipe"] = [f"its own {file.name}" if file else shared for file in files]
         table["to do"] = [
@@ -129,8 +133,24 @@ class Batch:
 
     @property
     def notes(self) -> list[str]:
-        """What to know about the frames before the run, with the name of the target in front."""
-        return [f"{row.target.name}: {note}" for row in self.rows for note in row.target.notes]
+        """What to know before the run: about folders and settings, and about the frames of each target."""
+        of_targets = [f"{row.target.name}: {note}" for row in self.rows for note in row.target.notes]
+        return [*self._passed_over, *self._unused_settings(), *of_targets]
+
+    def _unused_settings(self) -> list[str]:
+        """Name the settings of the batch that do not count, and where."""
+        notes = []
+        if self.job.recipe and not self.advises:
+            file = resolve_path(self.job.recipe)
+            others = [name for name in file_values(file) if name not in Recipe.parameters()]
+            if others:
+                notes.append(f"{file.name}: a batch does not use {listed(others)} of a shared recipe")
+        own = [row.target.name for row in self.rows if row.target.job is not None]
+        if own and (self.advises or self.recipe != Recipe()):
+            notes.append(
+                f"the settings of the batch are not used for {listed(own)}: the recipe.yaml there counts"
+            )
+        return notes
 
     @property
     def summary(self) -> str:

@@ -11,16 +11,26 @@ from pathlib import Path
 
 from stacklib.errors import FrameError, RecipeError
 from stacklib.frames.differences import differences, exposure_text, mosaic_note
-from stacklib.frames.finding import FRAMES_FOLDER, RESULT_FOLDER, find_images, natural_order, resolve_path
+from stacklib.frames.finding import (
+    ENDINGS,
+    FRAMES_FOLDER,
+    RAW_ENDINGS,
+    RESULT_FOLDER,
+    find_images,
+    natural_order,
+    resolve_path,
+)
 from stacklib.frames.frame_set import Frame, choose
 from stacklib.output.naming import file_part, most_common, object_name
 from stacklib.recipe.choices import read_choices
 from stacklib.recipe.recipe import Job
 
-__all__ = ["Target", "find_targets"]
+__all__ = ["Target", "find_targets", "look_for_targets"]
 
 #: Threads that open headers.
 OPENERS = 8
+#: Other names of folders of registered frames, in lower case.
+MISNAMED = (FRAMES_FOLDER.lower(), "registered")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,27 +108,54 @@ def find_targets(folder: str | Path) -> list[Target]:
     FrameError
         When the folder does not exist, or there is no target in it.
     """
+    return look_for_targets(folder)[0]
+
+
+def look_for_targets(folder: str | Path) -> tuple[list[Target], list[str]]:
+    """Find the targets like `find_targets`; also return notes about folders that are passed over."""
     root = resolve_path(folder)
     if not root.is_dir():
         raise FrameError(f"{root}: no such folder; give the folder that holds your targets")
-    found = [target for place in _places(root) for target in _targets_in(place, root)]
+    places, notes = _places(root)
+    found: list[Target] = []
+    empty: dict[Path, str] = {}
+    for place in places:
+        try:
+            found += _targets_in(place, root)
+        except FrameError as error:
+            empty[place] = str(error)
+    filled = {above for target in found for above in (target.folder, *target.folder.parents)}
+    for place, why in empty.items():
+        # Folders such as logs inside 4_Registered are no business of a batch.
+        if (place.name == FRAMES_FOLDER and place not in filled) or _holds(place, RAW_ENDINGS):
+            notes.append(f"passed over: {why}")
     if not found:
         raise FrameError(
             f"{root}: no folder {FRAMES_FOLDER} with images in it; put the registered frames of each target "
-            f"into a folder with this name, such as M101/{FRAMES_FOLDER}"
+            f"into a folder with this name, such as M101/{FRAMES_FOLDER}{_in_brackets(notes)}"
         )
-    return found
+    return found, notes
 
 
-def _places(root: Path) -> list[Path]:
-    """Return the folders with registered frames, each once, sorted by name."""
+def _in_brackets(notes: Sequence[str]) -> str:
+    return f" ({'; '.join(notes)})" if notes else ""
+
+
+def _holds(place: Path, endings: tuple[str, ...]) -> bool:
+    return any(path.name.lower().endswith(endings) for path in place.iterdir())
+
+
+def _places(root: Path) -> tuple[list[Path], list[str]]:
+    """Return the folders with registered frames, each once, sorted by name, and notes about others."""
+    closed: list[OSError] = []
+    alike: dict[Path, None] = {}
     seen: set[tuple[int, int | str]] = set()
     taken: set[tuple[int, int | str]] = set()
     places: list[Path] = []
     # Links come last, so that a folder below the root is known by its own name.
     starts = deque([root])
     while starts:
-        for where, folders, _ in os.walk(starts.popleft()):
+        for where, folders, files in os.walk(starts.popleft(), onerror=closed.append):
             place = Path(where)
             found = place.stat()
             # Not every file system numbers its folders.
@@ -134,7 +171,13 @@ def _places(root: Path) -> list[Path]:
             if named:
                 taken.add(folder)
                 places.append(place)
-    return sorted(places, key=lambda place: [natural_order(Path(p)) for p in place.relative_to(root).parts])
+            elif any(name.lower().endswith(ENDINGS) for name in files):
+                alike |= {path: None for path in (place, *place.parents) if path.name.lower() in MISNAMED}
+    places.sort(key=lambda place: [natural_order(Path(p)) for p in place.relative_to(root).parts])
+    return places, [
+        *(f"{error.filename}: passed over, as it cannot be read ({error.strerror})" for error in closed),
+        *(f"{path}: holds images, but only folders named {FRAMES_FOLDER} are targets" for path in alike),
+    ]
 
 
 def _leads_on(path: Path, root: Path) -> bool:
@@ -146,10 +189,8 @@ def _leads_on(path: Path, root: Path) -> bool:
 
 
 def _targets_in(place: Path, root: Path) -> Iterator[Target]:
-    try:
-        found = find_images(place, below=False)
-    except FrameError:
-        return
+    """Yield the targets in a folder; `FrameError` if it holds no images."""
+    found = find_images(place, below=False)
     opened = _open(found.images)
     images, left_out = _chosen_among(opened)
     notes = [*found.notes, *left_out]
@@ -166,6 +207,8 @@ def _targets_in(place: Path, root: Path) -> Iterator[Target]:
     chosen = list(choices.chosen or images) if choices else images
     if choices:
         problem = choices.problem
+        if choices.elsewhere or (not problem and len(chosen) < len(images)):
+            notes.append(choices.in_a_line().rstrip("."))
         output = Path(choices.values.get("output") or output)
     groups = _groups({**opened, **_open([path for path in chosen if path not in opened])}, chosen)
     for label, frames in groups.items():

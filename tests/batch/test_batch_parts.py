@@ -134,6 +134,43 @@ def test_a_folder_that_is_used_as_it_is_stays_a_folder(tmp_path):
     assert not target.whole and target.frames[0].name == "m.fits" and len(target.frames) == 4
 
 
+def test_folders_that_are_passed_over_are_told(tmp_path, monkeypatch):
+    frames(tmp_path / "M31" / "4_Registered")
+    frames(tmp_path / "M33" / "4_Registered" / "Ha")
+    (tmp_path / "M33" / "4_Registered" / "logs").mkdir()
+    frames(tmp_path / "M13" / "registered" / "Light")
+    frames(tmp_path / "M13" / "calibrated")
+    assert Batch(BatchJob(str(tmp_path))).notes == [
+        f"{tmp_path / 'M13' / 'registered'}: holds images, but only folders named 4_Registered are targets"
+    ]
+    (tmp_path / "M5" / "4_Registered").mkdir(parents=True)
+    tiffs = tmp_path / "M33" / "4_Registered" / "R"
+    tiffs.mkdir()
+    (tiffs / "a.tif").write_bytes(b"x")
+    notes = "\n".join(Batch(BatchJob(str(tmp_path))).notes)
+    assert f"passed over: {tmp_path / 'M5' / '4_Registered'}: contains no images" in notes
+    assert f"passed over: {tiffs}: contains no images" in notes and "It holds 1 with the ending .tif" in notes
+    assert "logs" not in notes and "calibrated" not in notes
+    walk = os.walk
+
+    def closed(top, onerror):
+        onerror(PermissionError(13, "Permission denied", str(tmp_path / "M99")))
+        return walk(top, onerror=onerror)
+
+    monkeypatch.setattr(os, "walk", closed)
+    assert f"{tmp_path / 'M99'}: passed over, as it cannot be read (Permission denied)" in "\n".join(
+        Batch(BatchJob(str(tmp_path))).notes
+    )
+
+
+def test_what_a_batch_does_not_use_of_a_shared_recipe_is_told(tmp_path):
+    frames(tmp_path / "M31" / "4_Registered")
+    shared = tmp_path / "mine.yaml"
+    shared.write_text("sigma_high: 2.5\noutput: there\nsave_fits: true\n", encoding="utf-8")
+    (note,) = Batch(BatchJob(str(tmp_path), str(shared))).notes
+    assert note == "mine.yaml: a batch does not use output, save_fits of a shared recipe"
+
+
 def test_nothing_found_is_told(tmp_path, capsys):
     assert cli.main(["batch", str(tmp_path)]) == 1
     assert "no folder 4_Registered with images in it" in capsys.readouterr().err
@@ -159,7 +196,14 @@ def test_own_file_decides_recipe_and_frames(tmp_path):
     # What is saved for all is saved here too.
     assert batch.job_for(m31).save_maps and batch.job_for(m31).save_fits
     assert batch.job_for(m33).save_fits and batch.job_for(m33).frames == str(m33.folder)
-    assert list(batch.plan["recipe"]) == ["its own recipe.yaml", "default settings"]
+    assert list(batch.plan["recipe"]) == ["its own recipe.yaml", "settings as given"]
+    notes = "\n".join(batch.notes)
+    assert "the settings of the batch are not used for M31: the recipe.yaml there counts" in notes
+    assert "4 frames, your choices of" in notes and f"2.5. Left out: {paths[1].name}" in notes
+    assert f"Left out: {paths[1].name}" in batch.table["warnings"][0]
+    usual = Batch(BatchJob(str(tmp_path)))
+    assert list(usual.plan["recipe"]) == ["its own recipe.yaml", "default settings"]
+    assert "settings of the batch" not in "\n".join(usual.notes)
 
 
 @pytest.mark.parametrize(
