@@ -35,7 +35,7 @@ UNUSED_DAYS, VANISHED_DAYS = 365, 30
 #: Longest part of the name of a cache file that comes from the folder.
 LONGEST_NAME = 60
 #: Increases whenever a measured number changes.
-MEASUREMENT_VERSION = 4
+MEASUREMENT_VERSION = 6
 _log = logging.getLogger(__name__)
 
 
@@ -45,9 +45,10 @@ class PlaneMeasurements(NamedTuple):
     The first eight fields are those of `stacklib.measurement.statistics.PlaneStatistics`. `unit` is true if
     the plane was measured as [0, 1], not as ADU. `high`, `top` and `counts` are those of
     `stacklib.measurement.full_scale.Brightness`, the gradients those of `stacklib.measurement.gradient`.
-    `noise` is a standard deviation: NaN if it cannot be measured, None if it was not measured. `empty`
-    samples are no data; `border` tells which, as text of `stacklib.measurement.border.Border`, and is empty
-    if these are all up to `range_low`.
+    `noise` is a standard deviation: NaN if it cannot be measured, None if it was not measured. `empty` is the
+    fraction of the samples without data, `cut` the fraction of those of a faint sky that are 0. `border`
+    tells which samples are no data, as text of `stacklib.measurement.border.Border`, and is empty if these
+    are all up to `range_low`.
     """
 
     location: float
@@ -66,6 +67,7 @@ class PlaneMeasurements(NamedTuple):
     gradient_y: float = math.nan
     noise: float | None = None
     empty: float = 0.0
+    cut: float = 0.0
     border: str = ""
 
 

@@ -33,6 +33,7 @@ from stacklib.measurement.measurements import (
     Spread,
     measure_samples,
     plane_bounds,
+    without_cut,
 )
 from stacklib.utils.resources import checked_threads
 
@@ -217,10 +218,11 @@ class _PairMeter:
         return mine, its, share if usable else 0.0
 
     def _statistics(self, i: int, channel: int, plane: np.ndarray) -> list[float]:
-        bounds = plane_bounds(
-            self.unit, self.data_range.low[i, channel], (i, channel) in self.data_range.borders
-        )
+        bordered = (i, channel) in self.data_range.borders
+        bounds = plane_bounds(self.unit, self.data_range.low[i, channel], bordered)
         found = measure_samples(plane, self.estimator, *bounds, (0.0, 0.0))
+        if bordered:
+            found = without_cut(found, np.count_nonzero(plane == 0) / max(found.count, 1))
         return [found.median, found.mean, found.scale_low, found.scale_high, found.avgdev]
 
 

@@ -44,12 +44,15 @@ __all__ = [
     "measure_samples",
     "plane_bounds",
     "raw_limit",
+    "without_cut",
 ]
 
 #: Calls a function with each of many tuples of arguments in other processes; yields the number of the call
 #: and its result, in the order in which the calls end.
 Spread = Callable[[Callable[..., Any], Sequence[tuple]], Iterator[tuple[int, Any]]]
 
+#: Many samples were cut off at 0 if more than this fraction of them is 0.
+CUT = 0.15
 #: Quantization is coarse if the scale is less than this many steps.
 COARSE = 5.0
 
@@ -160,7 +163,7 @@ def measure_frames(
         full_scale=scale.value,
         empty=_array(entries, "empty"),
         data_range=_data_range(frames, entries, low),
-        notes=(*scale.notes, *notes),
+        notes=(*scale.notes, *notes, *_about_cut(entries)),
     )
 
 
@@ -182,6 +185,26 @@ def measure_samples(
     if not min(measured.scale_low, measured.scale_high) < COARSE * step:
         return measured
     return measure_plane(spread_evenly(plane, step, low, high), estimator, -math.inf, math.inf, extremes)
+
+
+def without_cut(measured: PlaneStatistics, cut: float) -> PlaneStatistics:
+    """Take the upper scale for both sides if many samples, the fraction `cut`, were cut off at 0.
+
+    The lower side then ends where samples are tied, and its scale differs by factors between frames.
+    """
+    return measured._replace(scale_low=measured.scale_high) if cut > CUT else measured
+
+
+def _about_cut(entries: Entries) -> tuple[str, ...]:
+    """Say that many samples of faint skies are 0."""
+    cut = [100 * max(plane.cut for plane in entry) for entry in entries]
+    if not (many := [share for share in cut if share > 100 * CUT]):
+        return ()
+    return (
+        f"in {len(many)} of {len(cut)} frames {min(many):.0f} % to {max(many):.0f} % of the samples are "
+        "exactly 0. If calibration cut them off there, the sky comes out too bright and rejection takes too much: "
+        "calibrate again with a pedestal",
+    )
 
 
 def plane_bounds(unit: bool, low: float, bordered: bool) -> tuple[float, float]:
@@ -289,6 +312,8 @@ class _Meter:
             if border is not None:
                 data, low = border.without(plane), -math.inf
             measured = measure_samples(data, self.estimator, *bounds, extremes)
+            cut = np.count_nonzero(data == 0) / max(measured.count, 1) if border is not None else 0.0
+            measured = without_cut(measured, cut)
             across, down = gradient(data, low)
             known = PlaneMeasurements(
                 *map(float, measured),
@@ -297,6 +322,7 @@ class _Meter:
                 gradient_x=across,
                 gradient_y=down,
                 noise=known.noise if known is not None else None,
+                cut=cut,
                 empty=1 - np.count_nonzero((data > np.float32(low)) & (data < math.inf)) / data.size,
                 border="" if border is None else border.to_text(),
             )

@@ -264,3 +264,16 @@ def test_everything_below_the_limit_is_an_error(tmp_path):
     stack = np.random.default_rng(1).normal(6500, 200, (COUNT, HEIGHT, WIDTH))
     with pytest.raises(IntegrationError, match="check range_low"):
         run(save(tmp_path / "frames", stack, "u2"), sl.Recipe(range_low=60000))
+
+
+def test_a_sky_cut_off_at_0_keeps_its_frames(tmp_path):
+    """Half of the samples are 0, so the lower side of the sky has next to no scale."""
+    stack = np.maximum(np.random.default_rng(1).normal(1, 260, (COUNT, HEIGHT, WIDTH)), 0)
+    frames = save(tmp_path / "frames", stack, "u2")
+    result, notes = run(frames, sl.Recipe(rejection="none"))
+    assert result.preparation.used.size == COUNT
+    np.testing.assert_allclose(result.preparation.scale, 1, atol=0.15)
+    [note] = [note for note in notes if "exactly 0" in note]
+    assert note.startswith("in 10 of 10 frames 5")
+    result, notes = run(save(tmp_path / "whole", stack + 1000, "u2"), sl.Recipe(rejection="none"))
+    assert not any("exactly 0" in note for note in notes)
