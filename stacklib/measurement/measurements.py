@@ -202,8 +202,8 @@ def _about_cut(entries: Entries) -> tuple[str, ...]:
         return ()
     return (
         f"in {len(many)} of {len(cut)} frames {min(many):.0f} % to {max(many):.0f} % of the samples are "
-        "exactly 0. If calibration cut them off there, the sky comes out too bright and rejection takes too much: "
-        "calibrate again with a pedestal",
+        "exactly 0. If calibration cut them off there, the sky comes out too bright and rejection takes too "
+        "much: calibrate again with a pedestal",
     )
 
 
