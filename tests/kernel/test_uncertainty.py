@@ -13,6 +13,7 @@ PLAIN = {"normalization": "none", "rejection_normalization": "none"}
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The frames have no NOISE keywords"),
     pytest.mark.filterwarnings("ignore:.*cannot reject anything"),
+    pytest.mark.filterwarnings("ignore:.*without data .* in a large part of the image"),
 ]
 
 
