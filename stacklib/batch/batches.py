@@ -19,7 +19,7 @@ from astropy.table import Table
 from stacklib.batch.changes import Checksums, rows_of
 from stacklib.batch.page import page
 from stacklib.batch.progress import BatchBars
-from stacklib.batch.state import inputs_of, only_run_of, percent_of, read_record, write_record
+from stacklib.batch.state import inputs_of, left_behind, only_run_of, percent_of, read_record, write_record
 from stacklib.batch.summary import Row, summary_table
 from stacklib.batch.target_cluster import TargetCluster
 from stacklib.batch.target_run import TargetRun, page_of, picture_of
@@ -263,16 +263,21 @@ class Batch:
         return self
 
     def _keep(self) -> None:
-        """Remake lost thumbnails and pages, and remember the new times of frames that have not changed."""
+        """Bring finished targets up to date.
+
+        Lost thumbnails and pages are made again, what a run left that was killed after its last record is
+        cleared away, and the new times of frames that have not changed are remembered.
+        """
         for row in (row for row in self.rows if row.status == "done"):
             record, output = row.record, row.target.output
             shown = all(name and (output / name).is_file() for name in (record.thumbnail, record.page))
-            if shown and record == read_record(row.target):
+            if shown and record == read_record(row.target) and not left_behind(row.target):
                 continue
             # If nothing can be written, or another batch runs the target, all stays as it was.
             with contextlib.suppress(SaveError), only_run_of(row.target) as room:
-                record.thumbnail = picture_of(output / row.master, room, record.notes)
-                record.page = page_of(output / row.notebook, room, record.notes)
+                if not shown:
+                    record.thumbnail = picture_of(output / row.master, room, record.notes)
+                    record.page = page_of(output / row.notebook, room, record.notes)
                 then = read_record(row.target)
                 if then is not None and then.files == record.files:
                     write_record(row.target, record)

@@ -32,6 +32,7 @@ __all__ = [
     "Record",
     "former_records",
     "inputs_of",
+    "left_behind",
     "only_run_of",
     "percent_of",
     "read_record",
@@ -161,6 +162,12 @@ def percent_of(target: Target) -> int:
         with contextlib.suppress(OSError, ValueError):
             return int(path.read_text(encoding="utf-8"))
     return 0
+
+
+def left_behind(target: Target) -> bool:
+    """Return whether a run of this target is at work, or was killed and left its work folder or a lock."""
+    names = (f"{_work_name(target)}*", f"{STATE_NAME}.lock")
+    return any(any(target.output.glob(name)) for name in names)
 
 
 def _work_name(target: Target) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -30,6 +31,7 @@ from stacklib.batch.state import (
     STATE_NAME,
     Record,
     inputs_of,
+    left_behind,
     only_run_of,
     percent_of,
     read_record,
@@ -271,6 +273,32 @@ def test_only_a_whole_record_counts_as_done(tmp_path):
         assert read_record(target) is None
     write_record(target, now)
     assert read_record(target) == now
+
+
+def test_what_a_run_left_that_was_killed_after_its_last_record_is_cleared_away(tmp_path):
+    frames(tmp_path / "M31" / "4_Registered")
+    (target,) = find_targets(tmp_path)
+    target.output.mkdir()
+    names = ("m.xisf", "m.ipynb", "m.html", "m.jpg")
+    for name in names:
+        (target.output / name).write_text(name)
+    done = inputs_of(target, sl.Job(str(target.folder), str(target.output), interactive=False))
+    done = replace(
+        done, status="done", files=[names[0]], notebook=names[1], page=names[2], thumbnail=names[3]
+    )
+    write_record(target, done)
+    assert not left_behind(target)
+    with only_run_of(target) as room:
+        (room / "half.xisf").write_text("")
+        shutil.copytree(room, tmp_path / room.name)
+    shutil.move(tmp_path / room.name, room)
+    for lock in (room.name[: len(".stacklib_batch_12345678")], STATE_NAME):
+        (target.output / f"{lock}.lock").touch()
+    batch = Batch(BatchJob(str(tmp_path)))
+    assert batch.rows[0].status == "done" and left_behind(target)
+    batch.run(progress=False)
+    assert {path.name for path in target.output.iterdir()} == {*names, STATE_NAME}
+    assert all((target.output / name).read_text() == name for name in names)
 
 
 def test_table_of_weights_counts_by_its_content(tmp_path):
