@@ -135,7 +135,12 @@ class Batch:
     def notes(self) -> list[str]:
         """What to know before the run: about folders and settings, and about the frames of each target."""
         of_targets = [f"{row.target.name}: {note}" for row in self.rows for note in row.target.notes]
-        return [*self._passed_over, *self._unused_settings(), *of_targets]
+        return [*self._of_all, *of_targets]
+
+    @property
+    def _of_all(self) -> list[str]:
+        """Return the notes on the whole batch."""
+        return [*self._passed_over, *self._unused_settings()]
 
     def _unused_settings(self) -> list[str]:
         """Name the settings of the batch that do not count, and where."""
@@ -336,7 +341,7 @@ class Batch:
         text = io.StringIO()
         self.table.write(text, format="ascii.ecsv")
         replace_atomically(self.root / TABLE_NAME, text.getvalue().encode("utf-8"), alone=True)
-        replace_atomically(self.page, page(self.rows, self.root).encode("utf-8"), alone=True)
+        replace_atomically(self.page, page(self.rows, self.root, self._of_all).encode("utf-8"), alone=True)
 
 
 def recipe_for(target: Target, shared: Recipe) -> Recipe:

@@ -51,6 +51,7 @@ details ul { margin: .3rem 0 0; padding-left: 1.1rem } details li { overflow-wra
 {%- if numbers.running %}, {{ numbers.running }} running{% endif %}
 {%- if numbers.waiting %}, {{ numbers.waiting }} waiting{% endif %}.</p>
 <p class="faint">{{ root }}</p>
+{% for note in notes %}<p>Note: {{ note }}</p>{% endfor %}
 {% for row in rows if row.error %}
 {% if loop.first %}
 <div class='failures'>
@@ -105,13 +106,14 @@ are stretched for the screen; the masters are linear.</p>
 """
 
 
-def page(rows: Sequence[Row], root: Path) -> str:
-    """Return the page of a batch as HTML, with links relative to `root`."""
+def page(rows: Sequence[Row], root: Path, notes: Sequence[str] = ()) -> str:
+    """Return the page of a batch as HTML, with links relative to `root`, and notes on the whole batch."""
     return render(
         TEMPLATE,
         title=f"Batch of {_counted(len(rows), 'target')}",
         rows=rows,
         root=str(root),
+        notes=notes,
         sep=os.sep,
         numbers={s: sum(row.status == s for row in rows) for s in ("done", "failed", "running", "waiting")},
         counted=_counted,

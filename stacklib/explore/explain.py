@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import textwrap
+import warnings
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from stacklib.errors import RecipeError
+from stacklib.errors import RecipeError, StacklibWarning
 from stacklib.frames.frame_set import FrameSet, open_frames
 from stacklib.integration.result import Integration
 from stacklib.kernel.passes import run_tiles
@@ -184,7 +185,7 @@ def explain(
     ----------
     frames : FrameSet, str, Path, list, Preparation or Integration
         The frames, or what `open_frames` accepts. A result or its `Preparation` has its own recipe and
-        measurements; `recipe` is then ignored.
+        measurements; another `recipe` is not used, with a warning.
     recipe : Recipe, optional
         Settings. Default is `Recipe.suggest` for these frames.
     x, y, channel : int
@@ -214,6 +215,14 @@ def explain(
         result = frames
         left, top, width, height = frames.region
         spans, frames = ((left, width), (top, height), (0, len(frames.image))), frames.preparation
+    if isinstance(frames, Preparation) and recipe is not None:
+        rule = recipe.rule_for(len(frames.frames))
+        if recipe.replace(rejection=rule) != frames.recipe:
+            warnings.warn(
+                "recipe: not used, as the result has another one; give the frames to try this one",
+                StacklibWarning,
+                stacklevel=2,
+            )
     if not isinstance(frames, Preparation):
         frames = frames if isinstance(frames, FrameSet) else open_frames(frames)
         recipe = Recipe.suggest(frames) if recipe is None else recipe

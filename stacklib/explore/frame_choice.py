@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -162,9 +163,16 @@ class FrameChoice:
         See `stacklib.frames.selection.select` for expressions. Returns the frames that are chosen now.
         """
         mask = select(self.table, expression)
-        why = {int(i): f"not {expression.strip()}" for i in np.flatnonzero(self._selected & ~mask)}
+        why = {int(i): self._why_not(expression, int(i)) for i in np.flatnonzero(self._selected & ~mask)}
         self.choose(self._selected & mask, self.reasons | why)
         return self.selected
+
+    def _why_not(self, expression: str, index: int) -> str:
+        """Return why an expression does not hold for a frame; an unknown number is a reason of its own."""
+        words = {word.casefold() for word in re.findall(r"[A-Za-z_]+", expression)}
+        row = self.table[index]
+        unknown = [n for n in COLUMNS if n in words and n != "time" and not np.isfinite(float(row[n]))]
+        return f"not {expression.strip()}" + (f": {listed(unknown)} unknown" if unknown else "")
 
     def suggest(self, unless_loaded: bool = False) -> dict[int, str]:
         """Leave out the suggested frames as well; return index and reason of each.

@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
@@ -81,7 +81,7 @@ class Provenance:
     seconds, of the frames that have one. `start` and `end` are those of the earliest and the latest frame.
     `common` and `properties` have the same value in all frames; `differing` describes the other keywords.
     `left_out` names keywords that hold for a single frame only, `properties_left_out` properties that do or
-    differ. `world` are the world coordinates.
+    differ. `world` are the world coordinates, `undated` the names of frames without a date.
     """
 
     target: str
@@ -98,6 +98,7 @@ class Provenance:
     properties_left_out: list[str]
     world: WorldCoordinates
     checksums: list[str]
+    undated: list[str] = field(default_factory=list)
 
     @property
     def notes(self) -> list[str]:
@@ -107,6 +108,10 @@ class Provenance:
             "XISF properties of single frames are left out": self.properties_left_out,
         }
         single = [f"{words}: {listed(names, most=20)}." for words, names in lines.items() if names]
+        if self.undated and self.start:
+            single.append(
+                f"Frames without a date, which DATE-OBS and DATE-END do not include: {listed(self.undated)}."
+            )
         return [*self.world.notes, *single]
 
 
@@ -133,6 +138,7 @@ def collect(result: IntegratedImage, with_checksums: bool = False) -> Provenance
         left_out=_left_out(used, world),
         properties_left_out=_properties_left_out(used, shared, world),
         world=world,
+        undated=[frame.name for frame in used if frame.date is None],
         checksums=checksums(frames) if with_checksums else [""] * len(frames),
     )
 

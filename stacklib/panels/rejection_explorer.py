@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
@@ -12,7 +13,7 @@ from pathlib import Path
 import ipywidgets as widgets
 from matplotlib.figure import Figure
 
-from stacklib.errors import StacklibError
+from stacklib.errors import StacklibError, StacklibWarning
 from stacklib.explore.advisor import Advice
 from stacklib.explore.region_trials import SIDE, RegionTrials, in_short
 from stacklib.frames.finding import resolve_path
@@ -104,6 +105,14 @@ class RejectionExplorer:
             left, top, width, height = region
             wanted = left, top, width or SIDE, height or SIDE
         self.model = RegionTrials(frames, recipe, wanted)
+        if region is not None and any(n and n != used for n, used in zip(region, self.region, strict=True)):
+            size = f"{self.model.frames.width} x {self.model.frames.height}"
+            warnings.warn(
+                f"region: left, top, width, height {tuple(region)} do not fit into the {size} pixels of the "
+                f"frames; {self.region} is shown",
+                StacklibWarning,
+                stacklevel=2,
+            )
         self.a: Integration | None = None
         images = [frame.path for frame in self.model.frames]
         self.path, self.saved = resolve_path(path) if path else choices_file(images), ""

@@ -239,8 +239,7 @@ def test_papermill_runs_the_notebook_with_typed_parameters(killed, tmp_path):
     outputs = [output for cell in content.cells for output in cell.get("outputs", [])]
     printed = "".join(output.text for output in outputs if output.output_type == "stream")
     assert (
-        "6 of 8 targets have their master, 2 failed" in printed
-        and str(killed.root / "batch.html") in printed
+        "6 of 8 targets have their master, 2 failed" in printed and str(killed.root / "batch.html") in printed
     )
     shown = [kind for output in outputs for kind in output.get("data", {})]
     assert shown.count("image/png") == 1 and shown.count("text/html") == 2

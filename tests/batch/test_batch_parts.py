@@ -169,7 +169,9 @@ def test_what_a_batch_does_not_use_of_a_shared_recipe_is_told(tmp_path):
     frames(tmp_path / "M31" / "4_Registered")
     shared = tmp_path / "mine.yaml"
     shared.write_text("sigma_high: 2.5\noutput: there\nsave_fits: true\n", encoding="utf-8")
-    (note,) = Batch(BatchJob(str(tmp_path), str(shared))).notes
+    batch = Batch(BatchJob(str(tmp_path), str(shared)))
+    (note,) = batch.notes
+    assert f"Note: {note}" in page(batch.rows, tmp_path, batch.notes)
     assert note == "mine.yaml: a batch does not use output, save_fits of a shared recipe"
 
 

@@ -7,6 +7,7 @@ import pytest
 from conftest import integrate_quietly
 
 import stacklib as sl
+from stacklib.errors import StacklibWarning
 from stacklib.explore import masks
 from stacklib.explore.explain import tell
 from stacklib.kernel.verdicts import HIGH, KEPT, LOW, NO_DATA
@@ -119,6 +120,9 @@ def test_frames_and_preparation_tell_the_same(m13):
     path = m13.preparation.frames.folder
     texts = {str(sl.explain(source, m13.recipe, x=160, y=100)) for source in (m13, m13.preparation, path)}
     assert len(texts) == 1
+    for source in (m13, m13.preparation):
+        with pytest.warns(StacklibWarning, match="recipe: not used, as the result has another one"):
+            assert str(sl.explain(source, m13.recipe.replace(sigma_low=2.0), x=160, y=100)) in texts
 
 
 def test_both_values_are_told_where_the_image_was_rescaled(m101, m13):

@@ -736,6 +736,15 @@ def test_notes_on_headers_are_in_the_report(tmp_path):
     assert "light_0.fits, light_1.fits, light_2.fits and 3 more: GAIN is 'High', expected a number" in report
 
 
+def test_frames_without_a_date_are_named(tmp_path):
+    frames = write_fits_frames(tmp_path / "4_Registered", 1.0)
+    with fits.open(frames / "light_3.fits", mode="update") as file:
+        del file[0].header["DATE-OBS"]
+    result = sl.integrate(frames, RECIPE, progress=False)
+    words = "Frames without a date, which DATE-OBS and DATE-END do not include: light_3.fits."
+    assert words in " ".join(result.report().split())
+
+
 def test_what_differs_is_told_and_not_carried_over(tmp_path):
     frames = write_fits_frames(tmp_path / "4_Registered", 1.0, GAIN=100, OBSERVER="J. Doe")
     with fits.open(frames / "light_3.fits", mode="update") as file:

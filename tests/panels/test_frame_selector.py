@@ -74,6 +74,17 @@ def test_expression(panel):
     assert panel.selected.tolist() == kept.tolist()
 
 
+def test_an_unknown_number_is_named_as_the_reason(panel, monkeypatch):
+    table = panel.table.copy()
+    table["fwhm"][4] = table["noise"][5] = np.nan
+    monkeypatch.setattr(panel, "table", table)
+    panel.apply("FWHM < 100 and number != 6")
+    assert panel.reasons == {
+        4: "not FWHM < 100 and number != 6: fwhm unknown",
+        5: "not FWHM < 100 and number != 6",
+    }
+
+
 def test_expression_narrows_the_present_choice(panel):
     panel.selected = np.arange(20) != 3
     panel.suggest()

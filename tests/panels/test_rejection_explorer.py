@@ -16,6 +16,7 @@ from matplotlib.backend_bases import MouseEvent
 from PIL import Image
 
 import stacklib as sl
+from stacklib.errors import StacklibWarning
 from stacklib.explore.region_trials import brightest_region
 from stacklib.panels.region_figure import MAP_COLOURS
 from stacklib.panels.rejection_explorer import RejectionExplorer
@@ -115,7 +116,10 @@ def test_region_is_moved_and_cut_to_lie_inside(panel):
 
 
 def test_sizes_that_are_missing_are_512(panel):
-    assert make(region=(60, 50, 0, 80)).region == (0, 50, 320, 80)
+    with pytest.warns(
+        StacklibWarning, match=r"\(60, 50, 0, 80\) do not fit .* 320 x 256 .* \(0, 50, 320, 80\)"
+    ):
+        assert make(region=(60, 50, 0, 80)).region == (0, 50, 320, 80)
     assert make(region=(0, 0, 0, 0)).region == make(region=None).region == (0, 0, 320, 256)
 
 
