@@ -220,7 +220,8 @@ def open_frames(
         A folder, a glob pattern, a file, or a list. If a folder holds registered frames (``*_c_d_r``, Siril's
         ``r_pp_light_*`` and others, see `stacklib.frames.registered`) beside other images, only those are
         used. In folders and patterns, masters, maps and calibration frames are left out. The same frame
-        twice counts once. Subfolders and hidden files are ignored. Folders and patterns are
+        twice counts once. Subfolders and hidden files are ignored. A folder with a folder
+        ``4_Registered`` in it, or with only one folder of images, stands for that. Folders and patterns are
         sorted in natural order (frame_2 before frame_10), a list keeps its order. Relative paths are
         searched in the working directory and its parents.
     everything : bool
