@@ -30,7 +30,29 @@ __all__ = [
 ENDINGS = (".xisf", ".fits", ".fit", ".fts", ".fits.gz", ".fit.gz", ".fts.gz", ".fits.fz", ".fit.fz")
 
 #: File name endings of pictures that may be frames, but are not read: raw files, TIFF, video.
-RAW_ENDINGS = (".tif", ".tiff", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".dng", ".orf", ".ser")
+RAW_ENDINGS = (
+    *(
+        ".tif",
+        ".tiff",
+        ".crw",
+        ".cr2",
+        ".cr3",
+        ".nef",
+        ".arw",
+        ".raf",
+        ".dng",
+        ".orf",
+        ".rw2",
+        ".pef",
+        ".srw",
+    ),
+    ".ser",
+    *(
+        f"{image}{packed}"
+        for image in (".xisf", ".fits", ".fit", ".fts")
+        for packed in (".bz2", ".z", ".zip")
+    ),
+)
 #: The same with pictures that are named only if there is nothing else.
 OTHER_ENDINGS = (*RAW_ENDINGS, ".png", ".jpg")
 
@@ -151,17 +173,19 @@ def _images_in_folder(folder: Path, below: bool, registered: bool) -> Found:
 
 def _not_read(where: Path, files: Sequence[Path], images: Sequence[Path]) -> list[str]:
     """Name pictures in formats that are not read, unless there is an image of the same name."""
-    stems = {stem_of(path).casefold() for path in images}
+    stems = {_bare(path).casefold() for path in images}
     others = [
         path
         for path in files
-        if path.suffix.lower() in RAW_ENDINGS and path.stem.casefold() not in stems and path.name[0] != "."
+        if path.name.lower().endswith(RAW_ENDINGS)
+        and _bare(path).casefold() not in stems
+        and not path.name.startswith(".")
     ]
     if not others:
         return []
-    count, verb = (f"{len(others)} pictures", "are") if len(others) > 1 else ("1 picture", "is")
     names = listed([path.name for path in sorted(others, key=natural_order)], most=3)
-    return [f"{where}: {count} that {verb} not XISF or FITS {verb} left out: {names}"]
+    files = "1 file is" if len(others) == 1 else f"{len(others)} files are"
+    return [f"{where}: {files} left out, as the format is not read: {names}; save frames as XISF or FITS"]
 
 
 def _not_entered(folder: Path) -> list[str]:
@@ -239,7 +263,8 @@ def _images_below(folder: Path, wanted: bool, registered: bool) -> Found:
 
 def _other_pictures(folder: Path) -> str:
     """Say what to do with pictures in formats that are not read; nothing if there are none."""
-    kinds = [path.suffix.lower() for path in folder.iterdir() if path.suffix.lower() in OTHER_ENDINGS]
+    kinds = [_ending(path, OTHER_ENDINGS) for path in folder.iterdir()]
+    kinds = [kind for kind in kinds if kind]
     if not kinds:
         return ""
     endings = " or ".join(sorted(set(kinds)))
@@ -256,9 +281,18 @@ def _images(folder: Path) -> list[Path]:
 
 def stem_of(path: Path) -> str:
     """Return the name of an image without its ending; both parts of one such as ``.fits.gz``."""
-    name = path.name
-    endings = [ending for ending in ENDINGS if name.lower().endswith(ending)]
-    return name[: -len(max(endings, key=len))] if endings else name
+    return path.name[: len(path.name) - len(_ending(path, ENDINGS))]
+
+
+def _bare(path: Path) -> str:
+    """Return the name of any picture without its ending."""
+    return path.name[: len(path.name) - len(_ending(path, (*ENDINGS, *OTHER_ENDINGS)))]
+
+
+def _ending(path: Path, endings: Sequence[str]) -> str:
+    """Return the longest of the endings that a name has, in lower case; empty if it has none."""
+    name = path.name.lower()
+    return max((ending for ending in endings if name.endswith(ending)), key=len, default="")
 
 
 def natural_order(path: Path) -> list[Any]:

@@ -224,14 +224,16 @@ def test_pictures_that_are_not_read_are_named(tmp_path):
 @pytest.mark.parametrize("where", ["", "*"])
 def test_pictures_beside_the_frames_that_are_not_read_are_told(tmp_path, where):
     lights(tmp_path, "a.fits b.fits")
-    for name in ("a.CR2", "c.cr2", "d.TIF", "e.png", "notes.txt", "._f.tif"):
+    for name in ("a.CR2", "c.cr2", "d.TIF", "e.png", "notes.txt", "._f.tif", "b.fits.bz2"):
         (tmp_path / name).write_bytes(b"x")
     names, notes = opened(str(tmp_path / where))
     assert names == ["a.fits", "b.fits"]
-    assert "2 pictures that are not XISF or FITS are left out: c.cr2, d.TIF" in notes
+    assert "2 files are left out, as the format is not read: c.cr2, d.TIF; save" in notes
     (tmp_path / "c.cr2").unlink()
-    assert "1 picture that is not XISF or FITS is left out: d.TIF" in opened(str(tmp_path / where))[1]
-    (tmp_path / "d.TIF").unlink()
+    assert "1 file is left out, as the format is not read: d.TIF" in opened(str(tmp_path / where))[1]
+    (tmp_path / "d.TIF").rename(tmp_path / "a.1.FITS.BZ2")
+    assert "1 file is left out, as the format is not read: a.1.FITS.BZ2" in opened(str(tmp_path / where))[1]
+    (tmp_path / "a.1.FITS.BZ2").unlink()
     assert opened(str(tmp_path / where)) == (["a.fits", "b.fits"], "")
 
 
