@@ -184,8 +184,8 @@ def _not_read(where: Path, files: Sequence[Path], images: Sequence[Path]) -> lis
     if not others:
         return []
     names = listed([path.name for path in sorted(others, key=natural_order)], most=3)
-    files = "1 file is" if len(others) == 1 else f"{len(others)} files are"
-    return [f"{where}: {files} left out, as the format is not read: {names}; save frames as XISF or FITS"]
+    subject = "1 file is" if len(others) == 1 else f"{len(others)} files are"
+    return [f"{where}: {subject} left out, as the format is not read: {names}; save frames as XISF or FITS"]
 
 
 def _not_entered(folder: Path) -> list[str]:

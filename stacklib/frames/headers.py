@@ -20,6 +20,8 @@ START = ("Observation:Time:Start", "DATE-OBS")
 END = ("Observation:Time:End", "DATE-END")
 GAIN = ("Instrument:Camera:Gain", "Instrument:Camera:ISOSpeed", "GAIN", "ISOSPEED")
 TEMPERATURE = ("Instrument:Sensor:Temperature", "CCD-TEMP")
+#: Exposure times of one header agree within this ratio.
+SAME_EXPOSURE = 1.01
 #: Day 0 of MJD-OBS.
 MJD = datetime(1858, 11, 17, tzinfo=UTC)
 #: A number in a text, with its unit: 30 s, -10,5 C.
@@ -100,6 +102,10 @@ class HeaderFacts:
         notes = []
         if self.exposure and self._number("EXPTIME") == 0:
             notes.append(f"EXPTIME is 0; the exposure time is {self.exposure:g} s by another keyword")
+        given = {name: value for name in EXPOSURE if (value := self._number(name) or 0) > 0}
+        if given and max(given.values()) > SAME_EXPOSURE * min(given.values()):
+            shown = ", ".join(f"{name} {value:g}" for name, value in given.items())
+            notes.append(f"exposure times disagree ({shown}); {self.exposure:g} s is used")
         checks: list[tuple[tuple[str, ...], Callable[[Any], Any], str]] = [
             (EXPOSURE, _seconds, "a number of seconds"),
             (GAIN, _as_number, "a number"),

@@ -252,7 +252,7 @@ def test_properties_come_before_keywords(tmp_path):
         "Instrument:Camera:Gain": 0.8,
         "Instrument:Sensor:Temperature": -20.0,
     }
-    frame = Frame(save(tmp_path / "a.xisf", keywords=HEADER, properties=properties))
+    frame = Frame(save(tmp_path / "a.xisf", keywords=HEADER, properties=properties), quiet=True)
     assert (frame.object, frame.filter, frame.camera) == ("NGC 5457", "Ha", "QHY268")
     assert (frame.exposure, frame.gain, frame.temperature) == (600, 0.8, -20)
     assert frame.date == datetime(2020, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
@@ -380,6 +380,8 @@ def test_date_and_time_in_two_keywords(tmp_path, day, name):
         ({"EXPTIME": 0.0, "EXPOSURE": 30.0}, 30, ["EXPTIME is 0"]),
         ({"EXPTIME": 0.0}, 0, []),
         ({"EXPTIME": "", "EXPOSURE": 30.0}, 30, []),
+        ({"EXPTIME": 30.0, "EXPOSURE": 30.1}, 30, []),
+        ({"EXPTIME": 30.0, "EXPOSURE": 3000}, 30, ["exposure times disagree (EXPTIME 30"]),
     ],
 )
 def test_exposures_of_all_kinds(tmp_path, ending, cards, exposure, notes):
@@ -387,6 +389,16 @@ def test_exposures_of_all_kinds(tmp_path, ending, cards, exposure, notes):
     frame = Frame(path, quiet=True)
     assert frame.exposure == exposure
     assert [note.partition(",")[0].partition(";")[0] for note in frame.notes] == notes
+
+
+def test_a_property_and_a_keyword_that_disagree_are_told(tmp_path):
+    properties = {"Instrument:ExposureTime": 120.0}
+    for seconds, notes in ((120.5, []), (60.0, [
+        "exposure times disagree (Instrument:ExposureTime 120, EXPTIME 60); 120 s is used"
+    ])):  # fmt: skip
+        path = tmp_path / f"{seconds}.xisf"
+        frame = Frame(save(path, keywords=[("EXPTIME", seconds, "")], properties=properties), quiet=True)
+        assert (frame.exposure, frame.notes) == (120.0, notes)
 
 
 def test_decimal_commas_in_texts(tmp_path):
