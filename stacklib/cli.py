@@ -17,7 +17,7 @@ from stacklib.batch import ADVISE, Batch
 from stacklib.errors import IntegrationError, RecipeError, StacklibError, StacklibWarning
 from stacklib.frames.finding import FRAMES_FOLDER, resolve_path
 from stacklib.frames.frame_set import as_pattern
-from stacklib.integration.rerun import repeats, rerun
+from stacklib.integration.rerun import also_saved, repeats, rerun
 from stacklib.notebook.copies import own_copies
 from stacklib.notebook.parameters import cell_parameters
 from stacklib.notebook.process import INSTALL
@@ -324,7 +324,9 @@ def _rerun(options: argparse.Namespace) -> int:
     with warnings.catch_warnings(record=True) as notes:
         warnings.simplefilter("always", StacklibWarning)
         result = rerun(options.file, options.frames)
-    files = result.save(options.output or Path(options.file).expanduser().absolute().parent)
+    folder = options.output or Path(options.file).expanduser().absolute().parent
+    also = also_saved(options.file)
+    files = result.save(folder, maps=also["maps"], fits=also["fits"])
     print(f"\n{result.summary}\n", *(f"Note: {note.message}" for note in notes), *files, sep="\n")
     same = repeats(options.file, files)
     print(f"\n{'Identical to' if same else 'NOT identical to'} {options.file}")

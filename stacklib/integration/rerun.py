@@ -28,7 +28,7 @@ from stacklib.utils.progress import progress_bar
 if TYPE_CHECKING:
     from dask.distributed import Client
 
-__all__ = ["repeats", "rerun"]
+__all__ = ["also_saved", "repeats", "rerun"]
 
 #: Files read at the same time for their checksums.
 READERS = 4
@@ -103,6 +103,14 @@ def repeats(result_file: str | Path, files: Iterable[Path]) -> bool:
         for new in files
         if _kind(new) == kind
     )
+
+
+def also_saved(result_file: str | Path) -> dict[str, bool]:
+    """Return whether the other maps, and FITS images, lie beside an image: the arguments of `save`."""
+    path = Path(result_file).expanduser().absolute()
+    stem = path.name.removesuffix(_kind(path))
+    ends = {"maps": "_coverage.xisf", "fits": ".fits"}
+    return {name: path.with_name(stem + end).is_file() for name, end in ends.items()}
 
 
 def _kind(path: Path) -> str:

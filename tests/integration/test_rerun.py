@@ -16,7 +16,7 @@ from conftest import SAMPLES
 import stacklib as sl
 from stacklib import cli
 from stacklib.formats import xisf
-from stacklib.integration.rerun import repeats
+from stacklib.integration.rerun import also_saved, repeats
 from stacklib.recipe import run_record
 from stacklib.simulate import Session, simulate_frames
 
@@ -273,3 +273,19 @@ def test_the_record_of_thousands_of_frames_is_read(tmp_path):
     )
     assert len(run_record.read_run(path).frames) == 2000
     assert sl.Recipe.from_result(path) == sl.Recipe()
+
+
+@pytest.mark.parametrize("name", ["20210815_M101_0003.xisf", "20210815_M101_0003_rejection_low.xisf"])
+@pytest.mark.parametrize(
+    ("beside", "known"),
+    [
+        ([], {"maps": False, "fits": False}),
+        (["_coverage.xisf"], {"maps": True, "fits": False}),
+        ([".fits", "_coverage.fits", "_coverage.xisf"], {"maps": True, "fits": True}),
+    ],
+)
+def test_what_was_saved_besides_is_saved_again(tmp_path, name, beside, known):
+    for end in beside:
+        (tmp_path / f"20210815_M101_0003{end}").touch()
+    (tmp_path / "20210815_M101_0004.fits").touch()
+    assert also_saved(tmp_path / name) == known
