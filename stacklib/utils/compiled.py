@@ -25,7 +25,7 @@ from numba.core import event
 from stacklib.utils.package import FOLDER
 from stacklib.utils.user_cache import CACHE_VARIABLE, cache_folder
 
-__all__ = ["compiled", "compiling", "not_kept", "seconds_of_compiling", "tell_of_compiling"]
+__all__ = ["compiled", "compiling", "is_kept", "not_kept", "seconds_of_compiling", "tell_of_compiling"]
 
 #: Settings of numba, which come from its environment variables.
 _config: Any = numba.config
@@ -164,15 +164,13 @@ class _Watch(event.Listener):
 
     def __init__(self) -> None:
         self.tell: Callable[[], None] | None = None
-        self.told = False
         self._seconds, self._depth, self._began = 0.0, 0, 0.0
         self._lock = threading.Lock()
 
     def on_start(self, event: Any) -> None:
         """Compilation of a function begins, perhaps within that of another one."""
         with self._lock:
-            tell = None if self.told else self.tell
-            self.told = self.told or tell is not None
+            tell = None if self._depth else self.tell
             if not self._depth:
                 self._began = time.monotonic()
             self._depth += 1
@@ -198,6 +196,11 @@ class _Watch(event.Listener):
         return self._depth > 0
 
 
+def is_kept() -> bool:
+    """Return whether compiled code is kept for the next process."""
+    return not _place.problem
+
+
 def compiling() -> bool:
     """Return whether a function is being compiled now."""
     return _watch.busy
@@ -209,7 +212,7 @@ def seconds_of_compiling() -> float:
 
 
 def tell_of_compiling(tell: Callable[[], None]) -> None:
-    """Call `tell` the first time that a function is compiled because it is not in the cache."""
+    """Call `tell` whenever functions are compiled because they are not in the cache."""
     _watch.tell = tell
 
 

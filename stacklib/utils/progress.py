@@ -11,7 +11,7 @@ from typing import Any
 from tqdm import tqdm
 from tqdm.auto import tqdm as live_tqdm
 
-from stacklib.utils.compiled import compiling, seconds_of_compiling, tell_of_compiling
+from stacklib.utils.compiled import compiling, is_kept, seconds_of_compiling, tell_of_compiling
 from stacklib.utils.file_sets import WORK_FOLDER
 
 __all__ = [
@@ -25,8 +25,10 @@ __all__ = [
 
 #: File in the work folder of a run with the percentage done.
 PROGRESS_NAME = "progress"
-#: What is said when code is compiled for the first time.
+#: What is said when code is compiled, where it is kept and where it cannot be, and when that goes on.
 COMPILING = "Compiling for this processor: once, and it takes about a minute ..."
+COMPILING_AGAIN = "Compiling for this processor, which takes about a minute ..."
+GOES_ON = "Compiling the next step ..."
 #: Steps after which the time left is shown.
 FIRST_STEPS = 2
 
@@ -46,13 +48,27 @@ def _stream() -> Any:
     return sys.stdout if in_notebook() else sys.stderr
 
 
+class _Told:
+    """Which waits for compilation were told: one in each bar, and one between two bars."""
+
+    def __init__(self) -> None:
+        self.part, self.parts = 0, set[int]()
+
+    def say(self) -> None:
+        """Say that code is compiled, once in this part of the work."""
+        if self.part in self.parts:
+            return
+        words = GOES_ON if self.parts else COMPILING if is_kept() else COMPILING_AGAIN
+        self.parts.add(self.part)
+        tqdm.write(words, file=_stream())
+
+
+_told = _Told()
+
+
 def tell_what_takes_long() -> None:
-    """From now on, say so once when functions are compiled because there is nothing in the cache."""
-    tell_of_compiling(_say_compiling)
-
-
-def _say_compiling() -> None:
-    tqdm.write(COMPILING, file=_stream())
+    """From now on, say so when functions are compiled because there is nothing in the cache."""
+    tell_of_compiling(_told.say)
 
 
 class _Timed:
@@ -67,6 +83,11 @@ class _Timed:
         working = found["elapsed"] - (seconds_of_compiling() - self.compiled_before)
         known = found["n"] >= FIRST_STEPS and working > 0 and not compiling()
         return found | {"rate": found["n"] / working if known else 0}
+
+    def close(self) -> None:
+        """End the bar; the next part of the work begins."""
+        _told.part += not self.disable  # type: ignore[attr-defined]
+        super().close()  # type: ignore[misc]
 
 
 class _LiveBar(_Timed, live_tqdm):
@@ -105,6 +126,7 @@ def progress_bar(
     """
     common = dict(total=total, desc=title, unit=unit, unit_scale=scale, disable=not shown, delay=delay)
     if shown:
+        _told.part += 1
         tell_what_takes_long()
     if in_live_notebook():
         bar = _LiveBar(**common)

@@ -54,11 +54,30 @@ def test_time_left_without_compiling(spent):
         assert str(bar)
 
 
-def test_compiling_is_said_with_the_first_bar(monkeypatch, capsys):
+@pytest.mark.parametrize("kept", [True, False])
+def test_compiling_is_said_once_in_each_bar_and_between_bars(monkeypatch, capsys, kept):
     said = []
+    monkeypatch.setattr(progress, "_told", progress._Told())
+    monkeypatch.setattr(progress, "is_kept", lambda: kept)
     monkeypatch.setattr(progress, "tell_of_compiling", said.append)
     with progress_bar(3, "measured", "plane", shown=False):
         assert not said
-    with progress_bar(3, "measured", "plane"):
+
+    def lines() -> list[str]:
+        return [
+            line.split("\r")[-1].strip() for line in capsys.readouterr().err.splitlines() if "ompil" in line
+        ]
+
+    first = progress.COMPILING if kept else progress.COMPILING_AGAIN
+    with progress_bar(3, "measured", "plane") as bar:
         said[0]()
-    assert progress.COMPILING in capsys.readouterr().err
+        said[0]()
+        assert lines() == [first]
+        bar.update(3)
+    for _ in range(2):
+        said[0]()
+    assert lines() == [progress.GOES_ON]
+    with progress_bar(3, "integrated", "plane"):
+        assert lines() == []
+        said[-1]()
+        assert lines() == [progress.GOES_ON]
