@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from stacklib.errors import FrameError
-from stacklib.frames.frame_set import header_notes
+from stacklib.frames.finding import find_images
+from stacklib.frames.frame_set import FrameSet, header_notes
 from stacklib.measurement.measurements import channel_mean
 from stacklib.normalization.preparation import Preparation
 from stacklib.output.history import range_in_words
@@ -19,6 +20,7 @@ from stacklib.output.integrated_image import IntegratedImage
 from stacklib.output.naming import SavedFiles, night_of
 from stacklib.output.provenance import Provenance, collect, known_or_none
 from stacklib.output.sentences import noise_gap
+from stacklib.utils.labels import listed
 
 __all__ = ["numbers", "report", "summary", "unusual_frames"]
 
@@ -149,11 +151,26 @@ def _heading(result: IntegratedImage, facts: Provenance) -> list[str]:
         "Values": _values(result),
         "Coverage": _coverage(result),
         "Reference": f"{p.measurements.names[p.reference]} ({_why_reference(result)})",
-        "Input": str(p.frames.folder),
+        "Input": f"{p.frames.folder}{_not_given(p.frames)}",
     }
     lines = [f"{name:<10} {value}" for name, value in rows.items() if value]
     wrapped = [textwrap.fill(line, WIDTH, subsequent_indent=" " * 11) for line in lines]
     return [title, "=" * len(title), *wrapped]
+
+
+def _not_given(frames: FrameSet) -> str:
+    """Name the images in the folder of the frames that are not among them, whatever the reason."""
+    given = {frame.path.absolute() for frame in frames}
+    try:
+        images = find_images(frames.folder, below=False, registered=False).images
+    except FrameError:
+        # The folder has gone, or holds only folders.
+        return ""
+    others = [path.name for path in images if path.absolute() not in given]
+    if not others:
+        return ""
+    verb = "image there is" if len(others) == 1 else "images there are"
+    return f" ({len(others)} {verb} not among these frames: {listed(others, most=3)})"
 
 
 def _best(p: Preparation) -> float:

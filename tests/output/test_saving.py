@@ -736,6 +736,17 @@ def test_notes_on_headers_are_in_the_report(tmp_path):
     assert "light_0.fits, light_1.fits, light_2.fits and 3 more: GAIN is 'High', expected a number" in report
 
 
+def test_images_beside_the_frames_are_named(tmp_path):
+    folder = write_fits_frames(tmp_path / "4_Registered", 1.0)
+    chosen = [folder / f"light_{number}.fits" for number in (0, 2, 3, 5)]
+    report = " ".join(sl.integrate(chosen, RECIPE, progress=False).report().split())
+    assert f"{folder} (2 images there are not among these frames: light_1.fits, light_4.fits)" in report
+    result = sl.integrate(folder, RECIPE, progress=False)
+    assert "among these frames" not in result.report()
+    folder.rename(tmp_path / "moved")
+    assert "among these frames" not in result.report()
+
+
 def test_frames_without_a_date_are_named(tmp_path):
     frames = write_fits_frames(tmp_path / "4_Registered", 1.0)
     with fits.open(frames / "light_3.fits", mode="update") as file:
