@@ -52,7 +52,7 @@ def test_targets_run_on_the_workers(targets, client, monkeypatch):
     again = Batch(BatchJob(str(targets)), RECIPE)
     assert [row.status for row in again.rows] == ["done", "waiting"]
     master = next(path for path in batch.rows[0].target.output.glob("*0000.xisf"))
-    assert sl.Recipe.from_result(master) == RECIPE.replace(rejection="sigma")
+    assert sl.Recipe.from_result(master) == RECIPE.replace(rejection="winsorized_sigma")
 
 
 def test_a_stopped_batch_leaves_nothing_on_the_workers(targets, client, monkeypatch):
