@@ -22,7 +22,7 @@ test: .venv/test.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m numpydoc lint $(shell find stacklib -name '*.py')
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 bench: .venv/bench.stamp
 	$(BIN)/python benchmarks/run.py

@@ -62,13 +62,15 @@ KERNEL_READY = """async () => {
     return !!kernel && kernel.connectionStatus === 'connected' && kernel.status === 'idle';
 }"""
 
-# An idle kernel is not enough: it is also idle before its first cell. After an error, later cells never run.
+# An idle kernel is not enough: it is also idle before its first cell. After an error, later cells never run. A
+# cell with hidden code has no prompt in the page, so the counts of the notebook are asked.
 ALL_CELLS_RAN = """errors => {
-    const cells = [...document.querySelectorAll('.jp-NotebookPanel .jp-CodeCell')];
-    const prompts = cells.map(cell => cell.querySelector('.jp-InputPrompt')?.textContent.trim() ?? '');
-    const running = prompts.some(prompt => prompt.includes('*'));
-    const done = cells.length > 0 && prompts.every(prompt => /^\\[\\d+\\]:$/.test(prompt));
-    return done || (!running && !!document.querySelector(errors));
+    const widgets = window.jupyterapp.shell.currentWidget.content.widgets;
+    const cells = widgets.filter(widget => widget.model.type === 'code');
+    const prompts = [...document.querySelectorAll('.jp-NotebookPanel .jp-CodeCell .jp-InputPrompt')];
+    const running = prompts.some(prompt => prompt.textContent.includes('*'));
+    const done = cells.length > 0 && cells.every(cell => cell.model.executionCount !== null);
+    return !running && (done || !!document.querySelector(errors));
 }"""
 
 # The pixels of pictures and canvases.

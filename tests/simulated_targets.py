@@ -1,4 +1,4 @@
-"""Small simulated targets: frames with given headers; eight folders, two of which cannot be integrated."""
+"""Small simulated targets: frames with given headers; six folders, two of which cannot be integrated."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ FRAMES = 6
 BROKEN, MIXED = "T04", "T06"
 
 
-def make_targets(root: Path, count: int = 8) -> list[str]:
-    """Make the targets ``T01`` to ``T08``; their names."""
+def make_targets(root: Path, count: int = 6) -> list[str]:
+    """Make the targets ``T01`` to ``T06``; their names."""
     names = [f"T{number:02d}" for number in range(1, count + 1)]
     for number, name in enumerate(names):
         folder = root / name / "4_Registered"

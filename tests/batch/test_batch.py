@@ -1,4 +1,4 @@
-"""A batch over eight targets, killed in the middle and started again; and papermill over its notebook."""
+"""A batch over six targets, killed in the middle and started again; and papermill over its notebook."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if os.name == "nt":
 #: Given to the batch, and as a recipe file to its notebook.
 RECIPE = {"sigma_high": 1.7}
 #: Targets that are done when the batch is killed.
-KILLED_AFTER = 3
+KILLED_AFTER = 2
 #: What a run leaves, behind the name of the master.
 LEFT = (
     *(".xisf", "_rejection_low.xisf", "_rejection_high.xisf"),
@@ -78,19 +78,19 @@ def killed(tmp_path_factory) -> Killed:
     return Killed(tmp_path_factory.mktemp("batch"))
 
 
-def test_six_masters_and_two_clear_failures(killed):
+def test_four_masters_and_two_clear_failures(killed):
     status = dict(zip(killed.table["target"], killed.table["status"], strict=True))
     assert status == {name: "failed" if name in (BROKEN, MIXED) else "done" for name in killed.names}
     error = dict(zip(killed.table["target"], killed.table["error"], strict=True))
     assert f"{BROKEN}_Light_0003_c_d_r" in error[BROKEN] and "truncated" in error[BROKEN]
     assert "the frames differ" in error[MIXED] and f"{MIXED}_Light_0005_c_d_r" in error[MIXED]
     assert killed.second.returncode == 1
-    assert "6 of 8 targets have their master, 2 failed" in killed.second.stdout
+    assert "4 of 6 targets have their master, 2 failed" in killed.second.stdout
     assert error[MIXED] in killed.second.stdout and "Traceback" not in killed.second.stderr
 
 
 def test_second_start_repeats_nothing(killed):
-    assert KILLED_AFTER <= len(killed.done_first) < 6
+    assert KILLED_AFTER <= len(killed.done_first) < 4
     for name in killed.done_first:
         now = killed.stamps(name)
         # Page and picture may have been in the making.
@@ -124,7 +124,7 @@ def test_summary_was_whole_when_the_batch_was_killed(killed):
 
 def test_table_has_the_numbers(killed):
     done = killed.table[killed.table["status"] == "done"]
-    assert list(done["frames"]) == [FRAMES] * 6 and list(done["used"]) == [FRAMES] * 6
+    assert list(done["frames"]) == [FRAMES] * 4 and list(done["used"]) == [FRAMES] * 4
     assert all(done["rejected_high"] > 0) and done["rejected_high"].unit == "percent"
     assert all((done["snr_gain"] > 1.5) & (done["snr_gain"] < 3)) and all(done["noise"] > 0)
     limits = {row["target"]: (row["sigma_low"], row["sigma_high"]) for row in done}
@@ -139,15 +139,15 @@ def test_page_links_to_what_is_there(killed):
     links = re.findall(r"(?:href|src)='([^']+)'", killed.page)
     assert all((killed.root / link).exists() for link in links)
     for end, number in (
-        ("Camera_0000_notebook.ipynb", 6),
+        ("Camera_0000_notebook.ipynb", 4),
         ("failed_notebook.ipynb", 2),
-        ("Camera_0000_notebook.html", 6),
+        ("Camera_0000_notebook.html", 4),
         ("failed_notebook.html", 2),
-        ("_report.txt", 6),
+        ("_report.txt", 4),
     ):
         assert sum(link.replace("_0001", "_0000").endswith(end) for link in links) == number
-    assert sum(link.endswith("_thumbnail.jpg") for link in links) == 6
-    assert "6 masters" in killed.page and "2 failed" in killed.page and "Failed targets" in killed.page
+    assert sum(link.endswith("_thumbnail.jpg") for link in links) == 4
+    assert "4 masters" in killed.page and "2 failed" in killed.page and "Failed targets" in killed.page
 
 
 def test_executed_notebook_is_the_report(killed):
@@ -233,13 +233,13 @@ def test_papermill_runs_the_notebook_with_typed_parameters(killed, tmp_path):
     )
     # Scripts see that targets failed.
     assert run.returncode != 0
-    assert f"2 of 8 targets failed: {BROKEN}, {MIXED}; see the page" in run.stderr
+    assert f"2 of 6 targets failed: {BROKEN}, {MIXED}; see the page" in run.stderr
     content = nbformat.read(tmp_path / "out.ipynb", as_version=4)
     assert failing_cells(content) == ["batch.raise_if_failed()"]
     outputs = [output for cell in content.cells for output in cell.get("outputs", [])]
     printed = "".join(output.text for output in outputs if output.output_type == "stream")
     assert (
-        "6 of 8 targets have their master, 2 failed" in printed and str(killed.root / "batch.html") in printed
+        "4 of 6 targets have their master, 2 failed" in printed and str(killed.root / "batch.html") in printed
     )
     shown = [kind for output in outputs for kind in output.get("data", {})]
     assert shown.count("image/png") == 1 and shown.count("text/html") == 2

@@ -538,7 +538,7 @@ def test_a_choice_is_handed_on_from_notebook_to_notebook(tmp_path):
     assert (folder / "recipe.yaml").read_bytes() == before
 
 
-@pytest.mark.parametrize("name", ["1_select_frames", "2_choose_rejection", "3_inspect_rejection"])
+@pytest.mark.parametrize("name", ["1_select_frames", "3_inspect_rejection"])
 def test_notebook_runs_on_frames_of_a_real_camera(name, tmp_path):
     folder = REAL / "hatp32_reg40"
     if not folder.is_dir():
