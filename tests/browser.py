@@ -62,8 +62,8 @@ KERNEL_READY = """async () => {
     return !!kernel && kernel.connectionStatus === 'connected' && kernel.status === 'idle';
 }"""
 
-# An idle kernel is not enough: it is also idle before its first cell. After an error, later cells never run. A
-# cell with hidden code has no prompt in the page, so the counts of the notebook are asked.
+# An idle kernel is not enough: it is also idle before its first cell. After an error, later cells never run.
+# A cell with hidden code has no prompt in the page, so the counts of the notebook are asked.
 ALL_CELLS_RAN = """errors => {
     const widgets = window.jupyterapp.shell.currentWidget.content.widgets;
     const cells = widgets.filter(widget => widget.model.type === 'code');
