@@ -16,6 +16,7 @@ from stacklib.figures.screen import read_binned, stretch
 from stacklib.frames.frame_set import Frame
 from stacklib.notebook.page import render
 from stacklib.utils.atomic_files import new_file
+from stacklib.utils.labels import counted
 
 __all__ = ["page", "save_thumbnail", "thumbnail"]
 
@@ -110,22 +111,18 @@ def page(rows: Sequence[Row], root: Path, notes: Sequence[str] = ()) -> str:
     """Return the page of a batch as HTML, with links relative to `root`, and notes on the whole batch."""
     return render(
         TEMPLATE,
-        title=f"Batch of {_counted(len(rows), 'target')}",
+        title=f"Batch of {counted(len(rows), 'target')}",
         rows=rows,
         root=str(root),
         notes=notes,
         sep=os.sep,
         numbers={s: sum(row.status == s for row in rows) for s in ("done", "failed", "running", "waiting")},
-        counted=_counted,
+        counted=counted,
         number=_number,
         facts=_facts,
         picture=lambda row: _picture(row, root),
         links=lambda row: _links(row, root),
     )
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def _number(value: float, form: str) -> str:

@@ -17,6 +17,7 @@ from stacklib.frames.finding import (
     RAW_ENDINGS,
     RESULT_FOLDER,
     find_images,
+    frames_folder_above,
     natural_order,
     resolve_path,
 )
@@ -194,7 +195,7 @@ def _targets_in(place: Path, root: Path) -> Iterator[Target]:
     opened = _open(found.images)
     images, left_out = _chosen_among(opened)
     notes = [*found.notes, *left_out]
-    home = next(path for path in (place, *place.parents) if path.name == FRAMES_FOLDER)
+    home = frames_folder_above(place)
     inside = place.relative_to(home)
     output = home.parent / RESULT_FOLDER / inside
     name = (home.parent.relative_to(root) if root in home.parents else Path()) / inside

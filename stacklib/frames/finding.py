@@ -5,13 +5,13 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from stacklib.errors import FrameError
 from stacklib.frames.registered import name_reasons
-from stacklib.utils.labels import listed
+from stacklib.utils.labels import counted, listed
 
 __all__ = [
     "ENDINGS",
@@ -19,8 +19,10 @@ __all__ = [
     "RESULT_FOLDER",
     "Found",
     "beside",
+    "common_folder",
     "doubtful_names",
     "find_images",
+    "frames_folder_above",
     "natural_order",
     "resolve_path",
     "stem_of",
@@ -68,6 +70,16 @@ class Found(NamedTuple):
     images: list[Path]  # in natural order
     kind: str  # what the path is: folder, pattern or file
     notes: tuple[str, ...] = ()  # what was left out of a folder, and why
+
+
+def common_folder(files: Iterable[Path]) -> Path:
+    """Return the folder of files, or the nearest common parent of their folders."""
+    return Path(os.path.commonpath([file.parent.absolute() for file in files]))
+
+
+def frames_folder_above(folder: Path) -> Path | None:
+    """Return the folder ``4_Registered`` that this folder is or lies in, None if there is none."""
+    return next((path for path in (folder, *folder.parents) if path.name == FRAMES_FOLDER), None)
 
 
 def resolve_path(where: str | Path) -> Path:
@@ -193,7 +205,7 @@ def _not_entered(folder: Path) -> list[str]:
     filled, closed = _filled(folder)
     if not filled and not closed:
         return []
-    names = [f"{path.name} ({count} image{'s' * (count > 1)})" for path, count in filled]
+    names = [f"{path.name} ({counted(count, 'image')})" for path, count in filled]
     names += [f"{path.name} (may not be read)" for path in closed]
     what, which = ("folders in it are", "one of them") if len(names) > 1 else ("folder in it is", "it")
     return [

@@ -17,11 +17,18 @@ from astropy.table import MaskedColumn, Table
 
 from stacklib.errors import FrameError, StacklibWarning
 from stacklib.frames.differences import differences, mosaic_note
-from stacklib.frames.finding import ENDINGS, FRAMES_FOLDER, doubtful_names, find_images, resolve_path
+from stacklib.frames.finding import (
+    ENDINGS,
+    common_folder,
+    doubtful_names,
+    find_images,
+    frames_folder_above,
+    resolve_path,
+)
 from stacklib.frames.frame import Frame
 from stacklib.frames.kinds import sift
 from stacklib.frames.twins import without_twins
-from stacklib.utils.labels import listed
+from stacklib.utils.labels import counted, listed
 
 __all__ = [
     "Frame",
@@ -101,8 +108,7 @@ class FrameSet(Sequence[Frame]):
             ", ".join(sorted({frame.filter for frame in self} - {""})),
             f"{sum(known):g} s total" if len(known) == len(self) else "",
         ]
-        count = "1 frame" if len(self) == 1 else f"{len(self)} frames"
-        return f"<FrameSet of {count}: {', '.join(filter(None, facts))}; {self.folder}>"
+        return f"<FrameSet of {counted(len(self), 'frame')}: {', '.join(filter(None, facts))}; {self.folder}>"
 
     @property
     def channels(self) -> int:
@@ -145,7 +151,7 @@ class FrameSet(Sequence[Frame]):
     @cached_property
     def folder(self) -> Path:
         """Folder of the frames, or their nearest common parent folder."""
-        return Path(os.path.commonpath([frame.path.parent.absolute() for frame in self]))
+        return common_folder(frame.path for frame in self)
 
     @cached_property
     def names(self) -> list[str]:
@@ -382,5 +388,5 @@ def _row_order_note(frames: Sequence[Frame]) -> list[str]:
 
 def _batch_folder(folder: Path) -> str:
     """Return the folder for which a batch integrates these frames; empty if it does not find them."""
-    home = next((path for path in (folder, *folder.parents) if path.name == FRAMES_FOLDER), None)
+    home = frames_folder_above(folder)
     return str(home.parent) if home else ""

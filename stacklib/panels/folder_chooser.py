@@ -15,6 +15,7 @@ from stacklib.frames.frame_set import used_files
 from stacklib.notebook.session import is_live
 from stacklib.panels.common import Readout
 from stacklib.recipe.choices import target_name
+from stacklib.utils.labels import counted
 
 __all__ = ["FolderChooser"]
 
@@ -43,10 +44,9 @@ class FolderChooser:
         except StacklibError as error:
             return f"Not chosen: {error}"
         self.frames = str(folder)
-        count = "1 frame" if len(images) == 1 else f"{len(images)} frames"
         return (
-            f"{target_name(images)}, {count}. Run the cells below, or, to keep the folder for the next time, "
-            f"write this line into the parameters cell and run the notebook again: "
+            f"{target_name(images)}, {counted(len(images), 'frame')}. Run the cells below, or, to keep the "
+            f"folder for the next time, write this line into the parameters cell and run the notebook again: "
             f'frames = "{Path(folder).as_posix()}"'
         )
 

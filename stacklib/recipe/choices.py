@@ -6,7 +6,6 @@ For frames in ``M101/4_Registered`` the file is ``M101/recipe.yaml``; for frames
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from stacklib.errors import FrameError, RecipeError
-from stacklib.frames.finding import FRAMES_FOLDER, find_images, resolve_path
+from stacklib.frames.finding import common_folder, find_images, frames_folder_above, resolve_path
 from stacklib.frames.frame_set import Frame, FrameSet, used_files
 from stacklib.recipe.recipe import Job, Recipe
 from stacklib.recipe.rules import RULES, rule_in_words
 from stacklib.utils.atomic_files import replace_atomically
-from stacklib.utils.labels import listed
+from stacklib.utils.labels import counted, listed
 from stacklib.utils.parameters import commented_yaml, read_yaml
 
 __all__ = [
@@ -83,22 +82,22 @@ class Choices:
         """Why these frames cannot be used; empty if they can."""
         if not self.lost and self.chosen:
             return ""
-        what = (
-            f"{self.lost[0]}, which does not exist" if self.chosen else f"no frame in {_folder(self.images)}"
-        )
+        nothing = f"no frame in {common_folder(self.images)}"
+        what = f"{self.lost[0]}, which does not exist" if self.chosen else nothing
         return f"{self.file}: names {what}; select frames again, or remove its line frames"
 
     @property
     def values(self) -> dict[str, Any]:
         """Values of the parameters in the file, without the frames."""
-        return {name: value for name, value in file_values(self.file).items() if name != "frames"}
+        unused = ("frames", "interactive")
+        return {n: v for n, v in self.job.to_dict().items() if n in self.named and n not in unused}
 
     def in_a_line(self) -> str:
         """Describe the choices, and name the frames that they leave out."""
         count = len(self.chosen)
         line = (
-            f"{target_name(self.images)}, {_frames(len(self.images))}, your choices of "
-            f"{_day(self.file)}: {_frames(count)}, {rule_in_words(*_rule(self.job.recipe, count))}."
+            f"{target_name(self.images)}, {counted(len(self.images), 'frame')}, your choices of "
+            f"{_day(self.file)}: {counted(count, 'frame')}, {rule_in_words(*_rule(self.job.recipe, count))}."
         )
         left_out = [path for path in self.images if path not in self.chosen]
         if left_out:
@@ -107,12 +106,8 @@ class Choices:
         if new:
             line += f" Newer than your choices: {listed(new, most=3)}; notebook 1 selects frames again."
         if self.elsewhere:
-            line += f" Not used: {_frames(self.elsewhere)} that it lists in other folders."
+            line += f" Not used: {counted(self.elsewhere, 'frame')} that it lists in other folders."
         return line
-
-
-def _frames(count: int) -> str:
-    return "1 frame" if count == 1 else f"{count} frames"
 
 
 def _rule(recipe: Recipe, count: int) -> tuple[str, dict[str, Any]]:
@@ -125,18 +120,11 @@ def _day(file: Path) -> str:
     return f"{day.day} {day:%B}" + (f" {day.year}" if day.year != today.year else "")
 
 
-def _folder(images: Sequence[Path]) -> Path:
-    """Return the folder of images, or the nearest common parent of their folders."""
-    return Path(os.path.commonpath([path.parent.absolute() for path in images]))
-
-
 def target_name(images: Sequence[Path]) -> str:
     """Return the name of a target: that of the folder that holds ``4_Registered``, or of the frames."""
-    folder = _folder(images)
-    for path in (folder, *folder.parents):
-        if path.name == FRAMES_FOLDER:
-            return " ".join((path.parent.name, *folder.relative_to(path).parts))
-    return folder.name
+    folder = common_folder(images)
+    home = frames_folder_above(folder)
+    return " ".join((home.parent.name, *folder.relative_to(home).parts)) if home else folder.name
 
 
 def file_values(file: Path) -> dict[str, Any]:
@@ -159,10 +147,10 @@ def choices_file(images: Sequence[Path]) -> Path:
     RecipeError
         If there are two.
     """
-    folder = _folder(images)
+    folder = common_folder(images)
+    home = frames_folder_above(folder)
     # A folder inside 4_Registered, for instance one for each filter, may have its own.
-    inside = next((path for path in (folder, *folder.parents) if path.name == FRAMES_FOLDER), None)
-    places = [folder] if inside is None else [inside.parent] if folder == inside else [folder, inside.parent]
+    places = [folder] if home is None else [home.parent] if folder == home else [folder, home.parent]
     for place in places:
         files = [place / name for name in NAMES if (place / name).is_file()]
         if len(files) > 1:
@@ -205,7 +193,7 @@ def _named_in(
 ) -> tuple[list[Path], list[str], int]:
     """Return the images that a job file in `home` names, names without one, and how many lie elsewhere."""
     known = {path.resolve(): path for path in images}
-    folder, folders = _folder(images), {path.parent for path in known}
+    folder, folders = common_folder(images), {path.parent for path in known}
     found: list[Path] = []
     lost: list[str] = []
     elsewhere: set[Path] = set()
@@ -294,7 +282,7 @@ def _in_a_line(job: Job, source: str, given: Iterable[str] = ()) -> str:
     except FrameError:
         return ""
     rule = rule_in_words(*_rule(job.recipe, len(images)))
-    line = f"{target_name(images)}, {_frames(len(images))}, {source}: {rule}."
+    line = f"{target_name(images)}, {counted(len(images), 'frame')}, {source}: {rule}."
     return line + _without_effect(job, given, len(images))
 
 
@@ -312,7 +300,7 @@ def write_frames(path: Path, frames: FrameSet, recipe: Recipe, shown: FrameSet) 
     RecipeError
         If an existing file is not a job file, or lists frames of another target.
     """
-    kept = _kept(path, shown)
+    _, kept = _kept(path, shown)
     return _write(path, kept | {"frames": _names(frames, path)} | recipe.to_dict())
 
 
@@ -327,33 +315,33 @@ def write_settings(path: Path, recipe: Recipe, frames: FrameSet) -> str:
     RecipeError
         If an existing file is not a job file, or lists frames of another target.
     """
-    kept, images = _kept(path, frames), [frame.path for frame in frames]
-    choices = read_choices(images, path)
+    choices, kept = _kept(path, frames)
+    images = [frame.path for frame in frames]
     if choices is not None and "frames" in kept:
         count = len(kept["frames"]) if isinstance(kept["frames"], list) else len(choices.chosen)
         same = set(choices.chosen) == set(images) and not choices.lost and count == len(images)
-        words = f"the {_frames(count)} {'shown here' if same else 'that it lists'}"
+        words = f"the {counted(count, 'frame')} {'shown here' if same else 'that it lists'}"
     elif path == choices_file(images) and _is_whole(frames):
-        words = f"all {_frames(len(frames))} of {target_name(images)}"
+        words = f"all {counted(len(frames), 'frame')} of {target_name(images)}"
     else:
         kept["frames"] = _names(frames, path)
-        words = f"the {_frames(len(frames))} shown here"
+        words = f"the {counted(len(frames), 'frame')} shown here"
     _write(path, kept | recipe.to_dict())
     return words
 
 
-def _kept(path: Path, frames: FrameSet) -> dict[str, Any]:
-    """Return the parameters of the run in an existing file."""
+def _kept(path: Path, frames: FrameSet) -> tuple[Choices | None, dict[str, Any]]:
+    """Return the choices in an existing file, and its parameters of the run as they are written."""
     choices = read_choices([frame.path for frame in frames], path)
     if choices is None:
-        return {}
+        return None, {}
     if not choices.chosen:
         raise RecipeError(
             f"{path}: lists frames, but none of the {len(frames)} shown here; it belongs to another target, "
             "so give another file, or remove its line frames"
         )
     values = read_yaml(path)
-    return {name: values[name] for name in Job.parameters() if name in values}
+    return choices, {name: values[name] for name in Job.parameters() if name in values}
 
 
 def _is_whole(frames: FrameSet) -> bool:

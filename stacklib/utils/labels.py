@@ -7,7 +7,18 @@ import os
 import re
 from collections.abc import Collection, Sequence
 
-__all__ = ["hint", "listed", "own_parts", "shortened"]
+__all__ = ["counted", "hint", "listed", "own_parts", "shortened"]
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number and what it counts.
+
+    Examples
+    --------
+    >>> counted(1, "frame"), counted(3, "frame")
+    ('1 frame', '3 frames')
+    """
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def hint(name: str, known: Collection[str], what: str) -> str:
