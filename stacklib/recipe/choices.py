@@ -243,19 +243,17 @@ def job_with_choices(given: Mapping[str, Any], file: str = "", select: bool = Fa
     """
     job = Job.from_dict(given)
     if file == NO_FILE:
-        return job, _in_a_line(job, "settings as given", given)
+        return job, _in_a_line(_images(job), job, "settings as given", given)
     if file:
         path = resolve_path(file)
         job = Job.from_dict({**file_values(path), **given})
-        return job, _in_a_line(job, f"settings from {path.name}", given)
-    try:
-        images = used_files(job.frames)
-    except FrameError:
-        # Opening the frames will say why.
+        return job, _in_a_line(_images(job), job, f"settings from {path.name}", given)
+    images = _images(job)
+    if not images:
         return job, ""
     choices = read_choices(images)
     if choices is None:
-        return job, _in_a_line(job, "no saved choices", given)
+        return job, _in_a_line(images, job, "no saved choices", given)
     values = choices.values
     line, count = choices.in_a_line(), len(choices.chosen)
     if "frames" in choices.named and _is_folder(job.frames):
@@ -264,7 +262,7 @@ def job_with_choices(given: Mapping[str, Any], file: str = "", select: bool = Fa
         line += f" {choices.problem}." if choices.problem else ""
         given = {**given, "frames": [str(path) for path in choices.chosen or images]}
     elif "frames" in choices.named:
-        line, count = _in_a_line(job, f"settings of {_day(choices.file)}"), len(images)
+        line, count = _in_a_line(images, job, f"settings of {_day(choices.file)}"), len(images)
     changed = {name: value for name, value in given.items() if name in values and values[name] != value}
     if changed:
         line += f" Changed here: {', '.join(f'{name} {value}' for name, value in changed.items())}."
@@ -276,10 +274,16 @@ def _is_folder(frames: str | list[str]) -> bool:
     return isinstance(frames, str) and resolve_path(frames).is_dir()
 
 
-def _in_a_line(job: Job, source: str, given: Iterable[str] = ()) -> str:
+def _images(job: Job) -> list[Path]:
+    """Return the files of a job; none if they cannot be used, as opening them will say why."""
     try:
-        images = used_files(job.frames)
+        return used_files(job.frames)
     except FrameError:
+        return []
+
+
+def _in_a_line(images: Sequence[Path], job: Job, source: str, given: Iterable[str] = ()) -> str:
+    if not images:
         return ""
     rule = rule_in_words(*_rule(job.recipe, len(images)))
     line = f"{target_name(images)}, {counted(len(images), 'frame')}, {source}: {rule}."
