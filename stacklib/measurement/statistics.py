@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stacklib.measurement.ranks import Ranks
 from stacklib.utils.compiled import compiled
+from stacklib.utils.ranks import Ranks
 
 __all__ = [
     "ESTIMATORS",

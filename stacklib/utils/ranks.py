@@ -1,4 +1,4 @@
-"""Exact order statistics of a plane in one pass.
+"""Exact order statistics of an array in one pass.
 
 A subset of the plane brackets each order statistic (Floyd and Rivest 1975, CACM 18, 165). The pass counts the
 samples below a bracket and keeps the few inside, among which the exact value is selected. A bracket that
