@@ -1,13 +1,30 @@
-"""Short labels for frames: lists cut short, and the part of the file name that differs."""
+"""Short labels: lists and values cut short, and the part of a file name that differs."""
 
 from __future__ import annotations
 
 import difflib
 import os
 import re
+import reprlib
 from collections.abc import Collection, Sequence
+from typing import Any
 
-__all__ = ["counted", "hint", "listed", "own_parts", "shortened"]
+__all__ = ["clipped", "counted", "hint", "listed", "own_parts", "quoted", "shortened"]
+
+#: Longest value quoted in an error.
+QUOTED = 60
+
+
+def clipped(text: str, most: int) -> str:
+    """Return a text with its middle replaced by dots if it is longer than `most` characters.
+
+    Examples
+    --------
+    >>> clipped("M101_Light_0007_c_d_r.xisf", 15)
+    'M101_L...r.xisf'
+    """
+    half = (most - 3) // 2
+    return text if len(text) <= most else f"{text[: most - 3 - half]}...{text[-half:]}"
 
 
 def counted(number: int, noun: str) -> str:
@@ -37,6 +54,33 @@ def listed(names: Sequence[str], most: int = 5) -> str:
     """
     more = len(names) - most
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def quoted(value: Any, most: int = QUOTED) -> str:
+    """Return a value as an error quotes it: on one line, printable, and short whatever it holds.
+
+    Examples
+    --------
+    >>> quoted("3.2"), quoted([1] * 1000), quoted(10**400)
+    ("'3.2'", '[1, 1, 1, 1, 1, 1, ...]', 'a whole number of about 401 digits')
+    """
+    return clipped(_SHORT.repr(value), most)
+
+
+class _ShortRepr(reprlib.Repr):
+    """Representation whose length and cost do not grow with the value, not even with nested lists."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxstring, self.maxother = 2, 2 * QUOTED, 2 * QUOTED
+
+    def repr_int(self, value: int, level: int) -> str:
+        """Return the digits of an integer, or their number: Python refuses to write very many."""
+        digits = round(value.bit_length() * 0.30103)
+        return repr(value) if digits <= QUOTED else f"a whole number of about {digits + 1} digits"
+
+
+_SHORT = _ShortRepr()
 
 
 def own_parts(names: Sequence[str]) -> tuple[str, ...]:

@@ -11,7 +11,6 @@ from conftest import SAMPLES
 from scipy import ndimage
 
 import stacklib as sl
-from stacklib.frames.selection import select
 from stacklib.measurement.quality import measure_quality, suggest_exclusions
 from stacklib.measurement.stars import find_stars, match
 from stacklib.simulate import sample_m101, simulate_frames
@@ -166,56 +165,3 @@ def test_a_few_stars_are_not_judged_by(tmp_path):
     # One that has lost most of its stars is known by that alone.
     table["stars"] = [40, 40, 4, 42, 0, 40, 41, 40]
     assert suggest_exclusions(table)[4] == "no stars found"
-
-
-# expressions -------------------------------------------------------------------------------------
-
-
-TABLE = Table(
-    {"fwhm": [2.0, 3.0, np.nan], "stars": [10, 50, 40], "shift_x": [0.1, -2.0, 0.0], "file": list("abc")}
-)
-
-
-@pytest.mark.parametrize(
-    ("expression", "expected"),
-    [
-        ("fwhm < 2.5", [True, False, False]),
-        ("fwhm < 3.5 and stars >= 20", [False, True, False]),
-        ("not (stars > 20) or abs(shift_x) > 1", [True, True, False]),
-        ("2 <= fwhm <= 3", [True, True, False]),
-        ("fwhm != 2", [False, True, False]),
-        ("stars / 10 - 1 > 2 * fwhm - 3", [False, True, False]),
-        ("-shift_x > 1", [False, True, False]),
-        ("FWHM < 3.5 AND Stars >= 20", [False, True, False]),
-        ("NOT (STARS > 20) Or ABS(Shift_X) > 1", [True, True, False]),
-        ("true and not FALSE", [True, True, True]),
-        ("True", [True, True, True]),
-    ],
-)
-def test_expressions(expression, expected):
-    assert select(TABLE, expression).tolist() == expected
-
-
-@pytest.mark.parametrize(
-    ("expression", "message"),
-    [
-        ("fwmh < 3", r"unknown column 'fwmh'; did you mean fwhm\?"),
-        ("FWMH < 3", r"unknown column 'FWMH'; did you mean fwhm\?"),
-        ("file < 3", "unknown column 'file'"),
-        ("xyzzy < 3", "known columns: fwhm, stars, shift_x"),
-        ("fwhm <", "is not valid"),
-        ("", "is not valid"),
-        ("fwhm", "is a number, expected a condition"),
-        ("fwhm and stars > 3", "'fwhm' in .* is a number"),
-        ("(fwhm < 3) + 1 > 1", "is a condition, not a number"),
-        ("fwhm is 3", "is not allowed"),
-        ("__import__('os').system('true')", "is not allowed"),
-        ("fwhm.mean() > 2", "is not allowed"),
-        ("fwhm ** 999 > 2", "is not allowed"),
-        ("[x for x in fwhm]", "is not allowed"),
-        ("abs(fwhm, 2) > 1", "is not allowed"),
-    ],
-)
-def test_expressions_that_are_refused(expression, message):
-    with pytest.raises(sl.RecipeError, match=message):
-        select(TABLE, expression)
