@@ -1,7 +1,7 @@
 """Evaluate expressions such as ``fwhm < 3.5 and eccentricity < 0.6`` for the rows of a table.
 
-No code is executed: an expression is read into a tree, of which only the kinds of nodes listed here are evaluated,
-with arrays as long as the table. Its length and the depth of its brackets are limited.
+No code is executed: an expression is read into a tree, of which only the kinds of nodes listed here are
+evaluated, with arrays as long as the table. Its length and the depth of its brackets are limited.
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ def evaluate(
     Parameters
     ----------
     expression : str
-        Columns, numbers, comparisons, ``and``, ``or``, ``not``, ``+ - * /``, ``abs()`` and brackets, in upper or
-        lower case. Nothing else is allowed, and no code is executed.
+        Columns, numbers, comparisons, ``and``, ``or``, ``not``, ``+ - * /``, ``abs()`` and brackets, in upper
+        or lower case. Nothing else is allowed, and no code is executed.
     table : Table or mapping of str to ndarray
         The expression may use its numeric columns, all of the same length and with one value a row.
     field : str
@@ -137,9 +137,7 @@ class _Reader:
     def value(self, node: ast.expr) -> Any:
         self.depth += 1
         if self.depth > DEEPEST:
-            raise self.error(
-                f"{self.quoted} has more than {DEEPEST} brackets or operations inside each other"
-            )
+            raise self.error(f"{self.quoted} nests more than {DEEPEST} brackets or operations")
         try:
             return self._value(node)
         finally:

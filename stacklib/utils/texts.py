@@ -1,8 +1,8 @@
 """Text from headers, file names and settings, made harmless for the place where it is shown.
 
-Such text may hold anything: escape sequences that command a terminal, marks that turn the direction of writing,
-line breaks that end a row of a table, bytes that are not UTF-8. For file names see `stacklib.output.naming`, for
-HISTORY and properties `stacklib.formats.xisf_write.ascii_text`.
+Such text may hold anything: escape sequences that command a terminal, marks that turn the direction of
+writing, line breaks that end a row of a table, bytes that are not UTF-8. For file names see
+`stacklib.output.naming`, for HISTORY and properties `stacklib.formats.xisf_write.ascii_text`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import re
 
 __all__ = ["one_line", "printable"]
 
-#: Control characters, marks of direction, line and paragraph separators, and halves of characters, which stand
-#: for bytes of a file name that are not UTF-8.
+#: Control characters, marks of direction, line and paragraph separators, and halves of characters, which
+#: stand for bytes of a file name that are not UTF-8.
 _HIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 
 
