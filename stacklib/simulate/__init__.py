@@ -10,15 +10,21 @@ There are two simplifications. Dithers are whole pixels and color frames are not
 white; resampling of real frames correlates the noise of neighboring pixels. And the shot noise is Gaussian,
 which is indistinguishable from Poisson noise at the hundreds of electrons of a real sky.
 
+`simulate_frames` keeps a night in memory. `simulate_night` computes its frames when they are asked for, and
+more of it changes: clouds, a moving gradient, seeing, noise, exposures and gains. Its frames may be resampled
+as registration does.
+
 ``python -m stacklib.simulate sample_data`` regenerates the sample data.
 """
 
+from stacklib.simulate.changing_night import ChangingNight, simulate_night
 from stacklib.simulate.defects import Trail
 from stacklib.simulate.night import Session, Simulation, simulate_frames
 from stacklib.simulate.samples import make_benchmark_frames, make_sample_data, sample_m13, sample_m101
 from stacklib.simulate.scene import Scene, make_scene
 
 __all__ = [
+    "ChangingNight",
     "Scene",
     "Session",
     "Simulation",
@@ -29,4 +35,5 @@ __all__ = [
     "sample_m13",
     "sample_m101",
     "simulate_frames",
+    "simulate_night",
 ]

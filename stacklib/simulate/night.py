@@ -174,22 +174,41 @@ class Simulation:
         ValueError
             If `format` or `dtype` is unknown.
         """
-        if format not in ("xisf", "fits"):
-            raise ValueError(f"format: got {format!r}, expected 'xisf' or 'fits'")
-        if dtype not in ("u16", "f32"):
-            raise ValueError(f"dtype: got {dtype!r}, expected 'u16' or 'f32'")
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        write = _write_xisf if format == "xisf" else write_fits
-        paths = []
-        for number, (image, header) in enumerate(zip(self.frames, self.headers, strict=True), start=1):
-            name = name_pattern.format(object=header["OBJECT"][0], number=number)
-            path = folder / f"{name}.{format}"
-            if overwrite:
-                path.unlink(missing_ok=True)
-            write(path, quantised(image) if dtype == "u16" else image, header)
-            paths.append(path)
+        paths = file_names(folder, self.headers, name_pattern, format, dtype)
+        for path, image, header in zip(paths, self.frames, self.headers, strict=True):
+            write_frame(path, image, header, dtype, overwrite)
         return paths
+
+
+def file_names(
+    folder: str | Path,
+    headers: Sequence[Mapping[str, tuple[Any, str]]],
+    name_pattern: str,
+    format: str,
+    dtype: str,
+) -> list[Path]:
+    """Return the file of each frame, check format and sample format, and create the folder."""
+    if format not in ("xisf", "fits"):
+        raise ValueError(f"format: got {format!r}, expected 'xisf' or 'fits'")
+    if dtype not in ("u16", "f32"):
+        raise ValueError(f"dtype: got {dtype!r}, expected 'u16' or 'f32'")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    names = (
+        name_pattern.format(object=header["OBJECT"][0], number=number)
+        for number, header in enumerate(headers, start=1)
+    )
+    return [folder / f"{name}.{format}" for name in names]
+
+
+def write_frame(
+    path: Path, image: np.ndarray, header: Mapping[str, tuple[Any, str]], dtype: str, overwrite: bool
+) -> None:
+    """Write one frame in the format of its suffix."""
+    if overwrite:
+        path.unlink(missing_ok=True)
+    write = write_fits if path.suffix == ".fits" else _write_xisf
+    write(path, quantised(image) if dtype == "u16" else image, header)
 
 
 def quantised(image: np.ndarray) -> np.ndarray:
@@ -197,7 +216,7 @@ def quantised(image: np.ndarray) -> np.ndarray:
     return np.rint(image.astype(np.float64) * 65535).astype(np.uint16)
 
 
-def noise_sigma(expected: np.ndarray, full_well: float, read_noise: float) -> np.ndarray:
+def noise_sigma(expected: np.ndarray, full_well: float | np.ndarray, read_noise: float) -> np.ndarray:
     """Return the standard deviation of shot noise and read noise, as a fraction of full scale."""
     return np.sqrt(np.maximum(expected, 0) * full_well + read_noise**2) / full_well
 
@@ -330,7 +349,7 @@ def simulate_frames(
     sensor = sensor_defects(defects_rng, hot_pixels, channels, height, width)
     simulation.truth[:] = simulation.expected(reference)
     for index in range(count):
-        simulation.nodata[index] = _border(height, width, *shifts[index])
+        simulation.nodata[index] = border(height, width, *shifts[index])
         _strike(simulation, index, defects_rng, sensor, cosmic_rays)
         _expose(simulation, index, noise_rng)
     return simulation
@@ -389,7 +408,7 @@ def _expose(simulation: Simulation, index: int, rng: np.random.Generator) -> Non
     simulation.outliers[index] = np.abs(defects) > OUTLIER_SIGMA * noise_sigma(expected, well, read_noise)
 
 
-def _border(height: int, width: int, down: int, right: int) -> np.ndarray:
+def border(height: int, width: int, down: int, right: int) -> np.ndarray:
     """Return where a frame moved by (down, right) has no data."""
     rows, columns = np.arange(height)[:, None] - down, np.arange(width) - right
     return (rows < 0) | (rows >= height) | (columns < 0) | (columns >= width)

@@ -1,4 +1,4 @@
-"""Simulated scenes: galaxy, globular cluster and field stars."""
+"""Simulated scenes: galaxy, globular cluster, nebula and field stars."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from scipy import ndimage
+
+from stacklib.utils.compiled import compiled
 
 __all__ = ["FWHM_PER_SIGMA", "Scene", "make_scene"]
 
@@ -27,6 +29,8 @@ class Scene:
         Total flux of each star.
     psf : str
         Star profile, ``moffat`` (beta 3) or ``gaussian``.
+    seeing : float
+        FWHM in pixels by which `extended` is already blurred.
     """
 
     extended: np.ndarray
@@ -34,6 +38,7 @@ class Scene:
     y: np.ndarray
     flux: np.ndarray
     psf: str = "moffat"
+    seeing: float = 0.0
     # The last image by its FWHM: with constant seeing, all frames use the same one.
     _rendered: dict[float, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
 
@@ -53,41 +58,74 @@ class Scene:
         if fwhm in self._rendered:
             return self._rendered[fwhm].copy()
         image = self.extended.copy()
-        # Draw the wings of a star until they vanish in the noise, which is farther out for bright stars.
-        total = self.flux.max(axis=0)
-        for faintest, brightest, radius in ((0.0, 0.05, 3.0), (0.05, 1.0, 6.0), (1.0, np.inf, 16.0)):
-            chosen = (total >= faintest) & (total < brightest)
-            self._add_stars(image, chosen, fwhm, int(np.ceil(radius * fwhm)))
+        self._add_stars(image, fwhm)
         self._rendered.clear()
         self._rendered[fwhm] = image.copy()
         return image
 
-    def _add_stars(self, image: np.ndarray, chosen: np.ndarray, fwhm: float, radius: int) -> None:
-        _, height, width = image.shape
-        column, row = np.rint(self.x[chosen]).astype(int), np.rint(self.y[chosen]).astype(int)
-        reach = np.arange(-radius, radius + 1)
-        dx = column[:, None] + reach - self.x[chosen][:, None]
-        dy = row[:, None] + reach - self.y[chosen][:, None]
-        stamps = _psf(self.psf, dx[:, None, :] ** 2 + dy[:, :, None] ** 2, fwhm)
-        for stamp, left, top, flux in zip(
-            stamps, column - radius, row - radius, self.flux[:, chosen].T, strict=True
-        ):
-            rows = slice(max(top, 0), min(top + reach.size, height))
-            columns = slice(max(left, 0), min(left + reach.size, width))
-            if rows.start < rows.stop and columns.start < columns.stop:
-                inside = stamp[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
-                image[:, rows, columns] += flux[:, None, None] * inside
+    def seen(self, fwhm: float, down: float = 0.0, right: float = 0.0) -> np.ndarray:
+        """Render the scene through the air, by a fraction of a pixel beside its place.
+
+        Stars and everything else are blurred to the same FWHM.
+
+        Parameters
+        ----------
+        fwhm : float
+            FWHM of the stars in pixels, larger than `seeing`.
+        down, right : float
+            How far the scene lies below and to the right of its place, in pixels.
+
+        Returns
+        -------
+        ndarray of float64, shape (channels, height, width)
+            Signal above the sky as a fraction of full scale, not clipped.
+        """
+        sigma = np.sqrt(fwhm**2 - self.seeing**2) / FWHM_PER_SIGMA
+        image = self.extended
+        for axis, shift in ((1, down), (2, right)):
+            # A Gaussian off its center blurs and moves in one go.
+            reach = int(np.ceil(4.5 * sigma + abs(shift)))
+            weights = np.exp(-0.5 * ((np.arange(-reach, reach + 1) + shift) / sigma) ** 2)
+            image = ndimage.correlate1d(image, weights / weights.sum(), axis, mode="nearest")
+        self._add_stars(image, fwhm, down, right)
+        return image
+
+    def _add_stars(self, image: np.ndarray, fwhm: float, down: float = 0.0, right: float = 0.0) -> None:
+        # Draw the wings of a star until they vanish in the noise, which is farther out for bright stars.
+        total = self.flux.max(axis=0)
+        radius = np.select([total < 0.05, total < 1.0], [3.0, 6.0], 16.0)
+        order = np.argsort(radius, kind="stable")
+        reach = np.ceil(radius * fwhm).astype(np.int64)[order]
+        flux = np.ascontiguousarray(self.flux[:, order])
+        _draw(image, self.x[order] + right, self.y[order] + down, flux, reach, *_profile(self.psf, fwhm))
 
 
-def _psf(kind: str, squared_radius: np.ndarray, fwhm: float) -> np.ndarray:
-    """Return the flux per pixel of a star of flux 1 at a distance from its center."""
+def _profile(kind: str, fwhm: float) -> tuple[bool, float, float]:
+    """Return whether a star is a Gaussian, the square of its width, and the peak of a flux of 1."""
     if kind == "gaussian":
         variance = (fwhm / FWHM_PER_SIGMA) ** 2
-        return np.exp(-0.5 * squared_radius / variance) / (2 * np.pi * variance)
+        return True, 2 * variance, 1 / (2 * np.pi * variance)
     if kind != "moffat":
         raise ValueError(f"psf: got {kind!r}, expected 'moffat' or 'gaussian'")
     core = (0.5 * fwhm) ** 2 / (2 ** (1 / MOFFAT_BETA) - 1)
-    return (MOFFAT_BETA - 1) / (np.pi * core) * (1 + squared_radius / core) ** -MOFFAT_BETA
+    return False, core, (MOFFAT_BETA - 1) / (np.pi * core)
+
+
+@compiled
+def _draw(image, x, y, flux, reach, gaussian, width, peak):
+    """Add stars to an image (channels, height, width), each in a square of 2 reach + 1 pixels."""
+    channels, rows, columns = image.shape
+    for star in range(x.size):
+        column, row = int(np.rint(x[star])), int(np.rint(y[star]))
+        for i in range(max(row - reach[star], 0), min(row + reach[star] + 1, rows)):
+            for j in range(max(column - reach[star], 0), min(column + reach[star] + 1, columns)):
+                distance = ((j - x[star]) ** 2 + (i - y[star]) ** 2) / width
+                if gaussian:
+                    share = peak * np.exp(-distance)
+                else:
+                    share = peak / ((1 + distance) * (1 + distance) * (1 + distance))
+                for channel in range(channels):
+                    image[channel, i, j] += flux[channel, star] * share
 
 
 def make_scene(
@@ -104,8 +142,8 @@ def make_scene(
 
     Parameters
     ----------
-    kind : {"galaxy", "globular", "field"}
-        A face-on spiral galaxy, a globular cluster, or stars only.
+    kind : {"galaxy", "globular", "nebula", "field"}
+        A face-on spiral galaxy, a globular cluster, a nebula that fills the frame, or stars only.
     height, width, channels : int
         Shape of the images. A single channel is the mean of three.
     seed : int
@@ -125,7 +163,7 @@ def make_scene(
     ValueError
         If `kind` or the number of channels is unknown.
     """
-    makers = {"galaxy": _galaxy, "globular": _globular, "field": _empty}
+    makers = {"galaxy": _galaxy, "globular": _globular, "nebula": _nebula, "field": _empty}
     if kind not in makers:
         raise ValueError(f"kind: got {kind!r}, expected one of {', '.join(makers)}")
     if channels not in (1, 3):
@@ -137,7 +175,7 @@ def make_scene(
     x, y, flux = stars[0], stars[1], stars[2:]
     if channels == 1:
         extended, flux = extended.mean(axis=0, keepdims=True), flux.mean(axis=0, keepdims=True)
-    return Scene(extended, x, y, flux, psf)
+    return Scene(extended, x, y, flux, psf, fwhm)
 
 
 def _coloured(x: np.ndarray, y: np.ndarray, flux: np.ndarray, colour_index: np.ndarray) -> np.ndarray:
@@ -243,3 +281,25 @@ def _globular(rng: np.random.Generator, height: int, width: int) -> tuple[np.nda
     colour = np.where(flux > 0.12, 1.35, np.where(rng.random(count) < 0.25, 0.0, 0.75))
     colour = colour + rng.normal(0, 0.12, count)
     return extended, _coloured(cx + radius * np.cos(theta), cy + radius * np.sin(theta), flux, colour)
+
+
+def _nebula(rng: np.random.Generator, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Generate an emission nebula that fills the frame: red hydrogen, teal oxygen inside, dark lanes."""
+    hydrogen, oxygen, dust = (_turbulence(rng, height, width) for _ in range(3))
+    # Ridges where two flows meet look like shock fronts.
+    glow = 0.022 * np.exp(0.75 * hydrogen) * (0.35 + np.exp(-4.0 * np.abs(oxygen)))
+    inner = 0.010 * np.exp(0.8 * oxygen - 0.4 * hydrogen)
+    depth = 1.6 / (1 + np.exp(-3.0 * (dust - 0.7)))
+    image = np.stack([glow + 0.15 * inner, 0.22 * glow + inner, 0.30 * glow + 0.85 * inner])
+    return image * np.exp(-depth * np.array([0.8, 1.0, 1.2])[:, None, None]), np.zeros((5, 0))
+
+
+def _turbulence(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """Generate noise of standard deviation 1 with structures of all sizes, as turbulent gas has."""
+    wave = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
+    wave[0, 0] = 1.0
+    # Not below one wave across the frame: the rest would be a gradient.
+    amplitude = np.maximum(wave, 1.0 / max(height, width)) ** -1.65
+    amplitude[0, 0] = 0.0
+    noise = np.fft.irfft2(np.fft.rfft2(rng.standard_normal((height, width))) * amplitude, (height, width))
+    return noise / noise.std()
