@@ -258,12 +258,13 @@ def tell(
 ) -> PixelStory:
     """Explain samples in memory: the raw samples of a pixel, float32, shape (frames,).
 
-    `marked` are the same samples as the kernel gets them, see `stacklib.measurement.border.DataRange`.
+    `marked` are the same samples as the kernel gets them, see `Preparation.marks`.
     """
     samples = np.ascontiguousarray(raw if marked is None else marked, dtype=np.float32)[:, np.newaxis]
     rounds = _rounds(samples, settings)
     verdict = rounds[-1].verdict
-    compared = raw.astype(np.float64) * settings.rejection_factor + settings.rejection_offset
+    values = np.where(samples[:, 0] > NOTHING, samples[:, 0], raw).astype(np.float64)
+    compared = values * settings.rejection_factor + settings.rejection_offset
     compared = compared.astype(np.float32)
     pixel = Pixels.empty(1, settings)
     run_tiles(samples, settings, pixel)
@@ -276,7 +277,7 @@ def tell(
         rule=spec.name,
         raw=np.asarray(raw, dtype=np.float32),
         compared=compared,
-        combined=raw.astype(np.float64) * settings.factor + settings.offset,
+        combined=values * settings.factor + settings.offset,
         weights=settings.weights,
         rounds=rounds,
         verdict=verdict,

@@ -252,7 +252,8 @@ def _groups(preparations: Sequence[Preparation]) -> Iterator[tuple[list[int], bo
     alike: dict[tuple, list[int]] = {}
     for i, p in enumerate(preparations):
         compared = (p.rejection_factor[p.used], p.rejection_offset[p.used])
-        key = (p.used.tobytes(), *(a.tobytes() for a in compared), p.settings(0).data_range)
+        samples = p.settings(0).data_range, id(p.surfaces)
+        key = (p.used.tobytes(), *(a.tobytes() for a in compared), *samples)
         alike.setdefault(key, []).append(i)
     for group in alike.values():
         by_limits: dict[tuple, list[int]] = {}

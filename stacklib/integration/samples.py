@@ -15,13 +15,16 @@ import numpy as np
 from stacklib.errors import RecipeError, StacklibWarning
 from stacklib.frames.frame_set import FrameSet
 from stacklib.measurement.border import NOTHING, DataRange
+from stacklib.normalization.surfaces import CorrectedRange
 from stacklib.rejection.sorting import LANES
 from stacklib.utils.resources import checked_threads, parse_memory
 
-__all__ = ["Band", "Region", "Samples", "cancelled_on_error", "checked_region", "parts", "wait"]
+__all__ = ["Band", "Marks", "Region", "Samples", "cancelled_on_error", "checked_region", "parts", "wait"]
 
 #: A region of the image: left, top, width, height, in pixels.
 Region = tuple[int, int, int, int]
+#: What is done to samples as they are read.
+Marks = DataRange | CorrectedRange
 
 #: Minimum size of a band in bytes, whatever the memory budget.
 LEAST_BAND_BYTES = 16 << 20
@@ -52,7 +55,7 @@ class Samples:
 
     `memory` is the budget for the samples and the result. `held` has the samples once `hold` has read them,
     float32 of shape (channels, frames, height, width), as they are in the files. `marks` tells which of them
-    are no data; see `marked`.
+    are no data and how the others are corrected; see `marked`.
     """
 
     def __init__(
@@ -76,18 +79,21 @@ class Samples:
                 stacklevel=3,
             )
         self.held: np.ndarray | None = None
-        self.marks: DataRange | None = None
+        self.marks: Marks | None = None
+        self._corrected = False
 
-    def marked(self, marks: DataRange | None) -> Samples:
-        """Return a copy whose bands have `NOTHING` for the samples without data, for the kernel."""
+    def marked(self, marks: Marks | None) -> Samples:
+        """Return a copy for the kernel: its bands have `NOTHING` for no data, the others are corrected."""
+        if self._corrected and isinstance(marks, CorrectedRange):
+            marks = None
         if marks is None and self.marks is None:
             return self
         other = copy.copy(self)
         other.marks = marks
         return other
 
-    def values(self, marks: DataRange | None) -> np.ndarray:
-        """Return all samples of the region as `hold` does, a copy with NaN for no data if some are marked."""
+    def values(self, marks: Marks | None) -> np.ndarray:
+        """Return all samples of the region as `hold` does, marked and corrected, with NaN for no data."""
         held = self.hold()
         if marks is None:
             return held
@@ -98,9 +104,11 @@ class Samples:
         return held
 
     def with_values(self, held: np.ndarray) -> Samples:
-        """Return a copy that holds other values, for instance with outliers added."""
+        """Return a copy that holds other values, which `values` returned, perhaps with outliers added."""
         other = copy.copy(self)
         other.held = held
+        # They are not corrected twice.
+        other._corrected = True
         return other
 
     @property

@@ -17,8 +17,10 @@ from stacklib.measurement.measurements import FrameMeasurements, Spread, measure
 from stacklib.normalization.coverage import Compared, compare
 from stacklib.normalization.doubts import doubts_about_scale
 from stacklib.normalization.matching import output_coefficients, rejection_coefficients, scale_factors
+from stacklib.normalization.photometric import Photometry
 from stacklib.normalization.ranges import about_ranges, data_limits, sample_marks
 from stacklib.normalization.settings import Settings
+from stacklib.normalization.surfaces import CorrectedRange, Surfaces
 from stacklib.normalization.usable import Usable, find_usable
 from stacklib.normalization.weighting import (
     choose_reference,
@@ -43,8 +45,9 @@ class Preparation:
     Tables are float64 of shape (frames, channels) and cover all frames that were given. Those in `used` take
     part; `excluded` holds the reason for each of the others, by index. `scale` holds factors against the
     reference, and the largest of the `weights` of each channel is 1. Samples are normalized as
-    ``x * rejection_factor + rejection_offset`` for rejection, ``x * factor + offset`` for output. `notes` are
-    for the user.
+    ``x * rejection_factor + rejection_offset`` for rejection, ``x * factor + offset`` for output, once they
+    are corrected by the `surfaces`. `photometry` compares the frames by their light; None if the recipe does
+    not need it. `notes` are for the user.
     """
 
     frames: FrameSet
@@ -60,6 +63,7 @@ class Preparation:
     factor: np.ndarray
     offset: np.ndarray
     notes: tuple[str, ...]
+    photometry: Photometry | None = None
 
     @property
     def count(self) -> int:
@@ -101,17 +105,31 @@ class Preparation:
         )
 
     @cached_property
-    def marks(self) -> DataRange | None:
-        """Which samples are no data, if one limit for all frames cannot tell; see `sample_marks`."""
-        return sample_marks(self.recipe, self.measurements)
+    def marks(self) -> DataRange | CorrectedRange | None:
+        """What is done to samples as they are read; None for nothing.
+
+        It marks those that are no data, if one limit for all frames cannot tell, see `sample_marks`, and
+        corrects the others.
+        """
+        if self.surfaces is None:
+            return sample_marks(self.recipe, self.measurements)
+        known = self.measurements.data_range if self.recipe.range_clip_low else None
+        return CorrectedRange(known, replace(self.surfaces, limits=self.data_limits))
+
+    @property
+    def surfaces(self) -> Surfaces | None:
+        """Corrections of the samples, None if the recipe does not match frames by their light."""
+        matched = self.photometry is not None and self.recipe.corrects_samples
+        return self.photometry.surfaces if matched else None
 
     @property
     def data_limits(self) -> tuple[float, float]:
         """Range of the samples that take part, in the units of the frames, once they are marked."""
-        return data_limits(self.recipe, self.measurements, self.full_scale, self.marks is not None)
+        marked = self.surfaces is not None or sample_marks(self.recipe, self.measurements) is not None
+        return data_limits(self.recipe, self.measurements, self.full_scale, marked)
 
     def read_rows(self, i: int, start: int, stop: int, channel: int) -> np.ndarray:
-        """Read rows of a channel of frame `i`, marked for the kernel, float32 (rows, width)."""
+        """Read rows of a channel of frame `i`, marked and corrected, float32 (rows, width)."""
         rows = self.frames[i].read_rows(start, stop, channel)
         return rows if self.marks is None else self.marks.mark(i, channel, np.array(rows), start)
 

@@ -33,6 +33,10 @@ __all__ = ["NAMED_WEIGHTS", "Job", "Recipe"]
 
 #: Weights that need another parameter, which names them.
 NAMED_WEIGHTS = {"keyword": "weight_keyword", "csv": "weight_file"}
+#: Normalizations that go by the light of the stars.
+BY_LIGHT = ("photometric", "local")
+#: Weights that need the light and the noise of the frames.
+WEIGHTS_BY_LIGHT = ("measured", "psf_signal", "psf_snr", "information", "formula")
 
 
 @dataclass(frozen=True)
@@ -173,6 +177,18 @@ class Recipe(RejectionParameters):
     def to_dict(self) -> dict[str, Any]:
         """Return all parameters by name."""
         return {name: getattr(self, name) for name in self.parameters()}
+
+    @property
+    def corrects_samples(self) -> bool:
+        """Whether frames are matched by their light, which corrects the background of their samples."""
+        return self.normalization in BY_LIGHT
+
+    @property
+    def needs_photometry(self) -> bool:
+        """Whether the light and the noise of the frames have to be measured against their stack."""
+        weights = self.combination == "average" and self.weights in WEIGHTS_BY_LIGHT
+        rule = RULES.get(self.rejection)
+        return self.corrects_samples or weights or (rule is not None and rule.needs_photometry)
 
     @classmethod
     def load(cls, path: str | Path) -> Recipe:

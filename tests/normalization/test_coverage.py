@@ -154,7 +154,7 @@ def test_pairs_are_kept_in_the_cache(tmp_path, monkeypatch):
     np.testing.assert_array_equal(again.share, first.share)
     # Other references, and files that have changed, are measured.
     common.measure_common(frames, measured, 1, [(2, 0), (3, 0)])
-    assert calls == [(2, 0), (3, 0)]
+    assert sorted(calls) == [(2, 0), (3, 0)]
     os.utime(frames[2].path, ns=(1, 1))
     common.measure_common(frames, measured, 0, pairs)
     assert calls[2:] == [(2, 0), (2, 1)]
