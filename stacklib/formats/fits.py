@@ -18,24 +18,30 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from astropy.io import fits
 
 from stacklib.errors import FrameError
-from stacklib.formats.fits_header import RECORD, astropy_alone, header_bytes, number, parse_header, whole
+from stacklib.formats.fits_header import (
+    MAX_HEADERS,
+    RECORD,
+    header_bytes,
+    number,
+    parse_header,
+    whole,
+)
+from stacklib.formats.fits_tiles import checked_image
+from stacklib.formats.fits_unpack import unpacked
 from stacklib.formats.fits_write import unwritable, write_image
 from stacklib.formats.scratch import hold
 from stacklib.formats.source import (
-    Block,
     FileBlock,
     ImageSource,
     JoinedBlock,
     LazyBlock,
-    clean_text,
     regular_file_size,
     transparency_note,
     unreadable,
 )
-from stacklib.utils.labels import listed
+from stacklib.utils.labels import listed, quoted
 
 __all__ = ["open_image", "unwritable", "write_image"]
 
@@ -43,6 +49,10 @@ __all__ = ["open_image", "unwritable", "write_image"]
 MAX_HDUS = 1000
 MAX_SAMPLES = 10**11
 GZIP = b"\x1f\x8b"
+#: Largest ratio of gzip: no file holds more than this times its size.
+GZIP_RATIO = 1032
+#: Bytes that are inflated to look for more images: this many, and this many times the size of the file.
+LOOKED_AT, LOOKED_AT_RATIO = 2**26, 20
 
 FORMATS = {8: "u8", 16: "i16", 32: "i32", 64: "i64", -32: "f32", -64: "f64"}
 #: Full scale of integers of more than 16 bits. No image needs 64 bits, and values would get too small.
@@ -67,13 +77,24 @@ OF_PIXELS = re.compile(
 
 @dataclass
 class _Hdu:
-    """A parsed header, and the position and size of its data."""
+    """A header, and the position and size of its data.
 
+    At first only the cards are parsed that say where and how the pixels are stored.
+    """
+
+    content: bytes
     header: dict[str, Any]
     position: int
     size: int
     index: int
     notes: list[str]
+
+    def complete(self, path: Path) -> None:
+        """Parse all cards."""
+        header, notes = parse_header(self.content, path)
+        # Those of a packed image are there already.
+        self.header = header | self.header
+        self.notes += notes
 
     @property
     def name(self) -> str:
@@ -148,9 +169,11 @@ def open_image(path: str | Path) -> ImageSource:
         with path.open("rb") as stream:
             zipped = stream.read(2) == GZIP
             stream.seek(0)
-            hdus = [] if zipped else _read_hdus(stream, path, lambda end: _padded(end) >= file_size)
+            hdus = (
+                [] if zipped else _read_hdus(stream, path, lambda end: _padded(end) >= file_size, file_size)
+            )
         if zipped:
-            return _open_gzip(path)
+            return _open_gzip(path, file_size)
         return _assemble(path, hdus, lambda hdu: _open_unit(path, hdu, file_size))
     except OSError as error:
         raise unreadable(path, error) from error
@@ -159,7 +182,7 @@ def open_image(path: str | Path) -> ImageSource:
 def _open_unit(path: Path, hdu: _Hdu, file_size: int) -> ImageSource:
     """Open an image of a file that is not zipped."""
     if hdu.is_compressed_image:
-        return _open_packed(path, hdu)
+        return _open_packed(path, hdu, file_size)
     source, size = _image_source(path, hdu)
     if hdu.position + size > file_size:
         raise _truncated(path, hdu.position + size, file_size)
@@ -167,9 +190,9 @@ def _open_unit(path: Path, hdu: _Hdu, file_size: int) -> ImageSource:
     return source
 
 
-def _truncated(path: Path, expected: int, found: int) -> FrameError:
+def _truncated(path: Path, expected: int, found: int, most: str = "") -> FrameError:
     return FrameError(
-        f"{path}: is truncated ({found} bytes, but the header requires {expected}); "
+        f"{path}: is truncated ({most}{found} bytes, but the header requires {expected}); "
         "copy the file again or leave it out"
     )
 
@@ -188,12 +211,13 @@ def _gunzip(path: Path) -> Iterator[gzip.GzipFile]:
         raise unreadable(path, error) from error
 
 
-def _open_gzip(path: Path) -> ImageSource:
+def _open_gzip(path: Path, file_size: int) -> ImageSource:
     # With a single gzip member, the usual case, the last four bytes are the decompressed size modulo 2**32.
     # If that is too small, the file must be decompressed to know.
     with path.open("rb") as stream:
         stream.seek(max(0, stream.seek(0, 2) - 4))
         inflated = int.from_bytes(stream.read(4), "little")
+    limit = LOOKED_AT + LOOKED_AT_RATIO * file_size
 
     def is_last(end: int) -> bool:
         # Looking for more images costs decompressing this one.
@@ -203,18 +227,23 @@ def _open_gzip(path: Path) -> ImageSource:
         if hdu.is_compressed_image:
             raise FrameError(f"{path}: is compressed twice, with fpack and gzip; decompress it with gunzip")
         source, size = _image_source(path, hdu)
-        source.block = LazyBlock(size, lambda: hold(_gzip_pieces(path, hdu.position, size), size, path))
-        if inflated < (hdu.position + size) % 2**32:
+        end = hdu.position + size
+        if end > GZIP_RATIO * file_size:
+            raise _truncated(path, end, GZIP_RATIO * file_size, "at most ")
+        source.block = LazyBlock(
+            size, lambda: hold(_gzip_pieces(path, hdu.position, size, limit), size, path)
+        )
+        if inflated < end % 2**32 and end <= limit:
             with source.block.reader():
                 pass
         return source
 
     with _gunzip(path) as unzipped:
-        hdus = _read_hdus(unzipped, path, is_last)
+        hdus = _read_hdus(unzipped, path, is_last, limit)
     return _assemble(path, hdus, open_unit)
 
 
-def _gzip_pieces(path: Path, position: int, size: int) -> Iterator[bytes]:
+def _gzip_pieces(path: Path, position: int, size: int, limit: int) -> Iterator[bytes]:
     with _gunzip(path) as stream:
         stream.seek(position)
         left = size
@@ -226,52 +255,52 @@ def _gzip_pieces(path: Path, position: int, size: int) -> Iterator[bytes]:
             yield piece
         # Read to the end so that gzip verifies its checksum. Extensions may follow the image.
         while stream.read(2**20):
-            pass
+            if stream.tell() > position + size + limit:
+                raise FrameError(
+                    f"{path}: inflates to more than {limit // 2**20} MiB behind its image; decompress "
+                    "it with gunzip or leave it out"
+                )
 
 
-def _open_packed(path: Path, hdu: _Hdu) -> ImageSource:
+def _open_packed(path: Path, hdu: _Hdu, file_size: int) -> ImageSource:
     """Open a tile-compressed image (fpack). The pixels are decompressed on the first read."""
+    packed = checked_image(path, hdu.header, hdu.position, file_size)
     for name in [name for name in hdu.header if name.startswith("ZNAXIS")] + ["ZBITPIX"]:
-        hdu.header[name[1:]] = hdu.header.get(name)
+        hdu.header[name[1:]] = hdu.header[name]
     if "ZBLANK" in hdu.header:
         hdu.header.setdefault("BLANK", hdu.header["ZBLANK"])
     source, size = _image_source(path, hdu)
-
-    def inflate() -> Block:
-        try:
-            # astropy leaves a file open that it cannot read.
-            with astropy_alone(Warning), path.open("rb") as stream:
-                units = fits.open(stream, do_not_scale_image_data=True, memmap=False)
-                # Not by section: astropy reads the descriptors of all tiles anew for each one.
-                data = units[hdu.index].data
-                parts = data.reshape(source.height if source.interleaved else source.planes, -1)
-        except Exception as error:  # astropy raises almost anything for damaged tiles
-            raise FrameError(
-                f"{path}: the compressed tiles cannot be read ({clean_text(str(error))}); "
-                "copy the file again or decompress it with funpack"
-            ) from error
-        return hold((np.asarray(part, source.stored).tobytes() for part in parts), size, path)
-
-    source.block = LazyBlock(size, inflate)
+    source.block = LazyBlock(size, lambda: hold(unpacked(packed), size, path))
     return source
 
 
-def _read_hdus(stream: BufferedIOBase, path: Path, is_last: Callable[[int], bool]) -> list[_Hdu]:
+def _read_hdus(stream: BufferedIOBase, path: Path, is_last: Callable[[int], bool], limit: int) -> list[_Hdu]:
     """Read all headers. What follows the first image and cannot be read is noted there.
 
-    ``is_last(end)`` tells whether the file has nothing after that many bytes.
+    ``is_last(end)`` tells whether the file has nothing after that many bytes. Nothing is looked for behind
+    `limit` bytes.
     """
     found: list[_Hdu] = []
     image: _Hdu | None = None
-    position = 0
+    position, room = 0, MAX_HEADERS
     for index in range(MAX_HDUS):
+        if position > limit:
+            if image is None:
+                raise FrameError(
+                    f"{path}: has no image in its first {limit} bytes; copy the file again or leave it out"
+                )
+            found[0].notes.append(f"what follows HDU {index - 1} is not looked at: it is too far away")
+            break
         try:
-            content = header_bytes(stream, path, first=index == 0)
+            if index:
+                stream.seek(position)
+            content = header_bytes(stream, path, first=index == 0, room=room)
             if content is None:
                 break
-            header, notes = parse_header(content, path)
+            header, _ = parse_header(content, path, essential=True)
             position += len(content)
-            hdu = _Hdu(header, position, _data_size(header, path), index, notes)
+            room -= len(content)
+            hdu = _Hdu(content, header, position, _data_size(header, path), index, [])
         except FrameError:
             if image is None:
                 raise
@@ -282,7 +311,6 @@ def _read_hdus(stream: BufferedIOBase, path: Path, is_last: Callable[[int], bool
         if image is not None and is_last(position + hdu.size):
             break
         position = _padded(position + hdu.size)
-        stream.seek(position)
     else:
         found[0].notes.append(f"has more than {MAX_HDUS} HDUs; only these are looked at")
     if image is None:
@@ -315,6 +343,8 @@ def _assemble(path: Path, hdus: Sequence[_Hdu], open_unit: Callable[[_Hdu], Imag
     colors = _color_planes(lights)
     chosen = colors or [max(lights, key=lambda hdu: hdu.pixels)]
     source = _joined([open_unit(hdu) for hdu in chosen])
+    for hdu in {hdu.index: hdu for hdu in (hdus[0], *chosen)}.values():
+        hdu.complete(path)
     headers = [_inherited(hdu, hdus[0]) | hdu.header for hdu in chosen]
     source.keywords = {
         name: value
@@ -335,7 +365,7 @@ def _assemble(path: Path, hdus: Sequence[_Hdu], open_unit: Callable[[_Hdu], Imag
         source.row_order = row_order
     else:
         shown = source.keywords["ROWORDER"]
-        source.notes.append(f"ROWORDER is {shown!r}, expected TOP-DOWN or BOTTOM-UP; it is left out")
+        source.notes.append(f"ROWORDER is {quoted(shown)}, expected TOP-DOWN or BOTTOM-UP; it is left out")
     said = [_choice_in_words(chosen, lights)] if len(lights) > 1 else []
     companions = COMPANIONS - {chosen[0].name}
     said += [_companion(source, hdu, open_unit) for hdu in images if hdu.name in companions]
@@ -428,7 +458,7 @@ def _image_source(path: Path, hdu: _Hdu) -> tuple[ImageSource, int]:
         planes=planes,
     )
     if blank is None and bits > 0 and "BLANK" in header:
-        source.notes.append(f"BLANK is {header['BLANK']!r}, expected a whole number; it is left out")
+        source.notes.append(f"BLANK is {quoted(header['BLANK'])}, expected a whole number; it is left out")
     if bits < 0 and "BLANK" in header and "ZBLANK" not in header:
         source.notes.append(
             f"BLANK {header['BLANK']} is for integers, and the samples are floats: it is left out"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 import threading
 import warnings
 from collections.abc import Iterator
@@ -18,16 +19,26 @@ from astropy.utils.exceptions import AstropyWarning
 from stacklib.errors import FrameError
 from stacklib.formats.source import COMMENTARY, clean_text, parse_decimal_comma, repeated_note
 from stacklib.formats.xisf_write import ascii_text
+from stacklib.utils.labels import quoted
 
-__all__ = ["RECORD", "astropy_alone", "header_bytes", "number", "parse_header", "whole"]
+__all__ = ["MAX_HEADERS", "RECORD", "astropy_alone", "header_bytes", "number", "parse_header", "whole"]
 
 RECORD = 2880
 CARD = 80
-#: Real headers have a few hundred cards. A header of this size is damaged or malicious.
-MAX_HEADER = 16 * 2**20
+#: Largest size of all headers of a file together. Real ones have a few hundred cards of 80 bytes.
+MAX_HEADERS = 16 * 2**20
+#: Cards of a header that are read, besides those that say where and how the pixels are stored.
+MAX_CARDS = 5000
+#: Broken cards that are named one by one.
+NAMED = 20
 
-#: Cards that define the pixel values. The file is rejected if one of them is broken.
-PIXEL_CARDS = ("BSCALE", "BZERO", "BLANK")
+#: Cards that say where and how the pixels are stored.
+ESSENTIAL = re.compile(
+    r"SIMPLE|XTENSION|BITPIX|NAXIS\d*|[PG]COUNT|BSCALE|BZERO|BLANK|ROWORDER|EXTNAME|INHERIT"
+    r"|Z[A-Z]+\d*|T(FIELDS|FORM|TYPE)\d*|THEAP"
+)
+#: Of these, the numbers. The file is rejected if one of them is broken or empty.
+NUMBERS = re.compile(r"BITPIX|NAXIS\d*|[PG]COUNT|BSCALE|BZERO")
 _BROKEN = (VerifyError, ValueError, TypeError, IndexError)
 
 # warnings.catch_warnings affects the whole process, so only one thread may use it at a time.
@@ -42,10 +53,10 @@ def astropy_alone(category: type[Warning] = AstropyWarning) -> Iterator[None]:
         yield
 
 
-def header_bytes(stream: BufferedIOBase, path: Path, first: bool) -> bytes | None:
-    """Read one header up to its END card. Returns None after the last HDU."""
+def header_bytes(stream: BufferedIOBase, path: Path, first: bool, room: int = MAX_HEADERS) -> bytes | None:
+    """Read one header of at most `room` bytes up to its END card. Returns None after the last HDU."""
     content = bytearray()
-    while len(content) < MAX_HEADER:
+    while len(content) < room:
         record = stream.read(RECORD)
         if not content:
             if first and not record.startswith(b"SIMPLE  ="):
@@ -60,11 +71,16 @@ def header_bytes(stream: BufferedIOBase, path: Path, first: bool) -> bytes | Non
                 f"{path}: the header has no END card; the file is truncated, copy it again or leave it out"
             )
         content += record
-        # Some programs fill the rest of the record with NULs instead of spaces.
-        names = (record[start : start + 8].rstrip(b"\0 ") for start in range(0, RECORD, CARD))
-        if b"END" in names:
+        if b"END" in _names(record):
             return bytes(content)
-    raise FrameError(f"{path}: has no END card in the first {MAX_HEADER} bytes; this is not a FITS file")
+    raise FrameError(
+        f"{path}: its headers have more than {MAX_HEADERS} bytes, or no END card; leave the file out"
+    )
+
+
+def _names(content: bytes) -> list[bytes]:
+    """Return the names of the cards. Some programs fill the rest of a record with NULs, not with spaces."""
+    return [content[start : start + 8].rstrip(b"\0 ") for start in range(0, len(content), CARD)]
 
 
 #: The standard allows only printable ASCII, but degree signs and NULs are common.
@@ -89,41 +105,85 @@ def _card_text(card: bytes, plain: bytes) -> str:
     return text.ljust(CARD) if len(text) <= CARD else plain.decode("ascii")
 
 
-def parse_header(content: bytes, path: Path) -> tuple[dict[str, Any], list[str]]:
-    """Return the keywords of a header (first occurrence) and notes on cards that cannot be used."""
-    text = _text(content)
-    values: dict[str, Any] = {}
+def parse_header(content: bytes, path: Path, essential: bool = False) -> tuple[dict[str, Any], list[str]]:
+    """Return the keywords of a header (first occurrence) and notes on cards that cannot be used.
+
+    With `essential`, only the cards are read that say where and how the pixels are stored.
+    """
     notes: list[str] = []
+    text = _text(_chosen_cards(content, essential, notes))
+    values: dict[str, Any] = {}
     repeated: dict[str, None] = {}
+    broken: list[str] = []
     with astropy_alone():
         for card in fits.Header.fromstring(text).cards:
             name = card.keyword.upper()
-            value = _card_value(card, name, text, path, notes)
+            value = _card_value(card, name, path, broken)
             if isinstance(value, str):
                 value = clean_text(value.strip())
-            if not name or isinstance(value, fits.card.Undefined | None):
+            if NUMBERS.fullmatch(name) and (value is None or value == ""):
+                raise _no_number(path, name, "empty")
+            if not name or value is None:
                 continue
             if name not in COMMENTARY and values.get(name, value) != value:
                 repeated[name] = None
             values.setdefault(name, value)
+    notes += broken[:NAMED]
+    if len(broken) > NAMED:
+        notes.append(f"{len(broken) - NAMED} more cards cannot be read; they are left out")
     if repeated:
         notes.append(repeated_note(repeated))
     return values, notes
 
 
-def _card_value(card: fits.Card, name: str, header: str, path: Path, notes: list[str]) -> Any:
-    """Return the value of a card, or None with a note if it cannot be read."""
+def _chosen_cards(content: bytes, essential: bool, notes: list[str]) -> bytes:
+    """Return the cards to read: no more than a header may have, and comments once, as only the first is used.
+
+    A card that continues another one stays with it.
+    """
+    names = [name.decode("latin-1").upper() for name in _names(content)]
+    names = names[: names.index("END")]
+    said: set[str] = set()
+    kept: list[int] = []
+    keep, seen = False, 0
+    for i, name in enumerate(names):
+        if name != "CONTINUE":
+            keep = name != "" and name not in said
+            seen += keep
+            if essential or seen > MAX_CARDS:
+                keep = keep and ESSENTIAL.fullmatch(name) is not None
+            if name in COMMENTARY:
+                said.add(name)
+        if keep:
+            kept.append(i)
+    if seen > MAX_CARDS and not essential:
+        notes.append(f"has {seen} cards; those after the first {MAX_CARDS} are left out")
+    return b"".join(content[CARD * i : CARD * (i + 1)] for i in kept)
+
+
+def _no_number(path: Path, name: str, found: str) -> FrameError:
+    return FrameError(f"{path}: {name} is {found}, expected a number; repair the card or leave the file out")
+
+
+def _card_value(card: fits.Card, name: str, path: Path, broken: list[str]) -> Any:
+    """Return the value of a card, or None if it has none or cannot be read, which is added to `broken`."""
     reason = ""
     try:
         value = card.value
-        if not isinstance(value, float) or math.isfinite(value):
+        if isinstance(value, fits.card.Undefined):
+            return None
+        if value is None or isinstance(value, bool | str):
+            return value
+        # An integer beyond 64 bits is no number that anyone counts with.
+        if isinstance(value, int):
+            return value if abs(value) < 2**64 else str(value)
+        if isinstance(value, float) and math.isfinite(value):
             return value
     except _BROKEN as error:
         reason = "" if isinstance(error, VerifyError) else f" ({error})"
-    shown = _raw_value(header, name)
-    if name in PIXEL_CARDS:
-        remedy = "repair the card or leave the file out"
-        raise FrameError(f"{path}: {name} is {shown!r}, expected a number; {remedy}") from None
+    shown = str(card._image)[8:CARD].partition("/")[0].strip("= ")
+    if name in ("BSCALE", "BZERO", "BLANK"):
+        raise _no_number(path, name, quoted(shown)) from None
     value = parse_decimal_comma(shown)
     if value is not None:
         return value
@@ -131,18 +191,12 @@ def _card_value(card: fits.Card, name: str, header: str, path: Path, notes: list
     if len(card._image) > CARD:
         with contextlib.suppress(*_BROKEN):
             value = fits.Card.fromstring(alone).value
-            notes.append(f"a CONTINUE card after {name} cannot be read; it is left out")
+            broken.append(f"a CONTINUE card after {name} cannot be read; it is left out")
             return value.rstrip().removesuffix("&") if isinstance(value, str) else value
-    notes.append(f"card {name} has an invalid value {shown!r}{reason}; it is left out")
+    if NUMBERS.fullmatch(name):
+        raise _no_number(path, name, quoted(shown))
+    broken.append(f"card {name} has an invalid value {quoted(shown)}{reason}; it is left out")
     return None
-
-
-def _raw_value(header: str, name: str) -> str:
-    """Return the raw value of the first card with this name."""
-    for start in range(0, len(header), CARD):
-        if header[start : start + 8].rstrip().upper() == name:
-            return header[start + 8 : start + CARD].partition("/")[0].strip("= ")
-    return ""
 
 
 def whole(header: dict[str, Any], name: str, path: Path, allowed: tuple[int, ...] | range) -> int:
@@ -154,8 +208,8 @@ def whole(header: dict[str, Any], name: str, path: Path, allowed: tuple[int, ...
         least = f"a whole number of at least {allowed[0]}"
         expected = least if isinstance(allowed, range) else ", ".join(map(str, allowed))
         raise FrameError(
-            f"{path}: {name} is {header.get(name)!r}, expected {expected}; the header is damaged, leave the "
-            "file out"
+            f"{path}: {name} is {quoted(header.get(name))}, expected {expected}; the header is damaged, "
+            "leave the file out"
         )
     return value
 
@@ -164,5 +218,5 @@ def number(header: dict[str, Any], name: str, default: float, path: Path) -> flo
     """Return a finite number of the header."""
     value = header.get(name, default)
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise FrameError(f"{path}: {name} is {value!r}, expected a finite number; leave the file out")
+        raise FrameError(f"{path}: {name} is {quoted(value)}, expected a finite number; leave the file out")
     return float(value)
