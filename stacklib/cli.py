@@ -15,7 +15,7 @@ from typing import Any
 
 from stacklib.batch import ADVISE, Batch
 from stacklib.errors import IntegrationError, RecipeError, StacklibError, StacklibWarning
-from stacklib.frames.finding import FRAMES_FOLDER, resolve_path
+from stacklib.frames.finding import FRAMES_FOLDER, expanded, resolve_path
 from stacklib.frames.frame_set import as_pattern
 from stacklib.integration.rerun import also_saved, repeats, rerun
 from stacklib.notebook.copies import own_copies
@@ -324,7 +324,7 @@ def _rerun(options: argparse.Namespace) -> int:
     with warnings.catch_warnings(record=True) as notes:
         warnings.simplefilter("always", StacklibWarning)
         result = rerun(options.file, options.frames)
-    folder = options.output or Path(options.file).expanduser().absolute().parent
+    folder = options.output or expanded(options.file).absolute().parent
     also = also_saved(options.file)
     files = result.save(folder, maps=also["maps"], fits=also["fits"])
     print(f"\n{result.summary}\n", *(f"Note: {note.message}" for note in notes), *files, sep="\n")

@@ -21,6 +21,7 @@ __all__ = [
     "beside",
     "common_folder",
     "doubtful_names",
+    "expanded",
     "find_images",
     "frames_folder_above",
     "natural_order",
@@ -82,13 +83,18 @@ def frames_folder_above(folder: Path) -> Path | None:
     return next((path for path in (folder, *folder.parents) if path.name == FRAMES_FOLDER), None)
 
 
+def expanded(path: str | Path) -> Path:
+    """Return a path with ``~`` as the home folder. One of a user who does not exist stays as it is."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111
+
+
 def resolve_path(where: str | Path) -> Path:
     """Return the absolute path of a file, folder or pattern. ``~`` is the home folder.
 
     A relative path is searched in the working directory and its parents, so that one relative to the project
     works in JupyterLab and under papermill. If nothing is found, the path is in the working directory.
     """
-    path = Path(where).expanduser()
+    path = expanded(where)
     here = Path.cwd()
     if not path.is_absolute():
         # A bare pattern such as *.xisf would match unrelated files in the parent folders.
@@ -104,7 +110,7 @@ def beside(file: Path, entries: str | list[str]) -> str | list[str]:
     home = Path(os.path.normpath(file.absolute())).parent
 
     def found(entry: str) -> str:
-        path = home / Path(entry).expanduser()
+        path = home / expanded(entry)
         return str(path) if _exists(path) else entry
 
     return found(entries) if isinstance(entries, str) else [found(entry) for entry in entries]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stacklib.errors import FrameError, StacklibWarning
-from stacklib.frames.finding import resolve_path
+from stacklib.frames.finding import expanded, resolve_path
 from stacklib.frames.frame_set import Frame, open_frames
 from stacklib.integration.result import Integration
 from stacklib.integration.run import integrate
@@ -23,6 +23,7 @@ from stacklib.recipe.recipe import Recipe
 from stacklib.recipe.run_record import InputFile, RunRecord, read_run
 from stacklib.utils.checksums import checksum_if_readable
 from stacklib.utils.labels import listed
+from stacklib.utils.parameters import named_errors
 from stacklib.utils.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -81,7 +82,8 @@ def rerun(
     >>> rerun("5_Integration/20210815_M101_0000.xisf").save("again")  # doctest: +SKIP
     """
     record = read_run(result_file)
-    recipe = Recipe.from_dict(record.recipe, source=str(record.path))
+    with named_errors(record.path):
+        recipe = Recipe.from_dict(record.recipe, source=str(record.path))
     found = _find(record, frames, progress)
     _warn_of_versions(record)
     if record.weight_file is not None:
@@ -107,7 +109,7 @@ def repeats(result_file: str | Path, files: Iterable[Path]) -> bool:
 
 def also_saved(result_file: str | Path) -> dict[str, bool]:
     """Return whether the other maps, and FITS images, lie beside an image: the arguments of `save`."""
-    path = Path(result_file).expanduser().absolute()
+    path = expanded(result_file).absolute()
     stem = path.name.removesuffix(_kind(path))
     ends = {"maps": "_coverage.xisf", "fits": ".fits"}
     return {name: path.with_name(stem + end).is_file() for name, end in ends.items()}

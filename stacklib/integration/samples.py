@@ -17,6 +17,7 @@ from stacklib.frames.frame_set import FrameSet
 from stacklib.measurement.border import NOTHING, DataRange
 from stacklib.normalization.surfaces import CorrectedRange
 from stacklib.rejection.sorting import LANES
+from stacklib.utils.labels import quoted
 from stacklib.utils.resources import checked_threads, parse_memory
 
 __all__ = ["Band", "Marks", "Region", "Samples", "cancelled_on_error", "checked_region", "parts", "wait"]
@@ -44,7 +45,7 @@ def checked_region(region: Region | None, frames: FrameSet) -> Region:
         left = top = width = height = -1
     if not (0 <= left < left + width <= frames.width and 0 <= top < top + height <= frames.height):
         raise RecipeError(
-            f"region: got {region!r}, expected (left, top, width, height) inside the "
+            f"region: got {quoted(region)}, expected (left, top, width, height) inside the "
             f"{frames.width} x {frames.height} pixels of the frames"
         )
     return left, top, width, height

@@ -10,9 +10,12 @@ from typing import Any
 import numpy as np
 
 from stacklib.errors import IntegrationError
+from stacklib.formats.fits_header import astropy_alone
+from stacklib.formats.source import parse_decimal_comma
 from stacklib.frames.finding import resolve_path
 from stacklib.measurement.measurements import FrameMeasurements
-from stacklib.utils.labels import listed
+from stacklib.utils.labels import clipped, listed, quoted
+from stacklib.utils.texts import one_line
 
 __all__ = [
     "MEASURED_NOISE_NOTE",
@@ -27,6 +30,10 @@ __all__ = [
 WIDE = 0.9
 #: A limit on the weights always keeps this many frames.
 FEWEST = 3
+#: Largest table of weights in bytes, and number of its columns.
+LARGEST_TABLE, MOST_COLUMNS = 5 * 10**6, 1000
+#: Folders above a file that a row may name, and longest problem in an error in characters.
+DEEPEST, LONGEST_PROBLEM = 64, 150
 
 #: Note for weights based on noise that was measured on registered frames.
 MEASURED_NOISE_NOTE = (
@@ -159,11 +166,7 @@ def find_frame(names: Sequence[str], wanted: str, what: str = "frame") -> int:
 
 def _matching(names: Sequence[str], wanted: str) -> list[int]:
     """Return the indices of the best matches: with folders, by file name, then without extension."""
-    text = str(wanted).replace("\\", "/")
-    base = Path(text).name
-    found = [i for i, name in enumerate(names) if text == name or text.endswith(f"/{name}")]
-    found = found or [i for i, name in enumerate(names) if Path(name).name == base]
-    return found or [i for i, name in enumerate(names) if base in (Path(name).stem, name)]
+    return _Names(names).matching(str(wanted).replace("\\", "/"))
 
 
 def _relative(weights: np.ndarray) -> np.ndarray:
@@ -253,19 +256,57 @@ def _table_values(names: Sequence[str], path: str) -> list[float]:
     table = _read_table(path)
     values: list[float | None] = [None] * len(names)
     exact = [False] * len(names)
+    known = _Names(names)
     for file, weight in zip(table["file"], table["weight"], strict=True):
-        value = _number(weight)
         text = str(file).replace("\\", "/")
         # A row may name the file without its extension, or with the extension of an earlier stage.
-        for i in [] if math.isnan(value) else _matching(names, text) or _matching(names, Path(text).stem):
+        found = known.matching(text) or known.matching(Path(text).stem)
+        if not found or weight is np.ma.masked:
+            continue
+        comma = parse_decimal_comma(str(weight))
+        value = _number(weight) if comma is None else comma
+        if not (math.isfinite(value) and value >= 0):
+            raise IntegrationError(
+                f"{path}: the weight of {one_line(names[found[0]])} is {quoted(str(weight))}, expected a "
+                "number of at least 0. Correct the row."
+            )
+        for i in found:
             named = text == names[i] or text.endswith(f"/{names[i]}")
             if values[i] is not None and values[i] != value and named == exact[i]:
-                raise IntegrationError(f"{path}: two different weights for {names[i]}. Keep one of the rows.")
+                raise IntegrationError(
+                    f"{path}: two different weights for {one_line(names[i])}. Keep one of the rows."
+                )
             if values[i] is None or named:
                 values[i], exact[i] = value, named
     missing = [name for name, value in zip(names, values, strict=True) if value is None]
     _refuse(missing, f"{path}: no weight for", "Add a row for each, or choose other weights")
     return [value for value in values if value is not None]
+
+
+class _Names:
+    """The names of the frames, in a form in which the many rows of a table are found at once."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._whole = _places(names, lambda name: [name])
+        self._files = _places(names, lambda name: [Path(name).name])
+        self._bare = _places(names, lambda name: [Path(name).stem, name])
+
+    def matching(self, text: str) -> list[int]:
+        """Return the indices of the best matches: with folders, by file name, then without extension."""
+        parts = text.split("/")
+        ends = ("/".join(parts[start:]) for start in range(min(len(parts), DEEPEST)))
+        base = Path(text).name
+        whole = [i for end in ends for i in self._whole.get(end, [])]
+        return whole or self._files.get(base, []) or self._bare.get(base, [])
+
+
+def _places(names: Sequence[str], keys: Callable[[str], list[str]]) -> dict[str, list[int]]:
+    """Return the indices of names by what they are found under."""
+    found: dict[str, list[int]] = {}
+    for i, name in enumerate(names):
+        for key in dict.fromkeys(keys(name)):
+            found.setdefault(key, []).append(i)
+    return found
 
 
 def _read_table(path: str) -> Any:
@@ -276,18 +317,48 @@ def _read_table(path: str) -> Any:
         raise IntegrationError(
             "weights csv: weight_file is empty. Name a table with the columns file and weight."
         )
+    lines = _table_lines(path)
+    head = next((line for line in lines if line.strip() and not line.startswith("#")), "")
+    # Excel writes semicolons where the comma is the decimal sign.
+    sign = max(",; \t", key=head.count)
+    if head.count(sign) >= MOST_COLUMNS:
+        raise IntegrationError(f"{path}: has more than {MOST_COLUMNS} columns. Keep file and weight.")
     try:
-        form = "ascii.ecsv" if Path(path).suffix.lower() == ".ecsv" else "ascii.csv"
-        table = Table.read(resolve_path(path), format=form)
-    except OSError as error:
-        raise IntegrationError(f"{path}: cannot be read ({error.strerror}). Check weight_file.") from error
+        with astropy_alone():
+            if Path(path).suffix.lower() == ".ecsv":
+                table = Table.read(lines, format="ascii.ecsv")
+            else:
+                semicolons = head.count(";") > head.count(",")
+                table = Table.read(lines, format="ascii.csv", delimiter=";" if semicolons else ",")
     except Exception as error:
         # The readers of astropy raise many kinds for a malformed table.
-        raise IntegrationError(f"{path}: is not a CSV or ECSV table ({error}). Check weight_file.") from error
+        problem = clipped(one_line(str(error)), LONGEST_PROBLEM)
+        raise IntegrationError(
+            f"{path}: is not a CSV or ECSV table ({problem}). Check weight_file."
+        ) from error
     if not {"file", "weight"} <= set(table.colnames):
-        found = ", ".join(table.colnames) or "none"
+        found = listed([quoted(name) for name in table.colnames]) or "none"
         raise IntegrationError(f"{path}: columns {found}; expected file and weight. Rename the columns.")
     return table
+
+
+def _table_lines(path: str) -> list[str]:
+    """Return the lines of a table. Excel begins a file with a byte-order mark."""
+    file = resolve_path(path)
+    try:
+        if file.exists() and not file.is_file():
+            raise IntegrationError(f"{path}: is not a regular file. Check weight_file.")
+        if file.stat().st_size > LARGEST_TABLE:
+            raise IntegrationError(
+                f"{path}: has more than {LARGEST_TABLE // 10**6} MB, too much for a table of weights. Check "
+                "weight_file."
+            )
+        # Not splitlines, for which there are more ends of a line.
+        return file.read_text(encoding="utf-8-sig").split("\n")
+    except OSError as error:
+        raise IntegrationError(f"{path}: cannot be read ({error.strerror}). Check weight_file.") from error
+    except UnicodeDecodeError as error:
+        raise IntegrationError(f"{path}: is not UTF-8 text. Save it as CSV UTF-8.") from error
 
 
 def _name(measurements: FrameMeasurements, index: int) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from pathlib import Path
 
 from stacklib.errors import RecipeError
+from stacklib.frames.finding import expanded
 from stacklib.frames.frame_set import FrameSet, open_frames
 from stacklib.integration.samples import Region
 from stacklib.recipe.batch_job import BatchJob
@@ -174,7 +174,7 @@ def _refuse_unwritable(file: str) -> None:
     """Raise `RecipeError` if choices could not be saved at the end, before any work is done."""
     if file.strip() in ("", NO_FILE):
         return
-    path = Path(file).expanduser()
+    path = expanded(file)
     if path.is_dir():
         raise RecipeError(f"recipe_file: {path} is a folder; give the name of a file, such as recipe.yaml")
     folder = path.absolute().parent

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from stacklib.errors import RunError, SaveError, StacklibError
-from stacklib.frames.finding import resolve_path
+from stacklib.frames.finding import expanded, resolve_path
 from stacklib.frames.frame_set import open_frames
 from stacklib.normalization.preparation import refuse_single
 from stacklib.notebook.executed import Executed
@@ -59,7 +59,7 @@ def run_job(job: Job) -> Run:
         frames = open_frames(job.frames)
     # The integration would refuse it too, but only once a kernel runs.
     refuse_single(frames)
-    output = Path(job.output).expanduser().absolute() if job.output else default_folder(frames)
+    output = expanded(job.output).absolute() if job.output else default_folder(frames)
     with existing_folder(output), workroom(output) as room:
         print(f"Starting notebook 4 with {len(frames)} frames, which takes 10 to 30 seconds ...", flush=True)
         try:

@@ -15,6 +15,7 @@ from astropy.table import Table
 
 from stacklib.errors import SaveError, StacklibWarning
 from stacklib.formats import fits, xisf
+from stacklib.frames.finding import expanded
 from stacklib.output.history import changes_in_words, history, range_warnings
 from stacklib.output.integrated_image import IntegratedImage, bring_into_range
 from stacklib.output.naming import SavedFiles, base_name, default_folder, free_number
@@ -49,7 +50,7 @@ def save(
     fits: bool = False,
 ) -> SavedFiles:
     """Save a result: images, frame table and report. See `stacklib.Integration.save`."""
-    folder = Path(folder).expanduser().absolute() if folder else default_folder(result.preparation.frames)
+    folder = expanded(folder).absolute() if folder else default_folder(result.preparation.frames)
     if result.image.shape[0] not in (1, 3):
         raise SaveError(
             f"{folder}: the image has {result.image.shape[0]} channels, expected 1 or 3 for XISF; "

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from stacklib.errors import FrameError, RecipeError
-from stacklib.frames.finding import common_folder, find_images, frames_folder_above, resolve_path
+from stacklib.frames.finding import common_folder, expanded, find_images, frames_folder_above, resolve_path
 from stacklib.frames.frame_set import Frame, FrameSet, used_files
 from stacklib.recipe.recipe import Job, Recipe
 from stacklib.recipe.rules import RULES, rule_in_words
@@ -176,7 +176,9 @@ def read_choices(images: Sequence[Path], file: Path | None = None) -> Choices | 
     lost: list[str] = []
     elsewhere = 0
     if "frames" in values:
-        chosen, lost, elsewhere = _named_in(values["frames"], file.parent, images)
+        chosen, lost, elsewhere = _named_in(
+            Job.parameters()["frames"].check(values["frames"]), file.parent, images
+        )
     return Choices(
         file=file,
         images=tuple(images),
@@ -208,7 +210,7 @@ def _named_in(
 
 def _images_of(entry: str, home: Path, folder: Path) -> list[Path]:
     """Return the images that a name in a job file means, first beside the file, as it may have moved."""
-    path = Path(entry).expanduser()
+    path = expanded(entry)
     tails = [path]
     if path.is_absolute():
         # If a whole target was copied, the original may still exist.

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stacklib.errors import RecipeError
-from stacklib.frames.finding import beside
+from stacklib.frames.finding import beside, expanded
 from stacklib.recipe.rules import RULES, RejectionParameters, RuleSpec
 from stacklib.recipe.run_record import read_recipe
 from stacklib.utils.atomic_files import replace_atomically
@@ -22,6 +21,7 @@ from stacklib.utils.parameters import (
     choice_field,
     commented_yaml,
     list_field,
+    named_errors,
     number_field,
     read_yaml,
     refuse_unknown,
@@ -236,7 +236,8 @@ class Recipe(RejectionParameters):
         >>> Recipe.from_result("5_Integration/20210815_M101_0000.xisf").rejection  # doctest: +SKIP
         'winsorized_sigma'
         """
-        return cls.from_dict(read_recipe(path), source=str(path))
+        with named_errors(path):
+            return cls.from_dict(read_recipe(path), source=str(path))
 
     def to_yaml(self) -> str:
         """Return the recipe as YAML, with the help of each parameter as a comment."""
@@ -394,12 +395,10 @@ class Job(Checked):
         """
         path = Path(path)
         values = read_yaml(path)
-        if isinstance(values.get("frames"), str | list):
-            values["frames"] = beside(path, values["frames"])
-        if isinstance(values.get("output"), str) and values["output"]:
-            values["output"] = str(path.absolute().parent / Path(values["output"]).expanduser())
-        try:
+        with named_errors(path):
+            given = cls.from_dict(values, source=str(path))
+            if "frames" in values:
+                values["frames"] = beside(path, given.frames)
+            if given.output:
+                values["output"] = str(path.absolute().parent / expanded(given.output))
             return cls.from_dict(values, source=str(path))
-        except RecipeError as error:
-            text = str(error)
-            raise RecipeError(text if text.startswith(str(path)) else f"{path}: {text}") from None

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-import yaml
-from astropy.io import fits as astropy_fits
-
 from stacklib.errors import FrameError, RecipeError
 from stacklib.formats import fits, xisf
+from stacklib.formats.fits_header import CARD, header_bytes
+from stacklib.frames.finding import expanded
+from stacklib.utils.labels import quoted
+from stacklib.utils.parameters import parse_yaml
 
 __all__ = ["InputFile", "RunRecord", "read_recipe", "read_run"]
 
 #: Length of a HISTORY line. A line of this length may break off within a word.
 WIDTH = 72
+#: Longest name of a version.
+LONGEST_VERSION = 40
+GZIP = b"\x1f\x8b"
 
 
 @dataclass(frozen=True)
@@ -45,13 +51,13 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
 
     `FrameError` is raised if the file cannot be read, `RecipeError` if it has no recipe.
     """
-    path = Path(path).expanduser().absolute()
+    path = _path(path)
     if _is_xisf(path):
-        found = yaml.safe_load(_properties(path)["stacklib:Recipe"])
+        found = _recipe(path, _properties(path))
     else:
-        fits.open_image(path)
-        found = _from_history([str(line) for line in astropy_fits.getheader(path).get("HISTORY", [])])
-    if not isinstance(found, dict) or not found:
+        fits.open_image(path).close()
+        found = _from_history(_history(path))
+    if not found:
         raise _no_record(path)
     return found
 
@@ -62,7 +68,7 @@ def read_run(path: str | Path) -> RunRecord:
     A FITS image has no record: the XISF image of the same name beside it is read. `FrameError` is raised if
     the file cannot be read, `RecipeError` if it has no record.
     """
-    path = Path(path).expanduser().absolute()
+    path = _path(path)
     if not _is_xisf(path):
         beside = path.with_suffix(".xisf")
         if path.exists() and not beside.exists():
@@ -77,17 +83,42 @@ def read_run(path: str | Path) -> RunRecord:
         table = run.get("weight_file")
         return RunRecord(
             path=path,
-            recipe=yaml.safe_load(held["stacklib:Recipe"]),
+            recipe=_recipe(path, held),
             frames=tuple(_input(path, frame) for frame in frames),
             weight_file=_input(path, table) if table else None,
-            region=tuple(int(value) for value in run["region"]),  # type: ignore[arg-type]
-            versions={name: str(run[name]) for name in ("stacklib", "numpy", "numba")},
+            region=_region(run["region"]),
+            versions={name: str(run[name])[:LONGEST_VERSION] for name in ("stacklib", "numpy", "numba")},
         )
-    except (ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
-        raise RecipeError(
-            f"{path}: its record of the run is damaged ({type(error).__name__}: {error}); "
-            "use another image of the same result"
-        ) from error
+    except RecipeError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+        raise _damaged(path, f"{type(error).__name__}: {quoted(str(error))}") from error
+
+
+def _path(path: str | Path) -> Path:
+    """Return an absolute path; `FrameError` if no file can have it."""
+    if "\0" in str(path):
+        raise FrameError(f"{quoted(str(path))}: is not the name of a file; name a saved image")
+    return expanded(path).absolute()
+
+
+def _recipe(path: Path, held: dict[str, Any]) -> dict[str, Any]:
+    text = held["stacklib:Recipe"]
+    if not isinstance(text, str):
+        raise _damaged(path, f"its recipe is {quoted(text)}, expected text")
+    return parse_yaml(text, f"{path}: its recipe")
+
+
+def _region(values: Any) -> tuple[int, int, int, int]:
+    """Return a region of a record as whole numbers. JSON has 1e400, and Python makes infinity of it."""
+    left, top, width, height = (value if math.isfinite(value) else -1 for value in values)
+    return int(left), int(top), int(width), int(height)
+
+
+def _damaged(path: Path, problem: str) -> RecipeError:
+    return RecipeError(
+        f"{path}: its record of the run is damaged ({problem}); use another image of the same result"
+    )
 
 
 def _is_xisf(path: Path) -> bool:
@@ -114,6 +145,16 @@ def _input(result: Path, entry: dict[str, Any]) -> InputFile:
     relative = entry.get("relative")
     places = [result.parent / relative] if relative else []
     return InputFile(name, (*places, lay), str(entry["sha256"]))
+
+
+def _history(path: Path) -> list[str]:
+    """Return the HISTORY of a FITS file. Its own cards are read, without the checks of a whole header."""
+    with path.open("rb") as file:
+        packed = file.read(len(GZIP)) == GZIP
+    with gzip.open(path) if packed else path.open("rb") as stream:
+        header = header_bytes(stream, path, True) or b""
+    cards = (header[start : start + CARD] for start in range(0, len(header), CARD))
+    return [card[8:].decode("ascii", "replace").rstrip() for card in cards if card.startswith(b"HISTORY ")]
 
 
 def _from_history(lines: list[str]) -> dict[str, Any]:

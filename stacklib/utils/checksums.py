@@ -15,8 +15,12 @@ def file_checksum(path: Path, algorithm: str = "sha256") -> str:
 
 
 def checksum_if_readable(path: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal digits, or an empty string if it cannot be read."""
+    """Return the SHA-256 of a file in hexadecimal digits, or an empty string if it cannot be read.
+
+    Devices and pipes are not read: they may have no end.
+    """
     try:
-        return file_checksum(path)
-    except OSError:
+        return file_checksum(path) if path.is_file() else ""
+    except (OSError, ValueError):
+        # Also of a path with a NUL.
         return ""

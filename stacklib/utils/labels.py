@@ -39,9 +39,9 @@ def counted(number: int, noun: str) -> str:
 
 
 def hint(name: str, known: Collection[str], what: str) -> str:
-    """Suggest the known name closest to a misspelled one, or list all of them."""
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {near[0]}?" if near else f"known {what}: " + ", ".join(known)
+    """Suggest the known name closest to a misspelled one, or list some of them."""
+    near = difflib.get_close_matches(name[:QUOTED], known, n=1)
+    return f"did you mean {near[0]}?" if near else f"known {what}: {listed(list(known), most=10)}"
 
 
 def listed(names: Sequence[str], most: int = 5) -> str:

@@ -10,6 +10,7 @@ import re
 import sys
 
 from stacklib.errors import RecipeError
+from stacklib.utils.labels import quoted
 
 __all__ = ["checked_threads", "give_back_memory", "parse_memory"]
 
@@ -21,10 +22,15 @@ def parse_memory(memory: str | int) -> int:
     """Convert a size such as ``"800MB"`` or ``"2GiB"`` to bytes. Raises `RecipeError` below 1 MB."""
     units = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
     units |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
-    found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*", str(memory))
+    # An integer of many digits has no text.
+    whole = isinstance(memory, int) and 0 < memory < 10**18
+    text = str(memory) if whole or isinstance(memory, str) else ""
+    found = re.fullmatch(r"\s*([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*([A-Za-z]{0,3})\s*", text)
     size = int(float(found[1]) * units[found[2].upper()]) if found and found[2].upper() in units else 0
     if size < 10**6:
-        raise RecipeError(f"memory: got {memory!r}, expected a size of at least 1MB, such as 800MB or 4GB")
+        raise RecipeError(
+            f"memory: got {quoted(memory)}, expected a size of at least 1MB, such as 800MB or 4GB"
+        )
     return size
 
 
@@ -38,7 +44,7 @@ def checked_threads(threads: int | None) -> int:
     except TypeError:
         number = 0
     if not 1 <= number <= 1024:
-        raise RecipeError(f"threads: got {threads!r}, expected a whole number from 1 to 1024")
+        raise RecipeError(f"threads: got {quoted(threads)}, expected a whole number from 1 to 1024")
     return number
 
 

@@ -164,7 +164,7 @@ def test_table_problems(tmp_path):
     path = tmp_path / "weights.csv"
     cases = {
         "file,weight\nlight_0.xisf,1\nlight_2.xisf,2\nlight_4,\n": "no weight for light_1.*light_3.*light_4",
-        "name,weight\nlight_0.xisf,1\n": "columns name, weight; expected file and weight",
+        "name,weight\nlight_0.xisf,1\n": "columns 'name', 'weight'; expected file and weight",
         "file,weight\nlight_0.xisf,1\nlight_0.xisf,2\n": r"two different weights for light_0\.xisf",
         "": "columns none",
         "file,weight\na,b,c\n1": "not a CSV or ECSV table",
