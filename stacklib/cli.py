@@ -1,4 +1,7 @@
-"""The command line: ``stacklib run`` integrates one target, ``batch`` many, ``rerun`` repeats a saved run."""
+"""The command line: ``stacklib run`` integrates one target, ``batch`` many, ``rerun`` repeats a saved run.
+
+``stacklib lab`` opens the notebooks, and ``stacklib sample`` makes frames to try things on.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import subprocess
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,7 @@ from stacklib.notebook.session import NOTE, describe
 from stacklib.recipe.batch_job import BatchJob
 from stacklib.recipe.choices import file_values, job_with_choices
 from stacklib.recipe.recipe import Job, Recipe
+from stacklib.simulate import KINDS, large_night, make_large_night
 from stacklib.utils import package
 from stacklib.utils.labels import listed
 from stacklib.utils.parameters import Parameter, refuse_unknown
@@ -46,6 +50,7 @@ examples:
   stacklib batch sample_data -p memory 4GB
   stacklib rerun 5_Integration/20210815_M101_ZWOASI294_0000.xisf
   stacklib lab
+  stacklib sample ~/astro/sample --kind nebula
 
 "stacklib run --help" and "stacklib batch --help" list every parameter.
 """
@@ -134,7 +139,40 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     lab.set_defaults(command=_lab)
+    sample = commands.add_parser(
+        "sample",
+        help="make a large simulated night with its truth, to try things on",
+        description="Simulate a night of 2000 x 1500 pixels on which clouds pass, the gradient moves\n"
+        "and the seeing changes. Frames are written into FOLDER/4_Registered, their truth into\n"
+        "FOLDER/truth. 20 RGB frames take 360 MB and less than a minute.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    sample.add_argument("folder", metavar="FOLDER", help="output folder, created if needed")
+    sample.add_argument("--kind", choices=list(KINDS), default="galaxy", help="target (default: galaxy)")
+    sample.add_argument(
+        "--count", type=_whole_number(1, 1000), default=20, metavar="N", help="number of frames (default: 20)"
+    )
+    sample.add_argument(
+        "--seed", type=_whole_number(0, 10**6), default=1, metavar="N", help="another sky and other noise"
+    )
+    sample.add_argument("--mosaic", action="store_true", help="color mosaics (RGGB) instead of RGB frames")
+    sample.add_argument(
+        "--format", choices=("xisf", "fits"), default="xisf", help="file format (default: xisf)"
+    )
+    sample.set_defaults(command=_sample)
     return parser
+
+
+def _whole_number(low: int, high: int) -> Callable[[str], int]:
+    """Return a converter to whole numbers of a range."""
+
+    def convert(text: str) -> int:
+        if not text.isdecimal() or not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number from {low} to {high}")
+        return int(text)
+
+    return convert
 
 
 def _add_parameters(command: argparse.ArgumentParser) -> None:
@@ -331,6 +369,20 @@ def _rerun(options: argparse.Namespace) -> int:
     same = repeats(options.file, files)
     print(f"\n{'Identical to' if same else 'NOT identical to'} {options.file}")
     return 0 if same else 1
+
+
+# sample ------------------------------------------------------------------------------------------
+
+
+def _sample(options: argparse.Namespace) -> int:
+    kind, count, seed, mosaic = options.kind, options.count, options.seed, options.mosaic
+    night = large_night(kind, count, seed, mosaic=mosaic)
+    shape = "color mosaics" if mosaic else "RGB frames"
+    print(f"Writing {count} {shape} of 2000 x 1500 pixels ...", flush=True)
+    call = f"{kind!r}, {count}, {seed}, mosaic={mosaic}"
+    frames = make_large_night(options.folder, night, call, options.format)
+    print(f"{frames}\n{frames.parent / 'truth'}\n\nstacklib run {frames.parent} integrates them.")
+    return 0
 
 
 # lab ---------------------------------------------------------------------------------------------

@@ -20,16 +20,26 @@ as registration does.
 from stacklib.simulate.changing_night import ChangingNight, simulate_night
 from stacklib.simulate.defects import Trail
 from stacklib.simulate.night import Session, Simulation, simulate_frames
-from stacklib.simulate.samples import make_benchmark_frames, make_sample_data, sample_m13, sample_m101
-from stacklib.simulate.scene import Scene, make_scene
+from stacklib.simulate.samples import (
+    large_night,
+    make_benchmark_frames,
+    make_large_night,
+    make_sample_data,
+    sample_m13,
+    sample_m101,
+)
+from stacklib.simulate.scene import KINDS, Scene, make_scene
 
 __all__ = [
+    "KINDS",
     "ChangingNight",
     "Scene",
     "Session",
     "Simulation",
     "Trail",
+    "large_night",
     "make_benchmark_frames",
+    "make_large_night",
     "make_sample_data",
     "make_scene",
     "sample_m13",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import ndimage
 
-__all__ = ["METHODS", "resample", "smoothing", "taps"]
+from stacklib.utils.compiled import compiled
+
+__all__ = ["METHODS", "filtered", "resample", "smoothing", "taps"]
 
 #: Interpolations by name: half the width of the kernel in pixels. "none" moves by whole pixels only.
 METHODS = {"none": 0, "bilinear": 1, "bicubic": 2, "lanczos": 3}
@@ -43,11 +44,54 @@ def taps(method: str, shift: float) -> np.ndarray:
 
 def resample(image: np.ndarray, method: str, down: float, right: float) -> np.ndarray:
     """Move an image, shape (channels, height, width), by at most half a pixel along each axis."""
-    for axis, shift in ((1, down), (2, right)):
-        weights = taps(method, shift)
-        if np.count_nonzero(weights) > 1:
-            image = ndimage.correlate1d(image, weights, axis, mode="nearest")
-    return image
+    return filtered(image, taps(method, down), taps(method, right))
+
+
+def filtered(image: np.ndarray, down: np.ndarray, across: np.ndarray) -> np.ndarray:
+    """Weight neighbors along columns and rows. Beyond the edge the last value is repeated.
+
+    Parameters
+    ----------
+    image : ndarray of float64, shape (channels, height, width)
+        The image.
+    down, across : ndarray of float64, shape (2 n + 1,)
+        Weights of the pixels from n before to n after, along columns and along rows.
+
+    Returns
+    -------
+    ndarray of float64, shape (channels, height, width)
+        The filtered image.
+    """
+    result = np.empty(image.shape)
+    for plane, target in zip(image, result, strict=True):
+        _filter_plane(np.ascontiguousarray(plane, float), down, across, target)
+    return result
+
+
+@compiled
+def _filter_plane(plane, down, across, result):
+    height, width = plane.shape
+    above, before = down.size // 2, across.size // 2
+    row = np.empty(width + 2 * before)
+    for i in range(height):
+        # The middle of the padded row takes the sum over the neighbors above and below.
+        middle = row[before : before + width]
+        middle[:] = 0.0
+        for k in range(down.size):
+            if down[k] != 0.0:
+                source = plane[min(max(i + k - above, 0), height - 1)]
+                weight = down[k]
+                for j in range(width):
+                    middle[j] += weight * source[j]
+        row[:before] = row[before]
+        row[before + width :] = row[before + width - 1]
+        line = result[i]
+        line[:] = 0.0
+        for k in range(across.size):
+            weight = across[k]
+            if weight != 0.0:
+                for j in range(width):
+                    line[j] += weight * row[j + k]
 
 
 def smoothing(method: str, down: float, right: float) -> float:

@@ -1,12 +1,17 @@
-"""Simulated sample data, and large frames for benchmarks."""
+"""Simulated sample data, and large frames to try things on and for benchmarks."""
 
 from __future__ import annotations
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+from astropy.io import fits
+from astropy.table import Table
 
+from stacklib.errors import SaveError
+from stacklib.simulate.changing_night import ChangingNight, simulate_night
 from stacklib.simulate.defects import Trail, add_cosmic_ray
 from stacklib.simulate.night import (
     FAINTEST,
@@ -20,7 +25,32 @@ from stacklib.simulate.night import (
 )
 from stacklib.simulate.scene import make_scene
 
-__all__ = ["make_benchmark_frames", "make_sample_data", "sample_m13", "sample_m101"]
+__all__ = [
+    "large_night",
+    "make_benchmark_frames",
+    "make_large_night",
+    "make_sample_data",
+    "sample_m13",
+    "sample_m101",
+]
+
+#: Text beside the truth of a large night.
+TRUTH = """\
+The truth of the frames in 4_Registered. They are simulated.
+
+truth.fits   the reference frame without noise and outliers
+night.ecsv   one row for each frame: transparency (light relative to the reference), sky, FWHM of the stars in
+             pixels, factor on the noise, shift by registration in pixels, and coefficients of the background
+
+With x and y from -0.5 to 0.5 across the longer side, measured from the center, the background of a frame is
+
+    sky + a x + b y + c (x^2 - mean of x^2) + d x y + e (y^2 - mean of y^2)
+
+Everything else, such as masks of all outliers, is in the night itself:
+
+    from stacklib.simulate import large_night
+    night = large_night({call})
+"""
 
 
 def sample_m101() -> Simulation:
@@ -97,6 +127,118 @@ def make_sample_data(folder: str | Path = "sample_data") -> list[Path]:
     paths = sample_m101().save(m101, name_pattern=pattern, overwrite=True)
     pattern = "{object}_L_060s_{number:03d}_c_d_r"
     return paths + sample_m13().save(m13, "fits", name_pattern=pattern, overwrite=True)
+
+
+def large_night(
+    kind: str = "galaxy",
+    count: int = 20,
+    seed: int = 1,
+    *,
+    mosaic: bool = False,
+    height: int = 1500,
+    width: int = 2000,
+) -> ChangingNight:
+    """Simulate a large color night on which everything changes: clouds, gradient, seeing.
+
+    Parameters
+    ----------
+    kind : {"galaxy", "globular", "nebula", "field"}
+        Target, see `make_scene`.
+    count : int
+        Number of frames.
+    seed : int
+        Random seed. The same seed gives the same pixels.
+    mosaic : bool
+        Color mosaics of one plane, moved by whole pixels. Otherwise RGB frames, resampled by Lanczos.
+    height, width : int
+        Size of the frames in pixels.
+
+    Returns
+    -------
+    ChangingNight
+        The night with its whole truth.
+    """
+    area = height * width
+    return simulate_night(
+        count,
+        height,
+        width,
+        3,
+        kind,
+        seed,
+        registration="none" if mosaic else "lanczos",
+        dither=12.0,
+        sky=(0.055, 0.050, 0.036),
+        cosmic_rays=area / 30_000,
+        hot_pixels=area // 1500,
+        trails=2,
+        mosaic=mosaic,
+        session=Session(object_name=kind.capitalize(), exposure=180.0, cadence=185.0),
+    )
+
+
+def make_large_night(folder: str | Path, night: ChangingNight, call: str = "", format: str = "xisf") -> Path:
+    """Write a night of `large_night` with its truth.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Output folder: frames in ``4_Registered`` (16 bit), truth in ``truth``.
+    night : ChangingNight
+        The night.
+    call : str
+        Arguments of `large_night` for the text beside the truth.
+    format : {"xisf", "fits"}
+        Format of the frames.
+
+    Returns
+    -------
+    Path
+        The folder of the frames.
+
+    Raises
+    ------
+    SaveError
+        If `folder` has a ``4_Registered`` already or the disk is too full.
+    ValueError
+        If `format` is unknown.
+    """
+    frames, truth = Path(folder, "4_Registered"), Path(folder, "truth")
+    if frames.exists() or truth.exists():
+        raise SaveError(f"{folder}: has frames or a truth already; choose another folder")
+    try:
+        truth.mkdir(parents=True)
+        needed = 2 * night.count * np.prod(night.shape) + 1e8
+        if (free := shutil.disk_usage(folder).free) < needed:
+            raise SaveError(
+                f"{folder}: the night needs {needed / 1e9:.1f} GB, but only {free / 1e9:.1f} GB are free; "
+                "choose another folder or fewer frames"
+            )
+        steps = "c_r" if night.mosaic else "c_d_r"
+        paths = night.save(frames, format, "u16", "{object}_Light_{number:04d}_" + steps)
+        fits.writeto(truth / "truth.fits", night.truth)
+        _table(night, paths).write(truth / "night.ecsv")
+        (truth / "README.txt").write_text(TRUTH.format(call=call), encoding="utf-8")
+    except OSError as error:
+        raise SaveError(f"{folder}: cannot be written ({error}); choose another folder") from error
+    return frames
+
+
+def _table(night: ChangingNight, paths: list[Path]) -> Table:
+    """Return the truth of each frame, one row each."""
+    columns = {
+        "file": [path.name for path in paths],
+        "transparency": night.transparency,
+        "sky": night.sky,
+        "fwhm": night.fwhm,
+        "noise": night.noise,
+        "shift_down": night.shifts[:, 0],
+        "shift_right": night.shifts[:, 1],
+    }
+    columns |= {name: night.gradient[:, :, number] for number, name in enumerate("abcde")}
+    table = Table(columns)
+    table.meta["reference"] = paths[night.reference].name
+    return table
 
 
 def make_benchmark_frames(

@@ -7,12 +7,15 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy import ndimage
 
+from stacklib.simulate.registration import filtered
 from stacklib.utils.compiled import compiled
 
-__all__ = ["FWHM_PER_SIGMA", "Scene", "make_scene"]
+__all__ = ["FWHM_PER_SIGMA", "KINDS", "Scene", "make_scene"]
 
 FWHM_PER_SIGMA = 2.3548
 MOFFAT_BETA = 3.0
+#: Gaussians with a larger sigma are computed faster by a Fourier transform.
+WIDE = 24.0
 
 
 @dataclass(frozen=True)
@@ -81,12 +84,11 @@ class Scene:
             Signal above the sky as a fraction of full scale, not clipped.
         """
         sigma = np.sqrt(fwhm**2 - self.seeing**2) / FWHM_PER_SIGMA
-        image = self.extended
-        for axis, shift in ((1, down), (2, right)):
-            # A Gaussian off its center blurs and moves in one go.
-            reach = int(np.ceil(4.5 * sigma + abs(shift)))
-            weights = np.exp(-0.5 * ((np.arange(-reach, reach + 1) + shift) / sigma) ** 2)
-            image = ndimage.correlate1d(image, weights / weights.sum(), axis, mode="nearest")
+        # A Gaussian off its center blurs and moves in one go.
+        reach = int(np.ceil(4.5 * sigma + max(abs(down), abs(right))))
+        place = np.arange(-reach, reach + 1)
+        kernels = [np.exp(-0.5 * ((place + shift) / sigma) ** 2) for shift in (down, right)]
+        image = filtered(self.extended, *(kernel / kernel.sum() for kernel in kernels))
         self._add_stars(image, fwhm, down, right)
         return image
 
@@ -163,13 +165,12 @@ def make_scene(
     ValueError
         If `kind` or the number of channels is unknown.
     """
-    makers = {"galaxy": _galaxy, "globular": _globular, "nebula": _nebula, "field": _empty}
-    if kind not in makers:
-        raise ValueError(f"kind: got {kind!r}, expected one of {', '.join(makers)}")
+    if kind not in KINDS:
+        raise ValueError(f"kind: got {kind!r}, expected one of {', '.join(KINDS)}")
     if channels not in (1, 3):
         raise ValueError(f"channels: got {channels}, expected 1 (mono) or 3 (color)")
     rng = np.random.default_rng([seed, 0])
-    extended, members = makers[kind](rng, height, width)
+    extended, members = KINDS[kind](rng, height, width)
     extended = ndimage.gaussian_filter(extended, (0, *[fwhm / FWHM_PER_SIGMA] * 2))
     stars = np.concatenate([_field_stars(rng, height, width), members], axis=1)
     x, y, flux = stars[0], stars[1], stars[2:]
@@ -233,7 +234,13 @@ def _galaxy(rng: np.random.Generator, height: int, width: int) -> tuple[np.ndarr
 
 def _clouds(rng: np.random.Generator, height: int, width: int, size: float) -> np.ndarray:
     """Generate smooth noise of standard deviation 1 with structures of a given size in pixels."""
-    noise = ndimage.gaussian_filter(rng.standard_normal((height, width)), max(size, 0.7), mode="wrap")
+    noise, sigma = rng.standard_normal((height, width)), max(size, 0.7)
+    if sigma > WIDE:
+        # The same at the edges: Fourier transforms wrap around, too.
+        waves = ndimage.fourier_gaussian(np.fft.rfft2(noise), sigma, n=width)
+        noise = np.fft.irfft2(waves, (height, width))
+    else:
+        noise = ndimage.gaussian_filter(noise, sigma, mode="wrap")
     return noise / noise.std()
 
 
@@ -303,3 +310,7 @@ def _turbulence(rng: np.random.Generator, height: int, width: int) -> np.ndarray
     amplitude[0, 0] = 0.0
     noise = np.fft.irfft2(np.fft.rfft2(rng.standard_normal((height, width))) * amplitude, (height, width))
     return noise / noise.std()
+
+
+#: Makers of the extended light and the member stars, by the kind of target.
+KINDS = {"galaxy": _galaxy, "globular": _globular, "nebula": _nebula, "field": _empty}
