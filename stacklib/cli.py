@@ -28,6 +28,7 @@ from stacklib.notebook.running import notebooks_folder, run_job
 from stacklib.notebook.session import NOTE, describe
 from stacklib.recipe.batch_job import BatchJob
 from stacklib.recipe.choices import file_values, job_with_choices
+from stacklib.recipe.presets import PRESET
 from stacklib.recipe.recipe import Job, Recipe
 from stacklib.simulate import KINDS, large_night, make_large_night
 from stacklib.utils import package
@@ -206,7 +207,7 @@ def _as_parameter(argument: str, given: Sequence[str], known: Mapping[str, Param
 
 def _known_in_batch() -> dict[str, Parameter]:
     """Return the parameters for -p of a batch: its own, and the recipe of targets without one."""
-    known = BatchJob.parameters() | Recipe.parameters()
+    known = BatchJob.parameters() | {PRESET.name: PRESET} | Recipe.parameters()
     return {name: parameter for name, parameter in known.items() if name not in ("folder", "interactive")}
 
 
@@ -346,7 +347,7 @@ def batch_from_arguments(folder: str, parameters: Sequence[tuple[str, str]] = ()
     """
     known = _known_in_batch()
     values = {n: _typed(known[n], text) for n, text in _texts(parameters, known).items()}
-    of_recipe = {name: values.pop(name) for name in list(values) if name in Recipe.parameters()}
+    of_recipe = {name: values.pop(name) for name in list(values) if name not in BatchJob.parameters()}
     job = BatchJob.from_dict({"folder": folder} | values)
     if not of_recipe:
         return Batch(job)

@@ -15,6 +15,8 @@ from stacklib.utils.atomic_files import new_file
 
 __all__ = ["ascii_text", "write_image", "writing_error"]
 
+#: Types of samples that are written.
+STORED = ("float32", "float64", "uint16")
 
 _SPELT_OUT = str.maketrans(
     {"°": "deg", "µ": "u", "μ": "u", "ß": "ss", "ø": "o", "Ø": "O", "æ": "ae", "–": "-", "—": "-", "’": "'"}
@@ -60,7 +62,7 @@ def write_image(
     ----------
     path : str or Path
         A new file in an existing folder.
-    image : ndarray of float32 or uint16, shape (channels, height, width) or (height, width)
+    image : ndarray of float32, float64 or uint16, shape (channels, height, width) or (height, width)
         One or three channels. Stored planar and little-endian, floats with bounds 0:1.
     image_id : str
         XISF identifier of the image, such as ``integration``.
@@ -91,9 +93,9 @@ def write_image(
     image = np.asarray(image)
     image = image[np.newaxis] if image.ndim == 2 else image
     image = image.astype(image.dtype.newbyteorder("="), copy=False)
-    if image.ndim != 3 or image.shape[0] not in (1, 3) or image.dtype not in (np.float32, np.uint16):
+    if image.ndim != 3 or image.shape[0] not in (1, 3) or image.dtype not in STORED:
         raise ValueError(
-            f"image is {image.dtype} {image.shape}, expected float32 or uint16 (1 or 3, height, width)"
+            f"image is {image.dtype} {image.shape}, expected {', '.join(STORED)} (1 or 3, height, width)"
         )
     # The xisf package cannot write imageType. It writes the id as given, so that reserves the space.
     type_attribute = f'" imageType="{ascii_identifier(image_type)}'

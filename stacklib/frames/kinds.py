@@ -131,7 +131,7 @@ def _without_lights(frames: Sequence[Frame], kinds: Sequence[Kind | None]) -> li
     shown = _each([frames[i].path for i in places], kinds, places)
     return [
         f"no light frames: {shown}; all are used, and treated like light frames. For calibration frames "
-        "choose normalization and rejection_normalization yourself"
+        "there are the presets bias, dark and flat"
     ]
 
 

@@ -23,7 +23,7 @@ class Integration(IntegratedImage):
 
     Attributes
     ----------
-    image : ndarray of float32, shape (channels, height, width)
+    image : ndarray of float32, or float64 with `output_bits` 64, shape (channels, height, width)
         The combined image, in the units of the frames. 0 where no frame has data.
     rejection_low, rejection_high : ndarray of float32, shape (channels, height, width)
         Fraction of the frames whose sample was rejected as too low or too high. With `map_range_rejection`,

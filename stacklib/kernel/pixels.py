@@ -16,6 +16,8 @@ __all__ = ["DATA", "RANGE_HIGH", "RANGE_LOW", "REJECTED_HIGH", "REJECTED_LOW", "
 class Pixels(NamedTuple):
     """Results by pixel: float32 arrays of one shape, (pixels,) for the kernel.
 
+    `image` is float64 if the recipe asks for 64 bits.
+
     `image` is 0 where there is no data. `uncertainty` is the standard error from the scatter of the samples,
     NaN with fewer than 2 samples, empty if not wanted. `rejection_low` and `rejection_high` are the numbers
     of samples rejected as too low and as too high, `coverage` the number of samples that are data, saturated
@@ -33,7 +35,8 @@ class Pixels(NamedTuple):
     def empty(cls, shape: int | tuple[int, ...], settings: Settings, with_uncertainty: bool = True) -> Pixels:
         """Create arrays to be filled; `uncertainty` and `slope` have no pixels if not wanted."""
         shape = np.atleast_1d(shape)
-        image, low, high, coverage = (np.empty(shape, np.float32) for _ in range(4))
+        image = np.empty(shape, f"float{settings.recipe.output_bits}")
+        low, high, coverage = (np.empty(shape, np.float32) for _ in range(3))
         with_slope = RULES[settings.recipe.rule_for(settings.frames)].gives_slope
         uncertainty, slope = (
             np.empty(shape if wanted else (*shape[:-1], 0), np.float32)

@@ -30,8 +30,27 @@ __all__ = [
 #: Valid samples of data in [0, 1] are strictly between these.
 UNIT_BOUNDS = (1.0 / 65535.0, 1.0 - 1.0 / 65535.0)
 
-#: Factors that make the estimators consistent with the sigma of a Gaussian.
-ESTIMATORS = {"bwmv": 0.991, "mad": 1.4826, "avgdev": 1.2533}
+#: Factors that make the estimators consistent with the sigma of a Gaussian. That of pbmv is
+#: sqrt((4/5)^2 / E min(z^2, w^2)) with w the 0.8 quantile of ``|z|``, z Gaussian.
+ESTIMATORS = {
+    "bwmv": 0.991,
+    "mad": 1.4826,
+    "avgdev": 1.2533,
+    "pbmv": 0.97110,
+    "sn": 1.1926,
+    "qn": 2.2219,
+    "ikss": 0.991,
+}
+
+#: Estimators that follow from the sums of `_side_sums`.
+SUMMED = ("bwmv", "mad", "avgdev")
+
+#: Part of the samples that pbmv measures without bending them.
+UNBENT = 0.8
+#: Sn and Qn compare all pairs of at most this many samples, always the same ones.
+PAIRED = 1 << 17
+#: ikss clips at this many sigma until sigma changes by less than a fraction.
+IKSS_CLIP, IKSS_CHANGE, IKSS_ROUNDS = 4.0, 1e-6, 100
 
 #: Sums use this many interleaved float64 accumulators in a fixed order, so that the result depends neither
 #: on threads nor on the vector width of the machine.
@@ -78,8 +97,12 @@ def measure_plane(
     median = halves.median
     count = halves.count_low + halves.count_high
     mean = float(median + (sums[5] - sums[4]) / count)
-    scale_low, scale_high = _side_scales(estimator, halves, sums)
     avgdev = float(ESTIMATORS["avgdev"] * (sums[4] + sums[5]) / count)
+    if estimator in SUMMED:
+        scale_low, scale_high = _side_scales(estimator, halves, sums)
+    else:
+        median, low_side, high_side, _ = _unsummed(estimator, _valid(flat, low, high), median)
+        scale_low, scale_high = low_side or avgdev, high_side or avgdev
     return PlaneStatistics(median, mean, scale_low, scale_high, avgdev, count, minimum, maximum)
 
 
@@ -105,7 +128,17 @@ def scale(
                 ``|Y| < 1`` with Y = (x - M) / (9 median ``|x - M|``), N all samples
                 (biweight midvariance; Wilcox 2017, Introduction to Robust Estimation and
                 Hypothesis Testing, 4th ed., section 3.12.1)
+    pbmv        0.971 sqrt(N w^2 sum min(``|Y|``, 1)^2) / count(``|Y|`` < 1) with Y = (x - M) / w, where
+                0.8 N samples have ``|x - M|`` <= w (percentage bend midvariance with beta 0.2;
+                Wilcox, section 3.12.3)
+    sn          1.1926 lomed_i himed_j ``|x_i - x_j|`` (Rousseeuw and Croux 1993, JASA 88, 1273)
+    qn          2.2219 times the k-th smallest ``|x_i - x_j|``, i < j, with k = h (h - 1) / 2 and
+                h = N // 2 + 1 (the same paper)
+    ikss        bwmv of the samples within 4 sigma, with a new median and sigma until sigma changes
+                by less than 1e-6; its median is also the location
     ==========  ==============================================================================
+
+    sn and qn measure at most 2^17 samples, a fixed random selection. One side is then mirrored at M.
 
     Samples are valid as in `measure_plane`. If `two_sided`, the samples x <= M and x > M are estimated
     separately, about the common M, and a pair is returned. NaN if there is no valid sample.
@@ -121,13 +154,10 @@ def scale(
     halves = _halves(flat, low, high, _width(plane))
     if halves is None:
         return math.nan
-    lower, upper = _bounds(low, high)
-    valid = flat[(flat > lower) & (flat < upper)]
-    mad = float(np.median(np.abs(valid - np.float64(halves.median))))
-    sums = _side_sums(flat, lower, upper, halves.median, mad, mad)
-    count = halves.count_low + halves.count_high
-    both = _one_scale(estimator, count, mad, sums[0] + sums[1], sums[2] + sums[3], sums[4] + sums[5])
-    return both if both > 0 else ESTIMATORS["avgdev"] * (sums[4] + sums[5]) / count
+    valid = _valid(flat, low, high)
+    if estimator in SUMMED:
+        return _whole_scale(estimator, valid, halves.median)
+    return _unsummed(estimator, valid, halves.median)[3] or _whole_scale("avgdev", valid, halves.median)
 
 
 def finite_range(plane: np.ndarray) -> tuple[float, float]:
@@ -230,6 +260,133 @@ def _halves(flat: np.ndarray, low: float, high: float, width: int) -> _Halves | 
         a, b = ranks.value(count_low + (count_high - 1) // 2), ranks.value(count_low + count_high // 2)
         mad_high = (a + b) / 2 - median
     return _Halves(median, mad_low, mad_high, count_low, count_high)
+
+
+def _valid(flat: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Return the samples strictly between the bounds."""
+    lower, upper = _bounds(low, high)
+    return flat[(flat > lower) & (flat < upper)]
+
+
+def _whole_scale(estimator: str, valid: np.ndarray, median: float) -> float:
+    """Return the scale of all samples together about `median`, for an estimator with sums."""
+    mad = float(np.median(np.abs(valid - np.float64(median))))
+    sums = _side_sums(valid, *_bounds(-math.inf, math.inf), median, mad, mad)
+    both = _one_scale(estimator, valid.size, mad, sums[0] + sums[1], sums[2] + sums[3], sums[4] + sums[5])
+    return both if both > 0 else ESTIMATORS["avgdev"] * (sums[4] + sums[5]) / valid.size
+
+
+def _unsummed(estimator: str, valid: np.ndarray, median: float) -> tuple[float, float, float, float]:
+    """Return location and the scales below, above and of both sides; 0 for a side that is empty or tied."""
+    if estimator not in ESTIMATORS:
+        raise ValueError(f"estimator: got {estimator!r}, expected one of {', '.join(ESTIMATORS)}")
+    if estimator == "ikss":
+        kept = _within_four_sigma(np.sort(valid))
+        found = measure_plane(kept, "bwmv", -math.inf, math.inf)
+        return found.median, found.scale_low, found.scale_high, _whole_scale("bwmv", kept, found.median)
+    away = valid - np.float64(median)
+    if estimator == "pbmv":
+        sides = (-away[away <= 0], away[away > 0], np.abs(away))
+        return median, *map(_percentage_bend, sides)
+    compiled_scale = _sn if estimator == "sn" else _qn
+    factor = ESTIMATORS[estimator]
+    sides = [_some(away[away <= 0], PAIRED // 2), _some(away[away > 0], PAIRED // 2)]
+    mirrored = [np.sort(np.concatenate([-side, side])) for side in sides] + [np.sort(_some(away, PAIRED))]
+    below, above, both = (factor * compiled_scale(x) if x.size > 1 else 0.0 for x in mirrored)
+    return median, below, above, both
+
+
+def _within_four_sigma(ordered: np.ndarray) -> np.ndarray:
+    """Return the sorted samples that ikss keeps."""
+    kept, before = ordered, math.inf
+    for _ in range(IKSS_ROUNDS):
+        n = kept.size
+        median = (float(kept[(n - 1) // 2]) + float(kept[n // 2])) / 2
+        sigma = _whole_scale("bwmv", kept, median) / ESTIMATORS["bwmv"]
+        if abs(before - sigma) <= IKSS_CHANGE * sigma:
+            break
+        before = sigma
+        ends = median - IKSS_CLIP * sigma, median + IKSS_CLIP * sigma
+        kept = kept[np.searchsorted(kept, ends[0], "left") : np.searchsorted(kept, ends[1], "right")]
+    return kept
+
+
+def _percentage_bend(deviation: np.ndarray) -> float:
+    """Return pbmv from the absolute deviations; 0 if there is none or most are 0."""
+    if deviation.size == 0:
+        return 0.0
+    m = max(int(UNBENT * deviation.size + 0.5), 1)
+    width = float(np.partition(deviation, m - 1)[m - 1])
+    if width == 0:
+        return 0.0
+    bent = np.minimum(deviation / width, 1)
+    inside = np.count_nonzero(bent < 1)
+    if inside == 0:
+        return 0.0
+    return ESTIMATORS["pbmv"] * width * math.sqrt(deviation.size * float(np.sum(bent * bent))) / inside
+
+
+def _some(values: np.ndarray, most: int) -> np.ndarray:
+    """Return `values`, or a random selection of them that is always the same."""
+    if values.size <= most:
+        return values
+    return values[np.random.default_rng(20210815).integers(0, values.size, most)]
+
+
+@compiled
+def _sn(x):
+    """Return the low median over i of the high median over j of ``|x_i - x_j|``, for sorted samples."""
+    n = x.size
+    # The high median of the n distances of a sample, its own 0 included: the h-th nearest, h = n // 2 + 1.
+    beyond = n // 2
+    nearest = np.empty(n)
+    first = 0
+    for i in range(n):
+        # The window of h samples around i whose farther end is nearest slides upward with i.
+        first = max(first, i - beyond)
+        while (
+            first + 1 <= i
+            and first + 1 + beyond < n
+            and (
+                max(x[first + 1 + beyond] - x[i], x[i] - x[first + 1])
+                <= max(x[first + beyond] - x[i], x[i] - x[first])
+            )
+        ):
+            first += 1
+        nearest[i] = max(x[first + beyond] - x[i], x[i] - x[first])
+    nearest.sort()
+    return nearest[(n + 1) // 2 - 1]
+
+
+@compiled
+def _at_most(x, distance):
+    """Count the pairs of sorted samples that are at most `distance` apart."""
+    count = 0
+    low = 0
+    for i in range(x.size):
+        while x[i] - x[low] > distance:
+            low += 1
+        count += i - low
+    return count
+
+
+@compiled
+def _qn(x):
+    """Return the k-th smallest distance of two sorted samples, k = h (h - 1) / 2 with h = n // 2 + 1."""
+    h = x.size // 2 + 1
+    k = h * (h - 1) // 2
+    low, high = 0.0, x[-1] - x[0]
+    if _at_most(x, low) >= k:
+        return low
+    # Bisect until no float lies between: `high` is then the distance itself.
+    while True:
+        middle = low + 0.5 * (high - low)
+        if middle <= low or middle >= high:
+            return high
+        if _at_most(x, middle) >= k:
+            high = middle
+        else:
+            low = middle
 
 
 @compiled

@@ -11,6 +11,7 @@ from stacklib.frames.frame_set import FrameSet, open_frames
 from stacklib.integration.samples import Region
 from stacklib.recipe.batch_job import BatchJob
 from stacklib.recipe.choices import NO_FILE
+from stacklib.recipe.presets import PRESET
 from stacklib.recipe.recipe import Job, Recipe
 from stacklib.utils.parameters import Checked, Parameter, count_field, list_field, switch_field, text_field
 
@@ -154,7 +155,7 @@ NOTEBOOKS: dict[str, type[Checked]] = {
 
 #: The parameters of `Job` that come first in its notebook; the others follow in their own order.
 FIRST = (
-    *("frames", "recipe_file", "output"),
+    *("frames", "recipe_file", "output", "preset"),
     *("rejection", "sigma_low", "sigma_high", "normalization", "weights"),
 )
 
@@ -162,11 +163,11 @@ FIRST = (
 def cell_parameters(kind: type[Checked]) -> dict[str, Parameter]:
     """Return the parameters of a notebook by name, in the order of its parameters cell.
 
-    Those of `Job` include the parameters of `Recipe`, and `RECIPE_FILE`.
+    Those of `Job` include the parameters of `Recipe`, `RECIPE_FILE` and `PRESET`.
     """
     if kind is not Job:
         return kind.parameters()
-    known = {RECIPE_FILE.name: RECIPE_FILE} | Job.parameters() | Recipe.parameters()
+    known = {RECIPE_FILE.name: RECIPE_FILE, PRESET.name: PRESET} | Job.parameters() | Recipe.parameters()
     return {name: known[name] for name in dict.fromkeys((*FIRST, *known))}
 
 

@@ -24,6 +24,7 @@ from stacklib.notebook.parameters import NOTEBOOKS, RECIPE_FILE, GoOn, SelectFra
 from stacklib.notebook.preview import save_preview
 from stacklib.output.report import numbers
 from stacklib.recipe.choices import NO_FILE, job_with_choices
+from stacklib.recipe.presets import PRESET, with_preset
 from stacklib.recipe.recipe import Job
 from stacklib.utils.parameters import Checked, Parameter
 from stacklib.utils.progress import in_live_notebook, tell_what_takes_long
@@ -116,10 +117,11 @@ def _read_job(given: Mapping[str, Any], may_be_new: bool = False, select: bool =
     file = RECIPE_FILE.check(given.get(RECIPE_FILE.name, ""))
     if may_be_new and file != NO_FILE and not resolve_path(file).is_file():
         file = ""
-    names = cell_parameters(Job).keys() - {RECIPE_FILE.name}
+    names = cell_parameters(Job).keys() - {RECIPE_FILE.name, PRESET.name}
     job = Job.from_dict({name: value for name, value in given.items() if name in names})
     usual = Job().to_dict()
     values = {name: value for name, value in job.to_dict().items() if value not in ("", usual[name])}
+    values = with_preset({PRESET.name: given.get(PRESET.name, PRESET.default)} | values)
     if not file:
         values["frames"] = job.frames
     job, line = job_with_choices(values | {"interactive": job.interactive}, file, select)

@@ -31,7 +31,7 @@ def bring_into_range(image: np.ndarray, covered: np.ndarray, how: str) -> tuple[
 
     Parameters
     ----------
-    image : ndarray of float32
+    image : ndarray of float32 or float64
         The image.
     covered : ndarray of bool, same shape
         Pixels with data. The others stay 0.
@@ -56,8 +56,8 @@ def bring_into_range(image: np.ndarray, covered: np.ndarray, how: str) -> tuple[
     truncated = int(np.count_nonzero((image < low) | (image > high)))
     factor, offset = 1.0 / (high - low), (0.0 - low) / (high - low)
     if (factor, offset) != (1.0, 0.0):
-        image *= np.float32(factor)
-        image += np.float32(offset)
+        image *= image.dtype.type(factor)
+        image += image.dtype.type(offset)
         image[~covered] = 0.0
     np.clip(image, 0, 1, out=image)
     return factor, offset, truncated

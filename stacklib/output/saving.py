@@ -131,7 +131,7 @@ def _in_unit_range(products: list[Product], result: IntegratedImage) -> tuple[li
     if p.measurements.unit_range:
         return products, _flipped(result)
     full = p.measurements.full_scale
-    image = _finite(result.image) / np.float32(full)
+    image = _finite(result.image) / result.image.dtype.type(full)
     how = result.recipe.output_range
     changes = bring_into_range(image, result.coverage > 0, how)
     for note in range_warnings(changes[0], changes[2], how):
@@ -151,7 +151,7 @@ def _in_adu(products: list[Product], result: IntegratedImage) -> list[Product]:
 def _rescaled(products: list[Product], scale: float, image: np.ndarray | None = None) -> list[Product]:
     """Multiply the values of the image by `scale` in all products that depend on it; `image` is known."""
     changed = {
-        "integration": lambda pixels: pixels * np.float32(scale) if image is None else image,
+        "integration": lambda pixels: pixels * pixels.dtype.type(scale) if image is None else image,
         "uncertainty": lambda pixels: pixels * np.float32(scale),
         "slope": lambda pixels: _rescaled_slope(pixels, scale),
     }

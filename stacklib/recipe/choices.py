@@ -15,6 +15,7 @@ from typing import Any
 from stacklib.errors import FrameError, RecipeError
 from stacklib.frames.finding import common_folder, expanded, find_images, frames_folder_above, resolve_path
 from stacklib.frames.frame_set import Frame, FrameSet, used_files
+from stacklib.recipe.presets import with_preset
 from stacklib.recipe.recipe import Job, Recipe
 from stacklib.recipe.rules import RULES, rule_in_words
 from stacklib.utils.atomic_files import replace_atomically
@@ -135,7 +136,7 @@ def file_values(file: Path) -> dict[str, Any]:
     RecipeError
         If the file is not a valid job file.
     """
-    values, named = Job.load(file).to_dict(), read_yaml(file)
+    values, named = Job.load(file).to_dict(), with_preset(read_yaml(file))
     return {name: value for name, value in values.items() if name in named and name != "interactive"}
 
 
@@ -171,7 +172,7 @@ def read_choices(images: Sequence[Path], file: Path | None = None) -> Choices | 
     file = choices_file(images) if file is None else file
     if not file.is_file():
         return None
-    job, values = Job.load(file), read_yaml(file)
+    job, values = Job.load(file), with_preset(read_yaml(file))
     chosen: list[Path] = list(images)
     lost: list[str] = []
     elsewhere = 0
@@ -243,6 +244,7 @@ def job_with_choices(given: Mapping[str, Any], file: str = "", select: bool = Fa
     RecipeError
         If a parameter or the file is invalid, or the file lists a frame that does not exist.
     """
+    given = with_preset(given)
     job = Job.from_dict(given)
     if file == NO_FILE:
         return job, _in_a_line(_images(job), job, "settings as given", given)

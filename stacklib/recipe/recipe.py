@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stacklib.errors import RecipeError
 from stacklib.frames.finding import beside, expanded
+from stacklib.frames.kinds import kind_of
+from stacklib.recipe.presets import PRESETS, with_preset
 from stacklib.recipe.rules import RULES, RejectionParameters, RuleSpec
 from stacklib.recipe.run_record import read_recipe
 from stacklib.utils.atomic_files import replace_atomically
@@ -87,8 +90,8 @@ class Recipe(RejectionParameters):
     )
     scale_estimator: str = choice_field(
         "bwmv",
-        ("bwmv", "mad", "avgdev"),
-        "Spread of a frame: biweight midvariance, median or mean absolute deviation.",
+        ("bwmv", "mad", "avgdev", "pbmv", "sn", "qn", "ikss"),
+        "How the spread of a frame is measured; bwmv, mad and avgdev are the fastest.",
     )
     weights: str = choice_field(
         "noise",
@@ -113,6 +116,9 @@ class Recipe(RejectionParameters):
     output_range: str = choice_field(
         "rescale", ("rescale", "truncate"), "What to do if values exceed 1: rescale the image or truncate."
     )
+    output_bits: str = choice_field(
+        "32", ("32", "64"), "Bits of a value of the image, a floating point number; 64 to stack masters."
+    )
 
     @classmethod
     def suggest(cls, frames: Any) -> Recipe:
@@ -132,13 +138,30 @@ class Recipe(RejectionParameters):
         count = int(frames) if isinstance(frames, numbers.Integral) else len(frames)
         return cls(rejection=cls().rule_for(count))
 
+    @classmethod
+    def best(cls, frames: Any) -> Recipe:
+        """Return the preset for these frames: ``bias``, ``dark`` or ``flat`` if all are, else ``measured``.
+
+        Parameters
+        ----------
+        frames : FrameSet
+            The frames to integrate. What they are is told by IMAGETYP, or by their names.
+
+        Returns
+        -------
+        Recipe
+        """
+        kinds = {kind.what if (kind := kind_of(frame)) else "" for frame in frames}
+        only = kinds.pop() if len(kinds) == 1 else ""
+        return cls.from_dict({"preset": only if only in PRESETS else "measured"})
+
     def replace(self, **changes: Any) -> Recipe:
         """Return a copy with some parameters changed.
 
         Parameters
         ----------
         **changes
-            New values by parameter name.
+            New values by parameter name, or a ``preset``.
 
         Returns
         -------
@@ -149,7 +172,7 @@ class Recipe(RejectionParameters):
         RecipeError
             If a name is unknown or a value is out of range.
         """
-        return type(self).from_dict({**self.to_dict(), **changes})
+        return type(self).from_dict({**self.to_dict(), **with_preset(changes)})
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], source: str = "recipe") -> Recipe:
@@ -158,7 +181,8 @@ class Recipe(RejectionParameters):
         Parameters
         ----------
         values : mapping
-            Values by parameter name.
+            Values by parameter name. ``preset`` stands for several, which the others override; see
+            `stacklib.recipe.presets`.
         source : str
             Start of error messages, such as a file name.
 
@@ -171,6 +195,7 @@ class Recipe(RejectionParameters):
         RecipeError
             If a name is unknown or a value is out of range.
         """
+        values = with_preset(values)
         refuse_unknown(values, cls.parameters(), source)
         return cls(**values)
 
@@ -275,7 +300,7 @@ class Recipe(RejectionParameters):
         if self.combination == "average":
             names += ["weights", "min_weight"]
             names += [NAMED_WEIGHTS[self.weights]] if self.weights in NAMED_WEIGHTS else []
-        names += ["reference"] * bool(self.reference) + ["output_range"]
+        names += ["reference"] * bool(self.reference) + ["output_range", "output_bits"]
         parameters = self.parameters()
         for name in names:
             value, unit = getattr(self, name), parameters[name].unit
@@ -338,12 +363,36 @@ class Job(Checked):
         "Folder for the results; empty: 5_Integration beside the frames.",
     )
     interactive: bool = switch_field(True, "Show live panels in a browser; False: figures only.")
+    region: str | list[str] = list_field(
+        "", "Integrate only this part: left, top, width and height in pixels; empty: the whole image."
+    )
     memory: str = text_field("2GB", "Memory budget, e.g. 800MB or 4GB.")
     save_maps: bool = switch_field(
         False, "Also save coverage, uncertainty and, for rules that fit a line, slope."
     )
     save_fits: bool = switch_field(False, "Also save every image as FITS.")
     recipe: Recipe = dataclasses.field(default_factory=Recipe)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.part  # noqa: B018 - checks it
+
+    @property
+    def part(self) -> tuple[int, int, int, int] | None:
+        """Left, top, width and height of `region` in pixels; None for the whole image."""
+        texts = self.region.replace(",", " ").split() if isinstance(self.region, str) else self.region
+        if not texts:
+            return None
+        try:
+            left, top, width, height = (int(text) for text in texts)
+        except ValueError:
+            left = top = width = height = -1
+        if min(left, top) < 0 or min(width, height) < 1:
+            raise RecipeError(
+                f"region: got {quoted(self.region)}, expected left, top, width and height in whole pixels, "
+                "such as [100, 50, 800, 600]"
+            )
+        return left, top, width, height
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], source: str = "parameters") -> Job:
@@ -366,6 +415,7 @@ class Job(Checked):
             If a name is unknown or a value is invalid.
         """
         own, inner = cls.parameters(), Recipe.parameters()
+        values = with_preset(values)
         refuse_unknown(values, own | inner, source)
         recipe = Recipe.from_dict({name: value for name, value in values.items() if name in inner})
         return cls(**{name: value for name, value in values.items() if name in own}, recipe=recipe)

@@ -111,7 +111,7 @@ class Parameter:
         if self.kind is list and isinstance(value, list | tuple):
             texts = [_text(item, numbers=True) for item in value]
             return texts if texts and None not in texts else None
-        text = _text(value, numbers=self.kind is str and not self.choices)
+        text = _text(value, numbers=self.kind is str)
         return None if self.choices and text not in self.choices else text
 
     def _number(self, value: Any) -> Any:

@@ -19,7 +19,8 @@ from stacklib.measurement.statistics import (
 )
 
 EVERYTHING = (-math.inf, math.inf)
-ESTIMATORS = ("bwmv", "mad", "avgdev")
+SUMMED = ("bwmv", "mad", "avgdev")
+ESTIMATORS = (*SUMMED, "pbmv", "sn", "qn", "ikss")
 
 
 def valid_samples(plane, low, high):
@@ -54,7 +55,7 @@ def scale_reference(plane, estimator, low, high):
 
 def check(plane, low=UNIT_BOUNDS[0], high=UNIT_BOUNDS[1]):
     x = valid_samples(plane, low, high)
-    for estimator in ESTIMATORS:
+    for estimator in SUMMED:
         got = measure_plane(plane, estimator, low, high)
         assert got.count == x.size
         assert got.median == np.median(x)
@@ -160,7 +161,7 @@ def test_gaussian_consistency(estimator):
     assert scale(plane, estimator, two_sided=False) == pytest.approx(0.01, rel=0.01)
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("estimator", SUMMED)
 def test_one_sided_scale(estimator):
     plane = skewed((200, 300), 9)
     x = valid_samples(plane, *UNIT_BOUNDS)
@@ -245,4 +246,83 @@ def test_unknown_estimator():
 
 
 def test_constants_of_the_table():
-    assert statistics.ESTIMATORS == {"bwmv": 0.991, "mad": 1.4826, "avgdev": 1.2533}
+    summed = {name: statistics.ESTIMATORS[name] for name in SUMMED}
+    assert summed == {"bwmv": 0.991, "mad": 1.4826, "avgdev": 1.2533}
+
+
+def sn_reference(x):
+    distances = np.sort(np.abs(x[:, None] - x), axis=1)
+    himed = distances[:, x.size // 2]
+    return 1.1926 * np.sort(himed)[(x.size + 1) // 2 - 1]
+
+
+def qn_reference(x):
+    h = x.size // 2 + 1
+    pairs = np.abs(x[:, None] - x)[np.triu_indices(x.size, 1)]
+    return 2.2219 * np.sort(pairs)[h * (h - 1) // 2 - 1]
+
+
+def pbmv_reference(deviation):
+    w = np.sort(deviation)[int(0.8 * deviation.size + 0.5) - 1]
+    psi = np.clip(deviation / w, -1, 1)
+    return 0.97110 * np.sqrt(deviation.size * w**2 * np.sum(psi**2)) / np.count_nonzero(deviation < w)
+
+
+def ikss_reference(x):
+    sigma = math.inf
+    while True:
+        m = np.median(x)
+        mad = np.median(np.abs(x - m))
+        y = (x - m) / (9 * mad)
+        u = np.where(np.abs(y) < 1, 1 - y**2, 0)
+        top = np.sqrt(x.size * np.sum((x - m) ** 2 * u**4))
+        new = top / abs(np.sum(u * (1 - 5 * np.where(u > 0, y, 0) ** 2)))
+        if abs(new - sigma) <= 1e-6 * new:
+            return m, 0.991 * new
+        sigma = new
+        x = x[np.abs(x - m) <= 4 * sigma]
+
+
+PAIRS = {"sn": sn_reference, "qn": qn_reference}
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), size=st.integers(2, 60), tied=st.booleans())
+@pytest.mark.parametrize("estimator", PAIRS)
+def test_pair_distances_against_all_pairs(estimator, seed, size, tied):
+    x = np.random.default_rng(seed).standard_normal(size).astype(np.float32)
+    x = np.round(x) if tied else x
+    expected = PAIRS[estimator](x.astype(np.float64))
+    if expected > 0:
+        measured = scale(x, estimator, *EVERYTHING, two_sided=False)
+        assert measured == pytest.approx(expected, rel=1e-6)
+    m = np.median(x.astype(np.float64))
+    sides = [m - x[x <= m], x[x > m] - m]
+    for side, measured in zip(sides, scale(x, estimator, *EVERYTHING), strict=True):
+        expected = PAIRS[estimator](np.concatenate([-side, side])) if side.size else 0
+        if expected > 0:
+            assert measured == pytest.approx(expected, rel=1e-6)
+
+
+def test_percentage_bend_and_ikss_against_their_definitions():
+    x = skewed((200, 301), 21).ravel().astype(np.float64)
+    m = np.median(x)
+    expected = pbmv_reference(m - x[x <= m]), pbmv_reference(x[x > m] - m)
+    assert scale(x, "pbmv", *EVERYTHING) == pytest.approx(expected, rel=1e-6)
+    assert scale(x, "pbmv", *EVERYTHING, two_sided=False) == pytest.approx(
+        pbmv_reference(abs(x - m)), rel=1e-6
+    )
+    location, sigma = ikss_reference(x)
+    assert measure_plane(x, "ikss", *EVERYTHING).median == pytest.approx(location, rel=1e-6)
+    assert scale(x, "ikss", *EVERYTHING, two_sided=False) == pytest.approx(sigma, rel=1e-5)
+
+
+@pytest.mark.parametrize("estimator", ["pbmv", "sn", "qn", "ikss"])
+def test_a_nebula_beside_the_sky_moves_the_robust_estimators_little(estimator):
+    plane = sky((400, 400), 31)
+    plane[:, :30] += 0.1
+    plain = sky((400, 370), 31)
+    low, high = scale(plane, estimator)
+    assert low == pytest.approx(scale(plain, estimator)[0], rel=0.2)
+    # Of two sides the upper one holds it.
+    assert high < 3 * scale(plain, estimator)[1]

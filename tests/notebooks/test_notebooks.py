@@ -37,6 +37,7 @@ from stacklib.notebook.parameters import (
     NOTEBOOKS as KINDS,
 )
 from stacklib.recipe.batch_job import BatchJob
+from stacklib.recipe.presets import PRESET
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 REAL = ROOT.parent / "shared" / "data"
@@ -117,9 +118,9 @@ def test_what_a_line_does_not_hold_is_written_above_it():
 
 def test_parameters_are_those_of_the_package():
     assert MADE[BATCH] == BatchJob.parameters()
-    own = {RECIPE_FILE.name: RECIPE_FILE}
+    own = {RECIPE_FILE.name: RECIPE_FILE, PRESET.name: PRESET}
     assert MADE[INTEGRATE] == sl.Job.parameters() | own | sl.Recipe.parameters()
-    assert tuple(MADE[INTEGRATE])[:8] == FIRST
+    assert tuple(MADE[INTEGRATE])[:9] == FIRST
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -1,0 +1,54 @@
+"""Presets: parameters of a recipe that belong together, under one name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from stacklib.utils.parameters import Parameter
+
+__all__ = ["PRESET", "PRESETS", "with_preset"]
+
+#: For bias and dark frames: they have no sky to match, and 0 is a sample like any other.
+_UNMATCHED = {
+    "normalization": "none",
+    "rejection_normalization": "none",
+    "weights": "none",
+    "range_clip_low": False,
+}
+
+#: Parameters of each preset by name.
+PRESETS: dict[str, dict[str, Any]] = {
+    "classic": {
+        "normalization": "additive_scaling",
+        "rejection_normalization": "scale_zero_offset",
+        "weights": "noise",
+        "rejection": "auto",
+    },
+    "bias": _UNMATCHED,
+    "dark": _UNMATCHED,
+    "flat": {
+        "normalization": "multiplicative",
+        "rejection_normalization": "equalize_fluxes",
+        "weights": "none",
+    },
+}
+
+#: The parameter that names a preset. It is not part of a recipe: the parameters that it stands for are.
+PRESET = Parameter(
+    name="preset",
+    kind=str,
+    default="none",
+    help="Settings that belong together; other parameters given override them.",
+    choices=("none", *PRESETS),
+)
+
+
+def with_preset(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `values` with the parameters of their ``preset`` in its place; the other values override them.
+
+    Raises `RecipeError` if there is no preset of that name.
+    """
+    others = {name: value for name, value in values.items() if name != PRESET.name}
+    name = PRESET.check(values.get(PRESET.name, PRESET.default))
+    return {**PRESETS.get(name, {}), **others}
