@@ -30,8 +30,8 @@ def write_image(
     ----------
     path : str or Path
         A new file in an existing folder.
-    image : ndarray of float32, shape (channels, height, width) or (height, width)
-        Stored with BITPIX -32. A single channel is stored with two axes.
+    image : ndarray of float32 or float64, shape (channels, height, width) or (height, width)
+        Stored with BITPIX -32 or -64. A single channel is stored with two axes.
     keywords : iterable of (name, value, comment)
         Names may repeat (HISTORY). Structural keywords (NAXIS, BZERO, ...) and those that FITS cannot hold
         are skipped, see `unwritable`.
@@ -51,7 +51,9 @@ def write_image(
         If the array is not an image.
     """
     path = Path(path)
-    image = np.asarray(image, np.float32)
+    image = np.asarray(image)
+    if image.dtype != np.float64:
+        image = image.astype(np.float32, copy=False)
     if image.ndim not in (2, 3) or 0 in image.shape:
         raise ValueError(f"image has shape {image.shape}, expected (channels, height, width)")
     if image.ndim == 3 and image.shape[0] == 1:

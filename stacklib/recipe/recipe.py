@@ -19,6 +19,7 @@ from stacklib.recipe.presets import PRESETS, with_preset
 from stacklib.recipe.rules import RULES, RejectionParameters, RuleSpec
 from stacklib.recipe.run_record import read_recipe
 from stacklib.utils.atomic_files import replace_atomically
+from stacklib.utils.labels import quoted
 from stacklib.utils.parameters import (
     Checked,
     choice_field,

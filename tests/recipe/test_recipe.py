@@ -38,7 +38,7 @@ def wrong_values(parameter):
         list: [None, True, 5, [], {}],
     }[parameter.kind]
     if parameter.choices:
-        wrong = [*wrong, "", "nonsense", parameter.choices[0].upper(), 1]
+        wrong = [*wrong, "", "nonsense", f"{parameter.choices[0].upper()} ", 1]
     if parameter.kind in (int, float):
         step = 1 if parameter.kind is int else max(abs(parameter.low), 1) * 1e-6
         wrong = [*wrong, parameter.low - step, parameter.high + max(step, abs(parameter.high) * 1e-6)]
@@ -62,9 +62,10 @@ def test_wrong_values_are_refused_by_name(kind, parameter):
 
 @pytest.mark.parametrize(("kind", "parameter"), EVERY, ids=lambda value: getattr(value, "name", ""))
 def test_right_values_are_taken(kind, parameter):
+    of_pixels = parameter.name == "region"
     right = {bool: [True, False], str: ["x", ""], list: ["x", ["x", "y"]]}.get(parameter.kind, [])
-    if parameter.choices:
-        right = parameter.choices
+    if parameter.choices or of_pixels:
+        right = parameter.choices or ["1, 2, 3, 4", ["1", "2", "3", "4"]]
     if parameter.kind in (int, float):
         right = [parameter.low, parameter.high, np.float64(parameter.low), np.float32(parameter.default)]
     for value in [*right, parameter.default]:
