@@ -17,7 +17,7 @@ from astropy.io.fits.verify import VerifyError
 from astropy.utils.exceptions import AstropyWarning
 
 from stacklib.errors import FrameError
-from stacklib.formats.source import COMMENTARY, clean_text, parse_decimal_comma, repeated_note
+from stacklib.formats.source import COMMENTARY, LARGEST, clean_text, parse_decimal_comma, repeated_note
 from stacklib.formats.xisf_write import ascii_text
 from stacklib.utils.labels import quoted
 
@@ -176,7 +176,7 @@ def _card_value(card: fits.Card, name: str, path: Path, broken: list[str]) -> An
             return value
         # An integer beyond 64 bits is no number that anyone counts with.
         if isinstance(value, int):
-            return value if abs(value) < 2**64 else str(value)
+            return value if abs(value) < LARGEST else str(value)
         if isinstance(value, float) and math.isfinite(value):
             return value
     except _BROKEN as error:

@@ -20,6 +20,7 @@ from stacklib.utils.labels import listed
 
 __all__ = [
     "COMMENTARY",
+    "LARGEST",
     "Block",
     "FileBlock",
     "ImageSource",
@@ -34,6 +35,8 @@ __all__ = [
 
 #: Keywords that repeat by design.
 COMMENTARY = ("HISTORY", "COMMENT", "CONTINUE", "")
+#: Whole numbers of a header are below this: no counter has more than 64 bits.
+LARGEST = 2**64
 #: Samples that need conversion are read in chunks of about this many bytes: large enough for efficient
 #: reads, small enough to stay in the CPU cache.
 CHUNK = 2**20
@@ -365,7 +368,7 @@ def parse_keyword(text: str) -> bool | int | float | str:
         if candidate and candidate[-1] in "0123456789." and "_" not in candidate:
             with contextlib.suppress(ValueError, OverflowError):
                 number = kind(candidate)
-                # Too large for a float.
-                return number if math.isfinite(number) else text
+                usable = abs(number) < LARGEST if kind is int else math.isfinite(number)
+                return number if usable else text
     comma = parse_decimal_comma(text)
     return text if comma is None else comma

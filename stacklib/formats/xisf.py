@@ -7,6 +7,7 @@ Headers are fully validated when read, because files may come from untrusted sou
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import re
 from pathlib import Path
@@ -20,6 +21,7 @@ from defusedxml.ElementTree import DefusedXMLParser
 from stacklib.errors import FrameError
 from stacklib.formats.source import (
     COMMENTARY,
+    LARGEST,
     ImageSource,
     clean_text,
     parse_keyword,
@@ -29,7 +31,7 @@ from stacklib.formats.source import (
 )
 from stacklib.formats.xisf_blocks import find_block, local_name, refuse
 from stacklib.formats.xisf_write import write_image
-from stacklib.utils.labels import listed
+from stacklib.utils.labels import clipped, listed, quoted
 
 __all__ = ["open_image", "write_image"]
 
@@ -37,7 +39,14 @@ SIGNATURE = b"XISF0100"
 HEADER_START = 16
 MAX_HEADER = 64 * 2**20
 MAX_ELEMENTS = 200_000
+#: Attributes of all elements together: three for each keyword.
+MAX_ATTRIBUTES = 3 * MAX_ELEMENTS
+ATTRIBUTE = re.compile(rb"=\s*[\"']")
 MAX_DEPTH = 64
+#: Longest name and longest text of a keyword. FITS files hold no longer ones either.
+LONGEST_NAME, LONGEST_TEXT = 72, 2**16
+#: Longest whole number of a property, in characters.
+MOST_DIGITS = 80
 #: 100 gigapixels, more than any camera or mosaic.
 MAX_SAMPLES = 10**11
 #: Largest size of one property block, and of all of them in a file. The record of a run takes about a
@@ -119,12 +128,14 @@ def _filter_pattern(image: Element, notes: list[str]) -> str:
     found = next((element for element in image if local_name(element) == "ColorFilterArray"), None)
     orientation, offset = (image.get(name, "0").strip() for name in ("orientation", "offset"))
     if orientation not in ("", "0"):
-        notes.append(f"orientation {clean_text(orientation)!r} is not applied; the rows are used as stored")
+        notes.append(f"orientation {quoted(orientation)} is not applied; the rows are used as stored")
     if offset and parse_keyword(offset) != 0:
-        notes.append(f"offset {clean_text(offset)!r} (a pedestal) is not subtracted")
+        notes.append(f"offset {quoted(offset)} (a pedestal) is not subtracted")
     pattern = "" if found is None else clean_text(found.get("pattern", "")).strip()
     if found is not None and not re.fullmatch(r"[A-Z0]+", pattern):
-        notes.append(f"the pattern of its ColorFilterArray is {pattern!r}, expected letters; it is left out")
+        notes.append(
+            f"the pattern of its ColorFilterArray is {quoted(pattern)}, expected letters; it is left out"
+        )
         return ""
     return pattern
 
@@ -185,6 +196,8 @@ def _parse(content: bytes, path: Path) -> Element:
         raise FrameError(
             f"{path}: the header is not valid UTF-8 at byte {error.start}; copy the file again"
         ) from None
+    if sum(1 for _ in itertools.islice(ATTRIBUTE.finditer(content), MAX_ATTRIBUTES + 1)) > MAX_ATTRIBUTES:
+        raise FrameError(f"{path}: the header has more than {MAX_ATTRIBUTES} attributes; leave the file out")
     parser = DefusedXMLParser(target=_CappedBuilder(path), forbid_dtd=True)
     try:
         parser.feed(text)
@@ -194,7 +207,8 @@ def _parse(content: bytes, path: Path) -> Element:
             f"{path}: the header has a DOCTYPE, expected plain XML; leave the file out"
         ) from None
     except (ParseError, ValueError) as error:
-        raise FrameError(f"{path}: the header is not valid XML ({error}); copy the file again") from None
+        reason = clean_text(str(error))[:100]
+        raise FrameError(f"{path}: the header is not valid XML ({reason}); copy the file again") from None
     if root is None:
         raise FrameError(f"{path}: the header is empty, expected XML; copy the file again")
     return root
@@ -280,7 +294,9 @@ def _bounds(image: Element, path: Path, full_scale: float, notes: list[str]) -> 
     if values[0] >= values[1]:
         raise refuse(path, "bounds", text, "a lower bound below the upper one")
     if integer and values[1] - values[0] <= 1:
-        notes.append(f"bounds {text} cannot be those of integers; 0:{full_scale:.0f} is used")
+        notes.append(
+            f"bounds {clipped(text, LONGEST_NAME)} cannot be those of integers; 0:{full_scale:.0f} is used"
+        )
         return 0.0, full_scale
     return values[0], values[1]
 
@@ -288,6 +304,7 @@ def _bounds(image: Element, path: Path, full_scale: float, notes: list[str]) -> 
 def _keywords(image: Element, notes: list[str]) -> dict[str, Any]:
     keywords: dict[str, Any] = {}
     repeated: dict[str, None] = {}
+    unusable: dict[str, None] = {}
     for element in image:
         if local_name(element) == "FITSKeyword":
             name = clean_text(element.get("name", "")).strip().upper()
@@ -296,13 +313,38 @@ def _keywords(image: Element, notes: list[str]) -> dict[str, Any]:
                 text = element.get("comment", "")
             if not name:
                 continue
+            if len(name) > LONGEST_NAME or len(text) > LONGEST_TEXT:
+                unusable[name] = None
+                continue
             value = parse_keyword(text)
             if name not in COMMENTARY and keywords.get(name, value) != value:
                 repeated[name] = None
             keywords.setdefault(name, value)
+    if unusable:
+        names = listed([quoted(name) for name in unusable], most=10)
+        notes.append(f"keywords with too long a name or value are left out: {names}")
     if repeated:
         notes.append(repeated_note(repeated))
     return keywords
+
+
+def _left_out(names: list[str], why: str) -> list[str]:
+    """Return the note on properties that are not used."""
+    if not names:
+        return []
+    noun, are, they = ("property", "is", "it is") if len(names) == 1 else ("properties", "are", "they are")
+    why = why if why.startswith("cannot") else f"{are} {why}"
+    return [f"{noun} {listed(names, most=10)} {why}; {they} left out"]
+
+
+def _whole(text: str) -> int:
+    """Return a whole number of at most 64 bits. Raises `ValueError` for others."""
+    if len(text) > MOST_DIGITS:
+        raise ValueError("too many digits")
+    value = int(text, 0) if text[:2].lower() in ("0x", "0b", "0o") else int(text)
+    if abs(value) >= LARGEST:
+        raise ValueError("too large")
+    return value
 
 
 class _Properties:
@@ -312,24 +354,29 @@ class _Properties:
         self._path, self._file_size, self._header_end = path, file_size, header_end
         self._notes = notes
         self._left = MAX_PROPERTIES
+        self._large: list[str] = []
 
     def read(self, image: Element) -> dict[str, Any]:
         properties: dict[str, Any] = {}
+        broken: list[str] = []
         other: list[str] = []
         for element in image:
             if local_name(element) != "Property":
                 continue
             name = clean_text(element.get("id", ""))
-            said = len(self._notes)
+            large = len(self._large)
             try:
                 value = self._value(element)
             except (FrameError, KeyError, ValueError, OverflowError):
-                self._notes.append(f"property {name} cannot be read; it is left out")
+                broken.append(clipped(name, LONGEST_NAME))
                 continue
             if name and value is not None:
                 properties.setdefault(name, value)
-            elif len(self._notes) == said:
-                other.append(f"{name} ({clean_text(element.get('type', 'no type'))})")
+            elif len(self._large) == large:
+                kind = clipped(clean_text(element.get("type", "no type")), LONGEST_NAME)
+                other.append(f"{clipped(name, LONGEST_NAME)} ({kind})")
+        self._notes += _left_out(broken, "cannot be read")
+        self._notes += _left_out(self._large, f"too large (more than {MAX_PROPERTY} bytes, or together more)")
         if other:
             self._notes.append(f"properties without a value that can be read: {listed(other, most=10)}")
         return properties
@@ -351,7 +398,7 @@ class _Properties:
         if kind.startswith(("Float", "Double")):
             return float(text)
         if kind.startswith(("Int", "UInt", "Byte", "Short", "UShort")):
-            return int(text, 0) if text[:2].lower() in ("0x", "0b", "0o") else int(text)
+            return _whole(text)
         return None
 
     def _text(self, element: Element) -> str | None:
@@ -377,9 +424,9 @@ class _Properties:
     def _block(self, element: Element) -> bytes | None:
         """Return the bytes of a property, or None if it is too large."""
         block = find_block(element, self._path, self._file_size, self._header_end)
-        if max(block.size, block.decoded_size) > min(MAX_PROPERTY, self._left):
-            name = clean_text(element.get("id", ""))
-            self._notes.append(f"property {name} is too large ({block.decoded_size} bytes); it is left out")
+        size = max(block.size, block.decoded_size)
+        if size > min(MAX_PROPERTY, self._left):
+            self._large.append(clipped(clean_text(element.get("id", "")), LONGEST_NAME))
             return None
-        self._left -= block.decoded_size
-        return bytes(block.decode())
+        self._left -= size
+        return block.decode()

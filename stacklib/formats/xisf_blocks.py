@@ -7,13 +7,15 @@ embedded images and subblocks, and decompresses whatever a file declares. The co
 from __future__ import annotations
 
 import base64
+import binascii
+import contextlib
 import hashlib
 import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from xml.etree.ElementTree import Element
 
 import lz4.block
@@ -21,8 +23,9 @@ import numpy as np
 import zstandard
 
 from stacklib.errors import FrameError
-from stacklib.formats.scratch import MemoryBlock, hold
+from stacklib.formats.scratch import MemoryBlock, ReadInto, hold
 from stacklib.formats.source import Block, FileBlock, LazyBlock
+from stacklib.utils.labels import quoted
 
 __all__ = ["StoredBlock", "find_block", "local_name", "refuse"]
 
@@ -38,6 +41,13 @@ CHECKSUMS = {
     for name in ("sha1", "sha-1", "sha256", "sha-256", "sha512", "sha-512", "sha3-256", "sha3-512")
 }
 
+#: Most subblocks of a block. Writers make one of each gigabyte or so.
+MAX_SUBBLOCKS = 10_000
+#: Bytes read, inflated or unshuffled at once.
+PIECE = 2**20
+#: Largest header of a zstd frame, which may state the size of its content.
+ZSTD_HEADER = 18
+
 DECIMAL = re.compile(r"[0-9]{1,19}", re.ASCII)
 
 
@@ -45,8 +55,7 @@ def refuse(
     path: Path, field: str, found: Any, expected: str, remedy: str = "save the file again or leave it out"
 ) -> FrameError:
     """Return the error for a field with an invalid value."""
-    shown = repr(found) if len(repr(found)) <= 80 else repr(found)[:77] + "..."
-    return FrameError(f"{path}: {field} is {shown}, expected {expected}; {remedy}")
+    return FrameError(f"{path}: {field} is {quoted(found)}, expected {expected}; {remedy}")
 
 
 def local_name(element: Element) -> str:
@@ -91,10 +100,12 @@ class StoredBlock:
             return LazyBlock(self.decoded_size, self._prepare)
         return self._stored()
 
-    def decode(self) -> bytes | bytearray:
+    def decode(self) -> bytes:
         """Return all decoded bytes. For small blocks."""
-        stored = self._checked_bytes()
-        return inflate(stored, self.compression, self.path, self.field) if self.compression else stored
+        with self.open().reader() as read_into:
+            content = bytearray(self.decoded_size)
+            read_into(0, memoryview(content))
+        return bytes(content)
 
     def _stored(self) -> Block:
         if self.position is None:
@@ -102,37 +113,104 @@ class StoredBlock:
         return FileBlock(self.path, self.position, self.size)
 
     def _prepare(self) -> Block:
-        if self.compression:
-            return hold([self.decode()], self.decoded_size, self.path)
-        self._verify(self._pieces())
-        return self._stored()
+        self._verify()
+        if self.compression is None:
+            return self._stored()
+        decoded = hold(self._inflated(self.compression), self.decoded_size, self.path)
+        item_size = self.compression.item_size
+        return ShuffledBlock(decoded, item_size) if item_size > 1 else decoded
 
-    def _checked_bytes(self) -> bytearray:
-        content = bytearray(self.size)
+    def _inflated(self, compression: Compression) -> Iterator[bytes | bytearray]:
+        """Yield the decompressed bytes, never much more of them at once than one subblock by lz4 has."""
+        start = 0
         with self._stored().reader() as read_into:
-            read_into(0, memoryview(content))
-        self._verify([content])
-        return content
+            for packed, plain in compression.subblocks:
+                stored = _Stored(read_into, start, packed)
+                # A subblock that compression would not shrink is stored uncompressed.
+                is_raw = packed == plain and len(compression.subblocks) > 1
+                inflate = _raw if is_raw else _INFLATE[compression.codec]
+                try:
+                    yield from _exactly(plain, inflate(stored, plain))
+                except (*_CODEC_ERRORS, ValueError, MemoryError) as error:
+                    raise FrameError(
+                        f"{self.path}: {self.field} is not a valid {compression.codec} block of {plain} "
+                        f"bytes ({error}); copy the file again"
+                    ) from None
+                start += packed
 
-    def _pieces(self) -> Iterator[memoryview]:
-        piece = memoryview(bytearray(min(self.size, 2**22)))
-        with self._stored().reader() as read_into:
-            for start in range(0, self.size, len(piece) or 1):
-                part = piece[: self.size - start]
-                read_into(start, part)
-                yield part
-
-    def _verify(self, pieces: Iterable[bytes | bytearray | memoryview]) -> None:
+    def _verify(self) -> None:
         if self.checksum is None:
             return
         algorithm, expected = self.checksum
         digest = hashlib.new(algorithm, usedforsecurity=False)
-        for piece in pieces:
-            digest.update(piece)
+        with self._stored().reader() as read_into:
+            for piece in _Stored(read_into, 0, self.size).pieces():
+                digest.update(piece)
         if digest.hexdigest() != expected:
             raise FrameError(
                 f"{self.path}: {self.field} does not match its {algorithm} checksum; copy the file again"
             )
+
+
+class _Stored:
+    """Stored bytes of a subblock, read piece by piece. It is a file for the library that inflates it."""
+
+    def __init__(self, read_into: ReadInto, start: int, size: int) -> None:
+        self._read_into, self._start, self._left = read_into, start, size
+
+    def put_back(self, piece: bytearray) -> None:
+        """Read these bytes again."""
+        self._start -= len(piece)
+        self._left += len(piece)
+
+    def read(self, size: int = -1) -> bytearray:
+        """Return the next bytes, all that are left for a negative size."""
+        size = self._left if size < 0 else min(size, self._left)
+        piece = bytearray(size)
+        self._read_into(self._start, memoryview(piece))
+        self._start += size
+        self._left -= size
+        return piece
+
+    def pieces(self) -> Iterator[bytearray]:
+        """Yield all bytes."""
+        while self._left:
+            yield self.read(PIECE)
+
+
+class ShuffledBlock:
+    """A block whose bytes are stored by their place in an item: all first bytes, then all second bytes.
+
+    Bytes after the last complete item are not shuffled.
+    """
+
+    def __init__(self, block: Block, item_size: int) -> None:
+        self._block, self._item_size = block, item_size
+        self.size = block.size
+
+    @contextlib.contextmanager
+    def reader(self) -> Iterator[ReadInto]:
+        """Yield a function that reads bytes in their order, starting at an offset, into a buffer."""
+        count, width = self.size // self._item_size, self._item_size
+        with self._block.reader() as read_into:
+
+            def read(offset: int, view: memoryview) -> None:
+                while len(view):
+                    if offset >= count * width:
+                        read_into(offset, view)
+                        return
+                    first = offset // width
+                    last = min(count, -(-(offset + len(view)) // width), first + PIECE)
+                    items = np.empty((last - first, width), np.uint8)
+                    column = np.empty(last - first, np.uint8)
+                    for place in range(width):
+                        read_into(place * count + first, column.data)
+                        items[:, place] = column
+                    piece = items.reshape(-1)[offset - first * width :][: len(view)]
+                    view[: len(piece)] = piece.data
+                    offset, view = offset + len(piece), view[len(piece) :]
+
+            yield read
 
 
 def find_block(element: Element, path: Path, file_size: int, header_end: int) -> StoredBlock:
@@ -184,10 +262,11 @@ def _attachment(location: str, path: Path, field: str, file_size: int, header_en
 
 def _decode_text(text: str, encoding: str, path: Path, field: str) -> bytes:
     try:
+        digits = text.encode("ascii").translate(None, b" \t\r\n")
         if encoding == "base64":
-            return base64.b64decode("".join(text.split()), validate=True)
+            return base64.b64decode(digits, validate=True)
         if encoding == "hex":
-            return bytes.fromhex("".join(text.split()))
+            return binascii.unhexlify(digits)
     except ValueError as error:
         raise FrameError(
             f"{path}: {field} data is not valid {encoding} ({error}); copy the file again"
@@ -232,6 +311,8 @@ def _subblocks(
     text = attributes.get("subblocks")
     if text is None:
         return ((stored, size),)
+    if text.count(":") >= MAX_SUBBLOCKS or len(text) > 50 * MAX_SUBBLOCKS:
+        raise refuse(path, f"{field} subblocks", text[:100], f"at most {MAX_SUBBLOCKS} pairs of sizes")
     pairs = [pair.split(",") for pair in text.strip(":").split(":")]
     if not all(len(pair) == 2 and all(map(DECIMAL.fullmatch, pair)) for pair in pairs):
         raise refuse(path, f"{field} subblocks", text, "pairs of sizes, c1,u1:c2,u2")
@@ -241,57 +322,55 @@ def _subblocks(
     return numbers
 
 
-def inflate(stored: bytes | bytearray, compression: Compression, path: Path, field: str) -> bytes:
-    """Decompress a block. Raises `FrameError` if it is damaged or has another size than declared."""
-    view, pieces, start = memoryview(stored), [], 0
-    for packed, plain in compression.subblocks:
-        piece = view[start : start + packed]
-        start += packed
-        # A subblock that compression would not shrink is stored uncompressed.
-        is_raw = packed == plain and len(compression.subblocks) > 1
-        pieces.append(bytes(piece) if is_raw else _inflate_one(piece, compression.codec, plain, path, field))
-    content = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-    return unshuffle(content, compression.item_size) if compression.item_size > 1 else content
+_CODEC_ERRORS = (zlib.error, lz4.block.LZ4BlockError, zstandard.ZstdError)
 
 
-def _inflate_one(piece: memoryview, codec: str, size: int, path: Path, field: str) -> bytes:
-    try:
-        if codec == "zlib":
-            content = _inflate_zlib(piece, size)
-        elif codec == "zstd":
-            content = _inflate_zstd(piece, size)
-        elif size > LZ4_LIMIT:
-            raise ValueError(f"{size} bytes exceed the limit of one lz4 block")
-        else:
-            content = lz4.block.decompress(piece, uncompressed_size=size)
-        if len(content) != size:
-            raise ValueError(f"decompresses to {len(content)} bytes")
-    except (zlib.error, lz4.block.LZ4BlockError, zstandard.ZstdError, ValueError, MemoryError) as error:
-        raise FrameError(
-            f"{path}: {field} is not a valid {codec} block of {size} bytes ({error}); copy the file again"
-        ) from None
-    return content
+def _exactly(size: int, pieces: Iterator[bytes | bytearray]) -> Iterator[bytes | bytearray]:
+    """Yield the pieces. Raises `ValueError` if they are not of this size together."""
+    found = 0
+    for piece in pieces:
+        found += len(piece)
+        if found > size:
+            raise ValueError("contains more than declared")
+        yield piece
+    if found < size:
+        raise ValueError(f"decompresses to {found} bytes")
 
 
-def _inflate_zlib(piece: memoryview, size: int) -> bytes:
+def _raw(stored: _Stored, size: int) -> Iterator[bytearray]:
+    return stored.pieces()
+
+
+def _inflate_zlib(stored: _Stored, size: int) -> Iterator[bytes]:
     inflater = zlib.decompressobj()
-    content = inflater.decompress(piece, max(size, 1))
-    if not inflater.eof and inflater.decompress(inflater.unconsumed_tail, 1):
-        raise ValueError("contains more than declared")
-    if not inflater.eof:
-        raise ValueError("ends early")
-    return content
+    while not inflater.eof:
+        piece = inflater.unconsumed_tail or stored.read(PIECE)
+        content = inflater.decompress(piece, PIECE)
+        if not piece and not content:
+            raise ValueError("ends early")
+        yield content
 
 
-def _inflate_zstd(piece: memoryview, size: int) -> bytes:
-    declared = zstandard.frame_content_size(piece)
+def _inflate_zstd(stored: _Stored, size: int) -> Iterator[bytes]:
+    first = stored.read(PIECE)
+    declared = zstandard.frame_content_size(bytes(first[:ZSTD_HEADER]))
     if declared not in (-1, size):
         raise ValueError(f"declares {declared} bytes")
-    return zstandard.ZstdDecompressor().decompress(piece, max_output_size=size)
+    stored.put_back(first)
+    with zstandard.ZstdDecompressor().stream_reader(cast(Any, stored), read_size=PIECE) as reader:
+        while piece := reader.read(PIECE):
+            yield piece
 
 
-def unshuffle(content: bytes, item_size: int) -> bytes:
-    """Undo byte shuffling. Bytes after the last complete item are not shuffled."""
-    count = len(content) // item_size
-    planes = np.frombuffer(content, np.uint8, count * item_size).reshape(item_size, count)
-    return np.ascontiguousarray(planes.T).tobytes() + content[count * item_size :]
+def _inflate_lz4(stored: _Stored, size: int) -> Iterator[bytes]:
+    if size > LZ4_LIMIT:
+        raise ValueError(f"{size} bytes exceed the limit of one lz4 block")
+    yield lz4.block.decompress(stored.read(), uncompressed_size=size)
+
+
+_INFLATE: dict[str, Callable[[_Stored, int], Iterator[bytes | bytearray]]] = {
+    "zlib": _inflate_zlib,
+    "zstd": _inflate_zstd,
+    "lz4": _inflate_lz4,
+    "lz4hc": _inflate_lz4,
+}
