@@ -38,6 +38,8 @@ FIRST_YEAR, LAST_YEAR = 1900, 2200
 LONGEST_TEXT = 1000
 #: Day 0 of MJD-OBS.
 MJD = datetime(1858, 11, 17, tzinfo=UTC)
+#: Largest pedestal in ADU.
+PEDESTAL = 65535.0
 #: A number in a text, with its unit: 30 s, -10,5 C.
 NUMBER = re.compile(r"([+-]?[\d.,]+(?:[eEdD][+-]?\d+)?)\s*(?:s|secs?|seconds?|°?\s*C|deg\s*C?)?", re.ASCII)
 
@@ -78,6 +80,15 @@ class HeaderFacts:
     def gain(self) -> float | None:
         """Gain setting or ISO speed of the camera, or None."""
         return self._parsed(_gain, *GAIN)
+
+    @cached_property
+    def pedestal(self) -> float:
+        """Constant that calibration added to all samples (PEDESTAL), in ADU; 0 if there is none.
+
+        PixInsight writes the value to subtract; MaxIm DL and others following SBIG write the value to add,
+        which is negative.
+        """
+        return abs(self._parsed(_pedestal, "PEDESTAL") or 0.0)
 
     @cached_property
     def temperature(self) -> float | None:
@@ -189,6 +200,10 @@ def _gain(value: Any) -> float | None:
     return _within(value, *GAINS)
 
 
+def _pedestal(value: Any) -> float | None:
+    return _within(value, -PEDESTAL, PEDESTAL)
+
+
 def _celsius(value: Any) -> float | None:
     return _within(value, *TEMPERATURES)
 
@@ -208,6 +223,7 @@ _DATE = f"a date of {FIRST_YEAR} to {LAST_YEAR} such as 2024-01-05T22:10:00"
 _CHECKS: list[tuple[tuple[str, ...], Callable[[Any], Any], str]] = [
     (EXPOSURE, _seconds, f"seconds, 0 to {LONGEST_EXPOSURE:g}"),
     (GAIN, _gain, f"a number, {GAINS[0]:g} to {GAINS[1]:g}"),
+    (("PEDESTAL",), _pedestal, f"ADU, up to {PEDESTAL:g}"),
     (TEMPERATURE, _celsius, f"degrees Celsius, {TEMPERATURES[0]:g} to {TEMPERATURES[1]:g}"),
     (START, _observed, _DATE),
     (END, _observed, _DATE),

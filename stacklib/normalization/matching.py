@@ -61,6 +61,9 @@ def output_coefficients(
     reference: int,
     names: Sequence[str] | None = None,
     shared: Statistics | None = None,
+    *,
+    pedestal: np.ndarray | None = None,
+    keeps_pedestal: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Compute factor and offset of each frame and channel for combination.
 
@@ -74,10 +77,18 @@ def output_coefficients(
 
     with the location m and the scale factor k of `scale_factors`. ``multiplicative_scaling`` follows
     PixInsight and is provided for compatibility: it scales twice if a frame differs from the reference by a
-    factor only. Tables are float64 of shape (frames, channels); the factor of the reference is exactly 1 and
-    its offset exactly 0. For `shared` see `scale_factors`; m_r is then that of the shared area. Raises
-    IntegrationError as `scale_factors` does, or if `mode` divides by a location that is not positive.
+    factor only. `pedestal`, (frames, 1), was added to the samples of each frame: x and m are above it, and
+    that of the reference is added to the result if `keeps_pedestal`. Tables are float64 of shape (frames,
+    channels); the factor of the reference is exactly 1 and its offset exactly 0. For `shared` see
+    `scale_factors`; m_r is then that of the shared area. Raises IntegrationError as `scale_factors` does, or
+    if `mode` divides by a location that is not positive.
     """
+    if pedestal is not None and pedestal.any():
+        own = pedestal[reference]
+        above = None if shared is None else (shared[0] - own, *shared[1:])
+        arguments = (_as_table(location) - pedestal, scale_low, scale_high, reference, names, above)
+        factor, offset = output_coefficients(mode, *arguments)
+        return factor, offset - factor * pedestal + (own if keeps_pedestal else 0.0)
     m = _as_table(location)
     one, zero = np.ones_like(m), np.zeros_like(m)
     if mode == "none":
@@ -109,8 +120,10 @@ def rejection_coefficients(
     reference: int,
     names: Sequence[str] | None = None,
     shared: Statistics | None = None,
+    *,
+    pedestal: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Compute factor and offset of each frame and channel for rejection.
+    """Compute factor and offset of each frame and channel for rejection, without the pedestal.
 
     ========================  ==========================================
     none                      x
@@ -125,7 +138,8 @@ def rejection_coefficients(
             f"rejection_normalization: got {mode!r}, expected one of {', '.join(REJECTION_MODES)}"
         )
     mode = REJECTION_MODES[mode]
-    return output_coefficients(mode, location, scale_low, scale_high, reference, names, shared)
+    arguments = (location, scale_low, scale_high, reference, names, shared)
+    return output_coefficients(mode, *arguments, pedestal=pedestal, keeps_pedestal=False)
 
 
 def _as_table(values: np.ndarray) -> np.ndarray:

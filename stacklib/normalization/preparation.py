@@ -13,6 +13,7 @@ from stacklib.errors import IntegrationError
 from stacklib.frames.frame import Frame
 from stacklib.frames.frame_set import FrameSet
 from stacklib.measurement.border import DataRange
+from stacklib.measurement.full_scale import ADU
 from stacklib.measurement.measurements import FrameMeasurements, Spread, measure_frames
 from stacklib.normalization.coverage import Compared, compare
 from stacklib.normalization.doubts import doubts_about_scale
@@ -182,9 +183,17 @@ def prepare(
     compared = compare(frames, measurements, usable, chosen, _compares(recipe, weighting), **how)
     notes += compared.notes
     arguments = (*compared.own, reference, names, compared.reference)
-    rejection_factor, rejection_offset = rejection_coefficients(recipe.rejection_normalization, *arguments)
-    factor, offset = output_coefficients(recipe.normalization, *arguments)
-    weights, more = frame_weights(some, compared.measured, weighting, factor)
+    pedestal = _pedestals(some, measurements.unit_range)
+    rejection_factor, rejection_offset = rejection_coefficients(
+        recipe.rejection_normalization, *arguments, pedestal=pedestal
+    )
+    factor, offset = output_coefficients(recipe.normalization, *arguments, pedestal=pedestal)
+    notes += _about_pedestals(pedestal, some, recipe)
+    measured = compared.measured
+    if pedestal.any():
+        above = {name: getattr(measured, name) - pedestal for name in ("location", "mean")}
+        measured = replace(measured, **above)
+    weights, more = frame_weights(some, measured, weighting, factor)
     notes += more
     light = excluded_by_weight(weights, recipe.min_weight)
     if reference in light:
@@ -227,6 +236,26 @@ def refuse_single(frames: FrameSet) -> None:
             f"{frames[0].path}: is the only frame; an integration needs at least 2 frames, preferably 8 or "
             "more. Add registered frames of the same field"
         )
+
+
+def _pedestals(frames: list[Frame], unit: bool) -> np.ndarray:
+    """Return the pedestals in the units of the samples, (frames, 1)."""
+    scales = [frame.full_scale if frame.integer else ADU if unit else 1.0 for frame in frames]
+    return np.array([[frame.pedestal / scale] for frame, scale in zip(frames, scales, strict=True)])
+
+
+def _about_pedestals(pedestal: np.ndarray, frames: list[Frame], recipe: Recipe) -> list[str]:
+    """Say that pedestals are taken into account, if that changes the result."""
+    ratios = recipe.normalization.startswith("multiplicative")
+    ratios |= recipe.rejection_normalization == "equalize_fluxes"
+    if not pedestal.any() or not (ratios or np.ptp(pedestal)):
+        return []
+    values = sorted({frame.pedestal for frame in frames})
+    shown = f"{values[0]:g}" + f" to {values[-1]:g}" * (len(values) > 1)
+    return [
+        f"PEDESTAL {shown} ADU: samples are compared and scaled above the pedestal of their frame; the image "
+        "has that of the reference"
+    ]
 
 
 def _compares(recipe: Recipe, weighting: Recipe) -> bool:
