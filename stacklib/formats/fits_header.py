@@ -21,7 +21,16 @@ from stacklib.formats.source import COMMENTARY, LARGEST, clean_text, parse_decim
 from stacklib.formats.xisf_write import ascii_text
 from stacklib.utils.labels import quoted
 
-__all__ = ["MAX_HEADERS", "RECORD", "astropy_alone", "header_bytes", "number", "parse_header", "whole"]
+__all__ = [
+    "CARD",
+    "MAX_HEADERS",
+    "RECORD",
+    "astropy_alone",
+    "header_bytes",
+    "number",
+    "parse_header",
+    "whole",
+]
 
 RECORD = 2880
 CARD = 80

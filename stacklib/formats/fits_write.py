@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 from astropy.io import fits
 from astropy.io.fits.verify import VerifyError
 
-from stacklib.formats.fits_header import astropy_alone
+from stacklib.formats.fits_header import CARD, astropy_alone
 from stacklib.formats.xisf_write import ascii_text, writing_error
 from stacklib.utils.atomic_files import new_file
 
@@ -69,7 +70,11 @@ def write_image(
 
 
 #: Keywords that this module or astropy writes.
-STRUCTURAL = ("SIMPLE", "BITPIX", "EXTEND", "BZERO", "BSCALE", "BLANK", "END", "XTENSION", "PCOUNT", "GCOUNT")
+STRUCTURAL = re.compile(
+    r"SIMPLE|BITPIX|NAXIS\d*|EXTEND|BZERO|BSCALE|BLANK|END|XTENSION|[PG]COUNT|CONTINUE|ROWORDER|"
+)
+#: Names that FITS can hold, the longer ones and those of several words as HIERARCH.
+NAME = re.compile(r"(HIERARCH )?[A-Z0-9_-]+( [A-Z0-9_-]+)*")
 
 
 def unwritable(keywords: Iterable[Card]) -> dict[str, str]:
@@ -81,20 +86,28 @@ def unwritable(keywords: Iterable[Card]) -> dict[str, str]:
     {'SLOPE': 'Floating point inf values are not allowed in FITS headers.'}
     """
     with astropy_alone():
-        tried = [(name, _card(name, value, comment)) for name, value, comment in keywords]
+        tried = [
+            (name, _card(name, value, comment))
+            for name, value, comment in keywords
+            if not STRUCTURAL.fullmatch(ascii_text(name).strip().upper())
+        ]
     return {name: card for name, card in tried if isinstance(card, str)}
 
 
 def _card(name: str, value: Any, comment: str) -> fits.Card | str:
     """Return a card, or the reason why FITS cannot hold it."""
     name = ascii_text(name).strip().upper()
+    if not NAME.fullmatch(name):
+        return "FITS allows letters, digits, - and _ in names"
     value = value.item() if isinstance(value, np.generic) else value
     value = ascii_text(value) if isinstance(value, str) else value
     try:
         card = fits.Card(name, value, ascii_text(comment or ""))
         # Some cards fail only now, such as a long text under a long name with astropy 6.
-        str(card)
-    except (ValueError, TypeError, VerifyError) as error:
+        image = str(card)
+        if fits.Card.fromstring(image).keyword != card.keyword:
+            return f"it would be read as {image[:CARD]!r}"
+    except (ValueError, TypeError, OverflowError, VerifyError) as error:
         return str(error)
     return card
 
@@ -103,7 +116,7 @@ def _header_to_write(keywords: Iterable[Card], row_order: str) -> fits.Header:
     header = fits.Header()
     for name, value, comment in keywords:
         name = ascii_text(name).strip().upper()
-        if not name or name in STRUCTURAL or name.startswith("NAXIS") or name == "ROWORDER":
+        if STRUCTURAL.fullmatch(name):
             continue
         if name in ("HISTORY", "COMMENT"):
             header[name] = ascii_text(comment or value)

@@ -34,6 +34,8 @@ GAINS = (-1e7, 1e7)
 TEMPERATURES = (-273.15, 200.0)
 #: First and last year of an observation. Clocks that were never set say 1 or 9999.
 FIRST_YEAR, LAST_YEAR = 1900, 2200
+#: Largest noise, in ADU: more than the range of any integers.
+LARGEST_NOISE = 2.0**32
 #: Longest text of a target, filter or camera.
 LONGEST_TEXT = 1000
 #: Day 0 of MJD-OBS.
@@ -143,7 +145,7 @@ class HeaderFacts:
         """Noise of each channel as written at calibration (NOISE00, NOISE01, ...), or None."""
         names = [(f"NOISE{channel:02d}", f"PCL:Noise/{channel}") for channel in range(self.channels)]
         values = [self._parsed(_as_number, *pair) or 0.0 for pair in names]
-        return values if all(value > 0 for value in values) else None
+        return values if all(0 < value <= LARGEST_NOISE for value in values) else None
 
     def _value(self, name: str) -> Any:
         """Return what the header holds, None for nothing. Only names of XISF properties contain a colon."""

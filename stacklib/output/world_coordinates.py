@@ -35,6 +35,8 @@ WORLD_PROPERTY = re.compile(r"PCL:AstrometricSolution:.*")
 REMARKS = re.compile(r"WCSNAME|C(NAME|RDER|SYER)\d[A-Z]?|[AB]P?_DMAX|PLTSOLVD")
 #: Keywords that change when the rows are turned over or a part is cut out.
 MATRIX = re.compile(r"(CRPIX[12]|CDELT2|(CD|PC)\d_2)[A-Z]?|[AB]P?_\d_\d")
+#: Orders of a SIP distortion, and the largest one: its terms have one digit for each power.
+ORDER, MOST_ORDER = re.compile(r"[AB]P?_ORDER"), 9
 #: Frames agree if the corners of their fields are no more pixels apart than this.
 AGREEMENT = 2.0
 
@@ -162,6 +164,7 @@ def _problem(frame: Frame, cards: dict[str, Any]) -> str:
         return f"the first axis of {frame.name} is that of the colors"
     numbers = [cards.get(name) for name in ("CRPIX1", "CRPIX2", "CRVAL1", "CRVAL2")]
     broken = [name for name in cards if MATRIX.fullmatch(name) and not _is_number(cards[name])]
+    broken += [name for name in cards if ORDER.fullmatch(name) and cards[name] not in range(MOST_ORDER + 1)]
     if cards and (broken or not all(map(_is_number, numbers))):
         return f"those of {frame.name} are incomplete"
     return ""
@@ -193,7 +196,11 @@ def _disagreement(frames: Iterable[Frame]) -> str:
 
 def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
     core = [name for name in one if isinstance(one[name], np.ndarray) and ":Spline" not in name]
-    return all(name in other and np.allclose(one[name], other[name], rtol=1e-9, atol=1e-9) for name in core)
+    return all(
+        np.shape(one[name]) == np.shape(other.get(name))
+        and np.allclose(one[name], other[name], rtol=1e-9, atol=1e-9)
+        for name in core
+    )
 
 
 def _positional(frame: Frame) -> dict[str, Any]:
