@@ -72,7 +72,8 @@ class FrameMeasurements:
     height. `noise` is a standard deviation, NaN if it is neither known nor measured. `noise_source` is
     "keyword", "measured" or "not measured", the same for all frames, since the two sources do not compare.
     `empty` is the fraction of the samples that are no data, and `data_range` tells which these are; None if
-    that is not known. `common` keeps what `stacklib.measurement.common.measure_common` found by reference.
+    that is not known. `common` keeps what `stacklib.measurement.common.measure_common` found by reference,
+    `photometry` what `stacklib.normalization.photometric.measure_photometry` found.
     `notes` are for the user.
     """
 
@@ -96,6 +97,7 @@ class FrameMeasurements:
     data_range: DataRange | None = None
     notes: tuple[str, ...] = ()
     common: dict[int, Any] = field(default_factory=dict, repr=False, compare=False)
+    photometry: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def part(self, frames: Sequence[int], channels: Sequence[int]) -> FrameMeasurements:
         """Return the values of some frames and channels, without `data_range`."""

@@ -77,11 +77,15 @@ def output_coefficients(
 
     with the location m and the scale factor k of `scale_factors`. ``multiplicative_scaling`` follows
     PixInsight and is provided for compatibility: it scales twice if a frame differs from the reference by a
-    factor only. `pedestal`, (frames, 1), was added to the samples of each frame: x and m are above it, and
-    that of the reference is added to the result if `keeps_pedestal`. Tables are float64 of shape (frames,
-    channels); the factor of the reference is exactly 1 and its offset exactly 0. For `shared` see
-    `scale_factors`; m_r is then that of the shared area. Raises IntegrationError as `scale_factors` does, or
-    if `mode` divides by a location that is not positive.
+    factor only. These modes go by level and spread of whole frames. That is right if both come from the field;
+    the spread of a sparse field is noise, under the Moon it is the gradient of the sky, and clouds change
+    light and spread differently. `stacklib.normalization.photometric` goes by the light of stars instead.
+
+    `pedestal`, (frames, 1), was added to the samples of each frame: x and m are above it, and that of the
+    reference is added to the result if `keeps_pedestal`. Tables are float64 of shape (frames, channels); the
+    factor of the reference is exactly 1 and its offset exactly 0. For `shared` see `scale_factors`; m_r is
+    then that of the shared area. Raises IntegrationError as `scale_factors` does, or if `mode` divides by a
+    location that is not positive.
     """
     if pedestal is not None and pedestal.any():
         own = pedestal[reference]

@@ -1,23 +1,70 @@
-"""Match frames by starlight: transparency, background and noise of every frame."""
+"""Match frames by starlight: transparency, background and noise of every frame.
+
+A frame is ``x = T S + B + n``: the light S of the sky, dimmed by the transparency T (times exposure and
+gain), a smooth background B and noise. All frames are compared with a robust stack of the best of them, which
+has little noise of its own: the light of stars gives T, what is left outside stars the smooth surface B, and
+what is left then the noise. Only differences between frames are fitted, in which galaxies and nebulae cancel.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
+from scipy import ndimage
 
-from stacklib.normalization.surfaces import Surfaces
+from stacklib.frames.differences import mosaic_of
+from stacklib.frames.frame import Frame
+from stacklib.measurement.border import NOTHING
+from stacklib.measurement.measurements import FrameMeasurements, Planes, Progress
+from stacklib.measurement.photometry import (
+    Apertures,
+    Light,
+    StarLight,
+    choose_stars,
+    fwhm_of,
+    light_of,
+    star_light,
+    structure_light,
+)
+from stacklib.measurement.scale_noise import pixel_noise, scale_noise
+from stacklib.normalization.robust_stack import clipped_mean, median_stack
+from stacklib.normalization.surfaces import SIZE, Surfaces, basis, block_levels, block_side, fit_surface
+from stacklib.normalization.usable import Usable
+from stacklib.utils.labels import listed
+from stacklib.utils.resources import checked_threads
 
-__all__ = ["Photometry"]
+__all__ = ["Photometry", "measure_photometry"]
+
+#: Number of frames in the stack, and in that of frames which cover different parts of the field.
+SUBSET, SUBSET_OF_PARTS, PART = 15, 40, 0.8
+#: Side of the window in which frames are first compared, and samples in all windows together.
+WINDOW, WINDOW_SAMPLES = 512, 32 << 20
+#: Frames in the stack of the windows.
+FIRST_STACK = 30
+#: Saturated from this fraction of full scale on.
+SATURATED = 0.9
+#: Stars and other small structure exceed this many sigma between filters of these sizes in pixels, and are
+#: left out with as many pixels around them.
+SMALL, SIZES, AROUND = 4.0, (1.0, 6.0), 3
+#: The anchor: this fraction of the frames, and fewest and most of them.
+ANCHOR, FEWEST, MOST = 0.25, 3, 10
+#: A frame covers the field if it has this fraction of what the best one covers.
+WIDE = 0.9
+#: Bytes of the planes that are compared at the same time.
+AT_ONCE = 1 << 30
 
 
 @dataclass(frozen=True, kw_only=True)
 class Photometry:
     """What the frames of a night tell about it when they are compared with their common stack.
 
-    A frame is ``x = T S + B + n``: the light S of the sky, dimmed by the transparency T (times exposure and
-    gain), a smooth background B and noise. Tables have the shape (frames, channels) and cover all frames that
-    were given; NaN where unknown. They are in the units of the frames unless said otherwise.
+    Tables have the shape (frames, channels) and cover all frames that were given; NaN where unknown. They are
+    in the units of the frames unless said otherwise.
 
     Attributes
     ----------
@@ -26,7 +73,7 @@ class Photometry:
     stars : ndarray of int
         Number of stars that were used.
     source : ndarray of str
-        What the transparency comes from: ``"stars"``, ``"structure"`` or ``"none"``, which means 1.
+        What the transparency comes from: ``"stars"``, ``"structure"`` or ``"none"``.
     sky : ndarray of float64
         Level of the background.
     noise : ndarray of float64
@@ -35,10 +82,10 @@ class Photometry:
         Standard deviation of the noise of single pixels, which registration hides in part.
     fwhm : ndarray of float64
         FWHM of the stars in pixels.
-    offset : ndarray of float64
-        Added to corrected samples, multiplied by ``1 / transparency``, to bring them to the common level.
+    shift : ndarray of float64
+        Added to corrected samples to bring them to the common level.
     anchor : ndarray of float64
-        Weights, with the sum 1, of the frames whose background is that of all.
+        Weights, with the sum 1 in each channel, of the frames whose background is that of all.
     surfaces : Surfaces
         What corrects the samples, so that the backgrounds differ by a constant only.
     notes : tuple of str
@@ -53,8 +100,487 @@ class Photometry:
     noise: np.ndarray
     pixel_noise: np.ndarray
     fwhm: np.ndarray
-    offset: np.ndarray
+    shift: np.ndarray
     anchor: np.ndarray
     surfaces: Surfaces
-    curves: tuple = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def factor(self) -> np.ndarray:
+        """Factors that bring the light of the frames to that of the reference, (frames, channels)."""
+        return 1 / self.transparency
+
+    @property
+    def offset(self) -> np.ndarray:
+        """What is added to corrected samples after the multiplication by `factor`, (frames, channels)."""
+        return self.shift / self.transparency
+
+    @property
+    def dark(self) -> list[int]:
+        """Frames without light in a channel where others have it, by index."""
+        return np.flatnonzero((self.source == "dark").any(axis=1)).tolist()
+
+    def relative_to(self, reference: int) -> Photometry:
+        """Return the same with another reference, by its index."""
+        own = self.transparency[reference]
+        return replace(
+            self,
+            transparency=self.transparency / own,
+            transparency_error=self.transparency_error / own,
+        )
+
+
+def measure_photometry(
+    frames: Sequence[Frame],
+    measured: FrameMeasurements,
+    usable: Usable,
+    *,
+    local: bool = False,
+    threads: int | None = None,
+    progress: Progress | None = None,
+    planes: Planes | None = None,
+) -> Photometry:
+    """Compare frames by their light.
+
+    Parameters
+    ----------
+    frames : sequence of Frame
+        All frames that were given.
+    measured : FrameMeasurements
+        Their measurements.
+    usable : Usable
+        Frames and channels that hold an image. The others stay unknown.
+    local : bool
+        Let the transparency vary over the field.
+    threads : int, optional
+        Number of frames that are compared at the same time, if there is memory for them. The result does not
+        depend on it.
+    progress : callable, optional
+        ``progress(done, total)`` is called after each plane, from the calling thread.
+    planes : callable, optional
+        ``planes(i, channel)`` returns a plane that is already in memory.
+
+    Returns
+    -------
+    Photometry
+        Relative to the best frame; see `Photometry.relative_to`. Frames without light, where others have
+        some, have the source ``"dark"``.
+    """
+    reader = _Reader(frames, measured, planes)
+    shape = (len(frames), frames[0].channels)
+    period = _period(frames)
+    tables = {name: np.full(shape, math.nan) for name in ("transparency", "transparency_error", "sky")}
+    tables |= {name: np.full(shape, math.nan) for name in ("noise", "pixel_noise", "fwhm")}
+    tables |= {name: np.zeros(shape) for name in ("shift", "anchor")}
+    stars, source = np.zeros(shape, int), np.full(shape, "none", "U9")
+    coefficients = np.zeros((*shape, period, period, SIZE, SIZE))
+    gains = np.ones_like(coefficients) if local else None
+    total = len(usable.channels) * len(usable.frames)
+    for number, channel in enumerate(usable.channels):
+
+        def report(done: int, before: int = number * len(usable.frames)) -> None:
+            if progress is not None:
+                progress(before + done, total)
+
+        found = _Channel(reader, channel, usable.frames, period, local, checked_threads(threads)).measure(
+            report
+        )
+        for name, values in found.tables.items():
+            tables[name][usable.frames, channel] = values
+        stars[usable.frames, channel], source[usable.frames, channel] = found.stars, found.source
+        coefficients[usable.frames, channel] = found.offset
+        if gains is not None and found.gain is not None:
+            gains[usable.frames, channel] = found.gain
+    surfaces = Surfaces(frames[0].height, frames[0].width, coefficients, gains)
+    result = Photometry(**tables, stars=stars, source=source, surfaces=surfaces)
+    return replace(result, notes=tuple(_notes(result, usable, measured.names)))
+
+
+def _period(frames: Sequence[Frame]) -> int:
+    """Return the period of the color filter pattern of all frames; 1 if they have none in common."""
+    patterns = {mosaic_of(frame) for frame in frames}
+    text = patterns.pop()[0] if len(patterns) == 1 else ""
+    period = math.isqrt(len(text))
+    return period if text and period**2 == len(text) else 1
+
+
+def _notes(found: Photometry, usable: Usable, names: Sequence[str]) -> list[str]:
+    """Say where the light is not that of stars."""
+    notes = []
+    source = found.source[np.ix_(usable.frames, usable.channels)]
+    own = [names[i] for i in usable.frames]
+    if (source == "none").all():
+        notes.append(
+            "no stars and no other structure were found, so all frames are taken to have the same "
+            "transparency; the background is matched all the same"
+        )
+    elif none := [name for name, kinds in zip(own, source, strict=True) if (kinds == "none").any()]:
+        notes.append(
+            "no stars and no other structure were found in some of the channels, where the frames are taken "
+            f"to have the same transparency: {listed(none)}"
+        )
+    by_structure = [name for name, kinds in zip(own, source, strict=True) if (kinds == "structure").any()]
+    if by_structure:
+        notes.append(
+            f"too few stars to compare the light of {len(by_structure)} of {len(own)} frames by: other "
+            f"structure was compared, which is less exact ({listed(by_structure)})"
+        )
+    return notes
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Reads samples as they are compared: NaN for no data and for saturated ones."""
+
+    frames: Sequence[Frame]
+    measured: FrameMeasurements
+    planes: Planes | None
+
+    @property
+    def full(self) -> float:
+        """Value from which on samples are saturated."""
+        return SATURATED * (1.0 if self.measured.unit_range else self.measured.full_scale)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.frames[0].height, self.frames[0].width
+
+    def rows(self, i: int, channel: int, start: int, stop: int) -> np.ndarray:
+        """Return rows of a plane, a copy."""
+        if self.planes is not None:
+            rows = self.planes(i, channel)[start:stop].copy()
+        else:
+            rows = np.array(self.frames[i].read_rows(start, stop, channel))
+        if self.measured.data_range is not None:
+            self.measured.data_range.mark(i, channel, rows, start)
+            rows[rows == NOTHING] = np.nan
+        rows[rows >= self.full] = np.nan
+        return rows
+
+
+class _Compared(NamedTuple):
+    """A plane compared with the stack.
+
+    `light` is relative to the stack, `offset` (period, period, SIZE, SIZE) what is added to ``x gain / T``
+    to have the background of the stack, `noises` the noise of the residual at the scale that matters and in
+    its pixels, both in the units of the stack.
+    """
+
+    light: Light
+    source: str
+    offset: np.ndarray
+    gain: np.ndarray | None
+    fwhm: float
+    noises: tuple[float, float]
+
+
+class _Found(NamedTuple):
+    """Columns of the tables for the usable frames of one channel."""
+
+    tables: dict[str, np.ndarray]
+    stars: np.ndarray
+    source: np.ndarray
+    offset: np.ndarray
+    gain: np.ndarray | None
+
+
+class _Stack(NamedTuple):
+    """A stack with its stars and structure, for a mosaic binned by its period."""
+
+    image: np.ndarray
+    binned: np.ndarray
+    apertures: Apertures
+    light: StarLight
+    structure: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Channel:
+    """Compares the planes of one channel."""
+
+    reader: _Reader
+    channel: int
+    frames: list[int]
+    period: int
+    local: bool
+    threads: int
+
+    def measure(self, report: Callable[[int], None]) -> _Found:
+        """Compare all planes with a stack of the best of them."""
+        order, first = self._best()
+        shape = self.reader.shape
+        location = self.reader.measured.location[:, self.channel]
+        # A first stack, of frames that are roughly matched, has the stars.
+        image = median_stack(
+            lambda k, start, stop: (
+                (self._rows(order[k], start, stop) - np.float32(location[order[k]]))
+                / np.float32(first[order[k]])
+            ),
+            len(order),
+            shape,
+        )
+        typical = float(np.median([location[i] / first[i] for i in order]))
+        stack = self._with_stars(image, typical)
+        rough = self._compare(order, stack)
+        order = [i for i in order if rough[i].source != "dark"]
+        factors = {i: np.float32(1 / rough[i].light.ratio) for i in order}
+        surfaces = self._surfaces([rough[i] for i in order])
+
+        def matched(k: int, start: int, stop: int) -> np.ndarray:
+            return surfaces.correct(k, 0, self._rows(order[k], start, stop) * factors[order[k]], start)
+
+        noise = np.array([rough[i].noises[1] for i in order])
+        usual = np.median(noise[noise > 0]) if (noise > 0).any() else 0.0
+        image = clipped_mean(matched, np.where(noise > 0, noise, usual), shape)
+        binned = _binned(image, self.period)
+        structure = _small_structure(binned, self.period, shape)
+        stack = stack._replace(
+            image=image, binned=binned, light=star_light(binned, stack.apertures), structure=structure
+        )
+        compared = self._compare(self.frames, stack, report)
+        return self._tables(compared, order, stack)
+
+    def _rows(self, i: int, start: int, stop: int) -> np.ndarray:
+        return self.reader.rows(i, self.channel, start, stop)
+
+    def _best(self) -> tuple[list[int], dict[int, float]]:
+        """Choose the frames for the stack; return them, the best first, and the rough light of all frames.
+
+        Frames are compared in a window in the middle: signal over noise decides. The choice does not depend
+        on the order of the frames.
+        """
+        measured, channel = self.reader.measured, self.channel
+        location = measured.location[:, channel]
+        by_level = sorted(self.frames, key=lambda i: (location[i], measured.names[i]))
+        height, width = self.reader.shape
+        side = int(min(WINDOW, max(128, math.isqrt(WINDOW_SAMPLES // len(self.frames)))))
+        side -= side % self.period
+        rows, columns = min(side, height), min(side, width)
+        top, left = (height - rows) // 2, (width - columns) // 2
+        top, left = top - top % self.period, left - left % self.period
+        windows = {
+            i: _binned(self._rows(i, top, top + rows)[:, left : left + columns], self.period)
+            - np.float32(location[i])
+            for i in by_level
+        }
+        some = by_level[:: -(-len(by_level) // FIRST_STACK)]
+        stack = median_stack(lambda k, a, b: windows[some[k]][a:b], len(some), windows[some[0]].shape)
+        apertures, _ = choose_stars(stack)
+        light = star_light(stack, apertures)
+        first, quality = {}, {}
+        for i, window in windows.items():
+            own = light_of(star_light(window, apertures), light)
+            first[i] = own.ratio if own.known else math.nan
+            away = window - stack * np.float32(first[i] if own.known else 1)
+            noise = pixel_noise(away)
+            quality[i] = ((first[i] if own.known else 1.0) / noise) ** 2 if noise > 0 else 0.0
+        known = [value for value in first.values() if math.isfinite(value)]
+        if known:
+            quality = {i: value * (1 if math.isfinite(first[i]) else 1e-9) for i, value in quality.items()}
+        usual = float(np.median(known)) if known else 1.0
+        first = {i: value / usual if math.isfinite(value) else 1.0 for i, value in first.items()}
+        covered = 1 - (np.zeros(location.size) if measured.empty is None else measured.empty[:, channel])
+        parts = min(covered[i] for i in self.frames) < PART * max(covered[i] for i in self.frames)
+        best = sorted(
+            self.frames,
+            key=lambda i: (
+                not parts and covered[i] < WIDE * max(covered[k] for k in self.frames),
+                -quality[i],
+                measured.names[i],
+            ),
+        )
+        return best[: SUBSET_OF_PARTS if parts else SUBSET], first
+
+    def _with_stars(self, image: np.ndarray, level: float) -> _Stack:
+        """Find the stars of a stack from which the background, of this level, was subtracted."""
+        binned = _binned(image, self.period)
+        apertures, _ = choose_stars(binned + np.float32(level), self.reader.full)
+        structure = _small_structure(binned, self.period, image.shape)
+        return _Stack(image, binned, apertures, star_light(binned, apertures), structure)
+
+    def _compare(
+        self, frames: list[int], stack: _Stack, report: Callable[[int], None] | None = None
+    ) -> dict[int, _Compared]:
+        """Compare planes with the stack, several at the same time."""
+        at_once = max(1, min(self.threads, AT_ONCE // (16 * stack.image.size)))
+        found = {}
+        with ThreadPoolExecutor(at_once) as pool:
+            results = pool.map(lambda i: self._compare_plane(i, stack), frames)
+            for done, (i, compared) in enumerate(zip(frames, results, strict=True), start=1):
+                found[i] = compared
+                if report is not None:
+                    report(done)
+        if any(each.source in ("stars", "structure") for each in found.values()):
+            # Others have light, so this one is behind clouds.
+            found = {
+                i: each._replace(source="dark") if each.source == "none" else each
+                for i, each in found.items()
+            }
+        return found
+
+    def _compare_plane(self, i: int, stack: _Stack) -> _Compared:
+        plane = self._rows(i, 0, self.reader.shape[0])
+        binned = _binned(plane, self.period)
+        own = star_light(binned, stack.apertures)
+        light, source = light_of(own, stack.light), "stars"
+        if not light.known:
+            light, source = structure_light(binned, stack.binned), "structure"
+        if not light.known:
+            light, source = Light(1.0, math.nan, 0), "none"
+        fwhm = fwhm_of(binned, stack.apertures, own) * self.period
+        gain = None
+        if self.local and source == "stars":
+            gain = self._gain(own, stack, light.ratio)
+        plane *= np.float32(1 / light.ratio)
+        if gain is not None:
+            self._surface(gain=gain).correct(0, 0, plane)
+        offset = self._offset(stack, plane)
+        self._surface(offset).correct(0, 0, plane)
+        plane -= stack.image
+        noises = scale_noise(plane, stack.structure), pixel_noise(plane, stack.structure)
+        return _Compared(light, source, offset, gain, fwhm, noises)
+
+    def _surface(self, offset: np.ndarray | None = None, gain: np.ndarray | None = None) -> Surfaces:
+        """Return the correction of a single plane."""
+        if offset is None:
+            offset = np.zeros((self.period, self.period, SIZE, SIZE))
+        return Surfaces(*self.reader.shape, offset[None, None], None if gain is None else gain[None, None])
+
+    def _surfaces(self, compared: list[_Compared]) -> Surfaces:
+        """Return what brings planes, divided by their light, to the background of the stack."""
+        gain = None
+        if self.local:
+            one = np.ones_like(compared[0].offset)
+            gain = np.stack([one if each.gain is None else each.gain for each in compared])[:, None]
+        return Surfaces(*self.reader.shape, np.stack([each.offset for each in compared])[:, None], gain)
+
+    def _offset(self, stack: _Stack, plane: np.ndarray) -> np.ndarray:
+        """Fit the difference between the stack and a plane, for each color of the pattern by itself."""
+        height, width = self.reader.shape
+        offset = np.zeros((self.period, self.period, SIZE, SIZE))
+        for a, b in np.ndindex(self.period, self.period):
+            here = np.s_[a :: self.period, b :: self.period]
+            away = stack.image[here] - plane[here]
+            blocks = block_levels(away, stack.structure[here], block_side(*away.shape))
+            if not blocks.level.size:
+                # Structure is everywhere.
+                blocks = block_levels(away, np.zeros_like(stack.structure[here]), block_side(*away.shape))
+            blocks = blocks._replace(
+                y=blocks.y * self.period + a, x=blocks.x * self.period + b, side=blocks.side * self.period
+            )
+            fitted = fit_surface(blocks, height, width)
+            if fitted is not None:
+                offset[a, b] = fitted[0]
+        return offset
+
+    def _gain(self, own: StarLight, stack: _Stack, ratio: float) -> np.ndarray | None:
+        """Fit how the light varies over the field; None if it does not, as far as the stars can tell."""
+        return None
+
+    def _tables(self, compared: dict[int, _Compared], order: list[int], stack: _Stack) -> _Found:
+        """Make the columns of the tables, with the background of the anchor and the light of the stack."""
+        all_of_them = [compared[i] for i in self.frames]
+        source = np.array([each.source for each in all_of_them])
+        light = np.array([each.light.ratio for each in all_of_them])
+        light[source == "dark"] = math.nan
+        noise, pixel = (
+            self._noise(np.array([each.noises[k] for each in all_of_them]), order) for k in (0, 1)
+        )
+        offset = np.stack([each.offset for each in all_of_them])
+        means = [self._mean(each) for each in offset]
+        level = block_levels(stack.image, stack.structure, block_side(*stack.image.shape)).level
+        level = float(np.median(level)) if level.size else 0.0
+        sky = light * (level - np.array(means))
+        anchor = self._anchor(noise, sky)
+        common = np.tensordot(anchor, offset, axes=(0, 0))
+        # What is added to samples, in the units of the frames.
+        own = np.where(np.isfinite(light), light, 0)[:, None, None, None, None] * (offset - common)
+        shift = np.array([self._mean(each) for each in own])
+        gain = None
+        if self.local:
+            one = np.ones_like(offset[0])
+            gain = np.stack([one if each.gain is None else each.gain for each in all_of_them])
+        tables = {
+            "transparency": light,
+            "transparency_error": np.array([each.light.error for each in all_of_them]),
+            "sky": sky,
+            "noise": light * noise,
+            "pixel_noise": light * pixel,
+            "fwhm": np.array([each.fwhm for each in all_of_them]),
+            "shift": shift,
+            "anchor": anchor,
+        }
+        stars = np.where(source == "stars", [each.light.count for each in all_of_them], 0)
+        return _Found(tables, stars, source, own - shift[:, None, None, None, None], gain)
+
+    def _mean(self, offset: np.ndarray) -> float:
+        """Return the mean of a surface over the field."""
+        height, width = self.reader.shape
+        down, across = (
+            basis(np.arange(height), height).mean(axis=0),
+            basis(np.arange(width), width).mean(axis=0),
+        )
+        return float(np.mean(down @ offset @ across))
+
+    def _noise(self, residual: np.ndarray, order: list[int]) -> np.ndarray:
+        """Return the noise of the frames, relative to their light, from that of their residuals.
+
+        The residual of a frame with the share w of the stack has the variance ``s^2 (1 - 2 w) + V``, where V,
+        that of the stack, is the sum of ``w^2 s^2``.
+        """
+        share = np.where(np.isin(self.frames, order), 1 / len(order), 0.0)
+        squared = residual**2
+        inside = (share > 0) & np.isfinite(squared)
+        if len(order) < 3:
+            # Two residuals are equal, whatever the noise of each frame.
+            return np.sqrt(np.where(share > 0, 2 * squared, np.maximum(squared - squared[inside].mean(), 0)))
+        own = share[inside] ** 2 / (1 - 2 * share[inside])
+        variance = np.sum(own * squared[inside]) / (1 + np.sum(own))
+        return np.sqrt(np.maximum((squared - variance) / (1 - 2 * share), 0.1 * squared))
+
+    def _anchor(self, noise: np.ndarray, sky: np.ndarray) -> np.ndarray:
+        """Return the weights of the frames that set the background: the darkest, best and widest."""
+        measured, channel = self.reader.measured, self.channel
+        # Skies at or below 0 have lost their pedestal; the darkest are alike then.
+        positive = sky[sky > 0]
+        least = 0.1 * float(np.median(positive)) if positive.size else 1.0
+        with np.errstate(divide="ignore", invalid="ignore"):
+            score = 1 / noise**2 / np.sqrt(np.maximum(sky, least))
+        empty = np.zeros(len(self.frames)) if measured.empty is None else measured.empty[self.frames, channel]
+        known = np.isfinite(score)
+        if not known.any():
+            # Frames without noise are all the same.
+            known, score = np.isfinite(sky), np.zeros(sky.size)
+        covered = np.where(known, 1 - empty, 0)
+        wide = covered >= WIDE * covered.max()
+        names = [measured.names[i] for i in self.frames]
+        order = sorted(np.flatnonzero(known & wide), key=lambda k: (-score[k], names[k]))
+        chosen = order[: int(min(MOST, max(FEWEST, round(ANCHOR * len(order)))))]
+        anchor = np.zeros(len(self.frames))
+        anchor[chosen] = 1 / len(chosen)
+        return anchor
+
+
+def _binned(plane: np.ndarray, period: int) -> np.ndarray:
+    """Return the means over the color filter pattern."""
+    if period == 1:
+        return plane
+    rows, columns = (size // period for size in plane.shape)
+    parts = plane[: rows * period, : columns * period].reshape(rows, period, columns, period)
+    return parts.mean(axis=(1, 3), dtype=np.float32)
+
+
+def _small_structure(binned: np.ndarray, period: int, shape: tuple[int, int]) -> np.ndarray:
+    """Find stars and other small structure of a stack, with the pixels around it, bool (height, width)."""
+    missing = ~np.isfinite(binned)
+    level = float(np.median(binned[~missing])) if not missing.all() else 0.0
+    filled = np.where(missing, np.float32(level), binned)
+    fine, coarse = (ndimage.gaussian_filter(filled, size) for size in SIZES)
+    fine -= coarse
+    sigma = 1.4826 * float(np.median(np.abs(fine[~missing]))) if not missing.all() else 0.0
+    near = np.hypot(*np.mgrid[-AROUND : AROUND + 1, -AROUND : AROUND + 1]) <= AROUND + 0.5
+    found = ndimage.binary_dilation(np.abs(fine) > SMALL * sigma, near) if sigma > 0 else missing & False
+    if period == 1:
+        return found
+    large = np.repeat(np.repeat(found, period, axis=0), period, axis=1)
+    return np.pad(large, [(0, size - have) for size, have in zip(shape, large.shape, strict=True)])

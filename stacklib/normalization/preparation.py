@@ -18,7 +18,7 @@ from stacklib.measurement.measurements import FrameMeasurements, Spread, measure
 from stacklib.normalization.coverage import Compared, compare
 from stacklib.normalization.doubts import doubts_about_scale
 from stacklib.normalization.matching import output_coefficients, rejection_coefficients, scale_factors
-from stacklib.normalization.photometric import Photometry
+from stacklib.normalization.photometric import Photometry, measure_photometry
 from stacklib.normalization.ranges import about_ranges, data_limits, sample_marks
 from stacklib.normalization.settings import Settings
 from stacklib.normalization.surfaces import CorrectedRange, Surfaces
@@ -30,11 +30,13 @@ from stacklib.normalization.weighting import (
     frame_weights,
     needs_noise,
 )
-from stacklib.recipe.recipe import Recipe
+from stacklib.recipe.recipe import BY_LIGHT, Recipe
 from stacklib.utils.labels import listed
 
 __all__ = ["Preparation", "prepare", "refuse_single"]
 
+#: Why frames are left out that show no light where others do.
+NO_LIGHT = "none of the light that the others show, as behind clouds"
 #: A weight that is negligible beside any other.
 LEAST_WEIGHT = 1e-12
 
@@ -173,7 +175,11 @@ def prepare(
         )
     weighting = recipe if average else recipe.replace(weights="none")
     usable = find_usable(measurements)
-    notes = [*measurements.notes, *usable.notes]
+    photometry = None
+    if recipe.needs_photometry:
+        photometry = _photometry(frames, recipe, measurements, usable, threads, progress, planes)
+        usable = usable.without(dict.fromkeys(photometry.dark, NO_LIGHT), measurements.names)
+    notes = [*measurements.notes, *usable.notes, *(photometry.notes if photometry else ())]
     # Frames and channels without an image take no part in the tables from here to the end.
     some, part = [frames[i] for i in usable.frames], measurements.part(usable.frames, usable.channels)
     names = part.names
@@ -184,10 +190,18 @@ def prepare(
     notes += compared.notes
     arguments = (*compared.own, reference, names, compared.reference)
     pedestal = _pedestals(some, measurements.unit_range)
-    rejection_factor, rejection_offset = rejection_coefficients(
-        recipe.rejection_normalization, *arguments, pedestal=pedestal
+    photometry = photometry and photometry.relative_to(chosen)
+    by_light = photometry and (usable.part(photometry.factor), usable.part(photometry.offset))
+    rejection_factor, rejection_offset = (
+        by_light
+        if by_light and recipe.rejection_normalization in BY_LIGHT
+        else rejection_coefficients(recipe.rejection_normalization, *arguments, pedestal=pedestal)
     )
-    factor, offset = output_coefficients(recipe.normalization, *arguments, pedestal=pedestal)
+    factor, offset = (
+        by_light
+        if by_light and recipe.normalization in BY_LIGHT
+        else output_coefficients(recipe.normalization, *arguments, pedestal=pedestal)
+    )
     notes += _about_pedestals(pedestal, some, recipe)
     measured = compared.measured
     if pedestal.any():
@@ -209,7 +223,7 @@ def prepare(
         notes += doubts_about_scale(some, compared.measured, factor, weighting.weights, here)
     notes += recipe.warnings_for(used.size)
     weights = usable.spread_out(weights, 1.0, 0.0)
-    scale = _scale_if_needed(recipe, compared, reference, names)
+    scale = factor if recipe.corrects_samples else _scale_if_needed(recipe, compared, reference, names)
     found = Preparation(
         frames=frames,
         recipe=recipe,
@@ -224,6 +238,7 @@ def prepare(
         factor=usable.spread_out(factor, 1.0, 1.0),
         offset=usable.spread_out(offset, 0.0, 0.0),
         notes=(),
+        photometry=photometry,
     )
     notes += about_ranges(recipe, measurements, used, found.full_scale)
     return replace(found, notes=tuple(dict.fromkeys(notes)))
@@ -248,7 +263,8 @@ def _about_pedestals(pedestal: np.ndarray, frames: list[Frame], recipe: Recipe) 
     """Say that pedestals are taken into account, if that changes the result."""
     ratios = recipe.normalization.startswith("multiplicative")
     ratios |= recipe.rejection_normalization == "equalize_fluxes"
-    if not pedestal.any() or not (ratios or np.ptp(pedestal)):
+    by_light = recipe.rejection_normalization in BY_LIGHT
+    if by_light or not pedestal.any() or not (ratios or np.ptp(pedestal)):
         return []
     values = sorted({frame.pedestal for frame in frames})
     shown = f"{values[0]:g}" + f" to {values[-1]:g}" * (len(values) > 1)
@@ -260,8 +276,27 @@ def _about_pedestals(pedestal: np.ndarray, frames: list[Frame], recipe: Recipe) 
 
 def _compares(recipe: Recipe, weighting: Recipe) -> bool:
     """Return whether statistics of the frames are compared with each other."""
-    modes = {recipe.normalization, recipe.rejection_normalization}
-    return modes != {"none"} or weighting.weights in ("snr", "signal", "median", "mean")
+    modes = {recipe.normalization, recipe.rejection_normalization} - {"none", *BY_LIGHT}
+    return bool(modes) or weighting.weights in ("snr", "signal", "median", "mean")
+
+
+def _photometry(
+    frames: FrameSet,
+    recipe: Recipe,
+    measurements: FrameMeasurements,
+    usable: Usable,
+    threads: int | None,
+    progress: Callable[[int, int], None] | None,
+    planes: Callable[[int, int], np.ndarray] | None,
+) -> Photometry:
+    """Compare the frames by their light; what was found before is kept with the measurements."""
+    local = recipe.normalization == "local"
+    known = measurements.photometry.get(local)
+    if known is None:
+        how = dict(threads=threads, progress=progress, planes=planes)
+        known = measure_photometry(frames, measurements, usable, local=local, **how)
+        measurements.photometry[local] = known
+    return known
 
 
 def _choose_reference(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -32,6 +33,23 @@ class Usable:
     broken: dict[int, str]
     shape: tuple[int, int]
     notes: list[str]
+
+    def without(self, reasons: dict[int, str], names: Sequence[str]) -> Usable:
+        """Leave out more frames, by index and with a reason.
+
+        Raises IntegrationError if fewer than two are left.
+        """
+        if not reasons:
+            return self
+        frames = [i for i in self.frames if i not in reasons]
+        left_out = listed([f"{names[i]} ({why})" for i, why in reasons.items()], most=10)
+        if len(frames) < FEWEST:
+            raise IntegrationError(
+                f"only {len(frames)} of {self.shape[0]} frames can be used, and an integration needs "
+                f"{FEWEST}; without use: {left_out}"
+            )
+        note = f"{len(reasons)} of {self.shape[0]} frames are left out: {left_out}"
+        return replace(self, frames=frames, broken=self.broken | reasons, notes=[*self.notes, note])
 
     def part(self, table: np.ndarray) -> np.ndarray:
         """Return the part of a table of all frames and channels."""

@@ -81,12 +81,20 @@ class Recipe(RejectionParameters):
     )
     normalization: str = choice_field(
         "additive_scaling",
-        ("none", "additive", "multiplicative", "additive_scaling", "multiplicative_scaling"),
-        "How frames are matched to the reference before combination.",
+        (
+            "none",
+            "additive",
+            "multiplicative",
+            "additive_scaling",
+            "multiplicative_scaling",
+            "photometric",
+            "local",
+        ),
+        "How frames are matched: by level and spread, which clouds and gradients mislead, or by starlight.",
     )
     rejection_normalization: str = choice_field(
         "scale_zero_offset",
-        ("none", "scale_zero_offset", "equalize_fluxes"),
+        ("none", "scale_zero_offset", "equalize_fluxes", "photometric", "local"),
         "How frames are matched before samples are compared.",
     )
     scale_estimator: str = choice_field(
@@ -120,6 +128,14 @@ class Recipe(RejectionParameters):
     output_bits: str = choice_field(
         "32", ("32", "64"), "Bits of a value of the image, a floating point number; 64 to stack masters."
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rejection_normalization in BY_LIGHT and self.rejection_normalization != self.normalization:
+            raise RecipeError(
+                f"rejection_normalization: {self.rejection_normalization} needs the same normalization, but "
+                f"that is {self.normalization}; set normalization to {self.rejection_normalization} as well"
+            )
 
     @classmethod
     def suggest(cls, frames: Any) -> Recipe:
@@ -213,8 +229,7 @@ class Recipe(RejectionParameters):
     def needs_photometry(self) -> bool:
         """Whether the light and the noise of the frames have to be measured against their stack."""
         weights = self.combination == "average" and self.weights in WEIGHTS_BY_LIGHT
-        rule = RULES.get(self.rejection)
-        return self.corrects_samples or weights or (rule is not None and rule.needs_photometry)
+        return self.corrects_samples or weights
 
     @classmethod
     def load(cls, path: str | Path) -> Recipe:

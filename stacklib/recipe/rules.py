@@ -61,7 +61,6 @@ class RuleSpec:
     slow: bool = False  # panels propose limits on a smaller region
     shares_trials: bool = False
     gives_slope: bool = False
-    needs_photometry: bool = False  # the noise of the frames, see `stacklib.normalization.photometric`
     step: str = "round"  # a round, in a pixel's story
     centre: str = "center"  # the center, in that story
     within: str = "beyond another rejected sample"  # why a sample within the limits is rejected

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stacklib.errors import RecipeError, SaveError, StacklibError
-from stacklib.recipe.recipe import Job, Recipe
+from stacklib.recipe.recipe import BY_LIGHT, Job, Recipe
 from stacklib.recipe.rules import RULES, rule_in_words
 
 PARAMETERS = Recipe.parameters()
@@ -69,7 +69,12 @@ def test_right_values_are_taken(kind, parameter):
     if parameter.kind in (int, float):
         right = [parameter.low, parameter.high, np.float64(parameter.low), np.float32(parameter.default)]
     for value in [*right, parameter.default]:
-        assert getattr(kind(**{parameter.name: value}), parameter.name) == value
+        same = (
+            {"normalization": value}
+            if parameter.name == "rejection_normalization" and value in BY_LIGHT
+            else {}
+        )
+        assert getattr(kind(**{parameter.name: value}, **same), parameter.name) == value
 
 
 def test_the_fields_of_the_design_are_there():
@@ -141,10 +146,23 @@ def values_of(parameter):
 @settings(max_examples=30, deadline=None)
 @given(st.fixed_dictionaries({}, optional={name: values_of(p) for name, p in PARAMETERS.items()}))
 def test_yaml_keeps_every_value(values):
+    if values.get("rejection_normalization") in BY_LIGHT:
+        values["normalization"] = values["rejection_normalization"]
     recipe = Recipe.from_dict(values)
     assert Recipe.from_dict(yaml.safe_load(recipe.to_yaml())) == recipe
     assert Recipe.from_dict(recipe.to_dict()) == recipe
     assert recipe.replace(**values) == recipe
+
+
+@pytest.mark.parametrize("mode", BY_LIGHT)
+def test_rejection_by_light_needs_the_same_normalization(mode):
+    with pytest.raises(RecipeError, match=f"rejection_normalization: {mode} .* additive_scaling; set norm"):
+        Recipe(rejection_normalization=mode)
+    recipe = Recipe(rejection_normalization=mode, normalization=mode)
+    assert recipe.corrects_samples and recipe.needs_photometry
+    # The image alone may be matched by light.
+    assert Recipe(normalization=mode).rejection_normalization == "scale_zero_offset"
+    assert not Recipe().needs_photometry
 
 
 def test_a_saved_recipe(tmp_path):
