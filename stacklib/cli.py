@@ -14,7 +14,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from stacklib.batch import ADVISE, Batch
 from stacklib.errors import IntegrationError, RecipeError, StacklibError, StacklibWarning
@@ -35,6 +35,7 @@ from stacklib.utils import package
 from stacklib.utils.labels import listed
 from stacklib.utils.parameters import Parameter, refuse_unknown
 from stacklib.utils.resources import parse_memory
+from stacklib.utils.texts import one_line, printable, printable_table
 
 __all__ = ["batch_from_arguments", "job_from_arguments", "main"]
 
@@ -59,6 +60,10 @@ examples:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line. Return 0 for success, 1 if a run failed, 2 for a wrong call."""
+    for stream in (sys.stdout, sys.stderr):
+        # Not every terminal, and no file of Windows, takes all characters of a name.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
     if rest and options.command is not _lab:
@@ -69,14 +74,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return options.command(options)
     except RecipeError as error:
-        print(f"stacklib: {error}", file=sys.stderr)
+        _say(f"stacklib: {error}", sys.stderr)
         return 2
     except StacklibError as error:
-        print(f"stacklib: {error}", file=sys.stderr)
+        _say(f"stacklib: {error}", sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("stacklib: stopped", file=sys.stderr)
         return 130
+
+
+def _say(text: object, stream: TextIO | None = None) -> None:
+    """Print a text, in which names from headers and folders cannot command the terminal."""
+    print(printable(str(text)), file=stream or sys.stdout, flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -223,17 +233,17 @@ def _parameter_list(known: Mapping[str, Parameter]) -> str:
 
 
 def _run(options: argparse.Namespace) -> int:
-    print("Reading the headers of the frames ...", flush=True)
+    _say("Reading the headers of the frames ...")
     job, line = job_from_arguments(_frames_of(options.target), options.parameters, options.output)
     if line:
-        print(line)
+        _say(line)
     run = run_job(job)
-    print(f"\n{run.summary}\n")
+    _say(f"\n{run.summary}\n")
     for path in filter(None, (*run.files, run.preview, run.notebook, run.page)):
-        print(path)
+        _say(path)
     if run.page is None:
-        print(f"\nNote: {run.notes[-1]}")
-    print(f"\nOpen {run.page or run.preview or run.notebook} to see it.")
+        _say(f"\nNote: {run.notes[-1]}")
+    _say(f"\nOpen {run.page or run.preview or run.notebook} to see it.")
     return 0
 
 
@@ -253,7 +263,7 @@ def _frames_of(targets: Sequence[str]) -> str | list[str]:
         )
     frames, notes = as_pattern(targets)
     for note in notes:
-        print(f"{NOTE}{note}", file=sys.stderr)
+        _say(f"{NOTE}{one_line(note)}", sys.stderr)
     return frames
 
 
@@ -326,15 +336,16 @@ def _typed(parameter: Parameter, text: str) -> Any:
 
 
 def _batch(options: argparse.Namespace) -> int:
-    print(f"Reading the headers of the frames below {options.folder} ...", file=sys.stderr, flush=True)
+    _say(f"Reading the headers of the frames below {options.folder} ...", sys.stderr)
     batch = batch_from_arguments(options.folder, options.parameters)
-    print("\n".join(batch.plan.pformat(max_lines=-1, max_width=-1, show_unit=False)))
+    plan = printable_table(batch.plan)
+    _say("\n".join(plan.pformat(max_lines=-1, max_width=-1, show_unit=False)))
     for note in batch.notes:
-        print(f"{NOTE}{note}")
+        _say(f"{NOTE}{one_line(note)}")
     if options.list:
         return 0
     batch.run()
-    print(f"\n{batch.summary}\n\n{batch.page}")
+    _say(f"\n{batch.summary}\n\n{batch.page}")
     return 1 if batch.failed else 0
 
 
@@ -366,9 +377,9 @@ def _rerun(options: argparse.Namespace) -> int:
     folder = options.output or expanded(options.file).absolute().parent
     also = also_saved(options.file)
     files = result.save(folder, maps=also["maps"], fits=also["fits"])
-    print(f"\n{result.summary}\n", *(f"Note: {note.message}" for note in notes), *files, sep="\n")
+    _say("\n".join([f"\n{result.summary}\n", *(f"Note: {note.message}" for note in notes), *map(str, files)]))
     same = repeats(options.file, files)
-    print(f"\n{'Identical to' if same else 'NOT identical to'} {options.file}")
+    _say(f"\n{'Identical to' if same else 'NOT identical to'} {options.file}")
     return 0 if same else 1
 
 
@@ -394,7 +405,8 @@ def _lab(options: argparse.Namespace) -> int:
         raise IntegrationError(f"jupyterlab is missing; install it with: {INSTALL}")
     folder = own_copies(notebooks_folder(), Path.cwd() / "stacklib_notebooks")
     first = min(folder.glob("[0-9]*.ipynb"), default=folder)
-    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={folder.parent}"]
+    # -P: not with modules of the current folder.
+    command = [sys.executable, "-P", "-m", "jupyterlab", f"--ServerApp.root_dir={folder.parent}"]
     # Otherwise each kernel warns that others on this computer may listen.
     command.append("--KernelManager.transport_encryption=auto")
     command.append(f"--LabApp.default_url=/lab/tree/{folder.name}/{first.name}")

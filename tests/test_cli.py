@@ -339,7 +339,7 @@ def test_lab_opens_own_copies_of_the_notebooks(called, monkeypatch, tmp_path, ca
     names = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
     copies = tmp_path / "stacklib_notebooks"
     assert sorted(path.name for path in copies.glob("*.ipynb")) == names
-    assert called[0][1:3] == ["-m", "jupyterlab"] and f"--ServerApp.root_dir={tmp_path}" in called[0]
+    assert called[0][1:4] == ["-P", "-m", "jupyterlab"] and f"--ServerApp.root_dir={tmp_path}" in called[0]
     assert called[0][-2:] == [f"--LabApp.default_url=/lab/tree/stacklib_notebooks/{names[0]}", "--no-browser"]
     assert capsys.readouterr().out == f"Your notebooks are in {copies}\n"
 

@@ -6,7 +6,6 @@ The record beside the results of a target holds the inputs of its last run, see 
 from __future__ import annotations
 
 import contextlib
-import io
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -36,6 +35,7 @@ from stacklib.recipe.recipe import Job, Recipe
 from stacklib.utils.atomic_files import replace_atomically
 from stacklib.utils.labels import listed
 from stacklib.utils.resources import checked_threads, parse_memory
+from stacklib.utils.texts import ecsv
 
 if TYPE_CHECKING:
     from dask.distributed import Client
@@ -338,9 +338,7 @@ class Batch:
 
     def _write(self) -> None:
         """Write table and page, each in one step."""
-        text = io.StringIO()
-        self.table.write(text, format="ascii.ecsv")
-        replace_atomically(self.root / TABLE_NAME, text.getvalue().encode("utf-8"), alone=True)
+        replace_atomically(self.root / TABLE_NAME, ecsv(self.table), alone=True)
         replace_atomically(self.page, page(self.rows, self.root, self._of_all).encode("utf-8"), alone=True)
 
 

@@ -71,7 +71,7 @@ details ul { margin: .3rem 0 0; padding-left: 1.1rem } details li { overflow-wra
 {% for row in rows %}
 {% set words = row.advice or row.remarks %}
 <tr><td class='picture' rowspan='{{ 2 if words else 1 }}'>
-{%- if picture(row) %}<img src='{{ picture(row) | urlencode }}' alt='Master of {{ row.target.name }}'>
+{%- if picture(row) %}<img src='{{ picture(row) | address }}' alt='Master of {{ row.target.name }}'>
 {%- else %}<div class='none'></div>{% endif %}</td>
 <td><span class='name'>{{ row.target.name }}</span><br><span class='faint'>{{ facts(row) }}</span>
 {%- if row.limits %}<br><span class='faint'>{{ row.limits.replace(" / ", "\u00a0/\u00a0") }}</span>{% endif %}
@@ -84,7 +84,7 @@ details ul { margin: .3rem 0 0; padding-left: 1.1rem } details li { overflow-wra
 <td class='number'>{{ number(row.gain, ".2f") }}{% if row.known %}
  <span class='faint'>({{ number(1 / row.mean("expected_noise_ratio"), ".2f") }})</span>{% endif %}</td>
 <td class='links'>
-{%- for word, path in links(row) %}<a href='{{ path | urlencode }}'>{{ word }}</a>{% endfor %}</td></tr>
+{%- for word, path in links(row) %}<a href='{{ path | address }}'>{{ word }}</a>{% endfor %}</td></tr>
 {% if words %}
 <tr class='words'><td colspan='7'>
 {% if row.advice %}

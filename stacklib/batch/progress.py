@@ -7,6 +7,7 @@ import sys
 from tqdm.auto import tqdm as live_tqdm
 
 from stacklib.utils.progress import in_live_notebook, progress_bar
+from stacklib.utils.texts import one_line
 
 __all__ = ["BatchBars"]
 
@@ -28,7 +29,10 @@ class BatchBars:
         """Show a bar for a target that starts."""
         if self._redrawn:
             self._bars[name] = live_tqdm(
-                total=100, desc=name, leave=False, bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}"
+                total=100,
+                desc=one_line(name),
+                leave=False,
+                bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}",
             )
 
     def show(self, name: str, percent: int) -> None:
@@ -44,7 +48,7 @@ class BatchBars:
         if bar is not None:
             bar.close()
         if self.shown:
-            self._all.write(line, file=sys.stdout)
+            self._all.write(one_line(line), file=sys.stdout)
             sys.stdout.flush()
         self._all.update(1)
 

@@ -26,6 +26,7 @@ from stacklib.utils.atomic_files import replace_atomically
 from stacklib.utils.checksums import checksum_if_readable
 from stacklib.utils.package import VERSION
 from stacklib.utils.progress import PROGRESS_NAME
+from stacklib.utils.texts import one_line
 
 __all__ = [
     "STATE_NAME",
@@ -101,7 +102,7 @@ def with_checksums(record: Record, table: Path) -> None:
     except (OSError, ValueError, KeyError):
         known = {}
     for name, stamp in record.frames.items():
-        stamp["sha256"] = known.get(name, "")
+        stamp["sha256"] = known.get(one_line(name), "")
 
 
 def read_record(target: Target) -> Record | None:

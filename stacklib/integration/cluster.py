@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import pickle
 import threading
 import uuid
@@ -215,10 +216,14 @@ def connect(address: str) -> Iterator[Client | None]:
     with contextlib.ExitStack() as open_until_the_end:
         where = address
         if address == "local":
-            # Any free port for the dashboard: another cluster may run already.
-            cluster = distributed.LocalCluster(
-                n_workers=checked_threads(None), threads_per_worker=1, dashboard_address=":0"
-            )
+            # Any free port for the dashboard: another cluster may run already. Nobody else sees it.
+            with _without_current_folder():
+                cluster = distributed.LocalCluster(
+                    n_workers=checked_threads(None),
+                    threads_per_worker=1,
+                    host="127.0.0.1",
+                    dashboard_address="127.0.0.1:0",
+                )
             where = open_until_the_end.enter_context(cluster)
         try:
             client = distributed.Client(where)
@@ -228,6 +233,20 @@ def connect(address: str) -> Iterator[Client | None]:
                 "tcp://10.0.0.1:8786, or local for a cluster on this computer"
             ) from error
         yield open_until_the_end.enter_context(client)
+
+
+@contextlib.contextmanager
+def _without_current_folder() -> Iterator[None]:
+    """Keep processes that start meanwhile from searching the current folder for modules."""
+    name = "PYTHONSAFEPATH"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
 
 
 def checked(client: Any) -> Client:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from stacklib.utils.texts import path_from_utf8
+
 __all__ = ["NOTE", "RESULT_MIME", "Executed"]
 
 #: Type under which the list of files is stored in a saved notebook, for programs that run it.
@@ -26,6 +28,11 @@ class Executed:
     result: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     error: str = ""
+
+    @property
+    def files(self) -> list[Path]:
+        """The files of the result, the master first."""
+        return [Path(path_from_utf8(file)) for file in self.result.get("files", [])]
 
     @classmethod
     def read(cls, notebook: Path) -> Executed:

@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import base64
+import os
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import jinja2
 
 from stacklib.notebook.executed import Executed
 from stacklib.utils.atomic_files import new_file
+from stacklib.utils.texts import printable
 
 __all__ = ["notebook_page", "render", "save_page"]
 
+
+def _shown(value: Any) -> Any:
+    """Return text that goes into a page as printable characters; HTML that is made here stays as it is."""
+    return printable(value) if type(value) is str else value
+
+
 _ENVIRONMENT = jinja2.Environment(
-    autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    autoescape=True,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    undefined=jinja2.StrictUndefined,
+    finalize=_shown,
 )
+#: The address of a file, whose name need not be UTF-8.
+_ENVIRONMENT.filters["address"] = lambda path: quote(os.fsencode(path))
 #: Head, font and colors of every page, for light and dark screens. Nothing comes from a network.
 _BASE = _ENVIRONMENT.from_string("""<!DOCTYPE html>
 <html lang="en">
@@ -73,7 +88,7 @@ td, th { padding: .2rem .6rem; border: 1px solid var(--line); text-align: left }
 {% endif %}
 {% if files %}
 <p>In {{ folder }}:</p>
-<ul>{% for name in files %}<li><a href="{{ name | urlencode }}">{{ name }}</a></li>{% endfor %}</ul>
+<ul>{% for name in files %}<li><a href="{{ name | address }}">{{ name }}</a></li>{% endfor %}</ul>
 {% endif %}
 <div class="notebook">
 <p>The notebook of this run, from the top:</p>
@@ -97,7 +112,7 @@ def notebook_page(notebook: Path, name: str = "", picture: Path | None = None) -
     from pygments.formatters import HtmlFormatter
 
     run = Executed.read(notebook)
-    files = [Path(file) for file in run.result.get("files", [])]
+    files = run.files
     # The basic template gives the cells alone, without anything from a network.
     cells, _ = HTMLExporter(template_name="basic").from_filename(str(notebook))
     light, dark = (

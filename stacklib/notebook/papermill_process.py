@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -15,18 +16,18 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 
 def main() -> None:
     """Take an order from stdin, run papermill, and report on stderr after a zero byte."""
     sys.stderr.reconfigure(encoding="utf-8", errors="backslashreplace")
-    parent, notebook, executed, *rest = json.loads(sys.stdin.buffer.readline())
+    parent, notebook, executed, *rest, hidden = json.loads(sys.stdin.buffer.readline())
     if os.name != "nt":
         signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Thread(target=_interrupt_when_alone, daemon=True).start()
     try:
-        report = _papermill(notebook, executed, *rest)
+        report = _papermill(notebook, executed, *rest, re.compile(hidden))
     except KeyboardInterrupt:
         if parent and os.name != "nt" and os.getppid() != parent:
             # Nobody else is left to remove the work folder.
@@ -48,7 +49,12 @@ def _interrupt_when_alone() -> None:
 
 
 def _papermill(
-    notebook: str, executed: str, values: dict[str, Any], ports: list[int], own_errors: list[str]
+    notebook: str,
+    executed: str,
+    values: dict[str, Any],
+    ports: list[int],
+    own_errors: list[str],
+    hidden: re.Pattern[str],
 ) -> tuple[str, str]:
     """Run the notebook. Return how it ended, and a text about it."""
     try:
@@ -63,10 +69,11 @@ def _papermill(
                 _literally(executed),
                 values,
                 progress_bar=False,
-                stdout_file=sys.stdout,
-                stderr_file=sys.stderr,
+                stdout_file=_Printable(sys.stdout, hidden),
+                stderr_file=_Printable(sys.stderr, hidden),
                 on_cell_start=_Headings(),
-                extra_arguments=["--log-level=ERROR"],
+                # Older IPython adds the current folder to the import path, whatever Python was told.
+                extra_arguments=["--log-level=ERROR", "--InteractiveShellApp.ignore_cwd=True"],
                 config=connection,
             )
     except papermill.PapermillExecutionError as error:
@@ -82,6 +89,30 @@ def _papermill(
     except OSError as error:
         return "unwritten", error.strerror or str(error)
     return "done", ""
+
+
+class _Printable:
+    """A stream for what cells print, which may hold names from headers and folders.
+
+    What would command a terminal is written out, as in `stacklib.utils.texts.printable`.
+    """
+
+    def __init__(self, stream: TextIO, hidden: re.Pattern[str]) -> None:
+        self.stream, self.hidden = stream, hidden
+
+    def write(self, text: str) -> None:
+        """Write a text as printable characters, line breaks and tabs."""
+        self.stream.write(self.hidden.sub(self._shown, text))
+
+    def flush(self) -> None:
+        """Write what is held back."""
+        self.stream.flush()
+
+    @staticmethod
+    def _shown(found: re.Match[str]) -> str:
+        letter = found[0]
+        # Progress bars go back to the start of their line.
+        return letter if letter in "\n\r\t" else letter.encode("unicode_escape").decode("ascii")
 
 
 class _Headings:

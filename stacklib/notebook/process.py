@@ -23,6 +23,7 @@ from typing import Any
 from stacklib import errors
 from stacklib.errors import IntegrationError, SaveError
 from stacklib.utils.file_sets import WORK_FOLDER
+from stacklib.utils.texts import HIDDEN, utf8_path
 
 __all__ = ["INSTALL", "NotebookProcess"]
 
@@ -103,6 +104,11 @@ class NotebookProcess:
         # A kernel that inherits these two believes that it has a browser.
         variables = {k: v for k, v in os.environ.items() if k not in ("JPY_SESSION_NAME", "VOILA_KERNEL_ID")}
         variables[WORK_FOLDER] = str(self.executed.parent)
+        # The current folder, often one of data, is not searched for modules; -P says so to one process only.
+        variables["PYTHONSAFEPATH"] = "1"
+        # Paths come as UTF-8. What is printed has to fit the terminal or the file it is sent to.
+        variables["PYTHONUTF8"] = "1"
+        variables["PYTHONIOENCODING"] = f"{getattr(sys.stdout, 'encoding', None) or 'utf-8'}:backslashreplace"
         if os.name == "nt":
             apart: dict[str, Any] = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
         else:
@@ -113,7 +119,7 @@ class NotebookProcess:
             if self._stopped:
                 return "failed", "the run was stopped"
             child = self._child = subprocess.Popen(
-                [sys.executable, "-c", CHILD],
+                [sys.executable, "-P", "-c", CHILD],
                 env=variables,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL if self.silent else None,
@@ -122,7 +128,8 @@ class NotebookProcess:
             )
         # The work folder of a silent run is cleared by the next batch.
         parent = None if self.silent else os.getpid()
-        order = [parent, str(self.notebook), str(self.executed), self.values, ports, OWN_ERRORS]
+        paths = [utf8_path(str(path)) for path in (self.notebook, self.executed)]
+        order = [parent, *paths, self.values, ports, OWN_ERRORS, HIDDEN.pattern]
         try:
             with contextlib.suppress(BrokenPipeError):
                 child.stdin.write(json.dumps(order).encode() + b"\n")

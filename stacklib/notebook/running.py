@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stacklib.errors import RunError, SaveError, StacklibError
+from stacklib.errors import FrameError, RunError, SaveError, StacklibError
 from stacklib.frames.finding import expanded, resolve_path
 from stacklib.frames.frame_set import open_frames
 from stacklib.normalization.preparation import refuse_single
@@ -25,6 +25,7 @@ from stacklib.recipe.recipe import Job, Recipe
 from stacklib.utils import package
 from stacklib.utils.atomic_files import explained
 from stacklib.utils.file_sets import existing_folder, name_all, named_from, workroom
+from stacklib.utils.texts import utf8_path
 
 __all__ = ["Run", "finish", "notebooks_folder", "process_for", "run_job"]
 
@@ -73,14 +74,27 @@ def run_job(job: Job) -> Run:
 def process_for(job: Job, output: Path, room: Path, silent: bool = False) -> NotebookProcess:
     """Return the process that runs the notebook for a job in the work folder `room`."""
     one = isinstance(job.frames, str)
-    values = _changed(job) | {
-        "frames": str(resolve_path(job.frames)) if one else [str(resolve_path(f)) for f in job.frames],
-        "output": str(output),
+    frames = [_utf8(str(resolve_path(path))) for path in ([job.frames] if one else job.frames)]
+    given = {name: _utf8(value) if isinstance(value, str) else value for name, value in _changed(job).items()}
+    values = given | {
+        "frames": frames[0] if one else frames,
+        "output": _utf8(str(output)),
         # The choices saved for these frames are in the job already.
         "recipe_file": NO_FILE,
         "interactive": False,
     }
     return NotebookProcess(_pristine_notebook(room), room / NOTEBOOK, values, silent)
+
+
+def _utf8(path: str) -> str:
+    """Return a path for the process that runs the notebook; `FrameError` if it cannot be in a notebook."""
+    try:
+        return utf8_path(path)
+    except ValueError:
+        raise FrameError(
+            f"{path}: the name is not UTF-8, so no notebook can hold it; rename it, or call "
+            "integrate(frames).save() in Python, which needs no notebook"
+        ) from None
 
 
 def _pristine_notebook(room: Path) -> Path:
@@ -116,7 +130,7 @@ def finish(process: NotebookProcess, output: Path) -> Run:
     if not left.result:
         reason = error or "the notebook ended without a result"
         raise RunError(reason, _keep(executed, output, FAILED))
-    files = [Path(file) for file in left.result["files"]]
+    files = left.files
     try:
         names = _keep_all(executed, output, files[0].stem, left.notes)
     except SaveError as error:

@@ -28,6 +28,7 @@ from stacklib.recipe.presets import PRESET, with_preset
 from stacklib.recipe.recipe import Job
 from stacklib.utils.parameters import Checked, Parameter
 from stacklib.utils.progress import in_live_notebook, tell_what_takes_long
+from stacklib.utils.texts import one_line, printable, printable_table
 
 __all__ = [
     "describe",
@@ -126,7 +127,7 @@ def _read_job(given: Mapping[str, Any], may_be_new: bool = False, select: bool =
         values["frames"] = job.frames
     job, line = job_with_choices(values | {"interactive": job.interactive}, file, select)
     if line:
-        print(line)
+        print(printable(line))
     return job
 
 
@@ -147,7 +148,7 @@ def save_choice(panel: Any, save: bool) -> None:
 
     A panel is only saved by a click or a call: running a notebook again must not overwrite a choice.
     """
-    print(panel.saved_in_words(save))
+    print(printable(panel.saved_in_words(save)))
 
 
 def show_advice(panel: Any) -> Any:
@@ -161,7 +162,7 @@ def show_advice(panel: Any) -> Any:
     try:
         advice = panel.advice()
     except StacklibError as error:
-        print(f"No suggestion: {error}")
+        print(printable(f"No suggestion: {error}"))
         return None
     print(advice.reason)
     display(advice.figure())
@@ -173,6 +174,7 @@ def show_table(table: Table) -> None:
     from IPython.display import display
 
     options = {"show_dtype": False, "max_lines": -1, "max_width": -1}
+    table = printable_table(table)
     plain, page = ("\n".join(table.pformat(html=html, **options)) for html in (False, True))
     display({"text/plain": plain, "text/html": f'{NARROW}<div class="stacklib-table">{page}</div>'}, raw=True)
 
@@ -186,7 +188,7 @@ def show_files(result: Integration, files: Iterable[str | Path]) -> None:
         paths += [result.saved.table, result.saved.report]
     width = max(len(path.name) for path in paths)
     lines = [f"{path.name:<{width}}  {path.stat().st_size / 1e3:10,.0f} kB" for path in paths]
-    text = "\n".join([f"in {paths[0].parent}", *lines])
+    text = printable("\n".join([f"in {paths[0].parent}", *lines]))
     known = {"files": [str(path) for path in paths], "summary": result.summary, "numbers": numbers(result)}
     display({"text/plain": text, RESULT_MIME: known}, raw=True)
     save_preview(result)
@@ -273,7 +275,7 @@ def _described(figure: Figure) -> tuple[str, dict[str, str]] | None:
     drawn = print_figure(figure, fmt="png", base64=True)
     titles = [axes.get_title(loc="left") or axes.get_title() for axes in figure.axes]
     words = [text for text in (figure.get_suptitle(), *titles) if text]
-    return drawn and (drawn, {"alt": ". ".join(" ".join(text.split()) for text in words)})
+    return drawn and (drawn, {"alt": printable(". ".join(" ".join(text.split()) for text in words))})
 
 
 def _short_warning(
@@ -281,7 +283,7 @@ def _short_warning(
 ) -> str:
     """Format a warning of stacklib as a note without the path of the cell; others as usual."""
     if issubclass(category, StacklibWarning):
-        return f"{NOTE}{message}\n"
+        return f"{NOTE}{one_line(str(message))}\n"
     return _usual_warning(message, category, filename, lineno, line)
 
 

@@ -23,6 +23,7 @@ from stacklib.output.provenance import Provenance, collect, keywords, properties
 from stacklib.output.report import report as describe
 from stacklib.utils.file_sets import existing_folder, name_all, workroom
 from stacklib.utils.labels import listed
+from stacklib.utils.texts import ecsv, printable
 
 __all__ = ["save"]
 
@@ -236,14 +237,14 @@ def _publish(
 ) -> SavedFiles:
     """Move all files to their final names, with the first free number."""
     table, report = room / "frames.ecsv", room / "report.txt"
-    frame_table(result, facts.checksums).write(table, format="ascii.ecsv")
+    table.write_bytes(ecsv(frame_table(result, facts.checksums)))
     number = -1
     for _ in range(ATTEMPTS):
         number = free_number(folder, base, number + 1)
         stem = f"{base}_{number:04d}"
         final = [folder / (stem + f"_{path.name}".removeprefix("_integration")) for path in images]
         saved = SavedFiles(tuple(final), folder / f"{stem}_frames.ecsv", folder / f"{stem}_report.txt")
-        report.write_text(describe(result, saved, facts, remarks), encoding="utf-8")
+        report.write_text(printable(describe(result, saved, facts, remarks)), encoding="utf-8")
         # The report is named first and claims the number. The image is named last.
         pairs = [(report, saved.report), (table, saved.table)]
         pairs += reversed(list(zip(images, final, strict=True)))

@@ -7,13 +7,28 @@ writing, line breaks that end a row of a table, bytes that are not UTF-8. For fi
 
 from __future__ import annotations
 
+import io
+import os
 import re
+from collections.abc import Mapping
+from typing import Any
 
-__all__ = ["one_line", "printable"]
+import numpy as np
+from astropy.table import MaskedColumn, Table
 
-#: Control characters, marks of direction, line and paragraph separators, and halves of characters, which
-#: stand for bytes of a file name that are not UTF-8.
-_HIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+__all__ = [
+    "HIDDEN",
+    "ecsv",
+    "one_line",
+    "path_from_utf8",
+    "printable",
+    "printable_table",
+    "utf8_path",
+]
+
+#: What is not shown as it is: control characters, marks of direction, line and paragraph separators, and
+#: halves of characters, which stand for bytes of a file name that are not UTF-8.
+HIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 
 
 def printable(text: str, keep: str = "\n\t") -> str:
@@ -26,7 +41,7 @@ def printable(text: str, keep: str = "\n\t") -> str:
     >>> printable("M\x1b[31m31")
     'M\\x1b[31m31'
     """
-    return _HIDDEN.sub(lambda found: found[0] if found[0] in keep else _escaped(found[0]), text)
+    return HIDDEN.sub(lambda found: found[0] if found[0] in keep else _escaped(found[0]), text)
 
 
 def one_line(text: str) -> str:
@@ -38,6 +53,49 @@ def one_line(text: str) -> str:
     'a\\nb'
     """
     return printable(text, keep="")
+
+
+def printable_table(table: Table) -> Table:
+    """Return a copy of a table with its text, that of `meta` included, as by `one_line`."""
+    found = table.copy()
+    for name in table.colnames:
+        column = table[name]
+        if column.dtype.kind == "U":
+            texts = np.array([one_line(text) for text in np.ma.getdata(column).tolist()], dtype=str)
+            found[name] = MaskedColumn(texts, mask=column.mask) if isinstance(column, MaskedColumn) else texts
+    found.meta = _harmless(table.meta)
+    return found
+
+
+def _harmless(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {_harmless(name): _harmless(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_harmless(inner) for inner in value]
+    return one_line(value) if isinstance(value, str) else value
+
+
+def ecsv(table: Table) -> bytes:
+    """Return a table as ECSV in UTF-8, whatever the encoding of the system and the text in the table."""
+    stream = io.StringIO()
+    printable_table(table).write(stream, format="ascii.ecsv")
+    return stream.getvalue().encode("utf-8")
+
+
+def utf8_path(path: str) -> str:
+    """Return a path for a program that takes UTF-8, whatever the encoding of the system.
+
+    Raises
+    ------
+    ValueError
+        If the name is not UTF-8 on the disk either.
+    """
+    return os.fsencode(path).decode("utf-8")
+
+
+def path_from_utf8(path: str) -> str:
+    """Return a path from a program that writes UTF-8 as this process knows it."""
+    return os.fsdecode(path.encode("utf-8"))
 
 
 def _escaped(letter: str) -> str:
