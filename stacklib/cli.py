@@ -160,7 +160,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     sample.add_argument("folder", metavar="FOLDER", help="output folder, created if needed")
-    sample.add_argument("--kind", choices=list(KINDS), default="galaxy", help="target (default: galaxy)")
+    sample.add_argument("--kind", choices=list(KINDS), default="spiral", help="target (default: spiral)")
     sample.add_argument(
         "--count", type=_whole_number(1, 1000), default=20, metavar="N", help="number of frames (default: 20)"
     )

@@ -28,7 +28,8 @@ from stacklib.simulate.samples import (
     sample_m13,
     sample_m101,
 )
-from stacklib.simulate.scene import KINDS, Scene, make_scene
+from stacklib.simulate.scene import Scene, make_scene
+from stacklib.simulate.targets import KINDS
 
 __all__ = [
     "KINDS",

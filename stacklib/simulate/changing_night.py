@@ -401,7 +401,7 @@ def simulate_night(
     ----------
     count, height, width, channels : int
         Number and shape of the frames. One or three channels.
-    kind : {"galaxy", "globular", "nebula", "field"}
+    kind : {"galaxy", "spiral", "globular", "nebula", "field"}
         Target, see `make_scene`.
     seed : int
         Random seed. The same seed and parameters give the same pixels.

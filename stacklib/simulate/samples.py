@@ -130,7 +130,7 @@ def make_sample_data(folder: str | Path = "sample_data") -> list[Path]:
 
 
 def large_night(
-    kind: str = "galaxy",
+    kind: str = "spiral",
     count: int = 20,
     seed: int = 1,
     *,
@@ -142,7 +142,7 @@ def large_night(
 
     Parameters
     ----------
-    kind : {"galaxy", "globular", "nebula", "field"}
+    kind : {"galaxy", "spiral", "globular", "nebula", "field"}
         Target, see `make_scene`.
     count : int
         Number of frames.
