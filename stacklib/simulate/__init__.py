@@ -26,6 +26,7 @@ from stacklib.simulate.samples import (
     make_large_night,
     make_sample_data,
     sample_m13,
+    sample_m63,
     sample_m101,
 )
 from stacklib.simulate.scene import Scene, make_scene
@@ -44,6 +45,7 @@ __all__ = [
     "make_sample_data",
     "make_scene",
     "sample_m13",
+    "sample_m63",
     "sample_m101",
     "simulate_frames",
     "simulate_night",

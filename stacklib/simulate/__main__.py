@@ -7,7 +7,7 @@ from stacklib.simulate.samples import make_sample_data
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Write both sample sets and print their size."""
+    """Write the sample sets and print their size."""
     parser = argparse.ArgumentParser(prog="python -m stacklib.simulate", description="Make the sample data.")
     parser.add_argument("folder", nargs="?", default="sample_data", help="folder of the sample data")
     paths = make_sample_data(parser.parse_args(arguments).folder)

@@ -264,6 +264,7 @@ class ChangingNight:
         name_pattern: str = "{object}_Light_{number:04d}_c_d_r",
         *,
         overwrite: bool = False,
+        compress: bool = False,
     ) -> list[Path]:
         """Write the registered frames, one after the other, without keeping them in memory.
 
@@ -279,6 +280,8 @@ class ChangingNight:
             File name without suffix, with the fields ``{object}`` and ``{number}`` (counting from 1).
         overwrite : bool
             Replace existing files.
+        compress : bool
+            Compress XISF files without loss.
 
         Returns
         -------
@@ -293,7 +296,7 @@ class ChangingNight:
         paths = file_names(folder, self.headers, name_pattern, format, dtype)
 
         def write(index: int) -> None:
-            write_frame(paths[index], self.frame(index), self.headers[index], dtype, overwrite)
+            write_frame(paths[index], self.frame(index), self.headers[index], dtype, overwrite, compress)
 
         with ThreadPoolExecutor(max_workers=2) as pool:
             list(pool.map(write, range(self.count)))

@@ -202,13 +202,21 @@ def file_names(
 
 
 def write_frame(
-    path: Path, image: np.ndarray, header: Mapping[str, tuple[Any, str]], dtype: str, overwrite: bool
+    path: Path,
+    image: np.ndarray,
+    header: Mapping[str, tuple[Any, str]],
+    dtype: str,
+    overwrite: bool,
+    compress: bool = False,
 ) -> None:
-    """Write one frame in the format of its suffix."""
+    """Write one frame in the format of its suffix. XISF files may be compressed."""
     if overwrite:
         path.unlink(missing_ok=True)
-    write = write_fits if path.suffix == ".fits" else _write_xisf
-    write(path, quantised(image) if dtype == "u16" else image, header)
+    samples = quantised(image) if dtype == "u16" else image
+    if path.suffix == ".fits":
+        write_fits(path, samples, header)
+    else:
+        _write_xisf(path, samples, header, compress)
 
 
 def quantised(image: np.ndarray) -> np.ndarray:
@@ -434,10 +442,18 @@ PROPERTIES = {
 }
 
 
-def _write_xisf(path: Path, image: np.ndarray, cards: Mapping[str, tuple[Any, str]]) -> None:
+def _write_xisf(path: Path, image: np.ndarray, cards: Mapping[str, tuple[Any, str]], compress: bool) -> None:
     keywords = [(name, *card) for name, card in cards.items()]
     properties = {PROPERTIES[name]: card[0] for name, card in cards.items() if name in PROPERTIES}
     for name in ("Observation:Time:Start", "Observation:Time:End"):
         properties[name] = ("TimePoint", properties[name] + "Z")
     image_id = cards["OBJECT"][0]
-    write_image(path, image, image_id=image_id, image_type="Light", keywords=keywords, properties=properties)
+    write_image(
+        path,
+        image,
+        image_id=image_id,
+        image_type="Light",
+        keywords=keywords,
+        properties=properties,
+        compress=compress,
+    )

@@ -31,6 +31,7 @@ __all__ = [
     "make_large_night",
     "make_sample_data",
     "sample_m13",
+    "sample_m63",
     "sample_m101",
 ]
 
@@ -109,22 +110,52 @@ def sample_m13() -> Simulation:
     )
 
 
+def sample_m63() -> ChangingNight:
+    """Simulate 12 color frames of M63 on a night of clouds, with a moving gradient and changing seeing."""
+    cards = {"GAIN": (120, "Camera gain setting"), "CCD-TEMP": (-10.0, "[degC] Sensor temperature")}
+    night = Session(
+        object_name="M63",
+        camera="ZWO ASI294MC Pro",
+        telescope="Newtonian 200/800",
+        exposure=180.0,
+        start="2022-03-05T22:40:00",
+        cadence=185.0,
+        cards=cards,
+    )
+    return simulate_night(
+        12,
+        264,
+        352,
+        3,
+        "spiral",
+        seed=63,
+        sky=(0.055, 0.050, 0.036),
+        registration="lanczos",
+        cosmic_rays=14.0,
+        hot_pixels=40,
+        trails=(Trail(6, (-20.0, 225.0), (372.0, 18.0), peak=25.0, fwhm=2.8),),
+        session=night,
+    )
+
+
 def make_sample_data(folder: str | Path = "sample_data") -> list[Path]:
-    """Write both sample sets, replacing existing files.
+    """Write all sample sets, replacing existing files.
 
     Parameters
     ----------
     folder : str or Path
-        Output folder, for ``M101/4_Registered`` (XISF) and ``M13/4_Registered`` (FITS).
+        Output folder, for ``M101/4_Registered`` (XISF), ``M13/4_Registered`` (FITS) and ``M63/4_Registered``
+        (compressed XISF).
 
     Returns
     -------
     list of Path
         All files.
     """
-    m101, m13 = (Path(folder, target, "4_Registered") for target in ("M101", "M13"))
+    m101, m13, m63 = (Path(folder, target, "4_Registered") for target in ("M101", "M13", "M63"))
     pattern = "{object}_Light_180s_{number:04d}_c_d_r"
     paths = sample_m101().save(m101, name_pattern=pattern, overwrite=True)
+    paths += sample_m63().save(m63, "xisf", "u16", pattern, overwrite=True, compress=True)
     pattern = "{object}_L_060s_{number:03d}_c_d_r"
     return paths + sample_m13().save(m13, "fits", name_pattern=pattern, overwrite=True)
 

@@ -13,6 +13,7 @@ from stacklib.simulate import (
     make_benchmark_frames,
     make_scene,
     sample_m13,
+    sample_m63,
     sample_m101,
     simulate_frames,
 )
@@ -288,7 +289,8 @@ def test_files_are_replaced_only_when_told(tmp_path):
 
 
 def test_sample_files_are_what_the_seed_gives(m101):
-    for simulation, folder, suffix in ((m101, "M101", "xisf"), (sample_m13(), "M13", "fits")):
+    nights = ((m101, "M101", "xisf"), (sample_m13(), "M13", "fits"), (sample_m63(), "M63", "xisf"))
+    for simulation, folder, suffix in nights:
         paths = sorted((SAMPLES / folder / "4_Registered").glob(f"*_c_d_r.{suffix}"))
         assert len(paths) == len(simulation.frames)
         for path, frame in zip(paths, simulation.frames, strict=True):
@@ -296,7 +298,7 @@ def test_sample_files_are_what_the_seed_gives(m101):
 
 
 def test_sample_files_stay_small():
-    assert sum(path.stat().st_size for path in SAMPLES.rglob("*_c_d_r.*")) < 12e6
+    assert sum(path.stat().st_size for path in SAMPLES.rglob("*_c_d_r.*")) < 15e6
 
 
 def test_headers_of_the_samples():
@@ -328,7 +330,7 @@ def test_headers_of_the_samples():
 
 def test_command_line_makes_the_samples(tmp_path, capsys):
     main([str(tmp_path)])
-    assert "32 frames" in capsys.readouterr().out
+    assert "44 frames" in capsys.readouterr().out
     path = tmp_path / "M101" / "4_Registered" / "M101_Light_180s_0007_c_d_r.xisf"
     assert checksum(read(path)) == checksum(read(SAMPLES / path.relative_to(tmp_path)))
     main([str(tmp_path)])
