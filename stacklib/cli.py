@@ -8,11 +8,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib.util
+import signal
 import subprocess
 import sys
+import threading
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -72,16 +74,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"unknown argument {rest[0]!r}{_as_parameter(rest[0], given, known)}")
     options.rest = rest
     try:
-        return options.command(options)
+        with _stopped_in_order():
+            return options.command(options)
     except RecipeError as error:
         _say(f"stacklib: {error}", sys.stderr)
         return 2
     except StacklibError as error:
         _say(f"stacklib: {error}", sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print("stacklib: stopped", file=sys.stderr)
-        return 130
+        return 128 + (error.args[0] if error.args else signal.SIGINT)
+
+
+@contextlib.contextmanager
+def _stopped_in_order() -> Iterator[None]:
+    """Treat `kill`, a shutdown and a terminal that is closed as Ctrl-C, so that nothing stays behind."""
+
+    def stop(number: int, _: object) -> None:
+        raise KeyboardInterrupt(number)
+
+    found = [getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP", "SIGBREAK")]
+    # Only the main thread may do so, and nohup ignores SIGHUP on purpose.
+    main = threading.current_thread() is threading.main_thread()
+    changed = [number for number in found if main and number and signal.getsignal(number) == signal.SIG_DFL]
+    for number in changed:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in changed:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _say(text: object, stream: TextIO | None = None) -> None:

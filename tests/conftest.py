@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import stacklib as sl
-from stacklib.utils.user_cache import CACHE_VARIABLE
+from stacklib.utils.package import CACHE_VARIABLE
 
 ROOT = Path(__file__).parents[1]
 SAMPLES = ROOT / "sample_data"

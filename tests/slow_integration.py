@@ -142,7 +142,7 @@ def integrate(frames, recipe, measured, reference_index) -> Slow:
             pairs = list(zip(raw, known, strict=True))
             compared = np.array([normalise(recipe.rejection_normalization, x, *how) for x, how in pairs])
             y = np.array([normalise(recipe.normalization, x, *how) for x, how in pairs])
-            floor = np.max(steps * k[used, c]) / math.sqrt(12)
+            floor = np.max(steps * k[used, c]) * 0.505
             _one_pixel(
                 slow,
                 at,

@@ -23,7 +23,6 @@ from stacklib.notebook import running
 from stacklib.notebook.copies import own_copies
 from stacklib.output import naming, saving
 from stacklib.simulate import Session, simulate_frames
-from stacklib.utils import file_sets
 from stacklib.utils.file_sets import workroom
 
 M13 = SAMPLES / "M13" / "4_Registered"
@@ -140,21 +139,22 @@ def test_output_that_cannot_be_made_is_named(capsys, tmp_path):
     assert "choose another folder for the results: output in notebook 4, --output FOLDER" in said
 
 
-def test_read_only_folder_beside_the_frames_is_named(capsys, tmp_path, monkeypatch):
-    def refuse(*args, **kwargs):
+@pytest.mark.parametrize("there", [False, True])
+def test_read_only_folder_beside_the_frames_is_named(capsys, tmp_path, monkeypatch, there):
+    make = Path.mkdir
+
+    def refuse(path, *args, **kwargs):
+        if there and not path.name.startswith(".stacklib-"):
+            return make(path, *args, **kwargs)
         raise OSError(30, "Read-only file system")
 
-    for there in (False, True):
-        if there:
-            (tmp_path / "5_Integration").mkdir()
-        with monkeypatch.context() as patched:
-            patched.setattr(file_sets.tempfile, "mkdtemp", refuse)
-            patched.setattr(Path, "mkdir", refuse)
-            if there:
-                patched.setattr(Path, "mkdir", lambda *args, **kwargs: None)
-            assert cli.main(["run", str(M13), "--output", str(tmp_path / "5_Integration")]) == 1
-        said = capsys.readouterr().err
-        assert "Read-only file system" in said and "--output FOLDER" in said and len(said.splitlines()) == 1
+    output = tmp_path / "5_Integration"
+    if there:
+        output.mkdir()
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    assert cli.main(["run", str(M13), "--output", str(output)]) == 1
+    said = capsys.readouterr().err
+    assert "Read-only file system" in said and "--output FOLDER" in said and len(said.splitlines()) == 1
 
 
 def test_file_in_the_way_of_a_folder_is_named(tmp_path):

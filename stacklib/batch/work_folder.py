@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 from stacklib.errors import SaveError
 from stacklib.utils.atomic_files import explained
 from stacklib.utils.file_sets import take_back
+from stacklib.utils.leftovers import holds_locks
 
 __all__ = ["LOCK_NAME", "locked", "work_folder"]
 
@@ -53,7 +54,8 @@ def work_folder(folder: Path, name: str, busy: str, kept: Callable[[], Collectio
 
     The work folder is removed at the end, together with the files that were named from it in `folder` (see
     `take_back`), except for the names that `kept` returns. If the process is killed, this is done the next
-    time: a work folder whose lock is free is garbage. `SaveError` is raised if someone else holds the lock
+    time: a work folder whose lock is free is garbage, unless the process that runs its notebook is still at
+    work. `SaveError` is raised if someone else holds the lock
     (`busy` is the reason), or the folder cannot be written to.
     """
     with locked(folder / f"{name}.lock", busy):
@@ -68,4 +70,5 @@ def work_folder(folder: Path, name: str, busy: str, kept: Callable[[], Collectio
 
 def _clear(folder: Path, name: str, kept: Collection[str]) -> None:
     for room in folder.glob(f"{name}_*"):
-        take_back(room, kept)
+        if not holds_locks(room):
+            take_back(room, kept)

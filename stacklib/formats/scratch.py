@@ -111,6 +111,8 @@ def _current_arena() -> _Arena:
 class MemoryBlock:
     """A block in memory."""
 
+    reads_file = False
+
     def __init__(self, content: bytes | bytearray | memoryview) -> None:
         self._view = memoryview(content).cast("B")
         self.size = len(self._view)
@@ -127,6 +129,8 @@ class MemoryBlock:
 
 class ScratchBlock:
     """A block in the temporary file of this process."""
+
+    reads_file = False
 
     def __init__(self, arena: _Arena, start: int, size: int, path: Path) -> None:
         self._arena, self._start, self._path = arena, start, path

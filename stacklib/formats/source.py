@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -23,6 +23,7 @@ __all__ = [
     "LARGEST",
     "Block",
     "FileBlock",
+    "FileStamp",
     "ImageSource",
     "JoinedBlock",
     "LazyBlock",
@@ -42,10 +43,66 @@ LARGEST = 2**64
 CHUNK = 2**20
 
 
-class Block(Protocol):
-    """A run of bytes with random access, safe for concurrent reads."""
+class FileStamp(NamedTuple):
+    """What tells whether a file is still the one that was opened.
+
+    Attributes
+    ----------
+    size : int
+        Size in bytes.
+    mtime_ns, ctime_ns : int
+        Times of the last change of the content and of the file, in nanoseconds.
+    inode : int
+        Number of the file on its disk.
+    """
 
     size: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+
+    @classmethod
+    def of(cls, path: Path) -> FileStamp:
+        """Take the stamp of a file. Raises `FrameError` if there is none."""
+        try:
+            found = os.stat(path)  # noqa: PTH116
+        except OSError as error:
+            raise unreadable(path, error) from error
+        return cls(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+
+    def is_same(self, other: FileStamp) -> bool:
+        """Return whether two stamps are of the same content.
+
+        Some network file systems number their files anew from time to time. Where that happens all times stay
+        as they are, which they do not if a file is replaced. (On Windows, `ctime_ns` may be inherited.)
+        """
+        renumbered = os.name != "nt" and self.ctime_ns == other.ctime_ns
+        return self[:2] == other[:2] and (self.inode == other.inode or renumbered)
+
+    def check(self, path: Path) -> None:
+        """Raise `FrameError` unless `path` is still the same file."""
+        if not path.exists():
+            raise FrameError(
+                f"{path}: there is no such file any more; put it back, or open the frames again without it"
+            )
+        if not self.is_same(FileStamp.of(path)):
+            raise FrameError(
+                f"{path}: has changed since it was opened; open the frames again, and do not write to them "
+                "meanwhile"
+            )
+
+
+class Block(Protocol):
+    """A run of bytes with random access, safe for concurrent reads.
+
+    `reads_file` tells whether the next read opens the image file, because no decoded copy is at hand.
+    """
+
+    size: int
+
+    @property
+    def reads_file(self) -> bool:
+        """Whether the next read opens the image file."""
 
     def reader(self) -> contextlib.AbstractContextManager[ReadInto]:
         """Return a context manager that gives a function ``read_into(offset, buffer)``."""
@@ -53,6 +110,8 @@ class Block(Protocol):
 
 class FileBlock:
     """A part of a file. Each reader opens its own handle, so threads share no file position."""
+
+    reads_file = True
 
     def __init__(self, path: Path, position: int, size: int) -> None:
         self.path, self.position, self.size = path, position, size
@@ -92,6 +151,12 @@ class LazyBlock:
         self._lock = threading.Lock()
         self._block: Block | None = None
 
+    @property
+    def reads_file(self) -> bool:
+        """Whether the block is not decoded yet, or only verified."""
+        block = self._block
+        return block is None or block.reads_file
+
     def reader(self) -> contextlib.AbstractContextManager[ReadInto]:
         """Return a reader of the prepared block."""
         with self._lock:
@@ -111,6 +176,11 @@ class JoinedBlock:
     def __init__(self, parts: Sequence[Block]) -> None:
         self.parts = parts
         self.size = sum(part.size for part in parts)
+
+    @property
+    def reads_file(self) -> bool:
+        """Whether any part reads the file."""
+        return any(part.reads_file for part in self.parts)
 
     @contextlib.contextmanager
     def reader(self) -> Iterator[ReadInto]:
@@ -166,6 +236,8 @@ class ImageSource:
         Stored planes, of which the first `channels` are used. The others are transparency.
     mask : ImageSource or None
         An image of the same size whose nonzero pixels mark missing data.
+    stamp : FileStamp
+        The file as it was opened. Every read of the file checks it before and after.
     """
 
     path: Path
@@ -190,9 +262,11 @@ class ImageSource:
     notes: list[str] = field(default_factory=list)
     planes: int = 0
     mask: ImageSource | None = None
+    stamp: FileStamp | None = None
 
     def __post_init__(self) -> None:
         self.planes = self.planes or self.channels
+        self.stamp = self.stamp or FileStamp.of(self.path)
 
     @property
     def quantization_step(self) -> float:
@@ -226,7 +300,8 @@ class ImageSource:
         Raises
         ------
         FrameError
-            If the file cannot be read, has shrunk, or fails its checksum.
+            If the file cannot be read, fails its checksum, or is not the one that was opened: replaced,
+            changed or removed.
         ValueError
             If the rows, the channel or `out` do not match the image.
         """
@@ -241,7 +316,7 @@ class ImageSource:
         elif out.shape != shape or out.dtype != np.float32:
             raise ValueError(f"out is {out.dtype} {out.shape}, expected float32 {shape}")
         if out.size:
-            with self.block.reader() as read_into:
+            with self._unchanged(), self.block.reader() as read_into:
                 if self._is_stored_float32 and out.flags.c_contiguous:
                     self._read_direct(read_into, start, channel, out)
                 else:
@@ -250,6 +325,26 @@ class ImageSource:
                 plane = channel if self.mask.channels == self.channels else 0
                 out[self.mask.read_rows(start, stop, plane) != 0] = np.nan
         return out
+
+    @contextlib.contextmanager
+    def _unchanged(self) -> Iterator[None]:
+        """Raise `FrameError` if a file that is read within the context is not the one that was opened."""
+        if not self.block.reads_file:
+            yield
+            return
+        self.check_unchanged()
+        try:
+            yield
+        except FrameError:
+            # If it was exchanged meanwhile, that is the reason.
+            self.check_unchanged()
+            raise
+        self.check_unchanged()
+
+    def check_unchanged(self) -> None:
+        """Raise `FrameError` if the file was replaced, changed or removed since it was opened."""
+        assert self.stamp is not None
+        self.stamp.check(self.path)
 
     @property
     def _is_stored_float32(self) -> bool:

@@ -184,6 +184,8 @@ class ShuffledBlock:
     Bytes after the last complete item are not shuffled.
     """
 
+    reads_file = False
+
     def __init__(self, block: Block, item_size: int) -> None:
         self._block, self._item_size = block, item_size
         self.size = block.size

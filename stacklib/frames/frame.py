@@ -11,7 +11,7 @@ import numpy as np
 
 from stacklib.errors import FrameError, StacklibWarning
 from stacklib.formats import fits, xisf
-from stacklib.formats.source import ImageSource, regular_file_size, unreadable
+from stacklib.formats.source import FileStamp, ImageSource, regular_file_size, unreadable
 from stacklib.frames.finding import ENDINGS
 from stacklib.frames.headers import HeaderFacts
 from stacklib.utils.checksums import file_checksum
@@ -35,8 +35,8 @@ class Frame(HeaderFacts):
     ----------
     path : Path
         The file.
-    stamp : tuple of int
-        Size in bytes and modification time in nanoseconds when the file was opened.
+    stamp : FileStamp
+        Size, times and number of the file when it was opened.
 
     Raises
     ------
@@ -53,7 +53,7 @@ class Frame(HeaderFacts):
         self.path = Path(path)
         self._lock = threading.Lock()
         self.stamp = _stamp(self.path)
-        self._source: ImageSource | None = _open_source(self.path)
+        self._source: ImageSource | None = _open_source(self.path, self.stamp)
         for note in () if quiet else self.notes:
             warnings.warn(f"{self.path}: {note}", StacklibWarning, stacklevel=2)
 
@@ -74,9 +74,7 @@ class Frame(HeaderFacts):
         """The opened file. Raises `FrameError` if it has changed since the frame was opened."""
         with self._lock:
             if self._source is None:
-                if _stamp(self.path) != self.stamp:
-                    raise FrameError(f"{self.path}: has changed since it was opened; open the frames again")
-                self._source = _open_source(self.path)
+                self._source = _open_source(self.path, self.stamp)
             return self._source
 
     @property
@@ -207,6 +205,16 @@ class Frame(HeaderFacts):
         if self._source is not None:
             self._source.close()
 
+    def check_unchanged(self) -> None:
+        """Check that the file is still the one that was opened.
+
+        Raises
+        ------
+        FrameError
+            If it was replaced, changed or removed.
+        """
+        self.stamp.check(self.path)
+
     def checksum(self, algorithm: str = "sha256") -> str:
         """Compute the checksum of the file.
 
@@ -226,13 +234,17 @@ class Frame(HeaderFacts):
             raise unreadable(self.path, error) from error
 
 
-def _stamp(path: Path) -> tuple[int, int]:
-    size = regular_file_size(path)
-    return size, path.stat().st_mtime_ns
+def _stamp(path: Path) -> FileStamp:
+    regular_file_size(path)
+    return FileStamp.of(path)
 
 
-def _open_source(path: Path) -> ImageSource:
+def _open_source(path: Path, stamp: FileStamp) -> ImageSource:
     name = path.name.lower()
     if not name.endswith(ENDINGS):
         raise FrameError(f"{path}: is not a supported image; supported endings are {', '.join(ENDINGS)}")
-    return (xisf if name.endswith(".xisf") else fits).open_image(path)
+    stamp.check(path)
+    source = (xisf if name.endswith(".xisf") else fits).open_image(path)
+    source.stamp = stamp
+    source.check_unchanged()
+    return source

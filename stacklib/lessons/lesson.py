@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from stacklib.notebook.parameters import HowIntegrationWorks
 from stacklib.recipe.recipe import Recipe
 from stacklib.recipe.rules import RULES
 from stacklib.simulate import Simulation, Trail, simulate_frames
+from stacklib.utils.file_sets import temporary_folder
 
 if TYPE_CHECKING:
     from IPython.display import Markdown
@@ -122,7 +122,7 @@ def start(count: int = 20, seed: int = 8) -> Lesson:
         Trail(4, (60.0, 220.0), (200.0, -20.0), peak=4.0, fwhm=3.0),
     )
     night = simulate_frames(**size, gradient=0.0, trails=trails, cloudy=(0, count // 2, count - 2))
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+    with temporary_folder() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore", StacklibWarning)
         files = night.save(folder)
         recipe = Recipe.suggest(count).replace(reference=files[night.reference].name)

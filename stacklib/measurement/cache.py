@@ -26,7 +26,7 @@ from stacklib.errors import SaveError
 from stacklib.frames.frame import Frame
 from stacklib.measurement.border import Border
 from stacklib.utils.atomic_files import replace_atomically
-from stacklib.utils.user_cache import cache_folder
+from stacklib.utils.package import cache_folder
 
 __all__ = ["Entries", "PlaneMeasurements", "cache_file", "known_planes", "open_stores", "save_stores"]
 

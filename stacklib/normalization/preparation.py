@@ -20,7 +20,7 @@ from stacklib.normalization.doubts import doubts_about_scale
 from stacklib.normalization.matching import output_coefficients, rejection_coefficients, scale_factors
 from stacklib.normalization.photometric import Photometry, measure_photometry
 from stacklib.normalization.ranges import about_ranges, data_limits, sample_marks
-from stacklib.normalization.settings import Settings
+from stacklib.normalization.settings import HALF_STEP, Settings
 from stacklib.normalization.surfaces import CorrectedRange, Surfaces
 from stacklib.normalization.usable import Usable, find_usable
 from stacklib.normalization.weighting import (
@@ -102,7 +102,7 @@ class Preparation:
             factor=np.ascontiguousarray(self.factor[self.used, channel]),
             offset=np.ascontiguousarray(self.offset[self.used, channel]),
             weights=np.ascontiguousarray(weights),
-            floor=float((steps * factor).max() / math.sqrt(12)),
+            floor=float((steps * factor).max() * HALF_STEP),
             full_scale=self.full_scale,
             bounds=self.data_limits,
         )

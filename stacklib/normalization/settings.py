@@ -9,19 +9,24 @@ import numpy as np
 
 from stacklib.recipe.recipe import Recipe
 
-__all__ = ["Settings"]
+__all__ = ["HALF_STEP", "Settings"]
+
+#: Smallest scale of quantized data in steps. The standard deviation of rounding is .29 steps, but where most
+#: samples are equal the others are a whole step away, which at the usual 3 sigma would be too far. The excess
+#: is for rounding to float32.
+HALF_STEP = 0.505
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """Settings of the kernel for one channel, as plain arrays, float64 (frames,).
 
-    A sample is compared as ``x * rejection_factor + rejection_offset`` and combined as
-    ``x * factor + offset``. `floor` is the smallest scale that a rule accepts (quantized data), in normalized
-    units, `full_scale` the ADU at the value 1. `claims` (frames + 1, frames + 1) is the factor of the
-    standard error of a pixel by number of samples and of rejected samples, see `stacklib.kernel.uncertainty`;
-    None for no correction. `bounds` are the limits of `data_range` in the units of the samples, by default
-    those of the recipe.
+    A sample is compared as ``x * rejection_factor + rejection_offset`` and combined as ``x * factor +
+    offset``. `floor` is the smallest scale that a rule accepts, in normalized units: half a quantization
+    step, 0 for data that are not quantized. `full_scale` is the ADU at the value 1. `claims` (frames + 1,
+    frames + 1) is the factor of the standard error of a pixel by number of samples and of rejected samples,
+    see `stacklib.kernel.uncertainty`; None for no correction. `bounds` are the limits of `data_range` in the
+    units of the samples, by default those of the recipe.
     """
 
     recipe: Recipe

@@ -1,6 +1,7 @@
 """The process in which papermill runs one notebook; `stacklib.notebook.process` starts it.
 
 It runs as a script and imports nothing of stacklib, which saves each run a second and a hundred megabytes.
+Locks tell others that it is at work in the folders it was given, should the process that started it be gone.
 """
 
 from __future__ import annotations
@@ -9,10 +10,8 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import signal
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,16 +21,25 @@ from typing import Any, TextIO
 def main() -> None:
     """Take an order from stdin, run papermill, and report on stderr after a zero byte."""
     sys.stderr.reconfigure(encoding="utf-8", errors="backslashreplace")
-    parent, notebook, executed, *rest, hidden = json.loads(sys.stdin.buffer.readline())
+    order = json.loads(sys.stdin.buffer.readline())
+    parent, notebook, executed, values, ports, sockets, own_errors, hidden = order
     if os.name != "nt":
         signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Thread(target=_interrupt_when_alone, daemon=True).start()
+    room = Path(executed).parent
     try:
-        report = _papermill(notebook, executed, *rest, re.compile(hidden))
+        with _held(room), _held(sockets):
+            connection = _connection(ports, sockets)
+            report = _papermill(notebook, executed, values, connection, own_errors, re.compile(hidden))
     except KeyboardInterrupt:
         if parent and os.name != "nt" and os.getppid() != parent:
-            # Nobody else is left to remove the work folder.
-            shutil.rmtree(Path(executed).parent, ignore_errors=True)
+            # Nobody else is left to remove these folders.
+            from stacklib.utils.file_sets import clear_room, remove_tree
+            from stacklib.utils.leftovers import clear_leftovers
+
+            clear_leftovers(room.parent, clear_room)
+            if sockets:
+                clear_leftovers(Path(sockets).parent, remove_tree)
         raise
     sys.stdout.flush()
     sys.stderr.write("\0" + json.dumps(report) + "\n")
@@ -48,11 +56,28 @@ def _interrupt_when_alone() -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
 
+@contextlib.contextmanager
+def _held(folder: str | Path) -> Iterator[None]:
+    """Hold a lock in a folder, if there is one and it can be locked."""
+    if not folder:
+        yield
+        return
+    from filelock import FileLock
+
+    lock = FileLock(Path(folder) / "papermill.lock")
+    with contextlib.suppress(OSError, NotImplementedError):
+        lock.acquire(timeout=0)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def _papermill(
     notebook: str,
     executed: str,
     values: dict[str, Any],
-    ports: list[int],
+    connection: Any,
     own_errors: list[str],
     hidden: re.Pattern[str],
 ) -> tuple[str, str]:
@@ -63,19 +88,18 @@ def _papermill(
     except ImportError as error:
         return "missing", str(error.name)
     try:
-        with _connection(ports) as connection:
-            papermill.execute_notebook(
-                _literally(notebook),
-                _literally(executed),
-                values,
-                progress_bar=False,
-                stdout_file=_Printable(sys.stdout, hidden),
-                stderr_file=_Printable(sys.stderr, hidden),
-                on_cell_start=_Headings(),
-                # Older IPython adds the current folder to the import path, whatever Python was told.
-                extra_arguments=["--log-level=ERROR", "--InteractiveShellApp.ignore_cwd=True"],
-                config=connection,
-            )
+        papermill.execute_notebook(
+            _literally(notebook),
+            _literally(executed),
+            values,
+            progress_bar=False,
+            stdout_file=_Printable(sys.stdout, hidden),
+            stderr_file=_Printable(sys.stderr, hidden),
+            on_cell_start=_Headings(),
+            # Older IPython adds the current folder to the import path, whatever Python was told.
+            extra_arguments=["--log-level=ERROR", "--InteractiveShellApp.ignore_cwd=True"],
+            config=connection,
+        )
     except papermill.PapermillExecutionError as error:
         # The message of our own errors is enough.
         return "failed", str(error.evalue) if error.ename in own_errors else f"{error.ename}: {error.evalue}"
@@ -136,24 +160,24 @@ def _literally(path: str) -> str:
     return path.replace("{", "{{").replace("}", "}}")
 
 
-@contextlib.contextmanager
-def _connection(ports: list[int]) -> Iterator[Any]:
-    """Yield settings that keep this kernel apart from all others."""
-    from traitlets.config import Config
-
+def _connection(ports: list[int], sockets: str) -> Any:
+    """Return settings that keep this kernel apart from all others, in ports or a folder of its own."""
+    try:
+        from traitlets.config import Config
+    except ImportError:
+        # papermill will be missing, too.
+        return None
     config = Config()
-    if ports:
+    if sockets:
+        config.KernelManager.transport = "ipc"
+        config.KernelManager.ip = str(Path(sockets) / "kernel")
+        config.KernelManager.connection_file = str(Path(sockets) / "kernel.json")
+    elif ports:
         names = ("shell_port", "iopub_port", "stdin_port", "control_port", "hb_port")
         config.KernelManager.update(zip(names, ports, strict=True))
         # Otherwise it looks for ports of its own.
         config.KernelManager.cache_ports = False
-        yield config
-        return
-    with tempfile.TemporaryDirectory(prefix="stacklib-", ignore_cleanup_errors=True) as room:
-        config.KernelManager.transport = "ipc"
-        config.KernelManager.ip = str(Path(room) / "kernel")
-        config.KernelManager.connection_file = str(Path(room) / "kernel.json")
-        yield config
+    return config
 
 
 if __name__ == "__main__":

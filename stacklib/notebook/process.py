@@ -22,7 +22,7 @@ from typing import Any
 
 from stacklib import errors
 from stacklib.errors import IntegrationError, SaveError
-from stacklib.utils.file_sets import WORK_FOLDER
+from stacklib.utils.file_sets import WORK_FOLDER, temporary_folder
 from stacklib.utils.texts import HIDDEN, utf8_path
 
 __all__ = ["INSTALL", "NotebookProcess"]
@@ -66,8 +66,8 @@ class NotebookProcess:
         notebook cannot be written.
         """
         for _ in range(STARTS):
-            with _ports() as ports:
-                kind, text = self._run_once(ports)
+            with _ports() as ports, _sockets(ports) as sockets:
+                kind, text = self._run_once(ports, sockets)
             if kind != "unstarted" or self._stopped:
                 break
         if kind == "missing":
@@ -100,7 +100,7 @@ class NotebookProcess:
         last.daemon = True
         last.start()
 
-    def _run_once(self, ports: list[int]) -> tuple[str, str]:
+    def _run_once(self, ports: list[int], sockets: str) -> tuple[str, str]:
         # A kernel that inherits these two believes that it has a browser.
         variables = {k: v for k, v in os.environ.items() if k not in ("JPY_SESSION_NAME", "VOILA_KERNEL_ID")}
         variables[WORK_FOLDER] = str(self.executed.parent)
@@ -129,7 +129,7 @@ class NotebookProcess:
         # The work folder of a silent run is cleared by the next batch.
         parent = None if self.silent else os.getpid()
         paths = [utf8_path(str(path)) for path in (self.notebook, self.executed)]
-        order = [parent, *paths, self.values, ports, OWN_ERRORS, HIDDEN.pattern]
+        order = [parent, *paths, self.values, ports, sockets, OWN_ERRORS, HIDDEN.pattern]
         try:
             with contextlib.suppress(BrokenPipeError):
                 child.stdin.write(json.dumps(order).encode() + b"\n")
@@ -174,9 +174,19 @@ def _ports() -> Iterator[list[int]]:
                 cache.return_port(port)
 
 
+@contextlib.contextmanager
+def _sockets(ports: list[int]) -> Iterator[str]:
+    """Yield a folder for the sockets of a kernel that has no ports, otherwise an empty string."""
+    if ports or not _have_sockets():
+        yield ""
+        return
+    with temporary_folder() as folder:
+        yield str(folder)
+
+
 def _have_sockets() -> bool:
     """Return whether the system has sockets with file names, and its temporary folder a short enough path."""
-    longest = Path(tempfile.gettempdir()) / "stacklib-12345678" / "kernel-5"
+    longest = Path(tempfile.gettempdir()) / ".stacklib-12345678" / "kernel-5"
     return hasattr(socket, "AF_UNIX") and os.name != "nt" and len(os.fsencode(longest)) <= LONGEST_SOCKET
 
 

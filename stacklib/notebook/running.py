@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import sys
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +25,7 @@ from stacklib.recipe.choices import NO_FILE
 from stacklib.recipe.recipe import Job, Recipe
 from stacklib.utils import package
 from stacklib.utils.atomic_files import explained
-from stacklib.utils.file_sets import existing_folder, name_all, named_from, workroom
+from stacklib.utils.file_sets import existing_folder, name_all, whole_sets_from, workroom
 from stacklib.utils.texts import utf8_path
 
 __all__ = ["Run", "finish", "notebooks_folder", "process_for", "run_job"]
@@ -52,7 +53,8 @@ def run_job(job: Job) -> Run:
     """Integrate through the notebook, without a person. Progress goes to the terminal.
 
     `StacklibError` is raised if the frames cannot be used or the run fails; the notebook is kept, with the
-    error in it. A run that is stopped (`KeyboardInterrupt`) leaves nothing behind.
+    error in it. A run that is stopped (`KeyboardInterrupt`) leaves the images if it has saved them already,
+    which is printed, and nothing else.
     """
     with warnings.catch_warnings():
         # The notebook gives the same warnings.
@@ -68,6 +70,10 @@ def run_job(job: Job) -> Run:
         except RunError as error:
             if files := _saved_from(room):
                 raise RunError(f"{error.reason}\n{_where(files)}", error.notebook) from error
+            raise
+        except KeyboardInterrupt:
+            if files := _saved_from(room):
+                print(_where(files), file=sys.stderr)
             raise
 
 
@@ -141,7 +147,7 @@ def finish(process: NotebookProcess, output: Path) -> Run:
 
 def _saved_from(room: Path) -> list[Path]:
     """Return the files of the result, the master first, that a run has saved from its work folder."""
-    files = named_from(room)
+    files = whole_sets_from(room)
     images = [path for path in files if path.suffix in (".xisf", ".fits")]
     return sorted(files, key=lambda path: (path not in images, len(path.name))) if images else []
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from stacklib.errors import FrameError
 from stacklib.frames.finding import resolve_path
 from stacklib.frames.frame_set import Frame, FrameSet
 from stacklib.output.integrated_image import IntegratedImage
@@ -147,12 +148,12 @@ def checksums(frames: FrameSet) -> list[str]:
     """Return the SHA-256 of each file, or an empty string if it is missing or has changed."""
 
     def checksum(frame: Frame) -> str:
+        found = checksum_if_readable(frame.path)
         try:
-            found = frame.path.stat()
-        except OSError:
+            frame.check_unchanged()
+        except FrameError:
             return ""
-        unchanged = (found.st_size, found.st_mtime_ns) == frame.stamp
-        return checksum_if_readable(frame.path) if unchanged else ""
+        return found
 
     title = f"checksums of {len(frames)} frames"
     with (

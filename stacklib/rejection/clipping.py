@@ -9,8 +9,9 @@ count : int32 (blocks, LANES)
     Number of samples with data at each pixel.
 limits : float64 (m,)
     Numbers of `stacklib.rejection.registry.CompiledRule.limits`. The first two are the limits of the low and
-    high side, infinite for a side that is switched off. The third is the smallest credible scale (quantized
-    data).
+    high side, infinite for a side that is switched off. The third is the smallest credible scale of quantized
+    data, `stacklib.normalization.settings.Settings.floor`, half a step: a sample one step from the center may
+    be there by rounding alone, and is not rejected by limits of 2 and more.
 table : float64 (rows, columns)
     Quantiles by number of samples, for rules that need them.
 max_iterations : int
@@ -124,7 +125,11 @@ def note_limits(detail, p, centre, scale, limits):
 
 @compiled
 def percentile(ordered, count, limits, table, max_iterations, low, high, detail):
-    """Drop samples that differ from the median by more than a fraction of it, in one pass."""
+    """Drop samples that differ from the median by more than a fraction of it, in one pass.
+
+    Samples that differ by one quantization step only are kept.
+    """
+    step = 2.0 * limits[2]
     for b in range(ordered.shape[0]):
         for p in range(LANES):
             x = ordered[b, :, p]
@@ -133,8 +138,10 @@ def percentile(ordered, count, limits, table, max_iterations, low, high, detail)
             if hi >= 3 and max_iterations >= 1:
                 centre = median(x, lo, hi)
                 if centre > 0.0:
-                    note_limits(detail[b], p, centre, centre, limits)
-                    lo, hi = clip(x, lo, hi, centre, centre, limits[0], limits[1])
+                    below = max(limits[0], step / centre)
+                    above = max(limits[1], step / centre)
+                    note(detail[b], p, centre, centre - below * centre, centre + above * centre, 0.0)
+                    lo, hi = clip(x, lo, hi, centre, centre, below, above)
             low[b, p] = lo
             high[b, p] = hi
 

@@ -50,7 +50,9 @@ def gesd(ordered, count, limits, table, max_iterations, low, high, detail):
                 for i in range(min(at_most, max_iterations)):
                     n = hi - lo
                     centre = middle + first / n
-                    s = max(math.sqrt(max(second - first * first / n, 0.0) / (n - 1)), floor)
+                    # Critical values of few samples are below 2: one quantization step is not rejected.
+                    least = floor * max(1.0, 2.0 / critical[n])
+                    s = max(math.sqrt(max(second - first * first / n, 0.0) / (n - 1)), least)
                     if s == 0.0:
                         break
                     if pixinsight:

@@ -7,13 +7,18 @@ import errno
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from stacklib.errors import SaveError
+from stacklib.utils.leftovers import clear_leftovers, hold_name
 
-__all__ = ["explained", "new_file", "replace_atomically"]
+__all__ = ["explained", "new_file", "rename", "replace_atomically"]
 
+#: Seconds before each further attempt to rename a file. On Windows a file that a virus scanner or a
+#: spreadsheet has open cannot be renamed or replaced.
+PAUSES = (0.02, 0.05, 0.1, 0.3, 0.5)
 #: Errors of a file system that does not support fsync.
 NO_FSYNC = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOTTY}
 
@@ -23,6 +28,11 @@ def explained(path: Path) -> Iterator[None]:
     """Turn an error of the operating system into a `SaveError` that names `path`."""
     try:
         yield
+    except PermissionError as error:
+        raise SaveError(
+            f"{path}: cannot be written ({error.strerror or error}); check the permissions of the folder, "
+            "and close the file if another program has it open"
+        ) from error
     except OSError as error:
         raise SaveError(
             f"{path}: cannot be written ({error.strerror or error}); "
@@ -32,18 +42,37 @@ def explained(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def temporary_for(path: Path, room: Path | None = None, alone: bool = False) -> Iterator[Path]:
-    """Yield a temporary path in `room`, by default the folder of `path`; it is removed at the end."""
-    room = room or path.parent
-    if alone:
-        temporary = room / f".stacklib-{path.name}"
-    else:
-        handle, name = tempfile.mkstemp(prefix=".stacklib-", suffix=path.suffix, dir=room)
-        os.close(handle)
-        temporary = Path(name)
-    try:
-        yield temporary
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Yield a temporary path in `room`, by default the folder of `path`; it is removed at the end.
+
+    In the folder of `path`, what killed processes left there is removed first. A room is cleared as a whole.
+    """
+    with contextlib.ExitStack() as held:
+        if alone:
+            temporary = path.with_name(f".stacklib-{path.name}")
+        elif room is not None:
+            handle, name = tempfile.mkstemp(suffix=path.suffix, dir=room)
+            os.close(handle)
+            temporary = Path(name)
+        else:
+            clear_leftovers(path.parent)
+            hidden = held.enter_context(hold_name(path.parent))
+            temporary = hidden.with_name(f"{hidden.name}{path.suffix}")
+            temporary.touch(exist_ok=False)
+        try:
+            yield temporary
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def rename(source: Path, target: Path) -> None:
+    """Rename a file, in place of `target` if that exists; try again while other programs have one open."""
+    for pause in PAUSES:
+        try:
+            source.replace(target)
+            return
+        except PermissionError:
+            time.sleep(pause)
+    source.replace(target)
 
 
 def flush_to_disk(path: Path) -> None:
@@ -61,14 +90,14 @@ def replace_atomically(path: str | Path, content: bytes, alone: bool = False) ->
     """Write `content` to `path`. A reader sees the old file or the new one, never a part.
 
     With `alone`, the caller holds a lock. The temporary file has a fixed name, so the next writer takes over
-    the one of a killed process. Raise `SaveError` if the file cannot be written.
+    the one of a killed process. Otherwise it is locked. Raise `SaveError` if the file cannot be written.
     """
     path = Path(path)
     with explained(path), temporary_for(path, alone=alone) as temporary:
         temporary.write_bytes(content)
         flush_to_disk(temporary)
         _make_public(temporary)
-        temporary.replace(path)
+        rename(temporary, path)
     return path
 
 
@@ -96,11 +125,16 @@ def give_name(staged: Path, path: Path, note: Path | None = None) -> None:
         raise
     except OSError:
         # No hard links here: claim the name, then replace the empty claim.
-        path.touch(exist_ok=False)
+        if note is not None:
+            note.write_text(json.dumps(stamp(staged, path.name)), encoding="utf-8")
         try:
+            path.touch(exist_ok=False)
+        except BaseException:
             if note is not None:
-                note.write_text(json.dumps(stamp(staged, path.name)), encoding="utf-8")
-            staged.replace(path)
+                note.unlink()
+            raise
+        try:
+            rename(staged, path)
         except BaseException:
             path.unlink(missing_ok=True)
             raise

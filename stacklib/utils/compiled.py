@@ -22,8 +22,7 @@ from typing import Any
 import numba
 from numba.core import event
 
-from stacklib.utils.package import FOLDER
-from stacklib.utils.user_cache import CACHE_VARIABLE, cache_folder
+from stacklib.utils.package import CACHE_VARIABLE, FOLDER, cache_folder
 
 __all__ = ["compiled", "compiling", "is_kept", "not_kept", "seconds_of_compiling", "tell_of_compiling"]
 

@@ -129,7 +129,7 @@ def test_tied_samples_are_not_eaten(hatp32, rule):
     assert tied.mean() == pytest.approx(0.033, abs=0.001)
     raw = np.ascontiguousarray(stack[:, tied] / np.float32(FULL), np.float32)
     chosen = Settings.plain(sl.Recipe(rejection=rule), 40)
-    kept = verdicts(raw, replace(chosen, floor=1 / FULL / np.sqrt(12))) == KEPT
+    kept = verdicts(raw, replace(chosen, floor=0.505 / FULL)) == KEPT
     assert kept[deviation[:, tied] == 1].mean() > 0.99
     # Several outliers at one pixel can mask each other.
     assert kept[deviation[:, tied] > 30].mean() < 0.2

@@ -21,7 +21,7 @@ from stacklib.measurement.cache import cache_file
 from stacklib.measurement.measurements import measure_frames
 from stacklib.measurement.noise import plane_noise
 from stacklib.measurement.statistics import UNIT_BOUNDS, measure_plane
-from stacklib.utils.user_cache import CACHE_VARIABLE, cache_folder
+from stacklib.utils.package import CACHE_VARIABLE, cache_folder
 
 ARRAYS = ("location", "scale_low", "scale_high", "mean", "avgdev", "noise", "minimum", "maximum", "count")
 

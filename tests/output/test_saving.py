@@ -407,10 +407,14 @@ def test_a_read_only_folder(result, tmp_path):
 def test_no_permission(result, tmp_path, monkeypatch):
     """The same for root, who can write everywhere."""
 
-    def denied(*args, **kwargs):
-        raise PermissionError(errno.EACCES, "Permission denied")
+    make = Path.mkdir
 
-    monkeypatch.setattr(file_sets.tempfile, "mkdtemp", denied)
+    def denied(path, *args, **kwargs):
+        if path.name.startswith(".stacklib-"):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        make(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "mkdir", denied)
     with pytest.raises(sl.SaveError, match=r"Permission denied.*choose another one"):
         result.save(tmp_path / "new")
     assert names_in(tmp_path) == []

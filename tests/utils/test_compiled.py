@@ -13,7 +13,7 @@ import numba
 import pytest
 
 from stacklib.utils import compiled
-from stacklib.utils.user_cache import CACHE_VARIABLE
+from stacklib.utils.package import CACHE_VARIABLE
 
 _numbers = itertools.count()
 
