@@ -10,11 +10,15 @@ from matplotlib.image import imread
 
 from stacklib.batch.summary import Row
 from stacklib.figures.look import FAINT, INK, new_figure, write_title
+from stacklib.utils.labels import clipped
+from stacklib.utils.texts import one_line
 
 __all__ = ["figure_masters"]
 
 #: Pictures in a row.
 COLUMNS = 4
+#: Longest name above a picture.
+LONGEST = 36
 
 
 def figure_masters(rows: Sequence[Row]) -> Figure:
@@ -27,7 +31,8 @@ def figure_masters(rows: Sequence[Row]) -> Figure:
     for place in axes.flat:
         place.set_axis_off()
     for row, place in zip(rows, axes.flat, strict=False):
-        place.set_title(f"{row.target.name}\n{_caption(row)}", fontsize=9, color=INK)
+        title = f"{clipped(one_line(row.target.name), LONGEST)}\n{_caption(row)}"
+        place.set_title(title, fontsize=9, color=INK, parse_math=False)
         path = row.target.output / row.record.thumbnail if row.known and row.record.thumbnail else None
         if path is not None and path.exists():
             place.imshow(imread(path), cmap="gray", vmin=0, vmax=255)

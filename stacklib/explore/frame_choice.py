@@ -21,6 +21,7 @@ from stacklib.recipe.choices import choices_file, read_choices, undo_write, writ
 from stacklib.recipe.recipe import Recipe
 from stacklib.utils.labels import listed, own_parts
 from stacklib.utils.progress import progress_bar
+from stacklib.utils.texts import one_line
 
 __all__ = ["COLUMNS", "FrameChoice", "cell_text"]
 
@@ -99,7 +100,8 @@ class FrameChoice:
         self.pictures = [_bytes(stretch(image, limits)) for image in images]
         self.thumbnails = [_bytes(stretch(binned(image, THUMBNAIL)[0], limits)) for image in images]
         self.suggestions = suggest_exclusions(self.table)
-        self.short_names = list(own_parts([Path(name).stem for name in self.all_frames.names]))
+        names = own_parts([Path(name).stem for name in self.all_frames.names])
+        self.short_names = [one_line(name) for name in names]
         self._selected = np.ones(len(self.table), bool)
         self._why: dict[int, str] = {}
         #: Called after each change; set by the panel.

@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from stacklib.figures.screen import sampling
 from stacklib.integration.result import Integration
+from stacklib.utils.texts import printable
 
 __all__ = [
     "BAR",
@@ -48,7 +49,9 @@ def new_figure(width: float, height: float) -> Figure:
 
 def write_title(figure: Figure, sentence: str) -> None:
     """Write one sentence above a figure that says what it shows."""
-    figure.suptitle(sentence, color=INK, fontsize=12.5, x=0.01, ha="left", parse_math=False)
+    figure.suptitle(
+        printable(sentence, keep="\n"), color=INK, fontsize=12.5, x=0.01, ha="left", parse_math=False
+    )
 
 
 def dress(axes: Axes, label: str) -> None:
@@ -88,8 +91,8 @@ def show_picture(
     options = {"vmin": 0, "vmax": 1, "cmap": "gray"} | options if "norm" not in options else options
     extent = (x, x + width * side, y + height * side, y)
     shown = axes.imshow(picture, origin="upper", extent=extent, **options)
-    # File names may hold dollar signs.
-    axes.set_title(title, color=INK, fontsize=10, loc="left", parse_math=False)
+    # File names may hold dollar signs, and characters that no font has.
+    axes.set_title(printable(title, keep="\n"), color=INK, fontsize=10, loc="left", parse_math=False)
     axes.tick_params(colors=FAINT, labelsize=8, length=2)
     axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))

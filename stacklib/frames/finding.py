@@ -74,8 +74,15 @@ class Found(NamedTuple):
 
 
 def common_folder(files: Iterable[Path]) -> Path:
-    """Return the folder of files, or the nearest common parent of their folders."""
-    return Path(os.path.commonpath([file.parent.absolute() for file in files]))
+    """Return the folder of files, or the nearest common parent of their folders.
+
+    Files on several drives of Windows have none: then it is the folder of the first one.
+    """
+    folders = [file.parent.absolute() for file in files]
+    try:
+        return Path(os.path.commonpath(folders))
+    except ValueError:
+        return folders[0]
 
 
 def frames_folder_above(folder: Path) -> Path | None:

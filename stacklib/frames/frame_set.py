@@ -159,7 +159,8 @@ class FrameSet(Sequence[Frame]):
         names = [frame.name for frame in self]
         if len(set(names)) == len(names):
             return names
-        return [frame.path.absolute().relative_to(self.folder).as_posix() for frame in self]
+        paths, home = [frame.path.absolute() for frame in self], self.folder
+        return [(path.relative_to(home) if path.is_relative_to(home) else path).as_posix() for path in paths]
 
     @property
     def table(self) -> Table:

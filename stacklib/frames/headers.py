@@ -12,6 +12,7 @@ from typing import Any
 from stacklib.formats.source import parse_decimal_comma
 from stacklib.frames.dates import has_clock, parse_date
 from stacklib.utils.labels import quoted
+from stacklib.utils.texts import one_line
 
 __all__ = ["HeaderFacts", "parse_date"]
 
@@ -157,7 +158,7 @@ class HeaderFacts:
         return next(filter(_is_scalar, map(self._value, names)), None)
 
     def _text(self, *names: str) -> str:
-        found = (str(self._first(name) or "").replace("\n", " ").strip() for name in names)
+        found = (one_line(" ".join(str(self._first(name) or "").split())) for name in names)
         return next((text for text in found if 0 < len(text) <= LONGEST_TEXT), "")
 
     def _parsed(self, parse: Callable[[Any], float | None], *names: str) -> float | None:

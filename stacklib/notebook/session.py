@@ -176,7 +176,13 @@ def show_table(table: Table) -> None:
     options = {"show_dtype": False, "max_lines": -1, "max_width": -1}
     table = printable_table(table)
     plain, page = ("\n".join(table.pformat(html=html, **options)) for html in (False, True))
-    display({"text/plain": plain, "text/html": f'{NARROW}<div class="stacklib-table">{page}</div>'}, raw=True)
+    display(
+        {
+            "text/plain": plain,
+            "text/html": f'{NARROW}<div class="stacklib-table mathjax_ignore">{page}</div>',
+        },
+        raw=True,
+    )
 
 
 def show_files(result: Integration, files: Iterable[str | Path]) -> None:

@@ -20,6 +20,7 @@ from stacklib.formats.xisf_write import ascii_text
 from stacklib.frames.finding import RESULT_FOLDER
 from stacklib.frames.frame_set import Frame, FrameSet
 from stacklib.frames.headers import parse_date
+from stacklib.utils.labels import quoted
 
 __all__ = [
     "SavedFiles",
@@ -37,6 +38,10 @@ __all__ = [
 NO_DATE, NO_OBJECT, NO_CAMERA = "nodate", "noobject", "nocamera"
 #: Maximum length of a part. A path on Windows is limited to 260 characters.
 LONGEST = 48
+#: Longest text that is converted; what is cut off would not be seen.
+LONGEST_TEXT = 1000
+#: Names that mean devices on Windows, where no file or folder can have them.
+RESERVED = re.compile(r"CON|PRN|AUX|NUL|CONIN|CONOUT|(COM|LPT)\d", re.IGNORECASE)
 
 _COLOUR = re.compile(
     r"(?:(?<=\d)|(?<=[A-Za-z0-9])-)(?:MC|MM|mc|mm|C|M)"
@@ -139,7 +144,7 @@ def _given_date(date: str | datetime.date) -> str:
     with contextlib.suppress(ValueError):
         if digits:
             return datetime.date(*(int(digits[part]) for part in (1, 3, 4))).strftime("%Y%m%d")
-    raise RecipeError(f"date: got {date!r}, expected YYYYMMDD or YYYY-MM-DD, such as 20210815")
+    raise RecipeError(f"date: got {quoted(date)}, expected YYYYMMDD or YYYY-MM-DD, such as 20210815")
 
 
 def object_name(text: str) -> str:
@@ -164,9 +169,16 @@ def camera_name(text: str) -> str:
 
 
 def file_part(text: str) -> str:
-    """Convert text to ASCII letters, digits, ``+``, ``-`` and ``_`` for a file name. Long text is cut."""
-    plain = re.sub(r"['`\"]", "", ascii_text(str(text)))
-    return re.sub(r"[^A-Za-z0-9+_]+", "-", plain)[:LONGEST].strip("-_")
+    """Convert text to ASCII letters, digits, ``+``, ``-`` and ``_`` for a file name. Long text is cut.
+
+    Examples
+    --------
+    >>> [file_part(text) for text in ("Cygnus Loop/\u03b1", "..\\x", "AUX")]
+    ['Cygnus-Loop-u03b1', 'x', 'AUX_']
+    """
+    plain = re.sub(r"['`\"]", "", ascii_text(str(text)[:LONGEST_TEXT]))
+    part = re.sub(r"[^A-Za-z0-9+_]+", "-", plain)[:LONGEST].strip("-_")
+    return f"{part}_" if RESERVED.fullmatch(part) else part
 
 
 def free_number(folder: Path, base: str, start: int = 0) -> int:

@@ -31,13 +31,16 @@ from stacklib.output.world_coordinates import (
     world_coordinates,
 )
 from stacklib.utils.checksums import checksum_if_readable
-from stacklib.utils.labels import listed
+from stacklib.utils.labels import clipped, listed
 from stacklib.utils.progress import in_notebook, progress_bar
+from stacklib.utils.texts import one_line
 
 __all__ = ["Provenance", "checksums", "collect", "keywords", "known_or_none", "properties"]
 
 #: Threads that compute checksums, and seconds before their progress bar appears.
 READERS, QUIET = 4, 2.0
+#: Longest value of a keyword in a note, in characters.
+LONGEST = 80
 
 #: Keywords that describe the storage of a file, or are written anew. Nobody misses them.
 STORAGE = re.compile(
@@ -249,7 +252,10 @@ def _spread(values: list[Any], count: int) -> str:
     if len(counted) > 3 and numbers:
         text = f"{min(values):g} to {max(values):g}"
     else:
-        shown = [(f"{value:g}" if isinstance(value, float) else value, n) for value, n in counted.items()]
+        shown = [
+            (f"{value:g}" if isinstance(value, float) else clipped(one_line(str(value)), LONGEST), n)
+            for value, n in counted.items()
+        ]
         text = listed([f"{value} ({n} frame{'s' * (n > 1)})" for value, n in shown], most=3)
     missing = count - len(values)
     return text + (f", missing in {missing} frame{'s' * (missing > 1)}" if missing else "")

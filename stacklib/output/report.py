@@ -20,7 +20,8 @@ from stacklib.output.integrated_image import IntegratedImage
 from stacklib.output.naming import SavedFiles, night_of
 from stacklib.output.provenance import Provenance, collect, known_or_none
 from stacklib.output.sentences import noise_gap
-from stacklib.utils.labels import listed
+from stacklib.utils.labels import clipped, listed
+from stacklib.utils.texts import one_line
 
 __all__ = ["numbers", "report", "summary", "unusual_frames"]
 
@@ -304,7 +305,7 @@ def _number(value: float, digits: int = 4) -> str:
 def _frames(result: IntegratedImage) -> list[str]:
     p = result.preparation
     unusual = {i for i, *_ in unusual_frames(result)}
-    names = [_shortened(name) for name in p.measurements.names]
+    names = [clipped(one_line(name), NAME) for name in p.measurements.names]
     width = max(len(name) for name in names)
     columns = f"{'weight':>8}{'scale':>8}{'location':>11}{'noise':>11}{'low %':>8}{'high %':>8}"
     lines = [f"{'':>4}  {'Frame':<{width}}{columns}"]
@@ -329,12 +330,6 @@ def _numbers(result: IntegratedImage, i: int, k: int) -> str:
     return f"{weight:>8.3f}{scale:>8.3f}{location:>11}{noise:>11}{low:>8.2f}{high:>8.2f}"
 
 
-def _shortened(name: str) -> str:
-    """Shorten a long name by replacing its middle with dots."""
-    half = (NAME - 3) // 2
-    return name if len(name) <= NAME else f"{name[: NAME - 3 - half]}...{name[-half:]}"
-
-
 def _unusual_in_words(result: IntegratedImage) -> list[str]:
     names = result.preparation.measurements.names
     reasons = {"low": "clouds, dew, poor normalization?", "high": "trail, poor normalization, poor seeing?"}
@@ -353,4 +348,4 @@ def _files(saved: SavedFiles | None) -> list[str]:
     if saved is None:
         return []
     files = (*saved.images, saved.table, saved.report)
-    return [f"Files in {saved.report.parent}", *(f"  {path.name}" for path in files)]
+    return [f"Files in {one_line(str(saved.report.parent))}", *(f"  {path.name}" for path in files)]

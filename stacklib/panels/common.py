@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from html import escape
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import ipywidgets as widgets
 
 from stacklib.utils.parameters import Parameter
+from stacklib.utils.texts import one_line, printable
 
 __all__ = [
     "NumberSlider",
@@ -16,10 +18,14 @@ __all__ = [
     "control_value",
     "enable_control",
     "parameter_control",
+    "safe_html",
+    "safe_label",
     "set_control",
     "side_by_side",
 ]
 
+#: Characters by which MathJax, which JupyterLab runs on widgets and tables, knows mathematics.
+MATHEMATICS = re.compile(r"[$\\]")
 #: Width of the longest parameter name, of a number, and of the longest word of a unit.
 LABEL, BOX, UNIT = "12.5em", "5.4em", "4.8em"
 #: Height of the band below a slider that marks the recommended values.
@@ -140,6 +146,17 @@ def _band(recommended: tuple[float, float], low: float, high: float) -> widgets.
     )
 
 
+def safe_html(text: str) -> str:
+    """Return a text as HTML. Names in it are no tags, no mathematics and no commands."""
+    return MATHEMATICS.sub(r"<span>\g<0></span>", escape(printable(text)))
+
+
+def safe_label(text: str) -> str:
+    """Return a text as the description of a widget, which can hold mathematics, but no tags."""
+    alike = {"\\": "\N{FULLWIDTH REVERSE SOLIDUS}", "$": "\N{FULLWIDTH DOLLAR SIGN}"}
+    return one_line(text).translate(str.maketrans(alike))
+
+
 def parameter_control(parameter: Parameter, value: Any) -> widgets.Widget:
     """Create the control of a parameter, for `control_value`, `set_control` and `enable_control`."""
     options = {"description": parameter.name, "tooltip": parameter.help, "layout": {"width": "auto"}}
@@ -187,7 +204,7 @@ class Readout(widgets.HTML):
 
     def say(self, *lines: str) -> None:
         """Show these lines."""
-        self.say_html(*(escape(line) for line in lines))
+        self.say_html(*(safe_html(line) for line in lines))
 
     def say_html(self, *lines: str) -> None:
         """Show lines of HTML."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cached_property
-from html import escape
 from pathlib import Path
 
 import ipywidgets as widgets
@@ -13,7 +12,7 @@ from stacklib.errors import StacklibError
 from stacklib.frames.finding import resolve_path
 from stacklib.frames.frame_set import used_files
 from stacklib.notebook.session import is_live
-from stacklib.panels.common import Readout
+from stacklib.panels.common import Readout, safe_html
 from stacklib.recipe.choices import target_name
 from stacklib.utils.labels import counted
 
@@ -61,7 +60,7 @@ class FolderChooser:
         )
         said = Readout()
         chooser.register_callback(lambda chooser: said.say(self.choose(chooser.selected_path)))
-        chooser.title = f"<b>Frames:</b> {escape(str(self.frames))}"
+        chooser.title = f"<b>Frames:</b> {safe_html(str(self.frames))}"
         return widgets.VBox([chooser, said], layout=widgets.Layout(max_width="980px"))
 
     def show(self, interactive: bool) -> None:

@@ -55,7 +55,7 @@ def _caption(selector: FrameChoice, axes: Axes, index: int) -> None:
         axes.plot([0, 1], [0, 1], color=HIGH, lw=1.5, transform=axes.transAxes)
         axes.plot([0, 1], [1, 0], color=HIGH, lw=1.5, transform=axes.transAxes)
         text += f"\n{'unselected' if reason.startswith('not ') else reason.split(':')[0].split(' (')[0]}"
-    axes.set_title(text, color=colour, fontsize=7.5, pad=2)
+    axes.set_title(text, color=colour, fontsize=7.5, pad=2, parse_math=False)
 
 
 class NightPlots:
@@ -86,12 +86,13 @@ class NightPlots:
                         va="bottom",
                         ha="center",
                         visible=False,
+                        parse_math=False,
                     )
                     for name, x, y in zip(names, self.x, values, strict=True)
                 ]
             )
             dress_axes(axes)
-            axes.set_title(label.format(**table.meta), color=INK, fontsize=9.5, loc="left")
+            axes.set_title(label.format(**table.meta), color=INK, fontsize=9.5, loc="left", parse_math=False)
         for axes in grid[-1]:
             axes.set_xlabel("hours since the first frame" if timed else "frame", color=FAINT, fontsize=8.5)
         figure.legend(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable
 
 import ipywidgets as widgets
@@ -12,7 +11,7 @@ from matplotlib.figure import Figure
 from stacklib.errors import RecipeError, StacklibError
 from stacklib.explore.frame_choice import COLUMNS, FrameChoice, cell_text
 from stacklib.figures.look import GROUND
-from stacklib.panels.common import Readout, side_by_side
+from stacklib.panels.common import Readout, safe_html, safe_label, side_by_side
 from stacklib.panels.frame_plots import NightPlots
 from stacklib.panels.live_canvas import draw_when_seen, live_canvas
 from stacklib.panels.pictures import Picture
@@ -38,7 +37,9 @@ class SelectorWidgets:
         count = len(selector.table)
         name_width = min(112, 34 + 8 * max(len(name) for name in selector.short_names))
         self.ticks = [
-            widgets.Checkbox(True, description=name, indent=False, layout=_width(f"{name_width}px"))
+            widgets.Checkbox(
+                True, description=safe_label(name), indent=False, layout=_width(f"{name_width}px")
+            )
             for name in selector.short_names
         ]
         self.cells = [widgets.HTML(layout=_rest()) for _ in range(count)]
@@ -209,7 +210,7 @@ def _line(selector: FrameChoice, index: int) -> str:
     cells = "".join(_box(cell_text(selector.table[index], name)) for name in COLUMNS)
     left_out, suggested = selector.reasons.get(index), selector.suggestions.get(index)
     note = f"Left out: {left_out}" if left_out else f"Leave out? {suggested}" if suggested else ""
-    note = f'<div style="line-height:1.4;font-weight:bold">{html.escape(note)}</div>' if note else ""
+    note = f'<div style="line-height:1.4;font-weight:bold">{safe_html(note)}</div>' if note else ""
     return f'<div style="display:flex;flex-wrap:wrap;line-height:1.3">{cells}</div>{note}'
 
 

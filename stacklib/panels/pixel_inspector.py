@@ -22,6 +22,7 @@ from stacklib.panels.common import Readout, side_by_side
 from stacklib.panels.live_canvas import QuickCanvas, live_canvas
 from stacklib.panels.pictures import FigurePicture
 from stacklib.panels.verdict_table import verdict_table
+from stacklib.utils.texts import one_line
 
 __all__ = ["MASK", "PixelInspector"]
 
@@ -169,7 +170,7 @@ class PixelInspector:
     def widget(self) -> widgets.VBox:
         """The live panel."""
         p, (left, top, width, height) = self.result.preparation, self.result.region
-        names = [(f"{i + 1}: {p.measurements.names[i]}", int(i) + 1) for i in p.used]
+        names = [(one_line(f"{i + 1}: {p.measurements.names[i]}"), int(i) + 1) for i in p.used]
         wide = {"description_width": "5em"}
         choice = {"style": wide, "layout": widgets.Layout(width="280px")}
         self._view_box = widgets.Dropdown(options=(*VIEWS, MASK), description="picture", **choice)

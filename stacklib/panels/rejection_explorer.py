@@ -26,6 +26,7 @@ from stacklib.panels.common import (
     control_value,
     enable_control,
     parameter_control,
+    safe_html,
     set_control,
     side_by_side,
 )
@@ -463,8 +464,8 @@ class RejectionExplorer:
             rejected = f"Rejected {side} ({word}): {numbers[f'rejected_{side}']:.3f} %"
             self._title(side, f"{rejected}; scale: 0 to {top:.0f} % of the frames")
         self._title("difference", f"Difference from {other}; blue to red: ±{scale:.3g} {unit}")
-        lines = [escape(line) for line in model.words(numbers).splitlines()]
-        lines += [f"Note: {escape(note)}" for note in self.result.preparation.notes]
+        lines = [safe_html(line) for line in model.words(numbers).splitlines()]
+        lines += [f"Note: {safe_html(note)}" for note in self.result.preparation.notes]
         lines[3] = f'<span title="{escape(RESIDUAL_HELP)}">{lines[3]}</span>'
         self._numbers.say_html(*lines)
 

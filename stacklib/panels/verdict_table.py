@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from html import escape
-
 from stacklib.explore.explain import PixelStory
 from stacklib.kernel.verdicts import HIGH, KEPT, LOW, NO_DATA
+from stacklib.panels.common import safe_html
 
 __all__ = ["verdict_table"]
 
@@ -28,12 +27,12 @@ def verdict_table(story: PixelStory, number: int) -> str:
         now = int(verdict[i])
         weight = "bold" if now in (LOW, HIGH) else "normal"
         later = " (still kept in this round)" if now == KEPT != int(story.verdict[i]) else ""
-        cells = [SYMBOLS[now], str(story.numbers[i]), escape(name)]
-        cells += [f"{story.raw[i]:.6g}", f"{story.compared[i]:.6g}", escape(why + later)]
+        cells = [SYMBOLS[now], str(story.numbers[i]), safe_html(name)]
+        cells += [f"{story.raw[i]:.6g}", f"{story.compared[i]:.6g}", safe_html(why + later)]
         row = "".join(_cell("td", cell, style) for cell, style in zip(cells, COLUMNS.values(), strict=True))
         rows.append(f'<tr style="font-weight:{weight}">{row}</tr>')
     head = "".join(_cell('th scope="col"', word, style) for word, style in COLUMNS.items())
-    left_out = "".join(f"<div>Left out: {escape(text)}</div>" for text in story.excluded)
+    left_out = "".join(f"<div>Left out: {safe_html(text)}</div>" for text in story.excluded)
     return (
         '<div style="max-height:340px;overflow:auto;line-height:1.45" tabindex="0" aria-label="verdicts">'
         f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>{left_out}</div>"

@@ -12,6 +12,7 @@ from stacklib.kernel.expectation import expected_noise_factor, expected_rejectio
 from stacklib.output import report
 from stacklib.output.provenance import collect
 from stacklib.simulate import Session, simulate_frames
+from stacklib.utils.labels import clipped
 
 RECIPE = sl.Recipe(rejection="winsorized_sigma", weights="none")
 
@@ -193,7 +194,7 @@ def test_durations(seconds, expected):
 
 def test_long_names_are_cut_in_the_middle():
     name = "a_very_long_name_of_a_registered_frame_0017_c_d_r.xisf"
-    short = report._shortened(name)
+    short = clipped(name, report.NAME)
     assert len(short) == report.NAME
     assert short.startswith("a_very_long") and short.endswith("0017_c_d_r.xisf")
 
