@@ -46,6 +46,9 @@ class Integration(IntegratedImage):
         Rescaling by `output_range`, ``image = x * range_factor + range_offset``. 1 and 0 if there was none.
     truncated : int
         Number of values clipped by `output_range`, and of lone samples far beyond all others.
+    shift : ndarray of float64, shape (frames, 2), or None
+        Shift of each frame in x and y against the others, in pixels; NaN if it is not known. See
+        `stacklib.integration.registration`.
     saved : SavedFiles or None
         Files written by the last `save`.
 

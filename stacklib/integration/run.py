@@ -15,6 +15,7 @@ import numpy as np
 from stacklib.errors import StacklibWarning
 from stacklib.frames.frame_set import FrameSet, open_frames
 from stacklib.integration.cluster import Cluster
+from stacklib.integration.registration import check_registration, registration_of
 from stacklib.integration.result import Integration
 from stacklib.integration.samples import Region, Samples, cancelled_on_error, parts
 from stacklib.kernel.passes import run_tiles
@@ -115,14 +116,27 @@ def integrate(
             samples.hold()
             planes = samples.plane
         preparation = prepare(frames, recipe, samples.threads, report, planes, spread=spread)
+    preparation, shift = _checked(preparation, samples)
     for note in preparation.notes:
         warnings.warn(note, StacklibWarning, stacklevel=2)
     result = integrate_samples(samples, preparation, progress, work=work)
+    result.shift = shift
     notes = range_warnings(result.range_factor, result.truncated, result.recipe.output_range)
     for note in filter(None, [*notes, not_kept()]):
         warnings.warn(note, StacklibWarning, stacklevel=2)
     frames.close()
     return result
+
+
+def _checked(preparation: Preparation, samples: Samples) -> tuple[Preparation, np.ndarray]:
+    """Check that the frames lie on each other. Returns the shift of each, (frames, 2), NaN if not known."""
+    found = registration_of(preparation, samples.held if samples.whole else None)
+    used = preparation.used
+    names = [preparation.measurements.names[i] for i in used]
+    notes = check_registration(found, names, preparation.recipe.allow_unregistered)
+    shift = np.full((len(preparation.frames), 2), np.nan)
+    shift[used] = found.shift
+    return replace(preparation, notes=(*preparation.notes, *notes)), shift
 
 
 @contextmanager

@@ -114,6 +114,7 @@ class IntegratedImage:
     range_factor: float = 1.0
     range_offset: float = 0.0
     truncated: int = 0
+    shift: np.ndarray | None = None
 
     @classmethod
     def assemble(
@@ -219,6 +220,9 @@ class IntegratedImage:
         }
         for name, values in columns.items():
             table[name] = values[:, 0] if channels == 1 else values
+        if self.shift is not None:
+            table["shift_x"], table["shift_y"] = self.shift.T
+            table["shift_x"].unit = table["shift_y"].unit = "pix"
         return table
 
     @cached_property

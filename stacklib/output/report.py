@@ -20,7 +20,7 @@ from stacklib.output.integrated_image import IntegratedImage
 from stacklib.output.naming import SavedFiles, night_of
 from stacklib.output.provenance import Provenance, collect, known_or_none
 from stacklib.output.sentences import noise_gap
-from stacklib.utils.labels import clipped, listed
+from stacklib.utils.labels import clipped, counted, listed
 from stacklib.utils.texts import one_line
 
 __all__ = ["numbers", "report", "summary", "unusual_frames"]
@@ -151,6 +151,7 @@ def _heading(result: IntegratedImage, facts: Provenance) -> list[str]:
         "Image": f"{width} x {height} pixels, {channels} channel{'s' * (channels > 1)}" + _region(result),
         "Values": _values(result),
         "Coverage": _coverage(result),
+        "Registered": _registered(result),
         "Reference": f"{p.measurements.names[p.reference]} ({_why_reference(result)})",
         "Input": f"{p.frames.folder}{_not_given(p.frames)}",
     }
@@ -238,6 +239,18 @@ def _coverage(result: IntegratedImage) -> str:
     full, empty = np.mean(coverage == 1), np.mean(coverage == 0)
     text = f"{100 * full:.1f} % of the pixels have data in all frames"
     return text + (f", {100 * empty:.2f} % in none" if empty else "")
+
+
+def _registered(result: IntegratedImage) -> str:
+    """Say how well the frames lie on each other."""
+    if result.shift is None:
+        return ""
+    shifts = np.hypot(*result.shift[result.preparation.used].T)
+    known = shifts[np.isfinite(shifts)]
+    if not known.size:
+        return "not known: too few stars in the middle of the frames to compare them"
+    rest = f", not known for {counted(shifts.size - known.size, 'frame')}" if known.size < shifts.size else ""
+    return f"within {known.max():.2f} px, median {np.median(known):.2f} px{rest}"
 
 
 def _rejection(result: IntegratedImage) -> list[str]:

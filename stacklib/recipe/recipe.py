@@ -128,6 +128,9 @@ class Recipe(RejectionParameters):
     output_bits: str = choice_field(
         "32", ("32", "64"), "Bits of a value of the image, a floating point number; 64 to stack masters."
     )
+    allow_unregistered: bool = switch_field(
+        False, "Integrate frames that do not lie on each other, as those of a comet."
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

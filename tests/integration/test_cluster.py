@@ -23,6 +23,7 @@ from slow_store import slow_down  # noqa: E402
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The frames have no NOISE keywords"),
+    pytest.mark.filterwarnings("ignore:.*do not lie on the others"),
     pytest.mark.filterwarnings("ignore:.*cannot reject anything"),
 ]
 

@@ -19,6 +19,8 @@ FULL = 65535
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The frames have no NOISE keywords"),
     pytest.mark.filterwarnings("ignore:.*cannot reject anything"),
+    # They were aligned by whole pixels.
+    pytest.mark.filterwarnings("ignore:.*do not lie on the others"),
 ]
 
 #: Cosmic rays: x, y inside the track, and the frame.
@@ -232,3 +234,11 @@ def test_the_data_stay_clean():
     if not DATA.is_dir():
         pytest.skip("the data are not here")
     assert set(DATA.rglob(".stacklib*")) <= THERE_BEFORE
+
+
+def test_alignment_by_whole_pixels_is_said(hatp32):
+    with pytest.warns(StacklibWarning, match=r"of 40 frames .*: reg_\d+\.fits \(0\.\d px\)"):
+        result = sl.integrate(hatp32, sl.Recipe(weights="none"), progress=False)
+    assert "aligning by whole pixels" in " ".join(result.report().split())
+    distance = np.hypot(result.frames["shift_x"], result.frames["shift_y"])
+    assert 0.5 < distance.max() < 0.9

@@ -1,0 +1,414 @@
+"""Whether the frames lie on each other: the shift of each frame against the stack of the others.
+
+Each frame is band-passed, so that neither the sky nor noise of single pixels counts, and cut off on both
+sides, so that what is left are its stars, bright and faint ones nearly alike. Its cross-correlation with the
+sum of other frames, moved onto each other, has a peak at its shift (phase correlation without the whitening,
+which would raise the noise).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from scipy import fft
+from scipy.ndimage import find_objects, label, median_filter, uniform_filter
+
+from stacklib.errors import IntegrationError
+from stacklib.normalization.preparation import Preparation
+from stacklib.utils.labels import counted, listed
+
+__all__ = ["Registration", "check_registration", "measure_shifts", "registration_of", "window_of"]
+
+#: Shifts up to this many pixels are accepted, and those beyond the second are refused.
+ACCEPTED, REFUSED = 0.5, 2.0
+#: Shifts of frames that were aligned by whole pixels: no component beyond this, and at least this scatter.
+WHOLE_PIXEL, WHOLE_SCATTER = 0.8, 0.2
+
+#: Side of the window in the middle of the frames, and the one that is tried if too few stars are in it.
+SIDES = (512, 1024)
+#: Smallest side of frames that are measured.
+LEAST_SIDE = 16
+#: The window is good enough if at least this fraction of the frames match.
+MOST = 0.8
+#: Side of the boxes whose mean is the background of a pixel.
+BACKGROUND = 21
+#: A pixel counts from this many sigma above its background, up to this many above that.
+FAINTEST, BRIGHTEST = 2.0, 8.0
+#: Fraction of the box of a pixel that is data, at least.
+SURE = 0.9
+#: Number of frames whose sum the others are compared with.
+STACKED = 15
+#: Number of frames that are tried as the first of that sum.
+TRIED = 3
+#: A match has a peak that exceeds everything farther than this many pixels from it by this factor, and the
+#: scatter of the correlation by the second.
+PEAK_RADIUS, UNIQUE, SIGNIFICANT = 12, 1.5, 8.0
+#: Pixels of the sum of frames are stars if they exceed this in most of them.
+IN_MOST = 1.5
+#: A spot exceeds this many sigma. A shift is believed if this many spots are stars then, this fraction of
+#: all, and this many times as many as by chance, which is tried in these places.
+SPOT_SIGMA, LEAST_COMMON, COMMON_SHARE, MORE_THAN_CHANCE = 5.0, 6, 0.25, 3.0
+ELSEWHERE = ((-31, -23), (27, -29), (-33, 25), (21, 31))
+#: A frame has other stars than the others if it has at least this many, and this fraction of their number.
+LEAST_STARS, STAR_SHARE = 8, 0.4
+#: Frames of which none match have stars, if each has this many round spots of this many to that many pixels;
+#: they are not longer than wide by more than this factor.
+MANY_STARS, STAR_PIXELS, ROUND = 20, (6, 300), 1.6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Registration:
+    """How frames lie on each other.
+
+    Attributes
+    ----------
+    shift : ndarray of float64, shape (frames, 2)
+        Shift in x and y, in pixels, from where most frames have their stars. NaN if it is not known.
+    error : ndarray of float64, shape (frames,)
+        Standard error of the shift, the larger one of x and y, in pixels.
+    apart : tuple of int
+        Frames with stars that do not match those of the others, however they are moved.
+    """
+
+    shift: np.ndarray
+    error: np.ndarray
+    apart: tuple[int, ...]
+
+    @property
+    def distance(self) -> np.ndarray:
+        """Length of the shifts in pixels, float64 (frames,)."""
+        return np.hypot(*self.shift.T)
+
+    def beyond(self, limit: float) -> list[int]:
+        """Return the frames whose shift exceeds a limit, by more than three standard errors."""
+        with np.errstate(invalid="ignore"):
+            return np.flatnonzero(self.distance - 3 * self.error > limit).tolist()
+
+
+def registration_of(preparation: Preparation, held: np.ndarray | None = None) -> Registration:
+    """Measure how the frames used lie on each other.
+
+    Parameters
+    ----------
+    preparation : Preparation
+        The frames, and which of their samples are data.
+    held : ndarray of float32, shape (channels, frames, height, width), optional
+        Their samples as they are in the files. By default they are read.
+
+    Returns
+    -------
+    Registration
+        Shifts of the frames in ``preparation.used``, in the middle channel that has an image.
+    """
+    p = preparation
+    lit = np.flatnonzero(np.isfinite(p.measurements.location[p.reference]))
+    channel = int(lit[lit.size // 2])
+    low, _ = p.settings(channel).data_range
+
+    def read(k: int, window: tuple[int, int, int, int]) -> np.ndarray:
+        left, top, width, height = window
+        i = int(p.used[k])
+        if held is None:
+            rows = p.read_rows(i, top, top + height, channel)[:, left : left + width].copy()
+        else:
+            rows = held[channel, i, top : top + height, left : left + width].copy()
+            if p.marks is not None:
+                p.marks.mark(i, channel, rows, top, left)
+        rows[~(rows > low)] = np.nan
+        return rows
+
+    first = int(np.searchsorted(p.used, p.reference))
+    return measure_shifts(read, p.count, (p.frames.height, p.frames.width), first)
+
+
+def check_registration(found: Registration, names: Sequence[str], allowed: bool) -> list[str]:
+    """Return what to say about frames that do not lie on the others.
+
+    Parameters
+    ----------
+    found : Registration
+        The shifts of the frames.
+    names : sequence of str
+        Names of the frames.
+    allowed : bool
+        Value of the parameter `allow_unregistered`.
+
+    Returns
+    -------
+    list of str
+        One note, or none.
+
+    Raises
+    ------
+    IntegrationError
+        If frames are off by more than 2 pixels or have stars that no other has, unless this is allowed.
+    """
+    off = found.beyond(ACCEPTED)
+    far = sorted({*found.beyond(REFUSED), *found.apart})
+    if not off and not far:
+        return []
+    distance = found.distance
+    order = sorted({*off, *far}, key=lambda i: (i not in found.apart, -distance[i]))
+    shifts = [f"{distance[i]:.1f} px" if i not in found.apart else "other stars" for i in order]
+    some = listed([f"{names[i]} ({words})" for i, words in zip(order, shifts, strict=True)], most=5)
+    verb = "does" if len(order) == 1 else "do"
+    what = f"{len(order)} of {counted(len(names), 'frame')} {verb} not lie on the others: {some}"
+    if far and not allowed:
+        raise IntegrationError(
+            f"{what}. Register them or leave them out. If it is meant to be so, as with frames aligned on a "
+            "comet, set allow_unregistered: true"
+        )
+    if far:
+        return [f"{what}. They are integrated all the same, as allow_unregistered is true."]
+    known = found.shift[np.isfinite(distance)]
+    whole = np.abs(known).max() < WHOLE_PIXEL and known.std() > WHOLE_SCATTER
+    why = " So it is after aligning by whole pixels: stars get wider." if whole else ""
+    return [f"{what}.{why} Register them again with subpixel accuracy, or leave them out."]
+
+
+class _Peak(NamedTuple):
+    """Highest point of a correlation: shift in y and x, standard error, and whether it is a match."""
+
+    y: float
+    x: float
+    error: float
+    matches: bool
+
+
+def window_of(width: int, height: int, side: int) -> tuple[int, int, int, int]:
+    """Return the window in the middle of a frame: left, top, width, height."""
+    # Sides with small factors, for the transform.
+    across, down = (min(side, size // 16 * 16) for size in (width, height))
+    return (width - across) // 2, (height - down) // 2, across, down
+
+
+def measure_shifts(
+    read: Callable[[int, tuple[int, int, int, int]], np.ndarray],
+    count: int,
+    shape: tuple[int, int],
+    first: int = 0,
+) -> Registration:
+    """Measure how frames lie on each other, in a window in their middle.
+
+    Parameters
+    ----------
+    read : callable
+        ``read(i, window)`` returns the samples of frame `i` in a window (left, top, width, height), float32
+        (height, width), NaN for no data.
+    count : int
+        Number of frames.
+    shape : tuple of int
+        Height and width of the frames.
+    first : int
+        A good frame, such as the reference.
+
+    Returns
+    -------
+    Registration
+        The shifts. They are not known where the window holds too few stars.
+    """
+    height, width = shape
+    if min(shape) < LEAST_SIDE:
+        return _unknown(count)
+    for side in SIDES:
+        window = window_of(width, height, side)
+
+        def part(i: int, window: tuple[int, int, int, int] = window) -> np.ndarray:
+            return read(i, window)
+
+        found = _measure(part, count, first)
+        if side >= max(height, width) or np.mean(np.isfinite(found.error)) >= MOST:
+            break
+    return found
+
+
+def _measure(read: Callable[[int], np.ndarray], count: int, first: int) -> Registration:
+    chosen = sorted({first, *np.linspace(0, count - 1, min(count, STACKED)).astype(int).tolist()})
+    spots = {i: _spots(read(i)) for i in chosen}
+    shape = spots[first].shape
+    spectra = {i: fft.rfft2(image) for i, image in spots.items()}
+    moved = _aligned(spectra, first, shape)
+    del spots
+    if len(moved) <= max(1, len(chosen) / 2):
+        return _unknown(count, _all_apart(read, count))
+    total = np.sum(list(moved.values()), axis=0)
+    peaks = []
+    for i in range(count):
+        spectrum = spectra[i] if i in spectra else fft.rfft2(_spots(read(i)))
+        peaks.append(_peak(spectrum, total - moved[i] if i in moved else total, shape))
+    shift = np.array([[p.x, p.y] if p.matches else [math.nan] * 2 for p in peaks])
+    error = np.array([p.error if p.matches else math.nan for p in peaks])
+    if not np.isfinite(error).any():
+        return _unknown(count)
+    # With two frames there is no majority.
+    middle = np.nanmedian(shift, axis=0) if count > 2 or np.isnan(shift[first]).any() else shift[first]
+    for i in np.flatnonzero(np.hypot(*(shift - middle).T) > ACCEPTED).tolist():
+        # Without the frame itself, whose cosmic rays are in the sum as well.
+        others, number = (total - moved[i], len(moved) - 1) if i in moved else (total, len(moved))
+        if not _meet(_spots(read(i)), fft.irfft2(others, s=shape) > number * IN_MOST, shift[i]):
+            shift[i] = error[i] = math.nan
+    if np.count_nonzero(np.isfinite(error)) <= max(1, count / 2):
+        return _unknown(count)
+    stars = fft.irfft2(total, s=shape) > len(moved) * IN_MOST
+    return Registration(shift=shift - middle, error=error, apart=_apart(read, stars, shift))
+
+
+def _unknown(count: int, apart: tuple[int, ...] = ()) -> Registration:
+    """Return the result if no more than half of the frames match: some do so by chance."""
+    return Registration(shift=np.full((count, 2), math.nan), error=np.full(count, math.nan), apart=apart)
+
+
+def _meet(spots: np.ndarray, stars: np.ndarray, shift: np.ndarray) -> bool:
+    """Return whether many spots of a frame are stars that were moved by a shift, and not one or two.
+
+    A cosmic ray or a trail that happens to meet another one makes a peak as well.
+    """
+    count, met = _common(spots, stars, shift)
+    by_chance = sum([_common(spots, stars, shift + away)[1] for away in ELSEWHERE]) / len(ELSEWHERE)
+    return met >= max(LEAST_COMMON, COMMON_SHARE * count, MORE_THAN_CHANCE * by_chance)
+
+
+def _common(spots: np.ndarray, stars: np.ndarray, shift: np.ndarray) -> tuple[int, int]:
+    """Count the spots of a frame, and those that are stars if it was moved by a shift in x and y."""
+    found, count = label(spots > SPOT_SIGMA - FAINTEST)
+    across, down = np.rint(shift).astype(int)
+    met = np.unique(found[np.roll(stars, (down, across), axis=(0, 1))])
+    return count, int(np.count_nonzero(met))
+
+
+def _apart(read: Callable[[int], np.ndarray], stars: np.ndarray, shift: np.ndarray) -> tuple[int, ...]:
+    """Return the frames without a shift that have other spots than cosmic rays, as many as others have stars.
+
+    A frame behind clouds has none.
+    """
+    known = np.isfinite(shift[:, 0])
+    if known.all():
+        return ()
+    counts = np.array([_common(_spots(read(i)), stars, shift[i]) for i in np.flatnonzero(known)[:STACKED]])
+    common, others = np.median(counts[:, 1]), np.median(counts[:, 0] - counts[:, 1])
+    least = 2 * others + max(LEAST_STARS, STAR_SHARE * common)
+    if common < LEAST_STARS:
+        return ()
+    apart = []
+    for i in np.flatnonzero(~known).tolist():
+        spots, here = _spots(read(i)), np.zeros(2)
+        # In a crowded field the peak of a frame that lies right may not stand out.
+        if _common(spots, stars, here)[0] >= least and not _meet(spots, stars, here):
+            apart.append(i)
+    return tuple(apart)
+
+
+def _all_apart(read: Callable[[int], np.ndarray], count: int) -> tuple[int, ...]:
+    """Return all frames if all of them have stars, none of which match; otherwise none."""
+    return tuple(range(count)) if all(_round_spots(read(i)) >= MANY_STARS for i in range(count)) else ()
+
+
+def _round_spots(window: np.ndarray) -> int:
+    """Count the round spots of a frame: its stars, but not the tracks of cosmic rays, nor hot pixels."""
+    good = np.isfinite(window)
+    filled = np.where(good, window, np.median(window[good]) if good.any() else 0).astype(np.float32)
+    filled = median_filter(filled, 3)
+    filled[~good] = np.nan
+    spots, _ = label(_band_passed(filled) > SPOT_SIGMA)
+    sizes = np.bincount(spots.ravel())[1:]
+    boxes = [(part.stop - part.start for part in place) for place in find_objects(spots)]
+    least, most = STAR_PIXELS
+    return sum(
+        least <= size <= most and max(box) <= ROUND * min(box)
+        for size, box in zip(sizes.tolist(), map(tuple, boxes), strict=True)
+    )
+
+
+def _aligned(spectra: dict[int, np.ndarray], first: int, shape: tuple[int, int]) -> dict[int, np.ndarray]:
+    """Return the spectra of the frames that match, moved onto one of them."""
+    best: dict[int, np.ndarray] = {}
+    candidates = [first, *(i for i in spectra if i != first)]
+    for start in candidates[:TRIED]:
+        moved = {start: spectra[start]}
+        total = spectra[start].copy()
+        for i, spectrum in spectra.items():
+            if i != start and (peak := _peak(spectrum, total, shape)).matches:
+                moved[i] = spectrum * _phases(shape, peak.y, peak.x)
+                total += moved[i]
+        if len(moved) > len(best):
+            best = moved
+        if len(best) > len(spectra) / 2:
+            break
+    return best
+
+
+def _phases(shape: tuple[int, int], y: float, x: float) -> np.ndarray:
+    """Return the factors of a spectrum that move its image back by a shift, complex64."""
+    down = np.exp(2j * np.pi * y * fft.fftfreq(shape[0]))
+    across = np.exp(2j * np.pi * x * fft.rfftfreq(shape[1]))
+    return (down[:, None] * across).astype(np.complex64)
+
+
+def _peak(spectrum: np.ndarray, stack: np.ndarray, shape: tuple[int, int]) -> _Peak:
+    """Find the shift of a frame against a stack from their spectra."""
+    surface = fft.irfft2(spectrum * np.conj(stack), s=shape)
+    y, x = np.unravel_index(int(np.argmax(surface)), shape)
+    # The peak in the middle: neighbors across the edges, too.
+    surface = np.roll(surface, (shape[0] // 2 - y, shape[1] // 2 - x), axis=(0, 1))
+    row, column = shape[0] // 2, shape[1] // 2
+    core = surface[row - 1 : row + 2, column - 1 : column + 2].astype(np.float64)
+    near = surface[
+        max(row - PEAK_RADIUS, 0) : row + PEAK_RADIUS + 1,
+        max(column - PEAK_RADIUS, 0) : column + PEAK_RADIUS + 1,
+    ]
+    far = surface.size - near.size
+    curvatures = [line[0] + line[2] - 2 * line[1] for line in _cross(core)]
+    if far < surface.size / 2 or not max(curvatures) < 0:
+        return _Peak(0.0, 0.0, math.inf, False)
+    level = (float(surface.sum(dtype=np.float64)) - float(near.sum(dtype=np.float64))) / far
+    near[:] = level
+    most, grown = float(surface.max()) - level, math.sqrt(surface.size / far)
+    least = max(UNIQUE * most, SIGNIFICANT * grown * float(surface.std()))
+    # The slope of the rest of the surface moves the top of the peak.
+    scatter = max(grown * float(np.diff(surface, axis=axis).std()) for axis in (0, 1))
+    offsets = [
+        (line[0] - line[2]) / (2 * curvature)
+        for line, curvature in zip(_cross(core), curvatures, strict=True)
+    ]
+    y, x = (
+        (place + size // 2) % size - size // 2 + offset
+        for place, size, offset in zip((y, x), shape, offsets, strict=True)
+    )
+    return _Peak(float(y), float(x), scatter / -max(curvatures), core[1, 1] - level > least > 0)
+
+
+def _cross(core: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the column and the row through the middle of 3 x 3 samples."""
+    return core[:, 1], core[1]
+
+
+def _band_passed(window: np.ndarray) -> np.ndarray:
+    """Return each pixel above its background in units of the noise, float32; 0 near pixels without data."""
+    good = np.isfinite(window)
+    if not good.any():
+        return np.zeros(window.shape, np.float32)
+    values = np.where(good, window - np.float32(np.median(window[good][::7])), np.float32(0))
+    background = uniform_filter(values, BACKGROUND, mode="nearest")
+    if not good.all():
+        share = uniform_filter(good.astype(np.float32), BACKGROUND, mode="nearest")
+        background /= np.maximum(share, np.float32(0.1))
+        good &= share > SURE
+    detail = values - background
+    detail[~good] = 0
+    # Weights of 1/4, 1/2, 1/4: the pattern of a color filter mosaic vanishes.
+    for lines in (detail, detail.T):
+        means = (lines[:-1] + lines[1:]) / 2
+        lines[1:-1] = (means[:-1] + means[1:]) / 2
+        lines[[0, -1]] = 0
+    some = np.abs(detail[good][::7])
+    sigma = 1.4826 * float(np.median(some)) if some.size else 0.0
+    return detail / np.float32(sigma) if sigma > 0 else np.zeros(window.shape, np.float32)
+
+
+def _spots(window: np.ndarray) -> np.ndarray:
+    """Return what stands out of a window, stars above all, cut off at the bright end."""
+    return np.clip(_band_passed(window) - np.float32(FAINTEST), 0, np.float32(BRIGHTEST))
