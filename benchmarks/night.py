@@ -104,12 +104,9 @@ class Run:
     @cached_property
     def true_background(self) -> np.ndarray:
         """The background that the master should have, (height, width)."""
-        photometry = getattr(self.result.preparation, "photometry", None)
-        if photometry is None or self.changes.get("normalization"):
-            return self.night.background(self.night.reference)[0]
-        anchor = photometry.anchor[:, 0]
-        shares = [(i, share) for i, share in enumerate(anchor) if share > 0]
-        return sum(share * self.night.background(i)[0] / self.night.transparency[i] for i, share in shares)
+        photometry = self.result.preparation.photometry
+        shares = np.arange(self.night.count) == self.night.reference
+        return self.night.common_background(shares if photometry is None else photometry.anchor[:, 0])[0]
 
     @cached_property
     def covered(self) -> np.ndarray:
@@ -302,7 +299,7 @@ def weights(page: Table) -> None:
     """Add the rows about noise that is measured after registration."""
 
     def noise_found(run: Run) -> str:
-        photometry = getattr(run.result.preparation, "photometry", None)
+        photometry = run.result.preparation.photometry
         known = run.result.preparation.measurements if photometry is None else photometry
         return ratio(known.noise[:, 0] / run.night.sky_sigma[:, 0], 2)
 

@@ -206,6 +206,23 @@ class ChangingNight:
             [shares[i] / self.transparency[i] * self.light(i) for i in range(self.count) if shares[i]], axis=0
         )
 
+    def common_background(self, shares: Sequence[float] | np.ndarray) -> np.ndarray:
+        """Return the background of a master that goes by some frames, float64, shape of a frame.
+
+        Parameters
+        ----------
+        shares : sequence of float
+            Share of each frame: in classic integration 1 for the reference and 0 for all others.
+
+        Returns
+        -------
+        ndarray
+            Mean of ``background(i) / transparency[i]`` with these shares.
+        """
+        whole = np.sum(shares)
+        chosen = [(i, share / whole) for i, share in enumerate(shares) if share > 0]
+        return np.sum([share / self.transparency[i] * self.background(i) for i, share in chosen], axis=0)
+
     def isolated_stars(self, most: int = 100, radius: float = 12.0, peak: float = 0.6) -> np.ndarray:
         """Return the stars that can be measured well, the brightest ones first.
 

@@ -98,3 +98,37 @@ def test_found_outliers_are_counted(lesson):
 def test_the_table_of_rules_names_them_all():
     _, _, *rows = lessons.rules().data.splitlines()
     assert [row.split(" | ")[0] for row in rows] == [f"| {spec.label}" for spec in RULES.values()]
+
+
+@pytest.fixture(scope="module")
+def clouds() -> lessons.Clouds:
+    return lessons.changing_night()
+
+
+def test_stars_follow_the_light_and_the_spread_does_not(clouds):
+    true, found = clouds.night.transparency, clouds.matching()
+    assert np.abs(found["its stars"] / true - 1).max() < 0.07
+    assert np.abs(found["its spread"] / true - 1).max() > 1
+    cloudiest = int(np.argmin(true))
+    assert true[cloudiest] < 0.5 and found["its spread"][cloudiest] > 1
+
+
+def test_both_ways_miss_the_truth_as_the_text_says(clouds):
+    assert clouds.star_bias("classic") == pytest.approx(-0.25, abs=0.03)
+    assert clouds.gradient("classic") == pytest.approx(3, abs=0.3)
+    assert abs(clouds.star_bias("measured")) < 0.025
+    assert clouds.gradient("measured") < 0.15
+
+
+def test_figures_of_the_changing_night_draw(clouds):
+    for name in lessons.changing_plots.__all__:
+        figure = getattr(lessons.changing_plots, name)(clouds)
+        assert figure.get_suptitle(), name
+        figure.canvas.draw()
+        for axes in figure.axes:
+            assert axes.get_xlabel() + axes.get_ylabel() or axes.get_title(), name
+
+
+def test_a_changing_night_takes_the_parameters_of_the_notebook():
+    with pytest.raises(sl.RecipeError, match="count: got"):
+        lessons.changing_night(7)
