@@ -1,8 +1,8 @@
-# make run | test | lab | app | docs | bench        with another Python: make run PYTHON=python3.12
+# make run | test | fuzz | lab | app | docs | bench        with another Python: make run PYTHON=python3.12
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test lab app docs bench clean
+.PHONY: run test fuzz lab app docs bench clean
 
 run: .venv/notebook.stamp
 	@echo "Integrating the sample frames. The first run takes a minute or two, later ones 20 seconds ..."
@@ -23,6 +23,10 @@ test: .venv/test.stamp
 	$(BIN)/mypy
 	$(BIN)/python -m numpydoc lint $(shell find stacklib -name '*.py')
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+
+# Other inputs each time; it prints their seed. Files that failed are kept in fuzz_failures.
+fuzz: .venv/test.stamp
+	$(BIN)/python tests/fuzz/fuzz.py --count 20000 --keep fuzz_failures
 
 bench: .venv/bench.stamp
 	$(BIN)/python benchmarks/run.py

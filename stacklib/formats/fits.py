@@ -48,6 +48,8 @@ __all__ = ["open_image", "unwritable", "write_image"]
 #: Number of HDUs searched for images. A sequence of Siril has one for each frame.
 MAX_HDUS = 1000
 MAX_SAMPLES = 10**11
+#: Most axes that FITS allows.
+MAX_AXES = 999
 GZIP = b"\x1f\x8b"
 #: Largest ratio of gzip: no file holds more than this times its size.
 GZIP_RATIO = 1032
@@ -104,7 +106,7 @@ class _Hdu:
     @property
     def axes(self) -> list[int]:
         """Lengths of the axes of the image, 0 where the header is broken."""
-        values = [self._value(f"NAXIS{axis + 1}") for axis in range(self._value("NAXIS"))]
+        values = [self._value(f"NAXIS{axis + 1}") for axis in range(min(self._value("NAXIS"), MAX_AXES))]
         return [max(0, value) for value in values]
 
     @property
@@ -327,7 +329,7 @@ def _padded(position: int) -> int:
 
 def _data_size(header: dict[str, Any], path: Path) -> int:
     bits = whole(header, "BITPIX", path, tuple(FORMATS))
-    count = whole(header, "NAXIS", path, range(0, 1000))
+    count = whole(header, "NAXIS", path, range(0, MAX_AXES + 1))
     axes = [whole(header, f"NAXIS{axis + 1}", path, range(0, 2**40)) for axis in range(count)]
     if not axes:
         return 0

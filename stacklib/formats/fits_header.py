@@ -19,7 +19,7 @@ from astropy.utils.exceptions import AstropyWarning
 from stacklib.errors import FrameError
 from stacklib.formats.source import COMMENTARY, LARGEST, clean_text, parse_decimal_comma, repeated_note
 from stacklib.formats.xisf_write import ascii_text
-from stacklib.utils.labels import quoted
+from stacklib.utils.labels import listed, quoted
 
 __all__ = [
     "CARD",
@@ -80,16 +80,25 @@ def header_bytes(stream: BufferedIOBase, path: Path, first: bool, room: int = MA
                 f"{path}: the header has no END card; the file is truncated, copy it again or leave it out"
             )
         content += record
-        if b"END" in _names(record):
+        if "END" in _names(record):
             return bytes(content)
     raise FrameError(
         f"{path}: its headers have more than {MAX_HEADERS} bytes, or no END card; leave the file out"
     )
 
 
-def _names(content: bytes) -> list[bytes]:
-    """Return the names of the cards. Some programs fill the rest of a record with NULs, not with spaces."""
-    return [content[start : start + 8].rstrip(b"\0 ") for start in range(0, len(content), CARD)]
+def _names(content: bytes) -> list[str]:
+    """Return the names of the cards. Some programs fill the rest of a record with NULs, not with spaces.
+
+    A card ``END = ...`` is an ordinary keyword with an odd name, and does not end the header.
+    """
+    names = [content[start : start + 8].rstrip(b"\0 ") for start in range(0, len(content), CARD)]
+    return [
+        ""
+        if name == b"END" and content[CARD * i + 8 : CARD * i + 9] == b"="
+        else name.decode("latin-1").upper()
+        for i, name in enumerate(names)
+    ]
 
 
 #: The standard allows only printable ASCII, but degree signs and NULs are common.
@@ -150,8 +159,12 @@ def _chosen_cards(content: bytes, essential: bool, notes: list[str]) -> bytes:
 
     A card that continues another one stays with it.
     """
-    names = [name.decode("latin-1").upper() for name in _names(content)]
-    names = names[: names.index("END")]
+    names = _names(content)
+    end = names.index("END")
+    after = [name for name in names[end + 1 :] if re.fullmatch(r"[A-Z0-9_-]+", name)]
+    if after and not essential:
+        notes.append(f"has cards after its END, which are left out: {listed(after)}")
+    names = names[:end]
     said: set[str] = set()
     kept: list[int] = []
     keep, seen = False, 0

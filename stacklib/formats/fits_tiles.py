@@ -34,7 +34,7 @@ QUANTIZATIONS = ("NONE", "NO_DITHER", *DITHERED)
 WIDTHS = {"L": 1, "B": 1, "I": 2, "J": 4, "K": 8, "A": 1, "E": 4, "D": 8, "C": 8, "M": 16, "P": 8, "Q": 16}
 FORM = re.compile(r"(\d{0,9})([LBIJKAEDCMPQ])([LBIJKAEDCM]?)(?:\(\d*\))?\s*", re.ASCII)
 #: Columns with the bytes of a tile, in the order in which they are looked at, and their formats.
-HEAPS = {"COMPRESSED_DATA": "BIJ", "GZIP_COMPRESSED_DATA": "BIJ", "UNCOMPRESSED_DATA": "BIJED"}
+HEAPS = {"COMPRESSED_DATA": "BI", "GZIP_COMPRESSED_DATA": "BIJ", "UNCOMPRESSED_DATA": "BIJED"}
 #: Columns with a number for each tile.
 PER_TILE = {"ZSCALE": "ED", "ZZERO": "ED", "ZBLANK": "IJ"}
 MAX_COLUMNS = 50
@@ -122,7 +122,7 @@ def checked_image(path: Path, header: Mapping[str, Any], position: int, file_siz
     ]
     tiles = _tiles(cards, axes)
     columns, width = _columns(cards)
-    count = cards.whole("NAXIS2", range(len(tiles.samples), 2**40))
+    count = len(tiles.samples)
     rows = width * count
     start = cards.whole("THEAP", range(rows, 2**60)) if "THEAP" in header else rows
     end = rows + cards.whole("PCOUNT", range(0, 2**60))
@@ -186,7 +186,7 @@ def _tiles(cards: _Cards, axes: list[int]) -> _Tiles:
         default = length if axis == 0 else 1
         sizes.append(cards.whole(name, range(1, 2**31)) if name in cards.values else default)
     parts = [-(-length // size) for length, size in zip(axes, sizes, strict=True)]
-    if math.prod(parts) > cards.whole("NAXIS2", range(0, 2**40)):
+    if math.prod(parts) != cards.whole("NAXIS2", range(0, 2**40)):
         expected = f"tiles for {cards.values['NAXIS2']} rows of the table, not for {math.prod(parts)}"
         raise cards.refused("ZTILE", " x ".join(map(str, sizes)), expected)
     if math.prod(parts) > MAX_TILES:
@@ -221,8 +221,9 @@ def _columns(cards: _Cards) -> tuple[dict[str, _Column], int]:
         start += count * WIDTHS[letter]
     if start != cards.whole("NAXIS1", range(1, 2**31)):
         raise cards.refused("NAXIS1", cards.values["NAXIS1"], f"{start} bytes for the columns of the table")
-    if "COMPRESSED_DATA" not in columns:
-        raise cards.refused("TTYPE1", cards.values.get("TTYPE1"), "a column COMPRESSED_DATA")
+    packed = columns.get("COMPRESSED_DATA")
+    if packed is None or (packed.element == "I") != (cards.values.get("ZCMPTYPE") == "PLIO_1"):
+        raise cards.refused("TTYPE1", cards.values.get("TTYPE1"), "a column COMPRESSED_DATA of this codec")
     return columns, start
 
 
@@ -250,7 +251,7 @@ def _check_quantization(cards: _Cards, codec: str, bits: int, columns: dict[str,
     for n, (name, (default, allowed)) in enumerate(known.items(), 1):
         value = settings.get(name, default)
         value = int(value) if isinstance(value, bool | float) and math.isfinite(value) else value
-        if not isinstance(value, int) or value not in allowed:
+        if not isinstance(value, int) or value not in allowed or (name == "BYTEPIX" and 8 * value < bits):
             raise cards.refused(f"the setting {name} of {codec}", value, "a whole number that it knows")
         found |= {f"ZNAME{n}": name, f"ZVAL{n}": value}
     return found

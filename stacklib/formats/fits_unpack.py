@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 from stacklib.errors import FrameError
@@ -43,7 +43,6 @@ class _Child:
             stderr=subprocess.DEVNULL,
             env=os.environ | quiet,
         )
-        self.fresh = True
 
     def ask(self, packed: PackedImage) -> int:
         """Send an image to decode. Returns the size of the answer in bytes, 0 for an error."""
@@ -93,7 +92,6 @@ class _Children:
             return self.idle.pop() if self.idle else _Child()
 
     def give_back(self, child: _Child) -> None:
-        child.fresh = False
         with self.lock:
             self.idle.append(child)
 
@@ -133,14 +131,15 @@ def unpacked(packed: PackedImage) -> Iterator[bytes]:
     with children.room:
         child = children.take()
         try:
-            if not child.fresh:
-                # It may have ended just now, because it had nothing to do.
-                child = _living(child)
-            yield from _answer(child, packed)
+            # It may have ended just now, because it had nothing to do.
+            child = _living(child)
+            reason = yield from _answer(child, packed)
         except BaseException:
             child.end()
             raise
         children.give_back(child)
+    if reason:
+        raise _damaged(packed.path, reason)
 
 
 def _living(child: _Child) -> _Child:
@@ -150,7 +149,8 @@ def _living(child: _Child) -> _Child:
     return _Child()
 
 
-def _answer(child: _Child, packed: PackedImage) -> Iterator[bytes]:
+def _answer(child: _Child, packed: PackedImage) -> Generator[bytes, None, str]:
+    """Yield the samples. Returns why there are none, or an empty text."""
     seconds = PATIENCE + packed.size / fits_child.BYTES_A_SECOND
     timer = threading.Timer(seconds, child.process.kill)
     timer.daemon = True
@@ -158,8 +158,8 @@ def _answer(child: _Child, packed: PackedImage) -> Iterator[bytes]:
     try:
         left = child.ask(packed)
         if not left:
-            reason = child.read(int.from_bytes(child.read(8), "little")).decode("utf-8", "replace")
-            raise _damaged(packed.path, clean_text(reason))
+            reason = child.read(int.from_bytes(child.read(8), "little"))
+            return clean_text(reason.decode("utf-8", "replace")) or "unknown"
         while left:
             piece = child.read(min(left, PIECE))
             left -= len(piece)
@@ -168,6 +168,7 @@ def _answer(child: _Child, packed: PackedImage) -> Iterator[bytes]:
         raise _damaged(packed.path, "the process that decoded them ended") from None
     finally:
         timer.cancel()
+    return ""
 
 
 def _damaged(path: Path, reason: str) -> FrameError:

@@ -11,6 +11,7 @@ import pytest
 from astropy.io import fits as astropy_fits
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from image_files import header, raw_fits, read_all
 
 from stacklib.errors import FrameError, SaveError
 from stacklib.formats import fits, scratch
@@ -19,40 +20,6 @@ from stacklib.frames.frame_set import Frame
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 RANDOM = np.random.default_rng(7)
-
-
-def read_all(source):
-    return np.stack([source.read_rows(0, source.height, channel) for channel in range(source.channels)])
-
-
-def card(text):
-    return text.ljust(80)[:80]
-
-
-def raw_fits(path, stored, cards=(), extension=False, cut=0):
-    """Write a FITS file byte by byte. `stored` is big-endian, shape (channels, height, width) or 2-D."""
-    bits = {"u1": 8, "i2": 16, "i4": 32, "i8": 64, "f4": -32, "f8": -64}[stored.dtype.str[1:]]
-    axes = [f"NAXIS{number + 1}  = {size:20d}" for number, size in enumerate(stored.shape[::-1])]
-    common = [f"BITPIX  = {bits:20d}", f"NAXIS   = {stored.ndim:20d}", *axes]
-    empty = [
-        "SIMPLE  =                    T",
-        "BITPIX  =                    8",
-        "NAXIS   =                    0",
-    ]
-    if extension:
-        content = header([*empty, "EXTEND  =                    T"])
-        content += header(["XTENSION= 'IMAGE   '", *common, "PCOUNT  = 0", "GCOUNT  = 1", *cards])
-    else:
-        content = header(["SIMPLE  =                    T", *common, *cards])
-    data = stored.tobytes()
-    content += data + bytes(-len(data) % 2880)
-    path.write_bytes(content[: len(content) - cut])
-    return path
-
-
-def header(cards):
-    text = "".join(map(card, [*cards, "END"]))
-    return text.ljust(-(-len(text) // 2880) * 2880).encode("latin-1")
 
 
 @pytest.fixture

@@ -16,6 +16,8 @@ import pytest
 import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from image_files import PIXELS, pack, read_all, shuffle
+from image_files import make_xisf as make
 from xisf import XISF
 
 from stacklib.errors import FrameError, SaveError
@@ -66,10 +68,6 @@ def slow_decode(path):
     return (np.array(values, float) / divisor).reshape(channels, height, width)
 
 
-def read_all(source):
-    return np.stack([source.read_rows(0, source.height, channel) for channel in range(source.channels)])
-
-
 def test_every_pixinsight_file_reads_right():
     files = real_files("xisf_pixinsight")
     if not files:
@@ -109,26 +107,6 @@ def test_files_of_other_programs():
 
 
 # Files made by hand ----------------------------------------------------------------------------------
-
-PIXELS = (np.arange(3 * 5 * 4, dtype=np.uint16) * 1000).reshape(3, 5, 4)
-ATTRIBUTES = {"geometry": "4:5:3", "sampleFormat": "UInt16", "colorSpace": "RGB"}
-
-
-def make(path, block=None, inside="", header=None, version="1.0", position=4096, pad=0, **attributes):
-    """Write an XISF file. Attributes replace the default ones of the image, None removes one."""
-    block = PIXELS.tobytes() if block is None else block
-    known = {**ATTRIBUTES, "location": f"attachment:{position}:{len(block)}", **attributes}
-    text = " ".join(f'{name}="{value}"' for name, value in known.items() if value is not None)
-    if header is None:
-        header = (
-            f'<?xml version="1.0" encoding="UTF-8"?><xisf version="{version}" '
-            f'xmlns="http://www.pixinsight.com/xisf"><Image {text}>{inside}</Image></xisf>'
-        )
-    content = header if isinstance(header, bytes) else header.encode()
-    content += b"\0" * pad
-    start = b"XISF0100" + struct.pack("<II", len(content), 0) + content
-    path.write_bytes(start.ljust(position, b"\0") + block)
-    return path
 
 
 @pytest.fixture
@@ -261,21 +239,6 @@ def test_keywords_that_contradict_each_other_are_named(file):
 def test_decimal_commas(file):
     inside = '<FITSKeyword name="EXPTIME" value="6,4E-05"/><FITSKeyword name="A" value="1,2,3"/>'
     assert xisf.open_image(make(file, inside=inside)).keywords == {"EXPTIME": 6.4e-05, "A": "1,2,3"}
-
-
-def pack(codec, content):
-    return {
-        "zlib": zlib.compress,
-        "lz4": lambda data: lz4.block.compress(data, store_size=False),
-        "lz4hc": lambda data: lz4.block.compress(data, mode="high_compression", store_size=False),
-        "zstd": zstandard.compress,
-    }[codec](content)
-
-
-def shuffle(content, item):
-    count = len(content) // item
-    planes = np.frombuffer(content[: count * item], np.uint8).reshape(count, item).T.tobytes()
-    return planes + content[count * item :]
 
 
 @pytest.mark.parametrize("codec", ["zlib", "lz4", "lz4hc", "zstd"])
