@@ -18,13 +18,21 @@ from astropy.table import Table
 from stacklib.batch.changes import Checksums, rows_of
 from stacklib.batch.page import page
 from stacklib.batch.progress import BatchBars
-from stacklib.batch.state import inputs_of, left_behind, only_run_of, percent_of, read_record, write_record
+from stacklib.batch.state import (
+    Record,
+    inputs_of,
+    left_behind,
+    only_run_of,
+    percent_of,
+    read_record,
+    write_record,
+)
 from stacklib.batch.summary import Row, summary_table
 from stacklib.batch.target_cluster import TargetCluster
 from stacklib.batch.target_run import TargetRun, page_of, picture_of
 from stacklib.batch.targets import Target, look_for_targets
 from stacklib.batch.work_folder import LOCK_NAME, locked
-from stacklib.errors import RunError, SaveError
+from stacklib.errors import RunError, SaveError, StacklibError
 from stacklib.explore.advisor import memory_for
 from stacklib.frames.finding import resolve_path
 from stacklib.integration.cluster import connect
@@ -103,13 +111,22 @@ class Batch:
         self.rows: list[Row] = []
         self._checksums = Checksums()
         self._passed_over: list[str] = []
+        #: Files of the summary that could not be written the last time, and why.
+        self._unwritten: dict[Path, str] = {}
         self.look(progress)
 
     def look(self, progress: bool = True) -> None:
         """Find the targets and the work to do for each."""
         targets, self._passed_over = look_for_targets(self.root)
-        found = [(t, inputs_of(t, self.job_for(t), self.advised(t))) for t in targets]
+        found = [self._with_inputs(target) for target in targets]
         self.rows = rows_of(found, self._checksums, progress)
+
+    def _with_inputs(self, target: Target) -> tuple[Target, Record]:
+        """Return a target and the inputs of its run; one that can have none has a problem."""
+        try:
+            return target, inputs_of(target, self.job_for(target), self.advised(target))
+        except StacklibError as error:
+            return replace(target, problem=target.problem or str(error)), Record("running")
 
     @property
     def table(self) -> Table:
@@ -164,7 +181,18 @@ class Batch:
         line = f"{numbers['done']} of {len(self.rows)} targets have their master, {len(self.failed)} failed"
         if numbers["waiting"]:
             line += f", {numbers['waiting']} are waiting"
-        return "\n".join([line, *(f"{row.target.name}: {row.error}" for row in self.failed)])
+        return "\n".join(
+            [line, *(f"{row.target.name}: {row.error}" for row in self.failed), *self._not_written]
+        )
+
+    @property
+    def _not_written(self) -> list[str]:
+        """Name the files of the summary that are not up to date."""
+        return [
+            f"{path} could not be written ({why}); if another program has it open, close it there, and run "
+            "the batch again"
+            for path, why in self._unwritten.items()
+        ]
 
     @property
     def page(self) -> Path:
@@ -251,7 +279,8 @@ class Batch:
         IntegrationError
             When the cluster cannot be used.
         SaveError
-            When another batch works on the folder, or nothing can be written there.
+            When another batch works on the folder, or nothing can be written there. If only the summary
+            cannot be written, because another program has it open, `summary` says so.
         KeyboardInterrupt
             When the batch is stopped. Finished targets stay finished; running ones leave nothing.
         """
@@ -265,6 +294,8 @@ class Batch:
                 self._run_all(waiting, bars)
             finally:
                 bars.close()
+            if self._unwritten:
+                self._write()
         return self
 
     def _keep(self) -> None:
@@ -279,7 +310,7 @@ class Batch:
             if shown and record == read_record(row.target) and not left_behind(row.target):
                 continue
             # If nothing can be written, or another batch runs the target, all stays as it was.
-            with contextlib.suppress(SaveError), only_run_of(row.target) as room:
+            with contextlib.suppress(SaveError, OSError), only_run_of(row.target) as room:
                 if not shown:
                     record.thumbnail = picture_of(output / row.master, room, record.notes)
                     record.page = page_of(output / row.notebook, room, record.notes)
@@ -337,9 +368,14 @@ class Batch:
                 yield row
 
     def _write(self) -> None:
-        """Write table and page, each in one step."""
-        replace_atomically(self.root / TABLE_NAME, ecsv(self.table), alone=True)
-        replace_atomically(self.page, page(self.rows, self.root, self._of_all).encode("utf-8"), alone=True)
+        """Write table and page, each in one step. What another program has open is written the next time."""
+        text = page(self.rows, self.root, self._of_all)
+        self._unwritten = {}
+        for path, content in ((self.root / TABLE_NAME, ecsv(self.table)), (self.page, text.encode("utf-8"))):
+            try:
+                replace_atomically(path, content, alone=True)
+            except SaveError as error:
+                self._unwritten[path] = getattr(error.__cause__, "strerror", None) or str(error)
 
 
 def recipe_for(target: Target, shared: Recipe) -> Recipe:

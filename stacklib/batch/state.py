@@ -20,8 +20,9 @@ from astropy.table import Table
 
 from stacklib.batch.targets import Target
 from stacklib.batch.work_folder import locked, work_folder
+from stacklib.errors import RecipeError
 from stacklib.frames.finding import resolve_path
-from stacklib.recipe.recipe import Job
+from stacklib.recipe.recipe import Job, Recipe
 from stacklib.utils.atomic_files import replace_atomically
 from stacklib.utils.checksums import checksum_if_readable
 from stacklib.utils.package import VERSION
@@ -46,6 +47,18 @@ STATE_NAME = ".stacklib_batch.json"
 STATE_VERSION = 1
 #: Seconds to wait for the lock of a state file, which is never held for long.
 PATIENCE = 20.0
+#: Largest state file, in bytes: that of thousands of runs with hundreds of frames each.
+LARGEST_STATE = 200 * 10**6
+#: Numbers in it are smaller.
+LARGEST_NUMBER = 1e30
+#: Types of the numbers of a run that the summary shows, see `report.numbers`.
+NUMBERS = {
+    **dict.fromkeys(("frames", "used", "width", "height", "channels"), int),
+    **dict.fromkeys(("rejected_low", "rejected_high", "expected_noise_ratio"), float),
+    **dict.fromkeys(("noise", "noise_ratio", "left_out", "unusual"), list),
+    "rule": str,
+    "recipe": dict,
+}
 
 #: Settings of a run besides the recipe.
 OF_THE_RUN = ("save_maps", "save_fits")
@@ -106,12 +119,60 @@ def with_checksums(record: Record, table: Path) -> None:
 
 
 def read_record(target: Target) -> Record | None:
-    """Return the last run of a target; None if there was none, or its record cannot be read."""
-    try:
-        known = _load(target.output)[_key(target)]
-        return Record(**{f.name: known[f.name] for f in dataclasses.fields(Record) if f.name in known})
-    except (KeyError, TypeError):
+    """Return the last run of a target; None if there was none, or its record cannot be read.
+
+    Anybody may have written the file: a record whose values are not what they should be is none, and names in
+    it are plain names of files beside it.
+    """
+    known = _load(target.output).get(_key(target))
+    if not isinstance(known, dict):
         return None
+    named = {field.name: known[field.name] for field in dataclasses.fields(Record) if field.name in known}
+    record = Record(**{"status": "", **named})
+    usual = vars(Record(""))
+    right = all(type(value) is type(usual[name]) for name, value in vars(record).items() if name != "seconds")
+    if not right or not _is_number(record.seconds) or not all(map(_is_plain_name, names_of(record))):
+        return None
+    stamps, notes = record.frames.values(), record.notes
+    if not all(isinstance(one, dict) for one in stamps) or not all(isinstance(one, str) for one in notes):
+        return None
+    record.numbers = _checked_numbers(record.numbers)
+    return record
+
+
+def names_of(record: Record) -> list[str]:
+    """Return the names of all files of a run."""
+    found = [*record.files, record.notebook, record.page, record.preview, record.thumbnail]
+    return [name for name in found if name != ""]
+
+
+def _is_plain_name(name: Any) -> bool:
+    return isinstance(name, str) and name not in (".", "..") and not set(name) & set("/\\:\0")
+
+
+def _checked_numbers(numbers: dict[str, Any]) -> dict[str, Any]:
+    """Return the numbers of a run; none if the summary cannot show them."""
+    numbers = {"left_out": [], "unusual": []} | numbers
+    right = all(
+        isinstance(numbers.get(name), kind) and (kind not in (int, float) or _is_number(numbers[name]))
+        for name, kind in NUMBERS.items()
+    )
+    if not right or numbers["expected_noise_ratio"] <= 0:
+        return {}
+    per_channel = [value for name in ("noise", "noise_ratio") for value in numbers[name]]
+    if not all(value is None or _is_number(value) for value in per_channel):
+        return {}
+    if not all(isinstance(text, str) for text in (*numbers["left_out"], *numbers["unusual"])):
+        return {}
+    try:
+        return numbers | {"recipe": Recipe.from_dict(numbers["recipe"]).to_dict()}
+    except RecipeError:
+        # Of another version.
+        return {}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST_NUMBER
 
 
 def former_records(target: Target) -> Iterator[tuple[Target, Record]]:
@@ -149,9 +210,7 @@ def only_run_of(target: Target) -> Iterator[Path]:
 
     def kept() -> set[str]:
         record = read_record(target)
-        if record is None:
-            return set()
-        return {*record.files, record.notebook, record.page, record.preview, record.thumbnail}
+        return set() if record is None else set(names_of(record))
 
     with work_folder(target.output, _work_name(target), "another batch runs this target", kept) as room:
         yield room
@@ -161,7 +220,7 @@ def percent_of(target: Target) -> int:
     """Return the percentage that the current run of a target has done; 0 if it is unknown."""
     for path in target.output.glob(f"{_work_name(target)}_*/{PROGRESS_NAME}"):
         with contextlib.suppress(OSError, ValueError):
-            return int(path.read_text(encoding="utf-8"))
+            return min(max(int(path.read_text(encoding="utf-8")), 0), 100)
     return 0
 
 
@@ -176,10 +235,13 @@ def _work_name(target: Target) -> str:
 
 
 def _load(folder: Path) -> dict[str, Any]:
+    path = folder / STATE_NAME
     try:
-        content = json.loads((folder / STATE_NAME).read_text(encoding="utf-8"))
+        if not path.is_file() or path.stat().st_size > LARGEST_STATE:
+            return {}
+        content = json.loads(path.read_text(encoding="utf-8"))
         return dict(content["runs"]) if content["version"] == STATE_VERSION else {}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}
 
 

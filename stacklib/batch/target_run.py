@@ -59,10 +59,10 @@ class TargetRun:
         try:
             with existing_folder(self.target.output), only_run_of(self.target) as room:
                 return self._run(room)
-        except SaveError as error:
+        except Exception as error:
             # Nothing can be written here, or another batch is at work.
             record = inputs_of(self.target, self.job, self.advised)
-            return replace(record, status="failed", error=str(error))
+            return replace(record, status="failed", error=_in_words(error))
 
     def _run(self, room: Path) -> Record:
         start, before = time.monotonic(), read_record(self.target)
@@ -81,11 +81,11 @@ class TargetRun:
             record.advice, record.notes = advice, [*notes, *record.notes]
             # From here on the result is kept, whatever happens to page and thumbnail.
             write_record(self.target, record)
-        except StacklibError as error:
+        except Exception as error:
             if self._stopped:
                 # It was interrupted and has no error of its own.
                 return replace(record, status="failed")
-            reason = error.reason if isinstance(error, RunError) else str(error)
+            reason = error.reason if isinstance(error, RunError) else _in_words(error)
             notebook = getattr(error, "notebook", None)
             name = notebook.name if notebook else ""
             # The images may be there though the notebook could not be saved.
@@ -123,6 +123,11 @@ class TargetRun:
         if self._stopped:
             self._process.stop()
         return finish(self._process, self.target.output)
+
+
+def _in_words(error: Exception) -> str:
+    """Return the message of an error, of one that is not our own with its type."""
+    return str(error) if isinstance(error, StacklibError) else f"{type(error).__name__}: {error}"
 
 
 def _of_run(record: Record, run: Run) -> Record:

@@ -25,6 +25,8 @@ from stacklib.frames.frame_set import Frame, choose
 from stacklib.output.naming import file_part, most_common, object_name
 from stacklib.recipe.choices import read_choices
 from stacklib.recipe.recipe import Job
+from stacklib.utils.labels import clipped
+from stacklib.utils.texts import one_line
 
 __all__ = ["Target", "find_targets", "look_for_targets"]
 
@@ -32,6 +34,8 @@ __all__ = ["Target", "find_targets", "look_for_targets"]
 OPENERS = 8
 #: Other names of folders of registered frames, in lower case.
 MISNAMED = (FRAMES_FOLDER.lower(), "registered")
+#: Longest text of an unexpected error, in characters.
+LONGEST_ERROR = 150
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,9 +126,12 @@ def look_for_targets(folder: str | Path) -> tuple[list[Target], list[str]]:
     empty: dict[Path, str] = {}
     for place in places:
         try:
-            found += _targets_in(place, root)
+            found += list(_targets_in(place, root))
         except FrameError as error:
             empty[place] = str(error)
+        except Exception as error:
+            # Whatever is wrong with one target, the others are integrated.
+            found.append(_unusable(place, root, error))
     filled = {above for target in found for above in (target.folder, *target.folder.parents)}
     for place, why in empty.items():
         # Folders such as logs inside 4_Registered are no business of a batch.
@@ -189,17 +196,36 @@ def _leads_on(path: Path, root: Path) -> bool:
     return RESULT_FOLDER not in there.parts and there not in root.resolve().parents
 
 
+def _unusable(place: Path, root: Path, error: Exception) -> Target:
+    """Return a target that stands for a folder whose frames or choices raise an unexpected error."""
+    why = clipped(one_line(f"{type(error).__name__}: {error}"), LONGEST_ERROR)
+    name, output = _name_and_output(place, root)
+    return Target(
+        name=name,
+        folder=place,
+        frames=(),
+        label="",
+        whole=True,
+        output=output,
+        problem=f"{place}: cannot be used ({why}); look for a file in it that is damaged",
+    )
+
+
+def _name_and_output(place: Path, root: Path) -> tuple[str, Path]:
+    """Return the name of the target in a folder, and the usual folder for its results."""
+    home = frames_folder_above(place) or place
+    inside = place.relative_to(home)
+    name = (home.parent.relative_to(root) if root in home.parents else Path()) / inside
+    return name.as_posix() if name.parts else home.parent.name, home.parent / RESULT_FOLDER / inside
+
+
 def _targets_in(place: Path, root: Path) -> Iterator[Target]:
     """Yield the targets in a folder; `FrameError` if it holds no images."""
     found = find_images(place, below=False)
     opened = _open(found.images)
     images, left_out = _chosen_among(opened)
     notes = [*found.notes, *left_out]
-    home = frames_folder_above(place)
-    inside = place.relative_to(home)
-    output = home.parent / RESULT_FOLDER / inside
-    name = (home.parent.relative_to(root) if root in home.parents else Path()) / inside
-    name = name.as_posix() if name.parts else home.parent.name
+    name, output = _name_and_output(place, root)
     choices, problem = None, ""
     try:
         choices = read_choices(images)

@@ -49,6 +49,8 @@ def temporary_for(path: Path, room: Path | None = None, alone: bool = False) -> 
     with contextlib.ExitStack() as held:
         if alone:
             temporary = path.with_name(f".stacklib-{path.name}")
+            # It may be a link to a file elsewhere.
+            temporary.unlink(missing_ok=True)
         elif room is not None:
             handle, name = tempfile.mkstemp(suffix=path.suffix, dir=room)
             os.close(handle)

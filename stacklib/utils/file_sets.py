@@ -173,11 +173,12 @@ def clear_room(room: Path) -> None:
 
 
 def _content(path: Path) -> list:
-    """Return the content of a note; an empty list if it is not whole, because the process was killed."""
+    """Return the content of a note, names and numbers; an empty list if it is not whole or holds others."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
         return []
+    return found if isinstance(found, list) and all(isinstance(one, str | int) for one in found) else []
 
 
 def _identity(path: Path) -> tuple[int, int]:

@@ -85,7 +85,7 @@ def test_a_folder_whose_name_is_not_utf8_is_refused_before_the_run(tmp_path, cap
     said = capsys.readouterr().err
     assert r"caf\udce9" in said and "the name is not UTF-8, so no notebook can hold it; rename it" in said
     assert not (home / "5_Integration").exists()
-    recipe = sl.Recipe(weights="none")
+    recipe = sl.Recipe(rejection="sigma", weights="none")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", sl.StacklibWarning)
         (saved, *_) = sl.integrate(home, recipe, progress=False).save()
