@@ -9,9 +9,11 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from stacklib.formats.source import parse_decimal_comma
 from stacklib.frames.dates import has_clock, parse_date
-from stacklib.utils.labels import quoted
+from stacklib.utils.labels import counted, quoted
 from stacklib.utils.texts import one_line
 
 __all__ = ["HeaderFacts", "parse_date"]
@@ -173,7 +175,7 @@ def _is_scalar(value: Any) -> bool:
 
 def _shown(value: Any) -> str:
     """Return a value in quotes, or what it is in words."""
-    return quoted(str(value)) if _is_scalar(value) else f"a list of {getattr(value, 'size', 'some')} values"
+    return quoted(str(value)) if _is_scalar(value) else f"a list of {counted(np.size(value), 'value')}"
 
 
 def _as_number(value: Any) -> float | None:
