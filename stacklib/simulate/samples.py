@@ -128,7 +128,7 @@ def sample_m63() -> ChangingNight:
         352,
         3,
         "spiral",
-        seed=63,
+        seed=84,
         sky=(0.055, 0.050, 0.036),
         registration="lanczos",
         cosmic_rays=14.0,
