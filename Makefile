@@ -12,7 +12,7 @@ lab: .venv/notebook.stamp
 	$(BIN)/stacklib lab
 
 app: .venv/app.stamp
-	$(BIN)/voila --KernelManager.transport_encryption=auto notebooks/2_choose_rejection.ipynb
+	$(BIN)/python -P -m stacklib.notebook.app
 
 docs: .venv/docs.stamp
 	$(BIN)/python docs/build.py

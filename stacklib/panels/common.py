@@ -5,16 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import ipywidgets as widgets
 
+from stacklib.errors import RecipeError
+from stacklib.frames.finding import resolve_path
 from stacklib.utils.parameters import Parameter
+from stacklib.utils.progress import in_web_app
 from stacklib.utils.texts import one_line, printable
 
 __all__ = [
     "NumberSlider",
     "Readout",
+    "chosen_file",
     "control_value",
     "enable_control",
     "parameter_control",
@@ -26,6 +31,8 @@ __all__ = [
 
 #: Characters by which MathJax, which JupyterLab runs on widgets and tables, knows mathematics.
 MATHEMATICS = re.compile(r"[$\\]")
+#: Endings of job files.
+YAML = (".yaml", ".yml")
 #: Width of the longest parameter name, of a number, and of the longest word of a unit.
 LABEL, BOX, UNIT = "12.5em", "5.4em", "4.8em"
 #: Height of the band below a slider that marks the recommended values.
@@ -155,6 +162,27 @@ def safe_label(text: str) -> str:
     """Return a text as the description of a widget, which can hold mathematics, but no tags."""
     alike = {"\\": "\N{FULLWIDTH REVERSE SOLIDUS}", "$": "\N{FULLWIDTH DOLLAR SIGN}"}
     return one_line(text).translate(str.maketrans(alike))
+
+
+def chosen_file(text: str, usual: Path) -> Path:
+    """Return the job file that a person typed into a panel; nothing means the usual one.
+
+    A panel writes YAML files only. In a web app, where unlike in JupyterLab nobody can run code, it writes
+    only into the folder of the usual file.
+
+    Raises
+    ------
+    RecipeError
+        If the panel does not write such a file.
+    """
+    path = resolve_path(text) if text else usual
+    if path.suffix.lower() not in YAML or "\0" in str(path):
+        raise RecipeError(f"{path}: is not the name of a job file; give it the ending .yaml")
+    if in_web_app() and path.parent.resolve() != usual.parent.resolve():
+        raise RecipeError(
+            f"{path}: the web app writes only into {usual.parent}; use notebook 2 for other folders"
+        )
+    return path
 
 
 def parameter_control(parameter: Parameter, value: Any) -> widgets.Widget:

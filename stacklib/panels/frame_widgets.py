@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from stacklib.errors import RecipeError, StacklibError
 from stacklib.explore.frame_choice import COLUMNS, FrameChoice, cell_text
 from stacklib.figures.look import GROUND
-from stacklib.panels.common import Readout, safe_html, safe_label, side_by_side
+from stacklib.panels.common import Readout, chosen_file, safe_html, safe_label, side_by_side
 from stacklib.panels.frame_plots import NightPlots
 from stacklib.panels.live_canvas import draw_when_seen, live_canvas
 from stacklib.panels.pictures import Picture
@@ -189,7 +189,7 @@ class SelectorWidgets:
 
     def _save(self) -> None:
         try:
-            path = self.selector.save(self.file.value.strip())
+            path = self.selector.save(chosen_file(self.file.value.strip(), self.selector.path))
             self._say(f"Saved {path}. {self.selector.summary}")
         except StacklibError as error:
             self._say(f"Not saved: {error}")

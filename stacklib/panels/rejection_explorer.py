@@ -23,6 +23,7 @@ from stacklib.integration.samples import Region
 from stacklib.panels.common import (
     NumberSlider,
     Readout,
+    chosen_file,
     control_value,
     enable_control,
     parameter_control,
@@ -385,7 +386,7 @@ class RejectionExplorer:
 
     def _save(self) -> None:
         try:
-            self.use(self._path.value.strip())
+            self.use(chosen_file(self._path.value.strip(), self.path))
             self._say(self.saved)
         except StacklibError as error:
             self._say(f"Not saved: {error}")

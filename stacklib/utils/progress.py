@@ -19,6 +19,7 @@ __all__ = [
     "PROGRESS_NAME",
     "in_live_notebook",
     "in_notebook",
+    "in_web_app",
     "progress_bar",
     "tell_what_takes_long",
 ]
@@ -35,7 +36,12 @@ FIRST_STEPS = 2
 
 def in_live_notebook() -> bool:
     """Return whether a browser shows what this process draws (JupyterLab or Voila)."""
-    return bool(os.environ.get("JPY_SESSION_NAME") or os.environ.get("VOILA_KERNEL_ID"))
+    return bool(os.environ.get("JPY_SESSION_NAME")) or in_web_app()
+
+
+def in_web_app() -> bool:
+    """Return whether Voila serves this process, so that those who use it see no code."""
+    return bool(os.environ.get("VOILA_KERNEL_ID"))
 
 
 def in_notebook() -> bool:
