@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from astropy.stats import mad_std
 from scipy.optimize import least_squares
 from scipy.spatial import cKDTree
+from scipy.special import erfc
 
 from stacklib.errors import IntegrationError
 
@@ -21,6 +22,8 @@ DETECTION, MESH = 5.0, 32
 SHAPES, REACH = 60, 9
 #: Stars above this fraction of the brightest sample of the frame are saturated, if it is near 1.
 SATURATED = 0.85
+#: Radius at a tenth of the maximum of a Gaussian star, in FWHM.
+TENTH = 0.9114
 #: Number of bright stars to match, largest offset, and tolerance of a match in pixels.
 MATCHED, FARTHEST, CLOSE = 200, 24.0, 1.5
 
@@ -56,12 +59,82 @@ def require_sep() -> Any:
 
 def find_stars(image: np.ndarray) -> Stars:
     """Find the stars in the mean of the channels of a frame (channels, height, width); 0 and NaN: no data."""
-    sep = require_sep()
     empty = ~np.isfinite(image).all(axis=0) | (image == 0).all(axis=0)
-    light = np.ascontiguousarray(np.where(empty, 0, image.mean(axis=0)), np.float32)
-    nothing = Stars(*np.empty((3, 0)), math.nan, math.nan)
+    seen = _look(np.ascontiguousarray(np.where(empty, 0, image.mean(axis=0)), np.float32), empty)
+    if seen is None:
+        return Stars(*np.empty((3, 0)), math.nan, math.nan)
+    found = seen.found
+    radius = max(4.0, 1.5 * seen.fwhm) if math.isfinite(seen.fwhm) else 4.0
+    flux, _, _ = require_sep().sum_circle(seen.flat, found["x"], found["y"], radius, mask=empty)
+    return Stars(found["x"], found["y"], flux, seen.fwhm, seen.eccentricity)
+
+
+class PsfLight(NamedTuple):
+    """Light of the stars of a plane, for the star weights of PixInsight.
+
+    `flux` is the sum of the fluxes of all stars within a tenth of their maximum, `mean_flux` the sum of their
+    mean fluxes, flux over area, and `below` (M*) the median of the background minus the pixel, over the
+    pixels below the background. NaN if there is no star.
+    """
+
+    flux: float
+    mean_flux: float
+    below: float
+
+    def signal_weight(self, noise: float) -> float:
+        """Return the PSF signal weight: ``5.326e-6 flux mean_flux / (9e6 noise below)``."""
+        return 5.326e-6 * self.flux * self.mean_flux / (9e6 * noise * self.below)
+
+    def snr(self, noise: float) -> float:
+        """Return the PSF SNR: ``1.316e-7 flux^2 / (4.987e6 noise^2)``."""
+        return 1.316e-7 * self.flux**2 / (4.987e6 * noise**2)
+
+
+def psf_light(plane: np.ndarray) -> PsfLight:
+    """Measure the light of the stars of a plane, (height, width); 0 and NaN: no data.
+
+    The ellipse in which a star exceeds a tenth of its maximum is taken as a circle of the same area, from the
+    common FWHM of the stars. Mean fluxes that are outliers by the criterion of Chauvenet, about the median
+    and with the MAD, are replaced by the nearest that is none, so that blends and galaxies do not decide.
+    """
+    empty = ~np.isfinite(plane) | (plane == 0)
+    seen = _look(np.ascontiguousarray(np.where(empty, 0, plane), np.float32), empty)
+    if seen is None or not math.isfinite(seen.fwhm):
+        return PsfLight(math.nan, math.nan, math.nan)
+    radius = TENTH * seen.fwhm
+    flux, _, _ = require_sep().sum_circle(seen.flat, seen.found["x"], seen.found["y"], radius, mask=empty)
+    flux = flux[flux > 0]
+    below = seen.flat[~empty & (seen.flat < 0)]
+    if not flux.size or not below.size:
+        return PsfLight(math.nan, math.nan, math.nan)
+    mean = _winsorized(flux / (math.pi * radius**2))
+    return PsfLight(float(flux.sum()), float(mean.sum()), -float(np.median(below)))
+
+
+def _winsorized(values: np.ndarray) -> np.ndarray:
+    """Replace outliers by the nearest value that is none: fewer than half a value is expected as far out."""
+    away = np.abs(values - np.median(values))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        usual = values.size * erfc(away / (math.sqrt(2) * float(mad_std(values)))) >= 0.5
+    # All alike: the others are outliers.
+    usual = np.where(np.isfinite(away) & (away == 0), True, usual)
+    return np.clip(values, values[usual].min(), values[usual].max())
+
+
+class _Seen(NamedTuple):
+    """An image without its background, the stars in it, brightest first, and their common shape."""
+
+    flat: np.ndarray
+    found: np.ndarray
+    fwhm: float
+    eccentricity: float
+
+
+def _look(light: np.ndarray, empty: np.ndarray) -> _Seen | None:
+    """Find the stars in an image, float32 (height, width), 0 where it is `empty`; None if there are none."""
+    sep = require_sep()
     if empty.all() or np.ptp(light[~empty]) == 0:
-        return nothing
+        return None
     background = sep.Background(light, mask=empty, bw=MESH, bh=MESH)
     flat = light - background.back()
     flat[empty] = 0
@@ -71,12 +144,9 @@ def find_stars(image: np.ndarray) -> Stars:
     size = np.sqrt(found["a"] * found["b"])
     found = found[size < 2.5 * np.median(size)] if size.size else found
     if not found.size:
-        return nothing
+        return None
     found = found[np.argsort(found["flux"])[::-1]]
-    fwhm, eccentricity = _common_shape(flat, found, light, background.globalrms)
-    radius = max(4.0, 1.5 * fwhm) if math.isfinite(fwhm) else 4.0
-    flux, _, _ = sep.sum_circle(flat, found["x"], found["y"], radius, mask=empty)
-    return Stars(found["x"], found["y"], flux, fwhm, eccentricity)
+    return _Seen(flat, found, *_common_shape(flat, found, light, background.globalrms))
 
 
 def _extract(sep: Any, flat: np.ndarray, rms: float, empty: np.ndarray) -> np.ndarray:

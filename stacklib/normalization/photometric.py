@@ -116,6 +116,12 @@ class Photometry:
         return self.shift / self.transparency
 
     @property
+    def columns(self) -> dict[str, np.ndarray]:
+        """What describes the frames, by name, each (frames, channels)."""
+        names = ("transparency", "transparency_error", "stars", "sky", "noise", "pixel_noise", "fwhm")
+        return {name: getattr(self, name) for name in names}
+
+    @property
     def dark(self) -> list[int]:
         """Frames without light in a channel where others have it, by index."""
         return np.flatnonzero((self.source == "dark").any(axis=1)).tolist()

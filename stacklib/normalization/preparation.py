@@ -24,11 +24,13 @@ from stacklib.normalization.settings import HALF_STEP, Settings
 from stacklib.normalization.surfaces import CorrectedRange, Surfaces
 from stacklib.normalization.usable import Usable, find_usable
 from stacklib.normalization.weighting import (
+    Light,
     choose_reference,
     excluded_by_weight,
     find_frame,
     frame_weights,
     needs_noise,
+    star_weights,
 )
 from stacklib.recipe.recipe import BY_LIGHT, Recipe
 from stacklib.utils.labels import listed
@@ -137,8 +139,12 @@ class Preparation:
         return rows if self.marks is None else self.marks.mark(i, channel, np.array(rows), start)
 
     def normalised_noise(self, channel: int) -> np.ndarray:
-        """Return the noise of the used frames after normalization, (frames,); NaN if not known."""
-        return self.measurements.noise[self.used, channel] * self.factor[self.used, channel]
+        """Return the noise of the used frames after normalization, (frames,); NaN if not known.
+
+        It is that on the scale that matters where frames were compared by their light.
+        """
+        noise = self.measurements.noise if self.photometry is None else self.photometry.noise
+        return noise[self.used, channel] * self.factor[self.used, channel]
 
 
 def prepare(
@@ -183,7 +189,11 @@ def prepare(
     # Frames and channels without an image take no part in the tables from here to the end.
     some, part = [frames[i] for i in usable.frames], measurements.part(usable.frames, usable.channels)
     names = part.names
-    reference = _choose_reference(recipe, weighting, some, part, measurements, usable)
+    light = None
+    if photometry is not None:
+        light = {name: usable.part(values) for name, values in photometry.columns.items()}
+        light |= _star_weights(frames, recipe, measurements, usable, photometry, threads, planes)
+    reference = _choose_reference(weighting, some, part, measurements, usable, light)
     chosen = usable.frames[reference]
     how = dict(threads=threads, progress=progress, planes=planes, spread=spread)
     compared = compare(frames, measurements, usable, chosen, _compares(recipe, weighting), **how)
@@ -207,7 +217,9 @@ def prepare(
     if pedestal.any():
         above = {name: getattr(measured, name) - pedestal for name in ("location", "mean")}
         measured = replace(measured, **above)
-    weights, more = frame_weights(some, measured, weighting, factor)
+    if light is not None:
+        light["transparency"] = usable.part(photometry.transparency)
+    weights, more = frame_weights(some, measured, weighting, factor, light)
     notes += more
     light = excluded_by_weight(weights, recipe.min_weight)
     if reference in light:
@@ -299,13 +311,30 @@ def _photometry(
     return known
 
 
+def _star_weights(
+    frames: FrameSet,
+    recipe: Recipe,
+    measurements: FrameMeasurements,
+    usable: Usable,
+    photometry: Photometry,
+    threads: int | None,
+    planes: Callable[[int, int], np.ndarray] | None,
+) -> dict[str, np.ndarray]:
+    """Measure the weights that go by all stars of a frame, if the recipe uses them."""
+    named = recipe.weights if recipe.weights != "formula" else recipe.weight_formula.lower()
+    if recipe.combination != "average" or "psf_s" not in named:
+        return {}
+    noise = usable.part(photometry.noise)
+    return star_weights(frames, measurements, usable, noise, threads, planes)
+
+
 def _choose_reference(
     recipe: Recipe,
-    weighting: Recipe,
     some: list[Frame],
     part: FrameMeasurements,
     measurements: FrameMeasurements,
     usable: Usable,
+    light: Light | None,
 ) -> int:
     """Choose the reference among the usable frames, or refuse the one that the user chose."""
     if recipe.reference:
@@ -316,7 +345,7 @@ def _choose_reference(
                 "another reference."
             )
         return usable.frames.index(wanted)
-    return choose_reference(some, part, weighting)
+    return choose_reference(some, part, recipe, light)
 
 
 def _about_excluded(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,14 @@ from stacklib.errors import IntegrationError
 from stacklib.formats.fits_header import astropy_alone
 from stacklib.formats.source import parse_decimal_comma
 from stacklib.frames.finding import resolve_path
-from stacklib.measurement.measurements import FrameMeasurements
+from stacklib.frames.selection import evaluate
+from stacklib.measurement.border import NOTHING
+from stacklib.measurement.measurements import FrameMeasurements, Planes
+from stacklib.measurement.stars import PsfLight, psf_light, require_sep
+from stacklib.normalization.usable import Usable
+from stacklib.recipe.recipe import BY_LIGHT, WEIGHTS_BY_LIGHT
 from stacklib.utils.labels import clipped, listed, quoted
+from stacklib.utils.resources import checked_threads
 from stacklib.utils.texts import one_line
 
 __all__ = [
@@ -24,6 +31,7 @@ __all__ = [
     "find_frame",
     "frame_weights",
     "needs_noise",
+    "star_weights",
 ]
 
 #: Fraction of the best coverage that a reference covers at least.
@@ -35,16 +43,22 @@ LARGEST_TABLE, MOST_COLUMNS = 5 * 10**6, 1000
 #: Folders above a file that a row may name, and longest problem in an error in characters.
 DEEPEST, LONGEST_PROBLEM = 64, 150
 
+#: Weights matter if the noise of equal weights would be larger by this fraction of its variance.
+UNEVEN = 0.01
+
 #: Note for weights based on noise that was measured on registered frames.
 MEASURED_NOISE_NOTE = (
     "The frames have no NOISE keywords, so their noise was measured after registration, which hides "
-    "part of it: noise weights may be off. Write NOISE keywords when calibrating, or choose other weights."
+    "part of it: noise weights may be off. Set weights to measured, or write NOISE keywords when calibrating."
 )
 #: The same for frames with NOISE keywords that cannot be used; why is in the notes of the measurements.
 UNUSED_NOISE_NOTE = (
     "Noise measured on registered frames is too small, as registration hides part of it: noise weights may "
-    "be off."
+    "be off. Set weights to measured."
 )
+
+#: Columns of the frames by name, (frames, channels) each: see `Photometry.columns` and `star_weights`.
+Light = Mapping[str, np.ndarray]
 
 
 def needs_noise(weights: str) -> bool:
@@ -53,7 +67,11 @@ def needs_noise(weights: str) -> bool:
 
 
 def frame_weights(
-    frames: Sequence[Any], measurements: FrameMeasurements, recipe: Any, scale_factors: np.ndarray
+    frames: Sequence[Any],
+    measurements: FrameMeasurements,
+    recipe: Any,
+    scale_factors: np.ndarray,
+    light: Light | None = None,
 ) -> tuple[np.ndarray, list[str]]:
     """Compute the weights of the frames for an average, (frames, channels), and notes for the user.
 
@@ -66,26 +84,36 @@ def frame_weights(
     signal      avgdev_i
     median      median
     mean        mean
+    measured    T_i / (k_i sigma_i^2), which is T_i^2 / sigma_i^2 if frames are matched by their light:
+                the largest ratio of starlight to noise; sigma_i is measured on the scale that
+                matters, see `stacklib.measurement.scale_noise`
+    information T_i / (k_i sigma_i^2 FWHM_i^2): the same for the light of single stars, which sharp
+                frames gather in fewer pixels, (T_i / (sigma_i FWHM_i))^2
+    psf_signal  see `stacklib.measurement.stars.PsfLight`
+    psf_snr     the same
+    formula     the expression ``recipe.weight_formula`` of the columns in `light`, and of exposure,
+                location and scale
     keyword     the FITS keyword ``recipe.weight_keyword``
     csv         the column ``weight`` of the table ``recipe.weight_file``
     ==========  ===================================================================================
 
-    k_i are the `scale_factors` of the samples in the combination, (frames, channels). The largest weight of
-    each channel is 1. Raises IntegrationError if a frame lacks the exposure, keyword, row or measurement, or
-    its value is not a weight.
+    k_i are the `scale_factors` of the samples in the combination, (frames, channels). `light` has what
+    `stacklib.normalization.photometric` found, for the weights from ``measured`` to ``formula``: T_i is the
+    transparency, sigma_i the noise. The largest weight of each channel is 1. Raises IntegrationError if a
+    frame lacks the exposure, keyword, row or measurement, or its value is not a weight, RecipeError if the
+    formula is not valid.
     """
     kind = recipe.weights
     notes = []
-    if needs_noise(kind):
-        if measurements.noise_source == "not measured":
-            raise IntegrationError(
-                f"weights {kind}: the measurements have no noise; call measure_frames with noise=True, "
-                "or choose other weights"
-            )
-        if measurements.noise_source == "measured":
-            some = any("NOISE keywords" in note for note in measurements.notes)
-            notes.append(UNUSED_NOISE_NOTE if some else MEASURED_NOISE_NOTE)
-    weights = _raw_weights(kind, frames, measurements, recipe, scale_factors)
+    if needs_noise(kind) and measurements.noise_source == "not measured":
+        raise IntegrationError(
+            f"weights {kind}: the measurements have no noise; call measure_frames with noise=True, "
+            "or choose other weights"
+        )
+    if kind in WEIGHTS_BY_LIGHT:
+        weights = _weights_by_light(kind, frames, measurements, recipe, scale_factors, light or {})
+    else:
+        weights = _raw_weights(kind, frames, measurements, recipe, scale_factors)
     _refuse(
         [
             _name(measurements, i)
@@ -97,7 +125,53 @@ def frame_weights(
     best = weights.max(axis=0)
     if np.any(best <= 0):
         raise IntegrationError(f"weights {kind}: all weights are 0. Choose other weights.")
-    return weights / best, notes
+    weights = weights / best
+    if needs_noise(kind) and measurements.noise_source == "measured" and _are_uneven(weights):
+        some = any("NOISE keywords" in note for note in measurements.notes)
+        notes.append(UNUSED_NOISE_NOTE if some else MEASURED_NOISE_NOTE)
+    return weights, notes
+
+
+def _are_uneven(weights: np.ndarray) -> bool:
+    """Return whether weights differ enough to matter."""
+    return bool(np.any(weights.var(axis=0) > UNEVEN * weights.mean(axis=0) ** 2))
+
+
+def star_weights(
+    frames: Sequence[Any],
+    measurements: FrameMeasurements,
+    usable: Usable,
+    noise: np.ndarray,
+    threads: int | None = None,
+    planes: Planes | None = None,
+) -> dict[str, np.ndarray]:
+    """Measure the star weights of the usable frames: columns ``psf_signal`` and ``psf_snr``.
+
+    `noise` is that of the usable frames and channels. What was measured is kept with the measurements. See
+    `stacklib.measurement.stars.PsfLight`. Raises IntegrationError if ``sep`` is not installed.
+    """
+    require_sep()
+    known = measurements.photometry.setdefault("stars", {})
+
+    def measure(place: tuple[int, int]) -> PsfLight:
+        if place not in known:
+            i, channel = place
+            plane = frames[i].read(channel=channel) if planes is None else planes(i, channel)
+            plane = np.array(plane, np.float32)
+            if measurements.data_range is not None:
+                measurements.data_range.mark(i, channel, plane)
+            plane[~(plane > NOTHING)] = np.nan
+            known[place] = psf_light(plane)
+        return known[place]
+
+    places = [(i, channel) for i in usable.frames for channel in usable.channels]
+    with ThreadPoolExecutor(checked_threads(threads)) as pool:
+        light = list(pool.map(measure, places))
+    pairs = list(zip(light, noise.ravel().tolist(), strict=True))
+    return {
+        "psf_signal": np.reshape([stars.signal_weight(sigma) for stars, sigma in pairs], noise.shape),
+        "psf_snr": np.reshape([stars.snr(sigma) for stars, sigma in pairs], noise.shape),
+    }
 
 
 def excluded_by_weight(
@@ -119,7 +193,9 @@ def excluded_by_weight(
     return reasons
 
 
-def choose_reference(frames: Sequence[Any], measurements: FrameMeasurements, recipe: Any) -> int:
+def choose_reference(
+    frames: Sequence[Any], measurements: FrameMeasurements, recipe: Any, light: Light | None = None
+) -> int:
     """Choose the reference frame and return its index.
 
     A name in ``recipe.reference``, with or without extension, overrides the choice. By default this is the
@@ -131,9 +207,13 @@ def choose_reference(frames: Sequence[Any], measurements: FrameMeasurements, rec
     """
     if recipe.reference:
         return find_frame(measurements.names, recipe.reference, "reference")
-    factors = _provisional_factors(measurements, recipe.normalization)
-    weights = _relative(frame_weights(frames, measurements, recipe, factors)[0])
-    noise = (factors * measurements.noise).mean(axis=1)
+    factors, noise = _provisional_factors(measurements, recipe.normalization), measurements.noise
+    if light is not None:
+        noise = light["noise"]
+        if recipe.normalization in BY_LIGHT:
+            factors = 1 / light["transparency"]
+    weights = _relative(frame_weights(frames, measurements, recipe, factors, light)[0])
+    noise = (factors * noise).mean(axis=1)
     wide = _wide(measurements)
     if not np.all(np.isfinite(noise[wide])):
         noise = np.zeros(len(weights))
@@ -216,6 +296,45 @@ def _raw_weights(
         raise ValueError(f"weights: got {kind!r}, expected one of {', '.join(formulas)}")
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(formulas[kind](), dtype=np.float64)
+
+
+def _weights_by_light(
+    kind: str,
+    frames: Sequence[Any],
+    measured: FrameMeasurements,
+    recipe: Any,
+    factors: np.ndarray,
+    light: Light,
+) -> np.ndarray:
+    """Return weights from the light and the noise of the frames; NaN or negative if there is none."""
+    if kind in ("psf_signal", "psf_snr"):
+        return light[kind]
+    if kind == "formula":
+        return _formula_values(frames, measured, recipe.weight_formula, light)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        weights = light["transparency"] / (factors * np.square(light["noise"]))
+        return weights / np.square(light["fwhm"]) if kind == "information" else weights
+
+
+def _formula_values(
+    frames: Sequence[Any], measured: FrameMeasurements, formula: str, light: Light
+) -> np.ndarray:
+    """Evaluate a formula in each channel."""
+    if not formula.strip():
+        raise IntegrationError(
+            "weights formula: weight_formula is empty. Write an expression of the columns of the frames, "
+            "such as transparency / (noise * fwhm)."
+        )
+    columns = {
+        "exposure": _spread([_number(frame.exposure) for frame in frames], measured.location.shape),
+        "location": measured.location,
+        "scale": (measured.scale_low + measured.scale_high) / 2,
+        **light,
+    }
+    channels = range(measured.location.shape[1])
+    by_channel = [{name: values[:, channel] for name, values in columns.items()} for channel in channels]
+    values = [evaluate(formula, table, "weight_formula") for table in by_channel]
+    return np.stack(values, axis=1).astype(np.float64)
 
 
 def _spread(values: Sequence[float], shape: tuple[int, int]) -> np.ndarray:

@@ -195,7 +195,10 @@ class IntegratedImage:
         Columns: file, used, reason (if not used), reference, exposure (s), location, scale, offset,
         factor, noise, weight, rejected_low, rejected_high. The columns from location on have one value
         per channel. Rejection is a fraction of the samples with data. Samples are normalized as
-        ``x * factor + offset`` before combination.
+        ``x * factor + offset`` before combination. Where frames are compared by their light, `noise` is that
+        on the scale that matters, and there are the columns transparency, transparency_error, stars, sky,
+        pixel_noise and fwhm (pix), see `stacklib.normalization.photometric.Photometry`. After a run there are
+        shift_x and shift_y (pix).
         """
         p = self.preparation
         count, channels = p.weights.shape
@@ -214,6 +217,7 @@ class IntegratedImage:
             "offset": p.offset,
             "factor": p.factor,
             "noise": p.measurements.noise,
+            **({} if p.photometry is None else p.photometry.columns),
             "weight": p.weights,
             "rejected_low": low,
             "rejected_high": high,

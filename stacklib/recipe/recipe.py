@@ -36,11 +36,11 @@ from stacklib.utils.parameters import (
 __all__ = ["NAMED_WEIGHTS", "Job", "Recipe"]
 
 #: Weights that need another parameter, which names them.
-NAMED_WEIGHTS = {"keyword": "weight_keyword", "csv": "weight_file"}
+NAMED_WEIGHTS = {"keyword": "weight_keyword", "csv": "weight_file", "formula": "weight_formula"}
 #: Normalizations that go by the light of the stars.
 BY_LIGHT = ("photometric", "local")
 #: Weights that need the light and the noise of the frames.
-WEIGHTS_BY_LIGHT = ("measured", "psf_signal", "psf_snr", "information", "formula")
+WEIGHTS_BY_LIGHT = ("measured", "information", "psf_signal", "psf_snr", "formula")
 
 
 @dataclass(frozen=True)
@@ -104,12 +104,26 @@ class Recipe(RejectionParameters):
     )
     weights: str = choice_field(
         "noise",
-        ("none", "exposure", "noise", "snr", "signal", "median", "mean", "keyword", "csv"),
+        (
+            "none",
+            "exposure",
+            "noise",
+            "snr",
+            "signal",
+            "median",
+            "mean",
+            *WEIGHTS_BY_LIGHT,
+            "keyword",
+            "csv",
+        ),
         "What the weight of a frame is computed from (average combination only).",
     )
     weight_keyword: str = text_field("", "For weights keyword: FITS keyword that holds the weight.")
     weight_file: str = text_field(
         "", "For weights csv: table with the columns file and weight (CSV or ECSV)."
+    )
+    weight_formula: str = text_field(
+        "", "For weights formula: an expression, such as transparency / (noise * fwhm)."
     )
     min_weight: float = number_field(
         0.005, 0.0, 1.0, "Leave out frames with less than this fraction of the best weight."
