@@ -1,8 +1,8 @@
-# make run | test | fuzz | lab | app | docs | bench        with another Python: make run PYTHON=python3.12
+# make run | test | fuzz | faults | lab | app | docs | bench        with another Python: make run PYTHON=python3.12
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test fuzz lab app docs bench clean
+.PHONY: run test fuzz faults lab app docs bench clean
 
 run: .venv/notebook.stamp
 	@echo "Integrating the sample frames. The first run takes a minute or two, later ones 20 seconds ..."
@@ -30,6 +30,10 @@ fuzz: .venv/test.stamp
 
 bench: .venv/bench.stamp
 	$(BIN)/python benchmarks/run.py
+
+# Kills runs, saves and batches at many random moments, which takes half an hour. Linux and macOS only.
+faults: .venv/test.stamp
+	PYTHONPATH=tests $(BIN)/python tests/fault_trials.py
 
 clean:
 	rm -rf .venv

@@ -180,15 +180,17 @@ def command_for(place: Place, kind: str, number: int) -> list[str | Path]:
     return [kind, where, "-p", "sigma_high", f"{2.8 + number / 1000:.3f}"]
 
 
-def kill_commands(place: Place, kind: str, moments: list[float], full: bool = True) -> Outcome:
-    """Kill runs or batches at moments, in seconds after their start.
+def kill_commands(
+    place: Place, kind: str, moments: list[float], first: int = 0, full: bool = True
+) -> Outcome:
+    """Kill runs or batches at moments, in seconds after their start, with the signals in turn from `first`.
 
     The same command is started again after each one, or only after the last one.
     """
     outcome = Outcome()
     kept: dict[Path, list[str]] = {folder: masters(folder) for folder in place.results}
     for number, moment in enumerate(moments):
-        how = SIGNALS[number % len(SIGNALS)]
+        how = SIGNALS[(first + number) % len(SIGNALS)]
         command = command_for(place, kind, number)
         process = place.start(*command)
         try:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from stacklib.errors import FrameError
 
-__all__ = ["MEMORY_IN_ALL", "MEMORY_PER_BLOCK", "ReadInto", "hold"]
+__all__ = ["MEMORY_IN_ALL", "MEMORY_PER_BLOCK", "ReadInto", "hold", "memory_held", "memory_limited"]
 
 #: Largest block kept in memory, in bytes ...
 MEMORY_PER_BLOCK = 64 * 2**20
@@ -31,15 +31,15 @@ ReadInto = Callable[[int, memoryview], None]
 
 
 class _MemoryInUse:
-    """Total size of the memory blocks in use."""
+    """Total size of the memory blocks in use, and its limit."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.size = 0
+        self.size, self.limit = 0, MEMORY_IN_ALL
 
     def claim(self, size: int) -> bool:
         with self.lock:
-            if size > MEMORY_PER_BLOCK or self.size + size > MEMORY_IN_ALL:
+            if size > MEMORY_PER_BLOCK or self.size + size > self.limit:
                 return False
             self.size += size
             return True
@@ -52,12 +52,28 @@ class _MemoryInUse:
 _memory = _MemoryInUse()
 
 
+def memory_held() -> int:
+    """Return the size in bytes of the decompressed pixels in memory."""
+    return _memory.size
+
+
+@contextlib.contextmanager
+def memory_limited(size: int) -> Iterator[None]:
+    """Keep no more than `size` bytes of newly decompressed pixels in memory meanwhile, others on disk."""
+    before = _memory.limit
+    _memory.limit = max(0, min(size, MEMORY_IN_ALL))
+    try:
+        yield
+    finally:
+        _memory.limit = before
+
+
 class _Arena:
     """A temporary file that holds many blocks and is truncated when the last one is released."""
 
     def __init__(self) -> None:
         # No context manager: the file must stay open as long as any block in it.
-        self.file = tempfile.TemporaryFile(prefix="stacklib-")  # noqa: SIM115
+        self.file = tempfile.TemporaryFile(prefix="stacklib-", buffering=0)  # noqa: SIM115
         self.lock = threading.Lock()
         self.process = os.getpid()
         self.end = 0
@@ -83,10 +99,11 @@ class _Arena:
                 self.file.truncate(0)
 
     def write(self, offset: int, piece: Piece) -> None:
+        view = memoryview(piece)
         with self.lock:
             self.file.seek(offset)
-            self.file.write(piece)
-            self.file.flush()
+            while len(view):
+                view = view[self.file.write(view) :]
 
     def read_into(self, offset: int, view: memoryview) -> int:
         if hasattr(os, "preadv"):
@@ -142,7 +159,14 @@ class ScratchBlock:
 
         def read_into(offset: int, view: memoryview) -> None:
             while len(view):
-                count = self._arena.read_into(self._start + offset, view)
+                try:
+                    count = self._arena.read_into(self._start + offset, view)
+                except OSError as error:
+                    folder = tempfile.gettempdir()
+                    raise FrameError(
+                        f"{self._path}: its pixels cannot be read back from a scratch file in {folder} "
+                        f"({error.strerror or error}); check that disk, or set TMPDIR to another folder"
+                    ) from error
                 if count <= 0:
                     raise FrameError(f"{self._path}: the scratch file is too short; open the frame again")
                 offset, view = offset + count, view[count:]
@@ -208,7 +232,10 @@ def _hold_on_disk(pieces: Iterable[Piece], size: int, path: Path) -> ScratchBloc
         arena.release()
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise _no_room(path, size, folder, shutil.disk_usage(folder).free) from error
-        raise
+        raise FrameError(
+            f"{path}: its pixels cannot be written to a scratch file in {folder} "
+            f"({error.strerror or error}); set TMPDIR to another folder"
+        ) from error
     except BaseException:
         arena.release()
         raise

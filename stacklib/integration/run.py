@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stacklib.errors import StacklibWarning
+from stacklib.formats.scratch import MEMORY_IN_ALL, memory_held, memory_limited
 from stacklib.frames.frame_set import FrameSet, open_frames
 from stacklib.integration.cluster import Cluster
 from stacklib.integration.registration import check_registration, registration_of
@@ -110,17 +111,22 @@ def integrate(
     samples = Samples(frames, region, threads, memory)
     cluster = None if client is None else Cluster(client, frames, memory)
     spread, work = (None, in_threads) if cluster is None else (cluster.measure, cluster.integrate)
-    with _measuring(progress, frames) as report:
-        planes = None
-        if cluster is None and samples.whole and samples.fits():
-            samples.hold()
-            planes = samples.plane
-        preparation = prepare(frames, recipe, samples.threads, report, planes, spread=spread)
-    preparation, shift = _checked(preparation, samples)
-    for note in preparation.notes:
-        warnings.warn(note, StacklibWarning, stacklevel=2)
-    result = integrate_samples(samples, preparation, progress, work=work)
-    result.shift = shift
+    spare = samples.spare if cluster is None else MEMORY_IN_ALL
+    if memory_held() > spare:
+        # They were decompressed before the run.
+        frames.close()
+    with memory_limited(spare):
+        with _measuring(progress, frames) as report:
+            planes = None
+            if cluster is None and samples.whole and samples.fits():
+                samples.hold()
+                planes = samples.plane
+            preparation = prepare(frames, recipe, samples.threads, report, planes, spread=spread)
+        preparation, shift = _checked(preparation, samples)
+        for note in preparation.notes:
+            warnings.warn(note, StacklibWarning, stacklevel=2)
+        result = integrate_samples(samples, preparation, progress, work=work)
+        result.shift = shift
     notes = range_warnings(result.range_factor, result.truncated, result.recipe.output_range)
     for note in filter(None, [*notes, not_kept()]):
         warnings.warn(note, StacklibWarning, stacklevel=2)

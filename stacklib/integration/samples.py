@@ -122,19 +122,30 @@ class Samples:
         _, _, width, height = self.region
         return 4 * len(self.frames) * self.frames.channels * height * width <= self.left_for_samples
 
+    @property
+    def spare(self) -> int:
+        """Bytes of the budget that samples and result leave, for decompressed frames."""
+        _, _, width, height = self.region
+        needed = 4 * len(self.frames) * self.frames.channels * height * width
+        return self.left_for_samples - needed if self.fits() else 0
+
     def hold(self) -> np.ndarray:
         """Read all samples of the region into memory, shape (channels, frames, height, width)."""
         if self.held is None:
             _, _, width, height = self.region
             held = np.empty((self.frames.channels, len(self.frames), height, width), np.float32)
             with ThreadPoolExecutor(self.threads) as pool:
-                reading = [
-                    pool.submit(self._fill, held[channel, i], i, channel, 0, height)
-                    for channel, i in np.ndindex(held.shape[:2])
-                ]
-                wait(reading)
+                wait([pool.submit(self._fill_frame, held[:, i], i) for i in range(len(self.frames))])
             self.held = held
         return self.held
+
+    def _fill_frame(self, out: np.ndarray, i: int) -> None:
+        """Read all channels of a frame."""
+        for channel, plane in enumerate(out):
+            self._fill(plane, i, channel, 0, self.region[3])
+        if self.whole:
+            # Its decompressed pixels are not needed again.
+            self.frames[i].close()
 
     def plane(self, i: int, channel: int) -> np.ndarray:
         """Return one channel of one frame, shape (height, width). Reads all samples into memory."""
