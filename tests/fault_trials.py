@@ -241,7 +241,7 @@ def kill_saves(folder: Path, moments: int, rng: random.Random) -> Outcome:
                 code = 0
             finally:
                 os._exit(code)
-        time.sleep(rng.uniform(0.0, 1.3 * duration))
+        time.sleep(rng.uniform(0.0, 1.6 * duration))
         os.kill(child, getattr(signal, how))
         _, status = os.waitpid(child, 0)
         outcome.finished += os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0
