@@ -90,14 +90,13 @@ def header_bytes(stream: BufferedIOBase, path: Path, first: bool, room: int = MA
 def _names(content: bytes) -> list[str]:
     """Return the names of the cards. Some programs fill the rest of a record with NULs, not with spaces.
 
-    A card ``END = ...`` is an ordinary keyword with an odd name, and does not end the header.
+    A card END with a value is an ordinary keyword with an odd name, and does not end the header.
     """
-    names = [content[start : start + 8].rstrip(b"\0 ") for start in range(0, len(content), CARD)]
+    cards = [content[start : start + CARD] for start in range(0, len(content), CARD)]
+    names = [card[:8].rstrip(b"\0 ").decode("latin-1").upper() for card in cards]
     return [
-        ""
-        if name == b"END" and content[CARD * i + 8 : CARD * i + 9] == b"="
-        else name.decode("latin-1").upper()
-        for i, name in enumerate(names)
+        "" if name == "END" and re.search(rb"[!-~]", card[8:]) else name
+        for name, card in zip(names, cards, strict=True)
     ]
 
 

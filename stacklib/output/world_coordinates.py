@@ -197,7 +197,8 @@ def _disagreement(frames: Iterable[Frame]) -> str:
 def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
     core = [name for name in one if isinstance(one[name], np.ndarray) and ":Spline" not in name]
     return all(
-        np.shape(one[name]) == np.shape(other.get(name))
+        name in other
+        and np.shape(one[name]) == np.shape(other[name])
         and np.allclose(one[name], other[name], rtol=1e-9, atol=1e-9)
         for name in core
     )

@@ -739,7 +739,7 @@ def test_a_missing_folder(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "image", [np.zeros((2, 3, 3), np.float32), np.zeros((1, 3, 3)), np.zeros(3, np.float32)]
+    "image", [np.zeros((2, 3, 3), np.float32), np.zeros((1, 3, 3), np.int32), np.zeros(3, np.float32)]
 )
 def test_arrays_that_are_no_images(file, image):
     with pytest.raises(ValueError, match="expected float32"):

@@ -244,8 +244,9 @@ def test_an_empty_card_of_another_kind_costs_nothing(tmp_path):
     assert Frame(path, quiet=True).keywords.keys() == {"SIMPLE", "BITPIX", "NAXIS", "NAXIS1", "NAXIS2"}
 
 
-def test_a_keyword_named_end_does_not_end_the_header(tmp_path):
-    path = raw_fits(tmp_path / "input.fits", np.zeros((3, 4), ">i2"), ["END     = 5", "BZERO   = 65535"])
+@pytest.mark.parametrize("card", ["END     = 5", "END     5", "END     'x'"])
+def test_a_keyword_named_end_does_not_end_the_header(tmp_path, card):
+    path = raw_fits(tmp_path / "input.fits", np.zeros((3, 4), ">i2"), [card, "BZERO   = 65535"])
     assert Frame(path, quiet=True).read().max() == 1
 
 

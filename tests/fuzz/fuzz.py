@@ -22,8 +22,8 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
-#: Seconds after which a process that does not answer is ended.
-PATIENCE = 60.0
+#: Seconds after which a process that does not answer is ended. It may have to compile.
+PATIENCE = 300.0
 #: Memory of a process beyond what it needs to start, in bytes. The images are tiny.
 MEMORY = 400 * 2**20
 
