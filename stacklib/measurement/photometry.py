@@ -1,75 +1,59 @@
-"""Light of stars in apertures, and how much of it one frame has of that in another image.
+"""Light of one image relative to another one, by the stars in both.
 
-Apertures are so wide that the seeing hardly matters (Howell 1989, PASP 101, 616), and each star has its own
-background from a ring around it. What seeing moves beyond the aperture is found from a second, wider one.
+A star is measured by a sum over a disc minus the mean of a ring around it. Where the seeing differs, the disc
+of the sharper image is blurred as the stars of the other one are: then both see the same fraction of a star,
+and of its neighbors. So the disc can be small, which makes little noise, and stars need not be isolated. The
+seeing is taken to stretch a Moffat profile (Moffat 1969, A&A 3, 455; Trujillo et al. 2001, MNRAS 328, 977).
 """
 
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from scipy import ndimage
-from scipy.spatial import cKDTree
+from scipy import ndimage, special
 
-from stacklib.measurement.stars import Stars, find_stars, fit_moffat
+from stacklib.measurement.stars import Stars, find_stars
 from stacklib.utils.compiled import compiled
 
 __all__ = [
-    "Apertures",
     "Light",
-    "StarLight",
-    "choose_stars",
-    "fwhm_of",
-    "light_of",
-    "star_light",
-    "structure_light",
+    "StarFluxes",
+    "Template",
+    "best_power",
+    "compare_stars",
+    "compare_structure",
+    "compare_wings",
+    "make_template",
 ]
 
-#: Radius of the aperture in FWHM, and of the wider one in radii of the first.
-RADIUS, WIDER = 2.5, 1.6
-#: FWHM where the stars do not tell, and smallest radius, in pixels.
-USUAL_FWHM, LEAST_RADIUS = 3.0, 3.0
+#: Radius of the disc, of a smaller one that tells the seeing, of a wide one, and of both ends of the ring,
+#: all in FWHM.
+DISC, CORE, WIDE, RING = 1.5, 0.7, 2.2, (2.4, 3.8)
+#: The edges are blurred by a Gaussian of this sigma in pixels: a sharp edge would depend on the pixel grid.
+EDGE = 0.7
+#: FWHM in pixels and power of the Moffat profile where the stars do not tell, and powers that are tried.
+USUAL_FWHM, USUAL_POWER, SPREAD_OF_POWERS = 3.0, 3.0, 0.6
+POWERS = (2.2, 2.6, 3.0, 3.5, 4.2, 5.0)
+#: Frequencies (per pixel, times 2 pi) and distances (pixels) at which filters are computed.
+FREQUENCIES, FINENESS = np.linspace(1e-3, 4.5, 500), 0.1
 #: Number of stars, and cells along each axis of the field over which they are spread.
 STARS, CELLS = 200, 6
-#: A star is alone if no neighbor within the aperture has more than this fraction of its flux. Where fewer
-#: than `ENOUGH` are, as in a globular cluster, the next value holds.
-NEIGHBORS, ENOUGH = (0.02, 0.1, 0.5, math.inf), 30
 #: A star is used from this flux in the stack on, in errors.
-SIGNIFICANT = 8.0
+SIGNIFICANT = 20.0
 #: Least error of a star, as a fraction of its flux: pixels and flat fields are not perfect.
 LEAST_ERROR = 0.01
-#: Number of stars whose shape is fitted.
-SHAPES = 20
-#: Fewest stars that tell the light of a frame.
+#: Fewest stars that tell the light of an image.
 FEWEST = 5
-#: Usual change of the light in the aperture from the seeing. A correction is trusted in comparison to it.
-SEEING = 0.01
+#: Percentile of the scatter in rings that is noise.
+QUIET = 25
+#: Range of the seeing, relative to that of the stack, and how well it is found.
+SEEING, EXACT = (0.5, 2.5), 1e-3
 #: Band-pass filters (sigma in pixels, of a plane binned by the first number) that see structure, how
 #: significant it must be, and the fewest pixels.
 BANDS, STRUCTURE, PIXELS = ((1, 1.5, 5.0), (4, 1.5, 5.0)), 6.0, 100
-
-
-class Apertures(NamedTuple):
-    """Positions of stars in pixels, and radii of the two apertures and of the ring around them."""
-
-    x: np.ndarray
-    y: np.ndarray
-    inner: float
-    outer: float
-    ring: float
-
-
-class StarLight(NamedTuple):
-    """Fluxes in the two apertures and their errors, float64 (stars, 2), and level of the background (stars,).
-
-    NaN where there are not all data.
-    """
-
-    flux: np.ndarray
-    error: np.ndarray
-    level: np.ndarray
 
 
 class Light(NamedTuple):
@@ -88,8 +72,40 @@ class Light(NamedTuple):
 NO_LIGHT = Light(math.nan, math.nan, 0)
 
 
-def choose_stars(stack: np.ndarray, full: float = math.inf) -> tuple[Apertures, Stars]:
-    """Find isolated stars below saturation, spread over the field, in a stack of frames.
+class Template(NamedTuple):
+    """Stars of a stack: positions in pixels, their image, and the FWHM and power of their Moffat profile."""
+
+    x: np.ndarray
+    y: np.ndarray
+    image: np.ndarray
+    fwhm: float
+    power: float
+
+    def of(self, image: np.ndarray) -> Template:
+        """Return the same stars in another stack, float32 (height, width)."""
+        return self._replace(image=np.ascontiguousarray(image, np.float32))
+
+
+class StarFluxes(NamedTuple):
+    """Fluxes of the stars of a template in an image and in the stack, and errors, float64 (stars,).
+
+    NaN where the image has no data.
+    """
+
+    own: np.ndarray
+    error: np.ndarray
+    stack: np.ndarray
+    stack_error: np.ndarray
+
+    @property
+    def good(self) -> np.ndarray:
+        """Stars that can be compared, bool (stars,)."""
+        with np.errstate(invalid="ignore"):
+            return np.isfinite(self.own) & (self.stack > SIGNIFICANT * self.stack_error)
+
+
+def make_template(stack: np.ndarray, full: float = math.inf) -> tuple[Template, Stars]:
+    """Choose stars below saturation, spread over the field, in a stack of frames.
 
     Parameters
     ----------
@@ -100,47 +116,27 @@ def choose_stars(stack: np.ndarray, full: float = math.inf) -> tuple[Apertures, 
 
     Returns
     -------
-    apertures : Apertures
+    template : Template
         At most 200 stars, perhaps none.
     stars : Stars
         All stars that were found.
     """
     stars = find_stars(stack[np.newaxis])
-    fwhm = stars.fwhm if math.isfinite(stars.fwhm) else USUAL_FWHM
-    inner = max(LEAST_RADIUS, RADIUS * fwhm)
-    outer = WIDER * inner
-    sizes = inner, outer, outer + 1 + max(4.0, 0.6 * inner)
-    x, y, flux = stars.x, stars.y, stars.flux
     height, width = stack.shape
-    column, row = np.rint(x).astype(int), np.rint(y).astype(int)
-    good = (np.minimum(x, y) >= inner) & (x <= width - 1 - inner) & (y <= height - 1 - inner) & (flux > 0)
-    if not good.any():
-        return Apertures(*np.empty((2, 0)), *sizes), stars
+    column, row = np.rint(stars.x).astype(int), np.rint(stars.y).astype(int)
+    inside = (np.minimum(column, row) >= 3) & (column < width - 3) & (row < height - 3)
+    x, y, column, row = (values[inside] for values in (stars.x, stars.y, column, row))
     peaks = ndimage.maximum_filter(np.nan_to_num(stack, nan=-np.inf), size=3)
-    good &= peaks[np.clip(row, 0, height - 1), np.clip(column, 0, width - 1)] < full
-    brightest = _brightest_neighbor(np.c_[x, y], flux, inner + fwhm)
-    for most in NEIGHBORS:
-        alone = np.flatnonzero(good & (brightest <= most * flux))
-        if alone.size >= ENOUGH:
-            break
-    chosen = _spread_out(x[alone] / width, y[alone] / height)
-    return Apertures(x[alone][chosen], y[alone][chosen], *sizes), stars
-
-
-def _brightest_neighbor(places: np.ndarray, flux: np.ndarray, radius: float) -> np.ndarray:
-    """Return the largest flux of another star within a radius of each star."""
-    pairs = cKDTree(places).query_pairs(radius, output_type="ndarray")
-    brightest = np.zeros(flux.size)
-    np.maximum.at(brightest, pairs[:, 0], flux[pairs[:, 1]])
-    np.maximum.at(brightest, pairs[:, 1], flux[pairs[:, 0]])
-    return brightest
+    unsaturated = peaks[row, column] < full
+    x, y = x[unsaturated], y[unsaturated]
+    chosen = _spread_out(x / width, y / height)
+    fwhm = stars.fwhm if math.isfinite(stars.fwhm) else USUAL_FWHM
+    return Template(x[chosen], y[chosen], np.ascontiguousarray(stack, np.float32), fwhm, USUAL_POWER), stars
 
 
 def _spread_out(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Choose stars, in order of brightness and with places from 0 to 1, evenly over the field."""
-    cell = np.minimum((x * CELLS).astype(int), CELLS - 1) * CELLS + np.minimum(
-        (y * CELLS).astype(int), CELLS - 1
-    )
+    cell = np.floor(x * CELLS).astype(int) * CELLS + np.floor(y * CELLS).astype(int)
     # The brightest of each cell come first, then the second brightest.
     rank = np.zeros(x.size, int)
     for number in np.unique(cell):
@@ -149,115 +145,249 @@ def _spread_out(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.sort(np.argsort(rank, kind="stable")[:STARS])
 
 
-def star_light(plane: np.ndarray, apertures: Apertures) -> StarLight:
-    """Measure the light of stars in a plane.
+def _width(fwhm: float, power: float) -> float:
+    return 0.5 * fwhm / math.sqrt(2 ** (1 / power) - 1)
 
-    The background of a star is the mean of its ring, clipped at 3 sigma about the median; errors are those of
-    the noise in the ring.
+
+def compare_stars(image: np.ndarray, template: Template) -> tuple[Light, float, StarFluxes]:
+    """Compare the light of the same stars in an image and in a stack.
+
+    The light is the slope of the fluxes over those of the stack, weighted by their errors and clipped at 3
+    sigma. Stars are chosen by their flux in the stack, never by that in the image, which would make the light
+    of faint images too large.
 
     Parameters
     ----------
-    plane : ndarray of float32, shape (height, width)
-        A frame or stack. NaN means no data; stars with such pixels have no flux.
-    apertures : Apertures
-        The stars.
+    image : ndarray of float32, shape (height, width)
+        An image. NaN means no data; stars with such pixels are left out.
+    template : Template
+        The stars of the stack.
 
     Returns
     -------
-    StarLight
-        Fluxes in the units of the plane.
+    light : Light
+        Count 0 if nothing is known.
+    fwhm : float
+        FWHM of the stars in the image in pixels, that for which discs of two sizes give the same light; NaN
+        if nothing is known.
+    fluxes : StarFluxes
+        What was compared.
     """
-    flux, error = np.full((2, apertures.x.size, 2), np.nan)
-    level = np.full(apertures.x.size, np.nan)
-    _sum_apertures(plane, apertures, flux, error, level)
-    return StarLight(flux, error, level)
+    pair = _Pair.of(image, template)
+    seeing = pair.seeing()
+    found = pair.fluxes(seeing, DISC)
+    light = _slope(found)
+    return light, seeing * template.fwhm if light.known else math.nan, found
+
+
+def compare_wings(image: np.ndarray, template: Template) -> np.ndarray:
+    """Return how much more light a wide disc gives than the usual one, for each of the `POWERS`.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (height, width)
+        An image. NaN means no data.
+    template : Template
+        The stars of the stack.
+
+    Returns
+    -------
+    ndarray of float64, shape (powers, 2)
+        Excess as a fraction, and its error; NaN if nothing is known.
+    """
+    pair = _Pair.of(image, template)
+    excess = np.full((len(POWERS), 2), np.nan)
+    for k, power in enumerate(POWERS):
+        pair = pair._replace(template=template._replace(power=power))
+        seeing = pair.seeing()
+        disc, wide = (_slope(pair.fluxes(seeing, size)) for size in (DISC, WIDE))
+        if disc.known and wide.known:
+            error = math.sqrt(max(wide.error**2 - disc.error**2, 0.1 * wide.error**2))
+            excess[k] = wide.ratio / disc.ratio - 1, error / disc.ratio
+    return excess
+
+
+def best_power(excess: list[np.ndarray]) -> float:
+    """Return the power of the Moffat profile with which wide discs give no more or less light than others.
+
+    It shows where the seeing differs between the images. Otherwise it does not matter, and 3 is as good.
+
+    Parameters
+    ----------
+    excess : list of ndarray
+        What `compare_wings` found in each image.
+
+    Returns
+    -------
+    float
+        One of the `POWERS`.
+    """
+    known = np.array([each for each in excess if np.isfinite(each).all()])
+    cost = ((np.array(POWERS) - USUAL_POWER) / SPREAD_OF_POWERS) ** 2
+    if len(known) > 2:
+        value, weight = known[..., 0], 1 / known[..., 1] ** 2
+        # What all images have in common comes from the stack.
+        value = value - np.sum(weight * value, axis=0) / np.sum(weight, axis=0)
+        misfit = np.sum(weight * value**2, axis=0)
+        cost += misfit / max(1.0, misfit.min() / (len(known) - 2))
+    return POWERS[int(np.argmin(cost))]
+
+
+class _Pair(NamedTuple):
+    """An image and a template, with level and noise around each star in the image and in the stack."""
+
+    image: np.ndarray
+    template: Template
+    own: np.ndarray
+    stack: np.ndarray
+
+    @classmethod
+    def of(cls, image: np.ndarray, template: Template) -> _Pair:
+        image = np.ascontiguousarray(image, np.float32)
+        return cls(image, template, *(_surroundings(each, template) for each in (image, template.image)))
+
+    def fluxes(self, seeing: float, disc: float) -> StarFluxes:
+        """Sum over discs of a radius in FWHM, for a FWHM relative to that of the stack."""
+        template = self.template
+        filters = _filters(template.fwhm, template.power, seeing, disc)
+        found = []
+        for image, around, profile in zip(
+            (self.image, template.image), (self.own, self.stack), filters, strict=True
+        ):
+            flux = np.full(template.x.size, np.nan)
+            _sum(image, template.x, template.y, profile, around[0], flux)
+            r = np.arange(profile.size) * FINENESS
+            error = around[1] * math.sqrt(np.sum(2 * math.pi * r * profile**2) * FINENESS)
+            found += [flux, error]
+        return StarFluxes(*found)
+
+    def seeing(self) -> float:
+        """Find the FWHM relative to that of the stack for which core and disc give the same light."""
+        last, value = 1.0, self._excess(1.0)
+        if not math.isfinite(value):
+            return 1.0
+        # The core has about this much less light where the stars are this much wider.
+        seeing = min(max(1 - 0.8 * value, SEEING[0]), SEEING[1])
+        for _ in range(8):
+            other = self._excess(seeing)
+            if not math.isfinite(other) or other == value or abs(seeing - last) < EXACT:
+                break
+            step = (seeing - last) * other / (value - other)
+            last, value = seeing, other
+            seeing = min(max(seeing + min(max(step, -0.3), 0.3), SEEING[0]), SEEING[1])
+        return seeing
+
+    def _excess(self, seeing: float) -> float:
+        """Compare the light in the core with that in the disc; positive if the seeing is better."""
+        core, disc = (_slope(self.fluxes(seeing, size)) for size in (CORE, DISC))
+        return core.ratio / disc.ratio - 1 if core.known and disc.known else math.nan
+
+
+def _filters(fwhm: float, power: float, seeing: float, disc: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the filters of an image and of the stack as functions of the distance, in steps of `FINENESS`.
+
+    Both are Hankel transforms of products of the transforms of disc and ring, the blurred edge, and, for the
+    sharper of the two, of the kernel that makes one profile from the other.
+    """
+    k = FREQUENCIES
+    widest = fwhm * max(seeing, 1)
+    inner, outer = (radius * widest for radius in RING)
+    disc *= widest
+    ring = (_disc(k, outer) - _disc(k, inner)) * disc**2 / (outer**2 - inner**2)
+    both = (_disc(k, disc) - ring) * np.exp(-((k * EDGE) ** 2) / 2)
+    profiles = [_profile(k * _width(size, power), power) for size in (fwhm * seeing, fwhm)]
+    blurred = both * np.exp(-abs(profiles[0] - profiles[1]))
+    count = math.ceil((outer + 4 * EDGE + 2 * abs(seeing - 1) * fwhm) / FINENESS)
+    transform = _transform(1 << (count - 1).bit_length())[:count]
+    plain, changed = transform @ both, transform @ blurred
+    return (plain, changed) if seeing > 1 else (changed, plain)
+
+
+@lru_cache(maxsize=8)
+def _transform(count: int) -> np.ndarray:
+    """Return the matrix of the Hankel transform to the first distances."""
+    k = FREQUENCIES
+    return special.j0(np.outer(np.arange(count) * FINENESS, k)) * (k * np.gradient(k) / (2 * math.pi))
+
+
+def _disc(k: np.ndarray, radius: float) -> np.ndarray:
+    """Return the transform of a disc."""
+    return 2 * math.pi * radius * special.j1(k * radius) / k
+
+
+def _profile(k: np.ndarray, power: float) -> np.ndarray:
+    """Return the logarithm of the transform of a Moffat profile of width and flux 1."""
+    order = power - 1
+    bessel = np.log(special.kve(order, k)) - k
+    return order * np.log(k / 2) + bessel + math.log(2) - special.gammaln(order)
+
+
+def _width(fwhm: float, power: float) -> float:
+    """Return the width of a Moffat profile."""
+    return 0.5 * fwhm / math.sqrt(2 ** (1 / power) - 1)
+
+
+def _surroundings(image: np.ndarray, template: Template) -> np.ndarray:
+    """Return level and noise in the ring around each star, (2, stars)."""
+    found = np.full((2, template.x.size), np.nan)
+    _measure_rings(image, template.x, template.y, RING[0] * template.fwhm, RING[1] * template.fwhm, found)
+    if np.isfinite(found[1]).any():
+        # In a cluster the rings are full of stars, which are no noise.
+        found[1, np.isfinite(found[1])] = np.nanpercentile(found[1], QUIET)
+    return found
 
 
 @compiled
-def _sum_apertures(plane, apertures, flux, error, levels):
-    x, y, inner, outer, ring = apertures
-    height, width = plane.shape
-    values = np.empty(int(2 * ring + 3) ** 2, np.float32)
+def _measure_rings(image, x, y, inner, outer, found):
+    height, width = image.shape
+    values = np.empty(int(2 * outer + 3) ** 2, np.float32)
     for k in range(x.size):
-        sums, areas = np.zeros(2), np.zeros(2)
-        found = 0
-        first, last = max(0, int(y[k] - ring)), min(height - 1, int(y[k] + ring) + 1)
-        left, right = max(0, int(x[k] - ring)), min(width - 1, int(x[k] + ring) + 1)
+        count = 0
+        for r in range(max(0, int(y[k] - outer)), min(height, int(y[k] + outer) + 2)):
+            for c in range(max(0, int(x[k] - outer)), min(width, int(x[k] + outer) + 2)):
+                value = image[r, c]
+                if inner < math.sqrt((r - y[k]) ** 2 + (c - x[k]) ** 2) < outer and value == value:
+                    values[count] = value
+                    count += 1
+        if count >= 20:
+            middle = np.median(values[:count])
+            found[0, k] = middle
+            found[1, k] = 1.4826 * np.median(np.abs(values[:count] - middle))
+
+
+@compiled
+def _sum(image, x, y, profile, level, flux):
+    """Sum the product of an image and a filter around each star; NaN beside the edge or no data."""
+    height, width = image.shape
+    reach = (profile.size - 2) * FINENESS
+    for k in range(x.size):
+        first, left = int(np.ceil(y[k] - reach)), int(np.ceil(x[k] - reach))
+        last, right = int(np.floor(y[k] + reach)), int(np.floor(x[k] + reach))
+        if first < 0 or left < 0 or last >= height or right >= width:
+            continue
+        total = 0.0
         for r in range(first, last + 1):
             for c in range(left, right + 1):
-                distance = math.sqrt((r - y[k]) ** 2 + (c - x[k]) ** 2)
-                value = plane[r, c]
-                for j in range(2):
-                    radius = inner if j == 0 else outer
-                    # A pixel on the edge counts in part.
-                    part = min(max(radius + 0.5 - distance, 0.0), 1.0)
-                    if part > 0.0:
-                        sums[j] += part * value
-                        areas[j] += part
-                if outer + 1.0 < distance <= ring and value == value:
-                    values[found] = value
-                    found += 1
-        if found < 20:
-            continue
-        some = np.sort(values[:found])
-        middle = some[found // 2]
-        sigma = 1.4826 * np.median(np.abs(some - middle))
-        level, count = 0.0, 0
-        for value in some:
-            if abs(value - middle) <= 3 * sigma:
-                level += value
-                count += 1
-        level /= count
-        levels[k] = level
-        for j in range(2):
-            radius = inner if j == 0 else outer
-            inside = min(x[k], y[k]) >= radius and x[k] <= width - 1 - radius and y[k] <= height - 1 - radius
-            if inside:
-                # NaN within the aperture makes the sum NaN.
-                flux[k, j] = sums[j] - level * areas[j]
-                error[k, j] = sigma * math.sqrt(areas[j] * (1 + areas[j] / count))
+                place = math.sqrt((r - y[k]) ** 2 + (c - x[k]) ** 2) / FINENESS
+                j = int(place)
+                if j + 1 < profile.size:
+                    weight = profile[j] + (place - j) * (profile[j + 1] - profile[j])
+                    # The weights add up to nearly 0, but not quite on a grid of pixels.
+                    total += weight * (image[r, c] - level[k])
+        flux[k] = total
 
 
-def light_of(own: StarLight, stack: StarLight) -> Light:
-    """Compare the light of the same stars in a frame and in a stack.
-
-    The ratio is the slope of the fluxes over those of the stack, weighted by the errors and clipped at 3
-    sigma. Fluxes of faint stars are not selected by their value in the frame, which would make it too large.
-    What the wider aperture adds is trusted as far as its error allows.
-
-    Parameters
-    ----------
-    own, stack : StarLight
-        Light of the same stars.
-
-    Returns
-    -------
-    Light
-        Count 0 if nothing is known.
-    """
-    narrow, wide = (
-        _slope(own.flux[:, j], own.error[:, j], stack.flux[:, j], stack.error[:, j]) for j in (0, 1)
-    )
-    if not (narrow.known and wide.known):
-        return narrow
-    # The errors of both have the inner aperture in common.
-    error = math.sqrt(max(wide.error**2 - narrow.error**2, 0)) / narrow.ratio
-    trust = SEEING**2 / (SEEING**2 + error**2)
-    ratio = narrow.ratio + trust * (wide.ratio - narrow.ratio)
-    return Light(ratio, narrow.error + trust * (wide.error - narrow.error), narrow.count)
-
-
-def _slope(flux: np.ndarray, error: np.ndarray, stack: np.ndarray, stack_error: np.ndarray) -> Light:
-    with np.errstate(invalid="ignore"):
-        good = np.isfinite(flux) & (stack > SIGNIFICANT * stack_error)
+def _slope(fluxes: StarFluxes, least: float = LEAST_ERROR) -> Light:
+    """Return the slope of the fluxes over those of the stack."""
+    good = fluxes.good
     if np.count_nonzero(good) < FEWEST:
         return NO_LIGHT
-    flux, error, stack = flux[good], error[good], stack[good]
+    flux, error, stack, _ = (values[good] for values in fluxes)
     # The better half tells a first value.
     certain = stack / np.maximum(error, LEAST_ERROR * stack)
     slope = float(np.median((flux / stack)[certain >= np.median(certain)]))
     for _ in range(20):
-        variance = error**2 + (LEAST_ERROR * slope * stack) ** 2
+        variance = error**2 + (max(least, 1e-4) * slope * stack) ** 2
         z = (flux - slope * stack) / np.sqrt(variance)
         middle = float(np.median(z))
         spread = max(1.0, 1.4826 * float(np.median(np.abs(z - middle))))
@@ -272,44 +402,7 @@ def _slope(flux: np.ndarray, error: np.ndarray, stack: np.ndarray, stack_error: 
     return Light(slope, float(sigma), int(np.count_nonzero(kept)))
 
 
-def fwhm_of(plane: np.ndarray, apertures: Apertures, light: StarLight) -> float:
-    """Fit the common shape of the brightest stars of a plane, and return its FWHM in pixels.
-
-    Parameters
-    ----------
-    plane : ndarray of float32, shape (height, width)
-        The plane in which the light was measured.
-    apertures, light : Apertures, StarLight
-        The stars and their light.
-
-    Returns
-    -------
-    float
-        NaN if there are no stars.
-    """
-    with np.errstate(invalid="ignore"):
-        certain = light.flux[:, 0] / light.error[:, 0]
-    certain = np.where(np.isfinite(certain), certain, 0)
-    reach = max(2, math.ceil(0.5 * apertures.inner))
-    around = np.arange(-reach, reach + 1)
-    parts = []
-    for k in np.argsort(-certain, kind="stable")[:SHAPES]:
-        row, column = round(apertures.y[k]), round(apertures.x[k])
-        inside = reach <= row < plane.shape[0] - reach and reach <= column < plane.shape[1] - reach
-        if certain[k] < SIGNIFICANT or not inside:
-            continue
-        dy, dx = np.meshgrid(row + around - apertures.y[k], column + around - apertures.x[k], indexing="ij")
-        near = dx**2 + dy**2 <= reach**2
-        values = plane[row - reach : row + reach + 1, column - reach : column + reach + 1]
-        values = (values[near].astype(np.float64) - light.level[k]) / light.flux[k, 0]
-        weights = np.full(values.size, min(certain[k], 100.0))
-        parts.append(np.stack([dx[near], dy[near], values, weights]))
-    if not parts:
-        return math.nan
-    return fit_moffat(*np.concatenate(parts, axis=1))[0]
-
-
-def structure_light(plane: np.ndarray, stack: np.ndarray) -> Light:
+def compare_structure(plane: np.ndarray, stack: np.ndarray) -> Light:
     """Compare the light of a frame with that of a stack where there are too few stars.
 
     The slope of the band-passed pixels over those of the stack, where these exceed 6 sigma, clipped at 3

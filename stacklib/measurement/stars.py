@@ -14,7 +14,7 @@ from scipy.special import erfc
 
 from stacklib.errors import IntegrationError
 
-__all__ = ["Stars", "find_stars", "fit_moffat", "match", "match_all", "require_sep"]
+__all__ = ["Stars", "find_stars", "match", "match_all", "require_sep"]
 
 #: Detection threshold in sigmas, and mesh size of the background in pixels.
 DETECTION, MESH = 5.0, 32
@@ -182,7 +182,7 @@ def _common_shape(flat: np.ndarray, found: np.ndarray, light: np.ndarray, rms: f
     if not chosen.size:
         return math.nan, math.nan
     stars = [_samples(flat, found[i], int(column[i]), int(row[i]), rms) for i in chosen]
-    return fit_moffat(*np.concatenate(stars, axis=1))
+    return _fit_moffat(*np.concatenate(stars, axis=1))
 
 
 def _samples(flat: np.ndarray, star: Any, column: int, row: int, rms: float) -> np.ndarray:
@@ -198,7 +198,7 @@ def _samples(flat: np.ndarray, star: Any, column: int, row: int, rms: float) -> 
     return np.stack([dx[near], dy[near], values[near] / light, weights])
 
 
-def fit_moffat(
+def _fit_moffat(
     dx: np.ndarray, dy: np.ndarray, values: np.ndarray, weights: np.ndarray
 ) -> tuple[float, float]:
     """Fit ``A (1 + q)^-beta`` with a quadratic form q of the offsets, robust against neighbors."""

@@ -22,14 +22,14 @@ from stacklib.frames.frame import Frame
 from stacklib.measurement.border import NOTHING
 from stacklib.measurement.measurements import FrameMeasurements, Planes, Progress
 from stacklib.measurement.photometry import (
-    Apertures,
     Light,
-    StarLight,
-    choose_stars,
-    fwhm_of,
-    light_of,
-    star_light,
-    structure_light,
+    StarFluxes,
+    Template,
+    best_power,
+    compare_stars,
+    compare_structure,
+    compare_wings,
+    make_template,
 )
 from stacklib.measurement.scale_noise import pixel_noise, scale_noise
 from stacklib.normalization.robust_stack import clipped_mean, median_stack
@@ -269,7 +269,7 @@ class _Compared(NamedTuple):
 
     `light` is relative to the stack, `offset` (period, period, SIZE, SIZE) what is added to ``x gain / T``
     to have the background of the stack, `noises` the noise of the residual at the scale that matters and in
-    its pixels, both in the units of the stack.
+    its pixels, both in the units of the stack. `wings` is the result of `compare_wings`.
     """
 
     light: Light
@@ -278,6 +278,7 @@ class _Compared(NamedTuple):
     gain: np.ndarray | None
     fwhm: float
     noises: tuple[float, float]
+    wings: np.ndarray | None = None
 
 
 class _Found(NamedTuple):
@@ -295,8 +296,7 @@ class _Stack(NamedTuple):
 
     image: np.ndarray
     binned: np.ndarray
-    apertures: Apertures
-    light: StarLight
+    stars: Template
     structure: np.ndarray
 
 
@@ -327,7 +327,8 @@ class _Channel:
         )
         typical = float(np.median([location[i] / first[i] for i in order]))
         stack = self._with_stars(image, typical)
-        rough = self._compare(order, stack)
+        rough = self._compare(order, stack, wings=True)
+        power = best_power([each.wings for each in rough.values() if each.wings is not None])
         order = [i for i in order if rough[i].source != "dark"]
         factors = {i: np.float32(1 / rough[i].light.ratio) for i in order}
         surfaces = self._surfaces([rough[i] for i in order])
@@ -340,9 +341,8 @@ class _Channel:
         image = clipped_mean(matched, np.where(noise > 0, noise, usual), shape)
         binned = _binned(image, self.period)
         structure = _small_structure(binned, self.period, shape)
-        stack = stack._replace(
-            image=image, binned=binned, light=star_light(binned, stack.apertures), structure=structure
-        )
+        stars = stack.stars.of(binned)._replace(power=power)
+        stack = _Stack(image, binned, stars, structure)
         compared = self._compare(self.frames, stack, report)
         return self._tables(compared, order, stack)
 
@@ -371,11 +371,10 @@ class _Channel:
         }
         some = by_level[:: -(-len(by_level) // FIRST_STACK)]
         stack = median_stack(lambda k, a, b: windows[some[k]][a:b], len(some), windows[some[0]].shape)
-        apertures, _ = choose_stars(stack)
-        light = star_light(stack, apertures)
+        stars, _ = make_template(stack)
         first, quality = {}, {}
         for i, window in windows.items():
-            own = light_of(star_light(window, apertures), light)
+            own, _, _ = compare_stars(window, stars)
             first[i] = own.ratio if own.known else math.nan
             away = window - stack * np.float32(first[i] if own.known else 1)
             noise = pixel_noise(away)
@@ -400,18 +399,22 @@ class _Channel:
     def _with_stars(self, image: np.ndarray, level: float) -> _Stack:
         """Find the stars of a stack from which the background, of this level, was subtracted."""
         binned = _binned(image, self.period)
-        apertures, _ = choose_stars(binned + np.float32(level), self.reader.full)
+        stars, _ = make_template(binned + np.float32(level), self.reader.full)
         structure = _small_structure(binned, self.period, image.shape)
-        return _Stack(image, binned, apertures, star_light(binned, apertures), structure)
+        return _Stack(image, binned, stars.of(binned), structure)
 
     def _compare(
-        self, frames: list[int], stack: _Stack, report: Callable[[int], None] | None = None
+        self,
+        frames: list[int],
+        stack: _Stack,
+        report: Callable[[int], None] | None = None,
+        wings: bool = False,
     ) -> dict[int, _Compared]:
         """Compare planes with the stack, several at the same time."""
         at_once = max(1, min(self.threads, AT_ONCE // (16 * stack.image.size)))
         found = {}
         with ThreadPoolExecutor(at_once) as pool:
-            results = pool.map(lambda i: self._compare_plane(i, stack), frames)
+            results = pool.map(lambda i: self._compare_plane(i, stack, wings), frames)
             for done, (i, compared) in enumerate(zip(frames, results, strict=True), start=1):
                 found[i] = compared
                 if report is not None:
@@ -424,19 +427,18 @@ class _Channel:
             }
         return found
 
-    def _compare_plane(self, i: int, stack: _Stack) -> _Compared:
+    def _compare_plane(self, i: int, stack: _Stack, wings: bool) -> _Compared:
         plane = self._rows(i, 0, self.reader.shape[0])
         binned = _binned(plane, self.period)
-        own = star_light(binned, stack.apertures)
-        light, source = light_of(own, stack.light), "stars"
+        light, fwhm, fluxes = compare_stars(binned, stack.stars)
+        source = "stars"
         if not light.known:
-            light, source = structure_light(binned, stack.binned), "structure"
+            light, source = compare_structure(binned, stack.binned), "structure"
         if not light.known:
             light, source = Light(1.0, math.nan, 0), "none"
-        fwhm = fwhm_of(binned, stack.apertures, own) * self.period
         gain = None
         if self.local and source == "stars":
-            gain = self._gain(own, stack, light.ratio)
+            gain = self._gain(fluxes, stack.stars, light.ratio)
         plane *= np.float32(1 / light.ratio)
         if gain is not None:
             self._surface(gain=gain).correct(0, 0, plane)
@@ -444,7 +446,8 @@ class _Channel:
         self._surface(offset).correct(0, 0, plane)
         plane -= stack.image
         noises = scale_noise(plane, stack.structure), pixel_noise(plane, stack.structure)
-        return _Compared(light, source, offset, gain, fwhm, noises)
+        beyond = compare_wings(binned, stack.stars) if wings and source == "stars" else None
+        return _Compared(light, source, offset, gain, fwhm * self.period, noises, beyond)
 
     def _surface(self, offset: np.ndarray | None = None, gain: np.ndarray | None = None) -> Surfaces:
         """Return the correction of a single plane."""
@@ -479,7 +482,7 @@ class _Channel:
                 offset[a, b] = fitted[0]
         return offset
 
-    def _gain(self, own: StarLight, stack: _Stack, ratio: float) -> np.ndarray | None:
+    def _gain(self, fluxes: StarFluxes, stars: Template, ratio: float) -> np.ndarray | None:
         """Fit how the light varies over the field; None if it does not, as far as the stars can tell."""
         return None
 
