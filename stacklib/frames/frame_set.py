@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -200,9 +201,24 @@ def _number_column(values: list[float | None], unit: str | None = None) -> Maske
 
 
 def _refuse_duplicates(paths: Sequence[Path]) -> None:
-    for path, count in Counter(path.absolute() for path in paths).items():
+    counted = Counter(map(_identity, paths))
+    for path in paths:
+        count = counted[_identity(path)]
         if count > 1:
-            raise FrameError(f"{path}: is listed {count} times; list each frame once")
+            raise FrameError(f"{path.absolute()}: is listed {count} times; list each frame once")
+
+
+def _identity(path: Path) -> object:
+    """Return what two spellings of a path have in common, such as ``..`` in it or another case.
+
+    Links are files of their own here.
+    """
+    try:
+        found = path.lstat()
+    except OSError:
+        return path.absolute()
+    alone = found.st_ino and found.st_nlink == 1 and not stat.S_ISLNK(found.st_mode)
+    return (found.st_dev, found.st_ino) if alone else path.absolute()
 
 
 def _refuse_mixed(frames: Sequence[Frame], value: Callable[[Frame], Any], words: str) -> None:

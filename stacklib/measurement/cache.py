@@ -165,7 +165,18 @@ def _decoded(plane: dict[str, float | str]) -> PlaneMeasurements:
     if border:
         Border.from_text(border)
     switches = {name: bool(plane[name]) for name in ("unit", "counts")}
-    return PlaneMeasurements(**numbers | switches | {"border": border})
+    found = PlaneMeasurements(**numbers | switches | {"border": border})
+    if not _possible(found):
+        raise ValueError("not the measurements of a plane")
+    return found
+
+
+def _possible(plane: PlaneMeasurements) -> bool:
+    """Return whether numbers can be measurements: a scatter is not negative, a fraction is one."""
+    scatter = (plane.scale_low, plane.scale_high, plane.avgdev, plane.count, plane.noise or 0.0)
+    # Comparisons with NaN, for what could not be measured, are false.
+    impossible = any(value < 0 or value == math.inf for value in scatter) or plane.minimum > plane.maximum
+    return not impossible and 0 <= plane.empty <= 1 and 0 <= plane.cut <= 1
 
 
 def _encoded(plane: PlaneMeasurements) -> dict[str, float | str]:

@@ -142,6 +142,16 @@ def test_duplicates_are_refused(tmp_path, monkeypatch):
         open_frames([path, "a.xisf"])
 
 
+def test_other_spellings_of_a_path_are_the_same_file(tmp_path):
+    (tmp_path / "lights").mkdir()
+    path = save(tmp_path / "lights" / "a.xisf")
+    with pytest.raises(FrameError, match=r"a\.xisf: is listed 2 times"):
+        FrameSet([Frame(path), Frame(tmp_path / "lights" / ".." / "lights" / "a.xisf")])
+    (tmp_path / "elsewhere").symlink_to(tmp_path / "lights")
+    with pytest.raises(FrameError, match=r"a\.xisf: is listed 2 times"):
+        FrameSet([Frame(path), Frame(tmp_path / "elsewhere" / "a.xisf")])
+
+
 def test_the_first_error_is_told_and_the_others_counted(tmp_path):
     save(tmp_path / "1.xisf")
     for name in ("2.xisf", "3.fits"):

@@ -359,7 +359,12 @@ def test_a_corrupt_cache_is_no_cache(tmp_path, content):
 
 
 @pytest.mark.parametrize(
-    "change", [{"location": "text"}, {"location": None}, {"unit": 1, "mean": []}, {"mean": 10**400}]
+    "change",
+    [
+        *({"location": "text"}, {"location": None}, {"unit": 1, "mean": []}, {"mean": 10**400}),
+        *({"scale_low": -1.0}, {"scale_high": "inf"}, {"noise": -0.1}, {"count": -5}, {"minimum": 1e9}),
+        *({"empty": 1.5}, {"cut": "nan"}),
+    ],
 )
 def test_a_corrupt_entry_is_measured_again(tmp_path, change):
     frames = make_frames(tmp_path)
