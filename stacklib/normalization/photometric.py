@@ -175,31 +175,84 @@ def measure_photometry(
     reader = _Reader(frames, measured, planes)
     shape = (len(frames), frames[0].channels)
     period = _period(frames)
-    tables = {name: np.full(shape, math.nan) for name in ("transparency", "transparency_error", "sky")}
-    tables |= {name: np.full(shape, math.nan) for name in ("noise", "pixel_noise", "fwhm")}
-    tables |= {name: np.zeros(shape) for name in ("shift", "anchor")}
-    stars, source = np.zeros(shape, int), np.full(shape, "none", "U9")
-    coefficients = np.zeros((*shape, period, period, SIZE, SIZE))
-    gains = np.ones_like(coefficients) if local else None
     total = len(usable.channels) * len(usable.frames)
+    found = []
     for number, channel in enumerate(usable.channels):
 
         def report(done: int, before: int = number * len(usable.frames)) -> None:
             if progress is not None:
                 progress(before + done, total)
 
-        found = _Channel(reader, channel, usable.frames, period, local, checked_threads(threads)).measure(
-            report
+        own = _Channel(reader, channel, usable.frames, period, local, checked_threads(threads))
+        found.append(own.measure(report))
+    # The same frames for all channels: others would color the background.
+    anchor = _anchor(found, [measured.names[i] for i in usable.frames], _covered(measured, usable))
+    names = ("transparency", "transparency_error", "sky", "noise", "pixel_noise", "fwhm")
+    tables = {name: np.full(shape, math.nan) for name in names}
+    shift, weights, stars = np.zeros(shape), np.zeros(shape), np.zeros(shape, int)
+    source = np.full(shape, "none", "U9")
+    coefficients = np.zeros((*shape, period, period, SIZE, SIZE))
+    gains = np.ones_like(coefficients) if local else None
+    for channel, each in zip(usable.channels, found, strict=True):
+        for name in names:
+            tables[name][usable.frames, channel] = each.tables[name]
+        stars[usable.frames, channel], source[usable.frames, channel] = each.stars, each.source
+        # What is added to samples, in the units of the frames.
+        light = np.nan_to_num(each.tables["transparency"])
+        added = light[:, None, None, None, None] * (
+            each.offset - np.tensordot(anchor, each.offset, axes=(0, 0))
         )
-        for name, values in found.tables.items():
-            tables[name][usable.frames, channel] = values
-        stars[usable.frames, channel], source[usable.frames, channel] = found.stars, found.source
-        coefficients[usable.frames, channel] = found.offset
-        if gains is not None and found.gain is not None:
-            gains[usable.frames, channel] = found.gain
+        mean = np.array([_mean(surface, reader.shape) for surface in added])
+        coefficients[usable.frames, channel] = added - mean[:, None, None, None, None]
+        shift[usable.frames, channel], weights[usable.frames, channel] = mean, anchor
+        if gains is not None and each.gain is not None:
+            gains[usable.frames, channel] = each.gain
     surfaces = Surfaces(frames[0].height, frames[0].width, coefficients, gains)
-    result = Photometry(**tables, stars=stars, source=source, surfaces=surfaces)
+    result = Photometry(**tables, stars=stars, source=source, shift=shift, anchor=weights, surfaces=surfaces)
     return replace(result, notes=tuple(_notes(result, usable, measured.names)))
+
+
+def _covered(measured: FrameMeasurements, usable: Usable) -> np.ndarray:
+    """Return the fraction of the image that each usable frame covers."""
+    if measured.empty is None:
+        return np.ones(len(usable.frames))
+    return 1 - usable.part(measured.empty).max(axis=1)
+
+
+def _mean(offset: np.ndarray, shape: tuple[int, int]) -> float:
+    """Return the mean of a surface over the field."""
+    down, across = (basis(np.arange(size), size).mean(axis=0) for size in shape)
+    return float(np.mean(down @ offset @ across))
+
+
+def _anchor(found: list[_Found], names: Sequence[str], covered: np.ndarray) -> np.ndarray:
+    """Return the weights of the frames that set the background: the darkest and best that cover the field.
+
+    The score of a frame is its weight over the root of its sky, the geometric mean over the channels.
+    """
+    scores = []
+    for each in found:
+        light, noise, sky = (each.tables[name] for name in ("transparency", "noise", "sky"))
+        # Skies at or below 0 have lost their pedestal, and are dark alike.
+        positive = sky[sky > 0]
+        least = 0.1 * float(np.median(positive)) if positive.size else 1.0
+        with np.errstate(divide="ignore", invalid="ignore"):
+            scores.append(np.log((light / noise) ** 2 / np.sqrt(np.maximum(sky, least))))
+    score = np.mean(scores, axis=0)
+    known = np.isfinite(score)
+    if not known.any():
+        # Frames without noise are all alike.
+        known, score = (
+            np.all([np.isfinite(each.tables["sky"]) for each in found], axis=0),
+            np.zeros(len(names)),
+        )
+    covered = np.where(known, covered, 0)
+    wide = np.flatnonzero(known & (covered >= WIDE * covered.max()))
+    order = sorted(wide.tolist(), key=lambda k: (-score[k], names[k]))
+    chosen = order[: int(min(MOST, max(FEWEST, round(ANCHOR * len(order)))))]
+    anchor = np.zeros(len(names))
+    anchor[chosen] = 1 / len(chosen)
+    return anchor
 
 
 def _period(frames: Sequence[Frame]) -> int:
@@ -282,7 +335,10 @@ class _Compared(NamedTuple):
 
 
 class _Found(NamedTuple):
-    """Columns of the tables for the usable frames of one channel."""
+    """Columns of the tables for the usable frames of one channel, with the light of the stack as 1.
+
+    `offset` brings frames, divided by their light, to the background of the stack.
+    """
 
     tables: dict[str, np.ndarray]
     stars: np.ndarray
@@ -487,7 +543,7 @@ class _Channel:
         return None
 
     def _tables(self, compared: dict[int, _Compared], order: list[int], stack: _Stack) -> _Found:
-        """Make the columns of the tables, with the background of the anchor and the light of the stack."""
+        """Make the columns of the tables, with the light relative to the stack."""
         all_of_them = [compared[i] for i in self.frames]
         source = np.array([each.source for each in all_of_them])
         light = np.array([each.light.ratio for each in all_of_them])
@@ -496,15 +552,9 @@ class _Channel:
             self._noise(np.array([each.noises[k] for each in all_of_them]), order) for k in (0, 1)
         )
         offset = np.stack([each.offset for each in all_of_them])
-        means = [self._mean(each) for each in offset]
-        level = block_levels(stack.image, stack.structure, block_side(*stack.image.shape)).level
-        level = float(np.median(level)) if level.size else 0.0
-        sky = light * (level - np.array(means))
-        anchor = self._anchor(noise, sky)
-        common = np.tensordot(anchor, offset, axes=(0, 0))
-        # What is added to samples, in the units of the frames.
-        own = np.where(np.isfinite(light), light, 0)[:, None, None, None, None] * (offset - common)
-        shift = np.array([self._mean(each) for each in own])
+        means = np.array([_mean(each, self.reader.shape) for each in offset])
+        levels = block_levels(stack.image, stack.structure, block_side(*stack.image.shape)).level
+        level = float(np.median(levels)) if levels.size else 0.0
         gain = None
         if self.local:
             one = np.ones_like(offset[0])
@@ -512,24 +562,13 @@ class _Channel:
         tables = {
             "transparency": light,
             "transparency_error": np.array([each.light.error for each in all_of_them]),
-            "sky": sky,
+            "sky": light * (level - means),
             "noise": light * noise,
             "pixel_noise": light * pixel,
             "fwhm": np.array([each.fwhm for each in all_of_them]),
-            "shift": shift,
-            "anchor": anchor,
         }
         stars = np.where(source == "stars", [each.light.count for each in all_of_them], 0)
-        return _Found(tables, stars, source, own - shift[:, None, None, None, None], gain)
-
-    def _mean(self, offset: np.ndarray) -> float:
-        """Return the mean of a surface over the field."""
-        height, width = self.reader.shape
-        down, across = (
-            basis(np.arange(height), height).mean(axis=0),
-            basis(np.arange(width), width).mean(axis=0),
-        )
-        return float(np.mean(down @ offset @ across))
+        return _Found(tables, stars, source, offset, gain)
 
     def _noise(self, residual: np.ndarray, order: list[int]) -> np.ndarray:
         """Return the noise of the frames, relative to their light, from that of their residuals.
@@ -546,28 +585,6 @@ class _Channel:
         own = share[inside] ** 2 / (1 - 2 * share[inside])
         variance = np.sum(own * squared[inside]) / (1 + np.sum(own))
         return np.sqrt(np.maximum((squared - variance) / (1 - 2 * share), 0.1 * squared))
-
-    def _anchor(self, noise: np.ndarray, sky: np.ndarray) -> np.ndarray:
-        """Return the weights of the frames that set the background: the darkest, best and widest."""
-        measured, channel = self.reader.measured, self.channel
-        # Skies at or below 0 have lost their pedestal; the darkest are alike then.
-        positive = sky[sky > 0]
-        least = 0.1 * float(np.median(positive)) if positive.size else 1.0
-        with np.errstate(divide="ignore", invalid="ignore"):
-            score = 1 / noise**2 / np.sqrt(np.maximum(sky, least))
-        empty = np.zeros(len(self.frames)) if measured.empty is None else measured.empty[self.frames, channel]
-        known = np.isfinite(score)
-        if not known.any():
-            # Frames without noise are all the same.
-            known, score = np.isfinite(sky), np.zeros(sky.size)
-        covered = np.where(known, 1 - empty, 0)
-        wide = covered >= WIDE * covered.max()
-        names = [measured.names[i] for i in self.frames]
-        order = sorted(np.flatnonzero(known & wide), key=lambda k: (-score[k], names[k]))
-        chosen = order[: int(min(MOST, max(FEWEST, round(ANCHOR * len(order)))))]
-        anchor = np.zeros(len(self.frames))
-        anchor[chosen] = 1 / len(chosen)
-        return anchor
 
 
 def _binned(plane: np.ndarray, period: int) -> np.ndarray:

@@ -90,7 +90,7 @@ class Recipe(RejectionParameters):
             "photometric",
             "local",
         ),
-        "How frames are matched: by level and spread, which clouds and gradients mislead, or by starlight.",
+        "How frames are matched before combination; photometric: by starlight.",
     )
     rejection_normalization: str = choice_field(
         "scale_zero_offset",
