@@ -218,6 +218,11 @@ def plane_bounds(unit: bool, low: float, bordered: bool) -> tuple[float, float]:
     return -math.inf if bordered else lowest, UNIT_BOUNDS[1] if unit else math.inf
 
 
+def _below(plane: np.ndarray, low: float, high: float) -> int:
+    """Return the number of samples above `low` and up to `high`."""
+    return np.count_nonzero((plane > np.float32(low)) & (plane <= np.float32(high)))
+
+
 def raw_limit(limit: float, frame: Frame, unit: bool) -> float:
     """Return a lower limit in the units of the samples of a frame: from 1 on it is in ADU."""
     if not 1 <= limit < math.inf:
@@ -314,6 +319,10 @@ class _Meter:
             if border is not None:
                 data, low = border.without(plane), -math.inf
             measured = measure_samples(data, self.estimator, *bounds, extremes)
+            filled = np.count_nonzero((data > np.float32(low)) & (data < math.inf))
+            if measured.count < filled / 2 and _below(data, low, bounds[0]) > filled / 2:
+                # In units of flux the whole sky may be below the lowest value of 16 bits.
+                measured = measure_samples(data, self.estimator, low, bounds[1], extremes)
             cut = np.count_nonzero(data == 0) / max(measured.count, 1) if border is not None else 0.0
             measured = without_cut(measured, cut)
             across, down = gradient(data, low)
@@ -325,7 +334,7 @@ class _Meter:
                 gradient_y=down,
                 noise=known.noise if known is not None else None,
                 cut=cut,
-                empty=1 - np.count_nonzero((data > np.float32(low)) & (data < math.inf)) / data.size,
+                empty=1 - filled / data.size,
                 border="" if border is None else border.to_text(),
             )
         if self.lacks(known):

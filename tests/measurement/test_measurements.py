@@ -91,6 +91,18 @@ def test_values_of_each_plane(tmp_path):
     assert all(getattr(got, name).dtype == np.float64 for name in ARRAYS)
 
 
+@pytest.mark.parametrize("unit", [2.0**-20, 2.0**-60, 2.0**-100])
+def test_samples_in_units_of_flux_are_data(tmp_path, unit):
+    frames = make_frames(tmp_path)
+    expected = measure_frames(frames, cache=False)
+    for frame in frames:
+        frame.data *= np.float32(unit)
+    got = measure_frames(frames, cache=False)
+    np.testing.assert_array_equal(got.count, expected.count)
+    for name in ("location", "scale_low", "scale_high", "noise"):
+        np.testing.assert_allclose(getattr(got, name), unit * getattr(expected, name), rtol=1e-6)
+
+
 @pytest.mark.parametrize("threads", [1, 2, 7])
 def test_threads_change_nothing(tmp_path, threads):
     frames = make_frames(tmp_path)
@@ -543,7 +555,7 @@ def test_frames_without_a_file(tmp_path):
 
 def test_unknown_estimator(tmp_path):
     with pytest.raises(ValueError, match="expected one of"):
-        measure_frames(make_frames(tmp_path), "sn")
+        measure_frames(make_frames(tmp_path), "median")
 
 
 def test_real_frames(tmp_path):
