@@ -90,7 +90,7 @@ class Recipe(RejectionParameters):
             "photometric",
             "local",
         ),
-        "How frames are matched before combination; photometric: by starlight.",
+        "How frames are matched in the image; photometric: by starlight.",
     )
     rejection_normalization: str = choice_field(
         "scale_zero_offset",
