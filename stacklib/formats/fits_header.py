@@ -46,8 +46,10 @@ ESSENTIAL = re.compile(
     r"SIMPLE|XTENSION|BITPIX|NAXIS\d*|[PG]COUNT|BSCALE|BZERO|BLANK|ROWORDER|EXTNAME|INHERIT"
     r"|Z[A-Z]+\d*|T(FIELDS|FORM|TYPE)\d*|THEAP"
 )
-#: Of these, the numbers. The file is rejected if one of them is broken or empty.
-NUMBERS = re.compile(r"BITPIX|NAXIS\d*|[PG]COUNT|BSCALE|BZERO")
+#: Of these, the sizes. The file is rejected if one of them has two values ...
+STRUCTURE = re.compile(r"BITPIX|NAXIS\d*|[PG]COUNT")
+#: ... and if one of these numbers is broken or empty.
+NUMBERS = re.compile(rf"{STRUCTURE.pattern}|BSCALE|BZERO")
 _BROKEN = (VerifyError, ValueError, TypeError, IndexError)
 
 # warnings.catch_warnings affects the whole process, so only one thread may use it at a time.
@@ -143,6 +145,9 @@ def parse_header(content: bytes, path: Path, essential: bool = False) -> tuple[d
             if not name or value is None:
                 continue
             if name not in COMMENTARY and values.get(name, value) != value:
+                if STRUCTURE.fullmatch(name):
+                    found = f"{quoted(values[name])} and {quoted(value)}"
+                    raise FrameError(f"{path}: {name} is {found}, expected one value; leave the file out")
                 repeated[name] = None
             values.setdefault(name, value)
     notes += broken[:NAMED]

@@ -250,6 +250,13 @@ def test_a_keyword_named_end_does_not_end_the_header(tmp_path, card):
     assert Frame(path, quiet=True).read().max() == 1
 
 
+@pytest.mark.parametrize("card", ["BITPIX  = 8", "NAXIS   = 3", "NAXIS1  = 2", "PCOUNT  = 5"])
+def test_two_sizes_are_one_too_many(tmp_path, card):
+    path = raw_fits(tmp_path / "input.fits", np.zeros((3, 4), ">i2"), ["PCOUNT  = 0", "NAXIS1  = 4.", card])
+    with pytest.raises(FrameError, match=rf"{card[:8].strip()} is .* and .*, expected one value"):
+        Frame(path)
+
+
 def test_cards_after_the_end_are_told(tmp_path):
     path = raw_fits(tmp_path / "input.fits", np.zeros((3, 4), ">i2"), ["END", "BZERO   = 65535"])
     assert Frame(path, quiet=True).notes == ["has cards after its END, which are left out: BZERO, END"]

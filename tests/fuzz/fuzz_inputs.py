@@ -306,7 +306,7 @@ def damage_packed(content: bytes, random: Random) -> tuple[bytes, bool]:
         name = content[place : place + 8]
         card = (name + b"= " + random.choice(VALUES).encode("latin-1"))[:80].ljust(80)
         changed = content[:place] + card + content[place + 80 :]
-        return changed, re.match(rb"ZTILE|ZCMPTYPE|TFORM|TTYPE|THEAP|PCOUNT|TFIELDS", name) is not None
+        return changed, re.match(rb"ZTILE|TFORM|TTYPE|THEAP|PCOUNT|TFIELDS", name) is not None
     if action < 8:
         # The table and the heap: bytes of descriptors and of tiles.
         start = -(-(max(places) + 80) // 2880) * 2880
