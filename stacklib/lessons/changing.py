@@ -21,7 +21,11 @@ __all__ = ["WAYS", "Clouds", "changing_night"]
 #: What each way changes in the suggested recipe.
 WAYS: dict[str, dict[str, str]] = {
     "classic": {},
-    "measured": {"normalization": "photometric", "rejection_normalization": "photometric"},
+    "measured": {
+        "normalization": "photometric",
+        "rejection_normalization": "photometric",
+        "weights": "measured",
+    },
 }
 #: Radius of the apertures of stars, and the inner and outer radius of the ring around them, in pixels.
 APERTURE, RING = 8.0, (10.0, 14.0)
@@ -51,7 +55,8 @@ class Clouds:
             distance = np.hypot(xx - scene.x[star], yy - scene.y[star])
             ring = (distance > RING[0]) & (distance < RING[1])
             inside = distance < APERTURE
-            flux.append((image[inside] - np.median(image[ring])).sum())
+            # The mean of the ring, as a median would depend on the noise where other stars are.
+            flux.append((image[inside] - image[ring].mean()).sum())
         return np.array(flux)
 
     @cached_property

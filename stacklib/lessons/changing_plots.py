@@ -74,7 +74,7 @@ def figure_both_ways(clouds: Clouds) -> Figure:
         image = clouds.results[way].image
         show_picture(axes, stretch(image - np.median(image) + middle, limits), f"Master, {way}")
     for axes, way in zip(errors, WAYS, strict=True):
-        title = f"Error, {way}: stars {100 * clouds.star_bias(way):+.0f} %"
+        title = f"Error, {way}: stars {100 * clouds.star_bias(way):+.1f} %"
         shown = show_picture(axes, clouds.error(way), title, cmap="cividis", vmin=-2, vmax=2)
         axes.set_facecolor(PANEL)
     colour_bar(figure, shown, "master minus truth\n(sigma of one frame)", extend="both")
