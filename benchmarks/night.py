@@ -1,8 +1,8 @@
 """Measure classic and measured integration against the truth of simulated nights.
 
 ``python benchmarks/night.py`` simulates nights, integrates each of them both ways, compares the masters with
-the truth and prints the table of docs/night.md. ``--write`` puts it there. It takes some minutes. Seeds are
-new: nothing in stacklib was tuned on them.
+the truth and prints the tables of docs/night.md. ``--write`` puts them there. It takes about ten minutes.
+Seeds are new: nothing in stacklib was tuned on them.
 """
 
 from __future__ import annotations
@@ -27,8 +27,10 @@ from stacklib.recipe.recipe import Recipe
 from stacklib.simulate import ChangingNight, Trail, simulate_night
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "night.md"
-BEGIN, END = "<!-- begin: night -->", "<!-- end: night -->"
 SEEDS = (7301, 7302, 7303)
+NUMBERS = (6, 10, 20, 40)
+#: Height and width of the frames.
+USUAL, SMALL, QUICK = (600, 800), (400, 530), (200, 260)
 #: What the measured way changes in the suggested recipe.
 MEASURED = {
     "normalization": "photometric",
@@ -37,6 +39,9 @@ MEASURED = {
     "rejection": "noise_model",
 }
 CLASSIC_WAY, MEASURED_WAY = "classic", "measured"
+#: Heads of the tables.
+BOTH = ["", CLASSIC_WAY, MEASURED_WAY]
+HEADS = {"grid": ["target", "registration", *(f"{count} frames" for count in NUMBERS)]}
 STEADY = {"transparency": (1.0, 1.0), "gradient": 0.0, "sky_drift": 0.0, "fwhm": (3.0, 3.0)}
 #: Below this level a pixel is sky, in sigma of one frame above the background.
 SKY_SIGMA = 0.1
@@ -225,6 +230,7 @@ class Table:
     """Collects the rows of the page: each is measured both ways on the same frames."""
 
     size: tuple[int, int]
+    head: list[str]
     rows: list[list[str]] = field(default_factory=list)
 
     def night(self, seed: int = 0, **options: object) -> ChangingNight:
@@ -233,21 +239,19 @@ class Table:
             **{"height": self.size[0], "width": self.size[1], "seed": SEEDS[seed]} | options
         )
 
-    def add(self, text: str, night: ChangingNight, measure: Callable[[Run], str], goal: str = "") -> None:
+    def add(self, text: str, night: ChangingNight, measure: Callable[[Run], str]) -> None:
         """Integrate a night both ways and add a row."""
-        self.add_runs({text: measure}, night, goal)
+        self.add_runs({text: measure}, night)
 
     def add_runs(
         self,
         measures: dict[str, Callable[[Run], str]],
         night: ChangingNight,
-        goal: str = "",
-        **changes: object,
     ) -> None:
         """Integrate a night both ways once, and add a row for each number that is wanted."""
-        runs = [Run(night, way, dict(changes)) for way in (CLASSIC_WAY, MEASURED_WAY)]
+        runs = [Run(night, way) for way in (CLASSIC_WAY, MEASURED_WAY)]
         for text, measure in measures.items():
-            self.rows.append([text, *(measure(run) for run in runs), goal])
+            self.rows.append([text, *(measure(run) for run in runs)])
             print(" | ".join(self.rows[-1]), file=sys.stderr, flush=True)
 
 
@@ -293,6 +297,239 @@ def matching(page: Table) -> None:
         night,
         lambda run: f"{1e5 * run.gradient_left():.0f}",
     )
+
+
+def grid(page: Table) -> None:
+    """Add a row for each target and registration: how well measured matching does by number of frames."""
+    for kind in ("field", "spiral", "globular", "nebula"):
+        for registration in ("none", "bilinear", "bicubic", "lanczos"):
+            cells = []
+            for count in NUMBERS:
+                run = Run(page.night(2, count=count, kind=kind, registration=registration), MEASURED_WAY)
+                worst = np.abs(run.factor * run.night.transparency[run.used] - 1).max()
+                cells.append(f"{100 * worst:.1f} %, {percent(run.star_bias(), 2)}")
+            page.rows.append([kind, registration, *cells])
+            print(" | ".join(page.rows[-1]), file=sys.stderr, flush=True)
+
+
+def weights(self) -> np.ndarray:
+        """Weights of the frames, with the sum 1."""
+        weights = self.result.preparation.weights[self.used, 0]
+        return weights / weights.sum()
+
+    @cached_property
+    def true_light(self) -> np.ndarray:
+        """Light of the scene in a perfect master with these weights, (height, width)."""
+        weights = np.zeros(self.night.count)
+        weights[self.used] = self.weights
+        return self.night.ideal(weights)[0]
+
+    @cached_property
+    def true_background(self) -> np.ndarray:
+        """The background that the master should have, (height, width)."""
+        photometry = self.result.preparation.photometry
+        shares = np.arange(self.night.count) == self.night.reference
+        return self.night.common_background(shares if photometry is None else photometry.anchor[:, 0])[0]
+
+    @cached_property
+    def covered(self) -> np.ndarray:
+        """Pixels that all frames cover, (height, width)."""
+        return (self.result.coverage[0] == 1) & ~self.night.nodata.any(axis=(0, 1))
+
+    @cached_property
+    def error(self) -> np.ndarray:
+        """Master minus truth, without a constant; NaN where not all frames have data."""
+        error = self.result.original[0].astype(float) - self.true_light - self.true_background
+        error[~self.covered] = np.nan
+        return error - np.nanmedian(error)
+
+    @cached_property
+    def is_sky(self) -> np.ndarray:
+        """Pixels without light of stars, (height, width)."""
+        faint = self.true_light < SKY_SIGMA * self.night.sky_sigma[self.night.reference, 0]
+        return faint & self.covered
+
+    @cached_property
+    def stars(self) -> np.ndarray:
+        """Isolated stars, brighter than 20 times the noise of their flux in the master."""
+        night = self.night
+        stars = night.isolated_stars(300, radius=8.0)
+        y, x = np.rint(night.scene.y[stars]).astype(int), np.rint(night.scene.x[stars]).astype(int)
+        noise = night.sky_sigma[night.reference, 0] / np.sqrt(night.count)
+        bright = night.scene.flux[0, stars] > 20 * noise * self._aperture * np.sqrt(np.pi)
+        return stars[bright & self.covered[y, x]]
+
+    @property
+    def _aperture(self) -> float:
+        return 2.5 * self.night.fwhm.mean()
+
+    def star_flux(self, image: np.ndarray) -> np.ndarray:
+        """Return the flux of `stars` in an image (height, width)."""
+        x, y = self.night.scene.x[self.stars], self.night.scene.y[self.stars]
+        ring = (self._aperture + 1, self._aperture + 6)
+        return sep.sum_circle(image.astype(np.float64), x, y, self._aperture, bkgann=ring)[0]
+
+    def star_bias(self) -> float:
+        """Return how much too bright the stars are, all together."""
+        true = self.star_flux(self.true_light + self.true_background)
+        return float(self.star_flux(self.result.original[0]).sum() / true.sum()) - 1
+
+    def star_loss(self) -> np.ndarray:
+        """Return the part of the flux that each star lost to rejection."""
+        same = Run(self.night, self.way, self.changes | {"rejection": "none"})
+        return 1 - self.star_flux(self.result.original[0]) / self.star_flux(same.result.original[0])
+
+    def galaxy_ratio(self) -> float:
+        """Return the flux of the galaxy in the master relative to the truth."""
+        height, width = self.true_light.shape
+        yy, xx = np.mgrid[:height, :width]
+        distance = np.hypot(xx - 0.49 * width, yy - 0.51 * height) / min(height, width)
+        inner, ring = distance < 0.3, (distance > 0.4) & (distance < 0.47)
+
+        def flux(image: np.ndarray) -> float:
+            return float((image[inner] - np.median(image[ring])).sum())
+
+        return flux(self.result.original[0]) / flux(self.true_light + self.true_background)
+
+    def snr2(self) -> float:
+        """Return SNR^2 of the master, without rejection, relative to the best possible."""
+        night, used = self.night, self.used
+        share = self.weights * self.factor
+        sigma = night.sky_sigma[used, 0]
+        reached = (share @ night.transparency[used]) ** 2 / (share**2 @ sigma**2)
+        return float(reached / ((night.transparency / night.sky_sigma[:, 0]) ** 2).sum())
+
+    def gradient_left(self) -> float:
+        """Return the peak-to-valley difference of what is left of gradients, from medians of blocks."""
+        side, error = 50, self.error
+        height, width = (size // side for size in error.shape)
+        blocks = np.where(self.is_sky, error, np.nan)[: height * side, : width * side]
+        blocks = blocks.reshape(height, side, width, side).swapaxes(1, 2).reshape(height, width, -1)
+        enough = np.isfinite(blocks).sum(axis=-1) > 100
+        return float(np.ptp(np.nanmedian(blocks[enough], axis=-1)))
+
+    def found(self) -> float:
+        """Return the fraction of the planted hits that were rejected."""
+        rows, columns = self.night.hit_pixels.T
+        wanted = self.night.hit_frames.shape[1]
+        rejected = np.rint(self.result.preparation.count * self.result.rejection_high[0, rows, columns])
+        return float((np.minimum(rejected, wanted) / wanted).mean())
+
+    def lost(self) -> float:
+        """Return the fraction of the clean samples of the sky that were rejected."""
+        both = self.result.rejection_low[0] + self.result.rejection_high[0]
+        return float(both[self.is_sky].mean())
+
+    def noise(self) -> float:
+        """Return the noise of the sky in the master relative to that without rejection."""
+        night = self.night
+        share = self.weights * self.factor
+        expected = np.sqrt(share**2 @ night.sky_sigma[self.used, 0] ** 2)
+        return float(np.nanstd(self.error[self.is_sky]) / expected)
+
+
+def ratio(values: np.ndarray, digits: int = 3) -> str:
+    """Return the smallest and the largest value in words."""
+    return f"{values.min():.{digits}f} to {values.max():.{digits}f}"
+
+
+def percent(value: float, digits: int = 1) -> str:
+    """Return a signed percentage."""
+    return f"{100 * value:+.{digits}f} %"
+
+
+def bias(run: Run) -> str:
+    """Return how much too bright or too faint the stars of a master are, on average."""
+    return percent(run.star_bias(), 2)
+
+
+@dataclass
+class Table:
+    """Collects the rows of the page: each is measured both ways on the same frames."""
+
+    size: tuple[int, int]
+    head: list[str]
+    rows: list[list[str]] = field(default_factory=list)
+
+    def night(self, seed: int = 0, **options: object) -> ChangingNight:
+        """Simulate a night of the size of this table."""
+        return simulate_night(
+            **{"height": self.size[0], "width": self.size[1], "seed": SEEDS[seed]} | options
+        )
+
+    def add(self, text: str, night: ChangingNight, measure: Callable[[Run], str]) -> None:
+        """Integrate a night both ways and add a row."""
+        self.add_runs({text: measure}, night)
+
+    def add_runs(
+        self,
+        measures: dict[str, Callable[[Run], str]],
+        night: ChangingNight,
+    ) -> None:
+        """Integrate a night both ways once, and add a row for each number that is wanted."""
+        runs = [Run(night, way) for way in (CLASSIC_WAY, MEASURED_WAY)]
+        for text, measure in measures.items():
+            self.rows.append([text, *(measure(run) for run in runs)])
+            print(" | ".join(self.rows[-1]), file=sys.stderr, flush=True)
+
+
+def matching(page: Table) -> None:
+    """Add the rows about matching, weights and gradients."""
+
+    def true_factor(run: Run) -> str:
+        return ratio(run.factor * run.night.transparency[run.used])
+
+    for text, options in (
+        ("star field, transparency 0.85 to 1", {"transparency": (0.85, 1.0), "gradient": 0.0}),
+        ("star field, clouds, 0.44 to 1", {"gradient": 0.0}),
+        ("star field, clouds, gradient of 2 %", {}),
+        ("the same, resampled by Lanczos", {"registration": "lanczos"}),
+    ):
+        night = page.night(count=20, kind="field", **options)
+        measures = {f"{text}: factor relative to the true one": true_factor, f"{text}: flux of stars": bias}
+        page.add_runs(measures, night)
+    for kind in ("galaxy", "nebula", "globular"):
+        night = page.night(1, count=20, kind=kind)
+        page.add(f"{kind}, clouds, gradient of 2 %: factor relative to the true one", night, true_factor)
+    for seed in range(len(SEEDS)):
+        night = page.night(seed, count=20, kind="galaxy")
+        page.add(
+            f"galaxy {seed + 1}, clouds, gradient of 2 %: flux of the galaxy",
+            night,
+            lambda run: percent(run.galaxy_ratio() - 1),
+        )
+    steady = STEADY | {"kind": "field", "count": 20}
+    measures = {
+        "noise x1 and x2, equal light: flux of stars": bias,
+        "the same: SNR² of the weights, of the best possible": lambda run: f"{100 * run.snr2():.1f} %",
+    }
+    page.add_runs(measures, page.night(**steady, noise=(1, 2)))
+    measures = {
+        "exposures of 300 s and 30 s: flux of stars": bias,
+        "the same: SNR² of the weights, of the best possible": lambda run: f"{100 * run.snr2():.1f} %",
+    }
+    page.add_runs(measures, page.night(**steady, exposures=(300, 30)))
+    night = page.night(count=20, kind="field", **(STEADY | {"gradient": 0.02}))
+    page.add(
+        "moving gradient of 2 % of full scale: left in the master, 1e-5 of full scale",
+        night,
+        lambda run: f"{1e5 * run.gradient_left():.0f}",
+    )
+
+
+def grid(page: Table) -> list[list[str]]:
+    """Return a row for each target and registration: how well measured matching does by number of frames."""
+    rows = []
+    for kind in ("field", "spiral", "globular", "nebula"):
+        for registration in ("none", "bilinear", "bicubic", "lanczos"):
+            cells = []
+            for count in NUMBERS:
+                run = Run(page.night(2, count=count, kind=kind, registration=registration), MEASURED_WAY)
+                worst = np.abs(run.factor * run.night.transparency[run.used] - 1).max()
+                cells.append(f"{100 * worst:.1f} %, {percent(run.star_bias(), 2)}")
+            rows.append([kind, registration, *cells])
+            print(" | ".join(rows[-1]), file=sys.stderr, flush=True)
+    return rows
 
 
 def weights(page: Table) -> None:
@@ -368,42 +605,51 @@ def trail_row(page: Table, count: int, peaks: Sequence[float] = (1.5, 2, 3, 4, 6
             left.append((rest * added)[run.covered].sum() / (share * added * added)[run.covered].sum())
         cells.append(" ".join(f"{100 * part:.0f}" for part in left) + " %")
     text = " ".join(f"{peak:g}" for peak in peaks)
-    return [f"light of a trail of {text} sigma left, {count} frames", *cells, ""]
+    return [f"light of a trail of {text} sigma left, {count} frames", *cells]
+
+
+#: Parts of the page, each between markers of its own.
+PARTS: dict[str, Callable[[Table], None]] = {
+    "matching": matching,
+    "weights": weights,
+    "rejection": rejection,
+    "grid": grid,
+}
 
 
 def main() -> None:
     """Parse the options, run, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="small frames: a test of the script itself")
-    parser.add_argument("--write", action="store_true", help="put the table into docs/night.md")
+    parser.add_argument("--only", choices=PARTS, nargs="+", default=list(PARTS), help="some parts of the page")
+    parser.add_argument("--write", action="store_true", help="put the tables into docs/night.md")
     options = parser.parse_args()
     if options.quick and options.write:
         parser.error("--quick gives no numbers worth writing; drop --quick or --write")
     start = time.monotonic()
-    page = Table((200, 260) if options.quick else (600, 800))
-    for part in (matching, weights, rejection):
-        part(page)
-    text = describe(page)
-    print(text)
-    if options.write:
-        write_readme(PAGE, text, BEGIN, END)
+    for name in options.only:
+        page = Table(QUICK if options.quick else SMALL if name == "grid" else USUAL, HEADS.get(name, BOTH))
+        PARTS[name](page)
+        text = describe(page)
+        print(f"{text}\n")
+        if options.write:
+            write_readme(PAGE, text, f"<!-- begin: {name} -->", f"<!-- end: {name} -->")
     print(f"Took {(time.monotonic() - start) / 60:.1f} minutes.", file=sys.stderr)
 
 
 def describe(page: Table) -> str:
-    """Return the table with date, seeds, and recipes."""
+    """Return the table below a line with date, size, seeds, and recipes."""
     absent = missing()
     known = ", ".join(f"`{name}: {value}`" for name, value in MEASURED.items() if name not in absent)
     seeds = ", ".join(map(str, SEEDS))
-    lines = [
+    text = (
         f"Measured on {datetime.date.today()} with stacklib {sl.__version__}: {page.size[1]} x "
         f"{page.size[0]} pixels, 20 frames unless said otherwise, seeds {seeds}. *Classic* is the "
-        f"suggested recipe, *measured* the same with {known or 'nothing changed'}.",
-    ]
+        f"suggested recipe, *measured* the same with {known or 'nothing changed'}."
+    )
     if absent:
-        lines.append(f"Not in this version: {', '.join(absent.values())}.")
-    rows = [row[:3] for row in page.rows]
-    return "\n\n".join([*lines, table(["", CLASSIC_WAY, MEASURED_WAY], rows)])
+        text += f" Not in this version: {', '.join(absent.values())}."
+    return f"{text}\n\n{table(page.head, page.rows)}"
 
 
 if __name__ == "__main__":
