@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 __all__ = [
+    "HIDDEN",
     "FrameError",
     "IntegrationError",
     "RecipeError",
@@ -12,7 +14,30 @@ __all__ = [
     "SaveError",
     "StacklibError",
     "StacklibWarning",
+    "printable",
 ]
+
+
+#: What is not shown as it is: control characters, marks of direction, line and paragraph separators, and
+#: halves of characters, which stand for bytes of a file name that are not UTF-8.
+HIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+
+
+def printable(text: str, keep: str = "\n\t") -> str:
+    r"""Return a text with everything that is not a visible character written as ``\x1b``, except for `keep`.
+
+    The result can be encoded as UTF-8, and neither commands a terminal nor turns the direction of writing.
+
+    Examples
+    --------
+    >>> printable("M\x1b[31m31")
+    'M\\x1b[31m31'
+    """
+    return HIDDEN.sub(lambda found: found[0] if found[0] in keep else _escaped(found[0]), text)
+
+
+def _escaped(letter: str) -> str:
+    return letter.encode("unicode_escape").decode("ascii")
 
 
 class StacklibError(Exception):
@@ -20,6 +45,10 @@ class StacklibError(Exception):
 
     The message names the file or field, what was found, what was expected, and the remedy.
     """
+
+    def __str__(self) -> str:
+        # Names of files in it must not command the terminal.
+        return printable(super().__str__())
 
     def _render_traceback_(self) -> list[str]:
         """Show the message without a traceback in Jupyter."""
@@ -60,3 +89,6 @@ class SaveError(StacklibError):
 
 class StacklibWarning(UserWarning):
     """Category of all stacklib warnings."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())

@@ -15,6 +15,7 @@ from stacklib.formats.source import FileStamp, ImageSource, regular_file_size, u
 from stacklib.frames.finding import ENDINGS
 from stacklib.frames.headers import HeaderFacts
 from stacklib.utils.checksums import file_checksum
+from stacklib.utils.texts import one_line
 
 __all__ = ["Frame"]
 
@@ -67,7 +68,9 @@ class Frame(HeaderFacts):
 
     def __repr__(self) -> str:
         channels = "1 channel" if self.channels == 1 else f"{self.channels} channels"
-        return f"<Frame {self.name}: {self.width} x {self.height}, {channels}, {self.sample_format}>"
+        return (
+            f"<Frame {one_line(self.name)}: {self.width} x {self.height}, {channels}, {self.sample_format}>"
+        )
 
     @property
     def source(self) -> ImageSource:

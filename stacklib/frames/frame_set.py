@@ -30,6 +30,7 @@ from stacklib.frames.frame import Frame
 from stacklib.frames.kinds import sift
 from stacklib.frames.twins import without_twins
 from stacklib.utils.labels import counted, listed
+from stacklib.utils.texts import one_line
 
 __all__ = [
     "Frame",
@@ -109,7 +110,8 @@ class FrameSet(Sequence[Frame]):
             ", ".join(sorted({frame.filter for frame in self} - {""})),
             f"{sum(known):g} s total" if len(known) == len(self) else "",
         ]
-        return f"<FrameSet of {counted(len(self), 'frame')}: {', '.join(filter(None, facts))}; {self.folder}>"
+        words = f"{counted(len(self), 'frame')}: {', '.join(filter(None, facts))}; {self.folder}"
+        return f"<FrameSet of {one_line(words)}>"
 
     @property
     def channels(self) -> int:

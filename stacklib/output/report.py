@@ -69,7 +69,7 @@ def summary(result: IntegratedImage) -> str:
     return "\n".join(
         [
             f"{p.count} of {len(p.frames)} frames, {_exposure(result, facts)}; reference "
-            f"{p.measurements.names[p.reference]}",
+            f"{one_line(p.measurements.names[p.reference])}",
             f"{result.rule}: rejected {low:.2f} % low and {high:.2f} % high; "
             f"{clean[0]:.2f} % and {clean[1]:.2f} % expected without outliers",
             f"noise relative to the reference frame {ratios}; "

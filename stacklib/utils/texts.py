@@ -2,19 +2,21 @@
 
 Such text may hold anything: escape sequences that command a terminal, marks that turn the direction of
 writing, line breaks that end a row of a table, bytes that are not UTF-8. For file names see
-`stacklib.output.naming`, for HISTORY and properties `stacklib.formats.xisf_write.ascii_text`.
+`stacklib.output.naming`, for HISTORY and properties `stacklib.formats.xisf_write.ascii_text`. Errors and
+warnings are printable by themselves.
 """
 
 from __future__ import annotations
 
 import io
 import os
-import re
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from astropy.table import MaskedColumn, Table
+
+from stacklib.errors import HIDDEN, printable
 
 __all__ = [
     "HIDDEN",
@@ -25,23 +27,6 @@ __all__ = [
     "printable_table",
     "utf8_path",
 ]
-
-#: What is not shown as it is: control characters, marks of direction, line and paragraph separators, and
-#: halves of characters, which stand for bytes of a file name that are not UTF-8.
-HIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
-
-
-def printable(text: str, keep: str = "\n\t") -> str:
-    r"""Return a text with everything that is not a visible character written as ``\x1b``, except for `keep`.
-
-    The result can be encoded as UTF-8, and neither commands a terminal nor turns the direction of writing.
-
-    Examples
-    --------
-    >>> printable("M\x1b[31m31")
-    'M\\x1b[31m31'
-    """
-    return HIDDEN.sub(lambda found: found[0] if found[0] in keep else _escaped(found[0]), text)
 
 
 def one_line(text: str) -> str:
@@ -96,7 +81,3 @@ def utf8_path(path: str) -> str:
 def path_from_utf8(path: str) -> str:
     """Return a path from a program that writes UTF-8 as this process knows it."""
     return os.fsdecode(path.encode("utf-8"))
-
-
-def _escaped(letter: str) -> str:
-    return letter.encode("unicode_escape").decode("ascii")

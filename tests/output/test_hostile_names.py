@@ -168,6 +168,22 @@ def test_frames_on_two_drives(tmp_path, monkeypatch):
     assert image.parent == tmp_path / "c" / "night" / "5_Integration"
 
 
+def test_errors_warnings_and_frames_are_printable(saved):
+    result, _ = saved
+    frames = result.preparation.frames
+    for words in (
+        sl.FrameError(f"{STRANGE}: no"),
+        sl.RecipeError(STRANGE),
+        sl.StacklibWarning(STRANGE),
+        repr(frames[0]),
+        repr(frames),
+    ):
+        assert not HIDDEN.search(str(words).replace("\n", "").replace("\t", ""))
+    with pytest.raises(sl.FrameError, match=r"\\x1b\[31m.*no image matches") as error:
+        sl.open_frames("/nowhere/\x1b[31m.xisf")
+    assert "\x1b" not in str(error.value) and "\x1b" not in "".join(error.value._render_traceback_())
+
+
 def test_printable():
     text = "Ελλάδα 東京 👩‍👧 \u00a0é\u0301 a\tb\nc"
     assert printable(text) == text
