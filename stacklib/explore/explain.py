@@ -22,7 +22,7 @@ from stacklib.normalization.settings import Settings
 from stacklib.recipe.recipe import Recipe
 from stacklib.recipe.rules import RULES, RuleSpec
 from stacklib.rejection.clipping import CENTRE, LOWER, UPPER
-from stacklib.utils.labels import own_parts, shortened
+from stacklib.utils.labels import own_parts, quoted, shortened
 
 __all__ = ["PixelStory", "Round", "explain", "tell"]
 
@@ -207,7 +207,7 @@ def explain(
     """
     if recipe is not None and not isinstance(recipe, Recipe):
         raise RecipeError(
-            f"recipe: got {recipe!r}, expected a Recipe; "
+            f"recipe: got {quoted(recipe)}, expected a Recipe; "
             "give the pixel by keyword: explain(frames, x=115, y=85)"
         )
     spans = result = None

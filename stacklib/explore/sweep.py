@@ -21,6 +21,7 @@ from stacklib.integration.samples import Region
 from stacklib.normalization.preparation import Preparation
 from stacklib.output.integrated_image import image_noise
 from stacklib.recipe.recipe import Recipe
+from stacklib.utils.labels import quoted
 from stacklib.utils.parameters import refuse_unknown
 
 if TYPE_CHECKING:
@@ -197,7 +198,7 @@ def checked_grid(grid: Mapping[str, Sequence[Any]]) -> dict[str, tuple]:
     values = {}
     for name, some in grid.items():
         if isinstance(some, str | bytes) or not isinstance(some, Sequence | np.ndarray) or len(some) == 0:
-            raise RecipeError(f"grid: {name} is {some!r}, expected a list of values, such as [2.5, 3]")
+            raise RecipeError(f"grid: {name} is {quoted(some)}, expected a list of values, such as [2.5, 3]")
         plain = some.tolist() if isinstance(some, np.ndarray) else list(some)
         # Refuse bad values now, not after a minute of work.
         parameter = Recipe.parameters()[name]

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from stacklib.errors import FrameError
 from stacklib.frames.frame import Frame
-from stacklib.utils.labels import listed
+from stacklib.utils.labels import listed, quoted
 
 __all__ = ["CALIBRATION", "Kind", "kind_of", "sift"]
 
@@ -57,7 +57,7 @@ def kind_of(frame: Frame) -> Kind | None:
         text = str(frame.keywords.get(name, "")).strip()
         for what, pattern in _TYPES.items():
             if pattern.search(text):
-                return Kind(what, f"{_with_article(what)} ({name} {text!r})", True)
+                return Kind(what, f"{_with_article(what)} ({name} {quoted(text)})", True)
     for name in COUNTS:
         count = frame.keywords.get(name)
         if _is_several(count):

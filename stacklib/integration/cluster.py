@@ -30,6 +30,7 @@ from stacklib.integration.samples import RESULT_BYTES, Samples
 from stacklib.kernel.passes import run_tiles
 from stacklib.kernel.pixels import Counts, Pixels
 from stacklib.normalization.settings import Settings
+from stacklib.utils.labels import clipped, quoted
 from stacklib.utils.resources import checked_threads, parse_memory
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ __all__ = ["INSTALL", "Cluster", "check_versions", "checked", "connect"]
 #: How to install Dask.
 INSTALL = 'pip install "stacklib[cluster]"'
 
+#: Longest address, and longest reason, in an error.
+LONGEST = 100
 #: Memory of an idle worker with all imports, in bytes.
 IDLE = 400 * 10**6
 #: Fraction of its limit that a worker uses; Dask pauses a worker at 80 %.
@@ -229,7 +232,8 @@ def connect(address: str) -> Iterator[Client | None]:
             client = distributed.Client(where)
         except (OSError, ValueError, TypeError) as error:
             raise IntegrationError(
-                f"cluster: no Dask scheduler answers at {address} ({error}); give its address, such as "
+                f"cluster: no Dask scheduler answers at {clipped(address, LONGEST)} "
+                f"({clipped(str(error), LONGEST)}); give its address, such as "
                 "tcp://10.0.0.1:8786, or local for a cluster on this computer"
             ) from error
         yield open_until_the_end.enter_context(client)
@@ -254,7 +258,7 @@ def checked(client: Any) -> Client:
     distributed = _distributed()
     if not isinstance(client, distributed.Client) or client.asynchronous:
         raise IntegrationError(
-            f"client: got {client!r}, expected a connected dask.distributed.Client that is not "
+            f"client: got {quoted(client)}, expected a connected dask.distributed.Client that is not "
             "asynchronous: Client(address) or Client(LocalCluster())"
         )
     if client.status in ("closing", "closed"):

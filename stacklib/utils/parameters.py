@@ -40,7 +40,7 @@ LONGEST_TEXT = 4096
 USABLE = f"text of at most {LONGEST_TEXT} characters, without NUL"
 #: Largest YAML text in characters, number of values in it, depth of lists in lists, and number of references
 #: to values given before (``*name``), which may multiply.
-LARGEST_YAML, MOST_VALUES, DEEPEST, MOST_REFERENCES = 2 * 10**6, 20_000, 8, 10
+LARGEST_YAML, MOST_VALUES, DEEPEST, MOST_REFERENCES = 10**6, 20_000, 8, 10
 #: Longest number in YAML, and longest problem and name in an error, in characters.
 LONGEST_NUMBER, LONGEST_PROBLEM, LONGEST_NAME = 100, 150, 40
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")

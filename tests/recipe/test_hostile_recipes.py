@@ -37,7 +37,7 @@ HOSTILE = {
     "open brackets": ("frames: " + "[" * 10**5, "more than 8 values in each other"),
     "indented names": ("\n".join(" " * i + "a:" for i in range(1000)), "more than 8 values in each other"),
     "many values": ("frames:\n" + "- a\n" * (MOST_VALUES + 1), f"more than {MOST_VALUES} values"),
-    "large": ("# " + "x" * 2 * 10**6, "more than 2 MB"),
+    "large": ("# " + "x" * 10**6, "more than 1 MB"),
     "400 digits": ("sigma_low: " + "9" * 400, "is not a valid int"),
     "a hexadecimal number": ("reference: 0x" + "f" * 5000, "is not a valid int"),
     "a number to the base of 60": ("sigma_low: 1" + ":1" * 10**4, "is not a valid int"),
