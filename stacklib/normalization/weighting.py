@@ -241,9 +241,8 @@ def find_frame(names: Sequence[str], wanted: str, what: str = "frame") -> int:
         return found[0]
     problem = "is none of the frames" if not found else "matches more than one frame"
     some = ", ".join(names[i] for i in (found or range(min(3, len(names)))))
-    raise IntegrationError(
-        f"{what}: {clipped(str(wanted), LONGEST_PROBLEM)} {problem}. Use the name of one frame, such as {some}."
-    )
+    named = clipped(str(wanted), LONGEST_PROBLEM)
+    raise IntegrationError(f"{what}: {named} {problem}. Use the name of one frame, such as {some}.")
 
 
 def _matching(names: Sequence[str], wanted: str) -> list[int]:
