@@ -12,7 +12,7 @@ from stacklib.batch.state import Record, former_records, read_record
 from stacklib.batch.summary import Row
 from stacklib.batch.targets import Target
 from stacklib.utils.checksums import checksum_if_readable
-from stacklib.utils.labels import listed
+from stacklib.utils.labels import clipped, listed
 from stacklib.utils.progress import progress_bar
 from stacklib.utils.resources import checked_threads
 
@@ -22,6 +22,8 @@ __all__ = ["Checksums", "changes", "rows_of"]
 READERS = 4
 #: Seconds before the progress bar appears.
 QUIET = 1.0
+#: Longest reason, in characters.
+LONGEST = 200
 
 
 class Checksums:
@@ -87,7 +89,8 @@ def _row(now: Record, there: list[tuple[Target, Record | None]], checksums: Chec
         return Row(target, "waiting", target.problem, then)
     reasons = [changes(target, now, then, checksums) for target, then in there]
     if "" not in reasons:
-        return Row(target, "waiting", reasons[0], then)
+        # A record may say anything.
+        return Row(target, "waiting", clipped(reasons[0], LONGEST), then)
     target, then = there[reasons.index("")]
     frames = {name: known | now.frames[name] for name, known in then.frames.items()}
     return Row(target, "done", "unchanged", replace(then, frames=frames))

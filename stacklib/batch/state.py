@@ -49,8 +49,8 @@ STATE_VERSION = 1
 PATIENCE = 20.0
 #: Largest state file, in bytes: that of thousands of runs with hundreds of frames each.
 LARGEST_STATE = 200 * 10**6
-#: Numbers in it are smaller.
-LARGEST_NUMBER = 1e30
+#: Numbers in it are smaller: they fit into the columns of the summary.
+LARGEST_NUMBER = 2**53
 #: Types of the numbers of a run that the summary shows, see `report.numbers`.
 NUMBERS = {
     **dict.fromkeys(("frames", "used", "width", "height", "channels"), int),

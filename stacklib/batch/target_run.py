@@ -168,5 +168,6 @@ def _if_possible(what: str, notes: list[str], make: Callable[[], str]) -> str:
 def _clear_away(target: Target, before: Record | None) -> None:
     """Remove notebook and page of the last run if it failed."""
     if before is not None and before.status != "done":
-        for name in filter(None, (before.notebook, before.page)):
-            (target.output / name).unlink(missing_ok=True)
+        for name, ending in ((before.notebook, ".ipynb"), (before.page, ".html")):
+            if name.endswith(ending):
+                (target.output / name).unlink(missing_ok=True)

@@ -42,8 +42,15 @@ def own_copies(originals: Path, folder: Path) -> Path:
 
 
 def _changed_sections(former: Path, original: Path) -> list[str]:
-    """Return the headings of the sections that differ between two versions of a notebook."""
-    before, after = _sections(former), _sections(original)
+    """Return the headings of the sections that differ between two versions of a notebook.
+
+    If the former version cannot be read any more, nothing is known.
+    """
+    try:
+        before = _sections(former)
+    except Exception:
+        return []
+    after = _sections(original)
     return [
         heading for heading in dict.fromkeys((*after, *before)) if before.get(heading) != after.get(heading)
     ]

@@ -200,7 +200,7 @@ def _forget_failures(folder: Path, frames: str | list[str]) -> None:
     for kind in (FAILED, STOPPED):
         for path in folder.glob(f"{kind}*.ipynb"):
             # Several targets may share the folder.
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
                 content = json.loads(path.read_text(encoding="utf-8"))
                 if content["metadata"]["papermill"]["parameters"]["frames"] == frames:
                     path.unlink()

@@ -26,6 +26,8 @@ NO_FSYNC = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.E
 @contextlib.contextmanager
 def explained(path: Path) -> Iterator[None]:
     """Turn an error of the operating system into a `SaveError` that names `path`."""
+    if "\0" in str(path):
+        raise SaveError(f"{path}: is not the name of a file; choose another name")
     try:
         yield
     except PermissionError as error:

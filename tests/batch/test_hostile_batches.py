@@ -167,11 +167,15 @@ def test_files_elsewhere_are_neither_removed_nor_made(tmp_path, monkeypatch, tar
     victim = tmp_path / "victim.txt"
     victim.write_text("mine")
     monkeypatch.setattr(TargetRun, "_through_notebook", fail)
+    (target.output / "mine.xisf").write_text("mine")
     for status in ("done", "failed"):
         name = "../../victim.txt"
         rewrite(target, notebook=name, page=name, files=[name], status=status)
         Batch(BatchJob(str(tmp_path))).run(progress=False)
         assert victim.read_text() == "mine"
+    rewrite(target, notebook="mine.xisf", page="mine.xisf", files=[], status="failed")
+    Batch(BatchJob(str(tmp_path))).run(progress=False)
+    assert (target.output / "mine.xisf").read_text() == "mine"
     assert sorted(path.name for path in tmp_path.iterdir() if path.name[0] != ".") == [
         *("A", "batch.ecsv", "batch.html", "victim.txt")
     ]
@@ -196,7 +200,7 @@ def test_records_of_the_wrong_kind_are_none(target, changes):
     [
         *({"used": "a"}, {"noise": 3}, {"noise": ["a"]}, {"noise": [10**400]}, {"rejected_low": None}),
         *({"rule": 3}, {"recipe": []}, {"recipe": {"sigma_low": "a"}}, {"recipe": {"unknown": 1}}),
-        *({"left_out": [3]}, {"expected_noise_ratio": 0}, {"width": 1.5}, {"used": True}),
+        *({"left_out": [3]}, {"expected_noise_ratio": 0}, {"width": 1.5}, {"used": True}, {"used": 10**20}),
     ],
 )
 def test_numbers_that_cannot_be_shown_are_dropped(tmp_path, target, changes):

@@ -157,6 +157,8 @@ def test_a_recipe_on_a_full_disk_is_named(tmp_path, monkeypatch):
         Recipe(sigma_low=4).save(path)
     assert Recipe.load(path) == Recipe()
     assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(SaveError, match=r"a\\x00b: is not the name of a file"):
+        Recipe().save("a\0b")
 
 
 # records -----------------------------------------------------------------------------------------
