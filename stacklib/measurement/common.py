@@ -35,6 +35,7 @@ from stacklib.measurement.measurements import (
     plane_bounds,
     without_cut,
 )
+from stacklib.measurement.statistics import UNIT_BOUNDS
 from stacklib.utils.resources import checked_threads
 
 __all__ = ["LEAST_SHARE", "CommonArea", "covers_less", "measure_common"]
@@ -104,7 +105,9 @@ def measure_common(
     known = _Known.of(frames, measured, reference) if cache else None
     found = {pair: known.find(*pair) for pair in pairs} if known else dict.fromkeys(pairs)
     todo = [pair for pair, values in found.items() if values is None]
-    meter = _PairMeter(measured.estimator, measured.unit_range, measured.data_range, reference)
+    # In units of flux the whole sky may be below the lowest value of 16 bits.
+    unit = measured.unit_range and np.nanmax(measured.location[reference]) > UNIT_BOUNDS[0]
+    meter = _PairMeter(measured.estimator, unit, measured.data_range, reference)
     if spread is None:
         measuring = _here(meter, frames, todo, checked_threads(threads), planes)
     else:

@@ -156,7 +156,7 @@ def test_pairs_are_kept_in_the_cache(tmp_path, monkeypatch):
     common.measure_common(frames, measured, 1, [(2, 0), (3, 0)])
     assert sorted(calls) == [(2, 0), (3, 0)]
     os.utime(frames[2].path, ns=(1, 1))
-    common.measure_common(frames, measured, 0, pairs)
+    common.measure_common(sl.open_frames([frame.path for frame in frames]), measured, 0, pairs)
     assert calls[2:] == [(2, 0), (2, 1)]
 
 
