@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from stacklib.errors import StacklibWarning
 from stacklib.formats.scratch import MEMORY_IN_ALL, memory_held, memory_limited
 from stacklib.frames.frame_set import FrameSet, open_frames
 from stacklib.integration.cluster import Cluster
+from stacklib.integration.noise_image import measure_noise, noise_window
 from stacklib.integration.registration import check_registration, registration_of
 from stacklib.integration.result import Integration
 from stacklib.integration.samples import Region, Samples, cancelled_on_error, parts
@@ -127,11 +129,16 @@ def integrate(
             warnings.warn(note, StacklibWarning, stacklevel=2)
         result = integrate_samples(samples, preparation, progress, work=work)
         result.shift = shift
+        result.measure_scale = partial(measure_noise, noise_window(samples), _without_claims)
     notes = range_warnings(result.range_factor, result.truncated, result.recipe.output_range)
     for note in filter(None, [*notes, not_kept()]):
         warnings.warn(note, StacklibWarning, stacklevel=2)
     frames.close()
     return result
+
+
+def _without_claims(samples: Samples, preparation: Preparation) -> Integration:
+    return integrate_samples(samples, preparation, true_claims=False)
 
 
 def _checked(preparation: Preparation, samples: Samples) -> tuple[Preparation, np.ndarray]:
@@ -207,7 +214,7 @@ def integrate_samples(
 def _with_claims(preparation: Preparation, channel: int) -> Settings:
     """Return the settings of a channel with the corrections of its uncertainty for rejection."""
     settings = preparation.settings(channel)
-    noise = preparation.normalised_noise(channel)
+    noise = preparation.normalised_noise(channel, pixels=True)
     if not np.isfinite(noise).all():
         noise = np.full(noise.size, preparation.measurements.scale_low[preparation.reference, channel])
     if not (noise > 0).all():

@@ -14,7 +14,12 @@ import math
 import numpy as np
 from scipy.sparse import csr_array
 
-__all__ = ["pixel_noise", "scale_noise"]
+__all__ = ["APERTURES", "aperture_noise", "pixel_noise", "scale_noise"]
+
+#: Sides of the square apertures in which noise is measured, in pixels.
+APERTURES = (1, 2, 4, 8, 16)
+#: A block needs this fraction of pixels with data.
+FILLED = 0.9
 
 #: The layer is measured in every fourth pixel: from the second to the third layer, the spline has its taps
 #: there.
@@ -28,6 +33,8 @@ SINGLE = 1 << 18
 CLEAN = 0.5
 #: Smallest number of points to measure on. Below it, structure is not left out.
 ENOUGH = 300
+#: Smallest number of blocks to fit a surface to.
+ENOUGH_BLOCKS = 60
 #: Outliers are clipped beyond this many sigma; standard deviation of a unit Gaussian that is cut there.
 CLIP, CUT_AT_3 = 3.0, 0.98658
 
@@ -113,6 +120,65 @@ def pixel_noise(residual: np.ndarray, structure: np.ndarray | None = None) -> fl
     if structure is not None and np.count_nonzero(apart := good & ~structure[every]) >= ENOUGH:
         good = apart
     return _clipped_deviation(values[good])
+
+
+def aperture_noise(plane: np.ndarray) -> np.ndarray:
+    """Measure the noise of the mean in square apertures of a plane that holds nothing but noise.
+
+    White noise falls as one over the side of the aperture. That of interpolated pixels falls more slowly,
+    which shows that the noise of single pixels promises too much. A quadratic surface is taken out before.
+
+    Parameters
+    ----------
+    plane : ndarray of float32, shape (height, width)
+        Noise, such as the difference of two halves of a stack. NaN means no data.
+
+    Returns
+    -------
+    ndarray of float64, shape (5,)
+        Standard deviation of the means in apertures with the sides `APERTURES`, clipped at 3 sigma, in the
+        unit of the plane; NaN if there are too few.
+    """
+    coarse = _block_means(plane, APERTURES[-1])
+    known = np.isfinite(coarse)
+    if np.count_nonzero(known) >= ENOUGH_BLOCKS:
+        y, x = (np.linspace(-1, 1, size) for size in coarse.shape)
+        terms = _quadratic(y, x)[known]
+        # Robust: a bright star that does not fit is no background.
+        weight = np.ones(len(terms))
+        for _ in range(3):
+            found = np.linalg.lstsq(terms * weight[:, None], coarse[known] * weight, rcond=None)[0]
+            away = np.abs(coarse[known] - terms @ found)
+            weight = (away <= CLIP * 1.4826 * np.median(away)).astype(float)
+        side = APERTURES[-1]
+        rows, columns = (np.arange(size) for size in plane.shape)
+        # The places of pixels on the grid of the blocks.
+        y, x = (
+            ((places - (side - 1) / 2) / side) / max(size - 1, 1) * 2 - 1
+            for places, size in zip((rows, columns), coarse.shape, strict=True)
+        )
+        plane = plane - (_quadratic(y, x) @ found).astype(np.float32)
+    means = (_block_means(plane, side) for side in APERTURES)
+    return np.array([_clipped_deviation(mean[np.isfinite(mean)]) for mean in means])
+
+
+def _quadratic(y: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Return the terms of a quadratic surface on a grid, float64 (rows, columns, 6)."""
+    y, x = np.broadcast_arrays(y[:, None], x)
+    return np.stack([np.ones(y.shape), y, x, y * y, y * x, x * x], axis=-1)
+
+
+def _block_means(plane: np.ndarray, side: int) -> np.ndarray:
+    """Return the means of blocks, NaN for those with too few data, float64."""
+    rows, columns = (size // side for size in plane.shape)
+    blocks = plane[: rows * side, : columns * side].reshape(rows, side, columns, side)
+    good = np.isfinite(blocks)
+    count = good.sum(axis=(1, 3))
+    total = np.where(good, blocks, 0).sum(axis=(1, 3), dtype=np.float64)
+    # Fewer pixels have more noise.
+    mean = np.divide(total, np.sqrt(count * side * side), out=np.full(total.shape, np.nan), where=count > 0)
+    mean[count < FILLED * side * side] = np.nan
+    return mean
 
 
 def _strips(height: int, width: int) -> list[slice]:

@@ -138,12 +138,14 @@ class Preparation:
         rows = self.frames[i].read_rows(start, stop, channel)
         return rows if self.marks is None else self.marks.mark(i, channel, np.array(rows), start)
 
-    def normalised_noise(self, channel: int) -> np.ndarray:
+    def normalised_noise(self, channel: int, pixels: bool = False) -> np.ndarray:
         """Return the noise of the used frames after normalization, (frames,); NaN if not known.
 
-        It is that on the scale that matters where frames were compared by their light.
+        Where frames were compared by their light it is that on the scale that matters, or of `pixels`.
         """
-        noise = self.measurements.noise if self.photometry is None else self.photometry.noise
+        noise = self.measurements.noise
+        if self.photometry is not None:
+            noise = self.photometry.pixel_noise if pixels else self.photometry.noise
         return noise[self.used, channel] * self.factor[self.used, channel]
 
 

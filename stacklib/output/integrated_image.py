@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from astropy.table import Table
@@ -17,7 +18,7 @@ from stacklib.measurement.noise import plane_noise
 from stacklib.normalization.preparation import Preparation
 from stacklib.recipe.recipe import Recipe
 
-__all__ = ["IntegratedImage", "bring_into_range", "image_noise", "undo_range"]
+__all__ = ["IntegratedImage", "ScaleNoise", "bring_into_range", "image_noise", "undo_range"]
 
 #: Samples of an image are lone if there are at most this many, or one in this many, and each exceeds all
 #: others, and full scale, by more than this factor.
@@ -95,6 +96,18 @@ def image_noise(image: np.ndarray, preparation: Preparation) -> np.ndarray:
     return np.array([plane_noise(np.where(plane == 0, np.nan, plane), -math.inf).sigma for plane in image])
 
 
+class ScaleNoise(NamedTuple):
+    """Noise of a result, measured without what the image shows, in the units of the frames.
+
+    `apertures` is the noise of means in the square apertures of
+    `stacklib.measurement.scale_noise.APERTURES`, float64 (apertures, channels), `scale` that of a pixel at
+    the scale that matters, (channels,), see `stacklib.measurement.scale_noise.scale_noise`.
+    """
+
+    apertures: np.ndarray
+    scale: np.ndarray
+
+
 @dataclass
 class IntegratedImage:
     """An integrated image with its maps and statistics.
@@ -115,6 +128,9 @@ class IntegratedImage:
     range_offset: float = 0.0
     truncated: int = 0
     shift: np.ndarray | None = None
+    measure_scale: Callable[[IntegratedImage], ScaleNoise | None] | None = field(
+        default=None, repr=False, compare=False
+    )
 
     @classmethod
     def assemble(
@@ -235,20 +251,68 @@ class IntegratedImage:
         return image_noise(self.image, self.preparation) / self.range_factor
 
     @cached_property
+    def scale_noise(self) -> ScaleNoise | None:
+        """Noise in apertures and at the scale that matters; None if it cannot be measured.
+
+        It is measured on the frames, in the middle of the image, when it is first asked for.
+        """
+        measure, self.measure_scale = self.measure_scale, None
+        return None if measure is None else measure(self)
+
+    @cached_property
     def reference_noise(self) -> np.ndarray:
-        """Noise of the reference frame, measured in the same region, float64, shape (channels,)."""
-        left, top, width, height = self.region
+        """Noise of the reference frame, float64, shape (channels,).
+
+        It is that at the scale that matters where frames are compared by their light, otherwise that of its
+        pixels, measured in the same region.
+        """
         p = self.preparation
+        if p.photometry is not None and self._by_light:
+            return p.photometry.noise[p.reference]
+        left, top, width, height = self.region
         low = p.settings(0).data_range[0]
         planes = [p.read_rows(p.reference, top, top + height, channel) for channel in range(len(self.image))]
         planes = [np.ascontiguousarray(plane[:, left : left + width]) for plane in planes]
         return np.array([plane_noise(plane, low).sigma for plane in planes])
 
     @property
+    def _by_light(self) -> bool:
+        """Whether noise is compared at the scale that matters, for equal light."""
+        return self.preparation.photometry is not None and self.scale_noise is not None
+
+    @property
+    def signal_ratio(self) -> np.ndarray:
+        """Starlight of the image relative to the reference frame, float64, shape (channels,).
+
+        ``sum(w k T) / sum(w)`` for frames of weight w, factor k and transparency T. 1 where the frames are
+        not compared by their light.
+        """
+        p = self.preparation
+        if p.photometry is None:
+            return np.ones(len(self.image))
+        # Channels without an image have no light.
+        light = np.nan_to_num(p.photometry.transparency[p.used] * p.factor[p.used], nan=1.0)
+        weights = np.stack([p.settings(channel).weights for channel in range(len(self.image))], axis=1)
+        return (weights * light).sum(axis=0) / weights.sum(axis=0)
+
+    @property
+    def noise_per_light(self) -> np.ndarray:
+        """Noise of the image for the starlight of the reference frame, float64, shape (channels,).
+
+        It is that at the scale that matters where frames are compared by their light, otherwise `noise`.
+        """
+        noise = self.scale_noise.scale if self._by_light and self.scale_noise else self.noise
+        return noise / self.signal_ratio
+
+    @property
     def noise_ratio(self) -> np.ndarray:
-        """Noise of the image relative to the reference frame, float64, shape (channels,)."""
+        """Noise of the image relative to the reference frame, float64, shape (channels,).
+
+        Where frames are compared by their light, it is that at the scale that matters, for equal starlight:
+        an image in which stars are fainter than in the reference is not better for it.
+        """
         with np.errstate(divide="ignore", invalid="ignore"):
-            return self.noise / self.reference_noise
+            return self.noise_per_light / self.reference_noise
 
     @property
     def expected_noise_ratio(self) -> float:
@@ -260,7 +324,8 @@ class IntegratedImage:
         """Noise ratio expected for these frames, float64, shape (channels,).
 
         ``sqrt(sum(w^2 s^2)) / sum(w)`` for frames of weight w and noise s, relative to the noise of the
-        reference frame, times `expected_noise_factor`. NaN if the noise of the frames is unknown.
+        reference frame and to `signal_ratio`, times `expected_noise_factor`. NaN if the noise of the frames
+        is unknown.
         """
         p = self.preparation
         used = np.searchsorted(p.used, p.reference)
@@ -268,8 +333,23 @@ class IntegratedImage:
         for channel in range(len(self.image)):
             noise, weights = p.normalised_noise(channel), p.settings(channel).weights
             spread = math.sqrt(np.sum((weights * noise) ** 2)) / weights.sum()
-            ratios.append(spread / noise[used] if noise[used] > 0 else math.nan)
-        return np.array(ratios) * self.expected_noise_factor
+            own = noise[used] / p.factor[p.reference, channel]
+            ratios.append(spread / own if own > 0 else math.nan)
+        return np.array(ratios) / self.signal_ratio * self.expected_noise_factor
+
+    @property
+    def best_noise_ratio(self) -> np.ndarray:
+        """Smallest noise ratio that weights can reach with these frames, float64, shape (channels,).
+
+        ``1 / sqrt(sum(T^2 / s^2))`` for frames of transparency T and noise s, relative to the noise of the
+        reference frame, without rejection. NaN where the frames are not compared by their light.
+        """
+        p = self.preparation
+        if p.photometry is None:
+            return np.full(len(self.image), math.nan)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            worth = np.sum((p.photometry.transparency[p.used] / p.photometry.noise[p.used]) ** 2, axis=0)
+            return 1 / (np.sqrt(worth) * p.photometry.noise[p.reference])
 
     @property
     def expected_rejection(self) -> tuple[float, float]:
@@ -289,7 +369,7 @@ class IntegratedImage:
         location = p.measurements.location[p.reference]
         lit = np.flatnonzero(np.isfinite(location))
         level = float(location[lit].mean())
-        noise = np.array([p.normalised_noise(int(channel)) for channel in lit])
+        noise = np.array([p.normalised_noise(int(channel), pixels=True) for channel in lit])
         if not np.isfinite(noise).all():
             noise = p.measurements.scale_low[p.reference, lit]
         return self.recipe, p.count, level, float(noise.mean()), p.full_scale

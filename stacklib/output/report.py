@@ -14,6 +14,7 @@ from stacklib.errors import FrameError
 from stacklib.frames.finding import find_images
 from stacklib.frames.frame_set import FrameSet, header_notes
 from stacklib.measurement.measurements import channel_mean
+from stacklib.measurement.scale_noise import APERTURES
 from stacklib.normalization.preparation import Preparation
 from stacklib.output.history import range_in_words
 from stacklib.output.integrated_image import IntegratedImage
@@ -28,6 +29,10 @@ __all__ = ["numbers", "report", "summary", "unusual_frames"]
 WIDTH = 100
 #: Rejection of a frame is unusually high above this multiple of the median and above this fraction.
 UNUSUAL_TIMES, UNUSUAL_FRACTION = 3.0, 0.01
+#: Noise in apertures that exceeds white noise by this factor is worth a word.
+CORRELATED = 1.1
+#: The scale that matters, in words.
+SCALE = "about 8 pixels"
 #: Longest file name in the table.
 NAME = 36
 
@@ -49,6 +54,7 @@ def report(
         _section("Settings", result.recipe.in_words(result.preparation.count)),
         _rejection(result),
         _noise(result),
+        _apertures(result),
         _frames(result),
         _section("Unusually high rejection", _unusual_in_words(result)),
         _section("Frames left out", _left_out(result)),
@@ -277,10 +283,10 @@ def _rejection(result: IntegratedImage) -> list[str]:
 def _measured_noise(result: IntegratedImage) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the noise of reference frame and image, and their ratio. NaN if the frame is unreadable."""
     try:
-        return result.reference_noise, result.noise, result.noise_ratio
+        return result.reference_noise, result.noise_per_light, result.noise_ratio
     except FrameError:
         nothing = np.full(len(result.image), math.nan)
-        return nothing, result.noise, nothing
+        return nothing, result.noise_per_light, nothing
 
 
 def _noise(result: IntegratedImage) -> list[str]:
@@ -288,20 +294,40 @@ def _noise(result: IntegratedImage) -> list[str]:
     names = "RGB" if channels == 3 else [f"channel {i + 1}" for i in range(channels)]
     before, after, ratio = _measured_noise(result)
     before, after = (_adu(result.preparation) * values for values in (before, after))
+    by_light = result.preparation.photometry is not None and result.scale_noise is not None
     header = [] if channels == 1 else [f"{name:>12}" for name in names]
-    lines = ["".join([f"{'Noise':<26}", *header]).rstrip()]
-    for name, values, digits in (
+    lines = ["".join([f"{'Noise for equal starlight' if by_light else 'Noise':<26}", *header]).rstrip()]
+    rows = [
         ("reference frame, before", before, 4),
         ("integration, after", after, 4),
         ("after / before", ratio, 3),
         ("expected, these frames", result.allowed_noise_ratio, 3),
-    ):
+    ]
+    rows += [("with the best weights", result.best_noise_ratio, 3)] if by_light else []
+    for name, values, digits in rows:
         lines.append(f"  {name:<24}" + "".join(f"{_number(value, digits):>12}" for value in values))
     count = result.preparation.count
     lines.append(f"  {f'1/sqrt({count}), equal frames':<24}{_number(result.expected_noise_ratio, 3):>12}")
     cost = 100 * (result.expected_noise_factor - 1)
     if cost >= 0.05:
         lines.append(f"  The expected noise includes {cost:.1f} % from rejection and combination.")
+    if by_light:
+        lines.append(f"  It is measured at {SCALE}, where registration does not hide it.")
+    return lines
+
+
+def _apertures(result: IntegratedImage) -> list[str]:
+    """Compare the noise in apertures with that of white noise."""
+    if result.scale_noise is None:
+        return []
+    noise = _adu(result.preparation) * np.sqrt(np.mean(result.scale_noise.apertures**2, axis=1))
+    sides = np.array(APERTURES)
+    lines = [f"{'Noise in apertures':<26}" + "".join(f"{f'{side} x {side}':>12}" for side in sides)]
+    for name, values in (("integration", noise), ("if it were white", noise[0] / sides)):
+        lines.append(f"  {name:<24}" + "".join(f"{_number(value):>12}" for value in values))
+    times = noise[-2] / (noise[0] / sides[-2])
+    if times > CORRELATED:
+        lines.append(f"  Neighboring pixels share their noise: it is {times:.1f} times what one pixel tells.")
     return lines
 
 
@@ -335,9 +361,10 @@ def _frames(result: IntegratedImage) -> list[str]:
 def _numbers(result: IntegratedImage, i: int, k: int) -> str:
     p = result.preparation
     weight, scale = p.weights[i].mean(), p.scale[i].mean()
+    noise_of_frames = p.measurements.noise if p.photometry is None else p.photometry.noise
     location, noise = (
         _number(_adu(p) * float(channel_mean(values[i])))
-        for values in (p.measurements.location, p.measurements.noise)
+        for values in (p.measurements.location, noise_of_frames)
     )
     low, high = (100 * values[k].mean() for values in (result.rejected_low, result.rejected_high))
     return f"{weight:>8.3f}{scale:>8.3f}{location:>11}{noise:>11}{low:>8.2f}{high:>8.2f}"

@@ -28,6 +28,9 @@ OUTSTANDING, OUTSTANDING_FRACTION = 1.6, 0.001
 #: Rejection beyond that of clean frames is worth mentioning above this fraction of it, and of all samples.
 EXCESS, EXCESS_FRACTION = 0.25, 0.0002
 
+#: Shift of a frame in pixels that makes the noise larger.
+OFF = 0.5
+
 CAUSES = {"low": "clouds, dew or gradients", "high": "trails, cosmic rays or hot pixels"}
 
 
@@ -123,10 +126,7 @@ def noise_in_words(result: IntegratedImage) -> str:
         if gap <= SMALL_GAP:
             words.append("The result reaches that.")
         elif gap <= LARGE_GAP:
-            words.append(
-                f"The result is {100 * gap:.0f} % above: at this noise fine detail of the target can count "
-                "as noise, and frames smoothed by registration look less noisy than they are."
-            )
+            words.append(f"The result is {100 * gap:.0f} % above: {_small_reason(result)}")
     return "\n".join(filter(None, [*words, noise_gap(result)]))
 
 
@@ -142,6 +142,16 @@ def noise_gap(result: IntegratedImage) -> str:
     return (
         f"The noise of the result is {ratio:.3f} of that of the reference frame, although these frames allow "
         f"{possible:.3f}: {_reason(result)}"
+    )
+
+
+def _small_reason(result: IntegratedImage) -> str:
+    """Return the likely reason for a small gap."""
+    if result.preparation.photometry is not None:
+        return "what else differs between the frames, such as seeing and gradients, counts as noise."
+    return (
+        "at this noise fine detail of the target can count as noise, and frames smoothed by registration "
+        "look less noisy than they are."
     )
 
 
@@ -165,11 +175,20 @@ def _reason(result: IntegratedImage) -> str:
             "is the same in all frames: a rich field, whose finest detail counts as noise, or a fixed "
             "pattern, against which dithering and flats help."
         )
+    off = "" if result.shift is None else _off(result.shift)
+    if result.preparation.photometry is not None:
+        return f"the frames do not match: {off or 'gradients, seeing, misregistration'}."
     return (
         "the samples of a pixel scatter more between frames than the noise within a frame tells: "
-        "registration smoothed the frames, or they do not match (gradients, clouds, seeing, "
-        "misregistration)."
+        f"registration smoothed the frames, or they do not match ({off or 'gradients, clouds, seeing'})."
     )
+
+
+def _off(shift: np.ndarray) -> str:
+    """Say that frames do not lie on each other, if they do not."""
+    distance = np.hypot(*shift.T)
+    most = float(np.nanmax(distance, initial=0.0))
+    return f"they lie up to {most:.1f} px from each other" if most > OFF else ""
 
 
 def _noise(result: IntegratedImage) -> tuple[np.ndarray, np.ndarray]:

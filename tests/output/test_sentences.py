@@ -27,6 +27,7 @@ def result_of(**changes):
         "rejection_low": np.zeros((1, 4, 4)),
         "rejection_high": np.zeros((1, 4, 4)),
         "coverage": np.ones((1, 4, 4)),
+        "shift": None,
     }
     frames = [SimpleNamespace(channels=1, cfa_pattern="") for _ in range(12)]
     preparation = SimpleNamespace(
@@ -36,6 +37,7 @@ def result_of(**changes):
         weights=np.ones((12, 1)),
         measurements=SimpleNamespace(names=[f"f{i}.fits" for i in range(12)]),
         reference=3,
+        photometry=None,
     )
     return SimpleNamespace(preparation=preparation, **(usual | changes))
 
@@ -131,3 +133,12 @@ def test_sentences_about_the_sample(m13, m101):
         assert "although" not in sentences.noise_in_words(result)
         assert "frame " in sentences.frames_in_words(result)
     assert "frame 17" in sentences.frames_in_words(m101)
+
+
+def test_shifts_are_a_reason_for_a_gap():
+    shift = np.zeros((12, 2))
+    shift[3] = 1.5, 2
+    said = sentences.noise_gap(
+        result_of(noise_ratio=np.array([0.45]), allowed_noise_ratio=np.array([0.3]), shift=shift)
+    )
+    assert "they lie up to 2.5 px from each other" in said
