@@ -71,7 +71,8 @@ def write_image(
 
 #: Keywords that this module or astropy writes.
 STRUCTURAL = re.compile(
-    r"SIMPLE|BITPIX|NAXIS\d*|EXTEND|BZERO|BSCALE|BLANK|END|XTENSION|[PG]COUNT|CONTINUE|ROWORDER|"
+    r"SIMPLE|BITPIX|NAXIS\d*|EXTEND|BZERO|BSCALE|BLANK|END|XTENSION|[PG]COUNT|CONTINUE|ROWORDER|GROUPS|THEAP"
+    r"|T(FIELDS|FORM|TYPE|UNIT|DIM)\d*|CHECKSUM|DATASUM|"
 )
 #: Names that FITS can hold, the longer ones and those of several words as HIERARCH.
 NAME = re.compile(r"(HIERARCH )?[A-Z0-9_-]+( [A-Z0-9_-]+)*")

@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
@@ -103,6 +103,12 @@ class Provenance:
     world: WorldCoordinates
     checksums: list[str]
     undated: list[str] = field(default_factory=list)
+
+    def without_headers(self, why: str) -> Provenance:
+        """Return the same without what is copied from the headers of the frames, and a note with `why`."""
+        note = f"Keywords and properties of the frames are left out, as they cannot be written ({why})."
+        world = WorldCoordinates(notes=[note])
+        return replace(self, common={}, differing={}, properties={}, world=world)
 
     @property
     def notes(self) -> list[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from astropy.table import Table
 
-from stacklib.errors import SaveError, StacklibWarning
+from stacklib.errors import SaveError, StacklibError, StacklibWarning
 from stacklib.formats import fits, xisf
 from stacklib.frames.finding import expanded
 from stacklib.output.history import changes_in_words, history, range_warnings
@@ -64,10 +64,23 @@ def save(
     with _explained(folder), existing_folder(folder), workroom(folder) as room:
         products = _products(result, maps)
         scaled, remarks = _in_unit_range(products, result)
-        staged = _write_xisf(result, facts, scaled, remarks, room, folder)
-        if fits:
+
+        def write(facts: Provenance) -> tuple[list[Path], list[str]]:
+            staged = _write_xisf(result, facts, scaled, remarks, room, folder)
+            if not fits:
+                return staged, remarks
             images, left_out = _write_fits(result, facts, _in_adu(products, result), room)
-            staged, remarks = staged + images, remarks + left_out
+            return staged + images, remarks + left_out
+
+        try:
+            staged, remarks = write(facts)
+        except (StacklibError, OSError):
+            raise
+        except Exception as error:  # whatever a header may hold must not cost the images
+            for path in room.iterdir():
+                path.unlink()
+            facts = facts.without_headers(f"{type(error).__name__}: {error}")
+            staged, remarks = write(facts)
         return _publish(result, facts, remarks + _unknown(result, facts), room, folder, base, staged)
 
 

@@ -864,3 +864,14 @@ def test_a_file_under_the_name_of_the_other_format_says_so(tmp_path, is_one, nam
         FrameError, match=rf"{name}: .*this is an? {is_one} file, so name it \.{is_one.lower()}"
     ):
         Frame(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "name", ["TFIELDS", "THEAP", "TFORM1", "CHECKSUM", "END", "CONTINUE", "NAXIS3", "'", "="]
+)
+def test_keywords_that_would_break_the_file_are_not_written(file, name):
+    image = np.arange(12.0, dtype=np.float32).reshape(3, 4)
+    fits.write_image(file, image, [(name, "x", ""), ("GAIN", 5, "")])
+    source = fits.open_image(file)
+    assert source.keywords["GAIN"] == 5 and source.notes == []
+    np.testing.assert_array_equal(source.read_rows(0, 3, 0), image)

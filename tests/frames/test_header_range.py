@@ -7,6 +7,7 @@ from image_files import make_xisf, raw_fits
 import stacklib as sl
 from stacklib.formats.xisf import write_image
 from stacklib.frames.frame import Frame
+from stacklib.output import saving
 
 
 def fits_frame(tmp_path, **cards):
@@ -127,3 +128,28 @@ def test_no_header_costs_the_result(tmp_path, odd, everywhere):
     assert len(images) == 6
     for path in images:
         assert Frame(path, quiet=True).read().shape == (1, 24, 30)
+
+
+@pytest.mark.filterwarnings("ignore::stacklib.errors.StacklibWarning")
+@pytest.mark.parametrize("module", ["fits", "xisf"])
+def test_a_header_that_cannot_be_written_does_not_cost_the_images(tmp_path, monkeypatch, module):
+    random = np.random.default_rng(3)
+    for i in range(4):
+        image = random.normal(0.2, 0.01, (24, 30)).astype(np.float32)
+        write_image(tmp_path / f"frame_{i}.xisf", image, image_id="frame", keywords=[("GAIN", 100, "")])
+    result = sl.integrate(tmp_path, sl.Recipe(rejection="none"), progress=False)
+    writer = getattr(saving, module)
+    original = writer.write_image
+
+    def write(path, pixels, *given, **how):
+        cards = given[0] if given else how["keywords"]
+        if any(name == "GAIN" for name, *_ in cards):
+            raise TypeError("no such card")
+        return original(path, pixels, *given, **how)
+
+    monkeypatch.setattr(writer, "write_image", write)
+    images = result.save(tmp_path / "out", fits=True)
+    assert len(images) == 6 and "GAIN" not in Frame(images[0], quiet=True).keywords
+    (report,) = (tmp_path / "out").glob("*_report.txt")
+    words = " ".join(report.read_text(encoding="utf-8").split())
+    assert "the frames are left out, as they cannot be written (TypeError: no such card)" in words
