@@ -24,7 +24,7 @@ from astropy.io import fits
 #: Seconds without work after which the process ends.
 IDLE = 60.0
 #: Seconds that an image may take, besides those for its size, and bytes a second of the slowest codec.
-SECONDS, BYTES_A_SECOND = 2, 5e6
+SECONDS, BYTES_A_SECOND = 2, 1e6
 #: Memory that an image may take, besides a multiple of its size.
 MEMORY, MEMORY_RATIO = 2**28, 3
 

@@ -129,10 +129,8 @@ def unpacked(packed: PackedImage) -> Iterator[bytes]:
     """
     children = _current_children()
     with children.room:
-        child = children.take()
+        child = _ready(children, packed.path)
         try:
-            # It may have ended just now, because it had nothing to do.
-            child = _living(child)
             reason = yield from _answer(child, packed)
         except BaseException:
             child.end()
@@ -142,11 +140,18 @@ def unpacked(packed: PackedImage) -> Iterator[bytes]:
         raise _damaged(packed.path, reason)
 
 
-def _living(child: _Child) -> _Child:
-    if child.process.poll() is None:
-        return child
-    child.end()
-    return _Child()
+def _ready(children: _Children, path: Path) -> _Child:
+    """Return a process that waits for work."""
+    try:
+        child = children.take()
+        if child.process.poll() is None:
+            return child
+        # It ended just now, because it had nothing to do.
+        child.end()
+        return _Child()
+    except OSError as error:
+        reason = f"the process that decodes them cannot be started: {error.strerror or error}"
+        raise _damaged(path, reason) from error
 
 
 def _answer(child: _Child, packed: PackedImage) -> Generator[bytes, None, str]:

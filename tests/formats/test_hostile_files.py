@@ -157,9 +157,17 @@ def test_a_process_that_dies_is_an_error_of_the_file(tmp_path, monkeypatch, no_c
     assert np.array_equal(pixels_of(path)[0] * 65535, COUNTS.astype(np.float32))
 
 
+def test_a_process_that_cannot_be_started(tmp_path, monkeypatch, no_children):
+    path = packed(tmp_path / "input.fits.fz")
+    monkeypatch.setattr(fits_unpack.sys, "executable", str(tmp_path / "python"))
+    with pytest.raises(FrameError, match=r"input\.fits\.fz: .* cannot be started: No such file"):
+        pixels_of(path)
+
+
 def test_a_process_that_never_answers(tmp_path, monkeypatch, no_children):
     path = packed(tmp_path / "input.fits.fz")
     monkeypatch.setattr(fits_unpack, "PATIENCE", 0.5)
+    monkeypatch.setattr(fits_unpack.fits_child, "BYTES_A_SECOND", 1e9)
     program(tmp_path, monkeypatch, "import time; time.sleep(60)")
     with pytest.raises(FrameError, match="the process that decoded them ended"):
         pixels_of(path)
