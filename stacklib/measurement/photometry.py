@@ -39,8 +39,9 @@ USUAL_FWHM, USUAL_POWER, SPREAD_OF_POWERS = 3.0, 3.0, 0.6
 POWERS = (2.2, 2.6, 3.0, 3.5, 4.2, 5.0)
 #: Frequencies (per pixel, times 2 pi) and distances (pixels) at which filters are computed.
 FREQUENCIES, FINENESS = np.linspace(1e-3, 4.5, 500), 0.1
-#: Number of stars, and cells along each axis of the field over which they are spread.
-STARS, CELLS = 200, 6
+#: Number of stars, cells along each axis of the field over which they are spread, and number of the brightest
+#: ones, which tell the seeing.
+STARS, CELLS, BRIGHTEST = 200, 6, 60
 #: A star is used from this flux in the stack on, in errors.
 SIGNIFICANT = 20.0
 #: Least error of a star, as a fraction of its flux: pixels and flat fields are not perfect.
@@ -149,7 +150,9 @@ def _width(fwhm: float, power: float) -> float:
     return 0.5 * fwhm / math.sqrt(2 ** (1 / power) - 1)
 
 
-def compare_stars(image: np.ndarray, template: Template) -> tuple[Light, float, StarFluxes]:
+def compare_stars(
+    image: np.ndarray, template: Template, seeing: float | None = None
+) -> tuple[Light, float, StarFluxes]:
     """Compare the light of the same stars in an image and in a stack.
 
     The light is the slope of the fluxes over those of the stack, weighted by their errors and clipped at 3
@@ -162,6 +165,8 @@ def compare_stars(image: np.ndarray, template: Template) -> tuple[Light, float, 
         An image. NaN means no data; stars with such pixels are left out.
     template : Template
         The stars of the stack.
+    seeing : float, optional
+        FWHM relative to that of the stack. Default is what the stars tell.
 
     Returns
     -------
@@ -174,7 +179,7 @@ def compare_stars(image: np.ndarray, template: Template) -> tuple[Light, float, 
         What was compared.
     """
     pair = _Pair.of(image, template)
-    seeing = pair.seeing()
+    seeing = pair.seeing() if seeing is None else seeing
     found = pair.fluxes(seeing, DISC)
     light = _slope(found)
     return light, seeing * template.fwhm if light.known else math.nan, found
@@ -195,10 +200,10 @@ def compare_wings(image: np.ndarray, template: Template) -> np.ndarray:
     ndarray of float64, shape (powers, 2)
         Excess as a fraction, and its error; NaN if nothing is known.
     """
-    pair = _Pair.of(image, template)
+    pair = _Pair.of(image, template)._brightest()
     excess = np.full((len(POWERS), 2), np.nan)
     for k, power in enumerate(POWERS):
-        pair = pair._replace(template=template._replace(power=power))
+        pair = pair._replace(template=pair.template._replace(power=power))
         seeing = pair.seeing()
         disc, wide = (_slope(pair.fluxes(seeing, size)) for size in (DISC, WIDE))
         if disc.known and wide.known:
@@ -263,19 +268,25 @@ class _Pair(NamedTuple):
 
     def seeing(self) -> float:
         """Find the FWHM relative to that of the stack for which core and disc give the same light."""
-        last, value = 1.0, self._excess(1.0)
+        bright = self._brightest()
+        last, value = 1.0, bright._excess(1.0)
         if not math.isfinite(value):
             return 1.0
         # The core has about this much less light where the stars are this much wider.
         seeing = min(max(1 - 0.8 * value, SEEING[0]), SEEING[1])
         for _ in range(8):
-            other = self._excess(seeing)
+            other = bright._excess(seeing)
             if not math.isfinite(other) or other == value or abs(seeing - last) < EXACT:
                 break
             step = (seeing - last) * other / (value - other)
             last, value = seeing, other
             seeing = min(max(seeing + min(max(step, -0.3), 0.3), SEEING[0]), SEEING[1])
         return seeing
+
+    def _brightest(self) -> _Pair:
+        """Return the stars that tell the seeing."""
+        template = self.template._replace(x=self.template.x[:BRIGHTEST], y=self.template.y[:BRIGHTEST])
+        return self._replace(template=template, own=self.own[:, :BRIGHTEST], stack=self.stack[:, :BRIGHTEST])
 
     def _excess(self, seeing: float) -> float:
         """Compare the light in the core with that in the disc; positive if the seeing is better."""

@@ -47,12 +47,12 @@ class Stars:
 
 def require_sep() -> Any:
     """Import sep, or raise `IntegrationError` if it is not installed."""
-    # Late: only the notebooks need it.
+    # Late: few runs need it.
     try:
         import sep
     except ImportError as error:
         raise IntegrationError(
-            'finding stars needs the package sep; install it with: pip install "stacklib[notebook]"'
+            "finding stars needs the package sep; install it with: pip install sep"
         ) from error
     return sep
 

@@ -65,8 +65,8 @@ def _about_gradients(name: str, percent: float, weights: str) -> str:
     return (
         f"The gradients of the sky differ between the frames: that of {name} widens its spread by "
         f"{percent:.0f} % more than the least one. Scale factors follow the spread, so the light of stars in "
-        f"frames with a strong gradient is scaled down{', and they get too much weight' * noise}. Remove the "
-        "gradients before, or leave these frames out, or use normalization additive."
+        f"frames with a strong gradient is scaled down{', and they get too much weight' * noise}. Use "
+        "normalization: photometric, which goes by starlight and removes differences of the background."
     )
 
 
@@ -83,7 +83,7 @@ def _about_light(
             return [
                 f"The exposures differ ({times} s), but the spread of the frames does not follow them, since "
                 "much of it is noise: scale factors and weights are off, and so is the flux of the stars. "
-                "Integrate the frames of each exposure separately."
+                "Use normalization: photometric, which goes by starlight."
             ]
     elif richness < SPARSE and spread > FACTORS:
         least, most = int(np.argmin(factors)), int(np.argmax(factors))
@@ -91,6 +91,6 @@ def _about_light(
             "The field is sparse: the spread of the frames is little more than their noise, so scale "
             f"factors from {factors[least]:.2f} ({names[least]}) to {factors[most]:.2f} "
             f"({names[most]}) follow the noise and not the light. The flux of the stars and the "
-            "weights may be off; leave out frames behind clouds, or use normalization additive."
+            "weights may be off. Use normalization: photometric, which goes by starlight."
         ]
     return []

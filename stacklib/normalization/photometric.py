@@ -22,6 +22,8 @@ from stacklib.frames.frame import Frame
 from stacklib.measurement.border import NOTHING
 from stacklib.measurement.measurements import FrameMeasurements, Planes, Progress
 from stacklib.measurement.photometry import (
+    CELLS,
+    LEAST_ERROR,
     Light,
     StarFluxes,
     Template,
@@ -33,7 +35,15 @@ from stacklib.measurement.photometry import (
 )
 from stacklib.measurement.scale_noise import pixel_noise, scale_noise
 from stacklib.normalization.robust_stack import clipped_mean, median_stack
-from stacklib.normalization.surfaces import SIZE, Surfaces, basis, block_levels, block_side, fit_surface
+from stacklib.normalization.surfaces import (
+    SIZE,
+    Blocks,
+    Surfaces,
+    basis,
+    block_levels,
+    block_side,
+    fit_surface,
+)
 from stacklib.normalization.usable import Usable
 from stacklib.utils.labels import listed
 from stacklib.utils.resources import checked_threads
@@ -55,6 +65,8 @@ SMALL, SIZES, AROUND = 4.0, (1.0, 6.0), 3
 ANCHOR, FEWEST, MOST = 0.25, 3, 10
 #: A frame covers the field if it has this fraction of what the best one covers.
 WIDE = 0.9
+#: Largest error of a star, as a fraction, that tells how the light varies over the field.
+CERTAIN = 0.1
 #: Bytes of the planes that are compared at the same time.
 AT_ONCE = 1 << 30
 
@@ -430,7 +442,7 @@ class _Channel:
         stars, _ = make_template(stack)
         first, quality = {}, {}
         for i, window in windows.items():
-            own, _, _ = compare_stars(window, stars)
+            own, _, _ = compare_stars(window, stars, seeing=1.0)
             first[i] = own.ratio if own.known else math.nan
             away = window - stack * np.float32(first[i] if own.known else 1)
             noise = pixel_noise(away)
@@ -539,8 +551,27 @@ class _Channel:
         return offset
 
     def _gain(self, fluxes: StarFluxes, stars: Template, ratio: float) -> np.ndarray | None:
-        """Fit how the light varies over the field; None if it does not, as far as the stars can tell."""
-        return None
+        """Fit by how much the samples in each place must be multiplied, with a mean of 1.
+
+        None if the light does not vary over the field, as far as the stars can tell.
+        """
+        height, width = self.reader.shape
+        with np.errstate(divide="ignore", invalid="ignore"):
+            error = fluxes.error / fluxes.own
+            good = fluxes.good & (error > 0) & (error < CERTAIN)
+        middle = (self.period - 1) / 2
+        blocks = Blocks(
+            y=stars.y[good] * self.period + middle,
+            x=stars.x[good] * self.period + middle,
+            level=ratio * fluxes.stack[good] / fluxes.own[good],
+            weight=1 / (error[good] ** 2 + LEAST_ERROR**2),
+            side=max(height, width) / CELLS,
+        )
+        fitted = fit_surface(blocks, height, width, finest=2)
+        if fitted is None or fitted[1] == 0:
+            return None
+        gain = np.broadcast_to(fitted[0], (self.period, self.period, SIZE, SIZE))
+        return gain / _mean(gain, self.reader.shape)
 
     def _tables(self, compared: dict[int, _Compared], order: list[int], stack: _Stack) -> _Found:
         """Make the columns of the tables, with the light relative to the stack."""

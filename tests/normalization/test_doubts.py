@@ -46,7 +46,7 @@ def test_equal_frames_raise_no_doubts(tmp_path):
 def test_exposures_in_a_sparse_field(tmp_path):
     (note,) = notes_of(tmp_path, [30] * 4 + [300] * 4)
     assert note.startswith("The exposures differ (30, 300 s), but the spread")
-    assert "separately" in note
+    assert "normalization: photometric" in note
 
 
 def test_exposures_in_a_rich_field_are_matched(tmp_path):
