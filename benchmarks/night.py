@@ -408,7 +408,10 @@ def main() -> None:
         parser.error("--quick gives no numbers worth writing; drop --quick or --write")
     start = time.monotonic()
     for name in options.only:
-        page = Table(QUICK if options.quick else SMALL if name == "grid" else USUAL, HEADS.get(name, BOTH))
+        page = Table(
+            QUICK if options.quick else SMALL if name in ("grid", "rejection") else USUAL,
+            HEADS.get(name, BOTH),
+        )
         PARTS[name](page)
         text = describe(page)
         print(f"{text}\n")
