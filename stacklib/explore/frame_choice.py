@@ -9,14 +9,16 @@ from pathlib import Path
 import numpy as np
 from astropy.table import Row, Table
 
-from stacklib.errors import RecipeError
+from stacklib.errors import IntegrationError, RecipeError
 from stacklib.figures.screen import binned, screen_limits, stretch
 from stacklib.frames.finding import resolve_path
 from stacklib.frames.frame_set import FrameSet, open_frames
 from stacklib.frames.selection import select
-from stacklib.measurement.measurements import measure_frames
+from stacklib.integration.registration import Registration, check_registration, registration_of
+from stacklib.measurement.measurements import FrameMeasurements, measure_frames
 from stacklib.measurement.quality import measure_quality, suggest_exclusions
 from stacklib.normalization.preparation import prepare
+from stacklib.output.worth import best_gains, worth_in_words
 from stacklib.recipe.choices import choices_file, read_choices, undo_write, write_frames
 from stacklib.recipe.recipe import Recipe
 from stacklib.utils.labels import listed, own_parts
@@ -33,6 +35,7 @@ COLUMNS = {
     "noise": ("noise", "{:.3g}"),
     "scale": ("scale", "{:.3g}"),
     "weight": ("weight", "{:.2f}"),
+    "gain": ("gain (%)", "{:.1f}"),
     "stars": ("stars", "{:d}"),
     "fwhm": ("FWHM (px)", "{:.2f}"),
     "eccentricity": ("eccen-tricity", "{:.2f}"),
@@ -68,7 +71,10 @@ class FrameChoice:
     Attributes
     ----------
     table : Table
-        One row per frame, see `stacklib.measurement.quality.measure_quality`.
+        One row per frame, see `stacklib.measurement.quality.measure_quality`; `gain` is what a frame adds to
+        the signal-to-noise ratio of all with the best weights, in percent.
+    remarks : str
+        What all frames together are like: whether they lie on each other, and what they are worth.
     suggestions : dict of int to str
         Index of each frame that should be left out, and the reason.
     pictures, thumbnails : list of ndarray of uint8
@@ -95,7 +101,7 @@ class FrameChoice:
         self.recipe, self.loaded = recipe, False
         saved = read_choices(self._images, self.path) if load else None
         recipe = recipe or (saved.job.recipe if saved else Recipe())
-        self.table, images = _measure(self.all_frames, recipe, progress)
+        self.table, images, self.remarks = _measure(self.all_frames, recipe, progress)
         limits = screen_limits(images[self.table.meta["reference"]])
         self.pictures = [_bytes(stretch(image, limits)) for image in images]
         self.thumbnails = [_bytes(stretch(binned(image, THUMBNAIL)[0], limits)) for image in images]
@@ -132,7 +138,17 @@ class FrameChoice:
     @property
     def overview(self) -> Table:
         """The most useful columns of `table`, with the short names of the frames."""
-        columns = ("sky", "noise", "stars", "fwhm", "eccentricity", "transparency", "matched", "weight")
+        columns = (
+            "sky",
+            "noise",
+            "stars",
+            "fwhm",
+            "eccentricity",
+            "transparency",
+            "matched",
+            "weight",
+            "gain",
+        )
         overview = self.table[columns]
         overview.add_column(self.short_names, name="frame", index=0)
         return overview
@@ -301,8 +317,8 @@ def cell_text(row: Row, name: str) -> str:
     return COLUMNS[name][1].format(value) if np.isfinite(value) else "–"
 
 
-def _measure(frames: FrameSet, recipe: Recipe, progress: bool) -> tuple[Table, list[np.ndarray]]:
-    """Measure the frames; return the table and the frames binned for the screen."""
+def _measure(frames: FrameSet, recipe: Recipe, progress: bool) -> tuple[Table, list[np.ndarray], str]:
+    """Measure the frames; return the table, the frames binned for the screen, and remarks."""
     images = [np.empty(0, np.float32)] * len(frames)
 
     def keep(index: int, image: np.ndarray) -> None:
@@ -320,7 +336,33 @@ def _measure(frames: FrameSet, recipe: Recipe, progress: bool) -> tuple[Table, l
             measurements=measured,
             each=keep,
         )
-    return table, images
+    gains, remarks = _compare(frames, recipe, measured) if len(frames) > 1 else (np.full(1, np.nan), "")
+    table["gain"] = 100 * gains
+    table["gain"].info.format = ".1f"
+    return table, images, remarks
+
+
+def _compare(frames: FrameSet, recipe: Recipe, measured: FrameMeasurements) -> tuple[np.ndarray, str]:
+    """Compare the frames with each other; return what each is worth, and remarks."""
+    nothing = np.full(len(frames), np.nan)
+    by_light = {"normalization": "photometric", "rejection_normalization": "photometric"}
+    try:
+        p = prepare(frames, recipe.replace(**by_light, weights="measured"), measurements=measured)
+    except IntegrationError as error:
+        return nothing, f"The frames could not be compared by their light: {error}"
+    if p.photometry is None:
+        return nothing, ""
+    gains = best_gains(p.photometry.transparency, p.photometry.noise)
+    names = own_parts([Path(name).stem for name in frames.names])
+    found = registration_of(p)
+    lines = check_registration(found, [names[i] for i in p.used], allowed=True) or [_registered(found)]
+    return gains, "\n".join([*lines, *worth_in_words(gains, names)])
+
+
+def _registered(found: Registration) -> str:
+    if not np.isfinite(found.distance).any():
+        return "There are too few stars in the middle of the frames to tell whether they lie on each other."
+    return f"The frames lie on each other within {np.nanmax(found.distance):.2f} px."
 
 
 def _bytes(picture: np.ndarray) -> np.ndarray:

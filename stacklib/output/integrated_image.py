@@ -16,6 +16,7 @@ from stacklib.kernel.expectation import expected_noise_factor, expected_rejectio
 from stacklib.kernel.pixels import Counts, Pixels
 from stacklib.measurement.noise import plane_noise
 from stacklib.normalization.preparation import Preparation
+from stacklib.output.worth import frame_gains
 from stacklib.recipe.recipe import Recipe
 
 __all__ = ["IntegratedImage", "ScaleNoise", "bring_into_range", "image_noise", "undo_range"]
@@ -213,8 +214,8 @@ class IntegratedImage:
         per channel. Rejection is a fraction of the samples with data. Samples are normalized as
         ``x * factor + offset`` before combination. Where frames are compared by their light, `noise` is that
         on the scale that matters, and there are the columns transparency, transparency_error, stars, sky,
-        pixel_noise and fwhm (pix), see `stacklib.normalization.photometric.Photometry`. After a run there are
-        shift_x and shift_y (pix).
+        pixel_noise and fwhm (pix), see `stacklib.normalization.photometric.Photometry`, and gain, see
+        `stacklib.output.worth.frame_gains`. After a run there are shift_x and shift_y (pix).
         """
         p = self.preparation
         count, channels = p.weights.shape
@@ -240,6 +241,8 @@ class IntegratedImage:
         }
         for name, values in columns.items():
             table[name] = values[:, 0] if channels == 1 else values
+        if p.photometry is not None:
+            table["gain"] = frame_gains(p)
         if self.shift is not None:
             table["shift_x"], table["shift_y"] = self.shift.T
             table["shift_x"].unit = table["shift_y"].unit = "pix"

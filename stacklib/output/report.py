@@ -21,6 +21,7 @@ from stacklib.output.integrated_image import IntegratedImage
 from stacklib.output.naming import SavedFiles, night_of
 from stacklib.output.provenance import Provenance, collect, known_or_none
 from stacklib.output.sentences import noise_gap
+from stacklib.output.worth import frame_gains, worth_in_words
 from stacklib.utils.labels import clipped, counted, listed
 from stacklib.utils.texts import one_line
 
@@ -56,6 +57,7 @@ def report(
         _noise(result),
         _apertures(result),
         _frames(result),
+        _section("Worth of the frames", _worth(result)),
         _section("Unusually high rejection", _unusual_in_words(result)),
         _section("Frames left out", _left_out(result)),
         _section("Keywords that differ", [f"{name}: {words}" for name, words in facts.differing.items()]),
@@ -356,6 +358,14 @@ def _frames(result: IntegratedImage) -> list[str]:
     legend = ["* reference frame"] + ["! see below"] * bool(unusual)
     legend += ["means over the channels"] * (len(result.image) > 1)
     return [*lines, f"      ({'; '.join(legend)})"]
+
+
+def _worth(result: IntegratedImage) -> list[str]:
+    p = result.preparation
+    if p.photometry is None or p.recipe.combination != "average":
+        # Without the light of the frames a cloud would go unnoticed.
+        return []
+    return worth_in_words(frame_gains(p), [clipped(one_line(name), NAME) for name in p.measurements.names])
 
 
 def _numbers(result: IntegratedImage, i: int, k: int) -> str:
