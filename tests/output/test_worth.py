@@ -20,7 +20,7 @@ RECIPE = sl.Recipe(
 
 @pytest.fixture(scope="module")
 def night(tmp_path_factory):
-    night = simulate_night(14, 360, 480, 1, "field", 5204, noise=(1, 1.5), registration="bilinear")
+    night = simulate_night(14, 360, 480, 1, "field", 5204, noise=(1, 1.5), registration="lanczos")
     folder = tmp_path_factory.mktemp("night")
     night.save(folder, "fits", "f32")
     return night, sl.open_frames(folder)
@@ -43,7 +43,8 @@ def test_the_gain_is_that_of_leaving_a_frame_out(night):
         rest = np.delete(everything, i)
         without = prepare(frames[rest.tolist()], RECIPE)
         actual = true_ratio(night, p, everything) / true_ratio(night, without, rest) - 1
-        assert told[i] == pytest.approx(actual, abs=0.005)
+        # The noise of a frame is known to 1 or 2 %.
+        assert told[i] == pytest.approx(actual, abs=max(0.005, 0.07 * actual))
     assert np.ptp(told) > 0.03
     np.testing.assert_allclose(told, best_gains(p.photometry.transparency, p.photometry.noise), rtol=1e-6)
 
