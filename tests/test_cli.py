@@ -322,6 +322,25 @@ def test_interrupt_leaves_nothing_behind(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_run_that_is_told_to_end_does_so_in_order(monkeypatch, capsys, name):
+    number, before = getattr(signal, name, None), []
+    if os.name == "nt" or number is None:
+        pytest.skip("no such signal")
+
+    def run(job):
+        try:
+            os.kill(os.getpid(), number)
+        finally:
+            before.append("cleared")
+
+    usual = signal.getsignal(number)
+    monkeypatch.setattr(cli, "run_job", run)
+    assert cli.main(["run", str(M13)]) == 128 + number
+    assert before == ["cleared"] and capsys.readouterr().err.splitlines()[-1] == "stacklib: stopped"
+    assert signal.getsignal(number) == usual
+
+
 # lab ---------------------------------------------------------------------------------------------
 
 

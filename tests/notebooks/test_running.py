@@ -166,6 +166,17 @@ def test_a_run_that_fails_after_saving_names_the_images(tmp_path, monkeypatch):
     assert names(tmp_path) == IMAGES | {"failed_notebook.ipynb"}
 
 
+@pytest.mark.parametrize("saves", [True, False])
+def test_a_run_that_is_stopped_leaves_saved_images_and_names_them(tmp_path, monkeypatch, capsys, saves):
+    job = sl.Job(frames="sample_data/M13/4_Registered", output=str(tmp_path))
+    stopped = {"raises": KeyboardInterrupt(), "saves": saves}
+    monkeypatch.setattr(running, "process_for", lambda job, output, room: Process(room, **stopped))
+    with pytest.raises(KeyboardInterrupt):
+        running.run_job(job)
+    assert names(tmp_path) == (IMAGES if saves else set())
+    assert (f"The images are saved in {tmp_path}: {STEM}.xisf" in capsys.readouterr().err) == saves
+
+
 # pages and previews ------------------------------------------------------------------------------
 
 
