@@ -48,7 +48,7 @@ class PlaneMeasurements(NamedTuple):
     `noise` is a standard deviation: NaN if it cannot be measured, None if it was not measured. `empty` is the
     fraction of the samples without data, `cut` the fraction of those of a faint sky that are 0. `border`
     tells which samples are no data, as text of `stacklib.measurement.border.Border`, and is empty if these
-    are all up to `range_low`.
+    are all up to `range_low`. `step` is that of `stacklib.measurement.statistics.grid_step`.
     """
 
     location: float
@@ -69,6 +69,7 @@ class PlaneMeasurements(NamedTuple):
     empty: float = 0.0
     cut: float = 0.0
     border: str = ""
+    step: float = 0.0
 
 
 #: Measurements of the channels of each frame; None for a plane that is still to be measured.

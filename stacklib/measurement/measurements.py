@@ -28,6 +28,7 @@ from stacklib.measurement.statistics import (
     UNIT_BOUNDS,
     PlaneStatistics,
     finite_range,
+    grid_step,
     measure_plane,
     quantization_step,
     spread_evenly,
@@ -71,7 +72,8 @@ class FrameMeasurements:
     `stacklib.measurement.statistics.PlaneStatistics`, the gradients the change of the sky across width and
     height. `noise` is a standard deviation, NaN if it is neither known nor measured. `noise_source` is
     "keyword", "measured" or "not measured", the same for all frames, since the two sources do not compare.
-    `empty` is the fraction of the samples that are no data, and `data_range` tells which these are; None if
+    `step` is the quantization step of floats that lie on a grid, 0 for others and for integers. `empty` is
+    the fraction of the samples that are no data, and `data_range` tells which these are; None if
     that is not known. `common` keeps what `stacklib.measurement.common.measure_common` found by reference,
     `photometry` what `stacklib.normalization.photometric.measure_photometry` found.
     `notes` are for the user.
@@ -94,6 +96,7 @@ class FrameMeasurements:
     gradient_y: np.ndarray
     full_scale: float = 1.0
     empty: np.ndarray | None = None
+    step: np.ndarray | None = None
     data_range: DataRange | None = None
     notes: tuple[str, ...] = ()
     common: dict[int, Any] = field(default_factory=dict, repr=False, compare=False)
@@ -164,6 +167,7 @@ def measure_frames(
         unit_range=scale.unit_range,
         full_scale=scale.value,
         empty=_array(entries, "empty"),
+        step=_array(entries, "step"),
         data_range=_data_range(frames, entries, low),
         notes=(*scale.notes, *notes, *_about_cut(entries)),
     )
@@ -336,6 +340,7 @@ class _Meter:
                 cut=cut,
                 empty=1 - filled / data.size,
                 border="" if border is None else border.to_text(),
+                step=0.0 if frame.integer else grid_step(data, low, math.inf),
             )
         if self.lacks(known):
             low = raw_limit(self.low, frame, known.unit)

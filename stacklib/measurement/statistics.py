@@ -20,6 +20,7 @@ __all__ = [
     "UNIT_BOUNDS",
     "PlaneStatistics",
     "finite_range",
+    "grid_step",
     "location",
     "measure_plane",
     "quantization_step",
@@ -183,6 +184,23 @@ def quantization_step(plane: np.ndarray, low: float = UNIT_BOUNDS[0], high: floa
     values = values if values.size > 1 else np.unique(sample)
     repeated = 1 < values.size < sample.size / 16
     return float(np.diff(values).min()) if repeated else 0.0
+
+
+def grid_step(plane: np.ndarray, low: float, high: float) -> float:
+    """Return the quantization step of a plane whose values are whole multiples of it apart; 0 for any other.
+
+    A few thousand samples are looked at. Fewer than four different values are no sign of a grid.
+    """
+    step = quantization_step(plane, low, high)
+    if step == 0.0:
+        return 0.0
+    flat = _as_flat(plane)
+    lower, upper = _bounds(low, high)
+    sample = flat[:: max(1, flat.size // 8192)]
+    values = np.unique(sample[(sample > lower) & (sample < upper)].astype(np.float64))
+    steps = np.diff(values) / step
+    # Rounding to float32 moves values a little.
+    return step if steps.size > 2 and np.abs(steps - np.rint(steps)).max() < 0.05 else 0.0
 
 
 def spread_evenly(

@@ -96,6 +96,8 @@ class Preparation:
         # Where only frames of weight 0 survive, their average is better than a hole.
         weights = np.maximum(weights, LEAST_WEIGHT)
         steps = np.array([self.frames[int(i)].quantization_step for i in self.used])
+        if self.measurements.step is not None:
+            steps = np.maximum(steps, self.measurements.step[self.used, channel])
         factor = self.rejection_factor[self.used, channel]
         return Settings(
             recipe=self.recipe,

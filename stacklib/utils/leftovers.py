@@ -120,9 +120,10 @@ def _is_held(path: Path) -> bool:
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
-    except FileNotFoundError:
-        return False
-    except (OSError, RuntimeError, NotImplementedError):
+    except (Timeout, RuntimeError, PermissionError):
         return True
+    except (OSError, NotImplementedError):
+        # It is gone, or nothing can be locked here.
+        return False
     lock.release()
     return False

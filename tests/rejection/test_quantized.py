@@ -9,6 +9,7 @@ from astropy.io import fits
 import stacklib as sl
 from stacklib.kernel.passes import run_tiles
 from stacklib.kernel.pixels import Pixels
+from stacklib.measurement.statistics import grid_step
 from stacklib.normalization.settings import HALF_STEP, Settings
 from stacklib.recipe.rules import RULES
 
@@ -56,16 +57,35 @@ def test_outliers_among_tied_samples_are_still_found(rule, noise):
     assert abs(found.image.mean(dtype=float) - np.delete(samples, 7, axis=0).mean(dtype=float)) < 0.03
 
 
-@pytest.mark.filterwarnings("ignore:The frames have no NOISE keywords", "ignore:The field is sparse")
-@pytest.mark.parametrize("rule", ["sigma", "winsorized_sigma", "gesd"])
-def test_integer_frames_with_little_noise(tmp_path, rule):
-    rng = np.random.default_rng(2)
+def frames_of(folder, noise, divisor=None, seed=2):
+    """Frames of a slope, rounded to whole counts: integers, or floats divided by a number."""
+    rng = np.random.default_rng(seed)
     across = np.linspace(0, 5, 64)[np.newaxis] + np.zeros((64, 1))
     for number in range(20):
-        plane = np.rint(300 + across + 0.4 * rng.standard_normal((64, 64)))
-        fits.PrimaryHDU(plane.astype(np.uint16)).writeto(tmp_path / f"f{number:02d}.fits")
+        counts = np.rint(300 + across + noise * rng.standard_normal((64, 64)))
+        plane = counts.astype(np.uint16) if divisor is None else (counts / divisor).astype(np.float32)
+        fits.PrimaryHDU(plane).writeto(folder / f"f{number:02d}.fits")
+    return (300 + across) / 65535
+
+
+@pytest.mark.filterwarnings("ignore:The frames have no NOISE keywords", "ignore:The field is sparse")
+@pytest.mark.parametrize("rule", ["sigma", "winsorized_sigma", "gesd"])
+@pytest.mark.parametrize("divisor", [None, 1, 65535])
+def test_frames_with_little_noise(tmp_path, rule, divisor):
+    truth = frames_of(tmp_path, 0.4, divisor)
     result = sl.integrate(tmp_path, sl.Recipe(rejection=rule, weights="none"), progress=False)
     assert result.rejected_low.mean() < 0.01 and result.rejected_high.mean() < 0.01
-    truth = (300 + across) / 65535
     # Frames of pure sky are matched by their medians, which costs a little.
-    assert abs((result.image[0] - truth).mean()) * 65535 < 0.05
+    counts = result.image[0] * (1 if divisor == 1 else 65535)
+    assert abs((counts - truth * 65535).mean()) < 0.05
+
+
+def test_only_values_on_a_grid_have_a_step():
+    rng = np.random.default_rng(5)
+    noise = rng.standard_normal((100, 100))
+    for step in (1.0, 16.0, 1 / 65535, 1e-20):
+        plane = (np.rint(400 + noise) * step).astype(np.float32)
+        assert grid_step(plane, 0, np.inf) == pytest.approx(step, rel=0.02)
+    stars = np.full((100, 100), 0.1) + 0.2 * (noise > 2) + 0.05 * noise * (noise < -2.5)
+    for plane in (400 + noise, np.full((9, 9), 5.0), np.rint(noise > 0), stars, np.full((9, 9), np.nan)):
+        assert grid_step(plane.astype(np.float32), 0, np.inf) == 0
