@@ -31,7 +31,7 @@ fuzz: .venv/test.stamp
 bench: .venv/bench.stamp
 	$(BIN)/python benchmarks/run.py
 
-# Kills runs, saves and batches at many random moments, which takes half an hour. Linux and macOS only.
+# Kills runs, saves and batches at many random moments, which takes an hour. Linux and macOS only.
 faults: .venv/test.stamp
 	PYTHONPATH=tests $(BIN)/python tests/fault_trials.py
 

@@ -34,6 +34,8 @@ from stacklib.utils.package import CACHE_VARIABLE
 ROOT = Path(__file__).parents[1]
 #: How a user, the system, and a lack of memory end a command. The last one takes all its processes.
 SIGNALS = ("SIGINT", "SIGTERM", "SIGKILL", "SIGKILL of all")
+#: Sizes of disks in KiB, from one without room for a notebook to one with room for all.
+SIZES = [16, 64, 128, 256, 384, 512, 768, 1024, 2048, 8192]
 #: Seconds until the processes of a killed run must be gone.
 PATIENCE = 60
 #: Ends of the files of a run, by what must be in them.
@@ -277,6 +279,32 @@ def run_together(place: Place, count: int) -> Outcome:
     return outcome
 
 
+def fill_disks(place: Place, sizes: list[int]) -> Outcome:
+    """Run with results on disks in memory that are too small, in KiB; only root may mount these."""
+    outcome, output = Outcome(), place.results[0]
+    output.mkdir(exist_ok=True)
+    for size in sizes:
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", str(output)]
+        if subprocess.run(mount, capture_output=True).returncode:
+            break
+        try:
+            run = place.start("run", place.targets[0])
+            _, said = run.communicate(timeout=600)
+            last = said.decode().strip().splitlines()[-1:]
+            images, left = masters(output), place.leftovers()
+            outcome.tried[f"of {size} KiB"] += 1
+            outcome.finished += run.returncode == 0
+            outcome.problems += [f"{size} KiB: {problem}" for problem in damage(output)]
+            outcome.check(not left, f"{size} KiB: left {left}")
+            if run.returncode:
+                outcome.check("No space left" in said.decode(), f"{size} KiB: {last}")
+                named = not images or images[0] in said.decode()
+                outcome.check(named, f"{size} KiB: {images} are not named: {last}")
+        finally:
+            subprocess.run(["umount", "-l", str(output)], check=True)
+    return outcome
+
+
 def duration_of(place: Place, command: list[str | Path]) -> float:
     """Return how long a command takes that is not disturbed, in seconds."""
     start = time.monotonic()
@@ -306,6 +334,9 @@ def main() -> int:
             outcome = run_together(place, count)
             print(f"{count} runs at once:", outcome, flush=True)
             problems += len(outcome.problems)
+        outcome = fill_disks(Place(root / "disk"), SIZES)
+        print("full disks:", outcome, flush=True)
+        problems += len(outcome.problems)
         for name, targets, count in (("run", 1, options.runs), ("batch", 3, options.batches)):
             place = Place(root / name, targets)
             duration = duration_of(place, command_for(place, name, -1))
