@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from stacklib.errors import FrameError
+from stacklib.frames.differences import exposure_text
 from stacklib.frames.finding import find_images
 from stacklib.frames.frame_set import FrameSet, header_notes
 from stacklib.measurement.measurements import channel_mean
@@ -58,6 +59,7 @@ def report(
         _apertures(result),
         _frames(result),
         _section("Worth of the frames", _worth(result)),
+        _section("Groups of frames", _groups(result)),
         _section("Unusually high rejection", _unusual_in_words(result)),
         _section("Frames left out", _left_out(result)),
         _section("Keywords that differ", [f"{name}: {words}" for name, words in facts.differing.items()]),
@@ -378,6 +380,33 @@ def _numbers(result: IntegratedImage, i: int, k: int) -> str:
     )
     low, high = (100 * values[k].mean() for values in (result.rejected_low, result.rejected_high))
     return f"{weight:>8.3f}{scale:>8.3f}{location:>11}{noise:>11}{low:>8.2f}{high:>8.2f}"
+
+
+def _groups(result: IntegratedImage) -> list[str]:
+    """Say what frames of each exposure, gain and night are worth; nothing if all are of one kind."""
+    p = result.preparation
+    groups: dict[str, list[int]] = {}
+    for i in map(int, p.used):
+        frame = p.frames[i]
+        night = night_of([frame])
+        facts = (
+            exposure_text(frame.exposure),
+            "" if frame.gain is None else f"gain {frame.gain:g}",
+            f"night of {night[:4]}-{night[4:6]}-{night[6:]}" if night else "",
+        )
+        groups.setdefault(", ".join(filter(None, facts)) or "no exposure in the header", []).append(i)
+    if len(groups) < 2:
+        return []
+    weights = p.weights.mean(axis=1)
+    lines = []
+    for words, some in groups.items():
+        light = ""
+        if p.photometry is not None:
+            share = channel_mean(p.photometry.transparency[some]).mean()
+            light = f"{share:.3f} of the light of the reference, "
+        share = 100 * weights[some].sum() / weights[p.used].sum()
+        lines.append(f"{words}: {counted(len(some), 'frame')}, {light}{share:.0f} % of the weight")
+    return lines
 
 
 def _unusual_in_words(result: IntegratedImage) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from dataclasses import replace
 
@@ -123,6 +124,16 @@ def test_exposures_are_matched_by_their_light(tmp_path):
     found = prepared(frames)
     assert np.abs(factor_errors(found, night)).max() < 0.03
     assert found.factor.max() / found.factor.min() == pytest.approx(5, rel=0.03)
+    # The report says what each group is worth.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", StacklibWarning)
+        report = sl.integrate(frames, RECIPE.replace(weights="measured"), progress=False).report()
+    light = re.findall(
+        r"^  (\d+) s, .*: 4 frames, ([\d.]+) of the light .*, (\d+) % of the weight", report, re.M
+    )
+    assert [seconds for seconds, *_ in light] == ["300", "60"]
+    assert float(light[0][1]) / float(light[1][1]) == pytest.approx(5, rel=0.03)
+    assert int(light[0][2]) > 80 and int(light[0][2]) + int(light[1][2]) == 100
 
 
 def test_frames_are_corrected_wherever_they_are_read(tmp_path):
