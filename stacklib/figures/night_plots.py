@@ -88,8 +88,8 @@ def figure_night(result: Integration, channel: int = 0) -> Figure:
     differ = 100 * np.ptp(pictures, axis=(1, 2)).max() / max(level, 1e-12)
     write_title(
         figure,
-        f"Transparency from {np.nanmin(light):.2f} to {np.nanmax(light):.2f} of the reference; gradients of up "
-        f"to {differ:.0f} % of the sky are removed",
+        f"Transparency from {np.nanmin(light):.2f} to {np.nanmax(light):.2f} of the reference; gradients of "
+        f"up to {differ:.0f} % of the sky are removed",
     )
     return figure
 
