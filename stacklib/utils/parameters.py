@@ -115,7 +115,8 @@ class Parameter:
         return None if self.choices and text not in self.choices else text
 
     def _number(self, value: Any) -> Any:
-        if isinstance(value, np.generic):
+        if isinstance(value, np.generic | np.ndarray) and np.ndim(value) == 0:
+            # NumPy scalars count as numbers.
             value = value.item()
         if isinstance(value, bool) or not isinstance(value, int | float):
             return None
