@@ -22,6 +22,8 @@ __all__ = ["InputFile", "RunRecord", "read_recipe", "read_run"]
 WIDTH = 72
 #: Longest name of a version.
 LONGEST_VERSION = 40
+#: Most digits of a whole number in it.
+LONGEST_WHOLE = 15
 GZIP = b"\x1f\x8b"
 
 
@@ -182,6 +184,7 @@ def _value(text: str) -> Any:
     if text in ("true", "false", "''"):
         return {"true": True, "false": False, "''": ""}[text]
     try:
-        return float(text)
+        # Whole numbers may be text as well, such as a choice or the name of a frame.
+        return int(text) if text.isdecimal() and len(text) <= LONGEST_WHOLE else float(text)
     except ValueError:
         return text
