@@ -1,6 +1,6 @@
 """Rejection and combination of one pixel, written as plainly and slowly as the definitions read.
 
-It shares no code with the package and knows no shortcuts: sorted lists, one pass after the other, sums
+It shares no code with the package (a table of test levels is data) and knows no shortcuts: sorted lists, one pass after the other, sums
 without rounding. The tests compare the package with it.
 
 Two correct programs can differ where a test value lies on its limit, so `Notes.margin` tells how near any
@@ -18,6 +18,7 @@ import numpy as np
 from scipy import special, stats
 
 from stacklib.recipe.recipe import Recipe
+from stacklib.rejection.calibration import LEVELS, SIGMAS, median_deviation_factors
 
 FULL_SCALE = 65535.0
 ALL = 10**6
@@ -316,6 +317,84 @@ def gesd(x, recipe, notes, max_iterations):
     return survivors
 
 
+def calibrated_sigma(x, recipe, notes, max_iterations):
+    """Test the most deviating sample against the others, with the levels of the package's table."""
+    if len(x) < 3:
+        return x
+    sides = limits(recipe, recipe.sigma_low, recipe.sigma_high)
+    if not any(map(math.isfinite, sides)):
+        return x
+    levels = [calibrated_level(len(x), side) for side in sides]
+    left = survivors = x
+    for _ in range(min(max(1, min(2 * len(x) // 5, len(x) - 3)), max_iterations)):
+        c = mean(left)
+        low, high = (c - left[0]) / sides[0], (left[-1] - c) / sides[1]
+        if math.isfinite(sides[0]) and math.isfinite(sides[1]):
+            notes.narrow(abs(high - low) / max(high, low, 1e-300))
+        side = int(high >= low)
+        value, left = (left[-1], left[:-1]) if side else (left[0], left[1:])
+        s = sd(left)
+        if notes.is_zero(s, x):
+            break
+        m = len(left)
+        t = abs(value - mean(left)) / (s * math.sqrt(1 + 1 / m))
+        critical = -float(stats.t.ppf(levels[side], m - 1)) if math.isfinite(sides[side]) else math.inf
+        notes.log(T=t, critical=critical)
+        if notes.exceeds(t, critical):
+            survivors = left
+    return survivors
+
+
+def calibrated_level(n: int, sigma: float) -> float:
+    """Level of a single test: between tabulated numbers of samples in 1 / n, between limits in sigma."""
+    if math.isinf(sigma):
+        return 0.0
+    known = sorted(LEVELS)
+    rows = [float(np.interp(sigma, SIGMAS, LEVELS[k])) for k in known]
+    shift = float(np.interp(-1 / n, [-1 / k for k in known], rows))
+    return float(stats.norm.sf(sigma)) * math.exp(shift)
+
+
+def noise_model(x, recipe, notes, max_iterations):
+    """A pixel alone: frames of equal noise, which only the samples tell."""
+    if len(x) < 3:
+        return x
+    m = median(x)
+    spread = sorted(abs(value - m) for value in x)[len(x) // 2]
+    sigma = math.sqrt(median_deviation_factors((1.0,) * len(x))[0][-1]) * spread
+    kept = by_known_noise(x, [1.0] * len(x), sigma, recipe, notes, max_iterations)
+    return [value for value, keep in zip(x, kept, strict=True) if keep]
+
+
+def by_known_noise(x, noise, sigma, recipe, notes, max_iterations=ALL):
+    """Which of the samples, in the order of the frames, agree with the mean of the others kept."""
+    low, high = limits(recipe, recipe.sigma_low, recipe.sigma_high)
+    every, kept, m = range(len(x)), [True] * len(x), median(sorted(x))
+    if len(x) < 3 or sigma == 0:
+        return kept
+    for number in range(min(max_iterations, 20)):
+        tested = []
+        for i in every:
+            others = [j for j in every if kept[j] and (j != i or number == 0)]
+            if not others:
+                tested.append(True)
+                continue
+            weight = math.fsum(1 / noise[j] ** 2 for j in others)
+            center, error = m, math.pi / 2
+            if number:
+                center, error = math.fsum(x[j] / noise[j] ** 2 for j in others) / weight, 1.0
+            z = (x[i] - center) / (sigma * math.sqrt(noise[i] ** 2 + error / weight))
+            notes.log(z=z)
+            too_low, too_high = notes.exceeds(-z, low), notes.exceeds(z, high)
+            tested.append(not too_low and not too_high)
+        if not any(tested):
+            tested[min(every, key=lambda i: abs(x[i] - m))] = True
+        if number and tested == kept:
+            break
+        kept = tested
+    return kept
+
+
 def chauvenet_factor(n: int) -> float:
     return 1 / (1 - 2.9442 * n**-1.073)
 
@@ -402,6 +481,8 @@ RULES: dict[str, Callable] = {
         averaged_sigma,
         linear_fit,
         gesd,
+        calibrated_sigma,
+        noise_model,
         chauvenet,
         ccd_noise,
     )

@@ -12,8 +12,9 @@ import numpy as np
 
 from stacklib.errors import RecipeError, StacklibWarning
 from stacklib.frames.frame_set import FrameSet, open_frames
+from stacklib.integration.noise import read_with_excess, with_noise
 from stacklib.integration.result import Integration
-from stacklib.kernel.passes import run_tiles
+from stacklib.kernel.passes import NO_EXCESS, run_tiles
 from stacklib.kernel.pixels import Pixels
 from stacklib.kernel.verdicts import HIGH, KEPT, LOW, NO_DATA, last_round
 from stacklib.measurement.border import NOTHING
@@ -40,7 +41,9 @@ class Round:
 
     Center and limits are in the units of the compared samples, NaN if the rule has no such value. Samples
     below `lower` or above `upper` are rejected. `verdict`, uint8, shape (frames,), is that after this round,
-    see `stacklib.kernel.verdicts`; `dropped` are the positions of the frames rejected in it.
+    see `stacklib.kernel.verdicts`; `dropped` are the positions of the frames rejected in it, `returned` of
+    those taken back. For rules with limits for each frame, `limits` are the lower and upper ones, float64,
+    shape (2, frames), and `lower` and `upper` those of the quietest frame.
     """
 
     number: int
@@ -49,6 +52,14 @@ class Round:
     upper: float
     verdict: np.ndarray = field(repr=False)
     dropped: tuple[int, ...]
+    returned: tuple[int, ...] = ()
+    limits: np.ndarray | None = field(default=None, repr=False)
+
+    def limits_of(self, i: int) -> tuple[float, float]:
+        """Return lower and upper limit of the sample at position `i`."""
+        if self.limits is None:
+            return self.lower, self.upper
+        return float(self.limits[0, i]), float(self.limits[1, i])
 
 
 @dataclass(frozen=True)
@@ -86,8 +97,8 @@ class PixelStory:
     reasons : tuple of str
         Verdict and reason in words.
     value, uncertainty : float
-        Combined value before `output_range`, and its standard error from the scatter of the kept samples,
-        without the correction for clipping. NaN if unknown.
+        Combined value before `output_range`, and its standard error from the noise of the frames, without the
+        correction for the rule. NaN if unknown.
     """
 
     x: int
@@ -148,8 +159,11 @@ class PixelStory:
             return f"Drops the darkest and brightest samples: {names or 'none'}"
         text = f"{self.spec.step.capitalize()} {told.number}: "
         if np.isfinite(told.centre):
-            text += f"{self.spec.centre} {told.centre:.6g}, keeps {_interval(told)}; "
-        return text + (f"rejects {names}" if names else "rejects nothing")
+            whose = " of the quietest frame" if self.spec.by_frame else ""
+            text += f"{self.spec.centre} {told.centre:.6g}, keeps {_interval(told)}{whose}; "
+        text += f"rejects {names}" if names else "rejects nothing"
+        back = ", ".join(self.labels[i] for i in told.returned)
+        return text + (f", takes back {back}" if back else "")
 
     @property
     def rounds_in_words(self) -> str:
@@ -236,11 +250,12 @@ def explain(
                 f"{name}: got {value}, expected {first} to {first + size - 1}, inside the {where}"
             )
     column = [p.frames[int(i)].read_rows(y, y + 1, channel)[0, x] for i in p.used]
-    marked = column if p.marks is None else [p.read_rows(int(i), y, y + 1, channel)[0, x] for i in p.used]
+    settings = with_noise(p, channel)
+    marked, excess = read_with_excess(p, settings, channel, (y, y + 1), slice(x, x + 1))
     names = p.measurements.names
     files = tuple(names[int(i)] for i in p.used)
-    samples = np.array([column, marked], np.float32)
-    story = tell(samples[0], p.settings(channel), files, x, y, channel, marked=samples[1])
+    raw = np.array(column, np.float32)
+    story = tell(raw, settings, files, x, y, channel, marked=marked[:, 0, 0], excess=excess[0])
     excluded = tuple(f"{names[i]}: {why}" for i, why in p.excluded.items())
     in_image = None if result is None else float(result.image[channel, y - spans[1][0], x - spans[0][0]])
     return replace(story, numbers=tuple(int(i) + 1 for i in p.used), excluded=excluded, in_image=in_image)
@@ -255,18 +270,20 @@ def tell(
     channel: int = 0,
     *,
     marked: np.ndarray | None = None,
+    excess: np.ndarray = NO_EXCESS,
 ) -> PixelStory:
     """Explain samples in memory: the raw samples of a pixel, float32, shape (frames,).
 
-    `marked` are the same samples as the kernel gets them, see `Preparation.marks`.
+    `marked` are the same samples as the kernel gets them, see `Preparation.marks`. `excess`, float32, shape
+    (1,), is that of the noise around the pixel, if it is known.
     """
     samples = np.ascontiguousarray(raw if marked is None else marked, dtype=np.float32)[:, np.newaxis]
-    rounds = _rounds(samples, settings)
+    rounds = _rounds(samples, settings, excess)
     verdict = rounds[-1].verdict
     values = np.where(samples[:, 0] > NOTHING, samples[:, 0], raw).astype(np.float64)
     compared = values * settings.rejection_factor + settings.rejection_offset
     compared = compared.astype(np.float32)
-    pixel = Pixels.empty(1, settings)
+    pixel = Pixels.empty(1, settings, excess=excess if excess.size else None)
     run_tiles(samples, settings, pixel)
     spec = RULES[settings.recipe.rule_for(settings.frames)]
     return PixelStory(
@@ -288,17 +305,17 @@ def tell(
     )
 
 
-def _rounds(samples: np.ndarray, settings: Settings) -> tuple[Round, ...]:
+def _rounds(samples: np.ndarray, settings: Settings, excess: np.ndarray) -> tuple[Round, ...]:
     """Run the rule with 1, 2, 3 ... rounds until nothing changes."""
     rounds: list[Round] = []
-    before, known = last_round(samples, settings, 0)[0][:, 0], None
+    before, known = last_round(samples, settings, 0, excess).verdict[:, 0], None
     for number in range(1, MOST_ROUNDS + 1):
-        verdicts, details = last_round(samples, settings, number)
-        verdict, detail = verdicts[:, 0], details[0]
+        found = last_round(samples, settings, number, excess)
+        verdict, detail = found.verdict[:, 0], found.detail[0]
         same = known is not None and np.array_equal(detail, known, equal_nan=True)
         if same and np.array_equal(verdict, before):
             break
-        dropped = tuple(np.flatnonzero((verdict != before) & (before == KEPT)).tolist())
+        changed = verdict != before
         rounds.append(
             Round(
                 number=number,
@@ -306,7 +323,9 @@ def _rounds(samples: np.ndarray, settings: Settings) -> tuple[Round, ...]:
                 lower=detail[LOWER],
                 upper=detail[UPPER],
                 verdict=verdict,
-                dropped=dropped,
+                dropped=tuple(np.flatnonzero(changed & (before == KEPT)).tolist()),
+                returned=tuple(np.flatnonzero(changed & (verdict == KEPT)).tolist()),
+                limits=None if found.limits is None else found.limits[:, :, 0],
             )
         )
         before, known = verdict, detail
@@ -325,15 +344,22 @@ def _reason(
     verdict = int(rounds[-1].verdict[i])
     if verdict == NO_DATA:
         return _why_no_data(float(raw[i]), settings)
+    last = rounds[-1]
     if verdict == KEPT:
-        return "kept" + _distance(compared[i], rounds[-1], settings, spec)
-    number = next(r for r in rounds if r.verdict[i] == verdict)
-    side, limit = ("below", number.lower) if verdict == LOW else ("above", number.upper)
+        return "kept" + _distance(i, compared[i], last, settings, spec)
+    # Of rules that take samples back, the last rounds count.
+    number = last
+    for told in reversed(rounds):
+        if told.verdict[i] != verdict:
+            break
+        number = told
+    side, limit = ("below", number.limits_of(i)[0]) if verdict == LOW else ("above", number.limits_of(i)[1])
     if not np.isfinite(limit):
         return f"{WORDS[verdict]}: among the {'darkest' if verdict == LOW else 'brightest'}"
     text = f"{WORDS[verdict]} in {spec.step} {number.number}: "
     if compared[i] < limit if verdict == LOW else compared[i] > limit:
-        return text + f"{side} {limit:.6g}" + _distance(compared[i], number, settings, spec)
+        whose = ", the limit of this frame" if spec.by_frame else ""
+        return text + f"{side} {limit:.6g}{whose}" + _distance(i, compared[i], number, settings, spec)
     return text + spec.within
 
 
@@ -358,12 +384,21 @@ def _why_no_data(raw: float, settings: Settings) -> str:
     return f"left out: {raw:.6g} is at or above range_high {high:g} (saturated)"
 
 
-def _distance(value: float, number: Round, settings: Settings, spec: RuleSpec) -> str:
+def _distance(i: int, value: float, number: Round, settings: Settings, spec: RuleSpec) -> str:
     """Return the distance of a sample from the center in sigma of the round, in words."""
     if not spec.in_sigma or not np.isfinite(number.centre):
         return ""
-    for name, edge, sign in zip(spec.limits, (number.lower, number.upper), (-1, 1), strict=True):
+    edges, limits = number.limits_of(i), [getattr(settings.recipe, name) for name in spec.limits]
+    if np.isfinite(edges).all() and edges[0] < edges[1]:
+        # The limits of a frame are about the mean of the others.
+        scale = (edges[1] - edges[0]) / sum(limits)
+        centre = edges[0] + limits[0] * scale if spec.by_frame else number.centre
+        if not spec.by_frame:
+            scale = (number.centre - edges[0]) / limits[0]
+        whose = f", limits of this frame {edges[0]:.6g} to {edges[1]:.6g}" if spec.by_frame else ""
+        return f" ({(value - centre) / scale:+.2f} sigma{whose})"
+    for limit, edge, sign in zip(limits, edges, (-1, 1), strict=True):
         if np.isfinite(edge) and edge != number.centre:
-            scale = sign * (edge - number.centre) / getattr(settings.recipe, name)
+            scale = sign * (edge - number.centre) / limit
             return f" ({(value - number.centre) / scale:+.2f} sigma)"
     return ""

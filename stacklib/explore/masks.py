@@ -6,9 +6,11 @@ import numpy as np
 
 from stacklib.explore.explain import explain
 from stacklib.figures.screen import SCREEN_WIDTH
+from stacklib.integration.noise import read_with_excess, with_noise
 from stacklib.integration.result import Integration
 from stacklib.integration.samples import Region
 from stacklib.kernel.verdicts import HIGH, LOW, NO_DATA, verdicts
+from stacklib.recipe.rules import RULES
 
 __all__ = [
     "frame_mask",
@@ -56,22 +58,26 @@ def frame_verdicts(
     step = -(-max(width, height) // SCREEN_WIDTH) if step is None else max(1, int(step))
     rows = np.arange(min(step // 2, height - 1), height, step)
     columns = slice(left + min(step // 2, width - 1), left + width, step)
-    settings = p.settings(channel)
+    by_frame = RULES[result.rule].by_frame
+    settings = with_noise(p, channel) if by_frame else p.settings(channel)
     across = len(range(columns.start, columns.stop, step))
     verdict = np.empty((p.count, rows.size, across), np.uint8)
     band = max(1, BAND_SAMPLES // (p.count * p.frames.width))
     for first in range(0, rows.size, band):
-        chosen = rows[first : first + band]
+        chosen = top + rows[first : first + band]
         raw = np.empty((p.count, chosen.size, across), np.float32)
-        for n, i in enumerate(p.used):
-            if step == 1:
-                start = top + int(chosen[0])
-                raw[n] = p.read_rows(int(i), start, start + chosen.size, channel)[:, columns]
+        excess = np.empty((chosen.size if by_frame else 0, across), np.float32)
+        # Neighboring rows are read together.
+        runs = [(0, chosen.size)] if step == 1 else [(k, k + 1) for k in range(chosen.size)]
+        for k, after in runs:
+            start, stop = int(chosen[k]), int(chosen[after - 1]) + 1
+            if by_frame:
+                found = read_with_excess(p, settings, channel, (start, stop), columns)
+                raw[:, k:after], excess[k:after] = found
             else:
-                for k, row in enumerate(chosen):
-                    at = top + int(row)
-                    raw[n, k] = p.read_rows(int(i), at, at + 1, channel)[0, columns]
-        judged = verdicts(raw.reshape(p.count, -1), settings)
+                for n, i in enumerate(p.used):
+                    raw[n, k:after] = p.read_rows(int(i), start, stop, channel)[:, columns]
+        judged = verdicts(raw.reshape(p.count, -1), settings, excess=excess.reshape(-1))
         verdict[:, first : first + band] = judged.reshape(raw.shape)
     return verdict, step
 

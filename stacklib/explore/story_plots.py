@@ -133,6 +133,11 @@ class StoryAxes:
                 line.set_data(places[chosen], values[chosen])
             for line, value in zip(lines, (told.centre, told.lower, told.upper), strict=True):
                 line.set_data([first, last], [value, value])
+            if told.limits is not None:
+                # A piece for each frame, at its place.
+                ends = (places[:, np.newaxis] + (-0.45, 0.45, np.nan)).ravel()
+                for line, values_of in zip(lines[1:], told.limits, strict=True):
+                    line.set_data(ends, np.repeat(values_of, 3))
             edges = [v for r in before for v in (r.lower, r.upper) if np.isfinite(v)]
             faint.set_data([first, last, np.nan] * len(edges), np.repeat(edges, 3))
             axes.set_xlim(first, last)
@@ -143,6 +148,8 @@ class StoryAxes:
         told = story.rounds[number - 1]
         places = _apart([told.centre, told.lower, told.upper], (high - low) * 0.085)
         words = ("center", "low limit", "high limit")
+        if told.limits is not None:
+            words = ("center", "low limit, quietest", "high limit, quietest")
         for text, word, value, place in zip(
             self.texts, words, (told.centre, told.lower, told.upper), places, strict=True
         ):
@@ -180,7 +187,8 @@ def _span(story: PixelStory, told: Round) -> tuple[float, float]:
     if not known.size:
         return 0.0, 1.0
     inner = [*story.compared[story.verdict == KEPT].astype(float)]
-    inner += [value for value in (told.lower, told.upper) if np.isfinite(value)]
+    edges = (told.lower, told.upper) if told.limits is None else told.limits[:, is_data].ravel()
+    inner += [float(value) for value in edges if np.isfinite(value)]
     # Runaway clipping must not push good samples off the scale.
     apart = np.abs(known - np.median(known))
     inner += [*known[apart <= NEAR * np.median(apart)]]

@@ -16,7 +16,8 @@ import numpy as np
 from stacklib.explore.outliers import OutlierLight
 from stacklib.frames.frame_set import FrameSet
 from stacklib.integration.result import Integration
-from stacklib.integration.run import integrate_samples
+from stacklib.integration.noise import known_excess, with_noise
+from stacklib.integration.run import in_threads, integrate_samples
 from stacklib.integration.samples import RESULT_BYTES, Region, Samples, parts, wait
 from stacklib.kernel.limit_trials import LimitTrials, can_share, without_limits
 from stacklib.kernel.passes import try_tiles
@@ -27,7 +28,7 @@ from stacklib.normalization.settings import Settings
 from stacklib.normalization.weighting import needs_noise
 from stacklib.output.integrated_image import bring_into_range, undo_range
 from stacklib.recipe.recipe import Recipe
-from stacklib.recipe.rules import RejectionParameters
+from stacklib.recipe.rules import RULES, RejectionParameters
 from stacklib.utils.progress import progress_bar
 
 __all__ = ["Trial", "Trials", "without_rule"]
@@ -187,7 +188,14 @@ class Trials:
         samples, threads = self.samples.marked(preparations[0].marks), self.samples.threads
         _, _, width, height = samples.region
         channels, used = self.frames.channels, preparations[0].used
-        settings = [[p.settings(channel) for p in preparations] for channel in range(channels)]
+        by_frame = [p for p in preparations if RULES[p.recipe.rule_for(used.size)].by_frame]
+        make = with_noise if by_frame else Preparation.settings
+        settings = [[make(p, channel) for p in preparations] for channel in range(channels)]
+        excess = None
+        if by_frame:
+            # All of them compare the samples alike.
+            noisy = [own[0] for own in settings]
+            excess = known_excess(samples, preparations[0], noisy, in_threads)
         images = np.empty((channels, len(preparations), height * width), np.float32)
         covered = np.empty((channels, height * width), np.bool_)
         sums = np.zeros((channels, 3, len(preparations)), np.int64)
@@ -201,8 +209,9 @@ class Trials:
             for channel, start, stop, raw in bands:
                 here = slice(start * width, stop * width)
                 out = images[channel][:, here], covered[channel, here]
+                known = None if excess is None else excess[channel, here]
                 running = [
-                    workers.submit(_try, by_limits, settings[channel], raw, piece, *out)
+                    workers.submit(_try, by_limits, settings[channel], raw, piece, *out, known)
                     for piece in parts(raw.shape[1], threads)
                 ]
                 sums[channel] += sum(wait(running, finished))
@@ -228,12 +237,14 @@ def _try(
     piece: tuple[int, int],
     images: np.ndarray,
     covered: np.ndarray,
+    excess: np.ndarray | None,
 ) -> np.ndarray:
     """Integrate a piece of a band with settings that share the sorted samples, see `LimitTrials.run`."""
     first, last = piece
     if by_limits:
         return LimitTrials(settings).run(raw, first, last, images, covered)
-    pixels = [Pixels.empty(last - first, each, with_uncertainty=False) for each in settings]
+    known = None if excess is None else excess[first:last]
+    pixels = [Pixels.empty(last - first, each, with_uncertainty=False, excess=known) for each in settings]
     counts = try_tiles(np.ascontiguousarray(raw[:, first:last]), settings, pixels)
     covered[first:last] = pixels[0].coverage > 0
     for image, each in zip(images, pixels, strict=True):

@@ -27,8 +27,8 @@ from stacklib.errors import FrameError, IntegrationError, StacklibError, Stackli
 from stacklib.formats.scratch import MEMORY_IN_ALL
 from stacklib.frames.frame_set import FrameSet
 from stacklib.integration.samples import RESULT_BYTES, Samples
-from stacklib.kernel.passes import run_tiles
-from stacklib.kernel.pixels import Counts, Pixels
+from stacklib.kernel.passes import fill_planes
+from stacklib.kernel.pixels import Counts, Pixels, Ratios
 from stacklib.normalization.settings import Settings
 from stacklib.utils.labels import clipped, quoted
 from stacklib.utils.resources import checked_threads, parse_memory
@@ -93,20 +93,26 @@ class Cluster:
         yield from self._run(_in_turn, [(self._key, places, function, job) for job in jobs])
 
     def integrate(
-        self, samples: Samples, used: np.ndarray, settings: list[Settings], planes: list[Pixels]
+        self,
+        samples: Samples,
+        used: np.ndarray,
+        settings: list[Settings],
+        planes: Sequence[Pixels | Ratios],
     ) -> Generator[tuple[int, int, Counts], None, None]:
-        """Integrate band by band into `planes`; see `integration.run.Work`."""
+        """Integrate band by band into `planes`; see `stacklib.integration.noise.Work`."""
         width = samples.region[2]
         bands = samples.bands(used, self._rows(samples, used))
         # Packed once for all bands, and unpacked once by each worker.
         packed = pickle.dumps((samples, used, settings))
-        done = self._run(_integrate_band, [(packed, band) for band in bands])
+        parts = [planes[channel].part(slice(start * width, stop * width)) for channel, start, stop in bands]
+        done = self._run(
+            _integrate_band, [(packed, band, _known(part)) for band, part in zip(bands, parts, strict=True)]
+        )
         with contextlib.closing(done):
-            for number, (pixels, counts) in done:
+            for number, (found, counts) in done:
                 channel, start, stop = bands[number]
-                part = planes[channel].part(slice(start * width, stop * width))
-                for target, array in zip(part, pixels, strict=True):
-                    target[...] = array
+                for name, array in found.items():
+                    getattr(parts[number], name)[...] = array
                 yield channel, (stop - start) * width, counts
         self._forget()
 
@@ -317,11 +323,25 @@ def _unpacked(packed: bytes) -> tuple[Samples, np.ndarray, list[Settings]]:
     return pickle.loads(packed)
 
 
-def _integrate_band(packed: bytes, band: tuple[int, int, int]) -> tuple[Pixels, Counts]:
-    """Integrate a band on a worker."""
+def _known(planes: Pixels | Ratios) -> np.ndarray | None:
+    """Return what a worker must know about the pixels of a band; None if it shall find their ratios."""
+    return planes.excess if isinstance(planes, Pixels) else None
+
+
+def _integrate_band(
+    packed: bytes, band: tuple[int, int, int], excess: np.ndarray | None
+) -> tuple[dict[str, np.ndarray], Counts]:
+    """Integrate a band on a worker, or find its ratios; see `_known`. Returns planes by name, and counts."""
     samples, used, settings = _unpacked(packed)
     own = settings[band[0]]
     with ThreadPoolExecutor(READERS) as readers:
         raw = samples.read(band, used, readers).wait()
-    pixels = Pixels.empty(raw.shape[1], own)
-    return pixels, run_tiles(raw, own, pixels)
+    pixels = raw.shape[1]
+    if excess is None:
+        planes: Pixels | Ratios = Ratios.empty(pixels)
+    else:
+        planes = Pixels.empty(pixels, own, excess=excess if excess.size else None)
+    counts = fill_planes(raw, own, planes)
+    found = planes._asdict()
+    found.pop("excess", None)
+    return found, counts

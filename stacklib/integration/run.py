@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -17,17 +17,19 @@ from stacklib.errors import StacklibWarning
 from stacklib.formats.scratch import MEMORY_IN_ALL, memory_held, memory_limited
 from stacklib.frames.frame_set import FrameSet, open_frames
 from stacklib.integration.cluster import Cluster
+from stacklib.integration.noise import Parts, Work, known_excess, with_noise
 from stacklib.integration.noise_image import measure_noise, noise_window
 from stacklib.integration.registration import check_registration, registration_of
 from stacklib.integration.result import Integration
 from stacklib.integration.samples import Region, Samples, cancelled_on_error, parts
-from stacklib.kernel.passes import run_tiles
-from stacklib.kernel.pixels import Counts, Pixels
-from stacklib.kernel.uncertainty import claim_factors
+from stacklib.kernel.passes import fill_planes
+from stacklib.kernel.pixels import Counts, Pixels, Ratios
+from stacklib.kernel.scatter import widen
 from stacklib.normalization.preparation import Preparation, prepare, refuse_single
 from stacklib.normalization.settings import Settings
 from stacklib.output.history import range_warnings
 from stacklib.recipe.recipe import Recipe
+from stacklib.recipe.rules import RULES
 from stacklib.utils.compiled import not_kept
 from stacklib.utils.progress import progress_bar
 from stacklib.utils.resources import give_back_memory
@@ -36,11 +38,6 @@ if TYPE_CHECKING:
     from dask.distributed import Client
 
 __all__ = ["Work", "integrate", "integrate_samples"]
-
-#: Integrates the frames used into the pixels of each channel. Yields channel, number of pixels and counts of
-#: each finished part.
-Parts = Generator[tuple[int, int, Counts], None, None]
-Work = Callable[[Samples, np.ndarray, list[Settings], list[Pixels]], Parts]
 
 #: Percentages of a whole run, at the start and at the end of each step.
 MEASURING, INTEGRATING = (0, 40), (40, 100)
@@ -166,14 +163,16 @@ def _measuring(shown: bool, frames: FrameSet) -> Iterator[Callable[[int, int], N
         yield report
 
 
-def in_threads(samples: Samples, used: np.ndarray, settings: list[Settings], planes: list[Pixels]) -> Parts:
+def in_threads(
+    samples: Samples, used: np.ndarray, settings: list[Settings], planes: Sequence[Pixels | Ratios]
+) -> Parts:
     """Integrate band by band in this process, reading the next band meanwhile; see `Work`."""
     width, threads = samples.region[2], samples.threads
     with ThreadPoolExecutor(threads) as workers, closing(samples.read_ahead(used)) as bands:
         for channel, start, stop, raw in bands:
-            pixels = planes[channel].part(slice(start * width, stop * width))
+            part = planes[channel].part(slice(start * width, stop * width))
             pieces = parts(raw.shape[1], threads)
-            running = [workers.submit(run_tiles, raw, settings[channel], pixels, *piece) for piece in pieces]
+            running = [workers.submit(fill_planes, raw, settings[channel], part, *piece) for piece in pieces]
             with cancelled_on_error(running):
                 for (first, last), future in zip(pieces, running, strict=True):
                     yield channel, last - first, future.result()
@@ -195,30 +194,27 @@ def integrate_samples(
     _, _, width, height = samples.region
     channels, used = preparation.frames.channels, preparation.used
     samples = samples.marked(preparation.marks)
-    make = _with_claims if true_claims else Preparation.settings
-    settings = [make(preparation, channel) for channel in range(channels)]
-    whole = Pixels.empty((channels, width * height), settings[0])
-    planes = [whole.part(channel) for channel in range(channels)]
-    counts = [Counts.zeros(used.size) for _ in range(channels)]
+    settings = [with_noise(preparation, channel, true_claims) for channel in range(channels)]
+    by_frame = RULES[preparation.recipe.rule_for(used.size)].by_frame
+    # The edge of a region has the same neighbors as in the whole image.
+    first_pass = by_frame or (true_claims and not samples.whole)
     total, title = channels * width * height, f"{used.size} frames integrated"
-    with (
-        progress_bar(total, title, " pixels", progress, scale=True, part=INTEGRATING) as bar,
-        closing(work(samples, used, settings, planes)) as done,
-    ):
-        for channel, pixels, found in done:
-            counts[channel].add(found)
-            bar.update(pixels)
+    counts = [Counts.zeros(used.size) for _ in range(channels)]
+    with progress_bar(
+        total * (1 + first_pass), title, " pixels", progress, scale=True, part=INTEGRATING
+    ) as bar:
+        excess = known_excess(samples, preparation, settings, work, bar.update) if first_pass else None
+        bar.update(total * first_pass - bar.n)
+        whole = Pixels.empty((channels, width * height), settings[0], excess=excess)
+        planes = [whole.part(channel) for channel in range(channels)]
+        with closing(work(samples, used, settings, planes)) as done:
+            for channel, pixels, found in done:
+                counts[channel].add(found)
+                bar.update(pixels)
+    if excess is None:
+        for each, pixels in zip(settings, planes, strict=True):
+            shown = (
+                plane.reshape(height, width) for plane in (pixels.uncertainty, pixels.ratio, pixels.coverage)
+            )
+            widen(*shown, each.relative_noise)
     return Integration.assemble(preparation, samples.region, whole, counts)
-
-
-def _with_claims(preparation: Preparation, channel: int) -> Settings:
-    """Return the settings of a channel with the corrections of its uncertainty for rejection."""
-    settings = preparation.settings(channel)
-    noise = preparation.normalised_noise(channel, pixels=True)
-    if not np.isfinite(noise).all():
-        noise = np.full(noise.size, preparation.measurements.scale_low[preparation.reference, channel])
-    if not (noise > 0).all():
-        noise = np.ones(noise.size)
-    # A channel without an image has no level.
-    level = np.nan_to_num(preparation.measurements.location[preparation.reference, channel])
-    return replace(settings, claims=claim_factors(settings, level, noise))

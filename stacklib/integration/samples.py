@@ -29,8 +29,8 @@ Marks = DataRange | CorrectedRange
 
 #: Minimum size of a band in bytes, whatever the memory budget.
 LEAST_BAND_BYTES = 16 << 20
-#: Bytes of the result per pixel: five arrays of float32.
-RESULT_BYTES = 20
+#: Bytes of the result per pixel: six arrays of float32.
+RESULT_BYTES = 24
 #: Parts into which a band is cut for each thread, so that all end at about the same time.
 PARTS = 4
 
@@ -56,7 +56,8 @@ class Samples:
 
     `memory` is the budget for the samples and the result. `held` has the samples once `hold` has read them,
     float32 of shape (channels, frames, height, width), as they are in the files. `marks` tells which of them
-    are no data and how the others are corrected; see `marked`.
+    are no data and how the others are corrected; see `marked`. `kept` is a place for what was found from the
+    samples, shared by marked copies.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Samples:
             )
         self.held: np.ndarray | None = None
         self.marks: Marks | None = None
+        self.kept: dict[tuple, tuple] = {}
         self._corrected = False
 
     def marked(self, marks: Marks | None) -> Samples:
@@ -107,9 +109,27 @@ class Samples:
     def with_values(self, held: np.ndarray) -> Samples:
         """Return a copy that holds other values, which `values` returned, perhaps with outliers added."""
         other = copy.copy(self)
-        other.held = held
+        other.held, other.kept = held, {}
         # They are not corrected twice.
         other._corrected = True
+        return other
+
+    def widened(self, pixels: int) -> Samples:
+        """Return samples of the region and so many pixels around it, as far as the frames reach.
+
+        They are read from the files. Samples that hold other values than these stay as they are.
+        """
+        if self.whole or self._corrected:
+            return self
+        left, top, width, height = self.region
+        right = min(left + width + pixels, self.frames.width)
+        bottom = min(top + height + pixels, self.frames.height)
+        other = copy.copy(self)
+        left, top = max(left - pixels, 0), max(top - pixels, 0)
+        other.region = left, top, right - left, bottom - top
+        if self.held is not None:
+            other.left_for_samples -= self.held.nbytes
+            other.held = None
         return other
 
     @property

@@ -7,19 +7,17 @@ import math
 import numpy as np
 
 from stacklib.kernel.pixels import DATA, RANGE_HIGH, RANGE_LOW, REJECTED_HIGH, REJECTED_LOW
-from stacklib.kernel.tiles import FACTOR, OFFSET, REJECTION_FACTOR, REJECTION_OFFSET, WEIGHT, row_of
+from stacklib.kernel.tiles import FACTOR, NOISE, OFFSET, REJECTION_FACTOR, REJECTION_OFFSET, WEIGHT, row_of
 from stacklib.rejection.clipping import SLOPE
-from stacklib.rejection.estimators import CENTRES, SQUARES, SUMS, absolute_deviation, median, sums_in_order
-from stacklib.rejection.sorting import LANES, larger, sort_block
+from stacklib.rejection.estimators import CENTRES, SUMS, median, sums_in_order
+from stacklib.rejection.noise_model import FAR, MODEL, OWN
+from stacklib.rejection.sorting import LANES, sort_block
 from stacklib.utils.compiled import compiled
 
 __all__ = ["combine", "combine_by_order", "fill_saturated"]
 
-#: Smallest sigma of a clipped pixel, in median absolute deviations of all its samples.
-LEAST_SCATTER = 0.7 * 1.4826
-
 #: Parts of the array of sums of a block, see `sums_in_order`. With weights, the sums include them.
-CENTRE, WD, WDD, W = CENTRES, SUMS, SQUARES, 3 * LANES
+CENTRE, WD, W = CENTRES, SUMS, 3 * LANES
 
 
 @compiled
@@ -105,56 +103,86 @@ def _sums_by_frame(raw, first, stop, values, limit, table, padded, total):
             keep = (compared[p] >= limit[p]) & (compared[p] <= limit[LANES + p])
             d = np.float64(row[p]) * f + o - total[CENTRE + p]
             d = d if keep else 0.0
-            wd = w * d
             total[W + p] += w if keep else 0.0
-            total[WD + p] += wd
-            total[WDD + p] += wd * d
+            total[WD + p] += w * d
 
 
 @compiled
-def _least_variance(ordered, p, count, variance, unit):
-    """Return `variance`, at least the squared median absolute deviation of all samples times `unit`."""
-    # Half of the samples lie in the middle half, which usually settles it without a search.
-    column = ordered[:, p]
-    centre = median(column, 0, count)
-    quarter = count // 4
-    nearest = max(centre - column[quarter], column[quarter + count // 2] - centre)
-    if variance >= unit * nearest * nearest:
-        return variance
-    spread = absolute_deviation(column, 0, count, centre, (count - 1) // 2)
-    spread = 0.5 * (spread + absolute_deviation(column, 0, count, centre, count // 2))
-    least = unit * spread * spread
-    return variance if variance >= least else least
+def _weighted_noise(values, limit, table, noise):
+    """Compute the noise of the weighted mean of the kept samples of a block, for frames of noise s_i.
+
+    ``noise[:LANES]`` is filled with ``sqrt(sum (w s)^2) / sum w`` over the kept samples.
+    """
+    noise[:] = 0.0
+    for i in range(values.shape[0]):
+        compared = values[i]
+        w = table[WEIGHT, i]
+        square = (w * table[NOISE, i]) ** 2
+        for p in range(LANES):
+            keep = (compared[p] >= limit[p]) & (compared[p] <= limit[LANES + p])
+            noise[p] += square if keep else 0.0
+            noise[LANES + p] += w if keep else 0.0
+    for p in range(LANES):
+        noise[p] = math.sqrt(noise[p]) / noise[LANES + p]
 
 
 @compiled
-def combine(band, samples, table, data_range, map_range, claims, pixels, tally):
+def _count_near(values, limit, centre, reach, table, by_frame, near):
+    """Count the rejected samples that chance may have thrown so far from the center, by pixel."""
+    near[:] = 0
+    for i in range(values.shape[0]):
+        compared = values[i]
+        s = table[NOISE, i]
+        for p in range(LANES):
+            out = (compared[p] < limit[p]) | (compared[p] > limit[LANES + p])
+            apart = abs(compared[p]) if by_frame else abs(compared[p] - centre[p])
+            near[p] += np.int32(out & (apart < s * reach[p]))
+
+
+@compiled
+def _standard_error(samples, b, claims, noise, near, unit, out):
+    """Compute the standard error of the pixels of a block, without the excess of their neighborhood."""
+    count, low, high = samples.count[b], samples.low[b], samples.high[b]
+    most = claims.shape[0] - 1
+    for p in range(LANES):
+        n = count[p]
+        far = min(n - (high[p] - low[p]) - near[p], most)
+        factor = claims[far, n, near[p]] if n > 1 else np.nan
+        out[p] = factor * noise[p] * math.sqrt(samples.scatter[b, MODEL, p]) * unit
+
+
+@compiled
+def combine(band, samples, table, data_range, how, claims, pixels, tally):
     """Average the survivors of a tile with their weights, estimate its standard error, and count.
 
-    The variance of the average of m survivors is ``sum w (y - mean)^2 / sum w / (m - 1)``, as for weights
-    that are inverse variances. `claims`, see `stacklib.kernel.uncertainty`, corrects its root for other
-    weights and for the rule. Where samples were rejected, the variance is at least that of the median
-    absolute deviation of all samples, see `LEAST_SCATTER`: survivors may agree by chance. An empty
-    `uncertainty` is not computed.
+    The standard error is ``sigma sqrt(sum (w s)^2) / sum w`` over the survivors, where s is the relative
+    noise of a frame and sigma, from the `scatter` of `samples` and the excess in `pixels`, the noise of the
+    pixel. `claims`, see `stacklib.kernel.uncertainty`, corrects it for the rule. An empty `uncertainty` is not
+    computed. `ratio` is filled unless it is empty.
 
+    `how` is a pair of flags. If the first is set, the rejection maps count samples beyond the range limits;
+    the second tells that `values` and `ordered` are verdicts, see `stacklib.rejection.noise_model.Judged`.
     Ties with a kept value are added to the intervals of `samples`. Raw samples strictly within `data_range`
-    are data; if `map_range`, the rejection maps count samples beyond the range limits. `pixels` are filled
-    from ``band.start`` to ``band.stop``, and the samples are added to `tally`, the table of
-    `Counts`.
+    are data. `pixels` are filled from ``band.start`` to ``band.stop``, and the samples are added to `tally`,
+    the table of `Counts`.
     """
     raw, start, stop = band
-    values, ordered, count, low, high, detail = samples
-    image, uncertainty, map_low, map_high, coverage, slope = pixels
+    map_range, by_frame = how
+    values, ordered, count, low, high, detail, scatter = samples
+    image, uncertainty, map_low, map_high, coverage, slope, ratio, excess = pixels
     frames = raw.shape[0]
     # One flat array for each use: the compiler sees that its parts do not overlap, and vectorizes.
     limit = np.empty(2 * LANES, np.float32)
     total = np.empty(4 * LANES)
     mean = np.empty(LANES)
+    noise = np.empty(2 * LANES)
+    near = np.zeros(LANES, np.int32)
+    reach = np.full(LANES, 1.0)
     error = np.empty(LANES)
     outside = np.zeros(2 * LANES, np.int32)
     padded = np.empty(LANES, np.float32)
     # Samples are usually combined as they are compared.
-    same = True
+    same = not by_frame
     equal = True
     for i in range(frames):
         same &= table[REJECTION_FACTOR, i] == table[FACTOR, i]
@@ -162,6 +190,12 @@ def combine(band, samples, table, data_range, map_range, claims, pixels, tally):
         equal &= table[WEIGHT, i] == table[WEIGHT, 0]
     rescaled = table[FACTOR].sum() / table[REJECTION_FACTOR].sum()
     with_error = uncertainty.size > 0
+    # Summed as in `_weighted_noise`, for the same bits.
+    squares, weights = 0.0, 0.0
+    for i in range(frames):
+        squares += (table[WEIGHT, i] * table[NOISE, i]) ** 2
+        weights += table[WEIGHT, i]
+    whole_noise = math.sqrt(squares) / weights
     whole_blocks = 0
     for b in range(ordered.shape[0]):
         first = start + b * LANES
@@ -186,16 +220,17 @@ def combine(band, samples, table, data_range, map_range, claims, pixels, tally):
             survivors = high[b, p] - low[b, p]
             weight = total[W + p] if survivors > 0 else 1.0
             mean[p] = total[WD + p] / weight
-            scatter = larger(total[WDD + p] - mean[p] * total[WD + p], 0.0)
-            error[p] = scatter / (weight * (survivors - 1.0)) if survivors > 1 else np.nan
-        if rejected and with_error:
-            for p in range(LANES):
-                survivors = high[b, p] - low[b, p]
-                if 0 < survivors < count[b, p]:
-                    unit = (LEAST_SCATTER * rescaled) ** 2 / survivors
-                    if survivors == 1:
-                        error[p] = 0.0
-                    error[p] = _least_variance(ordered[b], p, count[b, p], error[p], unit)
+        if with_error:
+            if whole and not rejected:
+                noise[:] = whole_noise
+                near[:] = 0
+            else:
+                _weighted_noise(values[b], limit, table, noise)
+                if not by_frame:
+                    for p in range(LANES):
+                        reach[p] = FAR * math.sqrt(scatter[b, MODEL, p])
+                _count_near(values[b], limit, total[CENTRE : CENTRE + LANES], reach, table, by_frame, near)
+            _standard_error(samples, b, claims, noise, near, rescaled, error)
         there = min(LANES, stop - first)
         images, lows, highs, all_data = (
             image[first : first + there],
@@ -212,11 +247,15 @@ def combine(band, samples, table, data_range, map_range, claims, pixels, tally):
         for p in range(there):
             all_data[p] = count[b, p]
         if with_error:
-            for p in range(LANES):
-                error[p] = math.sqrt(error[p])
             for p in range(there):
-                survivors = high[b, p] - low[b, p]
-                uncertainty[first + p] = claims[count[b, p], count[b, p] - survivors] * error[p]
+                uncertainty[first + p] = error[p]
+            if excess.size > 0:
+                for p in range(there):
+                    uncertainty[first + p] *= excess[first + p]
+        if ratio.size > 0:
+            for p in range(there):
+                known = count[b, p] > 1 and scatter[b, MODEL, p] > 0.0
+                ratio[first + p] = scatter[b, OWN, p] / scatter[b, MODEL, p] if known else np.nan
         if slope.size > 0:
             for p in range(there):
                 slope[first + p] = detail[b, SLOPE, p]
@@ -235,7 +274,7 @@ def combine(band, samples, table, data_range, map_range, claims, pixels, tally):
 def combine_by_order(band, samples, table, network, position, image):
     """Write the median (position 0.5), minimum (0) or maximum (1) of the survivors to `image`."""
     raw, start, stop = band
-    values, ordered, _, low, high, _ = samples
+    values, ordered, low, high = samples.values, samples.ordered, samples.low, samples.high
     frames = raw.shape[0]
     padded = np.empty(LANES, np.float32)
     block = np.empty((frames, LANES), np.float32)

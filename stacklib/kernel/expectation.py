@@ -27,8 +27,8 @@ def expected_rejection(
     """Estimate the fractions of all samples that a rule rejects low and high in clean frames.
 
     The rule is run on simulated Gaussian stacks. The same arguments give the same numbers. Sky level and
-    noise of a frame matter for percentile, averaged_sigma and ccd_noise only, `full_scale`, the ADU at the
-    value 1, for ccd_noise.
+    noise of a frame matter for rules that compare with the level or know the noise, `full_scale`, the ADU at
+    the value 1, for ccd_noise.
 
     Examples
     --------
@@ -66,7 +66,8 @@ def _clean_run(
     recipe: Recipe, frames: int, level: float, noise: float, full_scale: float
 ) -> tuple[float, float, float]:
     raw, plain = _clean_stack(frames, level, noise)
-    settings = replace(Settings.plain(recipe, frames), full_scale=full_scale)
+    curve = np.array([[level], [noise**2]])
+    settings = replace(Settings.plain(recipe, frames), full_scale=full_scale, curve=curve)
     result = Pixels.empty(raw.shape[1], settings)
     run_tiles(raw, settings, result)
     low, high = (float(map_.sum(dtype=np.float64)) for map_ in (result.rejection_low, result.rejection_high))

@@ -296,7 +296,7 @@ class LimitTrials:
         order = np.arange(first, last)
         order = order[np.argsort(intervals.high[first:last] - intervals.low[first:last], kind="stable")]
         for chosen, blocks in self._batches(order):
-            _, ordered, count, low, high, detail = self.packed.samples.first(blocks)
+            _, ordered, count, low, high, detail, _ = self.packed.samples.first(blocks)
             _pack_kept(self.tile.samples.ordered, chosen, intervals, ordered, count)
             self.packed.rule(ordered, count, asked, rule_table, 1, low, high, detail)
             centre, lower = (detail[:, row].reshape(-1)[: chosen.size] for row in (CENTRE, LOWER))
@@ -336,9 +336,11 @@ class LimitTrials:
             rejection_high=above,
             coverage=coverage,
             slope=nothing,
+            ratio=nothing,
+            excess=nothing,
         )
-        band = Band(raw, 0, size)
-        combine(band, samples, tile.table, tile.data_range, False, tile.claims, pixels, self.counts.table)
+        band, how = Band(raw, 0, size), (False, False)
+        combine(band, samples, tile.table, tile.data_range, how, tile.claims, pixels, self.counts.table)
         for kept, new in zip(self.combined, (value, below, above), strict=True):
             kept[chosen] = new
 

@@ -13,13 +13,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from stacklib.kernel.combination import combine, combine_by_order, fill_saturated
-from stacklib.kernel.pixels import Counts, Pixels
-from stacklib.kernel.tiles import REJECTION_OFFSET, Band, TileSamples, frame_table, gather
+from stacklib.kernel.pixels import Counts, Pixels, Ratios
+from stacklib.kernel.scatter import measure_scatter, write_ratios
+from stacklib.kernel.tiles import NOISE, REJECTION_OFFSET, Band, TileSamples, frame_table, gather
 from stacklib.normalization.settings import Settings
+from stacklib.rejection.calibration import median_deviation_factors
+from stacklib.rejection.noise_model import Judged
 from stacklib.rejection.registry import ALL_ITERATIONS, rule_for
 from stacklib.rejection.sorting import LANES, sorting_network
 
-__all__ = ["Tile", "run_tiles", "try_tiles"]
+__all__ = ["NO_EXCESS", "Tile", "fill_planes", "run_tiles", "scatter_tiles", "try_tiles"]
 
 #: Bytes of sorted samples in a tile. They share the second-level cache with unsorted and raw ones.
 TILE_BYTES = 1 << 18
@@ -35,6 +38,10 @@ def _aligned(shape: tuple[int, ...], dtype: type) -> np.ndarray:
     room = np.empty(size + CACHE_LINE, np.uint8)
     start = -room.ctypes.data % CACHE_LINE
     return room[start : start + size].view(dtype).reshape(shape)
+
+
+#: The excess of the noise is not known.
+NO_EXCESS = np.empty(0, np.float32)
 
 
 class Tile:
@@ -53,18 +60,23 @@ class Tile:
             low=_aligned((blocks, LANES), np.int32),
             high=_aligned((blocks, LANES), np.int32),
             detail=_aligned((blocks, 4, LANES), np.float64),
+            scatter=_aligned((blocks, 2, LANES), np.float64),
         )
+        self.judged: Judged | None = None
 
     def _set(self, settings: Settings) -> None:
         frames = settings.frames
         self.settings = settings
         rule = rule_for(settings.recipe, frames)
+        self.by_frame = rule.spec.by_frame
         self.rule = rule.function
         self.limits = rule.limits(settings.recipe, settings.floor, settings.full_scale)
         self.rule_table = rule.table(settings.recipe, frames)
         self.table = frame_table(settings)
         self.data_range = settings.data_range
-        self.claims = np.ones((frames + 1,) * 2) if settings.claims is None else settings.claims
+        self.claims = np.ones((1, frames + 1, frames + 1)) if settings.claims is None else settings.claims
+        self.curve = np.empty((2, 0)) if settings.curve is None else settings.curve
+        self.unbiased = median_deviation_factors(tuple(settings.relative_noise.tolist()))[0]
 
     def sharing(self, settings: Settings) -> Tile:
         """Return a tile with the same buffers and sorted samples for other settings."""
@@ -90,17 +102,39 @@ class Tile:
         gather(band, self.table, self.data_range, self.network, values, ordered, count)
         return samples
 
-    def reject(self, samples: TileSamples) -> None:
-        """Find which of the sorted samples are kept."""
-        _, ordered, count, low, high, detail = samples
-        self.rule(ordered, count, self.limits, self.rule_table, self.max_iterations, low, high, detail)
+    def measure(self, samples: TileSamples) -> None:
+        """Measure the scatter of the sorted samples, which uncertainty and some rules need."""
+        _, ordered, count, *_, scatter = samples
+        measure_scatter(ordered, count, self.curve, self.unbiased, scatter)
+
+    def reject(
+        self, samples: TileSamples, excess: np.ndarray = NO_EXCESS, limits: bool = False
+    ) -> TileSamples:
+        """Find which of the sorted samples are kept.
+
+        A rule with limits for each frame needs their scatter, and the `excess` of the noise if it is known. The
+        samples returned are those in which kept ones are an interval: the same, or the verdicts of such a
+        rule. `limits` stores the limits of each frame in `judged`.
+        """
+        _, ordered, count, low, high, detail, _ = samples
+        if not self.by_frame:
+            self.rule(ordered, count, self.limits, self.rule_table, self.max_iterations, low, high, detail)
+            return samples
+        if self.judged is None or limits:
+            shape = self.samples.values.shape
+            own = np.empty((shape[0] if limits else 0, 2, *shape[1:]))
+            self.judged = Judged(*(_aligned(shape, np.float32) for _ in range(2)), own)
+        judged = Judged(*(array[: len(ordered)] for array in self.judged))
+        self.rule(samples, judged, self.table[NOISE], excess, self.limits, self.max_iterations)
+        return samples._replace(values=judged.values, ordered=judged.ordered)
 
     def combine(self, band: Band, samples: TileSamples, pixels: Pixels, counts: Counts) -> None:
         """Reject among the sorted samples, combine the survivors and count the others."""
-        self.reject(samples)
+        excess = pixels.excess[band.start : band.stop] if self.by_frame else NO_EXCESS
+        samples = self.reject(samples, excess)
         recipe = self.settings.recipe
-        map_range = recipe.map_range_rejection
-        combine(band, samples, self.table, self.data_range, map_range, self.claims, pixels, counts.table)
+        how = recipe.map_range_rejection, self.by_frame
+        combine(band, samples, self.table, self.data_range, how, self.claims, pixels, counts.table)
         if recipe.combination in _POSITIONS:
             position = _POSITIONS[recipe.combination]
             combine_by_order(band, samples, self.table, self.network, position, pixels.image)
@@ -139,11 +173,37 @@ def try_tiles(
     tile = Tile(settings[0])
     tiles = [tile, *(tile.sharing(other) for other in settings[1:])]
     counts = [Counts.zeros(tile.settings.frames) for tile in tiles]
+    measured = any(each.by_frame for each in tiles) or any(each.uncertainty.size for each in pixels)
     last = raw.shape[1] if last is None else last
     for start in range(first, last, tile.pixels):
         stop = min(start + tile.pixels, last)
         samples = tile.sort(raw, start, stop)
+        if measured:
+            tile.measure(samples)
         # While the sorted samples are in the cache.
         for each, out, counted in zip(tiles, pixels, counts, strict=True):
             each.combine(Band(raw, start, stop), samples, out, counted)
     return counts
+
+
+def scatter_tiles(
+    raw: np.ndarray, settings: Settings, ratios: Ratios, first: int = 0, last: int | None = None
+) -> None:
+    """Fill the ratios of the pixels ``first:last`` of a band, with the bits of `run_tiles`."""
+    tile = Tile(settings)
+    last = raw.shape[1] if last is None else last
+    for start in range(first, last, tile.pixels):
+        stop = min(start + tile.pixels, last)
+        samples = tile.sort(raw, start, stop)
+        tile.measure(samples)
+        write_ratios(samples, start, stop, ratios.ratio, ratios.coverage)
+
+
+def fill_planes(
+    raw: np.ndarray, settings: Settings, planes: Pixels | Ratios, first: int = 0, last: int | None = None
+) -> Counts:
+    """Call `run_tiles` or `scatter_tiles`, as the planes ask for. The latter counts no samples."""
+    if isinstance(planes, Pixels):
+        return run_tiles(raw, settings, planes, first, last)
+    scatter_tiles(raw, settings, planes, first, last)
+    return Counts.zeros(settings.frames)

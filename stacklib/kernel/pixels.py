@@ -10,7 +10,7 @@ import numpy as np
 from stacklib.normalization.settings import Settings
 from stacklib.recipe.rules import RULES
 
-__all__ = ["DATA", "RANGE_HIGH", "RANGE_LOW", "REJECTED_HIGH", "REJECTED_LOW", "Counts", "Pixels"]
+__all__ = ["DATA", "RANGE_HIGH", "RANGE_LOW", "REJECTED_HIGH", "REJECTED_LOW", "Counts", "Pixels", "Ratios"]
 
 
 class Pixels(NamedTuple):
@@ -18,10 +18,12 @@ class Pixels(NamedTuple):
 
     `image` is float64 if the recipe asks for 64 bits.
 
-    `image` is 0 where there is no data. `uncertainty` is the standard error from the scatter of the samples,
-    NaN with fewer than 2 samples, empty if not wanted. `rejection_low` and `rejection_high` are the numbers
-    of samples rejected as too low and as too high, `coverage` the number of samples that are data, saturated
-    ones included. `slope` is that of the linear fit, per frame, empty for other rules.
+    `image` is 0 where there is no data. `uncertainty` is the standard error, NaN with fewer than 2 samples,
+    empty if not wanted. `rejection_low` and `rejection_high` are the numbers of samples rejected as too low
+    and as too high, `coverage` the number of samples that are data, saturated ones included. `slope` is that
+    of the linear fit, per frame, empty for other rules. `ratio` is the variance of the samples relative to
+    the noise curve, empty if not wanted. `excess` is an input: how far the noise around each pixel exceeds
+    the curve, empty if that is not known yet; see `stacklib.kernel.scatter`.
     """
 
     image: np.ndarray
@@ -30,17 +32,28 @@ class Pixels(NamedTuple):
     rejection_high: np.ndarray
     coverage: np.ndarray
     slope: np.ndarray
+    ratio: np.ndarray
+    excess: np.ndarray
 
     @classmethod
-    def empty(cls, shape: int | tuple[int, ...], settings: Settings, with_uncertainty: bool = True) -> Pixels:
-        """Create arrays to be filled; `uncertainty` and `slope` have no pixels if not wanted."""
+    def empty(
+        cls,
+        shape: int | tuple[int, ...],
+        settings: Settings,
+        with_uncertainty: bool = True,
+        excess: np.ndarray | None = None,
+    ) -> Pixels:
+        """Create arrays to be filled; those that are not wanted have no pixels.
+
+        The variance relative to the noise curve is wanted with an uncertainty, unless its `excess` is known.
+        """
         shape = np.atleast_1d(shape)
         image = np.empty(shape, f"float{settings.recipe.output_bits}")
         low, high, coverage = (np.empty(shape, np.float32) for _ in range(3))
         with_slope = RULES[settings.recipe.rule_for(settings.frames)].gives_slope
-        uncertainty, slope = (
+        uncertainty, slope, ratio = (
             np.empty(shape if wanted else (*shape[:-1], 0), np.float32)
-            for wanted in (with_uncertainty, with_slope)
+            for wanted in (with_uncertainty, with_slope, with_uncertainty and excess is None)
         )
         return cls(
             image=image,
@@ -49,11 +62,32 @@ class Pixels(NamedTuple):
             rejection_high=high,
             coverage=coverage,
             slope=slope,
+            ratio=ratio,
+            excess=np.empty((*shape[:-1], 0), np.float32) if excess is None else excess,
         )
 
     def part(self, index: int | slice) -> Pixels:
         """Return views of one channel, or of some of the pixels."""
         return Pixels(*(array[index] for array in self))
+
+
+class Ratios(NamedTuple):
+    """What `stacklib.kernel.scatter` needs to find the excess of the noise, float32 arrays of one shape.
+
+    See `Pixels` for `ratio` and `coverage`.
+    """
+
+    ratio: np.ndarray
+    coverage: np.ndarray
+
+    @classmethod
+    def empty(cls, shape: int | tuple[int, ...]) -> Ratios:
+        """Create arrays to be filled."""
+        return cls(np.empty(shape, np.float32), np.empty(shape, np.float32))
+
+    def part(self, index: int | slice) -> Ratios:
+        """Return views of one channel, or of some of the pixels."""
+        return Ratios(*(array[index] for array in self))
 
 
 #: Rows of the table of counts.

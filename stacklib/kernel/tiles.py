@@ -12,6 +12,7 @@ from stacklib.utils.compiled import compiled
 
 __all__ = [
     "FACTOR",
+    "NOISE",
     "OFFSET",
     "REJECTION_FACTOR",
     "REJECTION_OFFSET",
@@ -24,7 +25,7 @@ __all__ = [
 ]
 
 #: Rows of a frame table.
-REJECTION_FACTOR, REJECTION_OFFSET, FACTOR, OFFSET, WEIGHT = range(5)
+REJECTION_FACTOR, REJECTION_OFFSET, FACTOR, OFFSET, WEIGHT, NOISE = range(6)
 
 
 class Band(NamedTuple):
@@ -41,7 +42,8 @@ class TileSamples(NamedTuple):
     `values` are normalized and in the order of the frames, infinite where there is no data, `ordered` the
     same sorted by pixel, float32 (blocks, frames, LANES). `count` samples of each pixel are data, int32
     (blocks, LANES), and ``ordered[b, low[b, p] : high[b, p], p]`` are kept. `detail`, float64 (blocks, 4,
-    LANES): center, limits and slope of the last round, see `stacklib.rejection.clipping`.
+    LANES): center, limits and slope of the last round, see `stacklib.rejection.clipping`. `scatter`, float64
+    (blocks, 2, LANES), is filled if wanted, see `stacklib.rejection.noise_model`.
     """
 
     values: np.ndarray
@@ -50,6 +52,7 @@ class TileSamples(NamedTuple):
     low: np.ndarray
     high: np.ndarray
     detail: np.ndarray
+    scatter: np.ndarray
 
     def first(self, blocks: int) -> TileSamples:
         """Return views of the first blocks."""
@@ -59,7 +62,7 @@ class TileSamples(NamedTuple):
 
 
 def frame_table(settings: Settings) -> np.ndarray:
-    """Return normalization and weight of each frame, float64 (5, frames), one array for compiled code."""
+    """Return normalization, weight and relative noise of each frame, float64 (6, frames), in one array."""
     return np.stack(
         [
             settings.rejection_factor,
@@ -67,6 +70,7 @@ def frame_table(settings: Settings) -> np.ndarray:
             settings.factor,
             settings.offset,
             settings.weights,
+            settings.relative_noise,
         ]
     )
 

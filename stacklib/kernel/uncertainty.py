@@ -1,8 +1,11 @@
 """Correct the standard error of a pixel for rejection.
 
-The samples that a rule keeps scatter less than all samples, and the scatter of few samples is uncertain
-itself. The correction depends on the rule, its limits, the weights and the number of samples. It is
-measured by running the same rule on clean Gaussian samples.
+The noise of a frame is known, see `stacklib.kernel.scatter`, and that of the average of the kept samples
+follows from it, if they were chosen blindly. A rule chooses them by their values: an average without its
+extremes is less noisy than one of as many samples, and one that lost a good sample is off to the other side.
+The correction depends on the rule, its limits, the weights and the number of samples. It is measured by
+running the same rule on clean Gaussian samples. Real outliers, far out, are not counted among them: the
+others were not chosen.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from stacklib.kernel.passes import run_tiles
 from stacklib.kernel.pixels import Pixels
 from stacklib.normalization.settings import Settings
 from stacklib.recipe.recipe import Recipe
+from stacklib.recipe.rules import RULES
 
 __all__ = ["claim_factors"]
 
@@ -27,25 +31,28 @@ ENOUGH = 200
 LEAST = 40
 #: Numbers of samples for which factors are measured; others are interpolated.
 STEPS = (*range(2, 13), 14, 17, 20, 25, 30, 40, 60, 80, 120, 200, 400, 800)
+#: Largest number of outliers far out that is told apart, and how far out simulated ones are, in sigma.
+HITS, HIT = 3, 60.0
 
 
-def claim_factors(settings: Settings, level: float, noise: np.ndarray) -> np.ndarray:
-    """Compute the correction factors of the standard error, (frames + 1, frames + 1).
+def claim_factors(settings: Settings, level: float) -> np.ndarray:
+    """Compute the correction factors of the standard error, (hits + 1, frames + 1, frames + 1).
 
-    They are given by number of samples and of rejected samples: a pixel of clean sky loses samples because
-    the others happen to cluster, and then their scatter is far too small. Corrected,
-    ``(value - truth) / uncertainty`` has a standard deviation of 1 on clean sky for every rule. NaN for the
-    combinations minimum and maximum, which do not estimate the truth. `level` is the typical value of a
-    sample, on which a few rules depend, `noise` that of the normalized frames, (frames,); for most rules only
-    the ratios matter.
+    They are given by the number of rejected samples far out, the number of samples, and the number of other
+    rejected samples, which chance may have thrown where they are. Corrected,
+    ``(value - truth) / uncertainty`` has a standard deviation of 1 for every rule. NaN for the combinations
+    minimum and maximum, which do not estimate the truth. `level` is the typical value of a sample, on which a
+    few rules depend. Noise and curve of the `settings` must be known.
     """
     frames = settings.frames
     if settings.recipe.combination in ("minimum", "maximum"):
-        return np.full((frames + 1, frames + 1), np.nan)
+        return np.full((1, frames + 1, frames + 1), np.nan)
+    noise = settings.relative_noise
     order = np.lexsort((settings.weights, noise))
     return _table(
         _without_ranges(settings.recipe, frames),
         level,
+        float(np.sqrt(np.interp(level, *settings.curve))),
         tuple(noise[order].tolist()),
         tuple(settings.weights[order].tolist()),
         settings.floor,
@@ -57,6 +64,7 @@ def claim_factors(settings: Settings, level: float, noise: np.ndarray) -> np.nda
 def _table(
     recipe: Recipe,
     level: float,
+    sigma: float,
     noise: tuple[float, ...],
     weights: tuple[float, ...],
     floor: float,
@@ -64,14 +72,34 @@ def _table(
 ) -> np.ndarray:
     frames = len(weights)
     settings = replace(
-        Settings.plain(recipe, frames), weights=np.array(weights), floor=floor, full_scale=full_scale
+        Settings.plain(recipe, frames),
+        weights=np.array(weights),
+        noise=np.array(noise),
+        curve=np.array([[level], [sigma**2]]),
+        floor=min(floor, sigma),
+        full_scale=full_scale,
     )
     counts = [*(n for n in STEPS if n < frames), frames]
     clean = _deviations(frames) * np.array(noise, np.float32)[:, np.newaxis]
+    # Rounding to float32 about the level must not matter.
+    clean *= np.float32(sigma)
     clean += np.float32(level)
-    measured = np.array([_factors(settings, level, clean, n) for n in counts])
     every = np.arange(frames + 1)
-    return np.stack([np.interp(every, counts, column) for column in measured.T], axis=1)
+
+    def measured(hits: int) -> np.ndarray:
+        known = [n for n in counts if n > hits] or [frames]
+        factors = np.array([_factors(settings, level, clean, n, hits) for n in known])
+        return np.stack([np.interp(every, known, column) for column in factors.T], axis=1)
+
+    found = [measured(0)]
+    for hits in range(1, HITS + 1):
+        if RULES[recipe.rejection].drops_ends:
+            # It drops a number of samples, of which outliers take their share.
+            found.append(measured(hits))
+        else:
+            # What is left are the samples of a pixel with fewer of them.
+            found.append(found[0][np.maximum(every - hits, 0)])
+    return np.stack(found)
 
 
 @lru_cache(maxsize=1)
@@ -82,8 +110,11 @@ def _deviations(frames: int) -> np.ndarray:
     return deviations
 
 
-def _factors(settings: Settings, level: float, clean: np.ndarray, n: int) -> np.ndarray:
-    """Measure the factors of pixels with `n` samples by number of rejected samples, (frames + 1,)."""
+def _factors(settings: Settings, level: float, clean: np.ndarray, n: int, hits: int) -> np.ndarray:
+    """Measure the factors of pixels with `n` samples by number of rejected samples, (frames + 1,).
+
+    So many of the samples are `hits`, which do not count as rejected.
+    """
     frames = settings.frames
     # Fewer samples than frames: choose frames evenly by noise.
     chosen = np.linspace(0, frames - 1, n).round().astype(int)
@@ -92,36 +123,31 @@ def _factors(settings: Settings, level: float, clean: np.ndarray, n: int) -> np.
     plain = replace(
         Settings.plain(settings.recipe, n),
         weights=settings.weights[chosen],
+        noise=settings.relative_noise[chosen],
+        curve=settings.curve,
         floor=settings.floor,
         full_scale=settings.full_scale,
     )
+    if hits:
+        raw = raw.copy()
+        height = HIT * float(plain.relative_noise.max() * np.sqrt(plain.curve[1, 0]))
+        raw[np.linspace(0, n - 1, hits).round().astype(int)] += np.float32(height)
     pixels = Pixels.empty(trials, plain)
     run_tiles(raw, plain, pixels)
-    error = pixels.image.astype(np.float64) - level
-    claim = pixels.uncertainty.astype(np.float64)
-    rejected = (pixels.rejection_low + pixels.rejection_high).astype(np.intp)
+    ratio = (pixels.image.astype(np.float64) - level) / pixels.uncertainty
+    rejected = (pixels.rejection_low + pixels.rejection_high).astype(np.intp) - hits
     factors = np.ones(frames + 1)
     for count in range(n):
-        chosen = (rejected == count) & (claim > 0)
+        chosen = rejected == count
         few = np.count_nonzero(chosen) < ENOUGH
         if few:
             # Pool the rarer cases from here on.
-            chosen = (rejected >= count) & (claim > 0)
+            chosen = rejected >= count
         if np.count_nonzero(chosen) >= LEAST:
-            factors[count:] = _factor(error[chosen], claim[chosen], n)
+            factors[count:] = np.sqrt(np.mean(ratio[chosen] ** 2))
         if few:
             break
     return factors
-
-
-def _factor(error: np.ndarray, claim: np.ndarray, n: int) -> float:
-    """Return the factor that gives error over claim a standard deviation of 1."""
-    if n >= 8:
-        return float(np.sqrt(np.mean((error / claim) ** 2)))
-    # Few samples may agree by chance, and the ratio has no standard deviation (Student's t). Make the
-    # claim true on average, widened as for t if its variance exists.
-    widened = (n - 1) / (n - 3) if n > 3 else 1.0
-    return float(np.sqrt(np.mean(error**2) / np.mean(claim**2) * widened))
 
 
 def _without_ranges(recipe: Recipe, frames: int) -> Recipe:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import NamedTuple
+
 import numpy as np
 
-from stacklib.kernel.passes import Tile
+from stacklib.kernel.passes import NO_EXCESS, Tile, scatter_tiles
+from stacklib.kernel.pixels import Ratios
+from stacklib.kernel.scatter import find_excess
+from stacklib.normalization.noise_curve import BLOCK, FrameNoise, blocks_of, spread_rows
 from stacklib.normalization.settings import Settings
 from stacklib.recipe.recipe import Recipe
-from stacklib.rejection.registry import ALL_ITERATIONS
+from stacklib.rejection.registry import ALL_ITERATIONS, rule_for
 from stacklib.rejection.sorting import LANES
 from stacklib.utils.compiled import compiled
 
-__all__ = ["HIGH", "KEPT", "LOW", "NO_DATA", "last_round", "reject", "verdicts"]
+__all__ = ["HIGH", "KEPT", "LOW", "NO_DATA", "LastRound", "last_round", "reject", "verdicts"]
 
+#: Fewest pixels from which noise is learned.
+ENOUGH = 100
 #: Verdicts on a sample.
 NO_DATA, KEPT, LOW, HIGH = 0, 1, 2, 3
 
@@ -20,7 +28,7 @@ NO_DATA, KEPT, LOW, HIGH = 0, 1, 2, 3
 @compiled
 def _judge(samples, start, stop, verdict):
     """Write the verdict on each sample of a tile to `verdict`, uint8 (frames, pixels)."""
-    values, ordered, _, low, high, _ = samples
+    values, ordered, low, high = samples.values, samples.ordered, samples.low, samples.high
     for i in range(verdict.shape[0]):
         for q in range(start, stop):
             b, p = (q - start) // LANES, (q - start) % LANES
@@ -35,38 +43,71 @@ def _judge(samples, start, stop, verdict):
                     verdict[i, q] = KEPT
 
 
-def verdicts(raw: np.ndarray, settings: Settings, max_iterations: int = ALL_ITERATIONS) -> np.ndarray:
+class LastRound(NamedTuple):
+    """The last round of a rule on a band.
+
+    `verdict` is `NO_DATA`, `KEPT`, `LOW` or `HIGH`, uint8 (frames, pixels), `detail` center, lower limit,
+    upper limit and slope of each pixel, float64 (pixels, 4). `limits` are the lower and upper limits of each
+    frame, float64 (2, frames, pixels), for rules that have them; None for others.
+    """
+
+    verdict: np.ndarray
+    detail: np.ndarray
+    limits: np.ndarray | None
+
+
+def verdicts(
+    raw: np.ndarray,
+    settings: Settings,
+    max_iterations: int = ALL_ITERATIONS,
+    excess: np.ndarray = NO_EXCESS,
+) -> np.ndarray:
     """Find the verdict on every sample of a band, float32 (frames, pixels).
 
-    There are up to `max_iterations` rounds of clipping. Returns `NO_DATA`, `KEPT`, `LOW` or `HIGH`, uint8
-    (frames, pixels).
+    There are up to `max_iterations` rounds of clipping. `excess`, float32 (pixels,), is that of the noise, for
+    rules that know the noise. Returns `NO_DATA`, `KEPT`, `LOW` or `HIGH`, uint8 (frames, pixels).
     """
-    return last_round(raw, settings, max_iterations)[0]
+    return _judge_band(raw, settings, max_iterations, excess, with_limits=False).verdict
 
 
 def last_round(
-    raw: np.ndarray, settings: Settings, max_iterations: int = ALL_ITERATIONS
-) -> tuple[np.ndarray, np.ndarray]:
-    """Find the verdicts, see `verdicts`, and the limits of the last round of each pixel.
+    raw: np.ndarray,
+    settings: Settings,
+    max_iterations: int = ALL_ITERATIONS,
+    excess: np.ndarray = NO_EXCESS,
+) -> LastRound:
+    """Find the verdicts, see `verdicts`, and the limits of the last round of each pixel."""
+    return _judge_band(raw, settings, max_iterations, excess, with_limits=True)
 
-    The latter are center, lower limit, upper limit and slope, float64 (pixels, 4).
-    """
+
+def _judge_band(
+    raw: np.ndarray, settings: Settings, max_iterations: int, excess: np.ndarray, with_limits: bool
+) -> LastRound:
     tile = Tile(settings, max_iterations)
+    frames, pixels = raw.shape
     verdict = np.empty(raw.shape, np.uint8)
-    detail = np.empty((raw.shape[1], 4))
-    for start in range(0, raw.shape[1], tile.pixels):
-        stop = min(start + tile.pixels, raw.shape[1])
+    detail = np.empty((pixels, 4))
+    limits = np.empty((2, frames, pixels)) if with_limits and tile.by_frame else None
+    for start in range(0, pixels, tile.pixels):
+        stop = min(start + tile.pixels, pixels)
         samples = tile.sort(raw, start, stop)
-        tile.reject(samples)
+        if tile.by_frame:
+            tile.measure(samples)
+        samples = tile.reject(samples, excess[start:stop], limits is not None)
         _judge(samples, start, stop, verdict)
         detail[start:stop] = np.moveaxis(samples.detail, 1, 2).reshape(-1, 4)[: stop - start]
-    return verdict, detail
+        if limits is not None:
+            blocks = tile.judged.limits[: len(samples.detail)]
+            found = np.moveaxis(blocks, 0, 2).reshape(2, frames, -1)
+            limits[:, :, start:stop] = found[:, :, : stop - start]
+    return LastRound(verdict, detail, limits)
 
 
 def reject(stack: np.ndarray, recipe: Recipe, max_iterations: int = ALL_ITERATIONS) -> np.ndarray:
     """Return a mask of the samples that the rejection rule of a recipe keeps.
 
-    Frames are not normalized. Samples without data are False, like rejected ones.
+    Frames are not normalized. Samples without data are False, like rejected ones. A rule that knows the noise
+    beforehand learns it from the stack; with fewer than 100 pixels each of them has only its own samples.
 
     Parameters
     ----------
@@ -99,6 +140,26 @@ def reject(stack: np.ndarray, recipe: Recipe, max_iterations: int = ALL_ITERATIO
     stack = np.asarray(stack, dtype=np.float32)
     if stack.ndim != 3 or len(stack) == 0:
         raise ValueError(f"stack has the shape {stack.shape}, expected (frames, height, width)")
-    raw = np.ascontiguousarray(stack).reshape(stack.shape[0], -1)
-    kept = verdicts(raw, Settings.plain(recipe, stack.shape[0]), max_iterations) == KEPT
-    return kept.reshape(stack.shape)
+    frames, height, width = stack.shape
+    raw = np.ascontiguousarray(stack).reshape(frames, -1)
+    settings, excess = Settings.plain(recipe, frames), NO_EXCESS
+    if rule_for(recipe, frames).spec.by_frame and height * width >= ENOUGH:
+        settings = _with_noise(stack, settings)
+        ratios = Ratios.empty(height * width)
+        scatter_tiles(raw, settings, ratios)
+        ratio, coverage = (plane.reshape(height, width) for plane in ratios)
+        excess = find_excess(ratio, coverage, settings.relative_noise).reshape(-1)
+    return (verdicts(raw, settings, max_iterations, excess) == KEPT).reshape(stack.shape)
+
+
+def _with_noise(stack: np.ndarray, settings: Settings) -> Settings:
+    """Return settings with the noise of a stack, measured from rows spread over it."""
+    frames, height, width = stack.shape
+    low, high = settings.data_range
+    data = np.where((stack > low) & (stack < high), stack, np.float32(np.nan))
+    blocks = [
+        np.stack([blocks_of(plane[start : start + BLOCK], columns) for plane in data])
+        for start, columns in spread_rows(height, width, frames)
+    ]
+    noise = FrameNoise.measure(np.concatenate(blocks, axis=1), settings.floor)
+    return replace(settings, noise=noise.relative, curve=noise.curve.table)

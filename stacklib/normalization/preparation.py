@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -18,6 +18,7 @@ from stacklib.measurement.measurements import FrameMeasurements, Spread, measure
 from stacklib.normalization.coverage import Compared, compare
 from stacklib.normalization.doubts import doubts_about_scale
 from stacklib.normalization.matching import output_coefficients, rejection_coefficients, scale_factors
+from stacklib.normalization.noise_curve import BLOCK, FrameNoise, blocks_of, spread_rows
 from stacklib.normalization.photometric import Photometry, measure_photometry
 from stacklib.normalization.ranges import about_ranges, data_limits, sample_marks
 from stacklib.normalization.settings import HALF_STEP, Settings
@@ -69,6 +70,8 @@ class Preparation:
     offset: np.ndarray
     notes: tuple[str, ...]
     photometry: Photometry | None = None
+    # What `frame_noise` has measured, shared by copies with another rule, other weights or fewer frames.
+    noise_by_channel: dict[tuple, FrameNoise] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def count(self) -> int:
@@ -139,6 +142,34 @@ class Preparation:
         """Read rows of a channel of frame `i`, marked and corrected, float32 (rows, width)."""
         rows = self.frames[i].read_rows(start, stop, channel)
         return rows if self.marks is None else self.marks.mark(i, channel, np.array(rows), start)
+
+    def frame_noise(self, channel: int) -> FrameNoise:
+        """Measure the noise of the used frames as the rule compares them, from rows spread over the image.
+
+        It does not depend on the region that is integrated. Rows are read from the files, once.
+        """
+        settings = self.settings(channel)
+        compared = settings.rejection_factor, settings.rejection_offset
+        key = channel, self.used.tobytes(), settings.data_range, *(values.tobytes() for values in compared)
+        if key not in self.noise_by_channel:
+            height, width = self.frames.height, self.frames.width
+            bands = spread_rows(height, width, self.count)
+            blocks = [self._blocks(settings, channel, start, columns) for start, columns in bands]
+            self.noise_by_channel[key] = FrameNoise.measure(np.concatenate(blocks, axis=1), settings.floor)
+        return self.noise_by_channel[key]
+
+    def _blocks(self, settings: Settings, channel: int, start: int, columns: slice) -> np.ndarray:
+        """Read blocks of a band of rows as the rule compares them, (frames, blocks, pixels); NaN for no data."""
+        low, high = settings.data_range
+        found = []
+        for i, factor, offset in zip(
+            self.used, settings.rejection_factor, settings.rejection_offset, strict=True
+        ):
+            stop = min(start + BLOCK, self.frames.height)
+            blocks = blocks_of(self.read_rows(int(i), start, stop, channel), columns)
+            data = (blocks > low) & (blocks < high)
+            found.append(np.where(data, blocks * factor + offset, np.nan).astype(np.float32))
+        return np.stack(found)
 
     def normalised_noise(self, channel: int, pixels: bool = False) -> np.ndarray:
         """Return the noise of the used frames after normalization, (frames,); NaN if not known.

@@ -23,10 +23,12 @@ class Settings:
 
     A sample is compared as ``x * rejection_factor + rejection_offset`` and combined as ``x * factor +
     offset``. `floor` is the smallest scale that a rule accepts, in normalized units: half a quantization
-    step, 0 for data that are not quantized. `full_scale` is the ADU at the value 1. `claims` (frames + 1,
-    frames + 1) is the factor of the standard error of a pixel by number of samples and of rejected samples,
-    see `stacklib.kernel.uncertainty`; None for no correction. `bounds` are the limits of `data_range` in the
-    units of the samples, by default those of the recipe.
+    step, 0 for data that are not quantized. `full_scale` is the ADU at the value 1. `noise` is the noise of
+    the compared samples of each frame relative to the quietest one, by default equal, and `curve`, float64
+    (2, knots), levels and variances of a frame of noise 1, see `stacklib.normalization.noise_curve`; None if
+    it is only known from the samples of each pixel. `claims`, (hits, frames + 1, frames + 1), corrects the
+    standard error of a pixel for rejection, see `stacklib.kernel.uncertainty`; None for no correction.
+    `bounds` are the limits of `data_range` in the units of the samples, by default those of the recipe.
     """
 
     recipe: Recipe
@@ -37,6 +39,8 @@ class Settings:
     weights: np.ndarray
     floor: float = 0.0
     full_scale: float = 65535.0
+    noise: np.ndarray | None = None
+    curve: np.ndarray | None = None
     claims: np.ndarray | None = None
     bounds: tuple[float, float] | None = None
 
@@ -57,6 +61,11 @@ class Settings:
     def frames(self) -> int:
         """Number of frames."""
         return self.weights.size
+
+    @property
+    def relative_noise(self) -> np.ndarray:
+        """Noise of each frame relative to the quietest one, (frames,)."""
+        return np.ones(self.frames) if self.noise is None else self.noise
 
     @property
     def data_range(self) -> tuple[float, float]:

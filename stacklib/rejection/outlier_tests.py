@@ -1,4 +1,4 @@
-"""Outlier tests: generalized extreme Studentized deviate and robust Chauvenet."""
+"""Outlier tests: generalized extreme Studentized deviate, calibrated sigma and robust Chauvenet."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stacklib.rejection.line_fitting import l1_line
 from stacklib.rejection.sorting import LANES
 from stacklib.utils.compiled import compiled
 
-__all__ = ["chauvenet", "gesd"]
+__all__ = ["calibrated_sigma", "chauvenet", "gesd"]
 
 
 @compiled
@@ -81,6 +81,65 @@ def gesd(ordered, count, limits, table, max_iterations, low, high, detail):
                         kept_low, kept_high = lo, hi
                     elif pixinsight:
                         break
+            low[b, p] = kept_low
+            high[b, p] = kept_high
+
+
+@compiled
+def calibrated_sigma(ordered, count, limits, table, max_iterations, low, high, detail):
+    """Test the most deviating sample against the others, take it out, and test the next one.
+
+    All samples up to the last significant one are rejected, so that outliers cannot mask each other. A sample
+    is significant if its squared distance from the mean of the others exceeds the sum of their squared
+    deviations times a number of `table`, which holds the squared quantiles of Student's t; see
+    `stacklib.rejection.calibration.critical_values`. `max_iterations` limits the number of tests.
+    """
+    use_low, use_high = np.isfinite(limits[0]), np.isfinite(limits[1])
+    # The end that deviates more is compared in units of its limit.
+    per_low = 1.0 / limits[0] if use_low else 0.0
+    per_high = 1.0 / limits[1] if use_high else 0.0
+    floor = limits[2]
+    column = np.empty(ordered.shape[1], np.float32)
+    sides = ordered.shape[1] + 1
+    for b in range(ordered.shape[0]):
+        for p in range(LANES):
+            lo, hi = 0, count[b, p]
+            kept_low, kept_high = lo, hi
+            note(detail[b], p, np.nan, np.nan, np.nan, 0.0)
+            if hi >= 3 and (use_low or use_high):
+                x = copied(ordered[b], p, hi, column)
+                below, above = table[hi], table[sides + hi]
+                tests = min(max(min(2 * hi // 5, hi - 3), 1), max_iterations)
+                middle = median(x, lo, hi)
+                first, second = deviation_sums(x, lo, hi, middle)
+                centre, reach_low, reach_high = np.nan, np.nan, np.nan
+                for i in range(tests):
+                    n = hi - lo
+                    dark, bright = x[lo] - middle, x[hi - 1] - middle
+                    upper = (bright * n - first) * per_high >= (first - dark * n) * per_low
+                    d = np.float64(bright if upper else dark)
+                    if upper:
+                        hi -= 1
+                    else:
+                        lo += 1
+                    if d * d > 0.5 * second:
+                        # Subtracting most of a sum leaves rounding errors: sum again.
+                        first, second = deviation_sums(x, lo, hi, middle)
+                    else:
+                        first -= d
+                        second -= d * d
+                    mean = first / (n - 1)
+                    squares = max(second - first * mean, floor * floor * (n - 2))
+                    if squares <= 0.0:
+                        # The others are equal, so their scatter is unknown.
+                        break
+                    reach_low, reach_high = below[i] * squares, above[i] * squares
+                    centre = middle + mean
+                    gap = d - mean
+                    if gap * gap > (reach_high if upper else reach_low):
+                        kept_low, kept_high = lo, hi
+                lowest, highest = centre - math.sqrt(reach_low), centre + math.sqrt(reach_high)
+                note(detail[b], p, centre, lowest, highest, 0.0)
             low[b, p] = kept_low
             high[b, p] = kept_high
 

@@ -11,9 +11,11 @@ from scipy import special
 
 from stacklib.recipe.recipe import Recipe
 from stacklib.recipe.rules import RULES, RuleSpec
+from stacklib.rejection.calibration import critical_values
 from stacklib.rejection.clipping import averaged_sigma, ccd_noise, min_max, none, percentile, sigma
 from stacklib.rejection.line_fitting import linear_fit
-from stacklib.rejection.outlier_tests import chauvenet, gesd
+from stacklib.rejection.noise_model import noise_model
+from stacklib.rejection.outlier_tests import calibrated_sigma, chauvenet, gesd
 from stacklib.rejection.sorting import sorting_network
 from stacklib.rejection.winsorizing import winsorized_sigma
 
@@ -56,9 +58,15 @@ def _chauvenet_table(recipe: Recipe, frames: int) -> np.ndarray:
     return table
 
 
+def _calibrated_table(recipe: Recipe, frames: int) -> np.ndarray:
+    return critical_values(recipe.sigma_low, recipe.sigma_high, frames)
+
+
 @dataclass(frozen=True, kw_only=True)
 class CompiledRule:
     """Compiled function of a rule, see `stacklib.rejection.clipping`, with its numbers from a recipe.
+
+    A rule `by_frame` has other arguments, see `stacklib.rejection.noise_model`.
 
     `more_limits` takes recipe and full scale (ADU at the value 1) and returns the limits after the first
     three; `first_round_limit` is the position of the limit that applies to the first round only, if any.
@@ -106,6 +114,8 @@ COMPILED: dict[str, CompiledRule] = {
             ),
             table=_gesd_table,
         ),
+        CompiledRule(spec=RULES["calibrated_sigma"], function=calibrated_sigma, table=_calibrated_table),
+        CompiledRule(spec=RULES["noise_model"], function=noise_model),
         CompiledRule(
             spec=RULES["chauvenet"],
             function=chauvenet,

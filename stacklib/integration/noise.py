@@ -1,0 +1,118 @@
+"""What is known about the noise of the samples before they are integrated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from dataclasses import replace
+
+import numpy as np
+
+from stacklib.integration.samples import Samples
+from stacklib.kernel.passes import scatter_tiles
+from stacklib.kernel.pixels import Counts, Pixels, Ratios
+from stacklib.kernel.scatter import NEIGHBOURHOOD, find_excess
+from stacklib.kernel.uncertainty import claim_factors
+from stacklib.normalization.preparation import Preparation
+from stacklib.normalization.settings import Settings
+
+__all__ = ["Parts", "Work", "known_excess", "read_with_excess", "with_noise"]
+
+#: Integrates the frames used into the pixels of each channel, or finds their ratios. Yields channel, number of
+#: pixels and counts of each finished part.
+Parts = Generator[tuple[int, int, Counts], None, None]
+Work = Callable[[Samples, np.ndarray, list[Settings], Sequence[Pixels | Ratios]], Parts]
+
+
+def with_noise(preparation: Preparation, channel: int, claims: bool = False) -> Settings:
+    """Return the settings of a channel with the noise of the frames.
+
+    `claims` adds the corrections of the uncertainty for rejection, see `stacklib.kernel.uncertainty`.
+    """
+    settings = preparation.settings(channel)
+    noise = preparation.frame_noise(channel)
+    settings = replace(settings, noise=noise.relative, curve=noise.curve.table)
+    if not claims:
+        return settings
+    # A channel without an image has no level.
+    level = float(np.nan_to_num(preparation.measurements.location[preparation.reference, channel]))
+    return replace(settings, claims=claim_factors(settings, level))
+
+
+def known_excess(
+    samples: Samples,
+    preparation: Preparation,
+    settings: list[Settings],
+    work: Work,
+    report: Callable[[int], None] = lambda pixels: None,
+) -> np.ndarray:
+    """Find by how much the noise exceeds the curve, float32 (channels, pixels), in a pass over the samples.
+
+    Pixels at the edge of a region look at their neighbors outside of it, unless the samples are no longer those
+    of the files. `settings` have the noise of the frames. `report` is called with the number of pixels that
+    are done. The last answer is kept with the samples.
+    """
+    used = preparation.used
+    compared = (array for each in settings for array in (each.rejection_factor, each.rejection_offset))
+    key = used.tobytes(), settings[0].data_range, *(array.tobytes() for array in compared)
+    # Copies of a preparation share what they know of the noise; others may correct the samples differently.
+    known = samples.kept.get(key)
+    if known is not None and known[0] is preparation.noise_by_channel:
+        return known[1]
+    wide = samples.widened(NEIGHBOURHOOD).marked(preparation.marks)
+    (left, top, width, height), region = wide.region, samples.region
+    down, right = region[1] - top, region[0] - left
+    inside = slice(down, down + region[3]), slice(right, right + region[2])
+    ratios = Ratios.empty((len(settings), width * height))
+    with closing(
+        work(wide, used, settings, [ratios.part(channel) for channel in range(len(settings))])
+    ) as done:
+        for _, pixels, _ in done:
+            report(pixels)
+    excess = np.empty((len(settings), region[2] * region[3]), np.float32)
+    for channel, each in enumerate(settings):
+        ratio, coverage = (plane.reshape(height, width) for plane in ratios.part(channel))
+        found = find_excess(ratio, coverage, each.relative_noise)[inside]
+        excess[channel] = found.reshape(-1)
+    samples.kept.clear()
+    samples.kept[key] = preparation.noise_by_channel, excess
+    return excess
+
+
+def read_with_excess(
+    preparation: Preparation, settings: Settings, channel: int, rows: tuple[int, int], columns: slice
+) -> tuple[np.ndarray, np.ndarray]:
+    """Read a part of the used frames, marked for the kernel, and find by how much its noise exceeds the curve.
+
+    Parameters
+    ----------
+    preparation : Preparation
+        The prepared frames.
+    settings : Settings
+        Those of the channel, from `with_noise`.
+    channel : int
+        The channel.
+    rows : tuple of int
+        First row, and the row after the last one.
+    columns : slice
+        The columns; a step is allowed.
+
+    Returns
+    -------
+    samples : ndarray of float32, shape (frames, rows, columns)
+        The samples.
+    excess : ndarray of float32, shape (rows, columns)
+        See `stacklib.kernel.scatter`. It has the bits of an integration of the whole image.
+    """
+    frames = preparation.frames
+    first, last = max(rows[0] - NEIGHBOURHOOD, 0), min(rows[1] + NEIGHBOURHOOD, frames.height)
+    left, right = max(columns.start - NEIGHBOURHOOD, 0), min(columns.stop + NEIGHBOURHOOD, frames.width)
+    raw = np.stack(
+        [preparation.read_rows(int(i), first, last, channel)[:, left:right] for i in preparation.used]
+    )
+    ratios = Ratios.empty(raw[0].size)
+    scatter_tiles(raw.reshape(len(raw), -1), settings, ratios)
+    excess = find_excess(*(plane.reshape(raw[0].shape) for plane in ratios), settings.relative_noise)
+    inside = slice(rows[0] - first, rows[1] - first)
+    across = slice(columns.start - left, columns.stop - left, columns.step)
+    return np.ascontiguousarray(raw[:, inside, across]), excess[inside, across]

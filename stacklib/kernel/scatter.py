@@ -1,0 +1,147 @@
+"""How far the samples of each pixel scatter, against what the noise curve says.
+
+The scatter of a pixel is the square of the median absolute deviation of its samples, made unbiased. Where the
+mean scatter of a pixel and its neighbors is significantly larger than the curve, in stars whose seeing
+changes or at edges, the noise is that much larger: the `excess`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from stacklib.rejection.calibration import median_deviation_factors
+from stacklib.rejection.estimators import absolute_deviation, median
+from stacklib.rejection.noise_model import MODEL, OWN
+from stacklib.rejection.sorting import LANES, larger, smaller
+from stacklib.utils.compiled import compiled
+
+__all__ = ["NEIGHBOURHOOD", "find_excess", "measure_scatter", "widen", "write_ratios"]
+
+#: Pixels that a pixel looks at on each side, and by how many standard errors their mean scatter must exceed
+#: the curve.
+NEIGHBOURHOOD = 1
+SIGNIFICANT = 2.5
+
+
+@compiled
+def _curve_at(curve, centre, out):
+    """Evaluate the noise curve at the levels of a block: a sum of rises, one for each part of the curve."""
+    for p in range(LANES):
+        out[p] = curve[1, 0]
+    for k in range(curve.shape[1] - 1):
+        start, length = curve[0, k], curve[0, k + 1] - curve[0, k]
+        slope = (curve[1, k + 1] - curve[1, k]) / length
+        if slope != 0.0:
+            for p in range(LANES):
+                out[p] += slope * smaller(larger(centre[p] - start, 0.0), length)
+
+
+@compiled
+def measure_scatter(ordered, count, curve, unbiased, scatter):
+    """Fill the scatter of a tile: variance by the curve, and by the samples of each pixel.
+
+    `unbiased`, float64 (frames + 1,), makes the squared deviation a variance, by number of samples. Without a
+    curve, of no knots, the samples tell both.
+    """
+    frames = ordered.shape[1]
+    centre = np.empty(LANES)
+    for b in range(ordered.shape[0]):
+        block, own = ordered[b], scatter[b, OWN]
+        if count[b].min() == frames:
+            lower, upper = block[(frames - 1) // 2], block[frames // 2]
+            size = frames // 2
+            for p in range(LANES):
+                centre[p] = 0.5 * (np.float64(lower[p]) + np.float64(upper[p]))
+                own[p] = np.inf
+            # The nearest half of sorted samples is a window about the median.
+            for i in range(frames - size):
+                first, last = block[i], block[i + size]
+                for p in range(LANES):
+                    own[p] = smaller(own[p], larger(centre[p] - first[p], last[p] - centre[p]))
+            for p in range(LANES):
+                own[p] = unbiased[frames] * own[p] * own[p]
+        else:
+            for p in range(LANES):
+                n = count[b, p]
+                column = block[:, p]
+                centre[p] = median(column, 0, n) if n > 0 else 0.0
+                spread = absolute_deviation(column, 0, n, centre[p], n // 2) if n > 1 else 0.0
+                own[p] = unbiased[n] * spread * spread
+        if curve.shape[1] > 0:
+            _curve_at(curve, centre, scatter[b, MODEL])
+        else:
+            for p in range(LANES):
+                scatter[b, MODEL, p] = own[p]
+
+
+@compiled
+def write_ratios(samples, start, stop, ratio, coverage):
+    """Write scatter relative to the curve, and number of samples, of the pixels of a tile."""
+    for q in range(start, stop):
+        b, p = (q - start) // LANES, (q - start) % LANES
+        n = samples.count[b, p]
+        model = samples.scatter[b, MODEL, p]
+        coverage[q] = n
+        ratio[q] = samples.scatter[b, OWN, p] / model if n > 1 and model > 0.0 else np.nan
+
+
+@compiled
+def _excess(ratio, row, column, error):
+    """Return the factor by which the noise around a pixel exceeds the curve, 1 if not significant."""
+    total = 0.0
+    n = 0
+    for y in range(max(row - NEIGHBOURHOOD, 0), min(row + NEIGHBOURHOOD + 1, ratio.shape[0])):
+        for x in range(max(column - NEIGHBOURHOOD, 0), min(column + NEIGHBOURHOOD + 1, ratio.shape[1])):
+            value = ratio[y, x]
+            if value >= 0.0:
+                total += value
+                n += 1
+    if n == 0 or total / n <= 1.0 + SIGNIFICANT * error / math.sqrt(n):
+        return np.float32(1.0)
+    return np.float32(math.sqrt(total / n))
+
+
+@compiled
+def _fill_excess(ratio, coverage, errors, out):
+    for row in range(out.shape[0]):
+        for column in range(out.shape[1]):
+            n = min(int(coverage[row, column]), errors.size - 1)
+            out[row, column] = _excess(ratio, row, column, errors[n])
+
+
+@compiled
+def _widen(ratio, coverage, errors, uncertainty):
+    for row in range(ratio.shape[0]):
+        for column in range(ratio.shape[1]):
+            n = min(int(coverage[row, column]), errors.size - 1)
+            uncertainty[row, column] *= _excess(ratio, row, column, errors[n])
+
+
+def find_excess(ratio: np.ndarray, coverage: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    """Find by how much the noise around each pixel exceeds the curve.
+
+    Parameters
+    ----------
+    ratio : ndarray of float32, shape (height, width)
+        Variance of the samples of each pixel relative to the curve; NaN if unknown.
+    coverage : ndarray of float32, shape (height, width)
+        Number of samples of each pixel.
+    noise : ndarray of float64, shape (frames,)
+        Relative noise of the frames.
+
+    Returns
+    -------
+    ndarray of float32, shape (height, width)
+        Factor of sigma: 1, or more where the mean of the ratios of a pixel and its neighbors is
+        significantly larger.
+    """
+    out = np.empty(ratio.shape, np.float32)
+    _fill_excess(ratio, coverage, median_deviation_factors(tuple(noise))[1], out)
+    return out
+
+
+def widen(uncertainty: np.ndarray, ratio: np.ndarray, coverage: np.ndarray, noise: np.ndarray) -> None:
+    """Multiply an uncertainty in place by `find_excess`; arrays are float32 of shape (height, width)."""
+    _widen(ratio, coverage, median_deviation_factors(tuple(noise))[1], uncertainty)

@@ -1,0 +1,229 @@
+"""Noise of the samples that are compared: how noisy each frame is, and how the noise grows with the level.
+
+A few samples at one pixel say little about their noise, but all pixels of one level share it. Here it is
+learned from bands of rows spread over the frames: the relative noise of each frame, and the variance of a
+frame of noise 1 against the level. `stacklib.kernel.scatter` adds what single pixels show beyond that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import optimize
+
+__all__ = ["BLOCK", "FrameNoise", "NoiseCurve", "blocks_of", "spread_rows"]
+
+#: Side of the blocks whose variance is pooled, in pixels.
+BLOCK = 4
+#: Samples that are looked at, and largest number of pixels.
+SAMPLES, MOST_PIXELS = 800_000, 160_000
+#: Least number of bands of rows.
+BANDS = 12
+#: Blocks whose common offset from the other frames is taken out before the noise of a frame is measured.
+NEIGHBOURS = 16
+#: Levels at which the variance is pooled, as fractions of the blocks: most are sky, the last ones are stars.
+LEVELS = (*np.linspace(0, 0.9, 9), 0.95, 0.98, 0.99, 0.995, 1.0)
+#: Samples farther out than this many sigma are outliers.
+CLIP = 5.0
+#: Sigma of Gaussian samples in median absolute deviations.
+SIGMA = 1.4826
+
+
+@dataclass(frozen=True, eq=False)
+class NoiseCurve:
+    """Variance of the samples against their level, which never falls. Both are float64, shape (knots,).
+
+    Between the knots the curve is straight, beyond them it is level.
+    """
+
+    level: np.ndarray
+    variance: np.ndarray
+
+    @classmethod
+    def fit(cls, level: np.ndarray, variance: np.ndarray, freedom: float) -> NoiseCurve:
+        """Fit a curve to variances, each with so many degrees of freedom, at their levels.
+
+        The median of the variances at similar levels counts, as stars whose seeing changes are no noise.
+
+        Parameters
+        ----------
+        level, variance : ndarray of float64, shape (n,)
+            The measured variances and their levels.
+        freedom : float
+            Degrees of freedom of one variance.
+
+        Returns
+        -------
+        NoiseCurve
+        """
+        order = np.argsort(level, kind="stable")
+        level, variance = level[order], variance[order]
+        ends = np.unique(np.rint(np.array(LEVELS) * level.size).astype(int))
+        parts = [slice(*pair) for pair in zip(ends, ends[1:], strict=False)]
+        # Median of a chi-squared variable over its mean (Wilson and Hilferty 1931).
+        below = (1 - 2 / (9 * freedom)) ** 3
+        found = np.array([np.median(variance[part]) for part in parts]) / below
+        levels = np.array([np.median(level[part]) for part in parts])
+        sizes = np.array([part.stop - part.start for part in parts], float)
+        rising = optimize.isotonic_regression(found, weights=sizes).x
+        levels, first = np.unique(levels, return_index=True)
+        return cls(levels, rising[first])
+
+    def at(self, level: np.ndarray) -> np.ndarray:
+        """Return the variance at some levels, float64."""
+        return np.interp(level, self.level, self.variance)
+
+    @property
+    def table(self) -> np.ndarray:
+        """Levels and variances for compiled code, float64 (2, knots)."""
+        return np.stack([self.level, self.variance])
+
+
+@dataclass(frozen=True, eq=False)
+class FrameNoise:
+    """Noise of the frames of an integration in one channel, after normalization for rejection.
+
+    `relative` is the noise of each frame relative to the quietest one, float64 (frames,), `curve` the variance
+    of a frame of relative noise 1, in normalized units.
+    """
+
+    relative: np.ndarray
+    curve: NoiseCurve
+
+    @classmethod
+    def measure(cls, samples: np.ndarray, floor: float = 0.0) -> FrameNoise:
+        """Measure the noise of frames from normalized samples.
+
+        Parameters
+        ----------
+        samples : ndarray of float32, shape (frames, blocks, pixels)
+            Blocks of neighboring pixels, in the order of their places. NaN where there is no data. At least
+            two frames.
+        floor : float
+            Smallest credible noise, of quantized data.
+
+        Returns
+        -------
+        FrameNoise
+            All frames are equal if two or fewer of them share pixels, or if they do not differ at all.
+        """
+        frames = len(samples)
+        known = np.isfinite(samples)
+        n = known.sum(axis=0)
+        usable = n.mean(axis=1) >= max(2, frames / 2)
+        if not usable.any():
+            usable = n.max(axis=1) >= 2
+        samples, known, n = samples[:, usable], known[:, usable], n[usable]
+        if not samples.size:
+            return cls(np.ones(frames), NoiseCurve(np.zeros(1), np.full(1, max(floor, _LEAST) ** 2)))
+        middle = _medians(np.moveaxis(samples, 0, -1), np.moveaxis(known, 0, -1))
+        beyond = np.where(known, samples - middle, 0.0)
+        relative = _relative_noise(beyond, known, n, floor)
+        scaled = np.abs(beyond) / relative[:, np.newaxis, np.newaxis]
+        by_block = (np.moveaxis(array, 0, 1).reshape(n.shape[0], -1) for array in (scaled, known))
+        spread = SIGMA * _medians(*by_block)
+        least = max(floor, _LEAST * float(np.abs(middle).max()))
+        near = known & (scaled <= CLIP * np.maximum(spread, least)[:, np.newaxis])
+        weight = near / relative[:, np.newaxis, np.newaxis] ** 2
+        total, count = weight.sum(axis=0), near.sum(axis=0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            mean = (weight * beyond).sum(axis=0) / total
+            variance = (weight * (beyond - mean) ** 2).sum(axis=0) / (count - 1)
+        counted = count >= 2
+        some = counted.any(axis=1)
+        parts = counted.sum(axis=1)[some]
+        pooled = np.where(counted, variance, 0.0).sum(axis=1)[some] / parts
+        level = np.where(counted, middle, 0.0).sum(axis=1)[some] / parts
+        freedom = float(np.median(np.where(counted, count - 1, 0).sum(axis=1)[some]))
+        curve = NoiseCurve.fit(level, pooled, freedom)
+        return cls(relative, NoiseCurve(curve.level, np.maximum(curve.variance, least**2)))
+
+
+#: Resolution of float32.
+_LEAST = float(np.finfo(np.float32).eps) / 4
+
+
+def _relative_noise(beyond: np.ndarray, known: np.ndarray, n: np.ndarray, floor: float) -> np.ndarray:
+    """Measure the noise of each frame relative to the quietest one, from deviations from the median.
+
+    The deviation of a frame from the mean of the n - 1 others has its own variance plus theirs over (n - 1)^2.
+    """
+    frames = len(beyond)
+    ones = np.ones(frames)
+    if frames < 3:
+        return ones
+    others = np.maximum(n - 1, 1)
+    total = beyond.sum(axis=0)
+    apart = beyond - (total - beyond) / others
+    # Frames differ by smooth backgrounds as well, which are no noise of a pixel.
+    blocks = apart.shape[1] // NEIGHBOURS * NEIGHBOURS
+    shape = (frames, max(blocks // NEIGHBOURS, 1), -1)
+    pieces, there = (array[:, : blocks or None].reshape(shape) for array in (apart, known))
+    pieces = np.abs(pieces - _medians(pieces, there)[..., np.newaxis])
+    found = np.array(
+        [_clipped_variance(piece[data], floor) for piece, data in zip(pieces, there, strict=True)]
+    )
+    if not (found > 0).all():
+        return ones
+    shared = 1 / (float(np.mean(n)) - 1) ** 2
+    if shared > 0.9:
+        return ones
+    every = found.sum() / (1 + (frames - 1) * shared)
+    own = (found - every * shared) / (1 - shared)
+    own = np.sqrt(np.maximum(own, 0.04 * found))
+    return own / own.min()
+
+
+def _medians(values: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Return the medians of the known values along the last axis, float64; 0 where none is known."""
+    ordered = np.sort(np.where(known, values, np.inf), axis=-1)
+    n = known.sum(axis=-1)
+    ranks = np.maximum(n - 1, 0) // 2, n // 2
+    lower, upper = (
+        np.take_along_axis(ordered, np.minimum(rank, ordered.shape[-1] - 1)[..., np.newaxis], -1)[..., 0]
+        for rank in ranks
+    )
+    with np.errstate(invalid="ignore"):
+        return np.where(n > 0, 0.5 * (lower.astype(np.float64) + upper), 0.0)
+
+
+def _clipped_variance(deviations: np.ndarray, floor: float) -> float:
+    """Return the variance of absolute deviations from 0 without outliers, NaN for none."""
+    if deviations.size < 2:
+        return np.nan
+    sigma = SIGMA * float(np.median(deviations))
+    for _ in range(2):
+        # Of quantized samples most may be equal.
+        sigma = max(sigma, floor)
+        near = deviations[deviations <= 4 * sigma] if sigma > 0 else deviations
+        sigma = float(np.sqrt(np.mean(near.astype(np.float64) ** 2)))
+    return sigma**2
+
+
+def spread_rows(height: int, width: int, frames: int) -> Iterator[tuple[int, slice]]:
+    """Yield the first row of bands of `BLOCK` rows spread over an image, and their columns.
+
+    The columns are one slice for all bands; its step is the distance of the blocks to be used. They depend on
+    the shape of the image and the number of frames only.
+    """
+    pixels = min(SAMPLES // max(frames, 1), MOST_PIXELS)
+    across, down = max(width // BLOCK, 1), max(height // BLOCK, 1)
+    bands = min(max(BANDS, pixels // (BLOCK * width)), down)
+    step = max(1, bands * across * BLOCK**2 // max(pixels, 1))
+    for k in range(bands):
+        yield (2 * k + 1) * down // (2 * bands) * BLOCK, slice(0, across, step)
+
+
+def blocks_of(rows: np.ndarray, columns: slice) -> np.ndarray:
+    """Cut a band of `BLOCK` rows into blocks of neighboring pixels, (blocks, pixels), and take some of them.
+
+    A band that is smaller than a block is one.
+    """
+    height, width = rows.shape
+    across = width // BLOCK
+    if height < BLOCK or across < 1:
+        return rows.reshape(1, -1)
+    pieces = rows[:, : across * BLOCK].reshape(BLOCK, across, BLOCK)
+    return pieces.swapaxes(0, 1)[columns].reshape(-1, BLOCK * BLOCK)
