@@ -1,7 +1,7 @@
 """Rejection and combination of one pixel, written as plainly and slowly as the definitions read.
 
-It shares no code with the package (a table of test levels is data) and knows no shortcuts: sorted lists, one pass after the other, sums
-without rounding. The tests compare the package with it.
+It shares no code with the package (a table of test levels is data) and knows no shortcuts: sorted lists, one
+pass after the other, sums without rounding. The tests compare the package with it.
 
 Two correct programs can differ where a test value lies on its limit, so `Notes.margin` tells how near any
 decision came: the smallest relative distance of a test value from its limit, 0 where rounding decides.

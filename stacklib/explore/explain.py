@@ -395,7 +395,7 @@ def _distance(i: int, value: float, number: Round, settings: Settings, spec: Rul
         centre = edges[0] + limits[0] * scale if spec.by_frame else number.centre
         if not spec.by_frame:
             scale = (number.centre - edges[0]) / limits[0]
-        whose = f", limits of this frame {edges[0]:.6g} to {edges[1]:.6g}" if spec.by_frame else ""
+        whose = f", own limits {edges[0]:.4g} to {edges[1]:.4g}" if spec.by_frame else ""
         return f" ({(value - centre) / scale:+.2f} sigma{whose})"
     for limit, edge, sign in zip(limits, edges, (-1, 1), strict=True):
         if np.isfinite(edge) and edge != number.centre:

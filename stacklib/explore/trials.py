@@ -15,8 +15,8 @@ import numpy as np
 
 from stacklib.explore.outliers import OutlierLight
 from stacklib.frames.frame_set import FrameSet
-from stacklib.integration.result import Integration
 from stacklib.integration.noise import known_excess, with_noise
+from stacklib.integration.result import Integration
 from stacklib.integration.run import in_threads, integrate_samples
 from stacklib.integration.samples import RESULT_BYTES, Region, Samples, parts, wait
 from stacklib.kernel.limit_trials import LimitTrials, can_share, without_limits

@@ -15,11 +15,12 @@ from stacklib.kernel.scatter import NEIGHBOURHOOD, find_excess
 from stacklib.kernel.uncertainty import claim_factors
 from stacklib.normalization.preparation import Preparation
 from stacklib.normalization.settings import Settings
+from stacklib.recipe.rules import RULES
 
 __all__ = ["Parts", "Work", "known_excess", "read_with_excess", "with_noise"]
 
-#: Integrates the frames used into the pixels of each channel, or finds their ratios. Yields channel, number of
-#: pixels and counts of each finished part.
+#: Integrates the frames used into the pixels of each channel, or finds their ratios. Yields channel, number
+#: of pixels and counts of each finished part.
 Parts = Generator[tuple[int, int, Counts], None, None]
 Work = Callable[[Samples, np.ndarray, list[Settings], Sequence[Pixels | Ratios]], Parts]
 
@@ -31,7 +32,10 @@ def with_noise(preparation: Preparation, channel: int, claims: bool = False) -> 
     """
     settings = preparation.settings(channel)
     noise = preparation.frame_noise(channel)
-    settings = replace(settings, noise=noise.relative, curve=noise.curve.table)
+    # Only limits of a frame need it: the others see the scatter of such pixels.
+    by_frame = RULES[preparation.recipe.rule_for(preparation.count)].by_frame
+    contrast = noise.contrast if by_frame else 0.0
+    settings = replace(settings, noise=noise.relative, curve=noise.curve.table, contrast=contrast)
     if not claims:
         return settings
     # A channel without an image has no level.
@@ -48,13 +52,14 @@ def known_excess(
 ) -> np.ndarray:
     """Find by how much the noise exceeds the curve, float32 (channels, pixels), in a pass over the samples.
 
-    Pixels at the edge of a region look at their neighbors outside of it, unless the samples are no longer those
-    of the files. `settings` have the noise of the frames. `report` is called with the number of pixels that
-    are done. The last answer is kept with the samples.
+    Pixels at the edge of a region look at their neighbors outside of it, unless the samples are no longer
+    those of the files. `settings` have the noise of the frames. `report` is called with the number of pixels
+    that are done. The last answer is kept with the samples.
     """
     used = preparation.used
     compared = (array for each in settings for array in (each.rejection_factor, each.rejection_offset))
-    key = used.tobytes(), settings[0].data_range, *(array.tobytes() for array in compared)
+    contrasts = tuple(each.contrast for each in settings)
+    key = used.tobytes(), settings[0].data_range, contrasts, *(array.tobytes() for array in compared)
     # Copies of a preparation share what they know of the noise; others may correct the samples differently.
     known = samples.kept.get(key)
     if known is not None and known[0] is preparation.noise_by_channel:
@@ -71,9 +76,9 @@ def known_excess(
             report(pixels)
     excess = np.empty((len(settings), region[2] * region[3]), np.float32)
     for channel, each in enumerate(settings):
-        ratio, coverage = (plane.reshape(height, width) for plane in ratios.part(channel))
-        found = find_excess(ratio, coverage, each.relative_noise)[inside]
-        excess[channel] = found.reshape(-1)
+        planes = Ratios(*(plane.reshape(height, width) for plane in ratios.part(channel)))
+        found = find_excess(planes, each.relative_noise, each.contrast)
+        excess[channel] = found[inside].reshape(-1)
     samples.kept.clear()
     samples.kept[key] = preparation.noise_by_channel, excess
     return excess
@@ -82,7 +87,7 @@ def known_excess(
 def read_with_excess(
     preparation: Preparation, settings: Settings, channel: int, rows: tuple[int, int], columns: slice
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Read a part of the used frames, marked for the kernel, and find by how much its noise exceeds the curve.
+    """Read a part of the used frames, marked for the kernel, and the excess of its noise over the curve.
 
     Parameters
     ----------
@@ -112,7 +117,8 @@ def read_with_excess(
     )
     ratios = Ratios.empty(raw[0].size)
     scatter_tiles(raw.reshape(len(raw), -1), settings, ratios)
-    excess = find_excess(*(plane.reshape(raw[0].shape) for plane in ratios), settings.relative_noise)
+    planes = Ratios(*(plane.reshape(raw[0].shape) for plane in ratios))
+    excess = find_excess(planes, settings.relative_noise, settings.contrast)
     inside = slice(rows[0] - first, rows[1] - first)
     across = slice(columns.start - left, columns.stop - left, columns.step)
     return np.ascontiguousarray(raw[:, inside, across]), excess[inside, across]

@@ -157,8 +157,8 @@ def combine(band, samples, table, data_range, how, claims, pixels, tally):
 
     The standard error is ``sigma sqrt(sum (w s)^2) / sum w`` over the survivors, where s is the relative
     noise of a frame and sigma, from the `scatter` of `samples` and the excess in `pixels`, the noise of the
-    pixel. `claims`, see `stacklib.kernel.uncertainty`, corrects it for the rule. An empty `uncertainty` is not
-    computed. `ratio` is filled unless it is empty.
+    pixel. `claims`, see `stacklib.kernel.uncertainty`, corrects it for the rule. An empty `uncertainty` is
+    not computed. `ratio` is filled unless it is empty.
 
     `how` is a pair of flags. If the first is set, the rejection maps count samples beyond the range limits;
     the second tells that `values` and `ordered` are verdicts, see `stacklib.rejection.noise_model.Judged`.

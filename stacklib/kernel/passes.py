@@ -112,9 +112,9 @@ class Tile:
     ) -> TileSamples:
         """Find which of the sorted samples are kept.
 
-        A rule with limits for each frame needs their scatter, and the `excess` of the noise if it is known. The
-        samples returned are those in which kept ones are an interval: the same, or the verdicts of such a
-        rule. `limits` stores the limits of each frame in `judged`.
+        A rule with limits for each frame needs their scatter, and the `excess` of the noise if it is known.
+        The samples returned are those in which kept ones are an interval: the same, or the verdicts of such
+        a rule. `limits` stores the limits of each frame in `judged`.
         """
         _, ordered, count, low, high, detail, _ = samples
         if not self.by_frame:
@@ -196,7 +196,7 @@ def scatter_tiles(
         stop = min(start + tile.pixels, last)
         samples = tile.sort(raw, start, stop)
         tile.measure(samples)
-        write_ratios(samples, start, stop, ratios.ratio, ratios.coverage)
+        write_ratios(samples, start, stop, ratios)
 
 
 def fill_planes(

@@ -74,16 +74,19 @@ class Pixels(NamedTuple):
 class Ratios(NamedTuple):
     """What `stacklib.kernel.scatter` needs to find the excess of the noise, float32 arrays of one shape.
 
-    See `Pixels` for `ratio` and `coverage`.
+    See `Pixels` for `ratio` and `coverage`. `level` is the median of the samples of a pixel, `sigma` the
+    noise of a frame of relative noise 1 at that level.
     """
 
     ratio: np.ndarray
     coverage: np.ndarray
+    level: np.ndarray
+    sigma: np.ndarray
 
     @classmethod
     def empty(cls, shape: int | tuple[int, ...]) -> Ratios:
         """Create arrays to be filled."""
-        return cls(np.empty(shape, np.float32), np.empty(shape, np.float32))
+        return cls(*(np.empty(shape, np.float32) for _ in range(4)))
 
     def part(self, index: int | slice) -> Ratios:
         """Return views of one channel, or of some of the pixels."""

@@ -2,7 +2,8 @@
 
 The scatter of a pixel is the square of the median absolute deviation of its samples, made unbiased. Where the
 mean scatter of a pixel and its neighbors is significantly larger than the curve, in stars whose seeing
-changes or at edges, the noise is that much larger: the `excess`.
+changes or at edges, the noise is that much larger: the `excess`. With few frames such pixels do not stand out
+one by one. There the mean of all pixels whose neighbors differ as much counts, for rules that need it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import math
 
 import numpy as np
 
+from stacklib.kernel.pixels import Ratios
+from stacklib.normalization.noise_curve import CONTRAST, MEDIAN_ERROR
 from stacklib.rejection.calibration import median_deviation_factors
 from stacklib.rejection.estimators import absolute_deviation, median
 from stacklib.rejection.noise_model import MODEL, OWN
@@ -77,38 +80,63 @@ def measure_scatter(ordered, count, curve, unbiased, scatter):
 
 
 @compiled
-def write_ratios(samples, start, stop, ratio, coverage):
-    """Write scatter relative to the curve, and number of samples, of the pixels of a tile."""
+def write_ratios(samples, start, stop, ratios):
+    """Write the `stacklib.kernel.pixels.Ratios` of the pixels of a tile."""
     for q in range(start, stop):
         b, p = (q - start) // LANES, (q - start) % LANES
         n = samples.count[b, p]
         model = samples.scatter[b, MODEL, p]
-        coverage[q] = n
-        ratio[q] = samples.scatter[b, OWN, p] / model if n > 1 and model > 0.0 else np.nan
+        ratios.coverage[q] = n
+        ratios.ratio[q] = samples.scatter[b, OWN, p] / model if n > 1 and model > 0.0 else np.nan
+        ratios.level[q] = median(samples.ordered[b, :, p], 0, n) if n > 0 else np.nan
+        ratios.sigma[q] = math.sqrt(model)
 
 
 @compiled
 def _excess(ratio, row, column, error):
-    """Return the factor by which the noise around a pixel exceeds the curve, 1 if not significant."""
-    total = 0.0
+    """Return the factor by which the noise around a pixel exceeds the curve, 1 if not significant.
+
+    The largest ratio does not count for the significance: an outlier in a single pixel is no noise.
+    """
+    total, largest = 0.0, 0.0
     n = 0
     for y in range(max(row - NEIGHBOURHOOD, 0), min(row + NEIGHBOURHOOD + 1, ratio.shape[0])):
         for x in range(max(column - NEIGHBOURHOOD, 0), min(column + NEIGHBOURHOOD + 1, ratio.shape[1])):
-            value = ratio[y, x]
+            value = np.float64(ratio[y, x])
             if value >= 0.0:
                 total += value
+                largest = max(largest, value)
                 n += 1
-    if n == 0 or total / n <= 1.0 + SIGNIFICANT * error / math.sqrt(n):
+    if n < 2 or (total - largest) / (n - 1) <= 1.0 + SIGNIFICANT * error / math.sqrt(n - 1):
         return np.float32(1.0)
     return np.float32(math.sqrt(total / n))
 
 
 @compiled
-def _fill_excess(ratio, coverage, errors, out):
+def _range_around(level, row, column):
+    """Return the range of the levels of a pixel and its neighbors."""
+    lowest, highest = np.inf, -np.inf
+    for y in range(max(row - NEIGHBOURHOOD, 0), min(row + NEIGHBOURHOOD + 1, level.shape[0])):
+        for x in range(max(column - NEIGHBOURHOOD, 0), min(column + NEIGHBOURHOOD + 1, level.shape[1])):
+            value = np.float64(level[y, x])
+            if value == value:
+                lowest, highest = min(lowest, value), max(highest, value)
+    return max(highest - lowest, 0.0)
+
+
+@compiled
+def _fill_excess(ratios, errors, contrast, noise, out):
+    ratio, coverage, level, sigma = ratios
     for row in range(out.shape[0]):
         for column in range(out.shape[1]):
             n = min(int(coverage[row, column]), errors.size - 1)
-            out[row, column] = _excess(ratio, row, column, errors[n])
+            found = _excess(ratio, row, column, errors[n])
+            if contrast > 0.0 and n > 1:
+                s = np.float64(sigma[row, column])
+                extent = _range_around(level, row, column)
+                if extent > CONTRAST * MEDIAN_ERROR * noise * s / math.sqrt(n):
+                    found = max(found, np.float32(math.sqrt(1.0 + contrast * (extent / s) ** 2)))
+            out[row, column] = found
 
 
 @compiled
@@ -119,29 +147,31 @@ def _widen(ratio, coverage, errors, uncertainty):
             uncertainty[row, column] *= _excess(ratio, row, column, errors[n])
 
 
-def find_excess(ratio: np.ndarray, coverage: np.ndarray, noise: np.ndarray) -> np.ndarray:
+def find_excess(ratios: Ratios, noise: np.ndarray, contrast: float = 0.0) -> np.ndarray:
     """Find by how much the noise around each pixel exceeds the curve.
 
     Parameters
     ----------
-    ratio : ndarray of float32, shape (height, width)
-        Variance of the samples of each pixel relative to the curve; NaN if unknown.
-    coverage : ndarray of float32, shape (height, width)
-        Number of samples of each pixel.
+    ratios : Ratios
+        Planes of shape (height, width).
     noise : ndarray of float64, shape (frames,)
         Relative noise of the frames.
+    contrast : float
+        Further variance where neighboring pixels differ, relative to the square of their range; see
+        `stacklib.normalization.noise_curve.FrameNoise`.
 
     Returns
     -------
     ndarray of float32, shape (height, width)
         Factor of sigma: 1, or more where the mean of the ratios of a pixel and its neighbors is
-        significantly larger.
+        significantly larger, or their levels differ.
     """
-    out = np.empty(ratio.shape, np.float32)
-    _fill_excess(ratio, coverage, median_deviation_factors(tuple(noise))[1], out)
+    out = np.empty(ratios.ratio.shape, np.float32)
+    errors = median_deviation_factors(tuple(noise.tolist()))[1]
+    _fill_excess(tuple(ratios), errors, contrast, float(noise.mean()), out)
     return out
 
 
 def widen(uncertainty: np.ndarray, ratio: np.ndarray, coverage: np.ndarray, noise: np.ndarray) -> None:
     """Multiply an uncertainty in place by `find_excess`; arrays are float32 of shape (height, width)."""
-    _widen(ratio, coverage, median_deviation_factors(tuple(noise))[1], uncertainty)
+    _widen(ratio, coverage, median_deviation_factors(tuple(noise.tolist()))[1], uncertainty)

@@ -64,8 +64,8 @@ def verdicts(
 ) -> np.ndarray:
     """Find the verdict on every sample of a band, float32 (frames, pixels).
 
-    There are up to `max_iterations` rounds of clipping. `excess`, float32 (pixels,), is that of the noise, for
-    rules that know the noise. Returns `NO_DATA`, `KEPT`, `LOW` or `HIGH`, uint8 (frames, pixels).
+    There are up to `max_iterations` rounds of clipping. `excess`, float32 (pixels,), is that of the noise,
+    for rules that know the noise. Returns `NO_DATA`, `KEPT`, `LOW` or `HIGH`, uint8 (frames, pixels).
     """
     return _judge_band(raw, settings, max_iterations, excess, with_limits=False).verdict
 
@@ -147,8 +147,8 @@ def reject(stack: np.ndarray, recipe: Recipe, max_iterations: int = ALL_ITERATIO
         settings = _with_noise(stack, settings)
         ratios = Ratios.empty(height * width)
         scatter_tiles(raw, settings, ratios)
-        ratio, coverage = (plane.reshape(height, width) for plane in ratios)
-        excess = find_excess(ratio, coverage, settings.relative_noise).reshape(-1)
+        planes = Ratios(*(plane.reshape(height, width) for plane in ratios))
+        excess = find_excess(planes, settings.relative_noise, settings.contrast).reshape(-1)
     return (verdicts(raw, settings, max_iterations, excess) == KEPT).reshape(stack.shape)
 
 
@@ -162,4 +162,4 @@ def _with_noise(stack: np.ndarray, settings: Settings) -> Settings:
         for start, columns in spread_rows(height, width, frames)
     ]
     noise = FrameNoise.measure(np.concatenate(blocks, axis=1), settings.floor)
-    return replace(settings, noise=noise.relative, curve=noise.curve.table)
+    return replace(settings, noise=noise.relative, curve=noise.curve.table, contrast=noise.contrast)

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from scipy import optimize
 
-__all__ = ["BLOCK", "FrameNoise", "NoiseCurve", "blocks_of", "spread_rows"]
+__all__ = ["BLOCK", "CONTRAST", "MEDIAN_ERROR", "FrameNoise", "NoiseCurve", "blocks_of", "spread_rows"]
 
 #: Side of the blocks whose variance is pooled, in pixels.
 BLOCK = 4
@@ -27,6 +28,11 @@ NEIGHBOURS = 16
 LEVELS = (*np.linspace(0, 0.9, 9), 0.95, 0.98, 0.99, 0.995, 1.0)
 #: Samples farther out than this many sigma are outliers.
 CLIP = 5.0
+#: Neighboring pixels differ if the range of the medians in 3 x 3 pixels is this many times their error. It is
+#: learned where it is clear, from so many pixels at least.
+CONTRAST, CLEAR, FEWEST = 6.0, 10.0, 30
+#: Standard error of a median relative to that of the mean.
+MEDIAN_ERROR = float(np.sqrt(np.pi / 2))
 #: Sigma of Gaussian samples in median absolute deviations.
 SIGMA = 1.4826
 
@@ -61,7 +67,7 @@ class NoiseCurve:
         order = np.argsort(level, kind="stable")
         level, variance = level[order], variance[order]
         ends = np.unique(np.rint(np.array(LEVELS) * level.size).astype(int))
-        parts = [slice(*pair) for pair in zip(ends, ends[1:], strict=False)]
+        parts = [slice(*pair) for pair in pairwise(ends)]
         # Median of a chi-squared variable over its mean (Wilson and Hilferty 1931).
         below = (1 - 2 / (9 * freedom)) ** 3
         found = np.array([np.median(variance[part]) for part in parts]) / below
@@ -85,12 +91,15 @@ class NoiseCurve:
 class FrameNoise:
     """Noise of the frames of an integration in one channel, after normalization for rejection.
 
-    `relative` is the noise of each frame relative to the quietest one, float64 (frames,), `curve` the variance
-    of a frame of relative noise 1, in normalized units.
+    `relative` is the noise of each frame relative to the quietest one, float64 (frames,), `curve` the
+    variance of a frame of relative noise 1, in normalized units. `contrast` is the further variance where
+    neighboring pixels differ, relative to the square of their range: stars under changing seeing, and frames
+    that do not lie on each other exactly.
     """
 
     relative: np.ndarray
     curve: NoiseCurve
+    contrast: float = 0.0
 
     @classmethod
     def measure(cls, samples: np.ndarray, floor: float = 0.0) -> FrameNoise:
@@ -123,14 +132,12 @@ class FrameNoise:
         relative = _relative_noise(beyond, known, n, floor)
         scaled = np.abs(beyond) / relative[:, np.newaxis, np.newaxis]
         by_block = (np.moveaxis(array, 0, 1).reshape(n.shape[0], -1) for array in (scaled, known))
-        spread = SIGMA * _medians(*by_block)
+        # Of few samples those next to the median tell little.
+        few = np.median(n, axis=1) / np.maximum(np.median(n, axis=1) - 2, 1)
+        spread = SIGMA * few * _medians(*by_block)
         least = max(floor, _LEAST * float(np.abs(middle).max()))
         near = known & (scaled <= CLIP * np.maximum(spread, least)[:, np.newaxis])
-        weight = near / relative[:, np.newaxis, np.newaxis] ** 2
-        total, count = weight.sum(axis=0), near.sum(axis=0)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            mean = (weight * beyond).sum(axis=0) / total
-            variance = (weight * (beyond - mean) ** 2).sum(axis=0) / (count - 1)
+        variance, count = _variances(beyond, near, relative)
         counted = count >= 2
         some = counted.any(axis=1)
         parts = counted.sum(axis=1)[some]
@@ -138,7 +145,40 @@ class FrameNoise:
         level = np.where(counted, middle, 0.0).sum(axis=1)[some] / parts
         freedom = float(np.median(np.where(counted, count - 1, 0).sum(axis=1)[some]))
         curve = NoiseCurve.fit(level, pooled, freedom)
-        return cls(relative, NoiseCurve(curve.level, np.maximum(curve.variance, least**2)))
+        curve = NoiseCurve(curve.level, np.maximum(curve.variance, least**2))
+        error = MEDIAN_ERROR * np.sqrt(curve.at(middle) / np.maximum(n, 1)) * relative.mean()
+        # At the level of stars the curve has learned from stars, and a frame of better seeing is no outlier.
+        beyond_sky = _variances(beyond, known, relative)[0] - curve.at(np.median(level))
+        return cls(relative, curve, _contrast_noise(middle, beyond_sky, error, counted))
+
+
+def _variances(beyond: np.ndarray, known: np.ndarray, relative: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the variance of each pixel, of a frame of relative noise 1, and its number of samples."""
+    weight = known / relative[:, np.newaxis, np.newaxis] ** 2
+    count = known.sum(axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean = (weight * beyond).sum(axis=0) / weight.sum(axis=0)
+        return (weight * (beyond - mean) ** 2).sum(axis=0) / (count - 1), count
+
+
+def _contrast_noise(middle: np.ndarray, beyond: np.ndarray, error: np.ndarray, known: np.ndarray) -> float:
+    """Return the variance beyond that of the sky relative to the squared range of the medians around it.
+
+    Arrays have the shape (blocks, pixels); `error` is the standard error of a median.
+    """
+    if middle.shape[1] != BLOCK**2:
+        return 0.0
+    medians, beyond, error, known = (
+        array.reshape(-1, BLOCK, BLOCK) for array in (middle, beyond, error, known)
+    )
+    windows = np.lib.stride_tricks.sliding_window_view(medians, (3, 3), axis=(1, 2))
+    extent = np.ptp(windows, axis=(3, 4))
+    inner = np.s_[:, 1:-1, 1:-1]
+    sharp = (extent > CLEAR * error[inner]) & known.all(axis=(1, 2))[:, np.newaxis, np.newaxis]
+    if np.count_nonzero(sharp) < FEWEST:
+        return 0.0
+    # Half of the pixels lie where a star neither rises nor falls when the seeing changes.
+    return max(float(np.quantile(beyond[inner][sharp] / extent[sharp] ** 2, 0.9)), 0.0)
 
 
 #: Resolution of float32.
@@ -148,7 +188,8 @@ _LEAST = float(np.finfo(np.float32).eps) / 4
 def _relative_noise(beyond: np.ndarray, known: np.ndarray, n: np.ndarray, floor: float) -> np.ndarray:
     """Measure the noise of each frame relative to the quietest one, from deviations from the median.
 
-    The deviation of a frame from the mean of the n - 1 others has its own variance plus theirs over (n - 1)^2.
+    The deviation of a frame from the mean of the n - 1 others has its own variance plus theirs over
+    (n - 1)^2.
     """
     frames = len(beyond)
     ones = np.ones(frames)

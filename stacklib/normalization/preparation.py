@@ -155,11 +155,16 @@ class Preparation:
             height, width = self.frames.height, self.frames.width
             bands = spread_rows(height, width, self.count)
             blocks = [self._blocks(settings, channel, start, columns) for start, columns in bands]
-            self.noise_by_channel[key] = FrameNoise.measure(np.concatenate(blocks, axis=1), settings.floor)
+            # The noise of rounding; the floor of a rule is half a step.
+            least = settings.floor / (HALF_STEP * math.sqrt(12))
+            self.noise_by_channel[key] = FrameNoise.measure(np.concatenate(blocks, axis=1), least)
         return self.noise_by_channel[key]
 
     def _blocks(self, settings: Settings, channel: int, start: int, columns: slice) -> np.ndarray:
-        """Read blocks of a band of rows as the rule compares them, (frames, blocks, pixels); NaN for no data."""
+        """Read blocks of a band of rows as the rule compares them, (frames, blocks, pixels).
+
+        NaN for no data.
+        """
         low, high = settings.data_range
         found = []
         for i, factor, offset in zip(

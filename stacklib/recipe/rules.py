@@ -228,14 +228,14 @@ RULES: dict[str, RuleSpec] = {
         ),
         RuleSpec(
             name="calibrated_sigma",
-            summary="Test the most deviating sample against the others, take it out, test the next. The limits "
-            "reject as many good samples as they would of a Gaussian, with any number of frames.",
+            summary="Test the most deviating sample against the others, take it out, test the next. A limit "
+            "rejects as many good samples as its sigma says, with any number of frames.",
             formula="the most deviating samples, up to the last one with $|x - m| / s > t \\sqrt{1 + 1/n}$. "
             "$m$ and $s$ are mean and standard deviation of the $n$ other samples left, and $t$ is the "
-            "quantile of Student's t with $n - 1$ degrees of freedom at a level that makes the rate of false "
-            "rejections on each side that of a Gaussian beyond `sigma_low` or `sigma_high`. At most two in five "
-            "samples are tested",
-            use="4 frames and more, if limits should mean the same with few and many of them",
+            "quantile of Student's t with $n - 1$ degrees of freedom, at a level that makes the rate of "
+            "false rejections on each side that of a Gaussian beyond `sigma_low` or `sigma_high` (for limits "
+            "from 1.5 on). At most two in five samples are tested",
+            use="8 frames and more; with fewer, only bright outliers stand out against the others",
             source="after Rosner (1983), Technometrics 25, 165; levels by simulation",
             limits=_SIGMAS,
             limits_in="sigma",
@@ -247,15 +247,15 @@ RULES: dict[str, RuleSpec] = {
         ),
         RuleSpec(
             name="noise_model",
-            summary="Reject samples that lie farther from the mean of the others than the known noise of their "
-            "frame explains.",
-            formula="$(m - x_i) / e_i >$ `sigma_low` or $(x_i - m) / e_i >$ `sigma_high`, where $m$ is the mean "
-            "of the other kept samples, weighted by $1 / s_j^2$, and $e_i^2 = \\sigma^2 (s_i^2 + 1 / \\sum "
-            "s_j^{-2})$. $s_i$ is the relative noise of the frame. $\\sigma$ comes from all pixels of the same "
-            "level and from the neighbors, and is at least 0.75 times what the samples of the pixel show; "
-            "*repeated*, from the median, until nothing changes",
-            use="4 frames and more, above all few frames or frames of different noise",
-            source="photon transfer curve of the frames themselves; see the user guide",
+            summary="Reject samples farther from the mean of the others than the noise of their frame, which "
+            "is known from all pixels, explains.",
+            formula="$(m - x_i) / e_i >$ `sigma_low` or $(x_i - m) / e_i >$ `sigma_high`, where $m$ is the "
+            "mean of the other kept samples, weighted by $1 / s_j^2$, and $e_i^2 = \\sigma^2 (s_i^2 + 1 / "
+            "\\sum s_j^{-2})$. $s_i$ is the relative noise of the frame. $\\sigma$ comes from all pixels of "
+            "the same level, and from the neighbors where they scatter more (stars under changing seeing); "
+            "*repeated*, starting at the median, until nothing changes. Samples can be taken back",
+            use="4 frames and more; the best choice for few frames, and for frames of different noise",
+            source="photon transfer curve, measured from the frames themselves",
             limits=_SIGMAS,
             limits_in="sigma",
             grid=_SIGMA_GRID,

@@ -21,8 +21,8 @@ __all__ = ["FAR", "MODEL", "OWN", "Judged", "noise_model"]
 #: Rows of the scatter of a block: variance by the noise curve at the median of each pixel, and the variance
 #: that its own samples show. Both are those of a frame of relative noise 1.
 MODEL, OWN = range(2)
-#: Where the noise exceeds the curve, it is at least this fraction of what the samples of the pixel show: cores
-#: of stars whose seeing changes scatter more than their neighbors.
+#: Where the noise exceeds the curve, it is at least this fraction of what the samples of the pixel show:
+#: cores of stars whose seeing changes scatter more than their neighbors.
 LEAST_OWN = 0.75
 #: Variance of a median relative to that of the mean.
 MEDIAN_VARIANCE = math.pi / 2
@@ -40,8 +40,8 @@ class Judged(NamedTuple):
 
     `values`, in the order of the frames, are 0 for a kept sample, and half the relative noise of the frame,
     or twice if it lies beyond `FAR` sigma, for a rejected one: negative if it is too low, positive if it is
-    too high; infinite for no data. `ordered` has -1, 0 and 1. `limits`, float64 (blocks, 2, frames, LANES), is
-    filled with the lower and upper limit of each frame in the last round unless it has no blocks.
+    too high; infinite for no data. `ordered` has -1, 0 and 1. `limits`, float64 (blocks, 2, frames, LANES),
+    is filled with the lower and upper limit of each frame in the last round unless it has no blocks.
     """
 
     values: np.ndarray
