@@ -346,7 +346,9 @@ def _reason(
         return _why_no_data(float(raw[i]), settings)
     last = rounds[-1]
     if verdict == KEPT:
-        return "kept" + _distance(i, compared[i], last, settings, spec)
+        low, high = last.limits_of(i)
+        own = f", its limits {low:.4g} and {high:.4g}" if spec.by_frame else ""
+        return "kept" + _distance(i, compared[i], last, settings, spec) + own
     # Of rules that take samples back, the last rounds count.
     number = last
     for told in reversed(rounds):
@@ -358,7 +360,7 @@ def _reason(
         return f"{WORDS[verdict]}: among the {'darkest' if verdict == LOW else 'brightest'}"
     text = f"{WORDS[verdict]} in {spec.step} {number.number}: "
     if compared[i] < limit if verdict == LOW else compared[i] > limit:
-        whose = ", the limit of this frame" if spec.by_frame else ""
+        whose = ", its limit" if spec.by_frame else ""
         return text + f"{side} {limit:.6g}{whose}" + _distance(i, compared[i], number, settings, spec)
     return text + spec.within
 
@@ -395,8 +397,7 @@ def _distance(i: int, value: float, number: Round, settings: Settings, spec: Rul
         centre = edges[0] + limits[0] * scale if spec.by_frame else number.centre
         if not spec.by_frame:
             scale = (number.centre - edges[0]) / limits[0]
-        whose = f", own limits {edges[0]:.4g} to {edges[1]:.4g}" if spec.by_frame else ""
-        return f" ({(value - centre) / scale:+.2f} sigma{whose})"
+        return f" ({(value - centre) / scale:+.2f} sigma)"
     for limit, edge, sign in zip(limits, edges, (-1, 1), strict=True):
         if np.isfinite(edge) and edge != number.centre:
             scale = sign * (edge - number.centre) / limit

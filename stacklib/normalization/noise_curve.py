@@ -28,6 +28,8 @@ NEIGHBOURS = 16
 LEVELS = (*np.linspace(0, 0.9, 9), 0.95, 0.98, 0.99, 0.995, 1.0)
 #: Samples farther out than this many sigma are outliers.
 CLIP = 5.0
+#: Samples farther out than this many sigma of all frames are moved there before frames are compared.
+FAR = 8.0
 #: Neighboring pixels differ if the range of the medians in 3 x 3 pixels is this many times their error. It is
 #: learned where it is clear, from so many pixels at least.
 CONTRAST, CLEAR, FEWEST = 6.0, 10.0, 30
@@ -196,6 +198,10 @@ def _relative_noise(beyond: np.ndarray, known: np.ndarray, n: np.ndarray, floor:
     if frames < 3:
         return ones
     others = np.maximum(n - 1, 1)
+    # An outlier of one frame must not be noise of the others.
+    limit = FAR * SIGMA * float(np.median(np.abs(beyond[known])))
+    if limit > 0:
+        beyond = np.clip(beyond, -limit, limit)
     total = beyond.sum(axis=0)
     apart = beyond - (total - beyond) / others
     # Frames differ by smooth backgrounds as well, which are no noise of a pixel.

@@ -233,8 +233,8 @@ RULES: dict[str, RuleSpec] = {
             formula="the most deviating samples, up to the last one with $|x - m| / s > t \\sqrt{1 + 1/n}$. "
             "$m$ and $s$ are mean and standard deviation of the $n$ other samples left, and $t$ is the "
             "quantile of Student's t with $n - 1$ degrees of freedom, at a level that makes the rate of "
-            "false rejections on each side that of a Gaussian beyond `sigma_low` or `sigma_high` (for limits "
-            "from 1.5 on). At most two in five samples are tested",
+            "false rejections, both sides together, that of a Gaussian beyond `sigma_low` and `sigma_high` "
+            "(for limits from 1.5 on). At most two in five samples are tested",
             use="8 frames and more; with fewer, only bright outliers stand out against the others",
             source="after Rosner (1983), Technometrics 25, 165; levels by simulation",
             limits=_SIGMAS,
@@ -328,7 +328,7 @@ class RejectionParameters(Checked):
         3.2,
         0.5,
         20.0,
-        f"Reject below this many sigma ({_rules_with('sigma_low')}).",
+        f"Reject below this limit ({_rules_with('sigma_low')}).",
         "sigma",
         (3.0, 3.4),
     )
@@ -336,7 +336,7 @@ class RejectionParameters(Checked):
         2.9,
         0.5,
         20.0,
-        f"Reject above this many sigma ({_rules_with('sigma_high')}).",
+        f"Reject above this limit ({_rules_with('sigma_high')}).",
         "sigma",
         (2.8, 3.0),
     )

@@ -64,7 +64,7 @@ QUARTILE = 0.67448975
 def critical_values(sigma_low: float, sigma_high: float, frames: int) -> np.ndarray:
     """Return the critical values of `stacklib.rejection.outlier_tests.calibrated_sigma`.
 
-    The rate of false rejections on each side, per sample, is that of a Gaussian beyond so many sigma.
+    The rate of false rejections per sample is that of a Gaussian beyond so many sigma on both sides.
 
     Parameters
     ----------

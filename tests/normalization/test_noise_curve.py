@@ -1,0 +1,81 @@
+"""Noise of the frames and of the levels, against what was put in."""
+
+import numpy as np
+import pytest
+
+from stacklib.normalization.noise_curve import BLOCK, FrameNoise, NoiseCurve, blocks_of, spread_rows
+
+
+def blocks(rng, noise, level, sigma):
+    """Samples of blocks of one level each, for frames of relative noise."""
+    shape = (noise.size, level.size, BLOCK**2)
+    return (level[:, None] + noise[:, None, None] * sigma[:, None] * rng.standard_normal(shape)).astype("f4")
+
+
+@pytest.mark.parametrize("frames", [3, 4, 6, 10, 25])
+@pytest.mark.parametrize("unequal", [False, True])
+def test_noise_and_curve_are_found(frames, unequal):
+    rng = np.random.default_rng([41, frames])
+    noise = np.linspace(1, 2.5, frames) if unequal else np.ones(frames)
+    level = rng.choice([0.05, 0.1, 0.3], 2400, p=[0.85, 0.1, 0.05])
+    samples = blocks(rng, noise, level, np.sqrt(1e-5 * level))
+    # Hits and missing samples must not matter, nor a background of their own.
+    samples[rng.random(samples.shape) < 0.002] += 0.05
+    samples[0] += np.float32(1e-4) * np.linspace(0, 3, level.size, dtype="f4")[:, None]
+    samples[rng.random(samples.shape) < 0.01] = np.nan
+    found = FrameNoise.measure(samples)
+    np.testing.assert_allclose(found.relative / found.relative.mean(), noise / noise.mean(), rtol=0.03)
+    scale = (noise.mean() / found.relative.mean()) ** 2
+    np.testing.assert_allclose(found.curve.at([0.05, 0.1, 0.3]) / scale, [5e-7, 1e-6, 3e-6], rtol=0.08)
+    assert (np.diff(found.curve.variance) >= 0).all()
+
+
+def test_quantised_samples():
+    rng = np.random.default_rng(42)
+    step = 1 / 4096
+    samples = (step * np.round(500 + 0.2 * rng.standard_normal((12, 500, 16)))).astype(np.float32)
+    found = FrameNoise.measure(samples, step / np.sqrt(12))
+    assert found.curve.variance.min() >= step**2 / 12
+    assert found.relative.max() < 1.5
+
+
+@pytest.mark.parametrize("value", [0.1, np.nan])
+def test_nothing_to_measure(value):
+    found = FrameNoise.measure(np.full((5, 30, 16), value, np.float32), 1e-6)
+    assert found.relative.tolist() == [1] * 5
+    assert (found.curve.variance > 0).all() and found.contrast == 0
+
+
+def test_stars_of_changing_seeing_tell_how_much():
+    rng = np.random.default_rng(43)
+    y, x = np.mgrid[:4, :4] - 1.5
+    width = np.linspace(1.1, 1.6, 10)[:, None, None]
+    star = np.exp(-(x**2 + y**2) / (2 * width**2)) / width**2
+    samples = 0.1 + 1e-3 * rng.standard_normal((10, 600, 16))
+    samples[:, ::6] += 0.2 * star.reshape(10, 1, 16)
+    assert FrameNoise.measure(samples.astype("f4")).contrast > 0.01
+    samples[:, ::6] += 0.2 * (star.mean(axis=0) - star).reshape(10, 1, 16)
+    assert FrameNoise.measure(samples.astype("f4")).contrast < 0.003
+
+
+def test_curve_of_points():
+    rng = np.random.default_rng(44)
+    level = rng.uniform(0, 1, 4000)
+    variance = (1 + level) * rng.chisquare(40, 4000) / 40
+    curve = NoiseCurve.fit(level, variance, 40)
+    np.testing.assert_allclose(curve.at([0.2, 0.5, 0.8]), [1.2, 1.5, 1.8], rtol=0.05)
+    assert curve.at(-5) == curve.variance[0] and curve.table.shape == (2, curve.level.size)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "frames"), [(3, 5, 4), (64, 64, 5), (1500, 2000, 20), (4000, 6000, 200)]
+)
+def test_rows_are_spread_over_the_image(height, width, frames):
+    bands = list(spread_rows(height, width, frames))
+    starts = [start for start, _ in bands]
+    assert starts == sorted(set(starts)) and starts[-1] + min(BLOCK, height) <= height
+    rows = np.zeros((min(BLOCK, height), width), np.float32)
+    pixels = sum(blocks_of(rows, columns).size for _, columns in bands)
+    assert min(height * width * 0.5, 500) < pixels <= 200_000
+    if height > 1000:
+        assert starts[0] < height / 10 and starts[-1] > 0.9 * height
