@@ -360,8 +360,7 @@ def _reason(
         return f"{WORDS[verdict]}: among the {'darkest' if verdict == LOW else 'brightest'}"
     text = f"{WORDS[verdict]} in {spec.step} {number.number}: "
     if compared[i] < limit if verdict == LOW else compared[i] > limit:
-        whose = ", its limit" if spec.by_frame else ""
-        return text + f"{side} {limit:.6g}{whose}" + _distance(i, compared[i], number, settings, spec)
+        return text + f"{side} {limit:.6g}" + _distance(i, compared[i], number, settings, spec)
     return text + spec.within
 
 
