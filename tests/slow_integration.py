@@ -30,7 +30,6 @@ class Slow:
     rejection_high: np.ndarray
     coverage: np.ndarray
     samples: np.ndarray
-    error: np.ndarray
     kept: np.ndarray
     low: np.ndarray
     high: np.ndarray
@@ -92,15 +91,6 @@ def frames_used(weights, min_weight):
     return np.array([i for i in range(len(mean)) if mean[i] / mean.max() >= min_weight or i in best[:3]])
 
 
-def standard_error(y, w):
-    """Standard error of a weighted average from the scatter of its samples; NaN for a single one."""
-    n = len(y)
-    if n < 2:
-        return math.nan
-    mean = math.fsum(w * y) / math.fsum(w)
-    return math.sqrt(math.fsum(w * (y - mean) ** 2) / math.fsum(w) / (n - 1))
-
-
 def integrate(frames, recipe, measured, reference_index) -> Slow:
     """Integrate frames (a sequence of `Frame`), pixel by pixel."""
     stack = np.stack([frame.read() for frame in frames])
@@ -121,7 +111,6 @@ def integrate(frames, recipe, measured, reference_index) -> Slow:
         rejection_high=np.zeros(shape),
         coverage=np.zeros(shape),
         samples=np.zeros(shape, int),
-        error=np.full(shape, math.nan),
         kept=np.zeros((n, *shape), bool),
         **{name: np.zeros((n, channels), int) for name in ("low", "high", "range_low", "range_high", "data")},
         used=used,
@@ -183,14 +172,6 @@ def _one_pixel(slow, at, recipe, raw, compared, y, w, floor, rescaled):
     slow.coverage[at] = data.sum() / n
     slow.samples[at] = valid.sum()
     slow.image[at] = reference.combine_pixel(raw, y, kept, recipe, w)
-    if kept.any():
-        slow.error[at] = standard_error(y[kept], w[kept])
-        if kept.sum() < valid.sum():
-            # Survivors may agree by chance: all samples show the least scatter.
-            x = compared[valid].astype(float)
-            mad = np.median(np.abs(x - np.median(x)))
-            least = 0.7 * 1.4826 * mad * rescaled / math.sqrt(kept.sum())
-            slow.error[at] = np.nanmax([slow.error[at], least])
 
 
 def _bring_into_range(image, mode, coverage):

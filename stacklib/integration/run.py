@@ -212,9 +212,8 @@ def integrate_samples(
                 counts[channel].add(found)
                 bar.update(pixels)
     if excess is None:
-        for each, pixels in zip(settings, planes, strict=True):
-            shown = (
-                plane.reshape(height, width) for plane in (pixels.uncertainty, pixels.ratio, pixels.coverage)
-            )
-            widen(*shown, each.relative_noise)
+        for own, part in zip(settings, planes, strict=True):
+            shape = height, width
+            ratio, coverage = part.ratio.reshape(shape), part.coverage.reshape(shape)
+            widen(part.uncertainty.reshape(shape), ratio, coverage, own.relative_noise)
     return Integration.assemble(preparation, samples.region, whole, counts)

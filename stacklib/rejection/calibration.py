@@ -92,9 +92,9 @@ def critical_values(sigma_low: float, sigma_high: float, frames: int) -> np.ndar
         levels = np.broadcast_to(np.exp(level)[:, np.newaxis], others.shape)[tested]
         m = others[tested].astype(np.float64)
         values[side][tested] = special.stdtrit(m - 1, levels) ** 2 * (1 + 1 / m) / (m - 1)
-    values = values.reshape(2 * (frames + 1), tests)
-    values.flags.writeable = False
-    return values
+    table = values.reshape(2 * (frames + 1), tests)
+    table.flags.writeable = False
+    return table
 
 
 @lru_cache(maxsize=64)
