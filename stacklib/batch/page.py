@@ -101,8 +101,8 @@ details ul { margin: .3rem 0 0; padding-left: 1.1rem } details li { overflow-wra
 </table>
 <p class="faint">Rejected: percentage of the samples of all frames used. Noise: pixel-to-pixel standard
 deviation in the units of the frames, mean of the channels. SNR gain: noise of the reference frame divided by
-that of the master; in brackets the square root of the number of frames, the gain from equal frames. Pictures
-are stretched for the screen; the masters are linear.</p>
+that of the master, for equal starlight if frames are matched by it; in brackets the square root of the number
+of frames, the gain from equal frames. Pictures are stretched for the screen; the masters are linear.</p>
 {% endblock %}
 """
 

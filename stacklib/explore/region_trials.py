@@ -89,7 +89,11 @@ class RegionTrials:
 
     @property
     def numbers(self) -> dict[str, float]:
-        """Rejected and expected samples, noise penalty and residual outlier signal, all in percent."""
+        """Rejected and expected samples, noise penalty and residual outlier signal, all in percent.
+
+        Where frames are compared by their light, also the expected noise for equal starlight and that with
+        the best weights, in percent of the reference frame.
+        """
         result = self.result
         expected = result.expected_rejection
         return {
@@ -99,6 +103,7 @@ class RegionTrials:
             "expected_high": 100 * expected[1],
             "noise_penalty": 100 * (result.expected_noise_factor - 1),
             "residual_light": self.residual_light(),
+            **_noise_for_light(result),
         }
 
     def residual_light(self) -> float:
@@ -127,6 +132,12 @@ class RegionTrials:
             f"rejected high {n['rejected_high']:.3f} %, expected for pure noise {n['expected_high']:.3f} %\n"
             f"noise penalty for pure noise {n['noise_penalty']:+.2f} %\n"
             f"residual outlier signal: {light}"
+            + (
+                f"\nnoise for equal starlight {n['noise_for_light']:.1f} % of that of the reference frame, "
+                f"with the best weights {n['best_noise_for_light']:.1f} %"
+                if "noise_for_light" in n
+                else ""
+            )
         )
 
     # pictures ------------------------------------------------------------------------------------
@@ -201,3 +212,11 @@ def brightest_region(overview: np.ndarray, side: int) -> Region:
 def _mean(planes: np.ndarray) -> np.ndarray:
     small = binned(planes, SIDE)[0]
     return small[0] if len(small) == 1 else small.mean(axis=0)
+
+
+def _noise_for_light(result: Integration) -> dict[str, float]:
+    """Return the noise that the frames allow for equal starlight, in percent of the reference frame."""
+    if result.preparation.photometry is None:
+        return {}
+    named = {"noise_for_light": result.allowed_noise_ratio, "best_noise_for_light": result.best_noise_ratio}
+    return {name: 100 * float(np.nanmean(ratios)) for name, ratios in named.items()}

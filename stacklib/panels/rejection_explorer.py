@@ -155,7 +155,9 @@ class RejectionExplorer:
 
         `rejected_low` and `rejected_high`; `expected_low` and `expected_high` for this many frames of pure
         noise; `noise_penalty`, the extra noise over a plain average of such frames; `residual_light`, see
-        `stacklib.explore.outliers.OutlierLight`.
+        `stacklib.explore.outliers.OutlierLight`. Where frames are compared by their light, `noise_for_light`
+        and `best_noise_for_light`: the expected noise for equal starlight, relative to the reference frame,
+        with these weights and with the best ones.
         """
         return self.model.numbers
 
