@@ -25,6 +25,12 @@ PRESETS: dict[str, dict[str, Any]] = {
         "weights": "noise",
         "rejection": "auto",
     },
+    "measured": {
+        "normalization": "photometric",
+        "rejection_normalization": "photometric",
+        "weights": "measured",
+        "rejection": "noise_model",
+    },
     "bias": _UNMATCHED,
     "dark": _UNMATCHED,
     "flat": {
