@@ -153,7 +153,7 @@ def _missed(samples: Samples, p: Preparation, integrate: Integrate) -> np.ndarra
     Samples that were kept scatter less than all, but their mean does not. That is so without outliers as
     well, so it is found on simulated samples.
     """
-    if p.recipe.rejection == "none":
+    if not RULES[p.recipe.rejection].rejects:
         return np.ones(p.weights.shape[1])
     # Every simulated sample is data.
     p = _changed(p, recipe=p.recipe.replace(range_clip_low=False, range_clip_high=False))
