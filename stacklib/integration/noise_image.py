@@ -20,6 +20,7 @@ from stacklib.integration.samples import Samples
 from stacklib.measurement.scale_noise import APERTURES, aperture_noise, scale_noise
 from stacklib.normalization.preparation import Preparation
 from stacklib.output.integrated_image import IntegratedImage, ScaleNoise
+from stacklib.recipe.rules import RULES
 
 __all__ = ["measure_noise", "noise_images", "noise_window"]
 
