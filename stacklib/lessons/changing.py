@@ -25,6 +25,7 @@ WAYS: dict[str, dict[str, str]] = {
         "normalization": "photometric",
         "rejection_normalization": "photometric",
         "weights": "measured",
+        "rejection": "noise_model",
     },
 }
 #: Radius of the apertures of stars, and the inner and outer radius of the ring around them, in pixels.
