@@ -149,7 +149,7 @@ class FrameChoice:
             "weight",
             "gain",
         )
-        overview = self.table[*columns, "gain"]
+        overview = self.table[columns]
         overview.add_column(self.short_names, name="frame", index=0)
         return overview
 

@@ -345,3 +345,9 @@ def test_pictures_and_controls_have_words(live):
     named = (widgets.Checkbox, widgets.IntSlider, widgets.Dropdown, widgets.Text, widgets.Button)
     assert all(part.description for part in parts if isinstance(part, named))
     assert live.box.layout.max_width == "980px"
+
+
+def test_gain_and_remarks_are_shown(panel):
+    assert panel.overview.colnames[-1] == "gain"
+    assert np.argmin(panel.table["gain"]) == CLOUDY and 0 < panel.table["gain"][CLOUDY] < 1
+    assert "lie on each other within" in panel.remarks and "another night" in panel.remarks
