@@ -329,7 +329,8 @@ def _apertures(result: IntegratedImage) -> list[str]:
     lines = [f"{'Noise in apertures':<26}" + "".join(f"{f'{side} x {side}':>12}" for side in sides)]
     for name, values in (("integration", noise), ("if it were white", noise[0] / sides)):
         lines.append(f"  {name:<24}" + "".join(f"{_number(value):>12}" for value in values))
-    times = noise[-2] / (noise[0] / sides[-2])
+    # An image without noise has none in apertures either.
+    times = noise[-2] / (noise[0] / sides[-2]) if noise[0] > 0 else 1.0
     if times > CORRELATED:
         lines.append(f"  Neighboring pixels share their noise: it is {times:.1f} times what one pixel tells.")
     return lines
