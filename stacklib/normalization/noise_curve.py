@@ -26,6 +26,8 @@ BANDS = 12
 NEIGHBOURS = 16
 #: Levels at which the variance is pooled, as fractions of the blocks: most are sky, the last ones are stars.
 LEVELS = (*np.linspace(0, 0.9, 9), 0.95, 0.98, 0.99, 0.995, 1.0)
+#: A rise from one level to the next counts from this many standard errors.
+RISE = 3.0
 #: Samples farther out than this many sigma are outliers.
 CLIP = 5.0
 #: Samples farther out than this many sigma of all frames are moved there before frames are compared.
@@ -76,6 +78,11 @@ class NoiseCurve:
         levels = np.array([np.median(level[part]) for part in parts])
         sizes = np.array([part.stop - part.start for part in parts], float)
         rising = optimize.isotonic_regression(found, weights=sizes).x
+        # The highest of equal levels is the noisiest by chance: a rise must be larger than that.
+        errors = MEDIAN_ERROR * np.sqrt(2 / (freedom * sizes))
+        for k in range(1, rising.size):
+            if rising[k] < rising[k - 1] * (1 + RISE * errors[k]):
+                rising[k] = rising[k - 1]
         levels, first = np.unique(levels, return_index=True)
         return cls(levels, rising[first])
 

@@ -26,7 +26,9 @@ def test_noise_and_curve_are_found(frames, unequal):
     found = FrameNoise.measure(samples)
     np.testing.assert_allclose(found.relative / found.relative.mean(), noise / noise.mean(), rtol=0.03)
     scale = (noise.mean() / found.relative.mean()) ** 2
-    np.testing.assert_allclose(found.curve.at([0.05, 0.1, 0.3]) / scale, [5e-7, 1e-6, 3e-6], rtol=0.08)
+    np.testing.assert_allclose(
+        found.curve.at([0.05, 0.1, 0.3]) / scale, [5e-7, 1e-6, 3e-6], rtol=0.2 if frames < 6 else 0.1
+    )
     assert (np.diff(found.curve.variance) >= 0).all()
 
 
