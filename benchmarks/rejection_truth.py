@@ -55,7 +55,8 @@ def uncertainty(folder: Path, rule: str, count: int, unequal: bool) -> list[str]
     folder.mkdir()
     for i, own in enumerate(noise):
         image = LEVEL + SIGMA * own * rng.standard_normal(hit.shape) + 0.03 * (struck == i)
-        fits.write_image(folder / f"{i:03d}.fits", image.astype(np.float32), [("NOISE00", own * SIGMA, "")])
+        cards = [("NOISE00", own * SIGMA, "")]
+        fits.write_image(folder / f"{i:03d}.fits", image.astype(np.float32), cards)
     plain = {"normalization": "none", "rejection_normalization": "none", "allow_unregistered": True}
     weights = "noise" if unequal else "none"
     recipe = sl.Recipe(rejection=rule, weights=weights, reference="000", **plain)
