@@ -35,8 +35,10 @@ DISC, CORE, WIDE, RING = 1.5, 0.7, 2.2, (2.4, 3.8)
 #: The edges are blurred by a Gaussian of this sigma in pixels: a sharp edge would depend on the pixel grid.
 EDGE = 0.7
 #: FWHM in pixels and power of the Moffat profile where the stars do not tell, and powers that are tried.
-USUAL_FWHM, USUAL_POWER, SPREAD_OF_POWERS = 3.0, 3.0, 0.6
+USUAL_FWHM, USUAL_POWER = 3.0, 3.0
 POWERS = (2.2, 2.6, 3.0, 3.5, 4.2, 5.0)
+#: Another power than the usual one must fit better by this much, in squared errors.
+BETTER = 9.0
 #: Frequencies (per pixel, times 2 pi) and distances (pixels) at which filters are computed.
 FREQUENCIES, FINENESS = np.linspace(1e-3, 4.5, 500), 0.1
 #: Number of stars, cells along each axis of the field over which they are spread, and number of the brightest
@@ -228,14 +230,15 @@ def best_power(excess: list[np.ndarray]) -> float:
         One of the `POWERS`.
     """
     known = np.array([each for each in excess if np.isfinite(each).all()])
-    cost = ((np.array(POWERS) - USUAL_POWER) / SPREAD_OF_POWERS) ** 2
-    if len(known) > 2:
-        value, weight = known[..., 0], 1 / known[..., 1] ** 2
-        # What all images have in common comes from the stack.
-        value = value - np.sum(weight * value, axis=0) / np.sum(weight, axis=0)
-        misfit = np.sum(weight * value**2, axis=0)
-        cost += misfit / max(1.0, misfit.min() / (len(known) - 2))
-    return POWERS[int(np.argmin(cost))]
+    if len(known) < 3:
+        return USUAL_POWER
+    value, weight = known[..., 0], 1 / known[..., 1] ** 2
+    # What all images have in common comes from the stack.
+    value = value - np.sum(weight * value, axis=0) / np.sum(weight, axis=0)
+    misfit = np.sum(weight * value**2, axis=0)
+    misfit /= max(1.0, misfit.min() / (len(known) - 2))
+    usual, best = POWERS.index(USUAL_POWER), int(np.argmin(misfit))
+    return POWERS[best] if misfit[usual] - misfit[best] > BETTER else USUAL_POWER
 
 
 class _Pair(NamedTuple):
