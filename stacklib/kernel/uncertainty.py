@@ -94,8 +94,9 @@ def _table(
     found = [measured(0)]
     for hits in range(1, HITS + 1):
         if RULES[recipe.rejection].drops_ends:
-            # It drops a number of samples, of which outliers take their share.
-            found.append(measured(hits))
+            # It drops a number of samples, of which outliers take their share. Others stay in the average.
+            dropped = recipe.min_max_high if recipe.clip_high else 0
+            found.append(measured(hits) if hits <= dropped else found[-1])
         else:
             # What is left are the samples of a pixel with fewer of them.
             found.append(found[0][np.maximum(every - hits, 0)])
