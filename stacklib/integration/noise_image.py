@@ -127,8 +127,14 @@ def noise_images(
         images.append((other - mean) * ((1 + STEP * balance) / STEP)[:, None, None].astype(np.float32))
         parts = [(weights * sigma) ** 2 for sigma in noise]
         seen = (signs[p.used] - balance) ** 2
-        factors.append([np.sqrt(part.sum(axis=0) / (part * seen).sum(axis=0)) for part in parts])
+        factors.append([_scaling(part, seen) for part in parts])
     return np.stack(images), np.moveaxis(np.array(factors), 0, 1)
+
+
+def _scaling(variance: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """Return the root of the whole variance over the part that is seen, (channels,); 1 without noise."""
+    whole, part = variance.sum(axis=0), (variance * seen).sum(axis=0)
+    return np.sqrt(np.divide(whole, part, out=np.ones_like(whole), where=part > 0))
 
 
 def _changed(preparation: Preparation, **fields: Any) -> Preparation:
