@@ -6,6 +6,7 @@ import tempfile
 import warnings
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -13,21 +14,14 @@ from stacklib.errors import StacklibWarning
 from stacklib.integration.result import Integration
 from stacklib.integration.run import integrate
 from stacklib.notebook.parameters import HowIntegrationWorks
+from stacklib.recipe.presets import PRESETS
 from stacklib.recipe.recipe import Recipe
 from stacklib.simulate import ChangingNight, simulate_night
 
 __all__ = ["WAYS", "Clouds", "changing_night"]
 
 #: What each way changes in the suggested recipe.
-WAYS: dict[str, dict[str, str]] = {
-    "classic": {},
-    "measured": {
-        "normalization": "photometric",
-        "rejection_normalization": "photometric",
-        "weights": "measured",
-        "rejection": "noise_model",
-    },
-}
+WAYS: dict[str, dict[str, Any]] = {"classic": {}, "measured": PRESETS["measured"]}
 #: Radius of the apertures of stars, and the inner and outer radius of the ring around them, in pixels.
 APERTURE, RING = 8.0, (10.0, 14.0)
 #: Number of stars.
