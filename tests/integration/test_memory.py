@@ -65,7 +65,7 @@ def test_frames_that_are_read_in_bands_are_decompressed_on_disk(packed, most, mo
 def test_frames_that_fit_are_decompressed_one_after_the_other(packed, most):
     expected = run(packed, "100MB")
     assert 0 < most() <= PLANE
-    samples = 4 * COUNT * HEIGHT * WIDTH + 20 * HEIGHT * WIDTH
+    samples = 4 * COUNT * HEIGHT * WIDTH + 24 * HEIGHT * WIDTH
     again = run(packed, samples + PLANE // 2)
     np.testing.assert_array_equal(again.image, expected.image)
 
