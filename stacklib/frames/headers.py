@@ -136,6 +136,9 @@ class HeaderFacts:
         if given and max(given.values()) > SAME_EXPOSURE * min(given.values()):
             shown = ", ".join(f"{name} {value:g}" for name, value in given.items())
             notes.append(f"exposure times disagree ({shown}); {self.exposure:g} s is used")
+        days = self._value("MJD-OBS")
+        if days is not None and self.date is None:
+            notes.append(f"MJD-OBS is {_shown(days)}, expected days since 1858-11-17; it is left out")
         for names, parse, expected in _CHECKS:
             for name in names:
                 value = self._value(name)
@@ -179,7 +182,9 @@ def _shown(value: Any) -> str:
 
 
 def _as_number(value: Any) -> float | None:
-    """Return a finite number, also of a text with decimal comma or unit, or None."""
+    """Return a finite number, also of a text with decimal comma or unit, or None. A switch is no number."""
+    if isinstance(value, bool):
+        return None
     if isinstance(value, str):
         found = NUMBER.fullmatch(value.strip())
         text = found[1] if found else ""

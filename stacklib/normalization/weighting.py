@@ -367,7 +367,7 @@ def _keyword_values(frames: Sequence[Any], keyword: str) -> list[float]:
 def _number(value: Any) -> float:
     try:
         return math.nan if value is np.ma.masked else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return math.nan
 
 

@@ -139,11 +139,11 @@ def _degrees(value: Any) -> float | None:
 
 def _given_date(date: str | datetime.date) -> str:
     if isinstance(date, datetime.date):
-        return date.strftime("%Y%m%d")
+        return f"{date.year:04d}{date:%m%d}"
     digits = re.fullmatch(r"(\d{4})(-?)(\d\d)\2(\d\d)", str(date).strip(), re.ASCII)
     with contextlib.suppress(ValueError):
         if digits:
-            return datetime.date(*(int(digits[part]) for part in (1, 3, 4))).strftime("%Y%m%d")
+            return _given_date(datetime.date(*(int(digits[part]) for part in (1, 3, 4))))
     raise RecipeError(f"date: got {quoted(date)}, expected YYYYMMDD or YYYY-MM-DD, such as 20210815")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from stacklib.errors import FrameError, RecipeError
 from stacklib.formats import fits, xisf
 from stacklib.formats.fits_header import CARD, header_bytes
-from stacklib.frames.finding import expanded
+from stacklib.frames.finding import ENDINGS, expanded
 from stacklib.utils.labels import quoted
 from stacklib.utils.parameters import parse_yaml
 
@@ -72,6 +72,8 @@ def read_run(path: str | Path) -> RunRecord:
     """
     path = _path(path)
     if not _is_xisf(path):
+        if path.exists() and not path.name.lower().endswith(ENDINGS):
+            raise _no_record(path)
         beside = path.with_suffix(".xisf")
         if path.exists() and not beside.exists():
             raise FrameError(
@@ -136,7 +138,8 @@ def _properties(path: Path) -> dict[str, Any]:
 
 def _no_record(path: Path) -> RecipeError:
     return RecipeError(
-        f"{path}: holds no recipe; name an image that stacklib has saved, such as 20210815_M101_0000.xisf"
+        f"{path}: is no image with a recipe inside; name one that stacklib has saved, such as "
+        "20210815_M101_0000.xisf"
     )
 
 

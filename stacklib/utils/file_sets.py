@@ -12,6 +12,7 @@ from pathlib import Path
 
 from stacklib.errors import SaveError
 from stacklib.utils.atomic_files import flush_to_disk, give_name, rename, stamp
+from stacklib.utils.labels import quoted
 from stacklib.utils.leftovers import clear_leftovers, hold_name
 
 __all__ = [
@@ -48,10 +49,13 @@ def existing_folder(folder: Path) -> Iterator[None]:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise SaveError(f"{folder}: cannot be created ({error.strerror}); {ELSEWHERE}") from error
+        except ValueError as error:
+            # NUL, or half of a character.
+            raise SaveError(f"{quoted(str(folder))}: is not the name of a folder; {ELSEWHERE}") from error
         yield
     except BaseException:
         for path in missing:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, ValueError):
                 path.rmdir()
         raise
 

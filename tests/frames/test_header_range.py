@@ -25,9 +25,13 @@ def fits_frame(tmp_path, **cards):
         ("DATE-OBS", "'0001-01-01T00:00:00+14:00'", "date"),
         ("DATE-OBS", "T", "date"),
         ("DATE-END", "'9999-12-31T23:59:59'", "date_end"),
-        *[("EXPTIME", value, "exposure") for value in ("1e12", "1e300", "1e308", "-1.0", "1.1e8", "'1e400'")],
+        *[
+            ("EXPTIME", value, "exposure")
+            for value in ("1e12", "1e300", "1e308", "-1.0", "1.1e8", "'1e400'", "T")
+        ],
         *[("GAIN", value, "gain") for value in ("1e300", "-1e8", "'1e400'", "'high'")],
         *[("CCD-TEMP", value, "temperature") for value in ("-300.", "999.", "1e308")],
+        *[("MJD-OBS", value, "date") for value in ("1e300", "-1.0", "999999.", "'x'", "T")],
     ],
 )
 def test_beyond_the_range(tmp_path, card, value, fact):
@@ -54,7 +58,14 @@ def test_within_the_range(tmp_path, card, value, fact, expected):
 def test_the_next_source_is_used(tmp_path):
     frame = fits_frame(tmp_path, EXPTIME="1e300", EXPOSURE="30.", DATE_OBS="'0001-01-01'", MJD_OBS="60000.5")
     assert (frame.exposure, frame.date.year) == (30, 2023)
-    assert fits_frame(tmp_path, MJD_OBS="999999.").date is None
+    # MJD-OBS is not looked at where there is a better date.
+    assert fits_frame(tmp_path, MJD_OBS="0.", DATE_OBS="'2024-01-05'").notes == []
+
+
+def test_a_switch_is_no_pedestal(tmp_path):
+    frame = fits_frame(tmp_path, PEDESTAL="T")
+    assert frame.pedestal == 0
+    assert frame.notes == ["PEDESTAL is 'True', expected ADU, up to 65535; it is left out"]
 
 
 def vector(name):

@@ -242,14 +242,14 @@ def test_files_without_a_record_are_refused(target, tmp_path):
     frames, saved, _ = target
     frame = min(frames.glob("*.xisf"))
     for call in (sl.rerun, sl.Recipe.from_result):
-        with pytest.raises(sl.RecipeError, match="holds no recipe; name an image that stacklib has saved"):
+        with pytest.raises(sl.RecipeError, match="is no image with a recipe inside; name one that stacklib"):
             call(frame)
         with pytest.raises(sl.FrameError, match="no such file"):
             call(tmp_path / "nothing.xisf")
         with pytest.raises(sl.FrameError, match="no such file"):
             call(tmp_path / "nothing.fits")
     fits = min((SAMPLES / "M13" / "4_Registered").glob("*.fits"))
-    with pytest.raises(sl.RecipeError, match="holds no recipe"):
+    with pytest.raises(sl.RecipeError, match="is no image with a recipe inside"):
         sl.Recipe.from_result(fits)
     held = xisf.open_image(saved[0]).properties
     broken = {name: value for name, value in held.items() if name.startswith("stacklib:")}

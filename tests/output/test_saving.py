@@ -240,6 +240,7 @@ def test_all_names_can_be_given(result, tmp_path):
     assert paths[0].name == "20200202_Whale_Box_0000.xisf"
     # Headers take precedence over a given name.
     assert keyword(read_xisf(paths[0])[1], "OBJECT") == "M 101"
+    assert naming.base_name([], date="0001-01-02") == "00010102_noobject_nocamera"
 
 
 def test_maps_and_fits(linear, tmp_path):
@@ -392,6 +393,13 @@ def test_a_file_where_the_folder_should_be(result, tmp_path):
         with pytest.raises(sl.SaveError, match="is a file; choose another folder"):
             result.save(folder)
     assert names_in(tmp_path) == ["results"]
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a\ud800b"])
+def test_what_no_folder_can_be_named(result, tmp_path, name):
+    with pytest.raises(sl.SaveError, match="is not the name of a folder; choose another folder"):
+        result.save(tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")

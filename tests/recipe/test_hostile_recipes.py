@@ -226,6 +226,12 @@ def test_a_path_with_nul_is_refused():
             call("a\0b.xisf")
 
 
+def test_a_recipe_is_no_saved_image(tmp_path):
+    path = Recipe().save(tmp_path / "recipe.yaml")
+    with pytest.raises(RecipeError, match=r"recipe\.yaml: is no image with a recipe inside"):
+        sl.rerun(path)
+
+
 def test_hostile_history(tmp_path):
     lines = ["rejection rule: sigma", "rejection = sigma", "sigma_low = " + "9" * 60, "clip_low = 1e999"]
     image = np.zeros((1, 4, 4), np.float32)
