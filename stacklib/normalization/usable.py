@@ -127,7 +127,7 @@ def _what(measured: FrameMeasurements, i: int, channel: int) -> str:
     """Describe a plane without an image."""
     least, most = float(measured.minimum[i, channel]), float(measured.maximum[i, channel])
     if math.isnan(most):
-        return "all samples are NaN"
+        return "all samples are NaN or infinite"
     if measured.count[i, channel] > 0:
         return f"all samples are {float(measured.location[i, channel]):g}"
     if least == most:

@@ -101,8 +101,9 @@ def test_bands_memory_regions_and_clusters_see_the_same_border(faint_frames):
         band = (0, 5, 17)
         packed = pickle.dumps((samples, preparation.used, settings))
         unheld = Samples(faint_frames, region).marked(preparation.marks)
-        pixels, _ = _integrate_band(packed, band)
-        others, _ = _integrate_band(pickle.dumps((unheld, preparation.used, settings)), band)
+        no_ratios = np.empty(0, np.float32)
+        pixels, _ = _integrate_band(packed, band, no_ratios)
+        others, _ = _integrate_band(pickle.dumps((unheld, preparation.used, settings)), band, no_ratios)
         for ready in (held, Samples(faint_frames, region)):
             result = integrate_samples(ready, preparation)
             # Brought into the range 0 to 1 by different factors, and back.
@@ -110,7 +111,7 @@ def test_bands_memory_regions_and_clusters_see_the_same_border(faint_frames):
             np.testing.assert_array_equal(result.coverage, whole.coverage[cut])
         for found in (pixels, others):
             np.testing.assert_array_equal(
-                found.coverage / np.float32(COUNT), result.coverage[0, 5:17].reshape(-1)
+                found["coverage"] / np.float32(COUNT), result.coverage[0, 5:17].reshape(-1)
             )
     np.testing.assert_array_equal(held.held, held.values(None))
 
@@ -230,7 +231,7 @@ def test_a_broken_frame_does_not_end_the_run(tmp_path):
     assert any("2 of 10 frames hold no image" in note for note in notes)
     assert "5 f4.fits: all samples are 0" in result.report()
     assert list(result.frames["used"]) == [i not in (4, 7) for i in range(COUNT)]
-    assert result.frames["reason"][7] == "all samples are NaN"
+    assert result.frames["reason"][7] == "all samples are NaN or infinite"
 
 
 @pytest.mark.parametrize("value", [0.0, np.nan, 0.5, 1.0])
