@@ -363,7 +363,7 @@ def test_runs_share_the_memory_and_a_large_one_waits_for_all_of_it(monkeypatch, 
 def test_share_of_a_run_is_what_it_can_use(monkeypatch, tmp_path):
     batch = Batch(BatchJob(targets(tmp_path, 5), memory="4GB", jobs=2))
     assert batch.need(batch.rows[0].target).whole < OVERHEAD + 10**8
-    large = replace(batch.rows[0].target, shape=(3, 4000, 6000), frames=(Path(),) * 50)
+    large = replace(batch.rows[0].target, shape=(3, 3000, 6000), frames=(Path(),) * 50)
     assert batch.need(large).whole == pytest.approx(2e9, rel=0.01)
 
 

@@ -14,6 +14,7 @@ from stacklib.explore.advisor import advise, memory_for
 from stacklib.explore.outliers import inject, own_outliers
 from stacklib.explore.sweep import settings_of
 from stacklib.explore.trials import Trials
+from stacklib.integration.samples import RESULT_BYTES
 from stacklib.recipe.rules import RULES
 from stacklib.simulate import simulate_frames
 
@@ -128,7 +129,7 @@ def test_reason_is_true_of_the_table():
 
 def test_a_small_budget_looks_at_a_smaller_part():
     frames = sl.open_frames(SAMPLES / "M101" / "4_Registered")
-    assert memory_for(20, 3, 300, 224) == 300 * 224 * 3 * (3 * 4 * 20 + 20)
+    assert memory_for(20, 3, 300, 224) == 300 * 224 * 3 * (3 * 4 * 20 + RESULT_BYTES)
     advice = advise(frames, memory="21MB", grid={"sigma_high": (2.5, 3.0)}, progress=False)
     left, _, width, height = advice.region
     assert width == height and 128 <= width < 224 and abs(2 * left + width - 300) <= 1
