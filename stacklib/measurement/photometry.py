@@ -57,6 +57,8 @@ SEEING, EXACT = (0.5, 2.5), 1e-3
 #: Band-pass filters (sigma in pixels, of a plane binned by the first number) that see structure, how
 #: significant it must be, and the fewest pixels.
 BANDS, STRUCTURE, PIXELS = ((1, 1.5, 5.0), (4, 1.5, 5.0)), 6.0, 100
+#: A pixel without data is filled from a square of this side around it, if this fraction of it has data.
+AROUND_HOLE, LEAST_AROUND = 5, 0.3
 
 
 class Light(NamedTuple):
@@ -148,10 +150,6 @@ def _spread_out(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.sort(np.argsort(rank, kind="stable")[:STARS])
 
 
-def _width(fwhm: float, power: float) -> float:
-    return 0.5 * fwhm / math.sqrt(2 ** (1 / power) - 1)
-
-
 def compare_stars(
     image: np.ndarray, template: Template, seeing: float | None = None
 ) -> tuple[Light, float, StarFluxes]:
@@ -239,6 +237,31 @@ def best_power(excess: list[np.ndarray]) -> float:
     misfit /= max(1.0, misfit.min() / (len(known) - 2))
     usual, best = POWERS.index(USUAL_POWER), int(np.argmin(misfit))
     return POWERS[best] if misfit[usual] - misfit[best] > BETTER else USUAL_POWER
+
+
+def without_holes(image: np.ndarray, like: np.ndarray) -> np.ndarray:
+    """Fill single pixels and columns where an image has no data with the mean of their neighbors.
+
+    Where stars are compared, both images must be filled in the same pixels: the same light is lost then.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (height, width)
+        An image.
+    like : ndarray of float32, same shape
+        The image whose NaN are the holes, `image` itself or another one.
+
+    Returns
+    -------
+    ndarray of float32
+        A copy. Larger holes, and the border, are NaN.
+    """
+    there = np.isfinite(like) & np.isfinite(image)
+    share = ndimage.uniform_filter(there.astype(np.float32), AROUND_HOLE)
+    near = ndimage.uniform_filter(np.where(there, image, np.float32(0)), AROUND_HOLE)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        filled = np.where(share >= LEAST_AROUND, near / share, np.float32(np.nan))
+    return np.where(there, image, filled)
 
 
 class _Pair(NamedTuple):

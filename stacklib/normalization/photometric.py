@@ -32,6 +32,7 @@ from stacklib.measurement.photometry import (
     compare_structure,
     compare_wings,
     make_template,
+    without_holes,
 )
 from stacklib.measurement.scale_noise import pixel_noise, scale_noise
 from stacklib.normalization.robust_stack import clipped_mean, median_stack
@@ -500,6 +501,11 @@ class _Channel:
         binned = _binned(plane, self.period)
         light, fwhm, fluxes = compare_stars(binned, stack.stars)
         source = "stars"
+        if not light.known and np.isnan(binned).any():
+            # Scattered pixels without data would hide every star.
+            stars = stack.stars.of(without_holes(stack.binned, binned))
+            binned = without_holes(binned, binned)
+            light, fwhm, fluxes = compare_stars(binned, stars)
         if not light.known:
             light, source = compare_structure(binned, stack.binned), "structure"
         if not light.known:
