@@ -121,6 +121,9 @@ def integrate(
                 samples.hold()
                 planes = samples.plane
             preparation = prepare(frames, recipe, samples.threads, report, planes, spread=spread)
+        if planes is not None:
+            for channel in range(frames.channels):
+                preparation.frame_noise(channel, planes)
         preparation, shift = _checked(preparation, samples)
         for note in preparation.notes:
             warnings.warn(note, StacklibWarning, stacklevel=2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from stacklib.frames.frame import Frame
 from stacklib.frames.frame_set import FrameSet
 from stacklib.measurement.border import DataRange
 from stacklib.measurement.full_scale import ADU
-from stacklib.measurement.measurements import FrameMeasurements, Spread, measure_frames
+from stacklib.measurement.measurements import FrameMeasurements, Planes, Spread, measure_frames
 from stacklib.normalization.coverage import Compared, compare
 from stacklib.normalization.doubts import doubts_about_scale
 from stacklib.normalization.matching import output_coefficients, rejection_coefficients, scale_factors
@@ -143,10 +143,11 @@ class Preparation:
         rows = self.frames[i].read_rows(start, stop, channel)
         return rows if self.marks is None else self.marks.mark(i, channel, np.array(rows), start)
 
-    def frame_noise(self, channel: int) -> FrameNoise:
+    def frame_noise(self, channel: int, planes: Planes | None = None) -> FrameNoise:
         """Measure the noise of the used frames as the rule compares them, from rows spread over the image.
 
-        It does not depend on the region that is integrated. Rows are read from the files, once.
+        It does not depend on the region that is integrated. Rows are read from the files, once, unless
+        ``planes(i, channel)`` returns planes that are already in memory.
         """
         settings = self.settings(channel)
         compared = settings.rejection_factor, settings.rejection_offset
@@ -154,13 +155,21 @@ class Preparation:
         if key not in self.noise_by_channel:
             height, width = self.frames.height, self.frames.width
             bands = spread_rows(height, width, self.count)
-            blocks = [self._blocks(settings, channel, start, columns) for start, columns in bands]
+            read = self.read_rows if planes is None else partial(self._rows_of, planes)
+            blocks = [self._blocks(settings, channel, start, columns, read) for start, columns in bands]
             # The noise of rounding; the floor of a rule is half a step.
             least = settings.floor / (HALF_STEP * math.sqrt(12))
             self.noise_by_channel[key] = FrameNoise.measure(np.concatenate(blocks, axis=1), least)
         return self.noise_by_channel[key]
 
-    def _blocks(self, settings: Settings, channel: int, start: int, columns: slice) -> np.ndarray:
+    def _rows_of(self, planes: Planes, i: int, start: int, stop: int, channel: int) -> np.ndarray:
+        """Return the same as `read_rows`, of planes in memory."""
+        rows = planes(i, channel)[start:stop]
+        return rows if self.marks is None else self.marks.mark(i, channel, np.array(rows), start)
+
+    def _blocks(
+        self, settings: Settings, channel: int, start: int, columns: slice, read: Callable[..., np.ndarray]
+    ) -> np.ndarray:
         """Read blocks of a band of rows as the rule compares them, (frames, blocks, pixels).
 
         NaN for no data.
@@ -171,7 +180,7 @@ class Preparation:
             self.used, settings.rejection_factor, settings.rejection_offset, strict=True
         ):
             stop = min(start + BLOCK, self.frames.height)
-            blocks = blocks_of(self.read_rows(int(i), start, stop, channel), columns)
+            blocks = blocks_of(read(int(i), start, stop, channel), columns)
             data = (blocks > low) & (blocks < high)
             found.append(np.where(data, blocks * factor + offset, np.nan).astype(np.float32))
         return np.stack(found)

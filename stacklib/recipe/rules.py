@@ -308,11 +308,6 @@ def _auto_in_words() -> str:
     return f"{', '.join(words)}, otherwise {many}"
 
 
-def _rules_with(parameter: str) -> str:
-    """Return the names of the rules that read a parameter, as a list in words."""
-    return ", ".join(spec.name for spec in RULES.values() if parameter in spec.parameters)
-
-
 @dataclass(frozen=True)
 class RejectionParameters(Checked):
     """Rejection rule of a recipe and parameters of all rules."""
@@ -328,7 +323,7 @@ class RejectionParameters(Checked):
         3.2,
         0.5,
         20.0,
-        f"Reject below this limit ({_rules_with('sigma_low')}).",
+        "Reject below this many sigma, in every rule with sigma limits.",
         "sigma",
         (3.0, 3.4),
     )
@@ -336,7 +331,7 @@ class RejectionParameters(Checked):
         2.9,
         0.5,
         20.0,
-        f"Reject above this limit ({_rules_with('sigma_high')}).",
+        "Reject above this many sigma, in every rule with sigma limits.",
         "sigma",
         (2.8, 3.0),
     )

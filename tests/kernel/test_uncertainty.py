@@ -113,7 +113,9 @@ def test_where_some_frames_have_no_data(tmp_path, rule, weights):
     frames = sky(tmp_path / "a", noises(kind, 14), 100, 240, coverage)
     z, _ = z_of(frames, rejection=rule, weights=weights)
     for count in (8, 9, 11, 14):
-        assert z[0][coverage == count].std() == pytest.approx(1, abs=0.05), count
+        # What min_max drops depends on how many frames there are, and which.
+        near = 0.07 if rule == "min_max" else 0.05
+        assert z[0][coverage == count].std() == pytest.approx(1, abs=near), count
 
 
 def test_few_samples_claim_little(tmp_path):

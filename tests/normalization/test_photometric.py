@@ -288,3 +288,21 @@ def test_classic_recipes_measure_no_light(tmp_path):
     measured = prepared(frames).measurements
     again = prepare(frames, RECIPE, measurements=replace(measured))
     assert again.photometry.surfaces is measured.photometry[False].surfaces
+
+
+@pytest.mark.parametrize("holes", ["scattered", "columns", "in all frames"])
+def test_pixels_without_data_cost_no_frame(tmp_path, holes):
+    night = simulate_night(6, 240, 320, 1, "field", 9101, transparency=(0.6, 1))
+    rng = np.random.default_rng(1)
+    for i in range(6):
+        frame = np.array(night.frame(i), np.float32).reshape(240, 320)
+        if holes == "columns" and i == 2:
+            frame[:, ::8] = np.nan
+        elif holes == "in all frames" or (holes == "scattered" and i == 2):
+            frame[rng.random(frame.shape) < 0.02] = np.nan
+        fits.PrimaryHDU(frame).writeto(tmp_path / f"f{i}.fits")
+    p = prepare(sl.open_frames(tmp_path), sl.Recipe.from_dict({"preset": "measured"}))
+    assert p.excluded == {}
+    assert (p.photometry.source == "stars").all()
+    found = p.photometry.transparency[:, 0] / np.array(night.transparency).reshape(6, -1)[:, 0]
+    np.testing.assert_allclose(found / np.median(found), 1, atol=0.03)
