@@ -320,7 +320,7 @@ def _ending(path: Path, endings: Sequence[str]) -> str:
     return max((ending for ending in endings if name.endswith(ending)), key=len, default="")
 
 
-def natural_order(path: Path) -> list[Any]:
+def natural_order(path: Path) -> tuple[list[Any], str]:
     """Return a sort key that puts frame_2 before frame_10."""
     parts = re.split(r"([0-9]+)", path.name.lower())
-    return [(int(part), part) if number % 2 else part for number, part in enumerate(parts)] + [path.name]
+    return [(int(part), part) if number % 2 else part for number, part in enumerate(parts)], path.name

@@ -17,7 +17,7 @@ import stacklib as sl
 from stacklib.errors import FrameError, StacklibWarning
 from stacklib.formats import fits, xisf
 from stacklib.frames import finding
-from stacklib.frames.finding import find_images, stem_of
+from stacklib.frames.finding import find_images, natural_order, stem_of
 from stacklib.frames.frame import Frame
 from stacklib.frames.frame_set import as_pattern, open_frames, used_files
 from stacklib.frames.registered import OTHER_STAGE, UNREGISTERED, name_reasons
@@ -610,3 +610,9 @@ def test_a_list_that_the_shell_expanded_is_a_pattern(tmp_path):
     assert notes[0] == "light_.seq is left out, as it is no image" and "m.fits (a master" in notes[1]
     pattern = str(tmp_path / "f_*.fits")
     assert as_pattern([pattern, str(tmp_path / "f_1.fits")]) == ([pattern, str(tmp_path / "f_1.fits")], [])
+
+
+def test_names_that_begin_alike_have_an_order():
+    names = ["2", "10", "AB", "ab", "ab1c", "ab2", "ab10", "x"]
+    ordered = sorted((Path(name) for name in reversed(names)), key=natural_order)
+    assert [path.name for path in ordered] == names
