@@ -422,3 +422,15 @@ def test_items_of_any_size_at_any_place(tmp_path, item):
             found = bytearray(size)
             read_into(start, memoryview(found))
             assert found == content[start : start + size]
+
+
+@pytest.mark.parametrize("count", [300, 240_000])
+def test_channels_without_end(tmp_path, count):
+    path = tmp_path / "channels.xisf"
+    samples = np.zeros(count, "<f4")
+    make_xisf(path, samples.tobytes(), geometry=f"1:1:{count}", sampleFormat="Float32", bounds="0:1")
+    before = time.process_time()
+    frame = Frame(path, quiet=True)
+    assert frame.read().shape == (3, 1, 1)
+    assert any("channels" in note for note in frame.notes)
+    assert time.process_time() - before < SECONDS
