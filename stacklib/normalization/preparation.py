@@ -26,6 +26,7 @@ from stacklib.normalization.surfaces import CorrectedRange, Surfaces
 from stacklib.normalization.usable import Usable, find_usable
 from stacklib.normalization.weighting import (
     Light,
+    check_choices,
     choose_reference,
     excluded_by_weight,
     find_frame,
@@ -216,6 +217,7 @@ def prepare(
     refuse_single(frames)
     # The rule depends on the frames that were given, not on those that weigh enough.
     recipe = recipe.replace(rejection=recipe.rule_for(len(frames)))
+    check_choices(frames.names, recipe)
     average = recipe.combination == "average"
     if measurements is None:
         measurements = measure_frames(

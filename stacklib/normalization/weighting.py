@@ -26,6 +26,7 @@ from stacklib.utils.texts import one_line
 
 __all__ = [
     "MEASURED_NOISE_NOTE",
+    "check_choices",
     "choose_reference",
     "excluded_by_weight",
     "find_frame",
@@ -130,6 +131,23 @@ def frame_weights(
         some = any("NOISE keywords" in note for note in measurements.notes)
         notes.append(UNUSED_NOISE_NOTE if some else MEASURED_NOISE_NOTE)
     return weights, notes
+
+
+def check_choices(names: Sequence[str], recipe: Any) -> None:
+    """Refuse a reference or weights that cannot work with any frames of these names, before any is measured.
+
+    Raises IntegrationError.
+    """
+    if recipe.reference:
+        find_frame(names, recipe.reference, "reference")
+    if recipe.combination != "average":
+        return
+    if recipe.weights == "keyword":
+        _keyword_values([], recipe.weight_keyword)
+    elif recipe.weights == "csv":
+        _read_table(recipe.weight_file)
+    elif recipe.weights == "formula":
+        _refuse_empty(recipe.weight_formula)
 
 
 def _are_uneven(weights: np.ndarray) -> bool:
@@ -317,15 +335,19 @@ def _weights_by_light(
         return weights / np.square(light["fwhm"]) if kind == "information" else weights
 
 
-def _formula_values(
-    frames: Sequence[Any], measured: FrameMeasurements, formula: str, light: Light
-) -> np.ndarray:
-    """Evaluate a formula in each channel."""
+def _refuse_empty(formula: str) -> None:
     if not formula.strip():
         raise IntegrationError(
             "weights formula: weight_formula is empty. Write an expression of the columns of the frames, "
             "such as transparency / (noise * fwhm)."
         )
+
+
+def _formula_values(
+    frames: Sequence[Any], measured: FrameMeasurements, formula: str, light: Light
+) -> np.ndarray:
+    """Evaluate a formula in each channel."""
+    _refuse_empty(formula)
     columns = {
         "exposure": _spread([_number(frame.exposure) for frame in frames], measured.location.shape),
         "location": measured.location,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from stacklib.errors import RecipeError
+from stacklib.utils.labels import quoted
 from stacklib.utils.parameters import Parameter
 
 __all__ = ["PRESET", "PRESETS", "with_preset"]
@@ -53,8 +55,10 @@ PRESET = Parameter(
 def with_preset(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return `values` with the parameters of their ``preset`` in its place; the other values override them.
 
-    Raises `RecipeError` if there is no preset of that name.
+    Raises `RecipeError` if there is no preset of that name, or `values` are not names and values.
     """
+    if not isinstance(values, Mapping):
+        raise RecipeError(f"a recipe needs names and values, got {quoted(values)}")
     others = {name: value for name, value in values.items() if name != PRESET.name}
     name = PRESET.check(values.get(PRESET.name, PRESET.default))
     return {**PRESETS.get(name, {}), **others}

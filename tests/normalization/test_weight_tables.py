@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+import stacklib as sl
 from stacklib.errors import IntegrationError
 from stacklib.normalization.weighting import frame_weights
 from stacklib.recipe.recipe import Recipe
@@ -98,3 +99,22 @@ def test_pipes_and_other_encodings(tmp_path):
     (tmp_path / "utf-16.csv").write_bytes("file,weight\nlight_0,1\n".encode("utf-16"))
     with pytest.raises(IntegrationError, match=r"utf-16\.csv: is not UTF-8 text\. Save it as CSV UTF-8"):
         weights(tmp_path / "utf-16.csv")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"reference": "nope"}, "reference: nope is none of the frames"),
+        ({"weights": "csv"}, "weight_file is empty"),
+        ({"weights": "csv", "weight_file": "nowhere.csv"}, "nowhere.csv"),
+        ({"weights": "keyword"}, "weight_keyword is empty"),
+        ({"weights": "formula"}, "weight_formula is empty"),
+    ],
+)
+def test_choices_that_cannot_work_are_refused_before_frames_are_measured(monkeypatch, changes, message):
+    def measure(*arguments, **options):
+        raise AssertionError("measured")
+
+    monkeypatch.setattr("stacklib.normalization.preparation.measure_frames", measure)
+    with pytest.raises(sl.IntegrationError, match=message):
+        sl.integrate("sample_data/M13/4_Registered", sl.Recipe(**changes), progress=False)

@@ -88,3 +88,9 @@ def test_best_goes_by_imagetyp(tmp_path, kind, normalization):
 
 def test_zero_is_a_sample_of_a_bias_frame():
     assert not sl.Recipe.from_dict({"preset": "bias"}).range_clip_low
+
+
+@pytest.mark.parametrize("values", [None, [1, 2], "preset"])
+def test_what_is_no_mapping_is_no_recipe(values):
+    with pytest.raises(sl.RecipeError, match="names and values"):
+        sl.Recipe.from_dict(values)
