@@ -23,6 +23,7 @@ __all__ = [
     "StarFluxes",
     "Template",
     "best_power",
+    "bin_plane",
     "compare_stars",
     "compare_structure",
     "compare_wings",
@@ -423,20 +424,37 @@ def _slope(fluxes: StarFluxes, least: float = LEAST_ERROR) -> Light:
     # The better half tells a first value.
     certain = stack / np.maximum(error, LEAST_ERROR * stack)
     slope = float(np.median((flux / stack)[certain >= np.median(certain)]))
+    return _clipped_slope(flux, stack, error, max(least, 1e-4), slope)
+
+
+def _clipped_slope(
+    own: np.ndarray,
+    others: np.ndarray,
+    noise: np.ndarray | float,
+    fraction: float,
+    slope: float,
+    centred: bool = True,
+    independent: float = 1.0,
+) -> Light:
+    """Return the slope of values over others, clipped at 3 sigma, from a first value on.
+
+    The error of a value is its noise and a `fraction` of it. Residuals are clipped about their median if
+    `centred`, else about 0. `independent` values in a row have the same noise.
+    """
     for _ in range(20):
-        variance = error**2 + (max(least, 1e-4) * slope * stack) ** 2
-        z = (flux - slope * stack) / np.sqrt(variance)
-        middle = float(np.median(z))
+        variance = noise**2 + (fraction * slope * others) ** 2
+        z = (own - slope * others) / np.sqrt(variance)
+        middle = float(np.median(z)) if centred else 0.0
         spread = max(1.0, 1.4826 * float(np.median(np.abs(z - middle))))
         kept = np.abs(z - middle) < 3 * spread
-        weights = stack[kept] / variance[kept]
-        last, slope = slope, float(np.sum(weights * flux[kept]) / np.sum(weights * stack[kept]))
+        weights = others[kept] / variance[kept]
+        last, slope = slope, float(np.sum(weights * own[kept]) / np.sum(weights * others[kept]))
         if abs(slope - last) < 1e-7 * abs(slope):
             break
     if not (math.isfinite(slope) and slope > 0):
         return NO_LIGHT
-    sigma = spread / math.sqrt(np.sum(weights * stack[kept]))
-    return Light(slope, float(sigma), int(np.count_nonzero(kept)))
+    error = spread * math.sqrt(independent / np.sum(weights * others[kept]))
+    return Light(slope, error, int(np.count_nonzero(kept)))
 
 
 def compare_structure(plane: np.ndarray, stack: np.ndarray) -> Light:
@@ -457,17 +475,19 @@ def compare_structure(plane: np.ndarray, stack: np.ndarray) -> Light:
     """
     best = NO_LIGHT
     for side, fine, coarse in BANDS:
-        found = _band_slope(_binned(plane, side), _binned(stack, side), fine, coarse)
+        found = _band_slope(bin_plane(plane, side), bin_plane(stack, side), fine, coarse)
         if found.known and not best.error / best.ratio < found.error / found.ratio:
             best = found
     return best
 
 
-def _binned(plane: np.ndarray, side: int) -> np.ndarray:
+def bin_plane(plane: np.ndarray, side: int) -> np.ndarray:
+    """Return the means over squares of a plane, float32; the plane itself for a side of 1."""
     if side == 1:
         return plane
     rows, columns = (size // side for size in plane.shape)
-    return plane[: rows * side, : columns * side].reshape(rows, side, columns, side).mean(axis=(1, 3))
+    parts = plane[: rows * side, : columns * side].reshape(rows, side, columns, side)
+    return parts.mean(axis=(1, 3), dtype=np.float32)
 
 
 def _band_slope(plane: np.ndarray, stack: np.ndarray, fine: float, coarse: float) -> Light:
@@ -489,18 +509,6 @@ def _band_slope(plane: np.ndarray, stack: np.ndarray, fine: float, coarse: float
     if own.size < PIXELS or noise == 0:
         return NO_LIGHT
     slope = float(np.median(own / others))
-    for _ in range(20):
-        variance = noise**2 + (0.05 * slope * others) ** 2
-        z = (own - slope * others) / np.sqrt(variance)
-        spread = max(1.0, 1.4826 * float(np.median(np.abs(z))))
-        kept = np.abs(z) < 3 * spread
-        weights = others[kept] / variance[kept]
-        last, slope = slope, float(np.sum(weights * own[kept]) / np.sum(weights * others[kept]))
-        if abs(slope - last) < 1e-7 * abs(slope):
-            break
-    if not (math.isfinite(slope) and slope > 0):
-        return NO_LIGHT
     # Neighbors within the finer filter are not independent.
     independent = 4 * math.pi * fine**2
-    error = spread * math.sqrt(independent / np.sum(weights * others[kept]))
-    return Light(slope, error, int(np.count_nonzero(kept)))
+    return _clipped_slope(own, others, noise, 0.05, slope, centred=False, independent=independent)

@@ -28,6 +28,7 @@ from stacklib.measurement.photometry import (
     StarFluxes,
     Template,
     best_power,
+    bin_plane,
     compare_stars,
     compare_structure,
     compare_wings,
@@ -408,7 +409,7 @@ class _Channel:
         noise = np.array([rough[i].noises[1] for i in order])
         usual = np.median(noise[noise > 0]) if (noise > 0).any() else 0.0
         image = clipped_mean(matched, np.where(noise > 0, noise, usual), shape)
-        binned = _binned(image, self.period)
+        binned = bin_plane(image, self.period)
         structure = _small_structure(binned, self.period, shape)
         stars = stack.stars.of(binned)._replace(power=power)
         stack = _Stack(image, binned, stars, structure)
@@ -434,7 +435,7 @@ class _Channel:
         top, left = (height - rows) // 2, (width - columns) // 2
         top, left = top - top % self.period, left - left % self.period
         windows = {
-            i: _binned(self._rows(i, top, top + rows)[:, left : left + columns], self.period)
+            i: bin_plane(self._rows(i, top, top + rows)[:, left : left + columns], self.period)
             - np.float32(location[i])
             for i in by_level
         }
@@ -467,7 +468,7 @@ class _Channel:
 
     def _with_stars(self, image: np.ndarray, level: float) -> _Stack:
         """Find the stars of a stack from which the background, of this level, was subtracted."""
-        binned = _binned(image, self.period)
+        binned = bin_plane(image, self.period)
         stars, _ = make_template(binned + np.float32(level), self.reader.full)
         structure = _small_structure(binned, self.period, image.shape)
         return _Stack(image, binned, stars.of(binned), structure)
@@ -498,7 +499,7 @@ class _Channel:
 
     def _compare_plane(self, i: int, stack: _Stack, wings: bool) -> _Compared:
         plane = self._rows(i, 0, self.reader.shape[0])
-        binned = _binned(plane, self.period)
+        binned = bin_plane(plane, self.period)
         light, fwhm, fluxes = compare_stars(binned, stack.stars)
         source = "stars"
         if not light.known and np.isnan(binned).any():
@@ -622,15 +623,6 @@ class _Channel:
         own = share[inside] ** 2 / (1 - 2 * share[inside])
         variance = np.sum(own * squared[inside]) / (1 + np.sum(own))
         return np.sqrt(np.maximum((squared - variance) / (1 - 2 * share), 0.1 * squared))
-
-
-def _binned(plane: np.ndarray, period: int) -> np.ndarray:
-    """Return the means over the color filter pattern."""
-    if period == 1:
-        return plane
-    rows, columns = (size // period for size in plane.shape)
-    parts = plane[: rows * period, : columns * period].reshape(rows, period, columns, period)
-    return parts.mean(axis=(1, 3), dtype=np.float32)
 
 
 def _small_structure(binned: np.ndarray, period: int, shape: tuple[int, int]) -> np.ndarray:

@@ -141,7 +141,9 @@ class Preparation:
 
     def read_rows(self, i: int, start: int, stop: int, channel: int) -> np.ndarray:
         """Read rows of a channel of frame `i`, marked and corrected, float32 (rows, width)."""
-        rows = self.frames[i].read_rows(start, stop, channel)
+        return self._marked(self.frames[i].read_rows(start, stop, channel), i, start, channel)
+
+    def _marked(self, rows: np.ndarray, i: int, start: int, channel: int) -> np.ndarray:
         return rows if self.marks is None else self.marks.mark(i, channel, np.array(rows), start)
 
     def frame_noise(self, channel: int, planes: Planes | None = None) -> FrameNoise:
@@ -165,8 +167,7 @@ class Preparation:
 
     def _rows_of(self, planes: Planes, i: int, start: int, stop: int, channel: int) -> np.ndarray:
         """Return the same as `read_rows`, of planes in memory."""
-        rows = planes(i, channel)[start:stop]
-        return rows if self.marks is None else self.marks.mark(i, channel, np.array(rows), start)
+        return self._marked(planes(i, channel)[start:stop], i, start, channel)
 
     def _blocks(
         self, settings: Settings, channel: int, start: int, columns: slice, read: Callable[..., np.ndarray]
