@@ -21,6 +21,7 @@ ROOMS = [
     "normalization",
     "rejection",
     "kernel",
+    "spatial",
     "output",
     "simulate",
     "integration",

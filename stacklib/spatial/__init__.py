@@ -1,0 +1,1 @@
+"""Arrays only: rejection that looks at the neighbors of a sample."""
