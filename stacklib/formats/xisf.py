@@ -33,7 +33,7 @@ from stacklib.formats.xisf_blocks import find_block, local_name, refuse
 from stacklib.formats.xisf_write import write_image
 from stacklib.utils.labels import clipped, listed, quoted
 
-__all__ = ["open_image", "write_image"]
+__all__ = ["open_image", "parse_xml", "write_image"]
 
 SIGNATURE = b"XISF0100"
 HEADER_START = 16
@@ -143,9 +143,9 @@ def _filter_pattern(image: Element, notes: list[str]) -> str:
 class _CappedBuilder(TreeBuilder):
     """Build the element tree, and stop if it grows too large or too deep."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, what: str) -> None:
         super().__init__()
-        self._path, self._count, self._depth = path, 0, 0
+        self._path, self._what, self._count, self._depth = path, what, 0, 0
 
     def start(self, tag: Any, attrs: Any) -> Element:
         self._count += 1
@@ -161,7 +161,7 @@ class _CappedBuilder(TreeBuilder):
         return super().end(tag)
 
     def _too_large(self, found: str) -> FrameError:
-        return FrameError(f"{self._path}: the header {found}; leave the file out")
+        return FrameError(f"{self._path}: {self._what} {found}; leave the file out")
 
 
 def read_header(path: Path, file_size: int) -> tuple[Element, int]:
@@ -180,7 +180,7 @@ def read_header(path: Path, file_size: int) -> tuple[Element, int]:
             content = stream.read(length)
     except OSError as error:
         raise unreadable(path, error) from error
-    root = _parse(content.rstrip(b"\0"), path)
+    root = parse_xml(content.rstrip(b"\0"), path)
     if local_name(root) != "xisf":
         raise refuse(path, "root element", local_name(root), "xisf")
     if root.get("version") != "1.0":
@@ -188,29 +188,48 @@ def read_header(path: Path, file_size: int) -> tuple[Element, int]:
     return root, HEADER_START + length
 
 
-def _parse(content: bytes, path: Path) -> Element:
+def parse_xml(content: bytes, path: Path, what: str = "the header") -> Element:
+    """Parse XML from an untrusted source: UTF-8 without a DOCTYPE, of a bounded size.
+
+    Parameters
+    ----------
+    content : bytes
+        The XML.
+    path : Path
+        File for error messages.
+    what : str
+        What the XML is, for error messages.
+
+    Returns
+    -------
+    Element
+        The root element.
+
+    Raises
+    ------
+    FrameError
+        If it is not valid XML or has too many elements, attributes or levels.
+    """
     try:
         # XISF headers are UTF-8, whatever the XML declaration claims.
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise FrameError(
-            f"{path}: the header is not valid UTF-8 at byte {error.start}; copy the file again"
+            f"{path}: {what} is not valid UTF-8 at byte {error.start}; copy the file again"
         ) from None
     if sum(1 for _ in itertools.islice(ATTRIBUTE.finditer(content), MAX_ATTRIBUTES + 1)) > MAX_ATTRIBUTES:
-        raise FrameError(f"{path}: the header has more than {MAX_ATTRIBUTES} attributes; leave the file out")
-    parser = DefusedXMLParser(target=_CappedBuilder(path), forbid_dtd=True)
+        raise FrameError(f"{path}: {what} has more than {MAX_ATTRIBUTES} attributes; leave the file out")
+    parser = DefusedXMLParser(target=_CappedBuilder(path, what), forbid_dtd=True)
     try:
         parser.feed(text)
         root = parser.close()
     except DefusedXmlException:
-        raise FrameError(
-            f"{path}: the header has a DOCTYPE, expected plain XML; leave the file out"
-        ) from None
+        raise FrameError(f"{path}: {what} has a DOCTYPE, expected plain XML; leave the file out") from None
     except (ParseError, ValueError) as error:
         reason = clean_text(str(error))[:100]
-        raise FrameError(f"{path}: the header is not valid XML ({reason}); copy the file again") from None
+        raise FrameError(f"{path}: {what} is not valid XML ({reason}); copy the file again") from None
     if root is None:
-        raise FrameError(f"{path}: the header is empty, expected XML; copy the file again")
+        raise FrameError(f"{path}: {what} is empty, expected XML; copy the file again")
     return root
 
 

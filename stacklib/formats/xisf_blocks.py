@@ -27,7 +27,15 @@ from stacklib.formats.scratch import MemoryBlock, ReadInto, hold
 from stacklib.formats.source import Block, FileBlock, LazyBlock
 from stacklib.utils.labels import quoted
 
-__all__ = ["StoredBlock", "find_block", "local_name", "refuse"]
+__all__ = [
+    "EXPANSION",
+    "Compression",
+    "StoredBlock",
+    "decode_text",
+    "find_block",
+    "local_name",
+    "refuse",
+]
 
 #: Maximum compression ratio of each codec. Blocks that declare more are rejected without trying.
 EXPANSION = {"zlib": 1040, "lz4": 256, "lz4hc": 256, "zstd": 2**16}
@@ -229,7 +237,7 @@ def find_block(element: Element, path: Path, file_size: int, header_end: int) ->
     else:
         attributes, encoding, text = element.attrib, "", None
     if encoding:
-        position, content = None, _decode_text(text or "", encoding, path, field)
+        position, content = None, decode_text(text or "", encoding, path, field)
         size = len(content)
     else:
         content = b""
@@ -262,7 +270,8 @@ def _attachment(location: str, path: Path, field: str, file_size: int, header_en
     return position, size
 
 
-def _decode_text(text: str, encoding: str, path: Path, field: str) -> bytes:
+def decode_text(text: str, encoding: str, path: Path, field: str) -> bytes:
+    """Decode base64 or hex digits. Raises `FrameError` for anything else."""
     try:
         digits = text.encode("ascii").translate(None, b" \t\r\n")
         if encoding == "base64":

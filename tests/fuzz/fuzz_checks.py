@@ -18,6 +18,7 @@ from xisf import XISF
 
 import stacklib as sl
 from stacklib.errors import StacklibError
+from stacklib.formats.xdrz import read_xdrz
 from stacklib.formats.xisf import open_image as open_xisf
 from stacklib.formats.xisf import write_image
 from stacklib.frames.frame import Frame
@@ -222,4 +223,18 @@ def _value(text: str) -> str | float:
         return text.strip("'")
 
 
-_CHECKS = {"image": _image, "recipe": _recipe, "headers": _headers}
+def _drizzle_data(made: Input, path: Path) -> Checked:
+    data = read_xdrz(path)
+    found = [f"note: {note}" for note in data.notes if len(note) > LONGEST_NOTE or not note.isprintable()]
+    if any("/" in name or "\\" in name for name in (*data.source_names, data.target_name)):
+        found.append("path: a name with folders")
+    for channel in range(len(data.maps)):
+        plane = data.rejection(channel)
+        if plane is None or plane.shape != (data.height, data.width):
+            found.append("map: of another size")
+    if not np.isfinite(np.linalg.inv(data.corner_matrix)).all():
+        found.append("matrix: has no inverse")
+    return found, list
+
+
+_CHECKS = {"image": _image, "recipe": _recipe, "headers": _headers, "drizzle data": _drizzle_data}

@@ -13,7 +13,7 @@ import re
 import tempfile
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
@@ -21,6 +21,7 @@ import numpy as np
 from astropy.io import fits
 from image_files import PIXELS, header, make_xisf, pack, raw_fits, shuffle
 
+from stacklib.formats.xdrz import DrizzleData, write_xdrz
 from stacklib.recipe.recipe import Job, Recipe
 
 
@@ -165,6 +166,27 @@ def good_xisf() -> dict[str, bytes]:
     return {
         name: _written(lambda path, how=how: make_xisf(path, inside=inside, **how))
         for name, how in layouts.items()
+    }
+
+
+@functools.cache
+def good_xdrz() -> dict[str, bytes]:
+    """Drizzle data, of the geometry alone and complete."""
+    size = {"source": "/a/M101_0001_c.xisf", "width": 16, "height": 12}
+    geometry = DrizzleData(**size, matrix=np.eye(3), created="2024-01-05T22:10:00Z")
+    complete = replace(
+        geometry,
+        cfa_source="C:\\a\\M101_0001_c.xisf",
+        pattern="RGGB",
+        location=(0.1, 0.2, 0.3),
+        reference_location=(0.1, 0.2, 0.3),
+        scale=(1.0, 0.9, 1.1),
+        weights=(0.5, 1.0, 1.0),
+        maps=tuple((COUNTS % 7 == 0).astype(np.uint8)),
+    )
+    return {
+        name: _written(lambda path, data=data: write_xdrz(path.with_suffix(".xdrz"), data).rename(path))
+        for name, data in (("geometry", geometry), ("complete", complete))
     }
 
 
@@ -362,6 +384,29 @@ def _xml(text: str) -> bytes:
     return text.encode()
 
 
+TEXT = re.compile(rb">([^<>]+)<")
+
+
+def damage_xdrz(content: bytes, random: Random) -> tuple[bytes, bool]:
+    """Damage drizzle data: attributes, texts, elements or any bytes."""
+    action = random.randrange(8)
+    if action == 0:
+        return _cut(content, random), False
+    if action == 1:
+        return _bytes(content, random), False
+    if action == 2:
+        element = b"<%s>" % random.choice((b"Metadata", b"Subblock", b"AlignmentSplineX", b"x" * 1000))
+        place = random.randrange(len(content))
+        return content[:place] + element * random.choice((1, 70, 3000)) + content[place:], False
+    for _ in range(random.choice((1, 1, 2, 4))):
+        kind = random.choice((ATTRIBUTE, TEXT))
+        found = random.choice(list(kind.finditer(content)))
+        group = kind.groups
+        value = _xml(random.choice([*VALUES, "1" * 400, "1,2", "../../a", "/dev/zero", "lz4", "AAAA"]))
+        content = content[: found.start(group)] + value + content[found.end(group) :]
+    return content, False
+
+
 YAML_VALUES = [
     *(
         "",
@@ -462,6 +507,7 @@ KINDS = {
     "fits.gz": Kind(".fits.gz", 10, zipped_fits, damage_zipped),
     "fits.fz": Kind(".fits.fz", 20, packed_fits, damage_packed),
     "xisf": Kind(".xisf", 26, good_xisf, damage_xisf),
+    "xdrz": Kind(".xdrz", 8, good_xdrz, damage_xdrz, "drizzle data"),
     "recipe": Kind(".yaml", 13, good_recipes, damage_yaml, "recipe"),
     "headers": Kind(".txt", 1, header_lists, damage_headers, "headers"),
 }
