@@ -87,6 +87,7 @@ class Trials:
         self.samples = Samples(self.frames, region, self.threads, self.memory)
         if self.samples.fits():
             self.samples.hold()
+            self.samples.keeps_marked = True
 
     def with_values(self, held: np.ndarray) -> Trials:
         """Return a copy that integrates other values; measurements stay those of the frames."""
@@ -173,8 +174,7 @@ class Trials:
         _, _, width, height = self.samples.region
         pixels = self.frames.channels * width * height
         left = self.samples.left_for_samples + RESULT_BYTES * pixels
-        if self.samples.held is not None:
-            left -= self.samples.held.nbytes
+        left -= self.samples.in_memory
         return max(1, min(left, RESULTS) // (pixel * pixels))
 
     def _integrate(

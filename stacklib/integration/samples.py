@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -57,7 +58,8 @@ class Samples:
     `memory` is the budget for the samples and the result. `held` has the samples once `hold` has read them,
     float32 of shape (channels, frames, height, width), as they are in the files. `marks` tells which of them
     are no data and how the others are corrected; see `marked`. `kept` is a place for what was found from the
-    samples, shared by marked copies.
+    samples, shared by marked copies. With `keeps_marked`, marked samples are kept as well if the budget has
+    room for both: for those who integrate the same samples again and again.
     """
 
     def __init__(
@@ -83,6 +85,8 @@ class Samples:
         self.held: np.ndarray | None = None
         self.marks: Marks | None = None
         self.kept: dict[tuple, tuple] = {}
+        self.keeps_marked = False
+        self._marked: list[_Marked] = []
         self._corrected = False
 
     def marked(self, marks: Marks | None) -> Samples:
@@ -109,7 +113,7 @@ class Samples:
     def with_values(self, held: np.ndarray) -> Samples:
         """Return a copy that holds other values, which `values` returned, perhaps with outliers added."""
         other = copy.copy(self)
-        other.held, other.kept = held, {}
+        other.held, other.kept, other._marked = held, {}, []
         # They are not corrected twice.
         other._corrected = True
         return other
@@ -130,12 +134,18 @@ class Samples:
         if self.held is not None:
             other.left_for_samples -= self.held.nbytes
             other.held = None
+            other._marked = []
         return other
 
     @property
     def whole(self) -> bool:
         """Whether the region is the whole image."""
         return self.region == (0, 0, self.frames.width, self.frames.height)
+
+    @property
+    def in_memory(self) -> int:
+        """Bytes of the samples that are held, or will be."""
+        return 0 if self.held is None else self.held.nbytes * (1 + self._keeps())
 
     def fits(self) -> bool:
         """Return whether all samples of the region fit into the memory budget."""
@@ -186,7 +196,7 @@ class Samples:
         if self.held is None:
             # Two bands are in memory: one is read while the other is integrated.
             band_bytes = max(self.left_for_samples, LEAST_BAND_BYTES) // 2
-        elif used.size < len(self.frames) or self.marks is not None:
+        elif self._needs_copy(used) and not self._keeps():
             # The kernel needs contiguous frames, so the used ones are copied, a band at a time.
             band_bytes = LEAST_BAND_BYTES
         else:
@@ -197,13 +207,13 @@ class Samples:
         """Start reading a band of the frames used."""
         channel, start, stop = band
         if self.held is not None:
-            samples = self.held[channel]
-            if used.size < len(self.frames) or self.marks is not None:
-                samples = samples[used, start:stop]
-            if self.marks is not None:
-                for i, rows in zip(used, samples, strict=True):
-                    self._mark(rows, int(i), channel, start)
-            return Band(samples.reshape(used.size, -1), [])
+            if not self._needs_copy(used):
+                return Band(self.held[channel].reshape(used.size, -1), [])
+            if self._keeps():
+                return self._read_kept(channel, used, pool)
+            samples = self.held[channel][used, start:stop]
+            marking = self._start_marking(samples, used, channel, start, pool)
+            return Band(samples.reshape(used.size, -1), marking)
         samples = np.empty((used.size, stop - start, self.region[2]), np.float32)
         reading = [
             pool.submit(self._fill_marked, out, int(i), channel, start, stop)
@@ -227,6 +237,37 @@ class Samples:
                     yield *band, raw
                     del raw
 
+    def _needs_copy(self, used: np.ndarray) -> bool:
+        return used.size < len(self.frames) or self.marks is not None
+
+    def _keeps(self) -> bool:
+        """Whether the samples are kept as the kernel wants them."""
+        return self.keeps_marked and self.held is not None and 2 * self.held.nbytes <= self.left_for_samples
+
+    def _read_kept(self, channel: int, used: np.ndarray, pool: ThreadPoolExecutor) -> Band:
+        """Return all rows of a channel, from those that are kept if these are marked in the same way."""
+        key = used.tobytes()
+        if self._marked and not (self._marked[0].used == key and _alike(self._marked[0].marks, self.marks)):
+            self._marked.clear()
+        if not self._marked:
+            self._marked.append(_Marked(self.marks, key, {}))
+        planes = self._marked[0].planes
+        if channel not in planes:
+            samples = self.hold()[channel][used]
+            wait(self._start_marking(samples, used, channel, 0, pool))
+            planes[channel] = samples
+        return Band(planes[channel].reshape(used.size, -1), [])
+
+    def _start_marking(
+        self, samples: np.ndarray, used: np.ndarray, channel: int, start: int, pool: ThreadPoolExecutor
+    ) -> list[Future]:
+        if self.marks is None:
+            return []
+        return [
+            pool.submit(self._mark, rows, int(i), channel, start)
+            for i, rows in zip(used, samples, strict=True)
+        ]
+
     def _fill_marked(self, out: np.ndarray, i: int, channel: int, start: int, stop: int) -> None:
         self._fill(out, i, channel, start, stop)
         self._mark(out, i, channel, start)
@@ -244,6 +285,21 @@ class Samples:
             frame.read_rows(top + start, top + stop, channel, out)
         else:
             out[:] = frame.read_rows(top + start, top + stop, channel)[:, left : left + width]
+
+
+class _Marked(NamedTuple):
+    """Samples as the kernel wants them, by channel: how they are marked, and of which frames."""
+
+    marks: Marks | None
+    used: bytes
+    planes: dict[int, np.ndarray]
+
+
+def _alike(one: Marks | None, other: Marks | None) -> bool:
+    """Whether both do the same to samples."""
+    if isinstance(one, CorrectedRange) and isinstance(other, CorrectedRange):
+        return one.same_as(other)
+    return one is other
 
 
 @dataclass

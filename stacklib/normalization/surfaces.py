@@ -128,6 +128,19 @@ class CorrectedRange:
             self.data_range.mark(frame, channel, rows, top, left)
         return self.surfaces.correct(frame, channel, rows, top, left)
 
+    def same_as(self, other: CorrectedRange) -> bool:
+        """Whether the other one does the same."""
+        one, two = self.surfaces, other.surfaces
+        gains = one.gain is two.gain or (
+            one.gain is not None and two.gain is not None and np.array_equal(one.gain, two.gain)
+        )
+        return (
+            self.data_range is other.data_range
+            and gains
+            and one.limits == two.limits
+            and np.array_equal(one.offset, two.offset)
+        )
+
 
 def basis(places: np.ndarray, size: int) -> np.ndarray:
     """Return the uniform cubic B-splines at some pixels along an axis of `size` pixels.

@@ -1,9 +1,13 @@
 """Numbers of a trial on a region."""
 
+import warnings
+
+import numpy as np
 import pytest
 
 import stacklib as sl
 from stacklib.explore.region_trials import RegionTrials
+from stacklib.integration.samples import Samples
 from stacklib.simulate import simulate_night
 
 
@@ -20,3 +24,47 @@ def test_noise_for_equal_starlight_is_among_the_numbers(tmp_path):
     assert trial.numbers["noise_for_light"] > 1.1 * best["noise_for_light"]
     trial.integrate(sl.Recipe(rejection="none"))
     assert "noise_for_light" not in trial.numbers and "starlight" not in trial.words()
+
+
+def test_samples_are_corrected_once_for_all_limits(tmp_path, monkeypatch):
+    pytest.importorskip("sep")
+    simulate_night(6, 240, 320, 1, "field", 6302, dither=3).save(tmp_path, "fits", "f32")
+    frames, region = sl.open_frames(tmp_path), (100, 60, 96, 80)
+    light = dict(normalization="photometric", rejection_normalization="photometric", weights="none")
+    trial = RegionTrials(frames, sl.Recipe(**light, rejection="noise_model"), region)
+    calls, mark = [], Samples._mark
+
+    def counted(self, *arguments):
+        calls.append(arguments)
+        mark(self, *arguments)
+
+    monkeypatch.setattr(Samples, "_mark", counted)
+    recipes = [
+        (sl.Recipe(**light, rejection="noise_model", sigma_high=2.5), 0),
+        (sl.Recipe(**light, rejection="calibrated_sigma"), 0),
+        (sl.Recipe(**light, rejection="sigma", range_clip_low=False), 6),
+        (sl.Recipe(rejection="sigma"), 0),
+        (sl.Recipe(**light, rejection="sigma"), 6),
+    ]
+    for recipe, expected in recipes:
+        calls.clear()
+        image = trial.trials.integrate(recipe).image
+        assert len(calls) == expected, recipe
+        calls.clear()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", sl.StacklibWarning)
+            known = sl.integrate(frames, recipe, region, progress=False)
+        np.testing.assert_array_equal(image, known.image)
+
+
+def test_samples_are_corrected_band_by_band_if_there_is_no_room_for_both(tmp_path):
+    pytest.importorskip("sep")
+    simulate_night(6, 240, 320, 1, "field", 6303).save(tmp_path, "fits", "f32")
+    trial = RegionTrials(
+        sl.open_frames(tmp_path), sl.Recipe.from_dict({"preset": "measured"}), (100, 60, 96, 80)
+    )
+    roomy, samples = trial.result.image, trial.trials.samples
+    assert samples.in_memory == 2 * samples.held.nbytes
+    samples.left_for_samples = samples.held.nbytes
+    assert samples.in_memory == samples.held.nbytes
+    np.testing.assert_array_equal(trial.integrate(trial.recipe).image, roomy)
