@@ -50,6 +50,7 @@ HEADINGS = {
     "frames": "Start with these",
     "interactive": "The run",
     "clip_low": "Rejection: each rule uses its own limits",
+    "footprints": "Trails, tracks, colored dots: rejection that looks at neighbors",
     "range_clip_low": "Range: border without data, saturated samples",
     "rejection_normalization": "Normalization, weights, combination",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
 from collections.abc import Iterable, Iterator
 from importlib.metadata import version
@@ -101,4 +102,6 @@ def range_warnings(factor: float, truncated: int, how: str) -> list[str]:
 def _plain(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, list):
+        return json.dumps(value)
     return repr(value) if isinstance(value, float) else str(value) if value != "" else "''"

@@ -53,7 +53,7 @@ def report(
     said = dict.fromkeys([*result.preparation.frames.notes, *result.preparation.notes])
     parts = [
         _heading(result, facts),
-        _section("Settings", result.recipe.in_words(result.preparation.count)),
+        _section("Settings", result.recipe.in_words(result.preparation.count, len(result.image))),
         _rejection(result),
         _noise(result),
         _apertures(result),

@@ -17,6 +17,7 @@ _UNMATCHED = {
     "rejection_normalization": "none",
     "weights": "none",
     "range_clip_low": False,
+    "joint_colour": False,
 }
 
 #: Parameters of each preset by name.
@@ -39,6 +40,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "normalization": "multiplicative",
         "rejection_normalization": "equalize_fluxes",
         "weights": "none",
+        "joint_colour": False,
     },
 }
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import numbers
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from stacklib.utils.parameters import (
     Checked,
     choice_field,
     commented_yaml,
+    count_field,
     list_field,
     named_errors,
     number_field,
@@ -41,6 +43,8 @@ NAMED_WEIGHTS = {"keyword": "weight_keyword", "csv": "weight_file", "formula": "
 BY_LIGHT = ("photometric", "local")
 #: Weights that need the light and the noise of the frames.
 WEIGHTS_BY_LIGHT = ("measured", "information", "psf_signal", "psf_snr", "formula")
+#: Names of trails in `ignore_trails`: the file name of the frame, a colon, and the number of the trail.
+TRAIL = re.compile(r"\s*(?P<frame>.+?):(?P<number>\d{1,4})\s*(?:,|$)")
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,30 @@ class Recipe(RejectionParameters):
     3.4
     """
 
+    footprints: str = choice_field(
+        "off",
+        ("off", "trails", "all"),
+        "Find straight trails below the noise of a pixel; all: also tracks and blobs.",
+    )
+    ignore_trails: str | list[str] = list_field(
+        "", "Trails found that are none, such as light_007.xisf:1; the report numbers them."
+    )
+    joint_colour: bool = switch_field(
+        True, "Color: a hit over 5 sigma takes its 3 x 3 pixels in all channels with it."
+    )
+    large_scale_low: bool = switch_field(
+        False, "Let clusters of samples that were rejected as too dark grow."
+    )
+    large_scale_high: bool = switch_field(
+        False, "The same for too bright ones. It leaves faint trails; footprints do not."
+    )
+    large_scale_layers: int = count_field(
+        2, 1, 6, "Clusters must survive medians of 3, 5, 9 ... pixels: this many.", "layers"
+    )
+    large_scale_growth: int = count_field(2, 0, 20, "Grow them by this much.", "pixels")
+    masks: str | list[str] = list_field(
+        "", "Folder with masks of your own, FRAME_mask.fits for each: nonzero pixels are rejected."
+    )
     range_clip_low: bool = switch_field(
         True, "Ignore samples without data: the black border from registration."
     )
@@ -153,6 +181,27 @@ class Recipe(RejectionParameters):
                 f"rejection_normalization: {self.rejection_normalization} needs the same normalization, but "
                 f"that is {self.normalization}; set normalization to {self.rejection_normalization} as well"
             )
+        self.ignored_trails  # noqa: B018 - checks it
+
+    def __hash__(self) -> int:
+        # Lists have none.
+        values = (getattr(self, name) for name in self.parameters())
+        return hash(tuple(tuple(value) if isinstance(value, list) else value for value in values))
+
+    @property
+    def ignored_trails(self) -> list[tuple[str, int]]:
+        """Trails not to be used: file name of the frame, and number of the trail in it, from 1."""
+        given = self.ignore_trails
+        found = []
+        for entry in [given] if isinstance(given, str) else given:
+            names = list(TRAIL.finditer(entry))
+            if "".join(match[0] for match in names).strip() != entry.strip():
+                raise RecipeError(
+                    f"ignore_trails: got {quoted(entry)}, expected file name and number of a trail as in the "
+                    "report, such as light_007.xisf:1"
+                )
+            found += [(match["frame"], int(match["number"])) for match in names]
+        return found
 
     @classmethod
     def suggest(cls, frames: Any) -> Recipe:
@@ -248,6 +297,25 @@ class Recipe(RejectionParameters):
         weights = self.combination == "average" and self.weights in WEIGHTS_BY_LIGHT
         return self.corrects_samples or weights
 
+    def spatial_means(self, count: int, channels: int) -> tuple[str, ...]:
+        """Return the means of rejection that look at neighbors, with `count` frames of so many channels.
+
+        Returns
+        -------
+        tuple of str
+            Names of `stacklib.spatial.means.MEANS`, in their order. Empty if the frames need no second pass.
+        """
+        clips = RULES[self.rule_for(count)].rejects
+        sides = (self.large_scale_low and self.clip_low) or (self.large_scale_high and self.clip_high)
+        active = {
+            "large_scale": clips and sides,
+            "footprint": self.footprints == "all",
+            "line": self.footprints != "off",
+            "colour": clips and (self.clip_low or self.clip_high) and self.joint_colour and channels > 1,
+            "own": bool(self.masks),
+        }
+        return tuple(name for name, on in active.items() if on)
+
     @classmethod
     def load(cls, path: str | Path) -> Recipe:
         """Read a recipe from a YAML file. Parameters of the run itself, see `Job`, are ignored.
@@ -321,12 +389,17 @@ class Recipe(RejectionParameters):
         """
         return replace_atomically(path, self.to_yaml().encode("utf-8"))
 
-    def in_words(self, count: int) -> list[str]:
-        """Return the settings that matter for `count` frames as lines ``name: value``."""
+    def in_words(self, count: int, channels: int = 1) -> list[str]:
+        """Return the settings that matter for `count` frames of so many channels as ``name: value``."""
         spec = RULES[self.rule_for(count)]
         names = ["clip_low", "clip_high", *spec.parameters] if spec.rejects else []
         chosen = " (chosen by the number of frames)" if self.rejection == "auto" else ""
         lines = [f"rejection: {spec.name}{chosen}"]
+        means = self.spatial_means(count, channels)
+        names += ["footprints"] * ("line" in means) + ["ignore_trails"] * bool(self.ignore_trails)
+        names += ["joint_colour"] * ("colour" in means) + ["masks"] * ("own" in means)
+        if "large_scale" in means:
+            names += [f"large_scale_{name}" for name in ("low", "high", "layers", "growth")]
         names += ["range_clip_low"] + ["range_low"] * self.range_clip_low
         names += ["range_clip_high"] + ["range_high"] * self.range_clip_high
         names += ["normalization", "rejection_normalization", "scale_estimator", "combination"]
@@ -339,6 +412,7 @@ class Recipe(RejectionParameters):
             value, unit = getattr(self, name), parameters[name].unit
             if isinstance(value, bool):
                 value = "yes" if value else "no"
+            value = ", ".join(value) if isinstance(value, list) else value
             text = f"{value:g}" if isinstance(value, float) else str(value)
             lines.append(f"{name}: {text} {unit}".rstrip())
         return lines
@@ -354,7 +428,14 @@ class Recipe(RejectionParameters):
         of_a_rule = name in RejectionParameters.parameters() and name != "rejection"
         if of_a_rule and (not spec.rejects or name not in ("clip_low", "clip_high", *spec.parameters)):
             return f"not used by {spec.name}" if spec.rejects else "rejection is none"
-        switches = [f"clip_{side}"] if name in spec.limits else []
+        if name in ("large_scale_low", "large_scale_high", "joint_colour") and not spec.rejects:
+            return "rejection is none"
+        if name == "ignore_trails" and self.footprints == "off":
+            return "footprints is off"
+        sides = ("large_scale_low", "large_scale_high")
+        if name in ("large_scale_layers", "large_scale_growth") and not any(getattr(self, n) for n in sides):
+            return f"{' and '.join(sides)} are off"
+        switches = [f"clip_{side}"] if name in (*spec.limits, *sides) else []
         switches += [f"range_clip_{side}"] if name in ("range_low", "range_high") else []
         if off := [switch for switch in switches if not getattr(self, switch)]:
             return f"{off[0]} is off"

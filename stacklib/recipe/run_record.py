@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import math
@@ -183,9 +184,13 @@ def _from_history(lines: list[str]) -> dict[str, Any]:
 
 
 def _value(text: str) -> Any:
-    """Convert a value of the HISTORY to a number, switch or text."""
+    """Convert a value of the HISTORY to a number, switch, text or list of texts."""
     if text in ("true", "false", "''"):
         return {"true": True, "false": False, "''": ""}[text]
+    if text.startswith("["):
+        with contextlib.suppress(ValueError, RecursionError):
+            found = json.loads(text)
+            return found if all(isinstance(one, str) for one in found) else text
     try:
         # Whole numbers may be text as well, such as a choice or the name of a frame.
         return int(text) if text.isdecimal() and len(text) <= LONGEST_WHOLE else float(text)

@@ -110,8 +110,11 @@ class Parameter:
             return self._number(value)
         if self.kind is list and isinstance(value, list | tuple):
             texts = [_text(item, numbers=True) for item in value]
+            if not texts and self.default == "":
+                return ""
             return texts if texts and None not in texts else None
-        text = _text(value, numbers=self.kind is str)
+        # Without quotes, YAML reads off as False.
+        text = "off" if value is False and "off" in self.choices else _text(value, numbers=self.kind is str)
         return None if self.choices and text not in self.choices else text
 
     def _number(self, value: Any) -> Any:

@@ -35,7 +35,7 @@ def wrong_values(parameter):
         int: ["3", 1.5, True, None, float("nan"), float("inf"), [1]],
         float: ["3", True, None, float("nan"), float("inf"), "three", [1.0], np.bool_(True)],
         str: [None, True, 1.5, ["x"], {}],
-        list: [None, True, 5, [], {}],
+        list: [None, True, 5, {}, *([[]] if parameter.default else [])],
     }[parameter.kind]
     if parameter.choices:
         wrong = [*wrong, "", "nonsense", f"{parameter.choices[0].upper()} ", 1]
@@ -62,10 +62,12 @@ def test_wrong_values_are_refused_by_name(kind, parameter):
 
 @pytest.mark.parametrize(("kind", "parameter"), EVERY, ids=lambda value: getattr(value, "name", ""))
 def test_right_values_are_taken(kind, parameter):
-    of_pixels = parameter.name == "region"
     right = {bool: [True, False], str: ["x", ""], list: ["x", ["x", "y"]]}.get(parameter.kind, [])
-    if parameter.choices or of_pixels:
-        right = parameter.choices or ["1, 2, 3, 4", ["1", "2", "3", "4"]]
+    of_a_form = {"region": "1, 2, 3, 4", "ignore_trails": "a.xisf:1, b.xisf:12"}
+    if parameter.name in of_a_form:
+        text = of_a_form[parameter.name]
+        right = [text, text.split(", ")]
+    right = parameter.choices or right
     if parameter.kind in (int, float):
         right = [parameter.low, parameter.high, np.float64(parameter.low), np.float32(parameter.default)]
     for value in [*right, parameter.default]:
@@ -132,6 +134,8 @@ def test_an_unknown_name_gets_a_suggestion(tmp_path, name, hint):
 
 
 def values_of(parameter):
+    if parameter.name == "ignore_trails":
+        return st.lists(st.sampled_from(["a, b.xisf:1", "c:d.fits:12"]), min_size=1, max_size=2)
     if parameter.choices:
         return st.sampled_from(parameter.choices)
     if parameter.kind is bool:
