@@ -59,7 +59,8 @@ def known_excess(
     used = preparation.used
     compared = (array for each in settings for array in (each.rejection_factor, each.rejection_offset))
     contrasts = tuple(each.contrast for each in settings)
-    key = used.tobytes(), settings[0].data_range, contrasts, *(array.tobytes() for array in compared)
+    matched = (array.tobytes() for array in compared)
+    key = samples.region, used.tobytes(), settings[0].data_range, contrasts, *matched
     # Copies of a preparation share what they know of the noise; others may correct the samples differently.
     known = samples.kept.get(key)
     if known is not None and known[0] is preparation.noise_by_channel:

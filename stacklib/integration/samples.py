@@ -247,10 +247,13 @@ class Samples:
     def _read_kept(self, channel: int, used: np.ndarray, pool: ThreadPoolExecutor) -> Band:
         """Return all rows of a channel, from those that are kept if these are marked in the same way."""
         key = used.tobytes()
-        if self._marked and not (self._marked[0].used == key and _alike(self._marked[0].marks, self.marks)):
-            self._marked.clear()
+        if self._marked:
+            known = self._marked[0]
+            # A copy may hold another region.
+            if known.held is not self.held or known.used != key or not _alike(known.marks, self.marks):
+                self._marked.clear()
         if not self._marked:
-            self._marked.append(_Marked(self.marks, key, {}))
+            self._marked.append(_Marked(self.hold(), self.marks, key, {}))
         planes = self._marked[0].planes
         if channel not in planes:
             samples = self.hold()[channel][used]
@@ -288,8 +291,9 @@ class Samples:
 
 
 class _Marked(NamedTuple):
-    """Samples as the kernel wants them, by channel: how they are marked, and of which frames."""
+    """Samples as the kernel wants them, by channel, and what they were made of: all samples, marks, frames."""
 
+    held: np.ndarray
     marks: Marks | None
     used: bytes
     planes: dict[int, np.ndarray]

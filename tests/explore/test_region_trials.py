@@ -1,5 +1,6 @@
 """Numbers of a trial on a region."""
 
+import copy
 import warnings
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 import stacklib as sl
 from stacklib.explore.region_trials import RegionTrials
+from stacklib.integration.run import integrate_samples
 from stacklib.integration.samples import Samples
 from stacklib.simulate import simulate_night
 
@@ -68,3 +70,18 @@ def test_samples_are_corrected_band_by_band_if_there_is_no_room_for_both(tmp_pat
     samples.left_for_samples = samples.held.nbytes
     assert samples.in_memory == samples.held.nbytes
     np.testing.assert_array_equal(trial.integrate(trial.recipe).image, roomy)
+
+
+def test_a_window_of_the_samples_has_noise_of_its_own(tmp_path):
+    pytest.importorskip("sep")
+    simulate_night(6, 240, 320, 1, "field", 6304).save(tmp_path, "fits", "f32")
+    frames, region = sl.open_frames(tmp_path), (90, 50, 128, 110)
+    trial = RegionTrials(frames, sl.Recipe.from_dict({"preset": "measured"}), region)
+    window = copy.copy(trial.trials.samples)
+    # It is smaller than what is kept with the samples of the region.
+    window.region, window.held = (100, 60, 40, 30), window.held[:, :, 10:40, 10:50].copy()
+    found = integrate_samples(window, trial.result.preparation, true_claims=False)
+    np.testing.assert_array_equal(found.image, trial.result.image[:, 10:40, 10:50])
+    np.testing.assert_array_equal(found.uncertainty, trial.result.uncertainty[:, 10:40, 10:50])
+    before = trial.result.image
+    np.testing.assert_array_equal(trial.integrate(trial.recipe).image, before)
