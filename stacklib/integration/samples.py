@@ -291,7 +291,7 @@ class Samples:
 
 
 class _Marked(NamedTuple):
-    """Samples as the kernel wants them, by channel, and what they were made of: all samples, marks, frames."""
+    """Samples as the kernel wants them, by channel, and what they were made of."""
 
     held: np.ndarray
     marks: Marks | None
