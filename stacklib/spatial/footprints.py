@@ -1,0 +1,183 @@
+"""Blobs and streaks in one frame: what stands out in a smoothed residual.
+
+A faint trail, an aircraft or the halo of a cosmic ray does not stand out in a single sample, but in the mean
+of its neighborhood. The residual is smoothed on two scales, each in units of its own noise, so registration
+that has smoothed the noise of the frames does no harm.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from stacklib.spatial.planes import bin_residual, robust_spread
+from stacklib.utils.compiled import compiled
+
+__all__ = ["common_places", "find_footprints", "most_frames", "without_common"]
+
+#: Sigma of the Gaussians in pixels, and what stands out in each, in sigma of the smoothed residual.
+SCALES, LIMITS = (1.5, 3.0), (4.0, 4.5)
+#: The smoothed residual is known in every second pixel. Samples are cut at this many sigma.
+SIDE, CUT = 2, 6.0
+#: Gaussians are cut at this many sigma.
+EXTENT = 3.3
+#: What occurs in more frames than this number plus this fraction of them, at one place, is no defect of one.
+FEW, FRACTION = 2, 0.03
+#: A footprint is dropped as a whole if this fraction of it lies on common places.
+MOSTLY = 0.5
+
+
+def find_footprints(z: np.ndarray, protected: np.ndarray) -> np.ndarray:
+    """Find blobs and streaks in the residual of a frame.
+
+    A bright trail leaves its negative image in the residuals of the other frames, so the two signs must be
+    told apart: see `common_places`.
+
+    Parameters
+    ----------
+    z : ndarray of float32, shape (height, width)
+        Frame minus the mean of the others, in units of the noise of this difference. NaN for no data.
+    protected : ndarray of bool, shape (height, width)
+        Pixels that cannot be judged, such as cores of stars whose seeing changes.
+
+    Returns
+    -------
+    ndarray of int8, shape (height, width)
+        1 for what is too bright, -1 for what is too dark, else 0. The faint rim of a footprint does not stand
+        out: grow it by 2 pixels.
+    """
+    total, number = bin_residual(z, protected, SIDE, CUT)
+    found = np.zeros(z.shape, np.int8)
+    # Bins without protected pixels tell the noise; in very small or patchy frames all bins.
+    whole = number == SIDE**2
+    if not whole.any():
+        whole = number > 0
+    fine, coarse = np.empty_like(total), np.empty_like(total)
+    # A bin is a box of this variance, which counts as smoothing.
+    box = (SIDE**2 - 1) / 12
+    _smooth(total, _gaussian(np.sqrt(SCALES[0] ** 2 - box) / SIDE), fine)
+    _smooth(fine, _gaussian(np.sqrt(SCALES[1] ** 2 - SCALES[0] ** 2) / SIDE), coarse)
+    spreads = [robust_spread(plane[whole]) for plane in (fine, coarse)]
+    limits = [limit * s if s > 0 else np.inf for limit, s in zip(LIMITS, spreads, strict=True)]
+    _mark(fine, coarse, np.array(limits, np.float32), protected, found)
+    return found
+
+
+def _gaussian(sigma: float) -> np.ndarray:
+    """Return a Gaussian from its middle on, float32; the whole one has the sum 1."""
+    half = np.exp(-0.5 * (np.arange(int(np.ceil(EXTENT * sigma)) + 1) / sigma) ** 2)
+    return (half / (2 * half.sum() - half[0])).astype(np.float32)
+
+
+@compiled
+def _smooth(plane, kernel, out):
+    """Smooth a plane, 0 beyond its edges, along both axes. The kernel is given from its middle on."""
+    height, width = plane.shape
+    reach = kernel.size - 1
+    padded = np.zeros(width + 2 * reach, np.float32)
+    middle = padded[reach : reach + width]
+    nothing = np.zeros(width, np.float32)
+    for y in range(height):
+        here = plane[y]
+        for x in range(width):
+            middle[x] = kernel[0] * here[x]
+        for k in range(1, reach + 1):
+            above = plane[y - k] if y >= k else nothing
+            below = plane[y + k] if y + k < height else nothing
+            for x in range(width):
+                middle[x] += kernel[k] * (above[x] + below[x])
+        line = out[y]
+        for x in range(width):
+            line[x] = kernel[0] * middle[x]
+        for k in range(1, reach + 1):
+            left, right = padded[reach - k : reach - k + width], padded[reach + k : reach + k + width]
+            for x in range(width):
+                line[x] += kernel[k] * (left[x] + right[x])
+
+
+@compiled
+def _mark(fine, coarse, limits, protected, found):
+    height, width = found.shape
+    for r in range(fine.shape[0]):
+        for k in range(fine.shape[1]):
+            high = fine[r, k] > limits[0] or coarse[r, k] > limits[1]
+            low = fine[r, k] < -limits[0] or coarse[r, k] < -limits[1]
+            if high != low:
+                for y in range(r * SIDE, min(height, (r + 1) * SIDE)):
+                    for x in range(k * SIDE, min(width, (k + 1) * SIDE)):
+                        if not protected[y, x]:
+                            found[y, x] = 1 if high else -1
+
+
+def most_frames(frames: int) -> int:
+    """Return the largest number of frames in which something may occur at one place as a defect."""
+    return int(FEW + FRACTION * frames)
+
+
+def common_places(count: np.ndarray, frames: int) -> np.ndarray:
+    """Return where footprints occur in too many frames to be defects of single frames.
+
+    Diffraction spikes, hot columns and stars that move are such places. Footprints of either sign must be
+    counted on their own: where one frame is too bright, all others are too dark against the mean with it.
+
+    Parameters
+    ----------
+    count : ndarray of integers, shape (height, width)
+        Number of frames with a footprint of one sign in each pixel.
+    frames : int
+        Number of frames.
+
+    Returns
+    -------
+    ndarray of bool, shape (height, width)
+        True where the number is larger than 2 plus 3 % of the frames.
+    """
+    return count > most_frames(frames)
+
+
+def without_common(seeds: np.ndarray, common: np.ndarray) -> np.ndarray:
+    """Return the footprints of a frame without those on common places.
+
+    Parameters
+    ----------
+    seeds : ndarray of bool, shape (height, width)
+        Footprints of one sign.
+    common : ndarray of bool, shape (height, width)
+        The common places, see `common_places`.
+
+    Returns
+    -------
+    ndarray of bool, shape (height, width)
+        A footprint of connected pixels is dropped as a whole if half of it lies on common places, since its
+        rim differs from frame to frame. Of others only the pixels there are dropped.
+    """
+    left = seeds & ~common
+    if (seeds & common).any():
+        _drop_mostly_common(seeds, common, left)
+    return left
+
+
+@compiled
+def _drop_mostly_common(seeds, common, left):
+    height, width = seeds.shape
+    seen = np.zeros(seeds.shape, np.bool_)
+    queue = np.empty(np.count_nonzero(seeds), np.int64)
+    for start in range(height * width):
+        y, x = start // width, start % width
+        if not common[y, x] or not seeds[y, x] or seen[y, x]:
+            continue
+        seen[y, x] = True
+        queue[0] = start
+        size, on_common, next_one = 1, 0, 0
+        while next_one < size:
+            y, x = queue[next_one] // width, queue[next_one] % width
+            next_one += 1
+            on_common += common[y, x]
+            for i in range(max(y - 1, 0), min(y + 2, height)):
+                for j in range(max(x - 1, 0), min(x + 2, width)):
+                    if seeds[i, j] and not seen[i, j]:
+                        seen[i, j] = True
+                        queue[size] = i * width + j
+                        size += 1
+        if on_common >= MOSTLY * size:
+            for k in range(size):
+                left[queue[k] // width, queue[k] % width] = False

@@ -1,0 +1,255 @@
+"""Straight trails in one frame, also those far below the noise of a pixel.
+
+A satellite trail of 1.5 sigma is invisible in a single sample, but the sum along it stands out by 40 sigma.
+Sums along all lines of a residual find it. Then its place, its ends and its width are measured at full
+resolution.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from stacklib.spatial.footprints import most_frames
+from stacklib.spatial.planes import Binned, bin_residual, robust_spread
+from stacklib.spatial.radon import LEAST_LENGTH, Peak, find_peaks
+from stacklib.spatial.strips import Strip, align, find_extent, moved, profile
+from stacklib.utils.compiled import compiled
+
+__all__ = ["Line", "find_lines", "fixed_lines", "line_mask"]
+
+#: Least significance of a line. Among the lines of a frame of noise, 5.5 occurs by chance.
+SIGNIFICANCE = 7.0
+#: A line as measured may be somewhat less significant than its peak.
+MEASURED = SIGNIFICANCE - 1
+#: Without the brightest quarter of its parts, a line must keep this significance and this fraction of it:
+#: some stars in a row are no line.
+STEADY, STEADY_FRACTION = 3.5, 0.35
+#: Samples are cut at this many sigma, for the search and when a line is measured.
+CUT, MEASURED_CUT = 3.5, 6.0
+#: Offsets of rows and columns beyond this many sigma of all of them are no banding.
+BANDING = 5.0
+#: Bins: of 2 pixels up to this number of pixels, of 4 beyond, and larger if a side has more bins than this.
+SMALL_FRAME, MOST_BINS = 3_000_000, 4000
+#: Reach of the strip in which a line is measured, and the largest one, for wide trails, in pixels.
+REACH, WIDEST_REACH = 24.0, 96.0
+#: Sigma of the profile to begin with, in pixels. How far the ends move then, in bins, and later, in pixels.
+PROFILE, FIRST_MOVE, MOVES = 2.8, 2.5, (4.0, 2.0, 1.5)
+#: Searches in a frame, and lines that are tried in each one and turn out to be none.
+SEARCHES, TRIES = 12, 8
+#: Peaks whose ends lie within this many bins are the same line.
+SAME = 24
+#: Lines of different frames within this many pixels lie at one place.
+ONE_PLACE = 4.0
+
+
+@dataclass(frozen=True)
+class Line:
+    """A straight trail.
+
+    Attributes
+    ----------
+    x0, y0, x1, y1 : float
+        Its ends in pixels. The center of the first pixel is (0, 0).
+    width : float
+        Full width within which it stands out, wings included, in pixels.
+    sigma : float
+        Peak brightness in sigma of a sample.
+    significance : float
+        Brightness of the whole trail in sigma of such a sum.
+    """
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+    width: float
+    sigma: float
+    significance: float
+
+    @property
+    def length(self) -> float:
+        """Length in pixels."""
+        return math.hypot(self.x1 - self.x0, self.y1 - self.y0)
+
+
+def find_lines(z: np.ndarray, protected: np.ndarray) -> list[Line]:
+    """Find straight trails in the residual of a frame.
+
+    Only bright ones are found: a dark line is the image of a trail in another frame. Trails may cross the
+    frame or end in it.
+
+    Parameters
+    ----------
+    z : ndarray of float32, shape (height, width)
+        Frame minus the mean of the others, in units of the noise of this difference. NaN for no data. Of
+        color frames the sum of the channels, divided by the square root of their number.
+    protected : ndarray of bool, shape (height, width)
+        Pixels that cannot be judged, such as cores of stars whose seeing changes.
+
+    Returns
+    -------
+    list of Line
+        In the order in which they were found, roughly the brightest ones first.
+    """
+    side = 2 if z.size <= SMALL_FRAME else 4
+    while max(z.shape) > MOST_BINS * side:
+        side *= 2
+    spared = protected.copy()
+    found: list[Line] = []
+    for _ in range(SEARCHES):
+        peaks = find_peaks(_without_banding(bin_residual(z, spared, side, CUT)), side, SIGNIFICANCE)
+        new = _measure_peaks(z, spared, peaks, side)
+        if not new:
+            break
+        found += new
+    return found
+
+
+def _without_banding(binned: Binned) -> Binned:
+    """Subtract the means of rows and columns of bins, cut at what is usual: a trail along them stays."""
+    total, number = binned
+    for axis in (1, 0):
+        pixels = number.sum(axis=axis, dtype=np.float64)
+        mean = total.sum(axis=axis, dtype=np.float64) / np.maximum(pixels, 1)
+        limit = BANDING * robust_spread(mean[pixels > 0])
+        total = total - np.expand_dims(np.clip(mean, -limit, limit), axis).astype(np.float32) * number
+    return Binned(total, number)
+
+
+def _measure_peaks(z: np.ndarray, spared: np.ndarray, peaks: Sequence[Peak], side: int) -> list[Line]:
+    """Measure the lines of peaks, and add those that are some to the spared pixels."""
+    found: list[Line] = []
+    tried: list[np.ndarray] = []
+    for peak in peaks:
+        if len(tried) - len(found) >= TRIES:
+            break
+        if any(np.abs(peak.ends - ends).max() < SAME * side for ends in tried):
+            continue
+        tried.append(peak.ends)
+        line = _measure(z, spared, peak, side)
+        if line is not None:
+            _draw(spared, (line.x0, line.y0, line.x1, line.y1), 0.5 * line.width + 2)
+            found.append(line)
+    return found
+
+
+def _measure(z: np.ndarray, spared: np.ndarray, peak: Peak, side: int) -> Line | None:
+    """Measure a line at full resolution; None if it is none after all."""
+    ends, noise = peak.ends, peak.noise
+    reach, sigma = REACH, PROFILE
+    length = float(np.hypot(*(ends[1] - ends[0])))
+    strip = Strip.cut(z, spared, ends, reach)
+    span = max(0.0, strip.chord[0]), min(length, strip.chord[1])
+    if span[1] - span[0] < LEAST_LENGTH:
+        return None
+    fit = align(strip.between(*span), sigma, reach, FIRST_MOVE * side, CUT)
+    if fit.strength < MEASURED * noise:
+        return None
+    ends = moved(ends, span, fit.shifts)
+    for move in MOVES:
+        length = float(np.hypot(*(ends[1] - ends[0])))
+        strip = Strip.cut(z, spared, ends, reach)
+        span = find_extent(strip, (0.0, length), sigma, reach, noise)
+        if span[1] - span[0] < LEAST_LENGTH:
+            return None
+        part = strip.between(*span)
+        height, sigma, half = profile(part, reach, noise)
+        if 2 * half > reach and reach < WIDEST_REACH:
+            reach *= 2
+        fit = align(part, sigma, reach, max(move, 0.5 * sigma), MEASURED_CUT)
+        ends = moved(ends, span, fit.shifts)
+    if fit.strength < MEASURED * noise:
+        return None
+    if fit.steady_strength < max(STEADY * noise, STEADY_FRACTION * fit.strength):
+        return None
+    length = float(np.hypot(*(ends[1] - ends[0])))
+    height, _, half = profile(Strip.cut(z, spared, ends, reach).between(0.0, length), reach, noise)
+    (x0, y0), (x1, y1) = ends.tolist()
+    return Line(x0, y0, x1, y1, 2 * half, height, float(fit.strength / noise))
+
+
+def line_mask(line: Line, shape: tuple[int, int]) -> np.ndarray:
+    """Return the pixels of a line.
+
+    Parameters
+    ----------
+    line : Line
+        The line.
+    shape : tuple of int
+        Height and width of the frame.
+
+    Returns
+    -------
+    ndarray of bool, shape (height, width)
+        Pixels whose centers lie within half the width of the line, between its ends.
+    """
+    mask = np.zeros(shape, bool)
+    _draw(mask, (line.x0, line.y0, line.x1, line.y1), 0.5 * line.width)
+    return mask
+
+
+@compiled
+def _draw(mask, ends, half):
+    """Set the pixels of a rectangle, `half` pixels to each side of the line between two points."""
+    height, width = mask.shape
+    x0, y0, x1, y1 = ends
+    length = np.hypot(x1 - x0, y1 - y0)
+    ux, uy = (x1 - x0) / length, (y1 - y0) / length
+    top, bottom = min(y0, y1) - half * abs(ux), max(y0, y1) + half * abs(ux)
+    for y in range(max(int(np.ceil(top)), 0), min(int(np.floor(bottom)), height - 1) + 1):
+        left, right = 0.0, width - 1.0
+        # Between the long sides of the rectangle, and between the short ones.
+        for slope, offset, low, high in (
+            (-uy, (y - y0) * ux, -half, half),
+            (ux, (y - y0) * uy, 0.0, length),
+        ):
+            if abs(slope) < 1e-12:
+                if offset < low or offset > high:
+                    right = -1.0
+            else:
+                a, b = x0 + (low - offset) / slope, x0 + (high - offset) / slope
+                left, right = max(left, min(a, b)), min(right, max(a, b))
+        for x in range(int(np.ceil(left)), int(np.floor(right)) + 1):
+            mask[y, x] = True
+
+
+def fixed_lines(lines: Sequence[Sequence[Line]], shape: tuple[int, int]) -> list[list[bool]]:
+    """Find lines that lie at one place in too many frames to be trails.
+
+    Parameters
+    ----------
+    lines : sequence of sequence of Line
+        The lines of each frame.
+    shape : tuple of int
+        Height and width of the frames.
+
+    Returns
+    -------
+    list of list of bool
+        For each line of each frame, whether lines lie on it in more than 2 plus 3 % of the frames, such as
+        diffraction spikes and bad columns.
+    """
+    most = most_frames(len(lines))
+    return [
+        [sum(any(_same(line, other) for other in others) for others in lines) > most for line in own]
+        for own in lines
+    ]
+
+
+def _same(line: Line, other: Line) -> bool:
+    """Return whether two lines lie at one place: whether the shorter one lies along the longer one."""
+    longer, shorter = (line, other) if line.length >= other.length else (other, line)
+    start = np.array([longer.x0, longer.y0])
+    direction = (np.array([longer.x1, longer.y1]) - start) / longer.length
+    near = max(ONE_PLACE, 0.5 * longer.width)
+    for x, y in ((shorter.x0, shorter.y0), (shorter.x1, shorter.y1)):
+        apart = np.array([x, y]) - start
+        if abs(apart[1] * direction[0] - apart[0] * direction[1]) > near:
+            return False
+        if not -near <= apart @ direction <= longer.length + near:
+            return False
+    return True

@@ -1,0 +1,93 @@
+"""Blobs and streaks in a residual."""
+
+import numpy as np
+import pytest
+from scipy import ndimage
+from spatial.trails import SHAPE, noise, nothing_protected, quieter, trail
+
+from stacklib.spatial import footprints
+from stacklib.spatial.footprints import common_places, find_footprints, most_frames, without_common
+
+
+def find(z, protected=None):
+    return find_footprints(z, nothing_protected(z) if protected is None else protected)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("blur", [0.0, 0.7])
+def test_short_streaks_are_found_on_their_side(sign, blur):
+    light = trail((100, 80), (140, 110), 3.0 / quieter(blur))
+    found = find(noise(31, blur=blur) + sign * light)
+    bright = light > 0.5 * light.max()
+    assert (found[bright] == sign).mean() > 0.9
+    assert (found[light < 0.01 * light.max()] == -sign).mean() < 1e-3
+
+
+@pytest.mark.parametrize("blur", [0.0, 0.5, 1.0])
+def test_noise_has_few_footprints(blur):
+    found = np.stack([find(noise(seed, blur=blur)) for seed in range(40, 46)])
+    assert 0 < (found != 0).mean() < 3e-4
+    assert abs((found == 1).mean() - (found == -1).mean()) < 1.5e-4
+
+
+def test_smooth_light_is_no_footprint():
+    y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    halo = 2.0 * np.exp(-0.5 * ((x - 200) ** 2 + (y - 150) ** 2) / 120**2)
+    found = find((noise(47) + 0.01 * x + halo).astype(np.float32))
+    assert (found != 0).mean() < 5e-4
+
+
+def test_protected_pixels_and_missing_ones_have_no_footprints():
+    z = noise(48)
+    z[100:110, 100:110] += 20
+    z[200:210, 200:210] = np.nan
+    protected = nothing_protected(z)
+    protected[95:115, 95:115] = True
+    found = find(z, protected)
+    assert not found[protected].any()
+    assert not found[203:207, 203:207].any()
+    assert (find(z)[101:109, 101:109] == 1).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (40, 1), (7, 5), (64, 64), (65, 129)])
+def test_every_shape_works(shape):
+    found = find(noise(49, shape))
+    assert found.shape == shape and found.dtype == np.int8
+    assert not find(np.full(shape, np.nan, np.float32)).any()
+    assert not find(np.zeros(shape, np.float32)).any()
+
+
+def test_smoothing_is_a_gaussian_filter():
+    plane = noise(50, (41, 57))
+    smooth = np.empty_like(plane)
+    kernel = footprints._gaussian(1.3)
+    footprints._smooth(plane, kernel, smooth)
+    whole = np.concatenate([kernel[:0:-1], kernel])
+    expected = ndimage.correlate1d(
+        ndimage.correlate1d(plane, whole, axis=0, mode="constant"), whole, axis=1, mode="constant"
+    )
+    np.testing.assert_allclose(smooth, expected, atol=2e-6)
+    assert whole.sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("frames", "most"), [(3, 2), (6, 2), (20, 2), (40, 3), (200, 8)])
+def test_common_places(frames, most):
+    assert most_frames(frames) == most
+    count = np.array([[0, 2, most, most + 1]], np.uint16)
+    assert common_places(count, frames).tolist() == [[False, False, False, True]]
+
+
+def test_footprints_on_common_places_go_as_a_whole():
+    seeds = np.zeros((20, 40), bool)
+    spike, long, own = np.s_[2:5, 2:12], np.s_[8:10, 2:38], np.s_[14:16, 5:9]
+    for part in (spike, long, own):
+        seeds[part] = True
+    common = np.zeros_like(seeds)
+    common[3, 2:12] = common[4, 2:10] = True
+    common[:, 20:24] = True
+    left = without_common(seeds, common)
+    assert not left[spike].any()
+    assert left[own].all()
+    assert (left[long] == ~common[long]).all()
+    assert (without_common(seeds, np.zeros_like(seeds)) == seeds).all()
+    assert not (left & ~seeds).any()
