@@ -25,6 +25,7 @@ ROOMS = [
     "output",
     "simulate",
     "integration",
+    "drizzle",
     "figures",
     "explore",
     "notebook",

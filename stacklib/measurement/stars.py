@@ -14,16 +14,20 @@ from scipy.special import erfc
 
 from stacklib.errors import IntegrationError
 
-__all__ = ["Stars", "find_stars", "match", "match_all", "require_sep"]
+__all__ = ["StarPlaces", "Stars", "find_stars", "match", "match_all", "require_sep", "star_places"]
 
 #: Detection threshold in sigmas, and mesh size of the background in pixels.
 DETECTION, MESH = 5.0, 32
+#: The same for places: fainter, in an image smoothed by a Gaussian of this many pixels (sigma).
+FAINT_DETECTION, SMOOTHED = 1.5, 1.5
 #: Number of stars whose shape is fitted, and radius around their centers in pixels.
 SHAPES, REACH = 60, 9
 #: Stars above this fraction of the brightest sample of the frame are saturated, if it is near 1.
 SATURATED = 0.85
 #: Radius at a tenth of the maximum of a Gaussian star, in FWHM.
 TENTH = 0.9114
+#: Largest distance of the two centers of a star, in pixels.
+MOVED = 1.0
 #: Number of bright stars to match, largest offset, and tolerance of a match in pixels.
 MATCHED, FARTHEST, CLOSE = 200, 24.0, 1.5
 
@@ -67,6 +71,51 @@ def find_stars(image: np.ndarray) -> Stars:
     radius = max(4.0, 1.5 * seen.fwhm) if math.isfinite(seen.fwhm) else 4.0
     flux, _, _ = require_sep().sum_circle(seen.flat, found["x"], found["y"], radius, mask=empty)
     return Stars(found["x"], found["y"], flux, seen.fwhm, seen.eccentricity)
+
+
+class StarPlaces(NamedTuple):
+    """Places of the stars of a plane, brightest first, faint ones too.
+
+    `x`, `y` and their standard `error` are in pixels, float64 (stars,); the center of the first pixel is
+    (0, 0). `fwhm` is the common FWHM, NaN if not measured.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    error: np.ndarray
+    fwhm: float
+
+    def moved(self, x: float, y: float) -> StarPlaces:
+        """Return the same with other coordinates: x and y are added."""
+        return self._replace(x=self.x + x, y=self.y + y)
+
+
+def star_places(plane: np.ndarray) -> StarPlaces:
+    """Find the stars of a plane and measure their places as well as a fit of their profile would.
+
+    Centers are means weighted by a Gaussian of the FWHM of the stars that moves with them (Bertin & Arnouts
+    1996, as in SExtractor: XWIN_IMAGE).
+
+    Parameters
+    ----------
+    plane : ndarray of float32, shape (height, width)
+        The plane; 0 and NaN mean no data.
+
+    Returns
+    -------
+    StarPlaces
+    """
+    empty = ~np.isfinite(plane) | (plane == 0)
+    seen = _look(np.ascontiguousarray(np.where(empty, 0, plane), np.float32), empty, faint=True)
+    if seen is None:
+        return StarPlaces(*np.empty((3, 0)), math.nan)
+    x, y = seen.found["x"], seen.found["y"]
+    sigma = (seen.fwhm if math.isfinite(seen.fwhm) else 3.0) / 2.3548
+    u, v, flag = require_sep().winpos(seen.flat, x, y, sigma, mask=empty)
+    # Beside a brighter star the window may leave its own.
+    good = (flag == 0) & (np.hypot(u - x, v - y) < MOVED)
+    error = np.sqrt((seen.found["errx2"] + seen.found["erry2"]) / 2)
+    return StarPlaces(np.where(good, u, x), np.where(good, v, y), error, seen.fwhm)
 
 
 class PsfLight(NamedTuple):
@@ -130,7 +179,7 @@ class _Seen(NamedTuple):
     eccentricity: float
 
 
-def _look(light: np.ndarray, empty: np.ndarray) -> _Seen | None:
+def _look(light: np.ndarray, empty: np.ndarray, faint: bool = False) -> _Seen | None:
     """Find the stars in an image, float32 (height, width), 0 where it is `empty`; None if there are none."""
     sep = require_sep()
     if empty.all() or np.ptp(light[~empty]) == 0:
@@ -138,7 +187,7 @@ def _look(light: np.ndarray, empty: np.ndarray) -> _Seen | None:
     background = sep.Background(light, mask=empty, bw=MESH, bh=MESH)
     flat = light - background.back()
     flat[empty] = 0
-    found = _extract(sep, flat, background.globalrms, empty)
+    found = _extract(sep, flat, background.globalrms, empty, faint)
     # Cosmic rays are a pixel or two wide; satellite trails and galaxies are much larger than stars.
     found = found[(found["npix"] >= 5) & (found["b"] > 0.55) & (found["flag"] & ~sep.OBJ_MERGED == 0)]
     size = np.sqrt(found["a"] * found["b"])
@@ -149,15 +198,21 @@ def _look(light: np.ndarray, empty: np.ndarray) -> _Seen | None:
     return _Seen(flat, found, *_common_shape(flat, found, light, background.globalrms))
 
 
-def _extract(sep: Any, flat: np.ndarray, rms: float, empty: np.ndarray) -> np.ndarray:
-    for threshold in DETECTION * 2.0 ** np.arange(8):
+def _extract(sep: Any, flat: np.ndarray, rms: float, empty: np.ndarray, faint: bool) -> np.ndarray:
+    how = {"err": rms, "mask": empty, "minarea": 5}
+    if faint:
+        steps = np.arange(-4, 5)
+        profile = np.exp(-0.5 * (steps / SMOOTHED) ** 2)
+        how |= {"filter_kernel": np.outer(profile, profile).astype(np.float32), "filter_type": "conv"}
+    first = FAINT_DETECTION if faint else DETECTION
+    for threshold in first * 2.0 ** np.arange(8):
         try:
-            return sep.extract(flat, float(threshold), err=rms, mask=empty, minarea=5)
+            return sep.extract(flat, float(threshold), **how)
         except Exception as error:
             # sep has no class of its own for a full buffer. Fewer stars will do then.
             if "pixel buffer" not in str(error) and "deblending overflow" not in str(error):
                 raise
-    return sep.extract(flat, 1e4, err=rms, mask=empty, minarea=5)
+    return sep.extract(flat, 1e4, **how)
 
 
 def _common_shape(flat: np.ndarray, found: np.ndarray, light: np.ndarray, rms: float) -> tuple[float, float]:
