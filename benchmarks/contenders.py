@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import stacklib
 from stacklib.kernel.passes import run_tiles
 from stacklib.kernel.pixels import Pixels
-from stacklib.measurement.cache import cache_file
+from stacklib.measurement.cache import cache_file, sets_folder
 from stacklib.normalization.preparation import prepare
 from stacklib.normalization.settings import Settings
 from stacklib.rejection.sorting import LANES
@@ -48,6 +49,7 @@ def files(folder: str | Path) -> list[Path]:
 def forget(folder: str | Path) -> None:
     """Remove the measurements that stacklib keeps of the frames."""
     cache_file(folder).unlink(missing_ok=True)
+    shutil.rmtree(sets_folder(folder), ignore_errors=True)
 
 
 def integrate(

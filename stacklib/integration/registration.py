@@ -9,17 +9,21 @@ which would raise the noise).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from scipy import fft
-from scipy.ndimage import find_objects, label, median_filter, uniform_filter
+from scipy.ndimage import find_objects, label, median_filter
 
 from stacklib.errors import IntegrationError
+from stacklib.measurement.cache import kept_for_set
 from stacklib.normalization.preparation import Preparation
+from stacklib.utils.compiled import compiled
 from stacklib.utils.labels import counted, listed
+from stacklib.utils.resources import checked_threads
 
 __all__ = ["Registration", "check_registration", "measure_shifts", "registration_of", "window_of"]
 
@@ -83,14 +87,26 @@ class Registration:
         """Length of the shifts in pixels, float64 (frames,)."""
         return np.hypot(*self.shift.T)
 
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Return all of it as arrays by name, for the cache."""
+        return {"shift": self.shift, "error": self.error, "apart": np.array(self.apart, dtype=np.int64)}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Registration:
+        """Return what `to_arrays` turned into arrays."""
+        shift, error, apart = (arrays[name] for name in ("shift", "error", "apart"))
+        return cls(shift=shift, error=error, apart=tuple(apart.tolist()))
+
     def beyond(self, limit: float) -> list[int]:
         """Return the frames whose shift exceeds a limit, by more than three standard errors."""
         with np.errstate(invalid="ignore"):
             return np.flatnonzero(self.distance - 3 * self.error > limit).tolist()
 
 
-def registration_of(preparation: Preparation, held: np.ndarray | None = None) -> Registration:
-    """Measure how the frames used lie on each other.
+def registration_of(
+    preparation: Preparation, held: np.ndarray | None = None, threads: int | None = None
+) -> Registration:
+    """Measure how the frames used lie on each other. What was found before is taken from the cache.
 
     Parameters
     ----------
@@ -98,6 +114,8 @@ def registration_of(preparation: Preparation, held: np.ndarray | None = None) ->
         The frames, and which of their samples are data.
     held : ndarray of float32, shape (channels, frames, height, width), optional
         Their samples as they are in the files. By default they are read.
+    threads : int, optional
+        Number of frames that are measured at the same time. Default is one per CPU.
 
     Returns
     -------
@@ -122,7 +140,12 @@ def registration_of(preparation: Preparation, held: np.ndarray | None = None) ->
         return rows
 
     first = int(np.searchsorted(p.used, p.reference))
-    return measure_shifts(read, p.count, (p.frames.height, p.frames.width), first)
+
+    def measure() -> Registration:
+        return measure_shifts(read, p.count, (p.frames.height, p.frames.width), first, threads)
+
+    inputs = ("registration", channel, low, first, p.used, p.marks)
+    return kept_for_set(p.used_frames, inputs, measure, Registration.to_arrays, Registration.from_arrays)
 
 
 def check_registration(found: Registration, names: Sequence[str], allowed: bool) -> list[str]:
@@ -191,6 +214,7 @@ def measure_shifts(
     count: int,
     shape: tuple[int, int],
     first: int = 0,
+    threads: int | None = None,
 ) -> Registration:
     """Measure how frames lie on each other, in a window in their middle.
 
@@ -205,6 +229,8 @@ def measure_shifts(
         Height and width of the frames.
     first : int
         A good frame, such as the reference.
+    threads : int, optional
+        Number of frames that are measured at the same time. Default is one per CPU.
 
     Returns
     -------
@@ -220,26 +246,33 @@ def measure_shifts(
         def part(i: int, window: tuple[int, int, int, int] = window) -> np.ndarray:
             return read(i, window)
 
-        found = _measure(part, count, first)
+        with ThreadPoolExecutor(checked_threads(threads)) as pool:
+            found = _measure(part, count, first, pool)
         if side >= max(height, width) or np.mean(np.isfinite(found.error)) >= MOST:
             break
     return found
 
 
-def _measure(read: Callable[[int], np.ndarray], count: int, first: int) -> Registration:
+def _measure(
+    read: Callable[[int], np.ndarray], count: int, first: int, pool: ThreadPoolExecutor
+) -> Registration:
     chosen = sorted({first, *np.linspace(0, count - 1, min(count, STACKED)).astype(int).tolist()})
-    spots = {i: _spots(read(i)) for i in chosen}
-    shape = spots[first].shape
-    spectra = {i: fft.rfft2(image) for i, image in spots.items()}
+    shape = read(first).shape
+
+    def spectrum_of(i: int) -> np.ndarray:
+        return fft.rfft2(_spots(read(i)))
+
+    spectra = dict(zip(chosen, pool.map(spectrum_of, chosen), strict=True))
     moved = _aligned(spectra, first, shape)
-    del spots
     if len(moved) <= max(1, len(chosen) / 2):
         return _unknown(count, _all_apart(read, count))
     total = np.sum(list(moved.values()), axis=0)
-    peaks = []
-    for i in range(count):
-        spectrum = spectra[i] if i in spectra else fft.rfft2(_spots(read(i)))
-        peaks.append(_peak(spectrum, total - moved[i] if i in moved else total, shape))
+
+    def peak_of(i: int) -> _Peak:
+        spectrum = spectra[i] if i in spectra else spectrum_of(i)
+        return _peak(spectrum, total - moved[i] if i in moved else total, shape)
+
+    peaks = list(pool.map(peak_of, range(count)))
     shift = np.array([[p.x, p.y] if p.matches else [math.nan] * 2 for p in peaks])
     error = np.array([p.error if p.matches else math.nan for p in peaks])
     if not np.isfinite(error).any():
@@ -389,24 +422,75 @@ def _cross(core: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _band_passed(window: np.ndarray) -> np.ndarray:
     """Return each pixel above its background in units of the noise, float32; 0 near pixels without data."""
     good = np.isfinite(window)
+    every = bool(good.all())
     if not good.any():
         return np.zeros(window.shape, np.float32)
-    values = np.where(good, window - np.float32(np.median(window[good][::7])), np.float32(0))
-    background = uniform_filter(values, BACKGROUND, mode="nearest")
-    if not good.all():
-        share = uniform_filter(good.astype(np.float32), BACKGROUND, mode="nearest")
+    level = np.float32(np.median(_some(window, good, every)))
+    values = window - level if every else np.where(good, window - level, np.float32(0))
+    background = _box_mean(values, BACKGROUND)
+    if not every:
+        share = _box_mean(good.astype(np.float32), BACKGROUND)
         background /= np.maximum(share, np.float32(0.1))
         good &= share > SURE
-    detail = values - background
-    detail[~good] = 0
-    # Weights of 1/4, 1/2, 1/4: the pattern of a color filter mosaic vanishes.
-    for lines in (detail, detail.T):
-        means = (lines[:-1] + lines[1:]) / 2
-        lines[1:-1] = (means[:-1] + means[1:]) / 2
-        lines[[0, -1]] = 0
-    some = np.abs(detail[good][::7])
+    np.subtract(values, background, out=values)
+    if not every:
+        values[~good] = 0
+    detail = _smoothed(values)
+    some = np.abs(_some(detail, good, every))
     sigma = 1.4826 * float(np.median(some)) if some.size else 0.0
     return detail / np.float32(sigma) if sigma > 0 else np.zeros(window.shape, np.float32)
+
+
+def _some(plane: np.ndarray, good: np.ndarray, every: bool) -> np.ndarray:
+    """Return one in seven of the good pixels of a plane."""
+    return (np.ascontiguousarray(plane).ravel() if every else plane[good])[::7]
+
+
+@compiled
+def _box_mean(values, size):
+    """Return the mean of the box around each pixel; beyond the edges the last pixel goes on."""
+    height, width = values.shape
+    reach = size // 2
+    down, out = np.empty((height, width), np.float32), np.empty((height, width), np.float32)
+    total = np.zeros(width)
+    for k in range(size):
+        line = values[min(max(k - reach, 0), height - 1)]
+        for c in range(width):
+            total[c] += line[c]
+    for c in range(width):
+        down[0, c] = total[c] / size
+    for r in range(1, height):
+        new, old = values[min(r + reach, height - 1)], values[max(r - 1 - reach, 0)]
+        for c in range(width):
+            total[c] += np.float64(new[c]) - np.float64(old[c])
+            down[r, c] = total[c] / size
+    for r in range(height):
+        line = down[r]
+        along = 0.0
+        for k in range(size):
+            along += line[min(max(k - reach, 0), width - 1)]
+        out[r, 0] = along / size
+        for c in range(1, width):
+            new, old = line[min(c + reach, width - 1)], line[max(c - 1 - reach, 0)]
+            along += np.float64(new) - np.float64(old)
+            out[r, c] = along / size
+    return out
+
+
+@compiled
+def _smoothed(detail):
+    """Smooth a plane with weights of 1/4, 1/2, 1/4, so that the pattern of a color filter mosaic vanishes."""
+    height, width = detail.shape
+    half = np.float32(0.5)
+    down, out = np.zeros((height, width), np.float32), np.zeros((height, width), np.float32)
+    for r in range(1, height - 1):
+        above, here, below = detail[r - 1], detail[r], detail[r + 1]
+        for c in range(width):
+            down[r, c] = ((above[c] + here[c]) * half + (here[c] + below[c]) * half) * half
+        line = down[r]
+        for c in range(1, width - 1):
+            out[r, c] = ((line[c - 1] + line[c]) * half + (line[c] + line[c + 1]) * half) * half
+    return out
 
 
 def _spots(window: np.ndarray) -> np.ndarray:

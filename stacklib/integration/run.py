@@ -143,7 +143,7 @@ def _without_claims(samples: Samples, preparation: Preparation) -> Integration:
 
 def _checked(preparation: Preparation, samples: Samples) -> tuple[Preparation, np.ndarray]:
     """Check that the frames lie on each other. Returns the shift of each, (frames, 2), NaN if not known."""
-    found = registration_of(preparation, samples.held if samples.whole else None)
+    found = registration_of(preparation, samples.held if samples.whole else None, samples.threads)
     used = preparation.used
     names = [preparation.measurements.names[i] for i in used]
     notes = check_registration(found, names, preparation.recipe.allow_unregistered)

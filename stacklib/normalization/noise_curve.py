@@ -7,7 +7,7 @@ frame of noise 1 against the level. `stacklib.kernel.scatter` adds what single p
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -159,6 +159,15 @@ class FrameNoise:
         # At the level of stars the curve has learned from stars, and a frame of better seeing is no outlier.
         beyond_sky = _variances(beyond, known, relative)[0] - curve.at(np.median(level))
         return cls(relative, curve, _contrast_noise(middle, beyond_sky, error, counted))
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Return all of it as arrays by name, for the cache."""
+        return {"relative": self.relative, "curve": self.curve.table, "contrast": np.array(self.contrast)}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> FrameNoise:
+        """Return what `to_arrays` turned into arrays."""
+        return cls(arrays["relative"], NoiseCurve(*arrays["curve"]), float(arrays["contrast"]))
 
 
 def _variances(beyond: np.ndarray, known: np.ndarray, relative: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -13,6 +13,7 @@ from stacklib.errors import IntegrationError
 from stacklib.frames.frame import Frame
 from stacklib.frames.frame_set import FrameSet
 from stacklib.measurement.border import DataRange
+from stacklib.measurement.cache import kept_for_set
 from stacklib.measurement.full_scale import ADU
 from stacklib.measurement.measurements import FrameMeasurements, Planes, Spread, measure_frames
 from stacklib.normalization.coverage import Compared, compare
@@ -78,6 +79,11 @@ class Preparation:
     def count(self) -> int:
         """Number of frames that are integrated."""
         return self.used.size
+
+    @property
+    def used_frames(self) -> list[Frame]:
+        """The frames that are integrated."""
+        return [self.frames[int(i)] for i in self.used]
 
     @property
     def full_scale(self) -> float:
@@ -156,13 +162,19 @@ class Preparation:
         compared = settings.rejection_factor, settings.rejection_offset
         key = channel, self.used.tobytes(), settings.data_range, *(values.tobytes() for values in compared)
         if key not in self.noise_by_channel:
-            height, width = self.frames.height, self.frames.width
-            bands = spread_rows(height, width, self.count)
-            read = self.read_rows if planes is None else partial(self._rows_of, planes)
-            blocks = [self._blocks(settings, channel, start, columns, read) for start, columns in bands]
             # The noise of rounding; the floor of a rule is half a step.
             least = settings.floor / (HALF_STEP * math.sqrt(12))
-            self.noise_by_channel[key] = FrameNoise.measure(np.concatenate(blocks, axis=1), least)
+
+            def measure() -> FrameNoise:
+                bands = spread_rows(self.frames.height, self.frames.width, self.count)
+                read = self.read_rows if planes is None else partial(self._rows_of, planes)
+                blocks = [self._blocks(settings, channel, start, columns, read) for start, columns in bands]
+                return FrameNoise.measure(np.concatenate(blocks, axis=1), least)
+
+            inputs = ("noise", channel, settings.data_range, *compared, least, self.used, self.marks)
+            self.noise_by_channel[key] = kept_for_set(
+                self.used_frames, inputs, measure, FrameNoise.to_arrays, FrameNoise.from_arrays
+            )
         return self.noise_by_channel[key]
 
     def _rows_of(self, planes: Planes, i: int, start: int, stop: int, channel: int) -> np.ndarray:

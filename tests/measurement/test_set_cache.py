@@ -1,0 +1,162 @@
+"""What is found from a set of frames is kept, and never used for another set."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from stacklib.errors import SaveError
+from stacklib.measurement import cache
+from stacklib.measurement.cache import kept_for_set, sets_folder
+
+
+@dataclass
+class Setting:
+    """A setting with parts."""
+
+    name: str
+    values: np.ndarray
+
+
+#: Pack and unpack.
+AS_ARRAYS = (lambda found: {"found": found}), (lambda arrays: arrays["found"])
+
+
+class Finder:
+    """Finds something, and counts how often it had to."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, frames, *settings) -> np.ndarray:
+        return kept_for_set(frames, ("test", *settings), self.find, *AS_ARRAYS)
+
+    def find(self) -> np.ndarray:
+        self.calls += 1
+        return np.array([np.pi, np.nan, -0.0, 1e-310]) * self.calls
+
+
+@pytest.fixture
+def frames(tmp_path):
+    made = []
+    for name in ("a", "b", "c"):
+        path = tmp_path / f"{name}.fits"
+        path.write_bytes(name.encode() * 100)
+        made.append(SimpleNamespace(path=path))
+    return made
+
+
+@pytest.fixture
+def finder():
+    return Finder()
+
+
+def test_it_is_found_once_and_comes_back_to_the_last_bit(frames, finder):
+    first, again = finder(frames, 1.0), finder(frames, 1.0)
+    assert finder.calls == 1
+    assert first.tobytes() == again.tobytes()
+
+
+def test_other_frames_are_another_set(frames, finder):
+    for some in (frames, frames[:2], frames[1:], frames[::-1]):
+        finder(some)
+    assert finder.calls == 4
+    frames[1].path.write_bytes(b"other")
+    finder(frames)
+    assert finder.calls == 5
+    # Only those that are in the set count.
+    finder([frames[0], frames[2]])
+    frames[1].path.write_bytes(b"changed again")
+    finder([frames[0], frames[2]])
+    assert finder.calls == 6
+
+
+def test_the_same_size_at_another_time_is_another_file(frames, finder):
+    finder(frames)
+    stat = frames[0].path.stat()
+    os.utime(frames[0].path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    finder(frames)
+    assert finder.calls == 2
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (1.0, np.nextafter(1.0, 2.0)),
+        (1.0, 1),
+        (True, 1),
+        (None, "None"),
+        (np.zeros(4), np.zeros((2, 2))),
+        (np.zeros(2), np.zeros(4, np.float32)),
+        (np.zeros(2), -np.zeros(2)),
+        (("ab", "c"), ("a", "bc")),
+        ((1, (2,)), ((1,), 2)),
+        ({(0, 1): np.ones(1)}, {(1, 0): np.ones(1)}),
+        (Setting("x", np.ones(2)), Setting("y", np.ones(2))),
+        (Setting("x", np.ones(2)), Setting("x", np.zeros(2))),
+    ],
+)
+def test_other_settings_are_another_result(frames, finder, one, other):
+    for setting in (one, other, one, other):
+        finder(frames, setting)
+    assert finder.calls == 2
+
+
+def test_another_state_of_the_package_finds_it_again(frames, finder, monkeypatch):
+    finder(frames)
+    monkeypatch.setattr(cache, "_code", lambda: "newer")
+    finder(frames)
+    assert finder.calls == 2
+
+
+@pytest.mark.parametrize("damage", [b"", b"nonsense", b"PK\x03\x04" * 9, None])
+def test_a_damaged_file_is_no_file(frames, finder, damage):
+    first = finder(frames)
+    (path,) = sets_folder(frames[0].path.parent).glob("*.npz")
+    path.write_bytes(path.read_bytes()[:-30] if damage is None else damage)
+    assert np.array_equal(finder(frames), 2 * first, equal_nan=True)
+    finder(frames)
+    assert finder.calls == 2
+
+
+def test_a_file_that_changes_meanwhile_is_not_kept(frames, finder):
+    def change():
+        frames[0].path.write_bytes(b"changed meanwhile")
+        return finder.find()
+
+    kept_for_set(frames, ("test",), change, *AS_ARRAYS)
+    finder(frames)
+    assert finder.calls == 2
+
+
+def test_frames_without_files_and_a_full_disk(frames, finder, monkeypatch):
+    def refuse(path, content):
+        raise SaveError("no room")
+
+    monkeypatch.setattr(cache, "replace_atomically", refuse)
+    assert finder(frames).size == 4
+    monkeypatch.undo()
+    frames[0].path.unlink()
+    assert finder(frames).size == 4
+    assert finder([SimpleNamespace(path=None)]).size == 4
+    assert not list(sets_folder(frames[1].path.parent).glob("*"))
+
+
+def test_few_files_are_kept(frames, finder, monkeypatch):
+    monkeypatch.setattr(cache, "SETS", 3)
+    for number in range(5):
+        finder(frames, number)
+    folder = sets_folder(frames[0].path.parent)
+    assert len(list(folder.glob("*"))) == 3
+    # Those used last, and only for a time.
+    (newest, *others) = sorted(folder.glob("*"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in others:
+        os.utime(path, (time.time() - (cache.SET_DAYS + 1) * 86400,) * 2)
+    finder(frames, 5)
+    assert len(list(folder.glob("*"))) == 2
+    assert newest.exists()
