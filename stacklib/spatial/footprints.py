@@ -43,7 +43,7 @@ def find_footprints(z: np.ndarray, protected: np.ndarray) -> np.ndarray:
     -------
     ndarray of int8, shape (height, width)
         1 for what is too bright, -1 for what is too dark, else 0. The faint rim of a footprint does not stand
-        out: grow it by 2 pixels.
+        out: grow each sign by 2 pixels before they are counted.
     """
     total, number = bin_residual(z, protected, SIDE, CUT)
     found = np.zeros(z.shape, np.int8)
@@ -113,36 +113,40 @@ def most_frames(frames: int) -> int:
     return int(FEW + FRACTION * frames)
 
 
-def common_places(count: np.ndarray, frames: int) -> np.ndarray:
+def common_places(low: np.ndarray, high: np.ndarray, frames: int) -> tuple[np.ndarray, np.ndarray]:
     """Return where footprints occur in too many frames to be defects of single frames.
 
-    Diffraction spikes, hot columns and stars that move are such places. Footprints of either sign must be
-    counted on their own: where one frame is too bright, all others are too dark against the mean with it.
+    Diffraction spikes, hot columns and stars that move are such places. The two signs are counted on their
+    own: where one frame is too bright, all others are too dark against the mean with it.
 
     Parameters
     ----------
-    count : ndarray of integers, shape (height, width)
-        Number of frames with a footprint of one sign in each pixel.
+    low, high : ndarray of integers, shape (height, width)
+        Number of frames with a footprint of each sign in each pixel, after growing.
     frames : int
         Number of frames.
 
     Returns
     -------
-    ndarray of bool, shape (height, width)
-        True where the number is larger than 2 plus 3 % of the frames.
+    low, high : ndarray of bool, shape (height, width)
+        True where the number is larger than 2 plus 3 % of the frames. So it is where only both numbers
+        together are that large: there the frames disagree to both sides.
     """
-    return count > most_frames(frames)
+    most = most_frames(frames)
+    common_low, common_high = low > most, high > most
+    disagree = (low.astype(np.int64) + high > most) & ~common_low & ~common_high
+    return common_low | disagree, common_high | disagree
 
 
-def without_common(seeds: np.ndarray, common: np.ndarray) -> np.ndarray:
+def without_common(footprints: np.ndarray, common: np.ndarray) -> np.ndarray:
     """Return the footprints of a frame without those on common places.
 
     Parameters
     ----------
-    seeds : ndarray of bool, shape (height, width)
-        Footprints of one sign.
+    footprints : ndarray of bool, shape (height, width)
+        Footprints of one sign, after growing.
     common : ndarray of bool, shape (height, width)
-        The common places, see `common_places`.
+        The common places of this sign, see `common_places`.
 
     Returns
     -------
@@ -150,20 +154,20 @@ def without_common(seeds: np.ndarray, common: np.ndarray) -> np.ndarray:
         A footprint of connected pixels is dropped as a whole if half of it lies on common places, since its
         rim differs from frame to frame. Of others only the pixels there are dropped.
     """
-    left = seeds & ~common
-    if (seeds & common).any():
-        _drop_mostly_common(seeds, common, left)
+    left = footprints & ~common
+    if (footprints & common).any():
+        _drop_mostly_common(footprints, common, left)
     return left
 
 
 @compiled
-def _drop_mostly_common(seeds, common, left):
-    height, width = seeds.shape
-    seen = np.zeros(seeds.shape, np.bool_)
-    queue = np.empty(np.count_nonzero(seeds), np.int64)
+def _drop_mostly_common(footprints, common, left):
+    height, width = footprints.shape
+    seen = np.zeros(footprints.shape, np.bool_)
+    queue = np.empty(np.count_nonzero(footprints), np.int64)
     for start in range(height * width):
         y, x = start // width, start % width
-        if not common[y, x] or not seeds[y, x] or seen[y, x]:
+        if not common[y, x] or not footprints[y, x] or seen[y, x]:
             continue
         seen[y, x] = True
         queue[0] = start
@@ -174,7 +178,7 @@ def _drop_mostly_common(seeds, common, left):
             on_common += common[y, x]
             for i in range(max(y - 1, 0), min(y + 2, height)):
                 for j in range(max(x - 1, 0), min(x + 2, width)):
-                    if seeds[i, j] and not seen[i, j]:
+                    if footprints[i, j] and not seen[i, j]:
                         seen[i, j] = True
                         queue[size] = i * width + j
                         size += 1

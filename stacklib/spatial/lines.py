@@ -153,6 +153,8 @@ def _measure(z: np.ndarray, spared: np.ndarray, peak: Peak, side: int) -> Line |
     for move in MOVES:
         length = float(np.hypot(*(ends[1] - ends[0])))
         strip = Strip.cut(z, spared, ends, reach)
+        if strip.chord[1] - strip.chord[0] < LEAST_LENGTH or not strip.value.size:
+            return None
         span = find_extent(strip, (0.0, length), sigma, reach, noise)
         if span[1] - span[0] < LEAST_LENGTH:
             return None
@@ -168,6 +170,9 @@ def _measure(z: np.ndarray, spared: np.ndarray, peak: Peak, side: int) -> Line |
         return None
     length = float(np.hypot(*(ends[1] - ends[0])))
     height, _, half = profile(Strip.cut(z, spared, ends, reach).between(0.0, length), reach, noise)
+    x, y = ends.mean(axis=0)
+    if height <= 0 or not (-0.5 <= x <= z.shape[1] - 0.5 and -0.5 <= y <= z.shape[0] - 0.5):
+        return None
     (x0, y0), (x1, y1) = ends.tolist()
     return Line(x0, y0, x1, y1, 2 * half, height, float(fit.strength / noise))
 

@@ -16,6 +16,8 @@ PART, FEWEST_PARTS, MOST_PARTS = 12, 4, 48
 BACKGROUND = 0.55
 #: A line ends where its brightness falls below this fraction of its mean.
 END = 0.4
+#: A line that ends this near to the border of the frame, in pixels, leaves it.
+BORDER = 40
 #: Samples are cut at this many sigma: a star must not be an end, or a part of a line.
 CUT = 8.0
 #: Length over which the background beside a line is averaged, in pixels.
@@ -44,10 +46,13 @@ class Strip(NamedTuple):
     def cut(cls, z: np.ndarray, protected: np.ndarray, ends: np.ndarray, reach: float) -> Strip:
         """Take the samples of a residual within `reach` pixels of the straight line through two points.
 
-        `ends`, float64 (2, 2), has x and y of both. The strip crosses the whole frame.
+        `ends`, float64 (2, 2), has x and y of both. The strip crosses the whole frame. A line beside the frame
+        has no samples.
         """
         start, direction = ends[0], _direction(ends)
         first, last = _chord(start, direction, z.shape)
+        if last <= first:
+            return cls(*np.empty((3, 0)), (0.0, 0.0))
         # Samples are taken in columns for flat lines, in rows for steep ones.
         axis = int(abs(direction[1]) > abs(direction[0]))
         slope = direction[1 - axis] / direction[axis]
@@ -237,8 +242,8 @@ def find_extent(
     filled = np.nonzero(weight > 0)[0]
     contrast = mean / noise * np.sqrt(np.median(weight[filled]))
     margin = 2 * sigma + ALONG * min(4 / max(contrast, 0.3) ** 2, 10)
-    # A line that comes as close to the border, or to the border of the data, leaves the frame.
-    near = 2 + 2 * margin / ALONG
+    # A line that comes close to the border of the data leaves the frame.
+    near = max(BORDER, 2 * margin) / ALONG
     ends = (
         first if start - filled[0] <= near else first + start * (last - first) / bins - margin,
         last if filled[-1] + 1 - stop <= near else first + stop * (last - first) / bins + margin,

@@ -73,8 +73,12 @@ def test_smoothing_is_a_gaussian_filter():
 @pytest.mark.parametrize(("frames", "most"), [(3, 2), (6, 2), (20, 2), (40, 3), (200, 8)])
 def test_common_places(frames, most):
     assert most_frames(frames) == most
-    count = np.array([[0, 2, most, most + 1]], np.uint16)
-    assert common_places(count, frames).tolist() == [[False, False, False, True]]
+    # Rare, rare, common to one side, images of a bright trail in the others, frames that disagree.
+    high = np.array([[0, most, most + 1, 1, most - 1]], np.uint16)
+    low = np.array([[0, 0, 1, most + 2, 2]], np.uint16)
+    common_low, common_high = common_places(low, high, frames)
+    assert common_high.tolist() == [[False, False, True, False, True]]
+    assert common_low.tolist() == [[False, False, False, True, True]]
 
 
 def test_footprints_on_common_places_go_as_a_whole():
