@@ -1,0 +1,57 @@
+"""Joint rejection of channels: a hit of a color sensor spreads over its neighbors when it is debayered."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from stacklib.spatial.discs import grow
+
+__all__ = ["HIT", "KEPT_HIT", "around_hits", "find_hits"]
+
+#: A sample is a hit if it lies this many sigma from the others: one that the rule rejected, and one it kept.
+HIT, KEPT_HIT = 5.0, 7.0
+
+
+def find_hits(rejected: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """Find the hits in a color frame.
+
+    A sample is a hit if the rule rejected it and it lies more than `HIT` sigma from the others, or if it lies
+    more than `KEPT_HIT` sigma above them: with ten frames, sigma clipping keeps some hits of 8 or 13 sigma.
+    Below the others is where a hit in another frame leaves good samples, too.
+
+    Parameters
+    ----------
+    rejected : ndarray of bool, shape (channels, height, width)
+        Samples of one frame that the rule rejected.
+    z : ndarray of float32, same shape
+        Difference of each sample from the mean of the others, in units of its standard error. NaN is no data.
+
+    Returns
+    -------
+    ndarray of bool, shape (height, width)
+        Pixels with a hit in any channel.
+    """
+    # NaN is no hit.
+    hits = (z > KEPT_HIT) | (rejected & (np.abs(z) > HIT))
+    return np.any(hits, axis=0)
+
+
+def around_hits(hits: np.ndarray, common: np.ndarray) -> np.ndarray:
+    """Find what the hits of a frame take with them: 3 x 3 pixels, in all channels.
+
+    Debayering gives the neighbors of a hit half or a quarter of its light, in its own and the other channels.
+    That is often too little to be rejected there, and a colored dot remains.
+
+    Parameters
+    ----------
+    hits : ndarray of bool, shape (height, width)
+        See `find_hits`.
+    common : ndarray of bool, same shape
+        Pixels with a hit in too many frames, such as cores of stars whose seeing changes. They are spared.
+
+    Returns
+    -------
+    ndarray of bool, shape (height, width)
+    """
+    # A disc of diameter 3 is the square.
+    return grow(hits & ~common, 1)
