@@ -22,8 +22,9 @@ SIDE, CUT = 2, 6.0
 EXTENT = 3.3
 #: What occurs in more frames than this number plus this fraction of them, at one place, is no defect of one.
 FEW, FRACTION = 2, 0.03
-#: A footprint is dropped as a whole if this fraction of it lies on common places.
-MOSTLY = 0.5
+#: A footprint is dropped as a whole if this fraction of it lies on common places, or within so many bins of
+#: pixels that cannot be judged: the wings of a star whose seeing changes are no defect.
+MOSTLY, AROUND = 0.5, 1
 
 
 def find_footprints(z: np.ndarray, protected: np.ndarray) -> np.ndarray:
@@ -37,7 +38,8 @@ def find_footprints(z: np.ndarray, protected: np.ndarray) -> np.ndarray:
     z : ndarray of float32, shape (height, width)
         Frame minus the mean of the others, in units of the noise of this difference. NaN for no data.
     protected : ndarray of bool, shape (height, width)
-        Pixels that cannot be judged, such as cores of stars whose seeing changes.
+        Pixels that cannot be judged, such as cores of stars whose seeing changes. Footprints that lie mostly
+        beside them, or beside pixels without data, do not count either.
 
     Returns
     -------
@@ -58,7 +60,12 @@ def find_footprints(z: np.ndarray, protected: np.ndarray) -> np.ndarray:
     _smooth(fine, _gaussian(np.sqrt(SCALES[1] ** 2 - SCALES[0] ** 2) / SIDE), coarse)
     spreads = [robust_spread(plane[whole]) for plane in (fine, coarse)]
     limits = [limit * s if s > 0 else np.inf for limit, s in zip(LIMITS, spreads, strict=True)]
-    _mark(fine, coarse, np.array(limits, np.float32), protected, found)
+    low, high, near = (np.zeros(total.shape, bool) for _ in range(3))
+    _mark(fine, coarse, np.array(limits, np.float32), low, high)
+    _surround(number, AROUND, near)
+    for marked in (low, high):
+        _drop_mostly_on(near, marked.copy(), marked)
+    _spread(low, high, protected, found)
     return found
 
 
@@ -95,17 +102,38 @@ def _smooth(plane, kernel, out):
 
 
 @compiled
-def _mark(fine, coarse, limits, protected, found):
-    height, width = found.shape
+def _mark(fine, coarse, limits, low, high):
+    """Set the bins that stand out on one side only."""
     for r in range(fine.shape[0]):
         for k in range(fine.shape[1]):
-            high = fine[r, k] > limits[0] or coarse[r, k] > limits[1]
-            low = fine[r, k] < -limits[0] or coarse[r, k] < -limits[1]
-            if high != low:
+            above = fine[r, k] > limits[0] or coarse[r, k] > limits[1]
+            below = fine[r, k] < -limits[0] or coarse[r, k] < -limits[1]
+            low[r, k], high[r, k] = below and not above, above and not below
+
+
+@compiled
+def _surround(number, around, near):
+    """Set the bins with pixels that cannot be judged, and those around them."""
+    height, width = number.shape
+    for r in range(height):
+        for k in range(width):
+            if number[r, k] < SIDE * SIDE:
+                for i in range(max(r - around, 0), min(r + around + 1, height)):
+                    for j in range(max(k - around, 0), min(k + around + 1, width)):
+                        near[i, j] = True
+
+
+@compiled
+def _spread(low, high, protected, found):
+    """Write the signs of bins to their pixels."""
+    height, width = found.shape
+    for r in range(low.shape[0]):
+        for k in range(low.shape[1]):
+            if low[r, k] or high[r, k]:
                 for y in range(r * SIDE, min(height, (r + 1) * SIDE)):
                     for x in range(k * SIDE, min(width, (k + 1) * SIDE)):
                         if not protected[y, x]:
-                            found[y, x] = 1 if high else -1
+                            found[y, x] = 1 if high[r, k] else -1
 
 
 def most_frames(frames: int) -> int:
@@ -156,32 +184,33 @@ def without_common(footprints: np.ndarray, common: np.ndarray) -> np.ndarray:
     """
     left = footprints & ~common
     if (footprints & common).any():
-        _drop_mostly_common(footprints, common, left)
+        _drop_mostly_on(common, footprints, left)
     return left
 
 
 @compiled
-def _drop_mostly_common(footprints, common, left):
+def _drop_mostly_on(places, footprints, left):
+    """Clear in `left` the footprints of connected pixels of which a half or more lies on some places."""
     height, width = footprints.shape
     seen = np.zeros(footprints.shape, np.bool_)
     queue = np.empty(np.count_nonzero(footprints), np.int64)
     for start in range(height * width):
         y, x = start // width, start % width
-        if not common[y, x] or not footprints[y, x] or seen[y, x]:
+        if not footprints[y, x] or not places[y, x] or seen[y, x]:
             continue
         seen[y, x] = True
         queue[0] = start
-        size, on_common, next_one = 1, 0, 0
+        size, on_places, next_one = 1, 0, 0
         while next_one < size:
             y, x = queue[next_one] // width, queue[next_one] % width
             next_one += 1
-            on_common += common[y, x]
+            on_places += places[y, x]
             for i in range(max(y - 1, 0), min(y + 2, height)):
                 for j in range(max(x - 1, 0), min(x + 2, width)):
                     if footprints[i, j] and not seen[i, j]:
                         seen[i, j] = True
                         queue[size] = i * width + j
                         size += 1
-        if on_common >= MOSTLY * size:
+        if on_places >= MOSTLY * size:
             for k in range(size):
                 left[queue[k] // width, queue[k] % width] = False

@@ -46,8 +46,8 @@ class Strip(NamedTuple):
     def cut(cls, z: np.ndarray, protected: np.ndarray, ends: np.ndarray, reach: float) -> Strip:
         """Take the samples of a residual within `reach` pixels of the straight line through two points.
 
-        `ends`, float64 (2, 2), has x and y of both. The strip crosses the whole frame. A line beside the frame
-        has no samples.
+        `ends`, float64 (2, 2), has x and y of both. The strip crosses the whole frame. It has no samples if
+        the line lies beside the frame.
         """
         start, direction = ends[0], _direction(ends)
         first, last = _chord(start, direction, z.shape)

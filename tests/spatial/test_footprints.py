@@ -95,3 +95,15 @@ def test_footprints_on_common_places_go_as_a_whole():
     assert (left[long] == ~common[long]).all()
     assert (without_common(seeds, np.zeros_like(seeds)) == seeds).all()
     assert not (left & ~seeds).any()
+
+
+def test_wings_of_protected_stars_are_no_footprints_but_trails_across_them_are():
+    y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    distance = np.hypot(x - 200, y - 150)
+    z = noise(51) + 40 * np.exp(-0.5 * (distance / 4.0) ** 2).astype(np.float32)
+    protected = distance < 10
+    assert (find(z)[distance < 12] == 1).mean() > 0.9
+    assert not find(z, protected)[distance < 20].any()
+    light = trail((150, 150), (250, 150), 5.0)
+    found = find(z + light, protected)
+    assert (found[(light > 2.5) & ~protected] == 1).mean() > 0.95
