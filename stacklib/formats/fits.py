@@ -30,7 +30,7 @@ from stacklib.formats.fits_header import (
 )
 from stacklib.formats.fits_tiles import checked_image
 from stacklib.formats.fits_unpack import unpacked
-from stacklib.formats.fits_write import unwritable, write_image
+from stacklib.formats.fits_write import unwritable, write_image, write_mask
 from stacklib.formats.scratch import hold
 from stacklib.formats.source import (
     FileBlock,
@@ -43,7 +43,7 @@ from stacklib.formats.source import (
 )
 from stacklib.utils.labels import listed, quoted
 
-__all__ = ["open_image", "unwritable", "write_image"]
+__all__ = ["open_image", "unwritable", "write_image", "write_mask"]
 
 #: Number of HDUs searched for images. A sequence of Siril has one for each frame.
 MAX_HDUS = 1000

@@ -15,11 +15,13 @@ from stacklib.formats.fits_header import CARD, astropy_alone
 from stacklib.formats.xisf_write import ascii_text, writing_error
 from stacklib.utils.atomic_files import new_file
 
-__all__ = ["unwritable", "write_image"]
+__all__ = ["unwritable", "write_image", "write_mask"]
 
 
 #: A keyword: name, value and comment.
 Card = tuple[str, Any, str]
+#: Rows of a mask that are compressed together.
+MASK_ROWS = 64
 
 
 def write_image(
@@ -64,6 +66,45 @@ def write_image(
             unit = fits.PrimaryHDU(image, _header_to_write(keywords, row_order))
             with new_file(path) as temporary:
                 unit.writeto(temporary, overwrite=True, output_verify="silentfix+ignore")
+    except OSError as error:
+        raise writing_error(path, error) from error
+    return path
+
+
+def write_mask(
+    path: str | Path, mask: np.ndarray, keywords: Iterable[Card] = (), *, row_order: str = ""
+) -> Path:
+    """Write a mask to a new FITS file, compressed in tiles with gzip, which most programs read.
+
+    Parameters
+    ----------
+    path : str or Path
+        A new file in an existing folder.
+    mask : ndarray of uint8, shape (channels, height, width)
+        A single channel is stored with two axes.
+    keywords, row_order : optional
+        See `write_image`.
+
+    Returns
+    -------
+    Path
+        `path`.
+
+    Raises
+    ------
+    SaveError
+        If the file exists or cannot be written. No partial file is left behind.
+    """
+    path = Path(path)
+    pixels = mask[0] if len(mask) == 1 else mask
+    rows = min(MASK_ROWS, pixels.shape[-2])
+    tile = (*(1,) * (pixels.ndim - 2), rows, pixels.shape[-1])
+    try:
+        with astropy_alone():
+            header = _header_to_write(keywords, row_order)
+            unit = fits.CompImageHDU(pixels, header, name="MASK", compression_type="GZIP_1", tile_shape=tile)
+            with new_file(path) as temporary:
+                fits.HDUList([fits.PrimaryHDU(), unit]).writeto(temporary, overwrite=True)
     except OSError as error:
         raise writing_error(path, error) from error
     return path

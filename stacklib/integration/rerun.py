@@ -86,6 +86,9 @@ def rerun(
         recipe = Recipe.from_dict(record.recipe, source=str(record.path))
     found = _find(record, frames, progress)
     _warn_of_versions(record)
+    if record.masks:
+        # The folder may hold others by now.
+        recipe = recipe.replace(masks=[str(found.pop()) for _ in record.masks][::-1])
     if record.weight_file is not None:
         recipe = recipe.replace(weight_file=str(found.pop()))
     return integrate(
@@ -121,8 +124,8 @@ def _kind(path: Path) -> str:
 
 
 def _find(record: RunRecord, where: Where | None, progress: bool) -> list[Path]:
-    """Return the files of a run in order, the table of weights last."""
-    inputs = [*record.frames, *filter(None, [record.weight_file])]
+    """Return the files of a run in order: frames, table of weights, masks."""
+    inputs = [*record.frames, *filter(None, [record.weight_file]), *record.masks]
     places = [each.places for each in inputs] if where is None else _named_alike(inputs, where)
     with (
         ThreadPoolExecutor(READERS) as pool,

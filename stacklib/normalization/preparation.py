@@ -11,6 +11,7 @@ import numpy as np
 
 from stacklib.errors import IntegrationError
 from stacklib.frames.frame import Frame
+from stacklib.frames.frame_masks import open_masks
 from stacklib.frames.frame_set import FrameSet
 from stacklib.measurement.border import DataRange
 from stacklib.measurement.cache import kept_for_set
@@ -55,7 +56,7 @@ class Preparation:
     reference, and the largest of the `weights` of each channel is 1. Samples are normalized as
     ``x * rejection_factor + rejection_offset`` for rejection, ``x * factor + offset`` for output, once they
     are corrected by the `surfaces`. `photometry` compares the frames by their light; None if the recipe does
-    not need it. `notes` are for the user.
+    not need it. `own_masks` are the user's masks of frames, by number of the frame. `notes` are for the user.
     """
 
     frames: FrameSet
@@ -72,6 +73,7 @@ class Preparation:
     offset: np.ndarray
     notes: tuple[str, ...]
     photometry: Photometry | None = None
+    own_masks: dict[int, Frame] = field(default_factory=dict)
     # What `frame_noise` has measured, shared by copies with another rule, other weights or fewer frames.
     noise_by_channel: dict[tuple, FrameNoise] = field(default_factory=dict, repr=False, compare=False)
 
@@ -225,12 +227,14 @@ def prepare(
     `stacklib.measurement.measurements.measure_frames`. `measurements` of these frames must be made with the
     scale estimator of the recipe and include the noise if the weights need it; by default the frames are
     measured. Raises IntegrationError if there are fewer than two frames or the recipe cannot be applied to
-    them, FrameError if a frame cannot be read or the frames have different scales.
+    them, FrameError if a frame cannot be read or the frames have different scales, RecipeError if the user's
+    masks do not fit the frames.
     """
     refuse_single(frames)
     # The rule depends on the frames that were given, not on those that weigh enough.
     recipe = recipe.replace(rejection=recipe.rule_for(len(frames)))
     check_choices(frames.names, recipe)
+    own_masks = open_masks(recipe.masks, frames) if recipe.masks else {}
     average = recipe.combination == "average"
     if measurements is None:
         measurements = measure_frames(
@@ -315,6 +319,7 @@ def prepare(
         offset=usable.spread_out(offset, 0.0, 0.0),
         notes=(),
         photometry=photometry,
+        own_masks=own_masks,
     )
     notes += about_ranges(recipe, measurements, used, found.full_scale)
     return replace(found, notes=tuple(dict.fromkeys(notes)))

@@ -16,6 +16,8 @@ __all__ = ["changes_in_words", "history", "range_in_words", "range_warnings"]
 
 #: Longest HISTORY line: 80 columns of a card minus the keyword.
 WIDTH = 72
+#: A value of less fits into the line with its name.
+SHORT = 48
 #: Rescaling by less than this is worth a warning.
 DARKENED = 0.25
 
@@ -103,5 +105,7 @@ def _plain(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, list):
-        return json.dumps(value)
+        text = json.dumps(value, separators=(",", ":"))
+        # A line may break at a space, and end without one.
+        return text if len(text) < SHORT else text.replace(" ", "\\u0020")
     return repr(value) if isinstance(value, float) else str(value) if value != "" else "''"

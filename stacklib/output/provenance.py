@@ -20,7 +20,7 @@ import yaml
 
 from stacklib.errors import FrameError
 from stacklib.frames.finding import resolve_path
-from stacklib.frames.frame_set import Frame, FrameSet
+from stacklib.frames.frame_set import Frame
 from stacklib.output.integrated_image import IntegratedImage
 from stacklib.output.mosaic import OFFSETS, pattern_of
 from stacklib.output.naming import most_common
@@ -153,7 +153,7 @@ def collect(result: IntegratedImage, with_checksums: bool = False) -> Provenance
     )
 
 
-def checksums(frames: FrameSet) -> list[str]:
+def checksums(frames: Sequence[Frame]) -> list[str]:
     """Return the SHA-256 of each file, or an empty string if it is missing or has changed."""
 
     def checksum(frame: Frame) -> str:
@@ -356,12 +356,18 @@ def _run_record(result: IntegratedImage, folder: Path) -> dict[str, Any]:
     }
     if recipe.weights == "csv":
         path = resolve_path(recipe.weight_file)
-        record["weight_file"] = {
-            "path": str(path),
-            "relative": _relative(path, folder),
-            "sha256": checksum_if_readable(path),
-        }
+        record["weight_file"] = _file_record(path, folder, checksum_if_readable(path))
+    if p.own_masks:
+        masks = list(p.own_masks.values())
+        record["masks"] = [
+            _file_record(mask.path, folder, sha256)
+            for mask, sha256 in zip(masks, checksums(masks), strict=True)
+        ]
     return record
+
+
+def _file_record(path: Path, folder: Path, sha256: str) -> dict[str, Any]:
+    return {"path": str(path.absolute()), "relative": _relative(path, folder), "sha256": sha256}
 
 
 def _frame_records(result: IntegratedImage, facts: Provenance, folder: Path) -> list[dict[str, Any]]:
@@ -380,9 +386,7 @@ def _frame_records(result: IntegratedImage, facts: Provenance, folder: Path) -> 
     return [
         {
             "file": frame.name,
-            "path": str(frame.path.absolute()),
-            "relative": _relative(frame.path, folder),
-            "sha256": facts.checksums[i],
+            **_file_record(frame.path, folder, facts.checksums[i]),
             "used": i in used,
             "reason": p.excluded.get(i, ""),
             **{name: known_or_none(values[i]) for name, values in columns.items()},

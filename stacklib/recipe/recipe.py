@@ -545,8 +545,8 @@ class Job(Checked):
         Parameters
         ----------
         path : str or Path
-            YAML file. Its relative paths are looked for beside it: the frames, unless there are none of that
-            name, and the output folder.
+            YAML file. Its relative paths are looked for beside it: the frames and the masks, unless there are
+            none of that name, and the output folder.
 
         Returns
         -------
@@ -563,6 +563,8 @@ class Job(Checked):
             given = cls.from_dict(values, source=str(path))
             if "frames" in values:
                 values["frames"] = beside(path, given.frames)
+            if given.recipe.masks:
+                values["masks"] = beside(path, given.recipe.masks)
             if given.output:
                 values["output"] = str(path.absolute().parent / expanded(given.output))
             return cls.from_dict(values, source=str(path))

@@ -45,6 +45,7 @@ class RunRecord:
     recipe: dict[str, Any]  # by parameter name
     frames: tuple[InputFile, ...]  # the given frames, in order
     weight_file: InputFile | None  # the table of weights, for ``weights: csv``
+    masks: tuple[InputFile, ...]  # the user's masks of frames
     region: tuple[int, int, int, int]  # left, top, width and height of the integrated region
     versions: dict[str, str]  # of stacklib, numpy and numba
 
@@ -91,6 +92,7 @@ def read_run(path: str | Path) -> RunRecord:
             recipe=_recipe(path, held),
             frames=tuple(_input(path, frame) for frame in frames),
             weight_file=_input(path, table) if table else None,
+            masks=tuple(_input(path, mask) for mask in run.get("masks", [])),
             region=_region(run["region"]),
             versions={name: str(run[name])[:LONGEST_VERSION] for name in ("stacklib", "numpy", "numba")},
         )

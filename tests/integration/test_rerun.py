@@ -15,7 +15,7 @@ from conftest import SAMPLES
 
 import stacklib as sl
 from stacklib import cli
-from stacklib.formats import xisf
+from stacklib.formats import fits, xisf
 from stacklib.integration.rerun import also_saved, repeats
 from stacklib.recipe import run_record
 from stacklib.simulate import Session, simulate_frames
@@ -40,12 +40,13 @@ def target(tmp_path):
     return frames, result.save(fits=True), result
 
 
-def assert_same(again, result):
+def assert_same(again, result, but=""):
     for name in ARRAYS:
         np.testing.assert_array_equal(getattr(again, name), getattr(result, name), err_msg=name)
     for one, other in zip(again.counts, result.counts, strict=True):
         np.testing.assert_array_equal(one.table, other.table)
-    assert again.recipe == result.recipe
+    other = {but: getattr(result.recipe, but)} if but else {}
+    assert again.recipe.replace(**other) == result.recipe
     assert list(again.frames["file"]) == list(result.frames["file"])
 
 
@@ -73,6 +74,8 @@ def test_every_parameter_comes_back_from_fits(tmp_path):
         reference=names[2],
         min_weight=0,
         output_range="truncate",
+        footprints="trails",
+        ignore_trails=[f"{name}: a näme, of many words.xisf:{i}" for i, name in enumerate(names)],
     )
     saved = sl.integrate(frames, recipe, progress=False).save(fits=True)
     assert sl.Recipe.from_result(saved[-1]) == sl.Recipe.from_result(saved[0]) == recipe
@@ -194,6 +197,32 @@ def test_the_table_of_weights_is_checked_and_found(tmp_path):
     with (tmp_path / "M1 moved" / "weights.csv").open("a") as stream:
         stream.write("\n")
     with pytest.raises(sl.FrameError, match=r"1 of its 7 files changed: weights\.csv"):
+        sl.rerun(saved, progress=False)
+
+
+def test_masks_are_files_of_a_run(tmp_path):
+    frames = make_night(tmp_path / "M1" / "4_Registered")
+    masks = tmp_path / "M1" / "masks"
+    masks.mkdir()
+    names = [path.stem for path in sorted(frames.glob("*.xisf"))]
+    mask = np.zeros((40, 56), np.float32)
+    mask[10:15] = 1
+    for name in names[:4:3]:
+        fits.write_image(masks / f"{name}_mask.fits", mask)
+    result = sl.integrate(frames, RECIPE.replace(masks=str(masks)), progress=False)
+    saved = result.save()
+    (tmp_path / "M1").rename(tmp_path / "M1 moved")
+    masks, saved = (tmp_path / "M1 moved" / path.relative_to(tmp_path / "M1") for path in (masks, saved[0]))
+    # Masks that came later are not those of the run.
+    fits.write_image(masks / f"{names[1]}_mask.fits", mask)
+    again = sl.rerun(saved, progress=False)
+    assert [Path(path).parts[-3:] for path in again.recipe.masks] == [
+        ("M1 moved", "masks", f"{name}_mask.fits") for name in names[:4:3]
+    ]
+    assert_same(again, result, "masks")
+    (masks / f"{names[0]}_mask.fits").unlink()
+    fits.write_image(masks / f"{names[0]}_mask.fits", 1 - mask)
+    with pytest.raises(sl.FrameError, match=r"1 of its 8 files changed: .*_mask\.fits"):
         sl.rerun(saved, progress=False)
 
 
