@@ -16,8 +16,9 @@ from scipy.spatial import cKDTree
 
 from stacklib.errors import FrameError
 from stacklib.formats.xdrz import DrizzleData
+from stacklib.frames.homography import mapped
 
-__all__ = ["Geometry", "check_direction", "from_xdrz", "mapped"]
+__all__ = ["Geometry", "check_direction", "from_xdrz"]
 
 #: Stars meet if they are closer than this, in pixels; number of bright stars that are tried, and the
 #: smallest fraction of them that must meet.
@@ -82,31 +83,6 @@ class Geometry:
         u, v = mapped(self.matrix, np.array([x, x + 1, x]), np.array([y, y, y + 1]))
         area = (u[1] - u[0]) * (v[2] - v[0]) - (v[1] - v[0]) * (u[2] - u[0])
         return math.sqrt(abs(area))
-
-
-def mapped(matrix: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Apply a homography.
-
-    Parameters
-    ----------
-    matrix : ndarray of float64, shape (3, 3)
-        The homography.
-    x, y : ndarray of float64
-        Places, of shapes that can be broadcast together.
-
-    Returns
-    -------
-    x, y : ndarray of float64
-        Places after it. Infinite at and beyond the horizon, which no place inside a frame is.
-    """
-    (a, b, c), (d, e, f), (g, h, k) = np.asarray(matrix, float).tolist()
-    u, v = a * x + (b * y + c), d * x + (e * y + f)
-    if g == 0 and h == 0:
-        return u / k, v / k
-    depth = g * x + (h * y + k)
-    depth = np.where(depth * k > 0, depth, math.nan)
-    u, v = u / depth, v / depth
-    return np.where(np.isnan(u), math.inf, u), np.where(np.isnan(v), math.inf, v)
 
 
 def from_xdrz(data: DrizzleData, origin: str = "") -> Geometry:

@@ -17,8 +17,9 @@ import numpy as np
 from scipy.optimize import least_squares
 from scipy.spatial import cKDTree
 
-from stacklib.drizzle.geometry import Geometry, mapped
+from stacklib.drizzle.geometry import Geometry
 from stacklib.errors import FrameError
+from stacklib.frames.homography import mapped
 from stacklib.measurement.stars import StarPlaces
 from stacklib.utils.labels import counted
 

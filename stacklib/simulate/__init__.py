@@ -12,13 +12,14 @@ which is indistinguishable from Poisson noise at the hundreds of electrons of a 
 
 `simulate_frames` keeps a night in memory. `simulate_night` computes its frames when they are asked for, and
 more of it changes: clouds, a moving gradient, seeing, noise, exposures and gains. Its frames may be resampled
-as registration does.
+as registration does. `simulate_dithered` makes unregistered frames, color mosaics among them.
 
 ``python -m stacklib.simulate sample_data`` regenerates the sample data.
 """
 
 from stacklib.simulate.changing_night import ChangingNight, simulate_night
 from stacklib.simulate.defects import Trail
+from stacklib.simulate.mosaics import DitheredNight, simulate_dithered
 from stacklib.simulate.night import Session, Simulation, simulate_frames
 from stacklib.simulate.samples import (
     large_night,
@@ -35,6 +36,7 @@ from stacklib.simulate.targets import KINDS
 __all__ = [
     "KINDS",
     "ChangingNight",
+    "DitheredNight",
     "Scene",
     "Session",
     "Simulation",
@@ -47,6 +49,7 @@ __all__ = [
     "sample_m13",
     "sample_m63",
     "sample_m101",
+    "simulate_dithered",
     "simulate_frames",
     "simulate_night",
 ]

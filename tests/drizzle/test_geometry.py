@@ -8,10 +8,11 @@ import pytest
 from astropy.io import fits
 
 from stacklib.drizzle import siril
-from stacklib.drizzle.geometry import Geometry, check_direction, from_xdrz, mapped
+from stacklib.drizzle.geometry import Geometry, check_direction, from_xdrz
 from stacklib.drizzle.matching import find_geometries, find_geometry
 from stacklib.errors import FrameError
 from stacklib.formats.xdrz import DrizzleData
+from stacklib.frames.homography import mapped
 from stacklib.measurement.stars import StarPlaces, star_places
 
 WIDTH, HEIGHT = 500, 400
