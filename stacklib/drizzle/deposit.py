@@ -19,8 +19,8 @@ import numpy as np
 
 from stacklib.drizzle.tiles import Scaling, fill_places, fill_samples, reject_samples
 from stacklib.errors import IntegrationError
-from stacklib.frames.homography import mapped
 from stacklib.frames.mosaic import Sites
+from stacklib.simulate.registration import mapped
 
 __all__ = ["KERNELS", "Deposit", "Drop", "Grid", "Mask", "Pixels", "deposit", "require_drizzle"]
 

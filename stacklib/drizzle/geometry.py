@@ -16,7 +16,7 @@ from scipy.spatial import cKDTree
 
 from stacklib.errors import FrameError
 from stacklib.formats.xdrz import DrizzleData
-from stacklib.frames.homography import mapped
+from stacklib.simulate.registration import mapped
 
 __all__ = ["Geometry", "check_direction", "from_xdrz"]
 

@@ -19,8 +19,8 @@ from scipy.spatial import cKDTree
 
 from stacklib.drizzle.geometry import Geometry
 from stacklib.errors import FrameError
-from stacklib.frames.homography import mapped
 from stacklib.measurement.stars import StarPlaces
+from stacklib.simulate.registration import mapped
 from stacklib.utils.labels import counted
 
 __all__ = ["LARGEST_RMS", "LEAST_STARS", "find_geometries", "find_geometry"]

@@ -17,10 +17,10 @@ from scipy.ndimage import gaussian_filter
 from scipy.special import erf
 
 from stacklib.formats.xdrz import DrizzleData, write_xdrz
-from stacklib.frames.homography import mapped, warped
 from stacklib.frames.mosaic import Sites, debayered
 from stacklib.simulate.defects import add_cosmic_ray, add_sensor_defects, sensor_defects
 from stacklib.simulate.night import FAINTEST, Session, file_names, noise_sigma, write_frame
+from stacklib.simulate.registration import mapped, warped
 from stacklib.simulate.scene import FWHM_PER_SIGMA, Scene, make_scene
 
 __all__ = ["DitheredNight", "simulate_dithered"]

@@ -10,9 +10,9 @@ from scipy.spatial import cKDTree
 from stacklib.drizzle import deposit as module
 from stacklib.drizzle.deposit import KERNELS, Drop, Grid, deposit
 from stacklib.errors import IntegrationError
-from stacklib.frames.homography import mapped
 from stacklib.frames.mosaic import Sites
 from stacklib.simulate import simulate_dithered
+from stacklib.simulate.registration import mapped
 
 RGGB = Sites("RGGB", 3)
 MONO = Sites("", 1)

@@ -12,8 +12,8 @@ from stacklib.drizzle.geometry import Geometry, check_direction, from_xdrz
 from stacklib.drizzle.matching import find_geometries, find_geometry
 from stacklib.errors import FrameError
 from stacklib.formats.xdrz import DrizzleData
-from stacklib.frames.homography import mapped
 from stacklib.measurement.stars import StarPlaces, star_places
+from stacklib.simulate.registration import mapped
 
 WIDTH, HEIGHT = 500, 400
 

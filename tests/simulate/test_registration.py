@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from stacklib.frames import homography
-from stacklib.frames.homography import mapped, warped
+from stacklib.simulate import registration
+from stacklib.simulate.registration import mapped, warped
 
 
 @pytest.mark.parametrize("order", [1, 3])
 def test_a_whole_shift_moves_pixels(order, monkeypatch):
-    monkeypatch.setattr(homography, "ROWS", 7)
+    monkeypatch.setattr(registration, "ROWS", 7)
     plane = np.random.default_rng(1).random((20, 30)).astype(np.float32)
     there = np.array([[1, 0, 3], [0, 1, -2], [0, 0, 1.0]])
     found = warped(plane, there, (20, 30), order)
