@@ -37,11 +37,14 @@ SMALL_FRAME, MOST_BINS = 3_000_000, 4000
 #: Reach of the strip in which a line is measured, and the largest one, for wide trails, in pixels.
 REACH, WIDEST_REACH = 24.0, 96.0
 #: Sigma of the profile to begin with, in pixels. How far the ends move then, in bins, and later, in pixels.
-PROFILE, FIRST_MOVE, MOVES = 2.8, 2.5, (4.0, 2.0, 1.5)
-#: Searches in a frame, and lines that are tried in each one and turn out to be none.
-SEARCHES, TRIES = 12, 8
+PROFILE, FIRST_MOVE, MOVES = 2.8, 2.5, (4.0, 1.5)
+#: Searches in a frame, and lines that are tried in each one and turn out to be none: before one is found, and
+#: after, when most are images of it.
+SEARCHES, TRIES, TRIES_AFTER = 16, 8, 2
 #: Peaks whose ends lie within this many bins are the same line.
 SAME = 24
+#: A line that was found is left out of further searches with so many pixels beside it.
+BESIDE = 2.0
 #: Lines of different frames within this many pixels lie at one place.
 ONE_PLACE = 4.0
 
@@ -98,15 +101,29 @@ def find_lines(z: np.ndarray, protected: np.ndarray) -> list[Line]:
     side = 2 if z.size <= SMALL_FRAME else 4
     while max(z.shape) > MOST_BINS * side:
         side *= 2
-    spared = protected.copy()
+    binned = _without_banding(bin_residual(z, protected, side, CUT))
+    spared = protected
     found: list[Line] = []
     for _ in range(SEARCHES):
-        peaks = find_peaks(_without_banding(bin_residual(z, spared, side, CUT)), side, SIGNIFICANCE)
+        peaks = find_peaks(binned, side, SIGNIFICANCE)
+        if peaks and spared is protected:
+            spared = protected.copy()
         new = _measure_peaks(z, spared, peaks, side)
         if not new:
             break
         found += new
+        _take_out(binned, new, side)
     return found
+
+
+def _take_out(binned: Binned, lines: Sequence[Line], side: int) -> None:
+    """Leave out the bins of lines."""
+    mask = np.zeros(binned.total.shape, bool)
+    for line in lines:
+        ends = ((place + 0.5) / side - 0.5 for place in (line.x0, line.y0, line.x1, line.y1))
+        _draw(mask, tuple(ends), (0.5 * line.width + BESIDE) / side + 0.5)
+    for plane in binned:
+        plane[mask] = 0
 
 
 def _without_banding(binned: Binned) -> Binned:
@@ -124,15 +141,18 @@ def _measure_peaks(z: np.ndarray, spared: np.ndarray, peaks: Sequence[Peak], sid
     """Measure the lines of peaks, and add those that are some to the spared pixels."""
     found: list[Line] = []
     tried: list[np.ndarray] = []
+    failed = 0
     for peak in peaks:
-        if len(tried) - len(found) >= TRIES:
+        if failed >= (TRIES_AFTER if found else TRIES):
             break
         if any(np.abs(peak.ends - ends).max() < SAME * side for ends in tried):
             continue
         tried.append(peak.ends)
         line = _measure(z, spared, peak, side)
-        if line is not None:
-            _draw(spared, (line.x0, line.y0, line.x1, line.y1), 0.5 * line.width + 2)
+        if line is None:
+            failed += 1
+        else:
+            _draw(spared, (line.x0, line.y0, line.x1, line.y1), 0.5 * line.width + BESIDE)
             found.append(line)
     return found
 

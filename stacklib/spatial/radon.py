@@ -136,13 +136,17 @@ def _strips(total: np.ndarray, count: np.ndarray, narrowest: int) -> Iterator[tu
     """Yield sums and counts, (strips, slopes, rows), of lines that run along the rows of a plane and rise.
 
     Strips are those of the whole plane and narrower ones, of a quarter of the columns of the last ones each
-    time, which have at least `narrowest` columns.
+    time, which have at least `narrowest` columns. What was yielded is overwritten later.
     """
     sums, counts = (np.ascontiguousarray(plane.T)[:, np.newaxis] for plane in (total, count))
     doublings = (len(sums) - 1).bit_length()
+    # Two pairs of buffers by turns: new memory would take as long as the sums.
+    size = 2**doublings * (sums.shape[2] + 2**doublings)
+    buffers = [(np.empty(size, np.float32), np.empty(size, np.uint16)) for _ in range(2)]
     for doubling in range(1, doublings + 1):
         shape = -(-len(sums) // 2), 2 * sums.shape[1], sums.shape[2] + sums.shape[1]
-        joined = np.empty(shape, np.float32), np.empty(shape, np.uint16)
+        size = shape[0] * shape[1] * shape[2]
+        joined = [buffer[:size].reshape(shape) for buffer in buffers[doubling % 2]]
         _join(sums, counts, *joined)
         sums, counts = joined
         if doubling == doublings or (sums.shape[1] >= narrowest and (doublings - doubling) % 2 == 0):

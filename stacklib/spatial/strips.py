@@ -52,7 +52,7 @@ class Strip(NamedTuple):
         start, direction = ends[0], _direction(ends)
         first, last = _chord(start, direction, z.shape)
         if last <= first:
-            return cls(*np.empty((3, 0)), (0.0, 0.0))
+            return cls(np.empty(0), np.empty(0), np.empty(0), (0.0, 0.0))
         # Samples are taken in columns for flat lines, in rows for steep ones.
         axis = int(abs(direction[1]) > abs(direction[0]))
         slope = direction[1 - axis] / direction[axis]
