@@ -22,7 +22,7 @@ from stacklib.errors import IntegrationError
 from stacklib.frames.mosaic import Sites
 from stacklib.simulate.registration import mapped
 
-__all__ = ["KERNELS", "Deposit", "Drop", "Grid", "Mask", "Pixels", "deposit", "require_drizzle"]
+__all__ = ["KERNELS", "Deposit", "Drop", "Grid", "Mask", "Pixels", "deposit", "release", "require_drizzle"]
 
 #: Kernels of the library that conserve flux.
 KERNELS = ("square", "turbo", "point")
@@ -147,6 +147,7 @@ def deposit(
     rows: slice = slice(None),
     columns: slice = slice(None),
     done: Callable[[int], object] = lambda number: None,
+    tile: tuple[int, int] | None = None,
 ) -> Deposit:
     """Deposit frames on a part of the grid.
 
@@ -162,6 +163,9 @@ def deposit(
         Part of the grid. Default is all of it.
     done : callable, optional
         Called with the number of each frame that is deposited.
+    tile : tuple of int, optional
+        Height and width of the tiles of a frame, multiples of the period of a mosaic. Another size than the
+        usual one, `TILE`, changes the last bit.
 
     Returns
     -------
@@ -181,21 +185,28 @@ def deposit(
         for c in range(sites.channels)
     ]
     for number, drop in enumerate(drops):
-        for tile in _tiles(drop, grid, (top, bottom, left, right)):
-            _deposit_tile(canvas, drop, sites, grid, tile)
+        for box in _tiles(drop, grid, (top, bottom, left, right), tile or TILE):
+            _deposit_tile(canvas, drop, sites, grid, box)
         done(number)
     part = np.s_[:, top + MARGIN : bottom + MARGIN, left + MARGIN : right + MARGIN]
     return Deposit(image[part], weights[part])
+
+
+def release(drop: Drop) -> None:
+    """Release what reading a frame has left in memory or on the disk."""
+    close = getattr(drop.pixels, "close", None)
+    if close is not None:
+        close()
 
 
 #: First row and row after the last one, first column and column after the last one.
 _Box = tuple[int, int, int, int]
 
 
-def _tiles(drop: Drop, grid: Grid, part: _Box) -> Iterator[_Box]:
+def _tiles(drop: Drop, grid: Grid, part: _Box, tile: tuple[int, int]) -> Iterator[_Box]:
     """Yield the tiles of a frame whose drops may fall on a part of the grid, row by row."""
-    tops, lefts = np.arange(0, drop.height, TILE[0]), np.arange(0, drop.width, TILE[1])
-    bottoms, rights = np.minimum(tops + TILE[0], drop.height), np.minimum(lefts + TILE[1], drop.width)
+    tops, lefts = np.arange(0, drop.height, tile[0]), np.arange(0, drop.width, tile[1])
+    bottoms, rights = np.minimum(tops + tile[0], drop.height), np.minimum(lefts + tile[1], drop.width)
     # A drop is no wider than its pixel; one more pixel is for the interpolation of the library.
     y = np.stack([tops - 1, tops - 1, bottoms + 1, bottoms + 1])[:, :, None]
     x = np.stack([lefts - 1, rights + 1, lefts - 1, rights + 1])[:, None, :]
