@@ -23,6 +23,7 @@ from stacklib.normalization.settings import Settings
 from stacklib.recipe.recipe import Recipe
 from stacklib.recipe.rules import RULES, RuleSpec
 from stacklib.rejection.clipping import CENTRE, LOWER, UPPER
+from stacklib.spatial.means import ABOVE, describe
 from stacklib.utils.labels import own_parts, quoted, shortened
 
 __all__ = ["PixelStory", "Round", "explain", "tell"]
@@ -251,11 +252,14 @@ def explain(
             )
     column = [p.frames[int(i)].read_rows(y, y + 1, channel)[0, x] for i in p.used]
     settings = with_noise(p, channel)
-    marked, excess = read_with_excess(p, settings, channel, (y, y + 1), slice(x, x + 1))
+    masks = None if result is None else result.masks
+    _, excess = read_with_excess(p, settings, channel, (y, y + 1), slice(x, x + 1), masks)
+    marked = np.array([p.read_rows(int(i), y, y + 1, channel)[0, x] for i in p.used], np.float32)
+    flags = None if masks is None else masks.at(x, y, channel, p.used)
     names = p.measurements.names
     files = tuple(names[int(i)] for i in p.used)
     raw = np.array(column, np.float32)
-    story = tell(raw, settings, files, x, y, channel, marked=marked[:, 0, 0], excess=excess[0])
+    story = tell(raw, settings, files, x, y, channel, marked=marked, excess=excess[0], flags=flags)
     excluded = tuple(f"{names[i]}: {why}" for i, why in p.excluded.items())
     in_image = None if result is None else float(result.image[channel, y - spans[1][0], x - spans[0][0]])
     return replace(story, numbers=tuple(int(i) + 1 for i in p.used), excluded=excluded, in_image=in_image)
@@ -271,16 +275,20 @@ def tell(
     *,
     marked: np.ndarray | None = None,
     excess: np.ndarray = NO_EXCESS,
+    flags: np.ndarray | None = None,
 ) -> PixelStory:
     """Explain samples in memory: the raw samples of a pixel, float32, shape (frames,).
 
     `marked` are the same samples as the kernel gets them, see `Preparation.marks`. `excess`, float32, shape
-    (1,), is that of the noise around the pixel, if it is known.
+    (1,), is that of the noise around the pixel, if it is known. `flags`, uint8, shape (frames,), tell which
+    of them fell to spatial rejection, see `stacklib.spatial.means`.
     """
     samples = np.ascontiguousarray(raw if marked is None else marked, dtype=np.float32)[:, np.newaxis]
-    rounds = _rounds(samples, settings, excess)
-    verdict = rounds[-1].verdict
     values = np.where(samples[:, 0] > NOTHING, samples[:, 0], raw).astype(np.float64)
+    flags = np.zeros(raw.size, np.uint8) if flags is None else flags
+    samples = np.where(flags[:, np.newaxis] > 0, np.float32(np.nan), samples)
+    rounds = _rounds(samples, settings, excess)
+    verdict = np.where(flags & ABOVE, HIGH, np.where(flags, LOW, rounds[-1].verdict)).astype(np.uint8)
     compared = values * settings.rejection_factor + settings.rejection_offset
     compared = compared.astype(np.float32)
     pixel = Pixels.empty(1, settings, excess=excess if excess.size else None)
@@ -298,7 +306,12 @@ def tell(
         weights=settings.weights,
         rounds=rounds,
         verdict=verdict,
-        reasons=tuple(_reason(i, raw, compared, rounds, settings, spec) for i in range(raw.size)),
+        reasons=tuple(
+            f"{WORDS[verdict[i]]}: {describe(int(flags[i]))}"
+            if flags[i]
+            else _reason(i, raw, compared, rounds, settings, spec)
+            for i in range(raw.size)
+        ),
         value=float(pixel.image[0]),
         uncertainty=float(pixel.uncertainty[0]),
         numbers=tuple(range(1, raw.size + 1)),

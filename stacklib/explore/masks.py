@@ -11,6 +11,7 @@ from stacklib.integration.result import Integration
 from stacklib.integration.samples import Region
 from stacklib.kernel.verdicts import HIGH, LOW, NO_DATA, verdicts
 from stacklib.recipe.rules import RULES
+from stacklib.spatial.means import ABOVE
 
 __all__ = [
     "frame_mask",
@@ -33,6 +34,8 @@ def frame_verdicts(
     result: Integration, channel: int = 0, step: int | None = None, part: Region | None = None
 ) -> tuple[np.ndarray, int]:
     """Find the verdict on every sample of a channel, for all pixels or every `step`-th row and column.
+
+    Samples that fell to spatial rejection are rejected as too low or too high, as in the maps.
 
     Parameters
     ----------
@@ -72,13 +75,24 @@ def frame_verdicts(
         for k, after in runs:
             start, stop = int(chosen[k]), int(chosen[after - 1]) + 1
             if by_frame:
-                found = read_with_excess(p, settings, channel, (start, stop), columns)
+                found = read_with_excess(p, settings, channel, (start, stop), columns, result.masks)
                 raw[:, k:after], excess[k:after] = found
             else:
                 for n, i in enumerate(p.used):
-                    raw[n, k:after] = p.read_rows(int(i), start, stop, channel)[:, columns]
+                    samples = p.read_rows(int(i), start, stop, channel)
+                    if result.masks:
+                        samples = np.array(samples)
+                        result.masks.blank(samples, int(i), channel, start, 0)
+                    raw[n, k:after] = samples[:, columns]
         judged = verdicts(raw.reshape(p.count, -1), settings, excess=excess.reshape(-1))
-        verdict[:, first : first + band] = judged.reshape(raw.shape)
+        judged = judged.reshape(raw.shape)
+        for own, i in zip(judged, p.used, strict=True) if result.masks else ():
+            for k, after in runs:
+                start, stop = int(chosen[k]), int(chosen[after - 1]) + 1
+                flags = result.masks.flags(int(i), channel, start, stop)[:, columns]
+                own[k:after][flags > 0] = LOW
+                own[k:after][flags & ABOVE > 0] = HIGH
+        verdict[:, first : first + band] = judged
     return verdict, step
 
 

@@ -17,8 +17,9 @@ from stacklib.explore.outliers import OutlierLight
 from stacklib.frames.frame_set import FrameSet
 from stacklib.integration.noise import known_excess, with_noise
 from stacklib.integration.result import Integration
-from stacklib.integration.run import in_threads, integrate_samples
+from stacklib.integration.run import integrate_samples
 from stacklib.integration.samples import RESULT_BYTES, Region, Samples, parts, wait
+from stacklib.integration.threads import in_threads
 from stacklib.kernel.limit_trials import LimitTrials, can_share, without_limits
 from stacklib.kernel.passes import try_tiles
 from stacklib.kernel.pixels import Pixels

@@ -25,7 +25,7 @@ MEMORY_PER_BLOCK = 64 * 2**20
 #: ... and the limit for all such blocks together.
 MEMORY_IN_ALL = 256 * 2**20
 
-Piece = bytes | bytearray
+Piece = bytes | bytearray | memoryview
 #: Fills a writable buffer with the bytes starting at an offset.
 ReadInto = Callable[[int, memoryview], None]
 

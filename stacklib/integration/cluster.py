@@ -14,8 +14,9 @@ import pickle
 import threading
 import uuid
 import warnings
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import lru_cache
 from importlib.metadata import version
 from itertools import islice
@@ -27,9 +28,20 @@ from stacklib.errors import FrameError, IntegrationError, StacklibError, Stackli
 from stacklib.formats.scratch import MEMORY_IN_ALL
 from stacklib.frames.frame_set import FrameSet
 from stacklib.integration.samples import RESULT_BYTES, Samples
+from stacklib.integration.search import (
+    VERDICT_BYTES,
+    Found,
+    JudgedBand,
+    Search,
+    search_bytes,
+    search_frame,
+)
 from stacklib.kernel.passes import fill_planes
-from stacklib.kernel.pixels import Counts, Pixels, Ratios
+from stacklib.kernel.pixels import Counts, Judgement, Pixels, Ratios
+from stacklib.kernel.verdicts import judge_tiles
 from stacklib.normalization.settings import Settings
+from stacklib.spatial.masks import FrameMasks
+from stacklib.spatial.residuals import KeptMean
 from stacklib.utils.labels import clipped, quoted
 from stacklib.utils.resources import checked_threads, parse_memory
 
@@ -100,20 +112,61 @@ class Cluster:
         planes: Sequence[Pixels | Ratios],
     ) -> Generator[tuple[int, int, Counts], None, None]:
         """Integrate band by band into `planes`; see `stacklib.integration.noise.Work`."""
-        width = samples.region[2]
+        width, top = samples.region[2], samples.region[1]
         bands = samples.bands(used, self._rows(samples, used))
-        # Packed once for all bands, and unpacked once by each worker.
-        packed = pickle.dumps((samples, used, settings))
+        # Packed once for all bands, and unpacked once by each worker; masks go where they are needed.
+        packed = pickle.dumps((samples.masked(None), used, settings))
         parts = [planes[channel].part(slice(start * width, stop * width)) for channel, start, stop in bands]
-        done = self._run(
-            _integrate_band, [(packed, band, _known(part)) for band, part in zip(bands, parts, strict=True)]
+        masks = (
+            samples.masks.part(channel, top + start, top + stop) if samples.masks else None
+            for channel, start, stop in bands
         )
+        known = (_known(part) for part in parts)
+        done = self._run(_integrate_band, ((packed, *job) for job in zip(bands, known, masks, strict=True)))
         with contextlib.closing(done):
             for number, (found, counts) in done:
                 channel, start, stop = bands[number]
                 for name, array in found.items():
                     getattr(parts[number], name)[...] = array
                 yield channel, (stop - start) * width, counts
+        self._forget()
+
+    def judge(
+        self, samples: Samples, used: np.ndarray, settings: list[Settings], excess: np.ndarray
+    ) -> Generator[JudgedBand, None, None]:
+        """Judge the samples band by band; see `stacklib.integration.second_pass.Workers`."""
+        width = samples.region[2]
+        bands = samples.bands(used, self._rows(samples, used, VERDICT_BYTES))
+        packed = pickle.dumps((samples.masked(None), used, settings))
+        known = [excess[channel, start * width : stop * width] for channel, start, stop in bands]
+        jobs = [(packed, band, own) for band, own in zip(bands, known, strict=True)]
+        with contextlib.closing(self._run(_judge_band, jobs)) as done:
+            for _, judged in done:
+                yield judged
+        self._forget()
+
+    def search(
+        self, search: Search, kept: KeptMean, verdicts: Sequence[Sequence], places: int
+    ) -> Generator[tuple[int, Found], None, None]:
+        """Search the frames, a task each; see `stacklib.integration.second_pass.Workers`.
+
+        What the rule kept is sent to each worker once. The memory of the workers counts, not `places`.
+        """
+        shared, each = sum(plane.nbytes for plane in kept), search_bytes(kept.mean.shape)
+        rooms = {name: room for name, (_, room) in self._workers().items()}
+        for name, room in rooms.items():
+            if room < shared + each:
+                raise _too_small(name, room, shared + each, self.frames, "searching a frame")
+        places = int(min(MANY, (min(rooms.values(), default=math.inf) - shared) / each))
+        packed = pickle.dumps(replace(search, samples=search.samples.masked(None)))
+        # A list: the planes of a tuple would be sent one by one.
+        sent = self.client.scatter([kept], broadcast=True, hash=False)[0]
+        jobs = (
+            (self._key + "search", places, _search_frame, (packed, number, [call() for call in planes]), sent)
+            for number, planes in enumerate(verdicts)
+        )
+        with contextlib.closing(self._run(_in_turn, jobs)) as done:
+            yield from done
         self._forget()
 
     def _workers(self) -> dict[str, tuple[int, float]]:
@@ -126,18 +179,18 @@ class Cluster:
             for name, worker in known.items()
         }
 
-    def _rows(self, samples: Samples, used: np.ndarray) -> int:
+    def _rows(self, samples: Samples, used: np.ndarray, beside: int = 0) -> int:
         """Return the rows of a band: few enough for each worker's memory and for all to have work."""
         _, _, width, height = samples.region
         workers = self._workers().values()
         share = min((min(self.budget, room) / threads for threads, room in workers), default=self.budget)
-        most = int(max(share, LEAST_SHARE)) // (width * (4 * used.size + RESULT_BYTES))
+        most = int(max(share, LEAST_SHARE)) // (width * ((4 + beside) * used.size + RESULT_BYTES))
         bands = BANDS * max(1, sum(threads for threads, _ in workers)) // self.frames.channels
         even = max(LEAST_ROWS, -(-height // max(1, bands)))
         return max(1, min(height, most, even))
 
     def _run(
-        self, function: Callable[..., Any], jobs: Sequence[tuple]
+        self, function: Callable[..., Any], jobs: Iterable[tuple]
     ) -> Generator[tuple[int, Any], None, None]:
         """Yield number and result of each call, in the order in which they end.
 
@@ -202,9 +255,11 @@ class Cluster:
             self.client.run(_unpacked.cache_clear, on_error="ignore")
 
 
-def _too_small(name: str, room: float, need: int, frames: FrameSet) -> IntegrationError:
+def _too_small(
+    name: str, room: float, need: int, frames: FrameSet, what: str = "measuring a plane"
+) -> IntegrationError:
     return IntegrationError(
-        f"client: the worker {name} has {max(room, 0) / 1e6:.0f} MB for samples, but measuring a plane of "
+        f"client: the worker {name} has {max(room, 0) / 1e6:.0f} MB for samples, but {what} of "
         f"{frames.width} x {frames.height} pixels needs {need / 1e6:.0f} MB; start workers with a memory "
         f"limit of {1.05 * (need + IDLE) / USED / 1e9:.2g} GB or more"
     )
@@ -311,14 +366,17 @@ def _gate(key: str, places: int) -> threading.Semaphore:
     return threading.BoundedSemaphore(places)
 
 
-def _in_turn(key: str, places: int, function: Callable[..., Any], job: tuple) -> Any:
-    """Call `function` on a worker, no more often at a time than its memory allows."""
+def _in_turn(key: str, places: int, function: Callable[..., Any], job: tuple, *sent: Any) -> Any:
+    """Call `function` on a worker, no more often at a time than its memory allows.
+
+    Dask puts what was `sent` before in the place of its futures, unless they are inside of the job.
+    """
     with _gate(key, places):
-        return function(*job)
+        return function(*job, *sent)
 
 
 @lru_cache(maxsize=2)
-def _unpacked(packed: bytes) -> tuple[Samples, np.ndarray, list[Settings]]:
+def _unpacked(packed: bytes) -> Any:
     """Return the same objects for all bands on a worker, so that compressed files are unpacked once."""
     return pickle.loads(packed)
 
@@ -329,13 +387,13 @@ def _known(planes: Pixels | Ratios) -> np.ndarray | None:
 
 
 def _integrate_band(
-    packed: bytes, band: tuple[int, int, int], excess: np.ndarray | None
+    packed: bytes, band: tuple[int, int, int], excess: np.ndarray | None, masks: FrameMasks | None = None
 ) -> tuple[dict[str, np.ndarray], Counts]:
     """Integrate a band on a worker, or find its ratios; see `_known`. Returns planes by name, and counts."""
     samples, used, settings = _unpacked(packed)
     own = settings[band[0]]
     with ThreadPoolExecutor(READERS) as readers:
-        raw = samples.read(band, used, readers).wait()
+        raw = samples.masked(masks).read(band, used, readers).wait()
     pixels = raw.shape[1]
     if excess is None:
         planes: Pixels | Ratios = Ratios.empty(pixels)
@@ -345,3 +403,18 @@ def _integrate_band(
     found = planes._asdict()
     found.pop("excess", None)
     return found, counts
+
+
+def _judge_band(packed: bytes, band: tuple[int, int, int], excess: np.ndarray) -> JudgedBand:
+    """Judge a band on a worker."""
+    samples, used, settings = _unpacked(packed)
+    with ThreadPoolExecutor(READERS) as readers:
+        raw = samples.read(band, used, readers).wait()
+    judged = Judgement.empty(raw.shape[1], used.size, excess)
+    judge_tiles(raw, settings[band[0]], judged)
+    return JudgedBand.packed(band, judged)
+
+
+def _search_frame(packed: bytes, number: int, verdicts: list[np.ndarray], kept: KeptMean) -> Found:
+    """Search a frame on a worker."""
+    return search_frame(_unpacked(packed), kept, number, verdicts)

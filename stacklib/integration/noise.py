@@ -16,6 +16,7 @@ from stacklib.kernel.uncertainty import claim_factors
 from stacklib.normalization.preparation import Preparation
 from stacklib.normalization.settings import Settings
 from stacklib.recipe.rules import RULES
+from stacklib.spatial.masks import FrameMasks
 
 __all__ = ["Parts", "Work", "known_excess", "read_with_excess", "with_noise"]
 
@@ -86,7 +87,12 @@ def known_excess(
 
 
 def read_with_excess(
-    preparation: Preparation, settings: Settings, channel: int, rows: tuple[int, int], columns: slice
+    preparation: Preparation,
+    settings: Settings,
+    channel: int,
+    rows: tuple[int, int],
+    columns: slice,
+    masks: FrameMasks | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Read a part of the used frames, marked for the kernel, and the excess of its noise over the curve.
 
@@ -102,6 +108,8 @@ def read_with_excess(
         First row, and the row after the last one.
     columns : slice
         The columns; a step is allowed.
+    masks : FrameMasks, optional
+        Samples that become NaN, of whole frames.
 
     Returns
     -------
@@ -116,6 +124,9 @@ def read_with_excess(
     raw = np.stack(
         [preparation.read_rows(int(i), first, last, channel)[:, left:right] for i in preparation.used]
     )
+    if masks:
+        for i, part in zip(preparation.used, raw, strict=True):
+            masks.blank(part, int(i), channel, first, left)
     ratios = Ratios.empty(raw[0].size)
     scatter_tiles(raw.reshape(len(raw), -1), settings, ratios)
     planes = Ratios(*(plane.reshape(raw[0].shape) for plane in ratios))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -17,19 +16,20 @@ from stacklib.errors import StacklibWarning
 from stacklib.formats.scratch import MEMORY_IN_ALL, memory_held, memory_limited
 from stacklib.frames.frame_set import FrameSet, open_frames
 from stacklib.integration.cluster import Cluster
-from stacklib.integration.noise import Parts, Work, known_excess, with_noise
+from stacklib.integration.noise import Work, known_excess, with_noise
 from stacklib.integration.noise_image import measure_noise, noise_window
 from stacklib.integration.registration import check_registration, registration_of
 from stacklib.integration.result import Integration
-from stacklib.integration.samples import Region, Samples, cancelled_on_error, parts
-from stacklib.kernel.passes import fill_planes
-from stacklib.kernel.pixels import Counts, Pixels, Ratios
+from stacklib.integration.samples import Region, Samples
+from stacklib.integration.second_pass import Workers, find_masks, passes, spatial_means
+from stacklib.integration.threads import Threads, in_threads
+from stacklib.kernel.pixels import DATA, Counts, Pixels
 from stacklib.kernel.scatter import widen
 from stacklib.normalization.preparation import Preparation, prepare, refuse_single
-from stacklib.normalization.settings import Settings
 from stacklib.output.history import range_warnings
 from stacklib.recipe.recipe import Recipe
 from stacklib.recipe.rules import RULES
+from stacklib.spatial.masks import FrameMasks
 from stacklib.utils.compiled import not_kept
 from stacklib.utils.progress import progress_bar
 from stacklib.utils.resources import give_back_memory
@@ -39,8 +39,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Work", "integrate", "integrate_samples"]
 
-#: Percentages of a whole run, at the start and at the end of each step.
+#: Percentages of a whole run, at the start and at the end of each step; SEARCHING takes a part of the others.
 MEASURING, INTEGRATING = (0, 40), (40, 100)
+SEARCHING = (40, 80)
 
 
 def integrate(
@@ -109,7 +110,8 @@ def integrate(
     give_back_memory()
     samples = Samples(frames, region, threads, memory)
     cluster = None if client is None else Cluster(client, frames, memory)
-    spread, work = (None, in_threads) if cluster is None else (cluster.measure, cluster.integrate)
+    workers: Workers = Threads() if cluster is None else cluster
+    spread = None if cluster is None else cluster.measure
     spare = samples.spare if cluster is None else MEMORY_IN_ALL
     if memory_held() > spare:
         # They were decompressed before the run.
@@ -127,7 +129,9 @@ def integrate(
         preparation, shift = _checked(preparation, samples)
         for note in preparation.notes:
             warnings.warn(note, StacklibWarning, stacklevel=2)
-        result = integrate_samples(samples, preparation, progress, work=work)
+        if spatial_means(preparation):
+            samples = samples.masked(_searched(samples, preparation, workers, progress))
+        result = integrate_samples(samples, preparation, progress, work=workers.integrate)
         result.shift = shift
         result.measure_scale = partial(measure_noise, noise_window(samples), _without_claims)
     notes = range_warnings(result.range_factor, result.truncated, result.recipe.output_range)
@@ -152,6 +156,17 @@ def _checked(preparation: Preparation, samples: Samples) -> tuple[Preparation, n
     return replace(preparation, notes=(*preparation.notes, *notes)), shift
 
 
+def _searched(samples: Samples, preparation: Preparation, workers: Workers, progress: bool) -> FrameMasks:
+    """Find the masks of a run."""
+    frames, used = preparation.frames, preparation.used
+    total = frames.channels * frames.width * frames.height * passes(preparation)
+    title = f"{used.size} frames searched"
+    with progress_bar(total, title, " pixels", progress, scale=True, part=SEARCHING) as bar:
+        masks = find_masks(samples, preparation, workers, bar.update)
+        bar.update(total - bar.n)
+    return masks
+
+
 @contextmanager
 def _measuring(shown: bool, frames: FrameSet) -> Iterator[Callable[[int, int], None]]:
     """Show a progress bar of measured planes. Yields a callable that takes (done, total)."""
@@ -166,22 +181,6 @@ def _measuring(shown: bool, frames: FrameSet) -> Iterator[Callable[[int, int], N
         yield report
 
 
-def in_threads(
-    samples: Samples, used: np.ndarray, settings: list[Settings], planes: Sequence[Pixels | Ratios]
-) -> Parts:
-    """Integrate band by band in this process, reading the next band meanwhile; see `Work`."""
-    width, threads = samples.region[2], samples.threads
-    with ThreadPoolExecutor(threads) as workers, closing(samples.read_ahead(used)) as bands:
-        for channel, start, stop, raw in bands:
-            part = planes[channel].part(slice(start * width, stop * width))
-            pieces = parts(raw.shape[1], threads)
-            running = [workers.submit(fill_planes, raw, settings[channel], part, *piece) for piece in pieces]
-            with cancelled_on_error(running):
-                for (first, last), future in zip(pieces, running, strict=True):
-                    yield channel, last - first, future.result()
-            del raw
-
-
 def integrate_samples(
     samples: Samples,
     preparation: Preparation,
@@ -192,7 +191,8 @@ def integrate_samples(
     """Integrate samples of prepared frames.
 
     `true_claims` corrects the uncertainty for rejection, see `stacklib.kernel.uncertainty`. That takes a
-    fraction of a second, whatever the size of the region. `work` integrates the bands.
+    fraction of a second, whatever the size of the region. `work` integrates the bands. Samples with masks,
+    see `Samples.masked`, count as data and as rejected, and are absent otherwise.
     """
     _, _, width, height = samples.region
     channels, used = preparation.frames.channels, preparation.used
@@ -201,11 +201,10 @@ def integrate_samples(
     by_frame = RULES[preparation.recipe.rule_for(used.size)].by_frame
     # The edge of a region has the same neighbors as in the whole image.
     first_pass = by_frame or (true_claims and not samples.whole)
+    percent = INTEGRATING if samples.masks is None else (SEARCHING[1], INTEGRATING[1])
     total, title = channels * width * height, f"{used.size} frames integrated"
     counts = [Counts.zeros(used.size) for _ in range(channels)]
-    with progress_bar(
-        total * (1 + first_pass), title, " pixels", progress, scale=True, part=INTEGRATING
-    ) as bar:
+    with progress_bar(total * (1 + first_pass), title, " pixels", progress, scale=True, part=percent) as bar:
         excess = known_excess(samples, preparation, settings, work, bar.update) if first_pass else None
         bar.update(total * first_pass - bar.n)
         whole = Pixels.empty((channels, width * height), settings[0], excess=excess)
@@ -219,4 +218,14 @@ def integrate_samples(
             shape = height, width
             ratio, coverage = part.ratio.reshape(shape), part.coverage.reshape(shape)
             widen(part.uncertainty.reshape(shape), ratio, coverage, own.relative_noise)
-    return Integration.assemble(preparation, samples.region, whole, counts)
+    masks, fallen = samples.masks, []
+    if masks is not None:
+        for channel, (part, counted) in enumerate(zip(planes, counts, strict=True)):
+            maps = (part.rejection_low, part.rejection_high, part.coverage)
+            low, high, coverage = (plane.reshape(height, width) for plane in maps)
+            fallen.append(masks.count(used, channel, samples.region, low, high, coverage))
+            # They are data all the same.
+            counted.table[DATA] += fallen[-1].total
+    result = Integration.assemble(preparation, samples.region, whole, counts)
+    result.masks, result.mask_counts = masks, fallen
+    return result

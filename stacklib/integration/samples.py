@@ -18,6 +18,7 @@ from stacklib.frames.frame_set import FrameSet
 from stacklib.measurement.border import NOTHING, DataRange
 from stacklib.normalization.surfaces import CorrectedRange
 from stacklib.rejection.sorting import LANES
+from stacklib.spatial.masks import FrameMasks
 from stacklib.utils.labels import quoted
 from stacklib.utils.resources import checked_threads, parse_memory
 
@@ -57,9 +58,10 @@ class Samples:
 
     `memory` is the budget for the samples and the result. `held` has the samples once `hold` has read them,
     float32 of shape (channels, frames, height, width), as they are in the files. `marks` tells which of them
-    are no data and how the others are corrected; see `marked`. `kept` is a place for what was found from the
-    samples, shared by marked copies. With `keeps_marked`, marked samples are kept as well if the budget has
-    room for both: for those who integrate the same samples again and again.
+    are no data and how the others are corrected; see `marked`. Samples in `masks` are read as NaN, see
+    `masked`. `kept` is a place for what was found from the samples, shared by marked copies. With
+    `keeps_marked`, marked samples are kept as well if the budget has room for both: for those who integrate
+    the same samples again and again.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class Samples:
             )
         self.held: np.ndarray | None = None
         self.marks: Marks | None = None
+        self.masks: FrameMasks | None = None
         self.kept: dict[tuple, tuple] = {}
         self.keeps_marked = False
         self._marked: list[_Marked] = []
@@ -97,6 +100,27 @@ class Samples:
             return self
         other = copy.copy(self)
         other.marks = marks
+        return other
+
+    def masked(self, masks: FrameMasks | None) -> Samples:
+        """Return a copy whose bands have NaN for the samples in `masks`, which cover the region."""
+        other = copy.copy(self)
+        other.masks, other.kept = masks, {}
+        return other
+
+    def of_whole_frames(self) -> Samples:
+        """Return samples of whole frames, within the same budget, for what looks at all of them.
+
+        Samples that hold other values than the files have nothing around them and stay as they are.
+        """
+        if self.whole or self._corrected:
+            return self
+        other = copy.copy(self)
+        other.region, other.held, other.kept = (0, 0, self.frames.width, self.frames.height), None, {}
+        other._marked = []
+        other.left_for_samples -= RESULT_BYTES * self.frames.channels * self.frames.width * self.frames.height
+        if self.held is not None:
+            other.left_for_samples -= self.held.nbytes
         return other
 
     def values(self, marks: Marks | None) -> np.ndarray:
@@ -113,7 +137,7 @@ class Samples:
     def with_values(self, held: np.ndarray) -> Samples:
         """Return a copy that holds other values, which `values` returned, perhaps with outliers added."""
         other = copy.copy(self)
-        other.held, other.kept, other._marked = held, {}, []
+        other.held, other.kept, other.masks, other._marked = held, {}, None, []
         # They are not corrected twice.
         other._corrected = True
         return other
@@ -181,36 +205,48 @@ class Samples:
         """Return one channel of one frame, shape (height, width). Reads all samples into memory."""
         return self.hold()[channel, i]
 
+    def marked_plane(self, i: int, channel: int) -> np.ndarray:
+        """Return a copy of one channel of one frame, marked, (height, width)."""
+        _, _, width, height = self.region
+        if self.held is not None:
+            plane = self.held[channel, i].copy()
+        else:
+            plane = np.empty((height, width), np.float32)
+            self._fill(plane, i, channel, 0, height)
+        self._mark(plane, i, channel, 0)
+        return plane
+
     def bands(self, used: np.ndarray, rows: int | None = None) -> list[tuple[int, int, int]]:
         """Return channel, start and stop row of each band. By default a band fills the memory budget."""
-        height, rows = self.region[3], rows or self._rows(used)
+        height, rows = self.region[3], rows or self.rows(used)
         return [
             (channel, start, min(start + rows, height))
             for channel in range(self.frames.channels)
             for start in range(0, height, rows)
         ]
 
-    def _rows(self, used: np.ndarray) -> int:
-        """Return the number of rows of a band."""
+    def rows(self, used: np.ndarray, beside: int = 0) -> int:
+        """Return the number of rows of a band, of which each sample takes so many bytes `beside` its own."""
         _, _, width, height = self.region
         if self.held is None:
             # Two bands are in memory: one is read while the other is integrated.
             band_bytes = max(self.left_for_samples, LEAST_BAND_BYTES) // 2
-        elif self._needs_copy(used) and not self._keeps():
+        elif beside or (self._needs_copy(used) and not self._keeps()):
             # The kernel needs contiguous frames, so the used ones are copied, a band at a time.
             band_bytes = LEAST_BAND_BYTES
         else:
             return height
-        return max(1, min(height, band_bytes // (4 * used.size * width)))
+        return max(1, min(height, band_bytes // ((4 + beside) * used.size * width)))
 
     def read(self, band: tuple[int, int, int], used: np.ndarray, pool: ThreadPoolExecutor) -> Band:
         """Start reading a band of the frames used."""
         channel, start, stop = band
         if self.held is not None:
             if not self._needs_copy(used):
-                return Band(self.held[channel].reshape(used.size, -1), [])
+                return Band(self.held[channel, :, start:stop].reshape(used.size, -1), [])
             if self._keeps():
-                return self._read_kept(channel, used, pool)
+                samples = self._read_kept(channel, used, pool)
+                return Band(samples[:, start:stop].reshape(used.size, -1), [])
             samples = self.held[channel][used, start:stop]
             marking = self._start_marking(samples, used, channel, start, pool)
             return Band(samples.reshape(used.size, -1), marking)
@@ -221,12 +257,14 @@ class Samples:
         ]
         return Band(samples.reshape(used.size, -1), reading)
 
-    def read_ahead(self, used: np.ndarray) -> Generator[tuple[int, int, int, np.ndarray], None, None]:
+    def read_ahead(
+        self, used: np.ndarray, rows: int | None = None
+    ) -> Generator[tuple[int, int, int, np.ndarray], None, None]:
         """Yield channel, start row, stop row and samples of each band while reading the next one.
 
         Delete the samples before requesting the next band: the budget is for two bands.
         """
-        bands = self.bands(used)
+        bands = self.bands(used, rows)
         with ThreadPoolExecutor(self.threads) as readers:
             coming = self.read(bands[0], used, readers)
             for position, band in enumerate(bands):
@@ -238,33 +276,34 @@ class Samples:
                     del raw
 
     def _needs_copy(self, used: np.ndarray) -> bool:
-        return used.size < len(self.frames) or self.marks is not None
+        return used.size < len(self.frames) or self.marks is not None or bool(self.masks)
 
     def _keeps(self) -> bool:
         """Whether the samples are kept as the kernel wants them."""
         return self.keeps_marked and self.held is not None and 2 * self.held.nbytes <= self.left_for_samples
 
-    def _read_kept(self, channel: int, used: np.ndarray, pool: ThreadPoolExecutor) -> Band:
-        """Return all rows of a channel, from those that are kept if these are marked in the same way."""
+    def _read_kept(self, channel: int, used: np.ndarray, pool: ThreadPoolExecutor) -> np.ndarray:
+        """Return a channel, (frames, height, width): the kept one if it is marked in the same way."""
         key = used.tobytes()
         if self._marked:
             known = self._marked[0]
             # A copy may hold another region.
-            if known.held is not self.held or known.used != key or not _alike(known.marks, self.marks):
+            same = known.held is self.held and known.masks is self.masks and known.used == key
+            if not same or not _alike(known.marks, self.marks):
                 self._marked.clear()
         if not self._marked:
-            self._marked.append(_Marked(self.hold(), self.marks, key, {}))
+            self._marked.append(_Marked(self.hold(), self.marks, self.masks, key, {}))
         planes = self._marked[0].planes
         if channel not in planes:
             samples = self.hold()[channel][used]
             wait(self._start_marking(samples, used, channel, 0, pool))
             planes[channel] = samples
-        return Band(planes[channel].reshape(used.size, -1), [])
+        return planes[channel]
 
     def _start_marking(
         self, samples: np.ndarray, used: np.ndarray, channel: int, start: int, pool: ThreadPoolExecutor
     ) -> list[Future]:
-        if self.marks is None:
+        if self.marks is None and not self.masks:
             return []
         return [
             pool.submit(self._mark, rows, int(i), channel, start)
@@ -276,9 +315,11 @@ class Samples:
         self._mark(out, i, channel, start)
 
     def _mark(self, rows: np.ndarray, i: int, channel: int, start: int) -> None:
+        left, top, _, _ = self.region
         if self.marks is not None:
-            left, top, _, _ = self.region
             self.marks.mark(i, channel, rows, top + start, left)
+        if self.masks:
+            self.masks.blank(rows, i, channel, top + start, left)
 
     def _fill(self, out: np.ndarray, i: int, channel: int, start: int, stop: int) -> None:
         """Read rows of one channel of one frame into `out`, relative to the region."""
@@ -295,6 +336,7 @@ class _Marked(NamedTuple):
 
     held: np.ndarray
     marks: Marks | None
+    masks: FrameMasks | None
     used: bytes
     planes: dict[int, np.ndarray]
 

@@ -10,7 +10,17 @@ import numpy as np
 from stacklib.normalization.settings import Settings
 from stacklib.recipe.rules import RULES
 
-__all__ = ["DATA", "RANGE_HIGH", "RANGE_LOW", "REJECTED_HIGH", "REJECTED_LOW", "Counts", "Pixels", "Ratios"]
+__all__ = [
+    "DATA",
+    "RANGE_HIGH",
+    "RANGE_LOW",
+    "REJECTED_HIGH",
+    "REJECTED_LOW",
+    "Counts",
+    "Judgement",
+    "Pixels",
+    "Ratios",
+]
 
 
 class Pixels(NamedTuple):
@@ -91,6 +101,29 @@ class Ratios(NamedTuple):
     def part(self, index: int | slice) -> Ratios:
         """Return views of one channel, or of some of the pixels."""
         return Ratios(*(array[index] for array in self))
+
+
+class Judgement(NamedTuple):
+    """What a rule leaves of the compared samples: planes of one shape, for rejection that looks at neighbors.
+
+    `mean` is the weighted mean of the kept samples as they are compared, NaN without any, `weight` the sum of
+    their weights, `ratio` the variance of all samples relative to the noise curve, `number` their number, all
+    float32. `verdict`, uint8 (frames, pixels), has the verdicts of `stacklib.kernel.verdicts`. `excess` is an
+    input, see `Pixels`.
+    """
+
+    mean: np.ndarray
+    weight: np.ndarray
+    ratio: np.ndarray
+    number: np.ndarray
+    verdict: np.ndarray
+    excess: np.ndarray
+
+    @classmethod
+    def empty(cls, pixels: int, frames: int, excess: np.ndarray) -> Judgement:
+        """Create arrays for the pixels of a band."""
+        planes = (np.empty(pixels, np.float32) for _ in range(4))
+        return cls(*planes, np.empty((frames, pixels), np.uint8), excess)
 
 
 #: Rows of the table of counts.

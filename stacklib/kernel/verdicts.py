@@ -8,16 +8,28 @@ from typing import NamedTuple
 import numpy as np
 
 from stacklib.kernel.passes import NO_EXCESS, Tile, scatter_tiles
-from stacklib.kernel.pixels import Ratios
+from stacklib.kernel.pixels import Judgement, Ratios
 from stacklib.kernel.scatter import find_excess
+from stacklib.kernel.tiles import REJECTION_FACTOR, REJECTION_OFFSET, WEIGHT, Band, row_of
 from stacklib.normalization.noise_curve import BLOCK, FrameNoise, blocks_of, spread_rows
 from stacklib.normalization.settings import Settings
 from stacklib.recipe.recipe import Recipe
+from stacklib.rejection.noise_model import MODEL, OWN
 from stacklib.rejection.registry import ALL_ITERATIONS, rule_for
 from stacklib.rejection.sorting import LANES
 from stacklib.utils.compiled import compiled
 
-__all__ = ["HIGH", "KEPT", "LOW", "NO_DATA", "LastRound", "last_round", "reject", "verdicts"]
+__all__ = [
+    "HIGH",
+    "KEPT",
+    "LOW",
+    "NO_DATA",
+    "LastRound",
+    "judge_tiles",
+    "last_round",
+    "reject",
+    "verdicts",
+]
 
 #: Fewest pixels from which noise is learned.
 ENOUGH = 100
@@ -41,6 +53,59 @@ def _judge(samples, start, stop, verdict):
                     verdict[i, q] = HIGH
                 else:
                     verdict[i, q] = KEPT
+
+
+@compiled
+def _write_judged(band, samples, table, judged):
+    """Write what is left of the samples of a tile to the pixels of `judged`."""
+    raw, start, stop = band
+    values, ordered, count, low, high, _, scatter = samples
+    mean, weight, ratio, counted, verdict, _ = judged
+    lowest, highest = np.empty(LANES, np.float32), np.empty(LANES, np.float32)
+    total, weights = np.empty(LANES), np.empty(LANES)
+    padded = np.empty(LANES, np.float32)
+    found = np.empty(LANES, np.uint8)
+    for b in range(ordered.shape[0]):
+        first = start + b * LANES
+        there = min(LANES, stop - first)
+        for p in range(LANES):
+            some = high[b, p] > low[b, p]
+            lowest[p] = ordered[b, low[b, p], p] if some else np.float32(np.inf)
+            highest[p] = ordered[b, high[b, p] - 1, p] if some else np.float32(-np.inf)
+        total[:] = 0.0
+        weights[:] = 0.0
+        for i in range(raw.shape[0]):
+            row = row_of(raw, i, first, stop, padded)
+            f, o, w = table[REJECTION_FACTOR, i], table[REJECTION_OFFSET, i], table[WEIGHT, i]
+            for p in range(LANES):
+                v = values[b, i, p]
+                below, above, data = v < lowest[p], v > highest[p], v < np.inf
+                keep = data & (not below) & (not above)
+                found[p] = (KEPT if keep else LOW if below else HIGH) if data else NO_DATA
+                total[p] += w * (np.float64(row[p]) * f + o) if keep else 0.0
+                weights[p] += w if keep else 0.0
+            verdict[i, first : first + there] = found[:there]
+        for p in range(there):
+            q = first + p
+            mean[q] = total[p] / weights[p] if weights[p] > 0.0 else np.nan
+            weight[q] = weights[p]
+            counted[q] = count[b, p]
+            known = count[b, p] > 1 and scatter[b, MODEL, p] > 0.0
+            ratio[q] = scatter[b, OWN, p] / scatter[b, MODEL, p] if known else np.nan
+
+
+def judge_tiles(
+    raw: np.ndarray, settings: Settings, judged: Judgement, first: int = 0, last: int | None = None
+) -> None:
+    """Judge the samples of the pixels ``first:last`` of a band, with the bits of `run_tiles`."""
+    tile = Tile(settings)
+    last = raw.shape[1] if last is None else last
+    for start in range(first, last, tile.pixels):
+        stop = min(start + tile.pixels, last)
+        samples = tile.sort(raw, start, stop)
+        tile.measure(samples)
+        excess = judged.excess[start:stop] if tile.by_frame else NO_EXCESS
+        _write_judged(Band(raw, start, stop), tile.reject(samples, excess), tile.table, judged)
 
 
 class LastRound(NamedTuple):

@@ -18,12 +18,19 @@ from stacklib.measurement.noise import plane_noise
 from stacklib.normalization.preparation import Preparation
 from stacklib.output.worth import frame_gains
 from stacklib.recipe.recipe import Recipe
+from stacklib.spatial.masks import FrameMasks, MaskCounts
+from stacklib.spatial.means import MEANS
 
 __all__ = ["IntegratedImage", "ScaleNoise", "bring_into_range", "image_noise", "undo_range"]
 
 #: Samples of an image are lone if there are at most this many, or one in this many, and each exceeds all
 #: others, and full scale, by more than this factor.
 LONE_SAMPLES, LONE_SHARE, LONE_FACTOR = 16, 100_000, 4.0
+
+#: Columns of the table of trails that are properties of a line.
+LINE_COLUMNS = ("x0", "y0", "x1", "y1", "length", "width", "sigma", "significance")
+#: Column of the frame table by the name of the means.
+COLUMN_OF = {means.name: means.column for means in MEANS}
 
 
 def bring_into_range(image: np.ndarray, covered: np.ndarray, how: str) -> tuple[float, float, int]:
@@ -129,6 +136,8 @@ class IntegratedImage:
     range_offset: float = 0.0
     truncated: int = 0
     shift: np.ndarray | None = None
+    masks: FrameMasks | None = None
+    mask_counts: list[MaskCounts] = field(default_factory=list)
     measure_scale: Callable[[IntegratedImage], ScaleNoise | None] | None = field(
         default=None, repr=False, compare=False
     )
@@ -206,16 +215,55 @@ class IntegratedImage:
         return self._rejected("high")
 
     @cached_property
+    def masked(self) -> dict[str, np.ndarray]:
+        """Fraction of samples that fell to spatial rejection in each frame used, float64 (frames, channels).
+
+        By the name of the means, for those that took part. A sample that several means found counts for the
+        first of `stacklib.spatial.means.MEANS`.
+        """
+        if self.masks is None:
+            return {}
+        means = self.recipe.spatial_means(self.preparation.count, self.preparation.frames.channels)
+        by_channel = [counts.by_means() for counts in self.mask_counts]
+        data = np.stack([counts.data for counts in self.counts], axis=1)
+        return {
+            name: np.stack([counts[name] for counts in by_channel], axis=1) / np.maximum(data, 1)
+            for name in means
+        }
+
+    @cached_property
+    def trails(self) -> Table:
+        """Table of the straight trails found, one row for each, in the order of the frames.
+
+        Columns: file, number (counted from 1 in each frame), x0, y0, x1, y1 (its ends), length and width
+        (pix), sigma (its brightness relative to the noise of a sample, negative for dark ones), significance,
+        used (whether its samples are rejected). Coordinates are those of whole frames.
+        """
+        lines, unused = ({}, set()) if self.masks is None else (self.masks.lines, self.masks.unused)
+        names = self.preparation.measurements.names
+        rows = [
+            (names[i], k + 1, *(getattr(line, name) for name in LINE_COLUMNS), (i, k) not in unused)
+            for i in sorted(lines)
+            for k, line in enumerate(lines[i])
+        ]
+        columns = ("file", "number", *LINE_COLUMNS, "used")
+        table = Table(rows=rows or None, names=columns, dtype=(str, int, *[float] * len(LINE_COLUMNS), bool))
+        for name in LINE_COLUMNS[:6]:
+            table[name].unit = "pix"
+        return table
+
+    @cached_property
     def frames(self) -> Table:
         """Table of all input frames, one row per frame.
 
         Columns: file, used, reason (if not used), reference, exposure (s), location, scale, offset,
         factor, noise, weight, rejected_low, rejected_high. The columns from location on have one value
-        per channel. Rejection is a fraction of the samples with data. Samples are normalized as
-        ``x * factor + offset`` before combination. Where frames are compared by their light, `noise` is that
-        on the scale that matters, and there are the columns transparency, transparency_error, stars, sky,
-        pixel_noise and fwhm (pix), see `stacklib.normalization.photometric.Photometry`, and gain, see
-        `stacklib.output.worth.frame_gains`. After a run there are shift_x and shift_y (pix).
+        per channel. Rejection is a fraction of the samples with data. What fell to spatial rejection is in
+        columns of its own for each means, such as rejected_trail, and not in the former ones. Samples are
+        normalized as ``x * factor + offset`` before combination. Where frames are compared by their light,
+        `noise` is that on the scale that matters, and there are the columns transparency, transparency_error,
+        stars, sky, pixel_noise and fwhm (pix), see `stacklib.normalization.photometric.Photometry`, and gain,
+        see `stacklib.output.worth.frame_gains`. After a run there are shift_x and shift_y (pix).
         """
         p = self.preparation
         count, channels = p.weights.shape
@@ -239,6 +287,9 @@ class IntegratedImage:
             "rejected_low": low,
             "rejected_high": high,
         }
+        for name, fraction in self.masked.items():
+            column = columns[COLUMN_OF[name]] = np.full((count, channels), np.nan)
+            column[p.used] = fraction
         for name, values in columns.items():
             table[name] = values[:, 0] if channels == 1 else values
         if p.photometry is not None:

@@ -56,13 +56,13 @@ class Means:
         return (flags & np.uint8(self.flags)) != 0
 
 
-#: All means, in the order in which they work.
+#: All means. A sample that several of them found counts for the first one.
 MEANS = (
-    Means("large_scale", LARGE_LOW | LARGE_HIGH, "large-scale structure", "rejected_large_scale"),
-    Means("footprint", FOOTPRINT, "footprint", "rejected_footprint"),
-    Means("line", LINE, "trail", "rejected_trail"),
-    Means("colour", COLOUR, "color of a hit", "rejected_colour"),
     Means("own", OWN, "your mask", "rejected_mask"),
+    Means("line", LINE, "trail", "rejected_trail"),
+    Means("footprint", FOOTPRINT, "footprint", "rejected_footprint"),
+    Means("large_scale", LARGE_LOW | LARGE_HIGH, "large-scale structure", "rejected_large_scale"),
+    Means("colour", COLOUR, "color of a hit", "rejected_colour"),
 )
 
 
@@ -70,7 +70,7 @@ def means_of(flags: int) -> list[Means]:
     """Return the means that found a sample with these flags.
 
     >>> [means.name for means in means_of(LINE | FOOTPRINT | ABOVE)]
-    ['footprint', 'line']
+    ['line', 'footprint']
     """
     return [means for means in MEANS if flags & means.flags]
 
@@ -79,6 +79,6 @@ def describe(flags: int) -> str:
     """Return the means that found a sample, in words; empty for none.
 
     >>> describe(LINE | FOOTPRINT | ABOVE)
-    'footprint and trail'
+    'trail and footprint'
     """
     return " and ".join(means.words for means in means_of(flags))

@@ -88,7 +88,7 @@ def kept(tmp_path_factory):
 def banded(monkeypatch):
     """Frames are read in bands, as if they did not fit into memory."""
     monkeypatch.setattr(Samples, "fits", lambda samples: False)
-    monkeypatch.setattr(Samples, "_rows", lambda samples, used: ROWS)
+    monkeypatch.setattr(Samples, "rows", lambda samples, used, beside=0: ROWS)
 
 
 def at_read(monkeypatch, number, action):

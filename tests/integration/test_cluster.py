@@ -135,6 +135,25 @@ def test_bands_of_few_rows_and_a_region(client, m101, monkeypatch):
     np.testing.assert_array_equal(there.slope, here.slope)
 
 
+@pytest.mark.parametrize("rule", ["winsorized_sigma", "noise_model"])
+def test_masks_are_the_local_ones(rule, client, m101, monkeypatch):
+    monkeypatch.setattr(cluster, "LEAST_ROWS", 16)
+    recipe = sl.Recipe(rejection=rule, footprints="all", large_scale_high=True)
+    regions = None, (11, 3, 70, 41)
+    for region in regions:
+        there, here = (
+            sl.integrate(SETS["M101"], recipe, region=region, client=each, progress=False)
+            for each in (client, None)
+        )
+        assert_same(there, here)
+        assert here.masks and list(there.masks) == list(here.masks)
+        for i, channel in here.masks:
+            np.testing.assert_array_equal(there.masks.flags(i, channel), here.masks.flags(i, channel))
+        assert there.masks.lines == here.masks.lines
+        for a, b in zip(there.mask_counts, here.mask_counts, strict=True):
+            np.testing.assert_array_equal(a.table, b.table)
+
+
 @pytest.mark.parametrize("when", ["measuring", "integrating"])
 def test_a_worker_may_die(when, client, slow_store, tmp_path, m101, monkeypatch):
     function = {"measuring": cluster._in_turn, "integrating": cluster._integrate_band}[when]

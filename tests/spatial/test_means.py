@@ -14,7 +14,7 @@ def test_every_flag_belongs_to_one_means():
 
 def test_flags_are_found_and_described():
     mask = np.array([0, means.LARGE_LOW, means.LARGE_HIGH | means.ABOVE, means.OWN], np.uint8)
-    large = means.MEANS[0]
+    large = next(each for each in means.MEANS if each.name == "large_scale")
     assert large.found(mask).tolist() == [False, True, True, False]
     assert means.means_of(0) == [] and means.describe(means.ABOVE) == ""
-    assert means.describe(means.LINE | means.FOOTPRINT | means.ABOVE) == "footprint and trail"
+    assert means.describe(means.LINE | means.FOOTPRINT | means.ABOVE) == "trail and footprint"

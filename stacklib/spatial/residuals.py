@@ -1,0 +1,98 @@
+"""How far each sample of a frame lies from the other frames, in units of its noise.
+
+``z = (y - m) / sqrt(s^2 sigma^2 + var(m))`` for a sample y of relative noise s and the weighted mean m of the
+kept samples of the other frames, of variance ``sigma^2 sum(w^2 s^2) / sum(w)^2``. The sums of the squares are
+those of all frames in proportion to the weights that are left, which is exact for weights of 1 / s^2.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from scipy import ndimage
+
+from stacklib.kernel.verdicts import KEPT, NO_DATA
+from stacklib.normalization.settings import Settings
+from stacklib.utils.compiled import compiled
+
+__all__ = ["KeptMean", "protected_places", "residuals", "unpack_verdicts"]
+
+#: Where the noise around a pixel is this many times that of the curve, frames disagree: stars whose seeing
+#: changes, edges.
+DISAGREE = 1.34
+#: A sample has others if their share of the weight is at least this.
+LEAST_SHARE = 1e-6
+
+
+class KeptMean(NamedTuple):
+    """What the rule kept at each pixel, arrays of one shape.
+
+    `mean` is the weighted mean of the kept samples as they are compared, `weight` the sum of their weights
+    and `sigma` the noise of a frame of relative noise 1, all float32. `protected`, bool, is where the frames
+    disagree so that nothing can be said about a sample.
+    """
+
+    mean: np.ndarray
+    weight: np.ndarray
+    sigma: np.ndarray
+    protected: np.ndarray
+
+    def part(self, channel: int) -> KeptMean:
+        """Return views of one channel."""
+        return KeptMean(*(plane[channel] for plane in self))
+
+
+def unpack_verdicts(packed: np.ndarray, width: int) -> np.ndarray:
+    """Return verdicts, uint8 (rows, width), of two planes of bits, uint8 (2, rows, bytes)."""
+    low, high = (np.unpackbits(plane, axis=1, count=width) for plane in packed)
+    return low | high << np.uint8(1)
+
+
+def protected_places(excess: np.ndarray) -> np.ndarray:
+    """Return where the frames disagree, bool (height, width).
+
+    `excess`, float32 of that shape, is how far the noise exceeds its curve, see `stacklib.kernel.scatter`.
+    """
+    return ndimage.binary_dilation(excess > DISAGREE)
+
+
+@compiled
+def _residuals(rows, verdict, mean, weight, sigma, frame, shared):
+    factor, offset, own, noise = frame
+    for r in range(rows.shape[0]):
+        for q in range(rows.shape[1]):
+            m, total, s = np.float64(mean[r, q]), np.float64(weight[r, q]), np.float64(sigma[r, q])
+            code = verdict[r, q]
+            apart = np.float64(rows[r, q]) * factor + offset - m
+            others = total
+            if code == KEPT:
+                others = total - own
+                apart *= total / others
+            known = (code != NO_DATA) & (others > LEAST_SHARE * total) & (s > 0.0)
+            error = s * math.sqrt(noise * noise + shared / others) if known else 1.0
+            rows[r, q] = apart / error if known else np.nan
+
+
+def residuals(rows: np.ndarray, verdict: np.ndarray, kept: KeptMean, settings: Settings, number: int) -> None:
+    """Replace the samples of a frame by their residuals.
+
+    Parameters
+    ----------
+    rows : ndarray of float32, shape (height, width)
+        Raw samples in, residuals out: in sigma, NaN without data or without others to compare with.
+    verdict : ndarray of uint8, shape (height, width)
+        Verdicts of the rule.
+    kept : KeptMean
+        What the rule kept, planes of the same shape.
+    settings : Settings
+        Those of the channel, with the noise of the frames.
+    number : int
+        Position of the frame among those used.
+    """
+    weights, noise = settings.weights, settings.relative_noise
+    shared = float(np.sum((weights * noise) ** 2) / weights.sum())
+    own = settings.rejection_factor, settings.rejection_offset, weights, noise
+    frame = tuple(float(values[number]) for values in own)
+    _residuals(rows, verdict, kept.mean, kept.weight, kept.sigma, frame, shared)
