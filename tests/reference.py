@@ -366,8 +366,11 @@ def noise_model(x, recipe, notes, max_iterations):
     return [value for value, keep in zip(x, kept, strict=True) if keep]
 
 
-def by_known_noise(x, noise, sigma, recipe, notes, max_iterations=ALL):
-    """Which of the samples, in the order of the frames, agree with the mean of the others kept."""
+def by_known_noise(x, noise, sigma, recipe, notes, max_iterations=ALL, further=0.0):
+    """Which of the samples, in the order of the frames, agree with the mean of the others kept.
+
+    `further` is the variance that all frames have alike, relative to that of a frame of noise 1.
+    """
     low, high = limits(recipe, recipe.sigma_low, recipe.sigma_high)
     every, kept, m = range(len(x)), [True] * len(x), median(sorted(x))
     if len(x) < 3 or sigma == 0:
@@ -383,7 +386,7 @@ def by_known_noise(x, noise, sigma, recipe, notes, max_iterations=ALL):
             center, error = m, math.pi / 2
             if number:
                 center, error = math.fsum(x[j] / noise[j] ** 2 for j in others) / weight, 1.0
-            z = (x[i] - center) / (sigma * math.sqrt(noise[i] ** 2 + error / weight))
+            z = (x[i] - center) / (sigma * math.sqrt(noise[i] ** 2 + further + error / weight))
             notes.log(z=z)
             too_low, too_high = notes.exceeds(-z, low), notes.exceeds(z, high)
             tested.append(not too_low and not too_high)

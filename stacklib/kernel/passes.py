@@ -17,7 +17,7 @@ from stacklib.kernel.pixels import Counts, Pixels, Ratios
 from stacklib.kernel.scatter import measure_scatter, write_ratios
 from stacklib.kernel.tiles import NOISE, REJECTION_OFFSET, Band, TileSamples, frame_table, gather
 from stacklib.normalization.settings import Settings
-from stacklib.rejection.calibration import median_deviation_factors
+from stacklib.rejection.calibration import median_deviation_factors, typical_variance
 from stacklib.rejection.noise_model import Judged
 from stacklib.rejection.registry import ALL_ITERATIONS, rule_for
 from stacklib.rejection.sorting import LANES, sorting_network
@@ -76,7 +76,8 @@ class Tile:
         self.data_range = settings.data_range
         self.claims = np.ones((1, frames + 1, frames + 1)) if settings.claims is None else settings.claims
         self.curve = np.empty((2, 0)) if settings.curve is None else settings.curve
-        self.unbiased = median_deviation_factors(tuple(settings.relative_noise.tolist()))[0]
+        noise = tuple(settings.relative_noise.tolist())
+        self.unbiased, self.typical = median_deviation_factors(noise)[0], typical_variance(noise)
 
     def sharing(self, settings: Settings) -> Tile:
         """Return a tile with the same buffers and sorted samples for other settings."""
@@ -125,7 +126,8 @@ class Tile:
             own = np.empty((shape[0] if limits else 0, 2, *shape[1:]))
             self.judged = Judged(*(_aligned(shape, np.float32) for _ in range(2)), own)
         judged = Judged(*(array[: len(ordered)] for array in self.judged))
-        self.rule(samples, judged, self.table[NOISE], excess, self.limits, self.max_iterations)
+        noise = self.table[NOISE]
+        self.rule(samples, judged, noise, self.typical, excess, self.limits, self.max_iterations)
         return samples._replace(values=judged.values, ordered=judged.ordered)
 
     def combine(self, band: Band, samples: TileSamples, pixels: Pixels, counts: Counts) -> None:

@@ -3,7 +3,7 @@
 The scatter of a pixel is the square of the median absolute deviation of its samples, made unbiased. Where the
 mean scatter of a pixel and its neighbors is significantly larger than the curve, in stars whose seeing
 changes or at edges, the noise is that much larger: the `excess`. With few frames such pixels do not stand out
-one by one. There the mean of all pixels whose neighbors differ as much counts, for rules that need it.
+one by one. There the noise of pixels in which the levels bend as much counts, for rules that need it.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import math
 import numpy as np
 
 from stacklib.kernel.pixels import Ratios
-from stacklib.normalization.noise_curve import CONTRAST, MEDIAN_ERROR
-from stacklib.rejection.calibration import median_deviation_factors
+from stacklib.normalization.noise_curve import MEDIAN_ERROR
+from stacklib.rejection.calibration import median_deviation_factors, typical_variance
 from stacklib.rejection.estimators import absolute_deviation, median
 from stacklib.rejection.noise_model import MODEL, OWN
 from stacklib.rejection.sorting import LANES, larger, smaller
@@ -22,10 +22,12 @@ from stacklib.utils.compiled import compiled
 
 __all__ = ["NEIGHBOURHOOD", "find_excess", "measure_scatter", "widen", "write_ratios"]
 
-#: Pixels that a pixel looks at on each side, and by how many standard errors their mean scatter must exceed
-#: the curve.
-NEIGHBOURHOOD = 1
+#: Pixels on each side that matter to a pixel: its neighbors, and theirs.
+NEIGHBOURHOOD = 2
+#: By how many standard errors the mean scatter of a pixel and its neighbors must exceed the curve.
 SIGNIFICANT = 2.5
+#: The levels of neighboring pixels bend from this many times their error on.
+BEND = 2.5
 
 
 @compiled
@@ -100,8 +102,8 @@ def _excess(ratio, row, column, error):
     """
     total, largest = 0.0, 0.0
     n = 0
-    for y in range(max(row - NEIGHBOURHOOD, 0), min(row + NEIGHBOURHOOD + 1, ratio.shape[0])):
-        for x in range(max(column - NEIGHBOURHOOD, 0), min(column + NEIGHBOURHOOD + 1, ratio.shape[1])):
+    for y in range(max(row - 1, 0), min(row + 2, ratio.shape[0])):
+        for x in range(max(column - 1, 0), min(column + 2, ratio.shape[1])):
             value = np.float64(ratio[y, x])
             if value >= 0.0:
                 total += value
@@ -113,29 +115,47 @@ def _excess(ratio, row, column, error):
 
 
 @compiled
-def _range_around(level, row, column):
-    """Return the range of the levels of a pixel and its neighbors."""
-    lowest, highest = np.inf, -np.inf
-    for y in range(max(row - NEIGHBOURHOOD, 0), min(row + NEIGHBOURHOOD + 1, level.shape[0])):
-        for x in range(max(column - NEIGHBOURHOOD, 0), min(column + NEIGHBOURHOOD + 1, level.shape[1])):
+def _bend(level, row, column):
+    """Return by how much the level of a pixel differs from the mean of its neighbors."""
+    middle = np.float64(level[row, column])
+    total, n = 0.0, 0
+    for y in range(max(row - 1, 0), min(row + 2, level.shape[0])):
+        for x in range(max(column - 1, 0), min(column + 2, level.shape[1])):
             value = np.float64(level[y, x])
-            if value == value:
-                lowest, highest = min(lowest, value), max(highest, value)
-    return max(highest - lowest, 0.0)
+            if value == value and not (y == row and x == column):
+                total += value
+                n += 1
+    return abs(middle - total / n) if n > 0 and middle == middle else 0.0
+
+
+@compiled
+def _largest_around(plane, row, column):
+    """Return the largest value of a pixel and its neighbors."""
+    largest = 0.0
+    for y in range(max(row - 1, 0), min(row + 2, plane.shape[0])):
+        for x in range(max(column - 1, 0), min(column + 2, plane.shape[1])):
+            largest = max(largest, np.float64(plane[y, x]))
+    return largest
 
 
 @compiled
 def _fill_excess(ratios, errors, contrast, noise, out):
     ratio, coverage, level, sigma = ratios
+    bends = np.zeros(out.shape if contrast > 0.0 else (0, 0), np.float32)
+    for row in range(bends.shape[0]):
+        for column in range(bends.shape[1]):
+            bends[row, column] = _bend(level, row, column)
     for row in range(out.shape[0]):
         for column in range(out.shape[1]):
             n = min(int(coverage[row, column]), errors.size - 1)
             found = _excess(ratio, row, column, errors[n])
             if contrast > 0.0 and n > 1:
                 s = np.float64(sigma[row, column])
-                extent = _range_around(level, row, column)
-                if extent > CONTRAST * MEDIAN_ERROR * noise * s / math.sqrt(n):
-                    found = max(found, np.float32(math.sqrt(1.0 + contrast * (extent / s) ** 2)))
+                bend = _largest_around(bends, row, column) / s
+                least = BEND * MEDIAN_ERROR * noise / math.sqrt(n)
+                if bend > least:
+                    beyond = contrast * (bend * bend - least * least)
+                    found = max(found, np.float32(math.sqrt(1.0 + beyond)))
             out[row, column] = found
 
 
@@ -157,17 +177,18 @@ def find_excess(ratios: Ratios, noise: np.ndarray, contrast: float = 0.0) -> np.
     noise : ndarray of float64, shape (frames,)
         Relative noise of the frames.
     contrast : float
-        Further variance where neighboring pixels differ, relative to the square of their range; see
+        Further variance in the cores of stars, relative to the square of their bend; see
         `stacklib.normalization.noise_curve.FrameNoise`.
 
     Returns
     -------
     ndarray of float32, shape (height, width)
         Factor of sigma: 1, or more where the mean of the ratios of a pixel and its neighbors is
-        significantly larger, or their levels differ.
+        significantly larger, or their levels bend.
     """
     out = np.empty(ratios.ratio.shape, np.float32)
-    errors = median_deviation_factors(tuple(noise.tolist()))[1]
+    frames = tuple(noise.tolist())
+    errors, contrast = median_deviation_factors(frames)[1], contrast / typical_variance(frames)
     _fill_excess(tuple(ratios), errors, contrast, float(noise.mean()), out)
     return out
 

@@ -14,7 +14,7 @@ from itertools import pairwise
 import numpy as np
 from scipy import optimize
 
-__all__ = ["BLOCK", "CONTRAST", "MEDIAN_ERROR", "FrameNoise", "NoiseCurve", "blocks_of", "spread_rows"]
+__all__ = ["BLOCK", "MEDIAN_ERROR", "FrameNoise", "NoiseCurve", "blocks_of", "spread_rows"]
 
 #: Side of the blocks whose variance is pooled, in pixels.
 BLOCK = 4
@@ -32,9 +32,11 @@ RISE = 3.0
 CLIP = 5.0
 #: Samples farther out than this many sigma of all frames are moved there before frames are compared.
 FAR = 8.0
-#: Neighboring pixels differ if the range of the medians in 3 x 3 pixels is this many times their error. It is
-#: learned where it is clear, from so many pixels at least.
-CONTRAST, CLEAR, FEWEST = 6.0, 10.0, 30
+#: The bend of a pixel is the difference between its median and the mean of those around it. What it says
+#: about the noise is learned from bends of this many times their error, in so many pixels at least.
+CLEAR, FEWEST = 5.0, 8
+#: Fraction of such pixels whose variance is no more than the one that is learned.
+COVERED = 0.95
 #: Standard error of a median relative to that of the mean.
 MEDIAN_ERROR = float(np.sqrt(np.pi / 2))
 #: Sigma of Gaussian samples in median absolute deviations.
@@ -101,9 +103,10 @@ class FrameNoise:
     """Noise of the frames of an integration in one channel, after normalization for rejection.
 
     `relative` is the noise of each frame relative to the quietest one, float64 (frames,), `curve` the
-    variance of a frame of relative noise 1, in normalized units. `contrast` is the further variance where
-    neighboring pixels differ, relative to the square of their range: stars under changing seeing, and frames
-    that do not lie on each other exactly.
+    variance of a frame of relative noise 1, in normalized units. `contrast` is the further variance in the
+    cores of stars, relative to the square of their bend: seeing changes there, as blurring does, by the
+    Laplacian of the image. Frames that do not lie on each other exactly count as well. It does not depend on
+    the noise of a frame.
     """
 
     relative: np.ndarray
@@ -157,7 +160,8 @@ class FrameNoise:
         curve = NoiseCurve(curve.level, np.maximum(curve.variance, least**2))
         error = MEDIAN_ERROR * np.sqrt(curve.at(middle) / np.maximum(n, 1)) * relative.mean()
         # At the level of stars the curve has learned from stars, and a frame of better seeing is no outlier.
-        beyond_sky = _variances(beyond, known, relative)[0] - curve.at(np.median(level))
+        sky = float(curve.at(np.median(level))) * np.mean(relative**2)
+        beyond_sky = _variances(beyond, known, np.ones(frames))[0] - sky
         return cls(relative, curve, _contrast_noise(middle, beyond_sky, error, counted))
 
     def to_arrays(self) -> dict[str, np.ndarray]:
@@ -180,7 +184,7 @@ def _variances(beyond: np.ndarray, known: np.ndarray, relative: np.ndarray) -> t
 
 
 def _contrast_noise(middle: np.ndarray, beyond: np.ndarray, error: np.ndarray, known: np.ndarray) -> float:
-    """Return the variance beyond that of the sky relative to the squared range of the medians around it.
+    """Return the variance beyond that of the sky relative to the squared bend of the medians around it.
 
     Arrays have the shape (blocks, pixels); `error` is the standard error of a median.
     """
@@ -190,13 +194,14 @@ def _contrast_noise(middle: np.ndarray, beyond: np.ndarray, error: np.ndarray, k
         array.reshape(-1, BLOCK, BLOCK) for array in (middle, beyond, error, known)
     )
     windows = np.lib.stride_tricks.sliding_window_view(medians, (3, 3), axis=(1, 2))
-    extent = np.ptp(windows, axis=(3, 4))
     inner = np.s_[:, 1:-1, 1:-1]
-    sharp = (extent > CLEAR * error[inner]) & known.all(axis=(1, 2))[:, np.newaxis, np.newaxis]
+    around = (windows.sum(axis=(3, 4)) - medians[inner]) / 8
+    bend = np.abs(medians[inner] - around).max(axis=(1, 2), keepdims=True)
+    sharp = (bend > CLEAR * error[inner]) & known.all(axis=(1, 2))[:, np.newaxis, np.newaxis]
     if np.count_nonzero(sharp) < FEWEST:
         return 0.0
-    # Half of the pixels lie where a star neither rises nor falls when the seeing changes.
-    return max(float(np.quantile(beyond[inner][sharp] / extent[sharp] ** 2, 0.9)), 0.0)
+    # Many of the pixels lie where a star neither rises nor falls when the seeing changes.
+    return max(float(np.quantile((beyond[inner] / bend**2)[sharp], COVERED)), 0.0)
 
 
 #: Resolution of float32.

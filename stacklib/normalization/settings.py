@@ -26,8 +26,8 @@ class Settings:
     step, 0 for data that are not quantized. `full_scale` is the ADU at the value 1. `noise` is the noise of
     the compared samples of each frame relative to the quietest one, by default equal, and `curve`, float64
     (2, knots), levels and variances of a frame of noise 1, see `stacklib.normalization.noise_curve`; None if
-    it is only known from the samples of each pixel. `contrast` is the further variance where neighboring
-    pixels differ, relative to the square of their range. `claims`, (hits, frames + 1, frames + 1), corrects
+    it is only known from the samples of each pixel. `contrast` is the further variance in the cores
+    of stars, relative to the square of their bend. `claims`, (hits, frames + 1, frames + 1), corrects
     the standard error of a pixel for rejection, see `stacklib.kernel.uncertainty`; None for no correction.
     `bounds` are the limits of `data_range` in the units of the samples, by default those of the recipe.
     """

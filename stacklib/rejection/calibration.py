@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 from scipy import optimize, special
 
-__all__ = ["critical_values", "median_deviation_factors"]
+__all__ = ["critical_values", "median_deviation_factors", "typical_variance"]
 
 #: Limits in sigma for which the test levels of `calibrated_sigma` are known.
 SIGMAS = (1.5, 2.0, 2.5, 3.0, 3.5, 4.0)
@@ -116,13 +116,28 @@ def median_deviation_factors(noise: tuple[float, ...]) -> tuple[np.ndarray, np.n
     errors = np.sqrt(5.4 / n)
     few = min(len(FACTORS), len(noise) - 1)
     factors[2 : 2 + few], errors[2 : 2 + few] = FACTORS[:few], ERRORS[:few]
+    return factors / typical_variance(noise), errors
+
+
+@lru_cache(maxsize=64)
+def typical_variance(noise: tuple[float, ...]) -> float:
+    """Return the variance of a Gaussian whose samples lie as far from 0, in the median, as those of frames.
+
+    Parameters
+    ----------
+    noise : tuple of float
+        Standard deviations of the frames.
+
+    Returns
+    -------
+    float
+        Their variance if they are equal.
+    """
     sigma = np.array(noise)
-    if np.ptp(sigma) > 0:
-        # Half of the samples of a mixture lie within its quartile.
-        within = optimize.brentq(
-            lambda q: np.mean(special.erf(q / sigma / np.sqrt(2))) - 0.5, 0.1 * sigma.min(), 2 * sigma.max()
-        )
-        factors *= (QUARTILE / within) ** 2
-    else:
-        factors /= sigma[0] ** 2
-    return factors, errors
+    if np.ptp(sigma) == 0:
+        return float(sigma[0] ** 2)
+    # Half of the samples of a mixture lie within its quartile.
+    within = optimize.brentq(
+        lambda q: np.mean(special.erf(q / sigma / np.sqrt(2))) - 0.5, 0.1 * sigma.min(), 2 * sigma.max()
+    )
+    return float((within / QUARTILE) ** 2)

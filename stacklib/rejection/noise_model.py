@@ -28,8 +28,9 @@ LEAST_OWN = 0.75
 MEDIAN_VARIANCE = math.pi / 2
 #: Largest number of rounds. Nearly all pixels take two or three.
 ROUNDS = 20
-#: Parts of the work arrays of a block: by pixel, and by frame and pixel.
-CENTRE, VARIANCE, WEIGHTS, WEIGHTED = range(4)
+#: Parts of the work arrays of a block: by pixel, and by frame and pixel. `FURTHER` is the variance that all
+#: frames have alike, relative to `VARIANCE`, that of a frame of relative noise 1.
+CENTRE, VARIANCE, FURTHER, WEIGHTS, WEIGHTED = range(5)
 DEVIATION, DATA, KEPT = range(3)
 #: Rejected samples farther out than this many sigma are no chance deviations.
 FAR = 4.5
@@ -50,16 +51,18 @@ class Judged(NamedTuple):
 
 
 @compiled
-def _start(samples, b, excess, floor, by_pixel, by_sample):
+def _start(samples, b, excess, floor, typical, by_pixel, by_sample):
     """Find median and variance of each pixel of a block, and the deviations of its samples."""
     values, ordered, scatter = samples.values[b], samples.ordered[b], samples.scatter[b]
     for p in range(LANES):
         n = samples.count[b, p]
         by_pixel[CENTRE, p] = median(ordered[:, p], 0, n) if n > 0 else 0.0
         beyond = np.float64(excess[p]) if p < excess.size else 1.0
-        variance = max(scatter[MODEL, p] * beyond * beyond, floor * floor)
-        if beyond > 1.0:
-            variance = max(variance, LEAST_OWN * LEAST_OWN * scatter[OWN, p])
+        variance = max(scatter[MODEL, p], floor * floor)
+        by_pixel[FURTHER, p] = 0.0
+        if beyond > 1.0 and variance > 0.0:
+            shown = max(scatter[MODEL, p] * beyond * beyond, LEAST_OWN * LEAST_OWN * scatter[OWN, p])
+            by_pixel[FURTHER, p] = max(shown / variance - 1.0, 0.0) * typical
         # Infinite: nothing is rejected.
         by_pixel[VARIANCE, p] = variance if n >= 3 and variance > 0.0 else np.inf
     for i in range(values.shape[0]):
@@ -86,18 +89,19 @@ def _sum_kept(by_sample, weight, by_pixel):
 @compiled
 def _test_median(d, data, k, noise2, by_pixel, limits):
     """Test the samples of a frame against the median, which has an error as well."""
-    weights, variance = by_pixel[WEIGHTS], by_pixel[VARIANCE]
+    weights, variance, further = by_pixel[WEIGHTS], by_pixel[VARIANCE], by_pixel[FURTHER]
     limit_low, limit_high = limits
     for p in range(LANES):
         limit = limit_high if d[p] > 0.0 else limit_low
-        reach = limit * variance[p] * (noise2 * weights[p] + MEDIAN_VARIANCE)
+        reach = limit * variance[p] * ((noise2 + further[p]) * weights[p] + MEDIAN_VARIANCE)
         k[p] = 0.0 if d[p] * d[p] * weights[p] > reach else data[p]
 
 
 @compiled
 def _test_mean(d, data, k, noise2, by_pixel, limits):
     """Test the samples of a frame against the mean of the others; return how many verdicts change."""
-    weights, weighted, variance = by_pixel[WEIGHTS], by_pixel[WEIGHTED], by_pixel[VARIANCE]
+    weights, weighted = by_pixel[WEIGHTS], by_pixel[WEIGHTED]
+    variance, further = by_pixel[VARIANCE], by_pixel[FURTHER]
     limit_low, limit_high = limits
     own = 1.0 / noise2
     changed = np.int32(0)
@@ -107,7 +111,7 @@ def _test_mean(d, data, k, noise2, by_pixel, limits):
         # The deviation from the mean of the others, and its limit, both times the weight of the others.
         t = d[p] * others - (weighted[p] - w * d[p])
         limit = limit_high if t > 0.0 else limit_low
-        reach = limit * variance[p] * others * (noise2 * others + 1.0)
+        reach = limit * variance[p] * others * ((noise2 + further[p]) * others + 1.0)
         new = 0.0 if t * t > reach else data[p]
         changed = np.int32(changed + np.int32(new != k[p]))
         k[p] = new
@@ -144,7 +148,7 @@ def _frame_limits(by_sample, by_pixel, noise, limits, first, out):
             others = by_pixel[WEIGHTS, p] - own
             beside = by_pixel[WEIGHTED, p] - own * by_sample[DEVIATION, i, p]
             mean = by_pixel[CENTRE, p] + (0.0 if first else beside / others)
-            reach = math.sqrt(by_pixel[VARIANCE, p] * (noise2 + error / others))
+            reach = math.sqrt(by_pixel[VARIANCE, p] * (noise2 + by_pixel[FURTHER, p] + error / others))
             out[0, i, p] = mean - limits[0] * reach
             out[1, i, p] = mean + limits[1] * reach
 
@@ -157,7 +161,7 @@ def _note_round(detail, by_pixel, limits, first):
         weights = by_pixel[WEIGHTS, p]
         known = by_pixel[VARIANCE, p] < np.inf
         mean = by_pixel[CENTRE, p] + (0.0 if first else by_pixel[WEIGHTED, p] / weights)
-        reach = math.sqrt(by_pixel[VARIANCE, p] * (1.0 + error / weights))
+        reach = math.sqrt(by_pixel[VARIANCE, p] * (1.0 + by_pixel[FURTHER, p] + error / weights))
         mean = mean if known else np.nan
         note(detail, p, mean, mean - limits[0] * reach, mean + limits[1] * reach, 0.0)
 
@@ -173,7 +177,8 @@ def _write(samples, b, judged, noise, by_pixel, by_sample):
         for p in range(LANES):
             weights = by_pixel[WEIGHTS, p]
             t = by_sample[DEVIATION, i, p] * weights - by_pixel[WEIGHTED, p]
-            reach = FAR * FAR * by_pixel[VARIANCE, p] * weights * (noise2 * weights + 1.0)
+            reach = FAR * FAR * by_pixel[VARIANCE, p] * weights
+            reach *= (noise2 + by_pixel[FURTHER, p]) * weights + 1.0
             code = (2.0 if t * t > reach else 0.5) * noise[i]
             kept = by_sample[KEPT, i, p] > 0.0
             there = by_sample[DATA, i, p] > 0.0
@@ -188,26 +193,31 @@ def _write(samples, b, judged, noise, by_pixel, by_sample):
 
 
 @compiled
-def noise_model(samples, judged, noise, excess, limits, max_iterations):
+def noise_model(samples, judged, noise, typical, excess, limits, max_iterations):
     """Test each sample against the weighted mean of the other kept ones, with noise known beforehand.
 
     `samples` are those of a tile with their `scatter`, see `stacklib.kernel.tiles.TileSamples`; `low`, `high`
     and `detail` are filled as by other rules, for a frame of relative noise 1, but refer to `judged`.
-    `noise`, float64 (frames,), is the relative noise of the frames. `excess`, float32 (pixels,), by which the
-    noise exceeds the curve, may be empty. `limits` are those of the low and high side in sigma and the floor
-    of sigma.
+    `noise`, float64 (frames,), is the relative noise of the frames, and `typical` the variance that the
+    median deviation of their samples shows, see `stacklib.rejection.calibration.typical_variance`. `excess`,
+    float32 (pixels,), by which the noise exceeds the curve, may be empty. `limits` are those of the low and
+    high side in sigma and the floor of sigma.
 
-    A sample is rejected beyond ``k sigma sqrt(s_i^2 + 1 / W)``, where W is the sum of the weights
-    ``1 / s_i^2`` of the others. Round 1 tests against the median. The next ones take back samples that are
-    not beyond the limits after all. With fewer than 3 samples nothing is rejected.
+    A sample is rejected beyond ``k sigma sqrt(s_i^2 + t + 1 / W)``, where W is the sum of the weights
+    ``1 / s_i^2`` of the others, and t is what the scatter of the pixel exceeds the noise by. That is seeing
+    for the most part, in which a frame of little noise differs from the others as much as any. Round 1 tests
+    against the median. The next ones take back samples that are not beyond the limits after all. With fewer
+    than 3 samples nothing is rejected.
     """
     frames = samples.values.shape[1]
     weight = 1.0 / (noise * noise)
     squares = limits[0] * limits[0], limits[1] * limits[1]
-    by_pixel, by_sample = np.empty((4, LANES)), np.empty((3, frames, LANES))
+    # The mean of the others shares in what the frames have alike.
+    typical *= 1.0 + (weight * weight).sum() / weight.sum() ** 2
+    by_pixel, by_sample = np.empty((5, LANES)), np.empty((3, frames, LANES))
     rounds = min(max_iterations, ROUNDS)
     for b in range(samples.values.shape[0]):
-        _start(samples, b, excess[b * LANES : (b + 1) * LANES], limits[2], by_pixel, by_sample)
+        _start(samples, b, excess[b * LANES : (b + 1) * LANES], limits[2], typical, by_pixel, by_sample)
         if rounds < 1:
             for p in range(LANES):
                 note(samples.detail[b], p, np.nan, np.nan, np.nan, 0.0)

@@ -10,7 +10,7 @@ from reference import Notes
 from stacklib.kernel.verdicts import HIGH, KEPT, LOW, last_round, reject, verdicts
 from stacklib.normalization.settings import Settings
 from stacklib.recipe.recipe import Recipe
-from stacklib.rejection.calibration import median_deviation_factors
+from stacklib.rejection.calibration import median_deviation_factors, typical_variance
 
 LEVEL, SIGMA = 0.1, 1e-3
 
@@ -42,17 +42,20 @@ def test_each_frame_has_its_own_limits(frames, sides, rounds):
     told = last_round(raw, chosen, rounds, excess)
     np.testing.assert_array_equal(told.verdict, found)
     factors = median_deviation_factors(tuple(noise.tolist()))[0]
+    typical = typical_variance(tuple(noise.tolist()))
     sure = 0
     for p in range(60):
         valid = np.isfinite(raw[:, p])
         x = raw[valid, p].astype(float)
         m = np.median(x)
-        sigma = SIGMA * float(excess[p])
-        if sigma > SIGMA:
+        further = 0.0
+        if excess[p] > 1:
+            # What the scatter exceeds the noise by is alike in all frames.
             spread = np.sort(np.abs(x - m))[x.size // 2]
-            sigma = max(sigma, 0.75 * np.sqrt(factors[x.size]) * spread)
-        notes = Notes()
-        kept = reference.by_known_noise(x.tolist(), noise[valid].tolist(), sigma, recipe, notes, rounds)
+            shown = max(excess[p] ** 2, 0.75**2 * factors[x.size] * (spread / SIGMA) ** 2)
+            further = (shown - 1) * typical * (1 + np.sum(noise**-4.0) / np.sum(noise**-2.0) ** 2)
+        notes, known = Notes(), noise[valid].tolist()
+        kept = reference.by_known_noise(x.tolist(), known, SIGMA, recipe, notes, rounds, further)
         if notes.margin > 1e-6:
             sure += 1
             np.testing.assert_array_equal(found[valid, p] == KEPT, kept)
@@ -122,3 +125,27 @@ def test_hits_are_found_among_few_frames(frames, hits, height, least):
     x[struck] += np.float32(height * SIGMA)
     kept = reject(x, Recipe(rejection="noise_model"))
     assert np.mean(~kept[struck]) > least
+
+
+@pytest.mark.parametrize("frames", [6, 10, 20])
+def test_a_few_frames_of_good_seeing_keep_the_cores_of_stars(frames):
+    rng = np.random.default_rng([93, frames])
+    # A quarter of the frames is sharp, and these are the least noisy ones.
+    sharp = np.arange(frames) % 4 == 1
+    noise, fwhm = np.where(sharp, 1.0, 2.0), np.where(sharp, 2.6, rng.uniform(3.3, 3.75, frames))
+    size, step = 240, 20
+    y, x = np.mgrid[:size, :size] % step - step / 2 + 0.3
+    flux = np.repeat(np.repeat(rng.uniform(0.1, 0.6, (12, 12)), step, axis=0), step, axis=1)
+    core = (fwhm / 2) ** 2 / (2 ** (1 / 3) - 1)
+    light = 2 / (np.pi * core[:, None, None]) / (1 + (x**2 + y**2) / core[:, None, None]) ** 3 * flux
+    stack = LEVEL + light + SIGMA * noise[:, None, None] * rng.standard_normal((frames, size, size))
+    rejected = ~reject(stack.astype(np.float32), Recipe(rejection="noise_model"))
+    # Before seeing was told from noise, up to ten times as many were lost.
+    assert rejected[:, np.hypot(x, y) < 2].mean() < 0.002
+    assert rejected[:, np.hypot(x, y) > 8].mean() == pytest.approx(0.00255, rel=0.1)
+    # Outliers that are brighter than the star are found.
+    peaks = rng.permutation(np.argwhere((np.hypot(x, y) < 0.5) & (flux > 0.3)))[:6]
+    for k, (row, column) in enumerate(peaks):
+        stack[k % frames, row, column] += 2 * light[:, row, column].max()
+    kept = reject(stack.astype(np.float32), Recipe(rejection="noise_model"))
+    assert not any(kept[k % frames, row, column] for k, (row, column) in enumerate(peaks))
