@@ -226,6 +226,7 @@ class Batch:
             interactive=False,
             save_maps=own.save_maps or self.job.save_maps,
             save_fits=own.save_fits or self.job.save_fits,
+            compare=own.compare,
             recipe=recipe_for(target, self.recipe),
         )
 

@@ -161,7 +161,8 @@ class PixelStory:
         text = f"{self.spec.step.capitalize()} {told.number}: "
         if np.isfinite(told.centre):
             whose = " of the quietest frame" if self.spec.by_frame else ""
-            text += f"{self.spec.centre} {told.centre:.6g}, keeps {_interval(told)}{whose}; "
+            centre = (number == 1 and self.spec.first_centre) or self.spec.centre
+            text += f"{centre} {told.centre:.6g}, keeps {_interval(told)}{whose}; "
         text += f"rejects {names}" if names else "rejects nothing"
         back = ", ".join(self.labels[i] for i in told.returned)
         return text + (f", takes back {back}" if back else "")

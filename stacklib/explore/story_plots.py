@@ -149,7 +149,7 @@ class StoryAxes:
         places = _apart([told.centre, told.lower, told.upper], (high - low) * 0.085)
         words = ("center", "low limit", "high limit")
         if told.limits is not None:
-            words = ("center", "low limit, quietest", "high limit, quietest")
+            words = ("center", "low, quietest", "high, quietest")
         for text, word, value, place in zip(
             self.texts, words, (told.centre, told.lower, told.upper), places, strict=True
         ):

@@ -90,6 +90,12 @@ class Trials:
             self.samples.hold()
             self.samples.keeps_marked = True
 
+    def take_measurements(self, preparation: Preparation) -> None:
+        """Take the measurements of a preparation of the same frames, so that they are not made again."""
+        recipe = preparation.recipe
+        low = recipe.range_low if recipe.range_clip_low else None
+        self._measured[recipe.scale_estimator, low] = preparation.measurements
+
     def with_values(self, held: np.ndarray) -> Trials:
         """Return a copy that integrates other values; measurements stay those of the frames."""
         other = copy.copy(self)

@@ -148,10 +148,29 @@ def _show_pair(
     part: str = "",
 ) -> None:
     """Show a frame and the integration with the stretch of the frame."""
+    pictures = _at_one_level(result, *pictures)
     limits = screen_limits(pictures[0])
     names = (f"One frame: {_reference(result).name}", f"{result.preparation.count} frames integrated")
     for place, picture, name in zip(axes, pictures, names, strict=True):
         show_picture(place, stretch(picture, limits), f"{name}{part}", side, corner)
+
+
+def _at_one_level(
+    result: Integration, before: np.ndarray, after: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bring the sky of a frame to that of the image, whose background comes from several frames."""
+    if result.preparation.surfaces is None:
+        return before, after
+    data = np.isfinite(before) & (before != 0) & (after != 0)
+    levels = [
+        [
+            float(np.median(plane[there])) if there.any() else 0.0
+            for plane, there in zip(image, data, strict=True)
+        ]
+        for image in (before, after)
+    ]
+    shift = np.subtract(levels[1], levels[0]).astype(np.float32)[:, np.newaxis, np.newaxis]
+    return np.where(before != 0, before + shift, before), after
 
 
 # plots -------------------------------------------------------------------------------------------

@@ -3,12 +3,14 @@
 from stacklib.notebook.parameters import ChooseRejection, HowIntegrationWorks, InspectRejection, SelectFrames
 from stacklib.notebook.sample import show_for_sample
 from stacklib.notebook.session import (
+    compare_presets,
     is_live,
     read_parameters,
     save_choice,
     set_up_session,
     show_advice,
     show_files,
+    show_night,
     show_panel,
     show_table,
 )
@@ -18,6 +20,7 @@ __all__ = [
     "HowIntegrationWorks",
     "InspectRejection",
     "SelectFrames",
+    "compare_presets",
     "is_live",
     "read_parameters",
     "save_choice",
@@ -25,6 +28,7 @@ __all__ = [
     "show_advice",
     "show_files",
     "show_for_sample",
+    "show_night",
     "show_panel",
     "show_table",
 ]

@@ -89,6 +89,7 @@ class ChooseRejection(GoOn):
     top: int = count_field(0, 0, FAR, "Top edge of the region.", "pixels")
     width: int = count_field(0, 0, FAR, "Width; 0 for 512. All four 0: at the brightest structure.", "pixels")
     height: int = count_field(0, 0, FAR, "Height; 0 for 512.", "pixels")
+    compare: bool = switch_field(True, "Compare the presets classic and measured on the region.")
     save: bool = switch_field(False, _SAVE)
     interactive: bool = switch_field(True, _INTERACTIVE.help)
 

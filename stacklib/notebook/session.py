@@ -17,6 +17,8 @@ from astropy.table import Table
 from matplotlib.figure import Figure
 
 from stacklib.errors import RecipeError, StacklibError, StacklibWarning
+from stacklib.explore.both_presets import BothPresets
+from stacklib.figures.night_plots import figure_night
 from stacklib.frames.finding import resolve_path
 from stacklib.integration.result import Integration
 from stacklib.notebook.executed import NOTE, RESULT_MIME
@@ -31,6 +33,7 @@ from stacklib.utils.progress import in_live_notebook, tell_what_takes_long
 from stacklib.utils.texts import one_line, printable, printable_table
 
 __all__ = [
+    "compare_presets",
     "describe",
     "is_live",
     "parameters_cell",
@@ -39,6 +42,7 @@ __all__ = [
     "set_up_session",
     "show_advice",
     "show_files",
+    "show_night",
     "show_panel",
     "show_table",
 ]
@@ -168,6 +172,51 @@ def show_advice(panel: Any) -> Any:
     print(advice.reason)
     display(advice.figure())
     return advice
+
+
+def compare_presets(shown: Any, wanted: bool) -> BothPresets | None:
+    """Compare the presets classic and measured: print the numbers, and display both images.
+
+    Parameters
+    ----------
+    shown : RejectionExplorer or Integration
+        A panel, whose region is integrated with both, or a result: then the region is at its brightest
+        structure.
+    wanted : bool
+        Whether to do it.
+
+    Returns
+    -------
+    BothPresets or None
+        None if it was not done, with the reason printed.
+    """
+    from IPython.display import display
+
+    if not wanted:
+        print("Not compared: compare is False.")
+        return None
+    try:
+        if isinstance(shown, Integration):
+            both = BothPresets.of_result(shown)
+        else:
+            both = BothPresets(shown.model.trials, shown.recipe)
+        show_table(both.table)
+    except StacklibError as error:
+        print(printable(f"Not compared: {error}"))
+        return None
+    print(both.words)
+    display(both.figure())
+    return both
+
+
+def show_night(result: Integration) -> None:
+    """Display transparency, sky and surfaces of the frames, if they were compared by their light."""
+    from IPython.display import display
+
+    if result.preparation.photometry is None:
+        print('These frames were not compared by their light; with preset = "measured" they are.')
+        return
+    display(figure_night(result))
 
 
 def show_table(table: Table) -> None:

@@ -19,7 +19,7 @@ from stacklib.panels.pictures import Picture
 __all__ = ["SelectorWidgets"]
 
 #: Width of all cells, so that they line up when a row takes several lines.
-CELL = 58
+CELL = 55
 #: The heading stays visible while the rows below it scroll.
 STYLE = """<style>
 .stacklib-heading {position: sticky; top: 0; z-index: 2; background: var(--jp-layout-color1, white);}

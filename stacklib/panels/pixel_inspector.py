@@ -246,7 +246,7 @@ class PixelInspector:
 
     def _make_story(self) -> FigurePicture:
         figure = Figure(figsize=(WIDTH / 100, 3.1), dpi=100, facecolor=GROUND)
-        left, right = figure.add_axes((0.095, 0.165, 0.45, 0.8)), figure.add_axes((0.575, 0.165, 0.335, 0.8))
+        left, right = figure.add_axes((0.095, 0.165, 0.435, 0.8)), figure.add_axes((0.56, 0.165, 0.325, 0.8))
         right.sharey(left)
         self._dots = StoryAxes(figure, left, right, bare=True)
         # A fixed place: finding one would slow down every drawing.

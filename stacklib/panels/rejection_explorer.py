@@ -15,12 +15,14 @@ from matplotlib.figure import Figure
 
 from stacklib.errors import StacklibError, StacklibWarning
 from stacklib.explore.advisor import Advice
+from stacklib.explore.both_presets import COMPARED
 from stacklib.explore.region_trials import SIDE, RegionTrials, in_short
 from stacklib.frames.finding import resolve_path
 from stacklib.frames.frame_set import FrameSet
 from stacklib.integration.result import Integration
 from stacklib.integration.samples import Region
 from stacklib.panels.common import (
+    LABEL,
     NumberSlider,
     Readout,
     chosen_file,
@@ -50,6 +52,12 @@ CHOICES = (
     "combination",
 )
 NO_REJECTION, SETTING_A = "no rejection", "setting A"
+#: Choices of the preset: those that are compared, or settings that are none of them.
+OWN = "other settings"
+PRESETS_SHOWN = (OWN, *COMPARED)
+COMPARING = (
+    "Comparing the frames by their light. The first time this takes about as long as measuring them ..."
+)
 #: Milliseconds that A and B are each shown while they blink.
 BLINK = 600
 #: Seconds after which the browser has sent all input from before it disabled the controls.
@@ -267,8 +275,16 @@ class RejectionExplorer:
         accordion = widgets.Accordion([more], titles=("More: estimator, combination, switches",))
         model, shape = self.model, (self.model.frames.width, self.model.frames.height)
         self._picker = RegionPicker(model.overview, model.overview_side, shape, self._choose_region)
+        self._preset = widgets.Dropdown(
+            options=PRESETS_SHOWN,
+            description="preset",
+            tooltip="Settings that belong together: rule, normalization and weights",
+            style={"description_width": LABEL},
+            layout=widgets.Layout(width="auto"),
+        )
+        self._preset.observe(lambda change: self._take_preset(), "value")
         parts = {
-            "controls": [self._controls["rejection"], self._rule_box, *basics, accordion],
+            "controls": [self._preset, self._controls["rejection"], self._rule_box, *basics, accordion],
             "pictures": [self._make_pictures(), self._make_comparison(), self._make_saving()],
             "region": [self._picker],
         }
@@ -352,14 +368,33 @@ class RejectionExplorer:
         if self._quiet or self._suggesting:
             return
         changes = {name: control_value(control) for name, control in self._controls.items()}
-        try:
-            self.model.integrate(self.recipe.replace(**changes))
-        except StacklibError as error:
-            self._say(f"{str(error).rstrip('.')}. The pictures still show the previous settings.")
+        if not self._try(self.recipe.replace(**changes)):
             return
-        self._say("")
+        self._show_preset()
         self._show_rule()
         self._show_all()
+
+    def _try(self, recipe: Recipe) -> bool:
+        """Integrate the region with other settings. If that is not possible, say why and return False."""
+        if recipe.needs_photometry and self.result.preparation.photometry is None:
+            self._say(COMPARING)
+        try:
+            self.model.integrate(recipe)
+        except StacklibError as error:
+            self._say(f"{str(error).rstrip('.')}. The pictures still show the previous settings.")
+            return False
+        self._say("")
+        return True
+
+    def _take_preset(self) -> None:
+        if self._quiet or self._suggesting or self._preset.value == OWN:
+            return
+        self._try(self._with_preset(self._preset.value))
+        self._refresh()
+
+    def _with_preset(self, name: str) -> Recipe:
+        recipe = self.recipe.replace(preset=name)
+        return recipe.replace(rejection=recipe.rule_for(len(self.model.frames)))
 
     def _choose_region(self, region: Region) -> None:
         self.region = region
@@ -414,12 +449,20 @@ class RejectionExplorer:
         finally:
             self._quiet = False
         self._picker.show(self.region)
+        self._show_preset()
         self._show_rule()
         self._show_all()
 
+    def _show_preset(self) -> None:
+        """Show which preset the settings are."""
+        known = (name for name in COMPARED if self._with_preset(name) == self.recipe)
+        quiet, self._quiet = self._quiet, True
+        self._preset.value = next(known, OWN)
+        self._quiet = quiet
+
     def _enable(self, enabled: bool) -> None:
         """Enable or disable all controls."""
-        for control in (*self._controls.values(), *self._buttons):
+        for control in (self._preset, *self._controls.values(), *self._buttons):
             enable_control(control, enabled)
         self._picker.enabled = enabled
 

@@ -485,6 +485,9 @@ class Job(Checked):
         False, "Also save coverage, uncertainty and, for rules that fit a line, slope."
     )
     save_fits: bool = switch_field(False, "Also save every image as FITS.")
+    compare: bool = switch_field(
+        False, "Also integrate a region with the presets classic and measured, and compare them."
+    )
     recipe: Recipe = dataclasses.field(default_factory=Recipe)
 
     def __post_init__(self) -> None:

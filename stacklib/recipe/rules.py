@@ -64,6 +64,7 @@ class RuleSpec:
     by_frame: bool = False  # each frame has limits of its own, as its noise is known beforehand
     step: str = "round"  # a round, in a pixel's story
     centre: str = "center"  # the center, in that story
+    first_centre: str = ""  # that of the first round, if it is another one
     within: str = "beyond another rejected sample"  # why a sample within the limits is rejected
 
     @property
@@ -261,6 +262,7 @@ RULES: dict[str, RuleSpec] = {
             grid=_SIGMA_GRID,
             by_frame=True,
             centre="mean of the kept samples",
+            first_centre="median",
             within="beyond the limit of its frame",
         ),
         RuleSpec(

@@ -10,6 +10,7 @@ import pytest
 import stacklib as sl
 from stacklib.errors import IntegrationError, StacklibWarning
 from stacklib.figures.night_plots import figure_night
+from stacklib.figures.result_plots import figure_before_after, figure_preview
 from stacklib.simulate import simulate_night
 
 
@@ -46,3 +47,13 @@ def test_the_figure_shows_what_was_found(results):
 def test_classic_results_have_no_such_figure(results):
     with pytest.raises(IntegrationError, match="normalization: photometric"):
         figure_night(results[1])
+
+
+@pytest.mark.parametrize("draw", [figure_before_after, figure_preview])
+def test_frame_and_image_have_the_same_sky_beside_each_other(results, draw):
+    """The background of a measured image is that of several frames."""
+    p = results[0].preparation
+    apart = np.median(results[0].original) - np.median(p.frames[p.reference].read())
+    assert abs(apart) > 0.001
+    before, after = (np.ma.median(axes.images[0].get_array()) for axes in draw(results[0]).axes)
+    assert abs(before - after) < 0.05

@@ -84,3 +84,4 @@ def test_the_limits_of_a_frame_are_told(folder):
     noise = result.preparation.frame_noise(0).relative
     assert np.argsort(wide).tolist() == np.argsort(noise).tolist()
     assert "its limits" in str(story) and "of the quietest frame" in str(story)
+    assert "Round 1: median" in str(story) and "Round 2: mean of the kept samples" in str(story)

@@ -293,6 +293,33 @@ def test_weights_that_need_a_name_are_offered_with_a_name_only(live):
     assert live._controls["weights"].value == "exposure" == live.recipe.weights
 
 
+def test_a_preset_sets_what_belongs_together(live):
+    pytest.importorskip("sep")
+    live.recipe = live.recipe.replace(preset="classic", rejection="sigma", sigma_high=2.6)
+    assert live._preset.value == "classic"
+    live._preset.value = "measured"
+    recipe = live.recipe
+    assert recipe == recipe.replace(preset="measured") and recipe.sigma_high == 2.6
+    assert live._controls["rejection"].value == "noise_model" and "Comparing" not in message(live)
+    assert "noise for equal starlight" in live._numbers.value
+    live._controls["weights"].value = "none"
+    assert live._preset.value == "other settings"
+    live._preset.value = "classic"
+    assert live.recipe.rejection == "sigma" and live.recipe.weights == "noise"
+
+
+def test_a_preset_that_cannot_be_used_changes_nothing(live, monkeypatch):
+    live.recipe = before = live.recipe.replace(preset="classic", rejection="sigma")
+
+    def refuse(recipe):
+        raise sl.IntegrationError("sep is not installed")
+
+    monkeypatch.setattr(live.model, "integrate", refuse)
+    live._preset.value = "measured"
+    assert live.recipe == before and live._preset.value == "classic"
+    assert "sep is not installed" in message(live)
+
+
 def test_a_and_b_blink(live):
     first = live._pictures["result"].value
     live.keep_as_a()
