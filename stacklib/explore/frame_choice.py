@@ -314,7 +314,8 @@ def cell_text(row: Row, name: str) -> str:
     value = row[name]
     if name == "time":
         return "–" if value is np.ma.masked or not value else str(value)[11:]
-    return COLUMNS[name][1].format(value) if np.isfinite(value) else "–"
+    # Two digits of an exponent do not fit into a cell.
+    return COLUMNS[name][1].format(value).replace("e-0", "e-") if np.isfinite(value) else "–"
 
 
 def _measure(frames: FrameSet, recipe: Recipe, progress: bool) -> tuple[Table, list[np.ndarray], str]:

@@ -89,7 +89,7 @@ def figure_night(result: Integration, channel: int = 0) -> Figure:
     write_title(
         figure,
         f"Transparency from {np.nanmin(light):.2f} to {np.nanmax(light):.2f} of the reference; gradients of "
-        f"up to {differ:.0f} % of the sky are removed",
+        f"up to {differ:.2g} % of the sky are removed",
     )
     return figure
 
