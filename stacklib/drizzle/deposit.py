@@ -22,10 +22,9 @@ from stacklib.errors import IntegrationError
 from stacklib.frames.mosaic import Sites
 from stacklib.simulate.registration import mapped
 
-__all__ = ["KERNELS", "Deposit", "Drop", "Grid", "Mask", "Pixels", "deposit", "release", "require_drizzle"]
+__all__ = ["Deposit", "Drop", "Grid", "Mask", "Pixels", "deposit", "release", "require_drizzle"]
 
-#: Kernels of the library that conserve flux.
-KERNELS = ("square", "turbo", "point")
+
 #: Height and width of the tiles of a frame: multiples of all periods of mosaics.
 TILE = (120, 960)
 #: Pixels around the grid. The library drops some of what falls on its edge.
@@ -34,9 +33,6 @@ MARGIN = 4
 
 class Pixels(Protocol):
     """What a frame is read from, such as `stacklib.frames.frame.Frame`."""
-
-    height: int
-    width: int
 
     def read_rows(self, start: int, stop: int, channel: int) -> np.ndarray:
         """Return rows ``start`` to ``stop - 1`` of one channel, float32 (rows, width), NaN for no data."""
@@ -62,8 +58,8 @@ class Grid:
     drop : float
         Side of a drop relative to that of a pixel of the frame.
     kernel : str
-        One of `KERNELS`: the drop as a square of the right rotation, one along the axes of the grid, or a
-        point.
+        One of `stacklib.recipe.drizzle_recipe.KERNELS`: the drop as a square turned with its frame, one along
+        the axes of the grid, or a point.
     """
 
     width: int

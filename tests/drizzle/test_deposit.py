@@ -8,9 +8,10 @@ import pytest
 from scipy.spatial import cKDTree
 
 from stacklib.drizzle import deposit as module
-from stacklib.drizzle.deposit import KERNELS, Drop, Grid, deposit
+from stacklib.drizzle.deposit import Drop, Grid, deposit
 from stacklib.errors import IntegrationError
 from stacklib.frames.mosaic import Sites
+from stacklib.recipe.drizzle_recipe import KERNELS
 from stacklib.simulate import simulate_dithered
 from stacklib.simulate.registration import mapped
 

@@ -1,0 +1,209 @@
+"""Which samples are rejected: found on registered frames, kept on disk with one bit for each.
+
+Processes that deposit frames look them up at the place of each pixel in the reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from astropy.io import fits
+
+from stacklib.drizzle.geometry import Geometry
+from stacklib.errors import FrameError
+from stacklib.formats.xdrz import DrizzleData
+from stacklib.frames.frame import Frame
+from stacklib.frames.frame_set import FrameSet
+from stacklib.frames.mosaic import Sites, debayered
+from stacklib.integration.noise import read_with_excess, with_noise
+from stacklib.integration.result import Integration
+from stacklib.kernel.verdicts import HIGH, LOW, verdicts
+from stacklib.recipe.rules import RULES
+from stacklib.simulate.registration import warped
+
+__all__ = ["MaskFile", "masks_of_data", "masks_of_result", "register_frames"]
+
+#: Keywords that a registered frame keeps: what weights and names go by.
+KEPT = ("OBJECT", "INSTRUME", "FILTER", "EXPTIME", "EXPOSURE", "GAIN", "DATE-OBS", "DATE-END", "SSWEIGHT")
+#: Samples that are judged at once.
+BAND_SAMPLES = 1 << 23
+
+
+@dataclass(frozen=True)
+class MaskFile:
+    """Rejected samples of one frame in a file: one bit each, rows filled up to whole bytes.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    channels, height, width : int
+        Size of the registered frame.
+    """
+
+    path: Path
+    channels: int
+    height: int
+    width: int
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row."""
+        return -(-self.width // 8)
+
+    def rejected(self, channel: int, start: int, stop: int) -> np.ndarray:
+        """Return rows ``start`` to ``stop - 1``, as far as there are, bool (rows, width)."""
+        stop = min(stop, self.height)
+        # A gray registration of a color mosaic rejects all colors alike.
+        channel = min(channel, self.channels - 1)
+        if stop <= start:
+            return np.zeros((0, self.width), bool)
+        bits = np.fromfile(
+            self.path,
+            np.uint8,
+            (stop - start) * self.row_bytes,
+            offset=(channel * self.height + start) * self.row_bytes,
+        )
+        return np.unpackbits(bits.reshape(stop - start, -1), axis=1, count=self.width).astype(bool)
+
+    def write(self, channel: int, start: int, rows: np.ndarray) -> None:
+        """Write rows of a channel, bool (rows, width)."""
+        mode = "r+b" if self.path.exists() else "w+b"
+        with self.path.open(mode) as stream:
+            stream.seek((channel * self.height + start) * self.row_bytes)
+            stream.write(np.packbits(rows, axis=1).tobytes())
+
+
+def masks_of_result(
+    result: Integration, folder: Path, report: Callable[[int], object] = lambda pixels: None
+) -> dict[int, MaskFile]:
+    """Find the samples that an integration rejected, by its rule and by what looks at neighbors.
+
+    Parameters
+    ----------
+    result : Integration
+        The result of whole frames. They are read again.
+    folder : Path
+        Takes the files.
+    report : callable, optional
+        Called with the number of pixels that were judged.
+
+    Returns
+    -------
+    dict
+        The masks of the frames that were used, by their number.
+    """
+    p = result.preparation
+    channels, height, width = p.frames.shape
+    found = {int(i): MaskFile(folder / f"rejected_{i}", channels, height, width) for i in p.used}
+    by_frame = RULES[result.rule].by_frame
+    rows = max(1, BAND_SAMPLES // (p.count * width))
+    for channel in range(channels):
+        settings = with_noise(p, channel) if by_frame else p.settings(channel)
+        for start in range(0, height, rows):
+            stop = min(start + rows, height)
+            if by_frame:
+                raw, excess = read_with_excess(p, settings, channel, (start, stop), slice(0, width))
+            else:
+                raw = np.stack([p.read_rows(int(i), start, stop, channel) for i in p.used])
+                excess = np.empty((0, width), np.float32)
+            judged = verdicts(raw.reshape(p.count, -1), settings, excess=excess.reshape(-1)).reshape(
+                raw.shape
+            )
+            for k, i in enumerate(p.used):
+                found[int(i)].write(channel, start, (judged[k] == LOW) | (judged[k] == HIGH))
+            report((stop - start) * width)
+    return found
+
+
+def masks_of_data(data: DrizzleData, path: Path) -> MaskFile | None:
+    """Return the rejection map of drizzle data as a file; None if there is none.
+
+    Parameters
+    ----------
+    data : DrizzleData
+        Drizzle data of an integration by PixInsight.
+    path : Path
+        The new file.
+
+    Returns
+    -------
+    MaskFile or None
+
+    Raises
+    ------
+    FrameError
+        If the map is damaged.
+    """
+    if not data.maps:
+        return None
+    found = MaskFile(path, len(data.maps), data.height, data.width)
+    for channel in range(len(data.maps)):
+        plane = data.rejection(channel)
+        if plane is None:
+            raise FrameError(f"{path}: channel {channel} has no rejection map; integrate the frames again")
+        found.write(channel, 0, plane != 0)
+    return found
+
+
+def register_frames(
+    frames: Sequence[Frame],
+    geometries: Sequence[Geometry],
+    sites: Sites,
+    folder: Path,
+    threads: int = 1,
+    report: Callable[[int], object] = lambda frames: None,
+) -> FrameSet:
+    """Write registered frames: mosaics are debayered, all are resampled by bilinear interpolation.
+
+    They serve to find outliers and to compare frames, not to be integrated: interpolation smooths them.
+
+    Parameters
+    ----------
+    frames : sequence of Frame
+        The unregistered frames.
+    geometries : sequence of Geometry
+        Their geometry.
+    sites : Sites
+        The colors of their pixels.
+    folder : Path
+        Takes the files, which have the names of the frames with ``_r`` at the end.
+    threads : int
+        Frames that are registered at once.
+    report : callable, optional
+        Called with 1 for each frame.
+
+    Returns
+    -------
+    FrameSet
+        The registered frames; NaN where there is no data.
+    """
+
+    def write(number: int) -> Path:
+        frame, geometry = frames[number], geometries[number]
+        planes = frame.read()
+        frame.close()
+        planes = debayered(planes[0], sites) if sites.pattern else planes
+        shape = (geometry.height, geometry.width)
+        moved = np.stack([warped(plane, geometry.matrix, shape) for plane in planes])
+        header = fits.Header()
+        for name in KEPT:
+            value = frame.keywords.get(name)
+            if isinstance(value, str | int | float) and len(str(value)) <= 60:
+                header[name] = (
+                    value if not isinstance(value, str) else value.encode("ascii", "replace").decode()
+                )
+        path = folder / f"{number:05d}_r.fits"
+        fits.PrimaryHDU(moved[0] if len(moved) == 1 else moved, header).writeto(path)
+        return path
+
+    with ThreadPoolExecutor(threads) as pool:
+        paths = []
+        for path in pool.map(write, range(len(frames))):
+            paths.append(path)
+            report(1)
+    return FrameSet([Frame(path, quiet=True) for path in paths])

@@ -1,0 +1,344 @@
+"""Drizzle unregistered frames, with the normalization, weights and rejection of an integration."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from stacklib.drizzle.coverage import LEAST_FRAMES, Forecast, forecast
+from stacklib.drizzle.deposit import Drop, Grid
+from stacklib.drizzle.frames import Located, locate, open_unregistered, twins
+from stacklib.drizzle.rejected import MaskFile, masks_of_data, masks_of_result, register_frames
+from stacklib.drizzle.result import Drizzled
+from stacklib.drizzle.workers import deposit_all
+from stacklib.errors import IntegrationError, RecipeError, StacklibWarning
+from stacklib.frames.frame_set import FrameSet, open_frames
+from stacklib.frames.mosaic import Sites
+from stacklib.integration.result import Integration
+from stacklib.integration.run import integrate
+from stacklib.measurement.stars import StarPlaces, star_places
+from stacklib.output.integrated_image import bring_into_range
+from stacklib.recipe.drizzle_recipe import DrizzleRecipe
+from stacklib.recipe.recipe import Recipe
+from stacklib.utils.labels import counted, listed
+from stacklib.utils.progress import progress_bar
+from stacklib.utils.resources import checked_threads
+
+__all__ = ["drizzle"]
+
+#: Levels of a frame and its registered twin agree within this factor, if both are in the same units.
+SAME_UNITS = 4.0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Known:
+    """What an integration knows about the frames, by number of the unregistered frame.
+
+    `numbers` are factor, offset and weight of each channel, float64 (3, channels).
+    """
+
+    numbers: dict[int, np.ndarray]
+    masks: dict[int, MaskFile]
+    left_out: dict[int, str]
+    limits: tuple[float, float]
+    rule: str
+    integration: Integration | None = None
+
+
+def drizzle(
+    frames: FrameSet | str | Path | list,
+    registered: Integration | FrameSet | str | Path | list | None = None,
+    recipe: DrizzleRecipe | None = None,
+    *,
+    geometry: str | Path | None = None,
+    integration: Recipe | None = None,
+    memory: str | int = "2GB",
+    threads: int | None = None,
+    progress: bool = True,
+) -> Drizzled:
+    """Deposit unregistered frames on a grid, each color of a mosaic by itself.
+
+    Parameters
+    ----------
+    frames : FrameSet, str, Path or list
+        At least 3 calibrated frames that are not registered: gray, color, or color mosaics.
+    registered : Integration, FrameSet, str, Path or list, optional
+        The registered frames, or the result of their integration, from which normalization, weights and
+        rejected samples are taken. By default the frames are registered here for that, unless drizzle data of
+        PixInsight know all this.
+    recipe : DrizzleRecipe, optional
+        Scale, drop, kernel, color filter pattern. Default is scale 1 and drop 0.9.
+    geometry : str or Path, optional
+        Where the geometry comes from: a folder with ``.xdrz`` files, a ``.seq`` file of Siril, or ``stars``.
+        See `stacklib.drizzle.frames.locate` for the default.
+    integration : Recipe, optional
+        Recipe of the integration of the registered frames. Default is `Recipe.suggest`.
+    memory : str or int
+        Memory budget, such as ``"4GB"``.
+    threads : int, optional
+        Number of processes. Default is one per CPU.
+    progress : bool
+        Show progress bars.
+
+    Returns
+    -------
+    Drizzled
+        The image, its weights, and what was predicted. No bit depends on `memory` and `threads`.
+
+    Raises
+    ------
+    FrameError
+        If a frame or its geometry cannot be used.
+    RecipeError
+        If a parameter is invalid.
+    IntegrationError
+        If fewer than 3 frames can be drizzled, or the registered frames do not fit.
+
+    Warns
+    -----
+    StacklibWarning
+        For frames that are left out, and for what the forecast warns of.
+    """
+    recipe = DrizzleRecipe() if recipe is None else recipe
+    frames, sites = open_unregistered(frames, recipe.pattern)
+    if len(frames) < LEAST_FRAMES:
+        raise IntegrationError(
+            f"{frames.folder}: {counted(len(frames), 'frame')}, drizzling needs at least {LEAST_FRAMES}, "
+            "preferably 15 or more with dither; add frames"
+        )
+    own = None
+    if registered is not None:
+        own = (
+            registered
+            if isinstance(registered, Integration)
+            else _integrated(registered, integration, memory, threads, progress)
+        )
+        if own.region != (0, 0, own.preparation.frames.width, own.preparation.frames.height):
+            raise RecipeError("registered: got a result of a region, expected one of whole frames")
+    reference = None if own is None else _stars(own)
+    located = locate(
+        frames,
+        sites,
+        geometry,
+        None if own is None else own.preparation.frames,
+        reference,
+        recipe.geometry_model,
+    )
+    first = next(iter(located.geometries.values()))
+    grid = Grid(
+        width=first.width, height=first.height, scale=recipe.scale, drop=recipe.drop, kernel=recipe.kernel
+    )
+    with tempfile.TemporaryDirectory(prefix="stacklib-drizzle-") as scratch:
+        known = _known(frames, sites, located, own, integration, Path(scratch), (memory, threads, progress))
+        used = sorted(known.numbers)
+        left_out = dict(sorted({**located.left_out, **known.left_out}.items()))
+        if len(used) < LEAST_FRAMES:
+            raise IntegrationError(
+                f"{frames.folder}: only {counted(len(used), 'frame')} of {len(frames)} can be drizzled, at "
+                f"least {LEAST_FRAMES} are needed; {next(iter(left_out.values()), '')}"
+            )
+        geometries = [located.geometries[i] for i in used]
+        expected = forecast(geometries, sites, grid, (frames.height, frames.width), located.fwhm)
+        notes = _notes(frames, located, left_out, expected)
+        for note in notes:
+            warnings.warn(note, StacklibWarning, stacklevel=2)
+        drops = [
+            Drop(
+                pixels=frames[i],
+                height=frames.height,
+                width=frames.width,
+                inverse=located.geometries[i].inverse,
+                factor=known.numbers[i][0],
+                offset=known.numbers[i][1],
+                weights=known.numbers[i][2],
+                low=known.limits[0],
+                high=known.limits[1],
+                mask=known.masks.get(i),
+            )
+            for i in used
+        ]
+        with progress_bar(len(used), f"{len(used)} frames drizzled", "frame", progress) as bar:
+            found = deposit_all(drops, sites, grid, memory, threads, bar.update)
+    image, weights = found
+    scaling = (1.0, 0.0, 0)
+    if _in_unit_range(frames):
+        how = known.integration.recipe.output_range if known.integration else "rescale"
+        scaling = bring_into_range(image, weights > 0, how)
+    frames.close()
+    return Drizzled(
+        image=image,
+        weights=weights,
+        frames=frames,
+        used=np.array(used),
+        left_out=left_out,
+        geometries=located.geometries,
+        numbers={i: known.numbers[i] for i in used},
+        recipe=recipe,
+        grid=grid,
+        sites=sites,
+        forecast=expected,
+        rule=known.rule,
+        integration_recipe=known.integration.recipe if known.integration else None,
+        notes=tuple(notes),
+        range_factor=scaling[0],
+        range_offset=scaling[1],
+        truncated=scaling[2],
+    )
+
+
+def _integrated(
+    registered: FrameSet | str | Path | list,
+    recipe: Recipe | None,
+    memory: str | int,
+    threads: int | None,
+    progress: bool,
+) -> Integration:
+    opened = registered if isinstance(registered, FrameSet) else open_frames(registered)
+    return integrate(opened, recipe, memory=memory, threads=threads, progress=progress)
+
+
+def _stars(result: Integration) -> StarPlaces:
+    """Return the stars of an integrated image, with the origin at the corner of the first pixel."""
+    gray = np.where((result.coverage > 0).all(axis=0), result.original.mean(axis=0), np.nan)
+    low = float(np.nanmin(gray)) if np.isfinite(gray).any() else 0.0
+    return star_places((gray - low + 1).astype(np.float32)).moved(0.5, 0.5)
+
+
+def _in_unit_range(frames: FrameSet) -> bool:
+    return all(frame.integer or frame.path.suffix.lower() == ".xisf" for frame in frames)
+
+
+def _notes(frames: FrameSet, located: Located, left_out: dict[int, str], expected: Forecast) -> list[str]:
+    notes = list(located.notes)
+    if left_out:
+        shown = listed([f"{frames[i].name} ({why})" for i, why in left_out.items()], most=3)
+        verb = "is" if len(left_out) == 1 else "are"
+        notes.append(f"{counted(len(left_out), 'frame')} of {len(frames)} {verb} left out: {shown}")
+    return [*notes, *expected.warnings]
+
+
+def _known(
+    frames: FrameSet,
+    sites: Sites,
+    located: Located,
+    own: Integration | None,
+    recipe: Recipe | None,
+    scratch: Path,
+    how: tuple[str | int, int | None, bool],
+) -> _Known:
+    """Return normalization, weights and rejected samples of the frames with a geometry."""
+    memory, threads, progress = how
+    numbers = list(located.geometries)
+    data = located.data
+    if own is None and recipe is None and all(i in data and data[i].weights for i in numbers):
+        return _by_data(sites, located, scratch)
+    if own is None:
+        geometries = [located.geometries[i] for i in numbers]
+        with progress_bar(len(numbers), f"{len(numbers)} frames registered", "frame", progress) as bar:
+            registered = register_frames(
+                [frames[i] for i in numbers], geometries, sites, scratch, checked_threads(threads), bar.update
+            )
+        with _renamed(frames, numbers):
+            own = integrate(registered, recipe, memory=memory, threads=threads, progress=progress)
+        pairs = dict(zip(numbers, range(len(numbers)), strict=True))
+    else:
+        pairs = twins(frames, list(own.preparation.frames), data)
+        _check_units(frames, own, pairs)
+    p = own.preparation
+    if p.surfaces is not None:
+        raise RecipeError(
+            f"normalization: {p.recipe.normalization} is not supported by drizzling yet; set additive_scaling"
+        )
+    channels = p.frames.channels
+    if channels not in (1, sites.channels):
+        raise IntegrationError(
+            f"the registered frames have {counted(channels, 'channel')}, expected {sites.channels}; "
+            "integrate frames that were debayered"
+        )
+    if (p.frames.width, p.frames.height) != (
+        located.geometries[numbers[0]].width,
+        located.geometries[numbers[0]].height,
+    ):
+        raise IntegrationError(
+            f"the registered frames have {p.frames.width} x {p.frames.height} pixels, but the geometry is of "
+            "a reference of another size; give the registered frames that belong to it"
+        )
+    with progress_bar(
+        channels * p.frames.height * p.frames.width, "rejected samples", " pixels", progress, scale=True
+    ) as bar:
+        masks = masks_of_result(own, scratch, bar.update)
+    used = {int(i) for i in p.used}
+    found, left_out = {}, {}
+    for i in numbers:
+        k = pairs.get(i)
+        if k is None:
+            left_out[i] = "has no registered frame"
+        elif k not in used:
+            left_out[i] = p.excluded[k]
+        else:
+            found[i] = np.stack([np.resize(t[k], sites.channels) for t in (p.factor, p.offset, p.weights)])
+    return _Known(
+        numbers=found,
+        masks={i: masks[pairs[i]] for i in found},
+        left_out=left_out,
+        limits=p.settings(0).data_range,
+        rule=own.rule,
+        integration=own,
+    )
+
+
+@contextmanager
+def _renamed(frames: FrameSet, numbers: list[int]) -> Iterator[None]:
+    """Say the names of the frames in warnings about the frames that were registered here."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    for warning in caught:
+        text = str(warning.message)
+        for place, i in enumerate(numbers):
+            text = text.replace(f"{place:05d}_r.fits", frames[i].name)
+        warnings.warn(text, StacklibWarning, stacklevel=3)
+
+
+def _check_units(frames: FrameSet, own: Integration, pairs: dict[int, int]) -> None:
+    """Raise `IntegrationError` if unregistered and registered frames are not in the same units."""
+    if not pairs:
+        raise IntegrationError(
+            f"{frames.folder}: no frame has a registered frame of the same name, nor one that .xdrz files "
+            "name; give the frames that were registered"
+        )
+    i, k = next(iter(pairs.items()))
+    middle = frames.height // 2
+    level = float(np.nanmedian(frames[i].read(rows=slice(middle, middle + 16), channel=0)))
+    known = float(np.nanmedian(own.preparation.measurements.location[k]))
+    if level > 0 and known > 0 and not 1 / SAME_UNITS < level / known < SAME_UNITS:
+        raise IntegrationError(
+            f"{frames[i].name} has a level of {level:.3g}, but its registered frame one of {known:.3g}: they "
+            "are not in the same units; give frames that were registered without rescaling"
+        )
+
+
+def _by_data(sites: Sites, located: Located, scratch: Path) -> _Known:
+    """Take everything from the drizzle data of an integration by PixInsight."""
+    numbers, masks = {}, {}
+    for i, data in located.data.items():
+        scale = np.array(data.scale or [1.0] * len(data.weights))
+        offset = (
+            np.array(data.reference_location) - np.array(data.location) * scale
+            if data.location
+            else 0 * scale
+        )
+        numbers[i] = np.stack([np.resize(values, sites.channels) for values in (scale, offset, data.weights)])
+        mask = masks_of_data(data, scratch / f"rejected_{i}")
+        if mask is not None:
+            masks[i] = mask
+    return _Known(
+        numbers=numbers, masks=masks, left_out={}, limits=(0.0, math.inf), rule="that of the drizzle data"
+    )

@@ -1,0 +1,288 @@
+"""Whole runs: what is honored of an integration, where the geometry comes from, and the files."""
+
+import json
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stacklib.drizzle.frames import frame_key, open_unregistered, stars_of, twins
+from stacklib.drizzle.rejected import MaskFile, masks_of_result
+from stacklib.drizzle.run import drizzle
+from stacklib.errors import FrameError, IntegrationError, RecipeError, StacklibWarning
+from stacklib.formats.xdrz import read_xdrz, write_xdrz
+from stacklib.formats.xisf import open_image
+from stacklib.frames.frame_set import open_frames
+from stacklib.integration.run import integrate
+from stacklib.kernel.verdicts import HIGH, LOW, verdicts
+from stacklib.recipe.drizzle_recipe import DrizzleRecipe
+from stacklib.recipe.recipe import Recipe
+from stacklib.simulate import simulate_dithered
+
+COUNT, HEIGHT, WIDTH = 16, 150, 190
+RULE = Recipe(rejection="winsorized_sigma", weights="none")
+
+
+@pytest.fixture(scope="module")
+def night():
+    return simulate_dithered(COUNT, HEIGHT, WIDTH, "field", seed=6, fwhm=2.0, cosmic_rays=15, hot_pixels=60)
+
+
+@pytest.fixture(scope="module")
+def folder(night, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("night")
+    night.save(folder, dtype="f32")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def integrated(folder):
+    return integrate(folder / "4_Registered", RULE, progress=False)
+
+
+@pytest.fixture(scope="module")
+def drizzled(folder, integrated):
+    return quiet(folder / "3_Calibrated", integrated)
+
+
+def quiet(*args, **options):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", StacklibWarning)
+        return drizzle(*args, progress=False, **options)
+
+
+def inner(planes, scale=1, margin=14):
+    edge = int(scale * margin)
+    return planes[:, edge:-edge, edge:-edge]
+
+
+def off(found, night):
+    """Return the drizzled image without sky, minus the truth, away from the light of stars."""
+    first = next(int(i) for i in found.used if np.allclose(found.numbers[int(i)][0], 1))
+    light = night.transparency[first] * night.truth()
+    residual = found.image / found.range_factor - night.sky[first][:, None, None] - light
+    return inner(residual)[inner(light) < 0.002]
+
+
+def test_outliers_are_gone_and_the_sky_is_that_of_the_reference(drizzled, night):
+    assert drizzled.used.size == COUNT and not drizzled.left_out and drizzled.rule == "winsorized_sigma"
+    residual = off(drizzled, night)
+    sigma = 1.4826 * np.median(np.abs(residual))
+    assert abs(np.median(residual)) < 0.2 * sigma
+    # Without rejection, cosmic rays and bad pixels of 16 frames would be in hundreds of places.
+    assert np.mean(residual > 8 * sigma) < 2e-4
+
+
+def test_without_rejection_they_are_there(folder, night):
+    found = quiet(
+        folder / "3_Calibrated", folder / "4_Registered", integration=RULE.replace(rejection="none")
+    )
+    residual = off(found, night)
+    sigma = 1.4826 * np.median(np.abs(residual))
+    assert np.mean(residual > 8 * sigma) > 2e-3
+
+
+def test_geometry_from_drizzle_data(drizzled, night):
+    for i in range(COUNT):
+        assert np.abs(drizzled.geometries[i].matrix - night.matrices[i]).max() < 1e-9
+        assert drizzled.geometries[i].origin.endswith(".xdrz")
+
+
+def test_frames_that_were_never_registered(folder, night):
+    found = quiet(
+        folder / "3_Calibrated", recipe=DrizzleRecipe(scale=2, drop=0.8), geometry="stars", integration=RULE
+    )
+    assert found.used.size >= COUNT - 2 and found.image.shape == (3, 2 * HEIGHT, 2 * WIDTH)
+    known = [int(i) for i in found.used]
+    # They lie on each other; the reference is one of the frames.
+    first = known[0]
+    between = [
+        found.geometries[i].matrix @ found.geometries[first].inverse
+        - night.matrices[i] @ np.linalg.inv(night.matrices[first])
+        for i in known
+    ]
+    assert np.abs([matrix[:2, 2] for matrix in between]).max() < 0.5
+    assert np.median(np.abs([matrix[:2, 2] for matrix in between])) < 0.1
+    assert "by" in found.geometries[first].origin and found.geometries[first].rms < 0.3
+    residual = np.abs(found.image - np.median(found.image, axis=(1, 2), keepdims=True))
+    assert np.isfinite(found.image).all() and residual.max() < 1
+
+
+def test_threads_and_memory_change_no_bit(drizzled, folder, integrated, monkeypatch):
+    monkeypatch.setattr("stacklib.drizzle.workers.FEW_SAMPLES", 0)
+    again = quiet(folder / "3_Calibrated", integrated, threads=2)
+    assert np.array_equal(again.image, drizzled.image) and np.array_equal(again.weights, drizzled.weights)
+
+
+def test_files(drizzled, tmp_path, night):
+    paths = drizzled.save(tmp_path)
+    stem = "20210815_Simulated_Simulatedcamera_0000_drizzle"
+    assert [path.name for path in paths] == [f"{stem}.xisf", f"{stem}_weights.xisf"]
+    assert {path.name for path in tmp_path.iterdir() if path.name[0] != "."} == {
+        *(path.name for path in paths),
+        f"{stem}_frames.ecsv",
+        f"{stem}_report.txt",
+    }
+    image = open_image(paths[0])
+    pixels = np.stack([image.read_rows(0, image.height, channel) for channel in range(3)])
+    assert np.array_equal(pixels, drizzled.image)
+    cards = image.keywords
+    assert (cards["DRZSCALE"], cards["DRZDROP"], cards["DRZKERN"]) == (1.0, 0.9, "square")
+    assert cards["NCOMBINE"] == COUNT and cards["EXPTIME"] == COUNT * 180
+    record = json.loads(image.properties["stacklib:Drizzle"])
+    assert record["recipe"] == drizzled.recipe.to_dict()
+    assert record["integration"]["rejection"] == "winsorized_sigma"
+
+    assert len(record["frames"][3]["sha256"]) == 64
+    assert np.abs(np.reshape(record["frames"][3]["matrix"], (3, 3)) - night.matrices[3]).max() < 1e-9
+    history = image.properties["Processing:History"]
+    assert "drizzle of 16 of 16 frames" in history and "drizzle drop = 0.9" in history
+    report = (tmp_path / f"{stem}_report.txt").read_text()
+    assert "each color from its own pixels" in report and drizzled.forecast.verdict in report
+    assert drizzled.save(tmp_path)[0].name == stem.replace("0000", "0001") + ".xisf"
+    assert repr(drizzled).startswith("<Drizzled of 16 frames, 190 x 150, 3 channels, scale 1, drop 0.9")
+
+
+# what an integration knows ----------------------------------------------------------------------------
+
+
+def test_masks_are_the_verdicts_of_the_integration(integrated, tmp_path, monkeypatch):
+    monkeypatch.setattr("stacklib.drizzle.rejected.BAND_SAMPLES", 50_000)
+    masks = masks_of_result(integrated, tmp_path)
+    p = integrated.preparation
+    raw = np.stack([p.read_rows(int(i), 0, HEIGHT, 1) for i in p.used]).reshape(p.count, -1)
+    judged = verdicts(raw, p.settings(1)).reshape(p.count, HEIGHT, WIDTH)
+    for k, i in enumerate(p.used):
+        expected = (judged[k] == LOW) | (judged[k] == HIGH)
+        assert np.array_equal(masks[int(i)].rejected(1, 0, HEIGHT + 5), expected)
+        assert np.array_equal(masks[int(i)].rejected(1, 40, 60), expected[40:60])
+    assert masks[0].rejected(0, HEIGHT, HEIGHT + 9).shape == (0, WIDTH)
+
+
+def test_mask_files_hold_any_bits(tmp_path):
+    mask = np.random.default_rng(1).random((2, 9, 13)) > 0.5
+    stored = MaskFile(tmp_path / "mask", 2, 9, 13)
+    for channel in (1, 0):
+        for start in (5, 0):
+            stored.write(channel, start, mask[channel, start : start + (5 if start == 0 else 4)])
+    assert np.array_equal(np.stack([stored.rejected(c, 0, 9) for c in range(2)]), mask)
+    # A gray mask is for all colors.
+    assert np.array_equal(stored.rejected(2, 3, 6), mask[1, 3:6])
+
+
+def test_drizzle_data_of_an_integration_by_others(folder, integrated, drizzled, tmp_path):
+    p = integrated.preparation
+    masks = masks_of_result(integrated, tmp_path)
+    level = tuple(p.measurements.location[p.reference].tolist())
+    for i, frame in enumerate(p.frames):
+        data = read_xdrz(frame.path.with_suffix(".xdrz"))
+        maps = tuple(masks[i].rejected(c, 0, HEIGHT).astype(np.uint8) for c in range(3))
+        # v * factor + offset = (v - location) * scale + level
+        location = (np.array(level) - p.offset[i]) / p.factor[i]
+        complete = replace(
+            data,
+            location=tuple(location.tolist()),
+            reference_location=level,
+            scale=tuple(p.factor[i].tolist()),
+            weights=tuple(p.weights[i].tolist()),
+            maps=maps,
+        )
+        write_xdrz(tmp_path / f"{frame.path.stem}.xdrz", complete)
+    found = quiet(folder / "3_Calibrated", geometry=tmp_path)
+    assert found.rule == "that of the drizzle data"
+    assert np.allclose(found.image, drizzled.image, atol=1e-5)
+    assert np.array_equal(found.weights, drizzled.weights)
+
+
+def test_names_of_stages_of_a_frame(folder):
+    assert frame_key("M31_Light_0001_c_cc_d_r.xisf") == frame_key("M31_Light_0001_c.xisf") == "m31_light_0001"
+    assert frame_key("r_pp_light_00007.fit") == frame_key("pp_light_00007.fit") == "light_00007"
+    assert frame_key("r.fits") == "r"
+    frames, _ = open_unregistered(folder / "3_Calibrated")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        registered = open_frames(folder / "4_Registered")
+    assert twins(frames, list(registered)[::-1], {}) == {i: COUNT - 1 - i for i in range(COUNT)}
+
+
+def test_stars_of_a_mosaic(folder, night):
+    frames, sites = open_unregistered(folder / "3_Calibrated")
+    assert sites.pattern == "RGGB"
+    found = stars_of(frames[0], sites)
+    x, y = night.scene.x + 0.5, night.scene.y + 0.5
+    bright = np.argsort(-night.scene.flux.mean(axis=0))[:8]
+    inside = [i for i in bright if 8 < x[i] < WIDTH - 8 and 8 < y[i] < HEIGHT - 8]
+    distance = [np.hypot(found.x - x[i], found.y - y[i]).min() for i in inside]
+    assert np.median(distance) < 0.1 and found.fwhm == pytest.approx(2.1, abs=0.3)
+
+
+# what goes wrong --------------------------------------------------------------------------------------
+
+
+def copied(folder, tmp_path, change):
+    """Copy the drizzle data of a night with something changed."""
+    for path in sorted((folder / "4_Registered").glob("*.xdrz")):
+        write_xdrz(tmp_path / path.name, change(read_xdrz(path)))
+    return tmp_path
+
+
+def test_a_geometry_the_wrong_way_round(folder, integrated, tmp_path):
+    where = copied(folder, tmp_path, lambda data: replace(data, matrix=np.linalg.inv(data.matrix)))
+    with pytest.raises(FrameError, match="maps the wrong way, from the frame to the reference"):
+        quiet(folder / "3_Calibrated", integrated, geometry=where)
+
+
+def test_few_frames(folder, integrated, tmp_path):
+    frames = sorted((folder / "3_Calibrated").glob("*.xisf"))
+    with pytest.raises(IntegrationError, match=r"2 frames, drizzling needs at least 3, preferably 15"):
+        quiet(frames[:2], integrated)
+    with pytest.warns(StacklibWarning, match="4 frames are few for drizzling"):
+        drizzle(frames[:4], integrated, progress=False)
+    for name in sorted((folder / "4_Registered").glob("*.xdrz"))[:2]:
+        (tmp_path / name.name).write_bytes(name.read_bytes())
+    with pytest.raises(IntegrationError, match=r"only 2 frames of 16 have a geometry"):
+        quiet(folder / "3_Calibrated", integrated, geometry=tmp_path)
+
+
+def test_frames_without_a_registered_twin_are_left_out(folder):
+    registered = sorted((folder / "4_Registered").glob("*.xisf"))[:12]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = drizzle(folder / "3_Calibrated", registered, integration=RULE, progress=False)
+    said = [str(warning.message) for warning in caught]
+    assert any("4 frames of 16 are left out" in text and "(has no registered frame)" in text for text in said)
+    assert found.used.tolist() == list(range(12)) and found.table["used"].sum() == 12
+
+
+def test_what_does_not_fit_is_refused(folder, integrated, tmp_path):
+    calibrated = folder / "3_Calibrated"
+    with pytest.raises(FrameError, match=r"holds no geometry of these frames; name a folder"):
+        quiet(calibrated, integrated, geometry=tmp_path)
+    with pytest.raises(RecipeError, match="scale: got 5, expected a number from 1 to 4"):
+        DrizzleRecipe(scale=5)
+    with pytest.raises(RecipeError, match="got a result of a region, expected one of whole frames"):
+        quiet(calibrated, replace(integrated, region=(0, 0, 50, 50)))
+    other = sorted((folder / "4_Registered").glob("*.xisf"))[:3]
+    stranger = tmp_path / "frames"
+    stranger.mkdir()
+    for number, path in enumerate(other):
+        (stranger / f"other_{number}.xisf").write_bytes(path.read_bytes())
+    with pytest.raises(IntegrationError, match="no frame has a registered frame of the same name"):
+        quiet(calibrated, stranger, geometry="stars")
+
+
+M94 = Path(__file__).parents[2] / "../shared/data/m94_seestar_cfa_reg32"
+
+
+@pytest.mark.skipif(not M94.is_dir(), reason="needs the frames of M94")
+def test_real_mosaics_that_were_aligned_by_whole_pixels(tmp_path):
+    # Copies: the package keeps its measurements beside the frames.
+    for path in sorted(M94.glob("*.fits"))[:12]:
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    found = quiet(tmp_path, integration=RULE)
+    assert found.sites.pattern == "GRBG" and found.used.size >= 9 and found.forecast.dither > 0.8
+    assert max(found.geometries[int(i)].rms for i in found.used) < 0.4
+    # The core of the galaxy is bright in all colors, and the sky is even.
+    assert all(plane[230:300, 215:300].max() > 3 * np.median(plane) for plane in found.image)
