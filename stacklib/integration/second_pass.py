@@ -27,6 +27,7 @@ from stacklib.kernel.verdicts import NO_DATA
 from stacklib.normalization.preparation import Preparation
 from stacklib.normalization.settings import Settings
 from stacklib.recipe.rules import RULES
+from stacklib.rejection.calibration import typical_variance
 from stacklib.spatial.colour import around_hits
 from stacklib.spatial.footprints import common_places, most_frames, without_common
 from stacklib.spatial.lines import fixed_lines, line_mask
@@ -37,7 +38,7 @@ from stacklib.spatial.residuals import KeptMean, protected_places, unpack_verdic
 __all__ = ["Workers", "find_masks", "passes", "spatial_means"]
 
 #: Bytes of what is kept of a pixel between the passes, in each channel.
-KEPT_BYTES = 19
+KEPT_BYTES = 23
 #: Pixels whose noise is computed at once.
 PIECE = 1 << 20
 
@@ -136,9 +137,9 @@ def _judge(
     excess = np.broadcast_to(NO_EXCESS, (channels, 0))
     if by_frame:
         excess = known_excess(samples, preparation, settings, workers.integrate, report)
-    mean, weight, sigma = (np.empty((channels, height, width), np.float32) for _ in range(3))
+    mean, weight, sigma, further = (np.empty((channels, height, width), np.float32) for _ in range(4))
     count = np.empty((channels, height, width), np.uint16)
-    kept = KeptMean(mean, weight, sigma, np.empty((channels, height, width), bool))
+    kept = KeptMean(mean, weight, sigma, further, np.empty((channels, height, width), bool))
     found = _Judged(kept, count, [[] for _ in range(channels)])
     paths = [preparation.frames[int(i)].path for i in used]
     with closing(workers.judge(samples, used, settings, excess)) as bands:
@@ -147,8 +148,8 @@ def _judge(
             shape = stop - start, width
             mean[channel, start:stop] = judged.mean.reshape(shape)
             weight[channel, start:stop] = judged.weight.reshape(shape)
-            # What is needed for sigma, which takes its place.
-            sigma[channel, start:stop] = judged.ratio.reshape(shape)
+            # What `further` is made of.
+            further[channel, start:stop] = judged.ratio.reshape(shape)
             count[channel, start:stop] = judged.number.reshape(shape)
             planes = [BitPlanes(bits, path) for bits, path in zip(judged.verdicts, paths, strict=True)]
             found.verdicts[channel].append((start, planes))
@@ -160,20 +161,22 @@ def _judge(
         else:
             counted = count[channel].astype(np.float32)
             # Without contrast, levels and noise do not matter.
-            ratios = Ratios(sigma[channel], counted, counted, counted)
+            ratios = Ratios(further[channel], counted, counted, counted)
             factor = find_excess(ratios, own.relative_noise)
         kept.protected[channel] = protected_places(factor)
-        _write_sigma(mean[channel], factor, own, sigma[channel])
+        _write_noise(kept.part(channel), factor, own)
     return found
 
 
-def _write_sigma(mean: np.ndarray, factor: np.ndarray, settings: Settings, sigma: np.ndarray) -> None:
-    """Write the noise of a frame of relative noise 1 at each pixel of a plane."""
+def _write_noise(kept: KeptMean, factor: np.ndarray, settings: Settings) -> None:
+    """Write the noise by the curve, and what exceeds it by a `factor`, to the planes of a channel."""
     levels, variances = settings.curve if settings.curve is not None else np.array([[0.0], [0.0]])
-    rows = max(1, PIECE // mean.shape[1])
-    for start in range(0, len(mean), rows):
+    typical = typical_variance(tuple(settings.relative_noise.tolist()))
+    rows = max(1, PIECE // factor.shape[1])
+    for start in range(0, len(factor), rows):
         part = slice(start, start + rows)
-        sigma[part] = np.sqrt(np.interp(mean[part], levels, variances)) * factor[part]
+        kept.sigma[part] = np.sqrt(np.interp(kept.mean[part], levels, variances))
+        kept.further[part] = typical * (factor[part].astype(np.float64) ** 2 - 1)
 
 
 class _Common(NamedTuple):

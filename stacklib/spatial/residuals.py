@@ -1,8 +1,9 @@
 """How far each sample of a frame lies from the other frames, in units of its noise.
 
-``z = (y - m) / sqrt(s^2 sigma^2 + var(m))`` for a sample y of relative noise s and the weighted mean m of the
-kept samples of the other frames, of variance ``sigma^2 sum(w^2 s^2) / sum(w)^2``. The sums of the squares are
-those of all frames in proportion to the weights that are left, which is exact for weights of 1 / s^2.
+``z = (y - m) / (sigma sqrt(s^2 + f + sum(w^2 s^2) / sum(w)^2))`` for a sample y of relative noise s and the
+weighted mean m of the kept samples of the other frames. Their sum of squares is that of all frames in
+proportion to the weights that are left, which is exact for weights of 1 / s^2. The further variance f, where
+the noise exceeds its curve, is alike in all frames, see `stacklib.rejection.noise_model`.
 """
 
 from __future__ import annotations
@@ -29,14 +30,16 @@ LEAST_SHARE = 1e-6
 class KeptMean(NamedTuple):
     """What the rule kept at each pixel, arrays of one shape.
 
-    `mean` is the weighted mean of the kept samples as they are compared, `weight` the sum of their weights
-    and `sigma` the noise of a frame of relative noise 1, all float32. `protected`, bool, is where the frames
-    disagree so that nothing can be said about a sample.
+    `mean` is the weighted mean of the kept samples as they are compared, `weight` the sum of their weights,
+    `sigma` the noise of a frame of relative noise 1 by the noise curve, and `further` the variance of each
+    frame beyond that, in units of its square, all float32. `protected`, bool, is where the frames disagree so
+    that nothing can be said about a sample.
     """
 
     mean: np.ndarray
     weight: np.ndarray
     sigma: np.ndarray
+    further: np.ndarray
     protected: np.ndarray
 
     def part(self, channel: int) -> KeptMean:
@@ -59,7 +62,8 @@ def protected_places(excess: np.ndarray) -> np.ndarray:
 
 
 @compiled
-def _residuals(rows, verdict, mean, weight, sigma, frame, shared):
+def _residuals(rows, verdict, kept, frame, shared):
+    mean, weight, sigma, further, _ = kept
     factor, offset, own, noise = frame
     for r in range(rows.shape[0]):
         for q in range(rows.shape[1]):
@@ -71,7 +75,7 @@ def _residuals(rows, verdict, mean, weight, sigma, frame, shared):
                 others = total - own
                 apart *= total / others
             known = (code != NO_DATA) & (others > LEAST_SHARE * total) & (s > 0.0)
-            error = s * math.sqrt(noise * noise + shared / others) if known else 1.0
+            error = s * math.sqrt(noise * noise + further[r, q] + shared / others) if known else 1.0
             rows[r, q] = apart / error if known else np.nan
 
 
@@ -95,4 +99,4 @@ def residuals(rows: np.ndarray, verdict: np.ndarray, kept: KeptMean, settings: S
     shared = float(np.sum((weights * noise) ** 2) / weights.sum())
     own = settings.rejection_factor, settings.rejection_offset, weights, noise
     frame = tuple(float(values[number]) for values in own)
-    _residuals(rows, verdict, kept.mean, kept.weight, kept.sigma, frame, shared)
+    _residuals(rows, verdict, kept, frame, shared)

@@ -74,7 +74,8 @@ def test_residuals_follow_the_formula(rule):
     settings, raw, found = judged(rule)
     shape = HEIGHT, WIDTH
     sigma = np.linspace(0.01, 0.02, HEIGHT * WIDTH, dtype=np.float32)
-    planes = KeptMean(found.mean, found.weight, sigma, np.zeros(sigma.shape, bool))
+    further = np.linspace(0, 3, HEIGHT * WIDTH, dtype=np.float32)
+    planes = KeptMean(found.mean, found.weight, sigma, further, np.zeros(sigma.shape, bool))
     planes = KeptMean(*(plane.reshape(shape) for plane in planes))
     compared = raw.astype(float) * settings.rejection_factor[:, None] + settings.rejection_offset[:, None]
     weights, noise = settings.weights, settings.noise
@@ -88,7 +89,7 @@ def test_residuals_follow_the_formula(rule):
             mean = np.where(others, weights[:, None] * compared, 0).sum(axis=0) / total
             # Exact for weights of 1 / s^2.
             variance = (weights[:, None] * noise[:, None] * others) ** 2
-            error = sigma * np.sqrt(noise[i] ** 2 + variance.sum(axis=0) / total**2)
+            error = sigma * np.sqrt(noise[i] ** 2 + further + variance.sum(axis=0) / total**2)
             expected = (compared[i] - mean) / error
         expected[found.verdict[i] == NO_DATA] = np.nan
         np.testing.assert_allclose(z.reshape(-1), expected, rtol=2e-4, atol=2e-4)
@@ -97,9 +98,8 @@ def test_residuals_follow_the_formula(rule):
 
 def test_residuals_of_noise_have_sigma_1():
     settings, raw, found = judged("noise_model")
-    planes = KeptMean(
-        found.mean, found.weight, np.full_like(found.mean, 0.01), np.zeros(found.mean.shape, bool)
-    )
+    sigma, further = np.full_like(found.mean, 0.01), np.zeros_like(found.mean)
+    planes = KeptMean(found.mean, found.weight, sigma, further, np.zeros(sigma.shape, bool))
     planes = KeptMean(*(plane.reshape(HEIGHT, WIDTH) for plane in planes))
     for i in range(FRAMES):
         z = raw[i].reshape(HEIGHT, WIDTH).copy()
