@@ -226,6 +226,7 @@ class Batch:
             interactive=False,
             save_maps=own.save_maps or self.job.save_maps,
             save_fits=own.save_fits or self.job.save_fits,
+            save_masks=own.save_masks,
             compare=own.compare,
             recipe=recipe_for(target, self.recipe),
         )
@@ -434,8 +435,10 @@ def _in_a_line(row: Row) -> str:
     if row.status == "failed":
         return f"{row.target.name}: failed. {row.error}"
     known = row.known
+    masked = f", {100 * known['masked']:.2f} % for their neighbors" if known["masked"] else ""
     return (
         f"{row.target.name}: {known['used']} of {known['frames']} frames, rejected "
-        f"{100 * known['rejected_low']:.2f} % low and {100 * known['rejected_high']:.2f} % high, "
+        f"{100 * known['rejected_low']:.2f} % low and {100 * known['rejected_high']:.2f} % high"
+        f"{masked}, "
         f"SNR x {row.gain:.2f}, {row.record.seconds:.0f} s"
     )

@@ -22,6 +22,7 @@ from stacklib.batch.targets import Target
 from stacklib.batch.work_folder import locked, work_folder
 from stacklib.errors import RecipeError
 from stacklib.frames.finding import resolve_path
+from stacklib.frames.frame_masks import mask_files
 from stacklib.recipe.recipe import Job, Recipe
 from stacklib.utils.atomic_files import replace_atomically
 from stacklib.utils.checksums import checksum_if_readable
@@ -53,23 +54,23 @@ LARGEST_STATE = 200 * 10**6
 LARGEST_NUMBER = 2**53
 #: Types of the numbers of a run that the summary shows, see `report.numbers`.
 NUMBERS = {
-    **dict.fromkeys(("frames", "used", "width", "height", "channels"), int),
-    **dict.fromkeys(("rejected_low", "rejected_high", "expected_noise_ratio"), float),
+    **dict.fromkeys(("frames", "used", "width", "height", "channels", "trails"), int),
+    **dict.fromkeys(("rejected_low", "rejected_high", "masked", "expected_noise_ratio"), float),
     **dict.fromkeys(("noise", "noise_ratio", "left_out", "unusual"), list),
     "rule": str,
     "recipe": dict,
 }
 
 #: Settings of a run besides the recipe.
-OF_THE_RUN = ("save_maps", "save_fits")
+OF_THE_RUN = ("save_maps", "save_fits", "save_masks")
 
 
 @dataclass
 class Record:
     """The last run of a target.
 
-    The settings hold the recipe (with the checksum of a table of weights) and what else was to be saved, the
-    frames by name size, mtime_ns and, after the run, SHA-256.
+    The settings hold the recipe (with the checksums of a table of weights and of masks) and what else was to
+    be saved, the frames by name size, mtime_ns and, after the run, SHA-256.
     """
 
     status: str  # running, done or failed
@@ -96,7 +97,17 @@ def inputs_of(target: Target, job: Job, advised: bool = False) -> Record:
     if job.recipe.weights == "csv":
         # The content of the table counts, not its path.
         settings["weight_file"] = checksum_if_readable(resolve_path(job.recipe.weight_file))
+    if job.recipe.masks:
+        settings["masks"] = _checksums_of_masks(job.recipe.masks)
     return Record("running", VERSION, settings, {p.name: _stamp(p) for p in target.frames})
+
+
+def _checksums_of_masks(where: str | list[str]) -> dict[str, str]:
+    try:
+        return {file.name: checksum_if_readable(file) for file in mask_files(where)}
+    except RecipeError:
+        # The run will say so.
+        return {}
 
 
 def _stamp(path: Path) -> dict[str, Any]:
@@ -152,7 +163,7 @@ def _is_plain_name(name: Any) -> bool:
 
 def _checked_numbers(numbers: dict[str, Any]) -> dict[str, Any]:
     """Return the numbers of a run; none if the summary cannot show them."""
-    numbers = {"left_out": [], "unusual": []} | numbers
+    numbers = {"left_out": [], "unusual": [], "masked": 0.0, "trails": 0} | numbers
     right = all(
         isinstance(numbers.get(name), kind) and (kind not in (int, float) or _is_number(numbers[name]))
         for name, kind in NUMBERS.items()

@@ -139,7 +139,8 @@ def summary_table(rows: Sequence[Row], root: Path) -> Table:
     -------
     Table
         Columns: target, status, object, filter, exposure (s), frames, used, rule, sigma_low and sigma_high
-        (if the rule uses them), rejected_low and rejected_high (percent), noise (mean of the channels),
+        (if the rule uses them), rejected_low and rejected_high (percent), masked (percent, for their
+        neighbors), trails (number found and rejected), noise (mean of the channels),
         snr_gain (relative to the reference frame), snr_gain_equal (the square root of the number of frames),
         warnings, advice (why limits were proposed), error, master and report (paths relative to `root`),
         seconds.
@@ -159,6 +160,9 @@ def summary_table(rows: Sequence[Row], root: Path) -> Table:
         table[name] = _numbers([row.limit(name) for row in rows])
     for side in ("rejected_low", "rejected_high"):
         table[side] = _numbers([100 * row.mean(side) for row in rows], "percent")
+    table["masked"] = _numbers([100 * row.mean("masked") for row in rows], "percent")
+    trails = [row.known.get("trails") for row in rows]
+    table["trails"] = MaskedColumn([n or 0 for n in trails], mask=[n is None for n in trails], dtype=int)
     table["noise"] = _numbers([row.mean("noise") for row in rows])
     table["snr_gain"] = _numbers([row.gain for row in rows])
     table["snr_gain_equal"] = _numbers([1 / row.mean("expected_noise_ratio") for row in rows])
@@ -168,7 +172,7 @@ def summary_table(rows: Sequence[Row], root: Path) -> Table:
     table["master"] = _texts([row.path(row.master, root) for row in rows])
     table["report"] = _texts([row.path(row.notebook, root) for row in rows])
     table["seconds"] = _numbers([row.record.seconds if row.record else math.nan for row in rows], "s")
-    for name in ("rejected_low", "rejected_high", "snr_gain", "snr_gain_equal"):
+    for name in ("rejected_low", "rejected_high", "masked", "snr_gain", "snr_gain_equal"):
         table[name].info.format = ".2f"
     table["noise"].info.format, table["seconds"].info.format = ".3g", ".1f"
     return table

@@ -15,7 +15,7 @@ from stacklib.frames.frame import Frame
 from stacklib.frames.frame_set import FrameSet
 from stacklib.utils.labels import counted, listed
 
-__all__ = ["mask_names", "open_masks", "read_mask"]
+__all__ = ["mask_files", "mask_names", "open_masks", "read_mask"]
 
 #: End of the name of a mask, before the ending.
 MASK = "_mask"
@@ -59,7 +59,7 @@ def open_masks(where: str | Sequence[str], frames: FrameSet) -> dict[int, Frame]
         If there is no mask, a mask fits no frame, two fit one, or a mask cannot be read or has another size
         than the frames.
     """
-    files = [file for place in ([where] if isinstance(where, str) else where) for file in _files(place)]
+    files = mask_files(where)
     expected = mask_names(frames.names)
     # The name of the frame itself is enough.
     by_name = {name.lower(): i for i, name in enumerate(expected)}
@@ -110,6 +110,11 @@ def read_mask(mask: Frame, frames: FrameSet) -> np.ndarray:
     if mask.row_order and frames.row_order and mask.row_order != frames.row_order:
         found = found[:, ::-1]
     return np.broadcast_to(found, frames.shape)
+
+
+def mask_files(where: str | Sequence[str]) -> list[Path]:
+    """Return the files that `open_masks` opens. Raises `RecipeError` if there are none."""
+    return [file for place in ([where] if isinstance(where, str) else where) for file in _files(place)]
 
 
 def _files(where: str) -> list[Path]:

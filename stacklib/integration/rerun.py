@@ -111,11 +111,11 @@ def repeats(result_file: str | Path, files: Iterable[Path]) -> bool:
 
 
 def also_saved(result_file: str | Path) -> dict[str, bool]:
-    """Return whether the other maps, and FITS images, lie beside an image: the arguments of `save`."""
+    """Return whether other maps, FITS images and masks lie beside an image: the arguments of `save`."""
     path = expanded(result_file).absolute()
     stem = path.name.removesuffix(_kind(path))
-    ends = {"maps": "_coverage.xisf", "fits": ".fits"}
-    return {name: path.with_name(stem + end).is_file() for name, end in ends.items()}
+    ends = {"maps": "_coverage.xisf", "fits": ".fits", "masks": "_masks"}
+    return {name: path.with_name(stem + end).exists() for name, end in ends.items()}
 
 
 def _kind(path: Path) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from stacklib.errors import StacklibWarning
 from stacklib.output.integrated_image import IntegratedImage
+from stacklib.output.mask_files import masks_of, save_masks
 from stacklib.output.naming import SavedFiles
 from stacklib.output.report import report, summary
 from stacklib.output.saving import save
@@ -84,6 +85,7 @@ class Integration(IntegratedImage):
         camera: str | None = None,
         maps: bool = False,
         fits: bool = False,
+        masks: bool = False,
     ) -> list[Path]:
         """Save the image and its rejection maps as XISF files, with a frame table and a report.
 
@@ -106,6 +108,8 @@ class Integration(IntegratedImage):
             Also save coverage, uncertainty and, for linear_fit, slope.
         fits : bool
             Also save all images as FITS.
+        masks : bool
+            Also save what was rejected for its neighbors, in a folder ``..._masks``; see `save_masks`.
 
         Returns
         -------
@@ -132,8 +136,34 @@ class Integration(IntegratedImage):
         usually 65535, and brought into that range by `output_range`; FITS images remain in ADU. 0 means no
         data in all files, also where the uncertainty is unknown.
         """
-        self.saved = save(self, folder, date=date, object=object, camera=camera, maps=maps, fits=fits)
+        self.saved = save(
+            self, folder, date=date, object=object, camera=camera, maps=maps, fits=fits, masks=masks
+        )
         gap = noise_gap(self)
         if gap:
             warnings.warn(gap, StacklibWarning, stacklevel=2)
         return list(self.saved.images)
+
+    def save_masks(self, folder: str | Path) -> list[Path]:
+        """Save what was rejected for its neighbors, a mask for each frame, all or none.
+
+        The masks are FITS files named ``FRAME_mask.fits``, compressed, of the size of the frames. A sample of
+        which nothing is rejected is 0. The bits of the others tell by which means, as the header says. The
+        parameter `masks` reads such a folder again, with every value other than 0 as rejected.
+
+        Parameters
+        ----------
+        folder : str or Path
+            Folder for the files, created if needed.
+
+        Returns
+        -------
+        list of Path
+            The files. Frames without masked samples have none.
+
+        Raises
+        ------
+        SaveError
+            If a file exists or cannot be written.
+        """
+        return save_masks(folder, masks_of(self), self.preparation.frames)

@@ -11,6 +11,8 @@ from typing import Any
 from stacklib.formats.xisf_write import ascii_text
 from stacklib.output.integrated_image import IntegratedImage
 from stacklib.output.provenance import Provenance
+from stacklib.output.sentences import trail_in_words
+from stacklib.spatial.means import MEANS
 
 __all__ = ["changes_in_words", "history", "range_in_words", "range_warnings"]
 
@@ -47,11 +49,16 @@ def _history(result: IntegratedImage, facts: Provenance, more: Iterable[str]) ->
         yield f"{name} differs: {words}"
     if facts.without_exposure:
         yield f"frames that do not tell their exposure, not included in EXPTIME: {facts.without_exposure}"
+    trails: dict[str, list[str]] = {}
+    for trail in result.trails:
+        words = f"  trail {trail['number']}: {trail_in_words(trail)}"
+        trails.setdefault(trail["file"], []).append(words)
     position = {int(i): k for k, i in enumerate(p.used)}
     for i, name in enumerate(p.measurements.names):
         yield f"frame {i + 1}: {name}"
         yield f"sha256 {facts.checksums[i] or 'unknown: the file is missing or has changed'}"
         yield from _frame_in_words(result, i, position.get(i))
+        yield from trails.get(name, [])
 
 
 def _frame_in_words(result: IntegratedImage, i: int, k: int | None) -> Iterator[str]:
@@ -65,6 +72,10 @@ def _frame_in_words(result: IntegratedImage, i: int, k: int | None) -> Iterator[
         counts = [int(getattr(c, name)[k]) for c in result.counts]
         if any(counts) or not name.startswith("range"):
             yield f"  rejected {name.replace('_', ' ')} " + " ".join(map(str, counts))
+    for means in MEANS:
+        counts = [int(counted.by_means()[means.name][k]) for counted in result.mask_counts]
+        if any(counts):
+            yield f"  rejected as {means.words} " + " ".join(map(str, counts))
     yield "  samples with data " + " ".join(str(int(c.data[k])) for c in result.counts)
 
 

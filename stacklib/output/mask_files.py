@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +12,23 @@ from stacklib.formats import fits
 from stacklib.frames.finding import expanded
 from stacklib.frames.frame_masks import mask_names
 from stacklib.frames.frame_set import FrameSet
+from stacklib.output.integrated_image import IntegratedImage
 from stacklib.spatial.means import ABOVE, LARGE_HIGH, LARGE_LOW, MEANS
 from stacklib.utils.file_sets import existing_folder, name_all, workroom
 
-__all__ = ["save_masks"]
+__all__ = ["masked_frames", "masks_of", "save_masks"]
+
+
+def masked_frames(result: IntegratedImage) -> list[int]:
+    """Return the numbers of the frames with masked samples."""
+    return [] if result.masks is None else sorted({i for i, _ in result.masks})
+
+
+def masks_of(result: IntegratedImage) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield the masks of a result as `save_masks` takes them."""
+    for i in masked_frames(result):
+        channels = range(result.preparation.frames.channels)
+        yield i, np.stack([result.masks.flags(i, channel) for channel in channels])
 
 
 def save_masks(folder: str | Path, masks: Iterable[tuple[int, np.ndarray]], frames: FrameSet) -> list[Path]:

@@ -65,11 +65,14 @@ class SavedFiles:
         The frame table, as ECSV.
     report : Path
         The report, as text.
+    masks : Path or None
+        The folder with masks of frames, if they were saved.
     """
 
     images: tuple[Path, ...]
     table: Path
     report: Path
+    masks: Path | None = None
 
 
 def default_folder(frames: FrameSet) -> Path:

@@ -19,10 +19,12 @@ from stacklib.measurement.scale_noise import APERTURES
 from stacklib.normalization.preparation import Preparation
 from stacklib.output.history import range_in_words
 from stacklib.output.integrated_image import IntegratedImage
+from stacklib.output.mask_files import masked_frames
 from stacklib.output.naming import SavedFiles, night_of
 from stacklib.output.provenance import Provenance, collect, known_or_none
-from stacklib.output.sentences import noise_gap
+from stacklib.output.sentences import noise_gap, trail_in_words
 from stacklib.output.worth import frame_gains, worth_in_words
+from stacklib.spatial.means import MEANS
 from stacklib.utils.labels import clipped, counted, listed
 from stacklib.utils.texts import one_line
 
@@ -37,6 +39,8 @@ CORRELATED = 1.1
 SCALE = "about 8 pixels"
 #: Longest file name in the table.
 NAME = 36
+#: Most trails that are listed.
+TRAILS = 60
 
 
 def report(
@@ -55,9 +59,11 @@ def report(
         _heading(result, facts),
         _section("Settings", result.recipe.in_words(result.preparation.count, len(result.image))),
         _rejection(result),
+        _neighbors(result),
         _noise(result),
         _apertures(result),
         _frames(result),
+        _section("Trails", _trails(result)),
         _section("Worth of the frames", _worth(result)),
         _section("Groups of frames", _groups(result)),
         _section("Unusually high rejection", _unusual_in_words(result)),
@@ -65,7 +71,7 @@ def report(
         _section("Keywords that differ", [f"{name}: {words}" for name, words in facts.differing.items()]),
         _section("Notes", [*said, *range_in_words(result), *_gap(result), *remarks, *facts.notes]),
         _section("Notes on the files of the frames", header_notes(result.preparation.frames)),
-        _files(saved),
+        _files(result, saved),
     ]
     return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
 
@@ -81,11 +87,19 @@ def summary(result: IntegratedImage) -> str:
             f"{p.count} of {len(p.frames)} frames, {_exposure(result, facts)}; reference "
             f"{one_line(p.measurements.names[p.reference])}",
             f"{result.rule}: rejected {low:.2f} % low and {high:.2f} % high; "
-            f"{clean[0]:.2f} % and {clean[1]:.2f} % expected without outliers",
+            f"{clean[0]:.2f} % and {clean[1]:.2f} % expected without outliers{_masked_in_words(result)}",
             f"noise relative to the reference frame {ratios}; "
             f"1/sqrt({p.count}) is {result.expected_noise_ratio:.3f}",
         ]
     )
+
+
+def _masked_in_words(result: IntegratedImage) -> str:
+    """Say how much was rejected for its neighbors; empty if they were not looked at."""
+    share = sum(100 * masked.mean() for masked in _masked(result))
+    trails = int(np.sum(result.trails["used"]))
+    words = f" ({counted(trails, 'trail')})" if trails else ""
+    return f"; {share:.2f} % for their neighbors{words}" if result.masked else ""
 
 
 def numbers(result: IntegratedImage) -> dict[str, Any]:
@@ -107,6 +121,8 @@ def numbers(result: IntegratedImage) -> dict[str, Any]:
         "recipe": result.recipe.to_dict(),
         "rejected_low": float(result.rejected_low.mean()),
         "rejected_high": float(result.rejected_high.mean()),
+        "masked": float(sum(values.mean() for values in result.masked.values())),
+        "trails": int(np.sum(result.trails["used"])),
         "noise": known_or_none(_adu(p) * noise),
         "noise_ratio": known_or_none(ratio),
         "expected_noise_ratio": result.expected_noise_ratio,
@@ -284,6 +300,26 @@ def _rejection(result: IntegratedImage) -> list[str]:
     return lines
 
 
+def _neighbors(result: IntegratedImage) -> list[str]:
+    """Say what was rejected for its neighbors, by means; nothing if none of them took part."""
+    if not result.masked:
+        return []
+    lines = ["Rejected for their neighbors"]
+    for means in MEANS:
+        if means.name in result.masked:
+            lines.append(f"  {means.words:<27}{100 * result.masked[means.name].mean():>7.3f} %")
+    return [*lines, "  A sample that several means found counts for one of them. The rule did not see it."]
+
+
+def _trails(result: IntegratedImage) -> list[str]:
+    """List the trails found, with the names that `ignore_trails` takes."""
+    lines = [
+        f"{one_line(trail['file'])}:{trail['number']}: {trail_in_words(trail)}" for trail in result.trails
+    ]
+    more = len(lines) - TRAILS
+    return lines[:TRAILS] + [f"and {more} more, see result.trails"] * (more > 0)
+
+
 def _measured_noise(result: IntegratedImage) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the noise of reference frame and image, and their ratio. NaN if the frame is unreadable."""
     try:
@@ -349,16 +385,21 @@ def _number(value: float, digits: int = 4) -> str:
 def _frames(result: IntegratedImage) -> list[str]:
     p = result.preparation
     unusual = {i for i, *_ in unusual_frames(result)}
-    names = [clipped(one_line(name), NAME) for name in p.measurements.names]
+    # With one more column there is less room for names.
+    longest = NAME - 9 * bool(result.masked)
+    names = [clipped(one_line(name), longest) for name in p.measurements.names]
     width = max(len(name) for name in names)
     columns = f"{'weight':>8}{'scale':>8}{'location':>11}{'noise':>11}{'low %':>8}{'high %':>8}"
+    columns += f"{'masked %':>9}" * bool(result.masked)
     lines = [f"{'':>4}  {'Frame':<{width}}{columns}"]
     for k, i in enumerate(p.used):
         mark = (" *" if i == p.reference else "") + (" !" if int(i) in unusual else "")
         lines.append(f"{i + 1:>4}  {names[i]:<{width}}{_numbers(result, int(i), k)}{mark}")
     means = f"{100 * result.rejected_low.mean():>8.2f}{100 * result.rejected_high.mean():>8.2f}"
+    means += "".join(f"{100 * masked.mean():>9.2f}" for masked in _masked(result))
     lines.append(f"{'':>4}  {'mean':<{width}}{'':>38}{means}")
     legend = ["* reference frame"] + ["! see below"] * bool(unusual)
+    legend += ["masked: for their neighbors"] * bool(result.masked)
     legend += ["means over the channels"] * (len(result.image) > 1)
     return [*lines, f"      ({'; '.join(legend)})"]
 
@@ -380,7 +421,16 @@ def _numbers(result: IntegratedImage, i: int, k: int) -> str:
         for values in (p.measurements.location, noise_of_frames)
     )
     low, high = (100 * values[k].mean() for values in (result.rejected_low, result.rejected_high))
-    return f"{weight:>8.3f}{scale:>8.3f}{location:>11}{noise:>11}{low:>8.2f}{high:>8.2f}"
+    masked = "".join(f"{100 * values[k].mean():>9.2f}" for values in _masked(result))
+    return f"{weight:>8.3f}{scale:>8.3f}{location:>11}{noise:>11}{low:>8.2f}{high:>8.2f}{masked}"
+
+
+def _masked(result: IntegratedImage) -> list[np.ndarray]:
+    """Return the fraction of samples rejected for their neighbors, (frames, channels), in a list.
+
+    The list is empty if neighbors were not looked at.
+    """
+    return [sum(result.masked.values(), np.zeros_like(result.rejected_low))] if result.masked else []
 
 
 def _groups(result: IntegratedImage) -> list[str]:
@@ -424,8 +474,10 @@ def _left_out(result: IntegratedImage) -> list[str]:
     return [f"{i + 1} {p.measurements.names[i]}: {reason}" for i, reason in sorted(p.excluded.items())]
 
 
-def _files(saved: SavedFiles | None) -> list[str]:
+def _files(result: IntegratedImage, saved: SavedFiles | None) -> list[str]:
     if saved is None:
         return []
-    files = (*saved.images, saved.table, saved.report)
-    return [f"Files in {one_line(str(saved.report.parent))}", *(f"  {path.name}" for path in files)]
+    files = [path.name for path in (*saved.images, saved.table, saved.report)]
+    if saved.masks is not None:
+        files.append(f"{saved.masks.name} (masks of {counted(len(masked_frames(result)), 'frame')})")
+    return [f"Files in {one_line(str(saved.report.parent))}", *(f"  {name}" for name in files)]

@@ -18,6 +18,7 @@ from stacklib.formats import fits, xisf
 from stacklib.frames.finding import expanded
 from stacklib.output.history import changes_in_words, history, range_warnings
 from stacklib.output.integrated_image import IntegratedImage, bring_into_range
+from stacklib.output.mask_files import masked_frames, masks_of, save_masks
 from stacklib.output.naming import SavedFiles, base_name, default_folder, free_number
 from stacklib.output.provenance import Provenance, collect, keywords, properties
 from stacklib.output.report import report as describe
@@ -49,8 +50,9 @@ def save(
     camera: str | None = None,
     maps: bool = False,
     fits: bool = False,
+    masks: bool = False,
 ) -> SavedFiles:
-    """Save a result: images, frame table and report. See `stacklib.Integration.save`."""
+    """Save a result: images, frame table and report, then masks. See `stacklib.Integration.save`."""
     folder = expanded(folder).absolute() if folder else default_folder(result.preparation.frames)
     if result.image.shape[0] not in (1, 3):
         raise SaveError(
@@ -81,7 +83,17 @@ def save(
                 path.unlink()
             facts = facts.without_headers(f"{type(error).__name__}: {error}")
             staged, remarks = write(facts)
-        return _publish(result, facts, remarks + _unknown(result, facts), room, folder, base, staged)
+        remarks = remarks + _unknown(result, facts)
+        if masks and not masked_frames(result):
+            remarks.append("No masks are saved, as no sample was rejected for its neighbors.")
+        with_masks = masks and bool(masked_frames(result))
+        saved = _publish(result, facts, remarks, room, folder, base, staged, with_masks)
+    if saved.masks is not None:
+        try:
+            save_masks(saved.masks, masks_of(result), result.preparation.frames)
+        except (SaveError, OSError) as error:
+            raise SaveError(f"{error}; the result itself is saved as {saved.images[0]}") from error
+    return saved
 
 
 def _unknown(result: IntegratedImage, facts: Provenance) -> list[str]:
@@ -247,6 +259,7 @@ def _publish(
     folder: Path,
     base: str,
     images: list[Path],
+    masks: bool,
 ) -> SavedFiles:
     """Move all files to their final names, with the first free number."""
     table, report = room / "frames.ecsv", room / "report.txt"
@@ -256,7 +269,12 @@ def _publish(
         number = free_number(folder, base, number + 1)
         stem = f"{base}_{number:04d}"
         final = [folder / (stem + f"_{path.name}".removeprefix("_integration")) for path in images]
-        saved = SavedFiles(tuple(final), folder / f"{stem}_frames.ecsv", folder / f"{stem}_report.txt")
+        saved = SavedFiles(
+            tuple(final),
+            folder / f"{stem}_frames.ecsv",
+            folder / f"{stem}_report.txt",
+            folder / f"{stem}_masks" if masks else None,
+        )
         report.write_text(printable(describe(result, saved, facts, remarks)), encoding="utf-8")
         # The report is named first and claims the number. The image is named last.
         pairs = [(report, saved.report), (table, saved.table)]

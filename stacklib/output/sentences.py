@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from astropy.table import Row
 
 from stacklib.errors import FrameError
 from stacklib.output.integrated_image import IntegratedImage
@@ -18,6 +19,7 @@ __all__ = [
     "noise_gap",
     "noise_in_words",
     "outstanding",
+    "trail_in_words",
 ]
 
 #: Noise above what the frames allow, as a fraction: no gap worth mentioning up to the first, a warning above
@@ -51,6 +53,17 @@ def maps_in_words(result: IntegratedImage) -> str:
             words += f"{cost}: there were hardly any outliers, or the limits do not reach them."
         lines.append(words)
     return "\n".join(lines)
+
+
+def trail_in_words(trail: Row) -> str:
+    """Describe a row of `IntegratedImage.trails`: length, width, brightness and ends."""
+    length, width, x0, y0, x1, y1 = (
+        round(float(trail[name])) for name in ("length", "width", "x0", "y0", "x1", "y1")
+    )
+    words = (
+        f"{length} px long, {width} px wide, {trail['sigma']:.1f} sigma, from ({x0}, {y0}) to ({x1}, {y1})"
+    )
+    return words if trail["used"] else f"{words}; not rejected: ignored, or at this place in many frames"
 
 
 def losses_in_words(result: IntegratedImage) -> str:

@@ -76,7 +76,7 @@ class Recipe(RejectionParameters):
         False, "Let clusters of samples that were rejected as too dark grow."
     )
     large_scale_high: bool = switch_field(
-        False, "The same for too bright ones. It leaves faint trails; footprints do not."
+        False, "The same for too bright; 84 to 100 % of a trail of 2 sigma stays."
     )
     large_scale_layers: int = count_field(
         2, 1, 6, "Clusters must survive medians of 3, 5, 9 ... pixels: this many.", "layers"
@@ -485,6 +485,9 @@ class Job(Checked):
         False, "Also save coverage, uncertainty and, for rules that fit a line, slope."
     )
     save_fits: bool = switch_field(False, "Also save every image as FITS.")
+    save_masks: bool = switch_field(
+        False, "Also save masks: what fell to its neighbors, in a file for each frame."
+    )
     compare: bool = switch_field(
         False, "Also integrate a region with the presets classic and measured, and compare them."
     )
