@@ -399,7 +399,7 @@ def _rerun(options: argparse.Namespace) -> int:
         result = rerun(options.file, options.frames)
     folder = options.output or expanded(options.file).absolute().parent
     also = also_saved(options.file)
-    files = result.save(folder, **also)
+    files = result.save(folder, maps=also["maps"], fits=also["fits"], masks=also["masks"])
     _say("\n".join([f"\n{result.summary}\n", *(f"Note: {note.message}" for note in notes), *map(str, files)]))
     same = repeats(options.file, files)
     _say(f"\n{'Identical to' if same else 'NOT identical to'} {options.file}")

@@ -17,13 +17,13 @@ from stacklib.integration.samples import Samples
 from stacklib.kernel.pixels import Judgement
 from stacklib.kernel.verdicts import HIGH, LOW
 from stacklib.normalization.settings import Settings
-from stacklib.spatial.colour import find_hits
+from stacklib.spatial.colour import mark_hits
 from stacklib.spatial.discs import grow
 from stacklib.spatial.footprints import find_footprints
 from stacklib.spatial.large_scale import large_structures
 from stacklib.spatial.lines import find_lines
-from stacklib.spatial.masks import pack_flags
-from stacklib.spatial.means import ABOVE, COLOUR, FOOTPRINT, LARGE_HIGH, LARGE_LOW, OWN
+from stacklib.spatial.masks import add_flags, pack_flags
+from stacklib.spatial.means import ABOVE, FOOTPRINT, LARGE_HIGH, LARGE_LOW, OWN
 from stacklib.spatial.residuals import KeptMean, residuals, unpack_verdicts
 
 __all__ = ["BRIGHT", "VERDICT_BYTES", "Found", "JudgedBand", "Search", "search_bytes", "search_frame"]
@@ -145,14 +145,13 @@ def search_frame(search: Search, kept: KeptMean, number: int, verdicts: Sequence
         residuals(z, verdict, own, settings, number)
         if "footprint" in means:
             signs = find_footprints(z, own.protected)
-            found[grow(signs < 0, GROWTH)] |= np.uint8(FOOTPRINT)
-            found[grow(signs > 0, GROWTH)] |= np.uint8(BRIGHT)
+            add_flags(found, grow(signs < 0, GROWTH), FOOTPRINT)
+            add_flags(found, grow(signs > 0, GROWTH), BRIGHT)
         if with_colour:
-            for flag, judged in ((COLOUR, verdict >= LOW), (ABOVE, verdict == HIGH)):
-                flags[-1, find_hits(judged[np.newaxis], z[np.newaxis])] |= np.uint8(flag)
+            mark_hits(z, verdict, flags[-1])
         if own_mask is not None:
-            found[own_mask[channel]] |= np.uint8(OWN)
-            found[own_mask[channel] & (z > 0)] |= np.uint8(ABOVE)
+            add_flags(found, own_mask[channel], OWN)
+            add_flags(found, own_mask[channel] & (z > 0), ABOVE)
         if with_lines:
             together = z if together is None else np.add(together, z, out=together)
         del z
@@ -168,6 +167,6 @@ def _grow_structures(found: np.ndarray, verdict: np.ndarray, settings: Settings)
     recipe = settings.recipe
     layers, growth = recipe.large_scale_layers, recipe.large_scale_growth
     if recipe.large_scale_low and recipe.clip_low:
-        found[large_structures(verdict == LOW, layers, growth)] |= np.uint8(LARGE_LOW)
+        add_flags(found, large_structures(verdict == LOW, layers, growth), LARGE_LOW)
     if recipe.large_scale_high and recipe.clip_high:
-        found[large_structures(verdict == HIGH, layers, growth)] |= np.uint8(LARGE_HIGH)
+        add_flags(found, large_structures(verdict == HIGH, layers, growth), LARGE_HIGH)

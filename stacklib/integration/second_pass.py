@@ -23,7 +23,6 @@ from stacklib.integration.threads import Threads
 from stacklib.kernel.passes import NO_EXCESS
 from stacklib.kernel.pixels import Pixels, Ratios
 from stacklib.kernel.scatter import find_excess
-from stacklib.kernel.verdicts import NO_DATA
 from stacklib.normalization.preparation import Preparation
 from stacklib.normalization.settings import Settings
 from stacklib.recipe.rules import RULES
@@ -31,9 +30,9 @@ from stacklib.rejection.calibration import typical_variance
 from stacklib.spatial.colour import around_hits
 from stacklib.spatial.footprints import common_places, most_frames, without_common
 from stacklib.spatial.lines import fixed_lines, line_mask
-from stacklib.spatial.masks import BitPlanes, FrameMasks
+from stacklib.spatial.masks import BitPlanes, FrameMasks, add_flags, clear_no_data
 from stacklib.spatial.means import ABOVE, COLOUR, FOOTPRINT, LARGE_HIGH, LARGE_LOW, LINE, OWN
-from stacklib.spatial.residuals import KeptMean, protected_places, unpack_verdicts
+from stacklib.spatial.residuals import KeptMean, protected_places
 
 __all__ = ["Workers", "find_masks", "passes", "spatial_means"]
 
@@ -273,35 +272,44 @@ class _Searched:
         """Complete the masks of a frame; returns where they are, bool (channels, height, width)."""
         i, (channels, height, width) = int(self.search.used[number]), self.judged.count.shape
         # The last plane has the hits in any channel.
-        hits = self.found.flags(i, channels)
-        self.found.planes.pop((i, channels), None)
-        around = []
-        if hits.any():
-            kinds = ((COLOUR, COLOUR), (ABOVE, COLOUR | ABOVE))
-            around = [(around_hits((hits & flag) != 0, common.hits), added) for flag, added in kinds]
+        # What falls in all channels.
+        joint = np.zeros((height, width), np.uint8)
+        if (i, channels) in self.found.planes:
+            hits = self.found.flags(i, channels)
+            for flag, added in ((COLOUR, COLOUR), (ABOVE, COLOUR | ABOVE)):
+                _add(joint, around_hits((hits & np.uint8(flag)) != 0, common.hits), added)
+            self.found.planes.pop((i, channels))
         unused = self.found.unused
         lines = [line for k, line in enumerate(self.found.lines.get(i, [])) if (i, k) not in unused]
-        around += [(line_mask(line, (height, width)), LINE | ABOVE) for line in lines]
+        for line in lines:
+            _add(joint, line_mask(line, (height, width)), LINE | ABOVE)
+        with_joint = bool(joint.any())
         masked = np.zeros((channels, height, width), bool)
         for channel in range(channels):
-            found = self.found.flags(i, channel)
-            if not (found.any() or around):
+            alone = (i, channel) not in self.found.planes
+            if alone and not with_joint:
                 continue
-            flags = found & np.uint8(LARGE_LOW | LARGE_HIGH | OWN | ABOVE)
-            flags[(found & LARGE_HIGH) != 0] |= np.uint8(ABOVE)
-            for flag, side, places in zip(
-                (FOOTPRINT, BRIGHT), (0, ABOVE), common.footprints[channel], strict=True
-            ):
-                own = (found & np.uint8(flag)) != 0
-                if own.any():
-                    _add(flags, without_common(own, places), FOOTPRINT | side)
-            for where, added in around:
-                _add(flags, where, added)
-            verdict = unpack_verdicts(self.judged.verdict(number, channel), width)
-            flags[(verdict == NO_DATA) | (flags == ABOVE)] = 0
+            flags = joint.copy() if alone else self._of_channel(i, channel, common)
+            if with_joint and not alone:
+                flags &= ~np.where((joint & np.uint8(ABOVE)) == 0, (joint != 0) * np.uint8(ABOVE), 0)
+                flags |= joint
+            clear_no_data(flags, self.judged.verdict(number, channel))
             self.found.put(i, channel, flags, path)
             masked[channel] = flags != 0
         return masked
+
+    def _of_channel(self, i: int, channel: int, common: _Common) -> np.ndarray:
+        """Return the flags of what was found in one channel of a frame alone, uint8 (height, width)."""
+        found = self.found.flags(i, channel)
+        flags = found & np.uint8(LARGE_LOW | LARGE_HIGH | OWN | ABOVE)
+        add_flags(flags, (found & np.uint8(LARGE_HIGH)) != 0, ABOVE)
+        for flag, side, places in zip(
+            (FOOTPRINT, BRIGHT), (0, ABOVE), common.footprints[channel], strict=True
+        ):
+            own = (found & np.uint8(flag)) != 0
+            if own.any():
+                _add(flags, without_common(own, places), FOOTPRINT | side)
+        return flags
 
     def _leave_some(self, masked: np.ndarray, paths: list[Any]) -> None:
         """Take the masks off pixels that they would leave without any sample."""
@@ -317,5 +325,5 @@ class _Searched:
 def _add(flags: np.ndarray, where: np.ndarray, added: int) -> None:
     """Add flags with their side."""
     if not added & ABOVE:
-        flags[where] &= np.uint8(~ABOVE & 0xFF)
-    flags[where] |= np.uint8(added)
+        flags &= ~(where.view(np.uint8) * np.uint8(ABOVE))
+    add_flags(flags, where, added)

@@ -26,9 +26,9 @@ def masked_frames(result: IntegratedImage) -> list[int]:
 
 def masks_of(result: IntegratedImage) -> Iterator[tuple[int, np.ndarray]]:
     """Yield the masks of a result as `save_masks` takes them."""
-    for i in masked_frames(result):
-        channels = range(result.preparation.frames.channels)
-        yield i, np.stack([result.masks.flags(i, channel) for channel in channels])
+    if result.masks is not None:
+        for i in masked_frames(result):
+            yield i, result.masks.frame(i, result.preparation.frames.channels)
 
 
 def save_masks(folder: str | Path, masks: Iterable[tuple[int, np.ndarray]], frames: FrameSet) -> list[Path]:

@@ -27,6 +27,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         "rejection_normalization": "scale_zero_offset",
         "weights": "noise",
         "rejection": "auto",
+        # Other programs look at single pixels.
+        "footprints": "off",
+        "joint_colour": False,
     },
     "measured": {
         "normalization": "photometric",

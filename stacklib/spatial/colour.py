@@ -9,34 +9,10 @@ from stacklib.spatial.discs import grow
 from stacklib.spatial.means import ABOVE, COLOUR
 from stacklib.utils.compiled import compiled
 
-__all__ = ["HIT", "KEPT_HIT", "around_hits", "find_hits", "mark_hits"]
+__all__ = ["HIT", "KEPT_HIT", "around_hits", "mark_hits"]
 
 #: A sample is a hit if it lies this many sigma from the others: one that the rule rejected, and one it kept.
 HIT, KEPT_HIT = 5.0, 7.0
-
-
-def find_hits(rejected: np.ndarray, z: np.ndarray) -> np.ndarray:
-    """Find the hits in a color frame.
-
-    A sample is a hit if the rule rejected it and it lies more than `HIT` sigma from the others, or if it lies
-    more than `KEPT_HIT` sigma above them: with ten frames, sigma clipping keeps some hits of 8 or 13 sigma.
-    Below the others is where a hit in another frame leaves good samples, too.
-
-    Parameters
-    ----------
-    rejected : ndarray of bool, shape (channels, height, width)
-        Samples of one frame that the rule rejected.
-    z : ndarray of float32, same shape
-        Difference of each sample from the mean of the others, in units of its standard error. NaN is no data.
-
-    Returns
-    -------
-    ndarray of bool, shape (height, width)
-        Pixels with a hit in any channel.
-    """
-    # NaN is no hit.
-    hits = (z > KEPT_HIT) | (rejected & (np.abs(z) > HIT))
-    return np.any(hits, axis=0)
 
 
 @compiled
@@ -80,7 +56,7 @@ def around_hits(hits: np.ndarray, common: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     hits : ndarray of bool, shape (height, width)
-        See `find_hits`.
+        Pixels with a hit in any channel, see `mark_hits`.
     common : ndarray of bool, same shape
         Pixels with a hit in too many frames, such as cores of stars whose seeing changes. They are spared.
 

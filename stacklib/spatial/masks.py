@@ -18,7 +18,7 @@ from stacklib.formats.scratch import MemoryBlock, ScratchBlock, hold
 from stacklib.spatial.means import ABOVE, MEANS
 from stacklib.utils.compiled import compiled
 
-__all__ = ["BitPlanes", "FrameMasks", "MaskCounts", "pack_flags"]
+__all__ = ["BitPlanes", "FrameMasks", "MaskCounts", "add_flags", "clear_no_data", "pack_flags"]
 
 #: Number of different flags, those of all means and `ABOVE` together.
 FLAGS = 2 * ABOVE
@@ -60,8 +60,49 @@ def pack_flags(flags: np.ndarray) -> tuple[tuple[int, ...], np.ndarray]:
     """
     every = int(np.bitwise_or.reduce(flags, axis=None))
     present = tuple(1 << k for k in range(8) if every >> k & 1)
-    planes = [flags, *(flags & np.uint8(flag) for flag in present)]
-    return present, np.stack([np.packbits(plane != 0, axis=1) for plane in planes])
+    packed = np.zeros((len(present) + 1, flags.shape[0], -(-flags.shape[1] // 8)), np.uint8)
+    if present:
+        _pack(flags, np.array(present, np.uint8), packed)
+    return present, packed
+
+
+@compiled
+def _pack(flags, present, packed):
+    """Set the bits of samples with any flag, and with each of those present."""
+    height, width = flags.shape
+    for r in range(height):
+        for k in range(packed.shape[2]):
+            for bit in range(min(8, width - 8 * k)):
+                found = flags[r, 8 * k + bit]
+                if found != 0:
+                    here = np.uint8(128 >> bit)
+                    packed[0, r, k] |= here
+                    for j in range(present.size):
+                        if found & present[j]:
+                            packed[j + 1, r, k] |= here
+
+
+def add_flags(flags: np.ndarray, where: np.ndarray, added: int) -> None:
+    """Add flags to a plane of uint8 in place, where a mask, bool of the same shape, is True."""
+    flags |= where.view(np.uint8) * np.uint8(added)
+
+
+@compiled
+def _clear(flags, low, high):
+    for r in range(flags.shape[0]):
+        for q in range(flags.shape[1]):
+            here = np.uint8(128 >> (q & 7))
+            data = (low[r, q >> 3] | high[r, q >> 3]) & here
+            if flags[r, q] != 0 and (data == 0 or flags[r, q] == ABOVE):
+                flags[r, q] = 0
+
+
+def clear_no_data(flags: np.ndarray, verdicts: np.ndarray) -> None:
+    """Clear the flags of samples that are no data in a plane, and a lone `ABOVE`, in place.
+
+    `verdicts` are planes of bits, uint8 (2, rows, bytes), see `stacklib.spatial.residuals.unpack_verdicts`.
+    """
+    _clear(flags, verdicts[0], verdicts[1])
 
 
 @compiled

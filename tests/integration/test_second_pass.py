@@ -19,7 +19,7 @@ from stacklib.integration.second_pass import find_masks
 from stacklib.kernel.verdicts import HIGH, KEPT, LOW, NO_DATA, verdicts
 from stacklib.normalization.preparation import prepare
 from stacklib.rejection.calibration import typical_variance
-from stacklib.spatial.colour import around_hits, find_hits
+from stacklib.spatial.colour import around_hits
 from stacklib.spatial.discs import grow
 from stacklib.spatial.footprints import common_places, find_footprints, without_common
 from stacklib.spatial.large_scale import large_structures
@@ -95,6 +95,11 @@ def assert_same_masks(found, whole):
 
 def folder_of(result):
     return result.preparation.frames[0].path.parent
+
+
+def find_hits(rejected, z):
+    """Return where a sample of any channel is a hit, bool (height, width)."""
+    return ((z > 7) | (rejected & (np.abs(z) > 5))).any(axis=0)
 
 
 def slow_masks(p, lines_used):

@@ -17,8 +17,8 @@ def test_every_preset_is_a_valid_recipe(name):
     assert "preset" not in recipe.to_dict()
 
 
-def test_classic_is_the_default():
-    assert sl.Recipe.from_dict({"preset": "classic"}) == sl.Recipe()
+def test_classic_is_the_default_without_what_other_programs_do_not_do():
+    assert sl.Recipe.from_dict({"preset": "classic"}) == sl.Recipe(joint_colour=False)
 
 
 def test_a_preset_is_one_line_and_every_field_overrides_it(tmp_path):

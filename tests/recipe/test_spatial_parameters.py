@@ -6,7 +6,6 @@ import yaml
 from stacklib import Recipe
 from stacklib.errors import RecipeError
 from stacklib.output.history import _plain
-from stacklib.recipe.presets import PRESETS
 from stacklib.recipe.run_record import _value
 
 
@@ -23,7 +22,10 @@ def test_which_means_are_used():
     # The channels of calibration frames were not interpolated.
     for name in ("bias", "dark", "flat"):
         assert Recipe.from_dict({"preset": name}).spatial_means(20, 3) == (), name
-    assert "joint_colour" not in PRESETS["classic"]
+    # What other programs give; without a preset, and with measured, dots of color go.
+    assert Recipe.from_dict({"preset": "classic", "rejection": "sigma"}).spatial_means(20, 3) == ()
+    for recipe in (Recipe.suggest(20), Recipe.from_dict({"preset": "measured"})):
+        assert recipe.spatial_means(20, 3) == ("colour",)
 
 
 def test_off_without_quotes():

@@ -4,7 +4,9 @@ import numpy as np
 from scipy import ndimage
 
 from stacklib import Recipe, reject
-from stacklib.spatial.colour import around_hits, find_hits
+from stacklib.kernel.verdicts import HIGH, KEPT, LOW
+from stacklib.spatial.colour import around_hits, mark_hits
+from stacklib.spatial.means import ABOVE, COLOUR
 
 NOISE = 0.002
 
@@ -47,7 +49,12 @@ def rejected_jointly(frames):
     """What the rule keeps of debayered frames, and what is left without the surroundings of hits."""
     kept = np.stack([reject(channel, Recipe(rejection="sigma")) for channel in frames])
     z = z_of(frames, kept)
-    hits = np.stack([find_hits(~kept[:, i], z[:, i]) for i in range(frames.shape[1])])
+    verdicts = np.where(kept, KEPT, np.where(z > 0, HIGH, LOW)).astype(np.uint8)
+    flags = np.zeros(z.shape[1:], np.uint8)
+    for channel in range(3):
+        for i, plane in enumerate(flags):
+            mark_hits(z[channel, i], verdicts[channel, i], plane)
+    hits = flags != 0
     common = hits.sum(axis=0) > 2
     return kept, kept & ~np.stack([around_hits(each, common) for each in hits])
 
@@ -73,18 +80,18 @@ def test_clean_frames_hardly_lose_anything():
     assert after < 1.0005 * before
 
 
-def test_a_hit_takes_its_neighbors_in_all_channels():
-    z, rejected = np.zeros((3, 9, 9), np.float32), np.zeros((3, 9, 9), bool)
-    z[1, 4, 4], z[2, 1, 7], z[0, 7, 1], z[0, 1, 4] = 8, -8, -6, 6
-    rejected[0, 7, 1] = True
-    z[:, 0, 0] = np.nan
-    hits = find_hits(rejected, z)
+def test_a_hit_takes_its_neighbors():
+    z, verdict = np.zeros((9, 9), np.float32), np.full((9, 9), KEPT, np.uint8)
+    z[4, 4], z[1, 7], z[7, 1], z[1, 4], z[4, 1] = 8, -8, -6, 6, 6
+    verdict[7, 1], verdict[4, 1] = LOW, HIGH
+    z[0, 0], verdict[0, 1] = np.nan, LOW
+    flags = np.zeros((9, 9), np.uint8)
+    mark_hits(z, verdict, flags)
     # A dark sample that the rule kept has a hit in another frame.
-    assert sorted(zip(*np.nonzero(hits), strict=True)) == [(4, 4), (7, 1)]
+    found = {(int(y), int(x)): int(flags[y, x]) for y, x in np.argwhere(flags)}
+    assert found == {(4, 4): COLOUR | ABOVE, (7, 1): COLOUR, (4, 1): COLOUR | ABOVE}
     common = np.zeros((9, 9), bool)
+    common[4, 1] = True
     expected = np.zeros((9, 9), bool)
     expected[3:6, 3:6] = expected[6:9, 0:3] = True
-    np.testing.assert_array_equal(around_hits(hits, common), expected)
-    common[7, 1] = True
-    expected[6:9, 0:3] = False
-    np.testing.assert_array_equal(around_hits(hits, common), expected)
+    np.testing.assert_array_equal(around_hits(flags != 0, common), expected)
