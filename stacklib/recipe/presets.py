@@ -36,6 +36,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "rejection_normalization": "photometric",
         "weights": "measured",
         "rejection": "noise_model",
+        "joint_colour": True,
     },
     "bias": _UNMATCHED,
     "dark": _UNMATCHED,
