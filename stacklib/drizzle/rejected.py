@@ -106,16 +106,21 @@ def masks_of_result(
         settings = with_noise(p, channel) if by_frame else p.settings(channel)
         for start in range(0, height, rows):
             stop = min(start + rows, height)
+            part = (start, stop)
             if by_frame:
-                raw, excess = read_with_excess(p, settings, channel, (start, stop), slice(0, width))
+                raw, excess = read_with_excess(p, settings, channel, part, slice(0, width), result.masks)
             else:
-                raw = np.stack([p.read_rows(int(i), start, stop, channel) for i in p.used])
+                raw = np.stack([p.read_rows(int(i), *part, channel) for i in p.used])
                 excess = np.empty((0, width), np.float32)
-            judged = verdicts(raw.reshape(p.count, -1), settings, excess=excess.reshape(-1)).reshape(
-                raw.shape
-            )
-            for k, i in enumerate(p.used):
-                found[int(i)].write(channel, start, (judged[k] == LOW) | (judged[k] == HIGH))
+                if result.masks:
+                    for i, samples in zip(p.used, raw, strict=True):
+                        result.masks.blank(samples, int(i), channel, start, 0)
+            judged = verdicts(raw.reshape(p.count, -1), settings, excess=excess.reshape(-1))
+            for i, verdict in zip(p.used, judged.reshape(raw.shape), strict=True):
+                lost = (verdict == LOW) | (verdict == HIGH)
+                if result.masks:
+                    lost |= result.masks.flags(int(i), channel, *part) != 0
+                found[int(i)].write(channel, start, lost)
             report((stop - start) * width)
     return found
 

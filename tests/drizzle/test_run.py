@@ -22,7 +22,7 @@ from stacklib.recipe.recipe import Recipe
 from stacklib.simulate import simulate_dithered
 
 COUNT, HEIGHT, WIDTH = 16, 150, 190
-RULE = Recipe(rejection="winsorized_sigma", weights="none")
+RULE = Recipe(rejection="winsorized_sigma", weights="none", joint_colour=False)
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +159,21 @@ def test_masks_are_the_verdicts_of_the_integration(integrated, tmp_path, monkeyp
         assert np.array_equal(masks[int(i)].rejected(1, 0, HEIGHT + 5), expected)
         assert np.array_equal(masks[int(i)].rejected(1, 40, 60), expected[40:60])
     assert masks[0].rejected(0, HEIGHT, HEIGHT + 9).shape == (0, WIDTH)
+
+
+def test_what_neighbors_reject_counts_as_well(folder, tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        recipe = RULE.replace(large_scale_high=True, footprints="all")
+        result = integrate(folder / "4_Registered", recipe, progress=False)
+    masks = masks_of_result(result, tmp_path)
+    assert result.masks
+    taken = 0
+    for i, channel in result.masks:
+        lost, flags = masks[i].rejected(channel, 0, HEIGHT), result.masks.flags(i, channel)
+        assert lost[flags != 0].all()
+        taken += np.count_nonzero(flags)
+    assert taken > 100
 
 
 def test_mask_files_hold_any_bits(tmp_path):
