@@ -162,8 +162,12 @@ def common_places(low: np.ndarray, high: np.ndarray, frames: int) -> tuple[np.nd
     """
     most = most_frames(frames)
     common_low, common_high = low > most, high > most
-    disagree = (low.astype(np.int64) + high > most) & ~common_low & ~common_high
-    return common_low | disagree, common_high | disagree
+    # Of 16 bits, which hold twice the largest number of frames.
+    disagree = low + high > most
+    disagree &= ~(common_low | common_high)
+    common_low |= disagree
+    common_high |= disagree
+    return common_low, common_high
 
 
 def without_common(footprints: np.ndarray, common: np.ndarray) -> np.ndarray:
@@ -194,23 +198,23 @@ def _drop_mostly_on(places, footprints, left):
     height, width = footprints.shape
     seen = np.zeros(footprints.shape, np.bool_)
     queue = np.empty(np.count_nonzero(footprints), np.int64)
-    for start in range(height * width):
-        y, x = start // width, start % width
-        if not footprints[y, x] or not places[y, x] or seen[y, x]:
-            continue
-        seen[y, x] = True
-        queue[0] = start
-        size, on_places, next_one = 1, 0, 0
-        while next_one < size:
-            y, x = queue[next_one] // width, queue[next_one] % width
-            next_one += 1
-            on_places += places[y, x]
-            for i in range(max(y - 1, 0), min(y + 2, height)):
-                for j in range(max(x - 1, 0), min(x + 2, width)):
-                    if footprints[i, j] and not seen[i, j]:
-                        seen[i, j] = True
-                        queue[size] = i * width + j
-                        size += 1
-        if on_places >= MOSTLY * size:
-            for k in range(size):
-                left[queue[k] // width, queue[k] % width] = False
+    for row in range(height):
+        for column in range(width):
+            if not footprints[row, column] or not places[row, column] or seen[row, column]:
+                continue
+            seen[row, column] = True
+            queue[0] = row * width + column
+            size, on_places, next_one = 1, 0, 0
+            while next_one < size:
+                y, x = queue[next_one] // width, queue[next_one] % width
+                next_one += 1
+                on_places += places[y, x]
+                for i in range(max(y - 1, 0), min(y + 2, height)):
+                    for j in range(max(x - 1, 0), min(x + 2, width)):
+                        if footprints[i, j] and not seen[i, j]:
+                            seen[i, j] = True
+                            queue[size] = i * width + j
+                            size += 1
+            if on_places >= MOSTLY * size:
+                for k in range(size):
+                    left[queue[k] // width, queue[k] % width] = False
