@@ -16,6 +16,7 @@ from conftest import SAMPLES
 import stacklib as sl
 from stacklib.formats import xisf
 from stacklib.integration import cluster
+from stacklib.simulate import simulate_night
 
 distributed = pytest.importorskip("dask.distributed", reason="Dask is not installed")
 
@@ -133,6 +134,44 @@ def test_bands_of_few_rows_and_a_region(client, m101, monkeypatch):
     )
     assert_same(there, here)
     np.testing.assert_array_equal(there.slope, here.slope)
+
+
+@pytest.fixture(scope="module")
+def changing(tmp_path_factory):
+    """Two folders with the same frames of a changing night: neither knows what is found in the other."""
+    night = simulate_night(6, 200, 260, 1, "field", 6501, transparency=(0.5, 1), gradient=0.02, dither=3)
+    folders = [tmp_path_factory.mktemp(name) for name in ("there", "here")]
+    for folder in folders:
+        night.save(folder, "fits", "f32")
+    return folders
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"preset": "measured"},
+        {"normalization": "local", "rejection": "calibrated_sigma", "weights": "information"},
+    ],
+    ids=["measured", "local"],
+)
+def test_frames_compared_by_their_light(changes, client, changing, monkeypatch):
+    pytest.importorskip("sep")
+    monkeypatch.setattr(cluster, "LEAST_ROWS", 1)
+    monkeypatch.setattr(cluster, "BANDS", 20)
+    recipe = sl.Recipe.from_dict(changes)
+    there, here = (
+        sl.integrate(folder, recipe, client=each, progress=False)
+        for folder, each in zip(changing, (client, None), strict=True)
+    )
+    assert_same(there, here)
+    for name in ("transparency", "noise", "pixel_noise", "sky", "anchor"):
+        one, other = (getattr(result.preparation.photometry, name) for result in (there, here))
+        np.testing.assert_array_equal(one, other, err_msg=name)
+    surfaces = [result.preparation.photometry.surfaces for result in (there, here)]
+    np.testing.assert_array_equal(*(each.offset for each in surfaces))
+    assert surfaces[0].gain is None or np.array_equal(surfaces[0].gain, surfaces[1].gain)
+    assert (surfaces[0].gain is None) == (recipe.normalization != "local")
+    np.testing.assert_array_equal(there.shift, here.shift)
 
 
 @pytest.mark.parametrize("rule", ["winsorized_sigma", "noise_model"])
