@@ -298,7 +298,14 @@ class Recipe(RejectionParameters):
         return self.corrects_samples or weights
 
     def spatial_means(self, count: int, channels: int) -> tuple[str, ...]:
-        """Return the means of rejection that look at neighbors, with `count` frames of so many channels.
+        """Return the means of rejection that look at neighbors.
+
+        Parameters
+        ----------
+        count : int
+            Number of frames.
+        channels : int
+            Number of channels.
 
         Returns
         -------
