@@ -102,8 +102,8 @@ def measure_plane(
     if estimator in SUMMED:
         scale_low, scale_high = _side_scales(estimator, halves, sums)
     else:
-        median, low_side, high_side, _ = _unsummed(estimator, _valid(flat, low, high), median)
-        scale_low, scale_high = low_side or avgdev, high_side or avgdev
+        median, sides = _unsummed(estimator, _valid(flat, low, high), median, two_sided=True)
+        scale_low, scale_high = (side or avgdev for side in sides)
     return PlaneStatistics(median, mean, scale_low, scale_high, avgdev, count, minimum, maximum)
 
 
@@ -158,7 +158,8 @@ def scale(
     valid = _valid(flat, low, high)
     if estimator in SUMMED:
         return _whole_scale(estimator, valid, halves.median)
-    return _unsummed(estimator, valid, halves.median)[3] or _whole_scale("avgdev", valid, halves.median)
+    _, (both,) = _unsummed(estimator, valid, halves.median, two_sided=False)
+    return both or _whole_scale("avgdev", valid, halves.median)
 
 
 def finite_range(plane: np.ndarray) -> tuple[float, float]:
@@ -294,24 +295,29 @@ def _whole_scale(estimator: str, valid: np.ndarray, median: float) -> float:
     return both if both > 0 else ESTIMATORS["avgdev"] * (sums[4] + sums[5]) / valid.size
 
 
-def _unsummed(estimator: str, valid: np.ndarray, median: float) -> tuple[float, float, float, float]:
-    """Return location and the scales below, above and of both sides; 0 for a side that is empty or tied."""
+def _unsummed(estimator: str, valid: np.ndarray, median: float, two_sided: bool) -> tuple[float, list[float]]:
+    """Return location and the scales below and above it, or that of all; 0 for what is empty or tied."""
     if estimator not in ESTIMATORS:
         raise ValueError(f"estimator: got {estimator!r}, expected one of {', '.join(ESTIMATORS)}")
     if estimator == "ikss":
         kept = _within_four_sigma(np.sort(valid))
-        found = measure_plane(kept, "bwmv", -math.inf, math.inf)
-        return found.median, found.scale_low, found.scale_high, _whole_scale("bwmv", kept, found.median)
+        if two_sided:
+            found = measure_plane(kept, "bwmv", -math.inf, math.inf)
+            return found.median, [found.scale_low, found.scale_high]
+        middle = location(kept, -math.inf, math.inf)
+        return middle, [_whole_scale("bwmv", kept, middle)]
     away = valid - np.float64(median)
     if estimator == "pbmv":
-        sides = (-away[away <= 0], away[away > 0], np.abs(away))
-        return median, *map(_percentage_bend, sides)
+        parts = [-away[away <= 0], away[away > 0]] if two_sided else [np.abs(away)]
+        return median, [_percentage_bend(part) for part in parts]
+    if two_sided:
+        sides = [_some(away[away <= 0], PAIRED // 2), _some(away[away > 0], PAIRED // 2)]
+        parts = [np.concatenate([-side, side]) for side in sides]
+    else:
+        parts = [_some(away, PAIRED)]
     compiled_scale = _sn if estimator == "sn" else _qn
     factor = ESTIMATORS[estimator]
-    sides = [_some(away[away <= 0], PAIRED // 2), _some(away[away > 0], PAIRED // 2)]
-    mirrored = [np.sort(np.concatenate([-side, side])) for side in sides] + [np.sort(_some(away, PAIRED))]
-    below, above, both = (factor * compiled_scale(x) if x.size > 1 else 0.0 for x in mirrored)
-    return median, below, above, both
+    return median, [factor * compiled_scale(np.sort(part)) if part.size > 1 else 0.0 for part in parts]
 
 
 def _within_four_sigma(ordered: np.ndarray) -> np.ndarray:
