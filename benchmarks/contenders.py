@@ -16,6 +16,7 @@ from stacklib.kernel.pixels import Pixels
 from stacklib.measurement.cache import cache_file, sets_folder
 from stacklib.normalization.preparation import prepare
 from stacklib.normalization.settings import Settings
+from stacklib.recipe.presets import with_preset
 from stacklib.rejection.sorting import LANES
 
 #: The rules that are timed.
@@ -59,6 +60,14 @@ def integrate(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", stacklib.StacklibWarning)
         settings = recipe(rule, weights, normalized)
+        return stacklib.integrate(folder, settings, memory=memory, progress=False)
+
+
+def integrate_preset(folder: str | Path, preset: str, memory: str = "2GB") -> stacklib.Integration:
+    """Integrate a set of frames with a preset."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", stacklib.StacklibWarning)
+        settings = stacklib.Recipe(**with_preset({"preset": preset}))
         return stacklib.integrate(folder, settings, memory=memory, progress=False)
 
 

@@ -8,6 +8,7 @@ import contenders
 JOBS = {
     "idle": lambda: None,
     "integrate": contenders.integrate,
+    "integrate_preset": contenders.integrate_preset,
     "integrate_sample": contenders.integrate_sample,
     "ccdproc": contenders.ccdproc_combine,
     "median": contenders.read_and_median,

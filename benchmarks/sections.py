@@ -38,6 +38,8 @@ KEPT, MEASURED = "stacklib, compiled code kept", "stacklib, compiled code and me
 SIRIL_PROCESS = "Siril"
 PROCESSES = (KEPT, MEASURED, SIRIL_PROCESS)
 
+#: Presets that are compared, and how much dearer the second one may be.
+PRESETS, DEARER = ("classic", "measured"), 2.0
 #: How many times faster we want to be, by rule, and how much dearer a megapixel of twice as many may be.
 KERNEL_TARGETS = {"sigma": 6.0, "winsorized_sigma": 1.5}
 SIRIL_TARGETS = {"sigma": 3.0, "winsorized_sigma": 2.0}
@@ -101,6 +103,7 @@ class Benchmark:
         sections = [
             self.speed(large, self.plan.large),
             self.speed(small, self.plan.small),
+            self.presets(large),
             compiling,
             self.second_process(),
             memory,
@@ -164,6 +167,31 @@ class Benchmark:
                 timings.measure(CCDPROC, "", contenders.ccdproc_combine, folder)
         return Section(speed_tables(timings, shape), speed_targets(timings) if folder.name == "large" else [])
 
+    def presets(self, folder: Path) -> Section:
+        """Time the presets by turns, everything measured and everything known."""
+        timings = Timings()
+        for preset in PRESETS:
+            # Compiles.
+            contenders.integrate_preset(folder, preset)
+        for repetition in range(self.plan.repetitions):
+            say(f"presets, repetition {repetition + 1} of {self.plan.repetitions}")
+            for preset in PRESETS:
+                forget(folder)
+                for name in (FIRST, AGAIN):
+                    timings.measure(name, preset, contenders.integrate_preset, folder, preset)
+        classic, measured = PRESETS
+        rows, targets = [], []
+        for name, words in ((FIRST, "first time"), (AGAIN, "measurements known")):
+            ratios = timings.ratios((name, measured), (name, classic))
+            cells = [cell for preset in PRESETS for cell in timings.cells(name, preset)]
+            rows.append([name, *cells, spread(ratios, " x")])
+            text = f"`preset: {measured}` takes at most {DEARER:g} x the time of `preset: {classic}`, {words}"
+            targets.append(Target(text, spread(ratios, " x"), statistics.median(ratios) <= DEARER))
+        count, height, width = self.plan.large
+        head = [f"{count} frames of {width} x {height}, seconds"]
+        head += [cell for preset in PRESETS for cell in (f"preset: {preset}", "CPU")]
+        return Section(report.table([*head, "ratio"], rows), targets)
+
     def time_integrate(self, timings: Timings, folder: Path, rule: str) -> None:
         """Time `integrate` in this process, with and without known measurements."""
         for first, again, weights in ((FIRST, AGAIN, "none"), (NOISE_FIRST, NOISE_AGAIN, "noise")):
@@ -193,6 +221,10 @@ class Benchmark:
                 above = (peak - idle) / 1e6
                 text = f'{rule}: less than 400 MB above idle with memory="256MB"'
                 targets.append(Target(text, f"{above:.0f} MB", above < 400))
+        for preset in PRESETS:
+            forget(folder)
+            peak = self.job("integrate_preset", folder=folder, preset=preset, memory="256MB").peak
+            peaks[f'`integrate`, preset: {preset}, memory="256MB"'] = peak
         peaks["reading as float32"] = self.job("read", folder=folder).peak
         peaks["reading and `numpy.median`"] = self.job("median", folder=folder).peak
         if self.with_ccdproc:
