@@ -79,7 +79,7 @@ def known_excess(
     excess = np.empty((len(settings), region[2] * region[3]), np.float32)
     for channel, each in enumerate(settings):
         planes = Ratios(*(plane.reshape(height, width) for plane in ratios.part(channel)))
-        found = find_excess(planes, each.relative_noise, each.contrast)
+        found = find_excess(planes, each.relative_noise, each.contrast, samples.threads)
         excess[channel] = found[inside].reshape(-1)
     samples.kept.clear()
     samples.kept[key] = preparation.noise_by_channel, excess

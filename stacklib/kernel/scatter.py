@@ -9,6 +9,9 @@ one by one. There the noise of pixels in which the levels bend as much counts, f
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 
@@ -95,79 +98,118 @@ def write_ratios(samples, start, stop, ratios):
 
 
 @compiled
-def _excess(ratio, row, column, error):
+def _sum_around(ratio, row, padded, total, largest, n):
+    """Sum the ratios of each pixel of a row and its neighbors, find the largest one, and count them."""
+    width = total.size
+    total[:] = 0.0
+    largest[:] = 0.0
+    n[:] = 0
+    for y in range(max(row - 1, 0), min(row + 2, ratio.shape[0])):
+        padded[1 : 1 + width] = ratio[y]
+        for x in range(3):
+            near = padded[x : x + width]
+            for c in range(width):
+                known = near[c] >= np.float32(0.0)
+                value = np.float64(near[c]) if known else 0.0
+                total[c] += value
+                largest[c] = value if value > largest[c] else largest[c]
+                n[c] = np.int32(n[c] + np.int32(known))
+
+
+@compiled
+def _excess(total, largest, n, error):
     """Return the factor by which the noise around a pixel exceeds the curve, 1 if not significant.
 
     The largest ratio does not count for the significance: an outlier in a single pixel is no noise.
     """
-    total, largest = 0.0, 0.0
-    n = 0
-    for y in range(max(row - 1, 0), min(row + 2, ratio.shape[0])):
-        for x in range(max(column - 1, 0), min(column + 2, ratio.shape[1])):
-            value = np.float64(ratio[y, x])
-            if value >= 0.0:
-                total += value
-                largest = max(largest, value)
-                n += 1
     if n < 2 or (total - largest) / (n - 1) <= 1.0 + SIGNIFICANT * error / math.sqrt(n - 1):
         return np.float32(1.0)
     return np.float32(math.sqrt(total / n))
 
 
 @compiled
-def _bend(level, row, column):
-    """Return by how much the level of a pixel differs from the mean of its neighbors."""
-    middle = np.float64(level[row, column])
-    total, n = 0.0, 0
-    for y in range(max(row - 1, 0), min(row + 2, level.shape[0])):
-        for x in range(max(column - 1, 0), min(column + 2, level.shape[1])):
-            value = np.float64(level[y, x])
-            if value == value and not (y == row and x == column):
-                total += value
-                n += 1
-    return abs(middle - total / n) if n > 0 and middle == middle else 0.0
+def _fill_bends(level, bends, first, last):
+    """Find by how much the level of each pixel differs from the mean of its neighbors."""
+    width = level.shape[1]
+    padded = np.full(width + 2, np.float32(np.nan))
+    total, n = np.empty(width), np.empty(width, np.int32)
+    for row in range(first, last):
+        total[:] = 0.0
+        n[:] = 0
+        for y in range(max(row - 1, 0), min(row + 2, level.shape[0])):
+            padded[1 : 1 + width] = level[y]
+            for x in range(3):
+                if y == row and x == 1:
+                    continue
+                near = padded[x : x + width]
+                for c in range(width):
+                    known = near[c] == near[c]
+                    total[c] += np.float64(near[c]) if known else 0.0
+                    n[c] = np.int32(n[c] + np.int32(known))
+        for c in range(width):
+            middle = np.float64(level[row, c])
+            known = (n[c] > 0) & (middle == middle)
+            bends[row, c] = abs(middle - total[c] / n[c]) if known else 0.0
 
 
 @compiled
-def _largest_around(plane, row, column):
-    """Return the largest value of a pixel and its neighbors."""
-    largest = 0.0
+def _largest_around(plane, row, padded, largest):
+    """Find the largest value of each pixel of a row and its neighbors."""
+    width = largest.size
+    largest[:] = 0.0
     for y in range(max(row - 1, 0), min(row + 2, plane.shape[0])):
-        for x in range(max(column - 1, 0), min(column + 2, plane.shape[1])):
-            largest = max(largest, np.float64(plane[y, x]))
-    return largest
+        padded[1 : 1 + width] = plane[y]
+        for x in range(3):
+            near = padded[x : x + width]
+            for c in range(width):
+                value = np.float64(near[c])
+                largest[c] = value if value > largest[c] else largest[c]
 
 
 @compiled
-def _fill_excess(ratios, errors, contrast, noise, out):
-    ratio, coverage, level, sigma = ratios
-    bends = np.zeros(out.shape if contrast > 0.0 else (0, 0), np.float32)
-    for row in range(bends.shape[0]):
-        for column in range(bends.shape[1]):
-            bends[row, column] = _bend(level, row, column)
-    for row in range(out.shape[0]):
-        for column in range(out.shape[1]):
-            n = min(int(coverage[row, column]), errors.size - 1)
-            found = _excess(ratio, row, column, errors[n])
-            if contrast > 0.0 and n > 1:
-                s = np.float64(sigma[row, column])
-                bend = _largest_around(bends, row, column) / s
-                least = BEND * MEDIAN_ERROR * noise / math.sqrt(n)
+def _fill_excess(ratios, bends, errors, contrast, noise, out, first, last):
+    ratio, coverage, _, sigma = ratios
+    width = out.shape[1]
+    total, largest, n = np.empty(width), np.empty(width), np.empty(width, np.int32)
+    padded, bend_around = np.full(width + 2, np.float32(np.nan)), np.empty(width)
+    for row in range(first, last):
+        _sum_around(ratio, row, padded, total, largest, n)
+        if contrast > 0.0:
+            _largest_around(bends, row, padded, bend_around)
+        for c in range(width):
+            samples = min(int(coverage[row, c]), errors.size - 1)
+            found = _excess(total[c], largest[c], n[c], errors[samples])
+            if contrast > 0.0 and samples > 1:
+                bend = bend_around[c] / np.float64(sigma[row, c])
+                least = BEND * MEDIAN_ERROR * noise / math.sqrt(samples)
                 if bend > least:
                     beyond = contrast * (bend * bend - least * least)
                     found = max(found, np.float32(math.sqrt(1.0 + beyond)))
-            out[row, column] = found
+            out[row, c] = found
 
 
 @compiled
-def _widen(ratio, coverage, errors, uncertainty):
-    for row in range(ratio.shape[0]):
-        for column in range(ratio.shape[1]):
-            n = min(int(coverage[row, column]), errors.size - 1)
-            uncertainty[row, column] *= _excess(ratio, row, column, errors[n])
+def _widen(ratio, coverage, errors, uncertainty, first, last):
+    width = ratio.shape[1]
+    total, largest, n = np.empty(width), np.empty(width), np.empty(width, np.int32)
+    padded = np.full(width + 2, np.float32(np.nan))
+    for row in range(first, last):
+        _sum_around(ratio, row, padded, total, largest, n)
+        for c in range(width):
+            samples = min(int(coverage[row, c]), errors.size - 1)
+            uncertainty[row, c] *= _excess(total[c], largest[c], n[c], errors[samples])
 
 
-def find_excess(ratios: Ratios, noise: np.ndarray, contrast: float = 0.0) -> np.ndarray:
+def _by_rows(fill: Callable[[int, int], None], height: int, threads: int) -> None:
+    """Call a function with the first and the last row of parts of a plane, in threads."""
+    step = max(1, -(-height // (4 * threads)))
+    starts = range(0, height, step)
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in pool.map(fill, starts, [min(start + step, height) for start in starts]):
+            pass
+
+
+def find_excess(ratios: Ratios, noise: np.ndarray, contrast: float = 0.0, threads: int = 1) -> np.ndarray:
     """Find by how much the noise around each pixel exceeds the curve.
 
     Parameters
@@ -179,6 +221,8 @@ def find_excess(ratios: Ratios, noise: np.ndarray, contrast: float = 0.0) -> np.
     contrast : float
         Further variance in the cores of stars, relative to the square of their bend; see
         `stacklib.normalization.noise_curve.FrameNoise`.
+    threads : int
+        Number of threads.
 
     Returns
     -------
@@ -189,10 +233,16 @@ def find_excess(ratios: Ratios, noise: np.ndarray, contrast: float = 0.0) -> np.
     out = np.empty(ratios.ratio.shape, np.float32)
     frames = tuple(noise.tolist())
     errors, contrast = median_deviation_factors(frames)[1], contrast / typical_variance(frames)
-    _fill_excess(tuple(ratios), errors, contrast, float(noise.mean()), out)
+    bends = np.empty(out.shape if contrast > 0 else (0, out.shape[1]), np.float32)
+    _by_rows(partial(_fill_bends, ratios.level, bends), len(bends), threads)
+    mean = float(noise.mean())
+    _by_rows(partial(_fill_excess, tuple(ratios), bends, errors, contrast, mean, out), len(out), threads)
     return out
 
 
-def widen(uncertainty: np.ndarray, ratio: np.ndarray, coverage: np.ndarray, noise: np.ndarray) -> None:
+def widen(
+    uncertainty: np.ndarray, ratio: np.ndarray, coverage: np.ndarray, noise: np.ndarray, threads: int = 1
+) -> None:
     """Multiply an uncertainty in place by `find_excess`; arrays are float32 of shape (height, width)."""
-    _widen(ratio, coverage, median_deviation_factors(tuple(noise.tolist()))[1], uncertainty)
+    errors = median_deviation_factors(tuple(noise.tolist()))[1]
+    _by_rows(partial(_widen, ratio, coverage, errors, uncertainty), len(ratio), threads)
