@@ -9,6 +9,7 @@ seeing is taken to stretch a Moffat profile (Moffat 1969, A&A 3, 455; Trujillo e
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from scipy import ndimage, special
 
 from stacklib.measurement.stars import Stars, find_stars
 from stacklib.utils.compiled import compiled
+from stacklib.utils.ranks import median_of
 
 __all__ = [
     "Light",
@@ -79,17 +81,26 @@ NO_LIGHT = Light(math.nan, math.nan, 0)
 
 
 class Template(NamedTuple):
-    """Stars of a stack: positions in pixels, their image, and the FWHM and power of their Moffat profile."""
+    """Stars of a stack: positions in pixels, their image, and the FWHM and power of their Moffat profile.
+
+    `around` has level and noise around each star in the image, (2, stars).
+    """
 
     x: np.ndarray
     y: np.ndarray
     image: np.ndarray
     fwhm: float
     power: float
+    around: np.ndarray
 
     def of(self, image: np.ndarray) -> Template:
         """Return the same stars in another stack, float32 (height, width)."""
-        return self._replace(image=np.ascontiguousarray(image, np.float32))
+        image = np.ascontiguousarray(image, np.float32)
+        return self._replace(image=image, around=_surroundings(image, self.x, self.y, self.fwhm))
+
+    def first(self, count: int) -> Template:
+        """Return the first stars."""
+        return self._replace(x=self.x[:count], y=self.y[:count], around=self.around[:, :count])
 
 
 class StarFluxes(NamedTuple):
@@ -132,12 +143,14 @@ def make_template(stack: np.ndarray, full: float = math.inf) -> tuple[Template, 
     column, row = np.rint(stars.x).astype(int), np.rint(stars.y).astype(int)
     inside = (np.minimum(column, row) >= 3) & (column < width - 3) & (row < height - 3)
     x, y, column, row = (values[inside] for values in (stars.x, stars.y, column, row))
-    peaks = ndimage.maximum_filter(np.nan_to_num(stack, nan=-np.inf), size=3)
-    unsaturated = peaks[row, column] < full
+    down, across = np.mgrid[-1:2, -1:2].reshape(2, 9, 1)
+    peaks = np.nan_to_num(stack[row + down, column + across], nan=-np.inf).max(axis=0)
+    unsaturated = peaks < full
     x, y = x[unsaturated], y[unsaturated]
     chosen = _spread_out(x / width, y / height)
     fwhm = stars.fwhm if math.isfinite(stars.fwhm) else USUAL_FWHM
-    return Template(x[chosen], y[chosen], np.ascontiguousarray(stack, np.float32), fwhm, USUAL_POWER), stars
+    x, y, image = x[chosen], y[chosen], np.ascontiguousarray(stack, np.float32)
+    return Template(x, y, image, fwhm, USUAL_POWER, _surroundings(image, x, y, fwhm)), stars
 
 
 def _spread_out(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -181,7 +194,7 @@ def compare_stars(
     """
     pair = _Pair.of(image, template)
     seeing = pair.seeing() if seeing is None else seeing
-    found = pair.fluxes(seeing, DISC)
+    (found,) = pair.fluxes(seeing, DISC)
     light = _slope(found)
     return light, seeing * template.fwhm if light.known else math.nan, found
 
@@ -206,7 +219,7 @@ def compare_wings(image: np.ndarray, template: Template) -> np.ndarray:
     for k, power in enumerate(POWERS):
         pair = pair._replace(template=pair.template._replace(power=power))
         seeing = pair.seeing()
-        disc, wide = (_slope(pair.fluxes(seeing, size)) for size in (DISC, WIDE))
+        disc, wide = map(_slope, pair.fluxes(seeing, DISC, WIDE))
         if disc.known and wide.known:
             error = math.sqrt(max(wide.error**2 - disc.error**2, 0.1 * wide.error**2))
             excess[k] = wide.ratio / disc.ratio - 1, error / disc.ratio
@@ -266,32 +279,31 @@ def without_holes(image: np.ndarray, like: np.ndarray) -> np.ndarray:
 
 
 class _Pair(NamedTuple):
-    """An image and a template, with level and noise around each star in the image and in the stack."""
+    """An image and a template, with level and noise around each star in the image, (2, stars)."""
 
     image: np.ndarray
     template: Template
-    own: np.ndarray
-    stack: np.ndarray
+    around: np.ndarray
 
     @classmethod
     def of(cls, image: np.ndarray, template: Template) -> _Pair:
         image = np.ascontiguousarray(image, np.float32)
-        return cls(image, template, *(_surroundings(each, template) for each in (image, template.image)))
+        return cls(image, template, _surroundings(image, template.x, template.y, template.fwhm))
 
-    def fluxes(self, seeing: float, disc: float) -> StarFluxes:
-        """Sum over discs of a radius in FWHM, for a FWHM relative to that of the stack."""
+    def fluxes(self, seeing: float, *discs: float) -> list[StarFluxes]:
+        """Sum over discs of some radii in FWHM, for a FWHM relative to that of the stack."""
         template = self.template
-        filters = _filters(template.fwhm, template.power, seeing, disc)
-        found = []
-        for image, around, profile in zip(
-            (self.image, template.image), (self.own, self.stack), filters, strict=True
-        ):
-            flux = np.full(template.x.size, np.nan)
-            _sum(image, template.x, template.y, profile, around[0], flux)
-            r = np.arange(profile.size) * FINENESS
-            error = around[1] * math.sqrt(np.sum(2 * math.pi * r * profile**2) * FINENESS)
-            found += [flux, error]
-        return StarFluxes(*found)
+        filters = _filters(template.fwhm, template.power, seeing, discs)
+        flux = np.full((2, len(discs), template.x.size), np.nan)
+        levels = np.stack([self.around[0], template.around[0]])
+        _sum((self.image, template.image), template.x, template.y, filters, levels, flux)
+        r = np.arange(filters.shape[2]) * FINENESS
+        errors = np.sqrt(np.sum(2 * math.pi * r * filters**2, axis=2) * FINENESS)
+        own, stack = self.around[1], template.around[1]
+        return [
+            StarFluxes(flux[0, k], own * errors[0, k], flux[1, k], stack * errors[1, k])
+            for k in range(len(discs))
+        ]
 
     def seeing(self) -> float:
         """Find the FWHM relative to that of the stack for which core and disc give the same light."""
@@ -312,33 +324,36 @@ class _Pair(NamedTuple):
 
     def _brightest(self) -> _Pair:
         """Return the stars that tell the seeing."""
-        template = self.template._replace(x=self.template.x[:BRIGHTEST], y=self.template.y[:BRIGHTEST])
-        return self._replace(template=template, own=self.own[:, :BRIGHTEST], stack=self.stack[:, :BRIGHTEST])
+        return self._replace(template=self.template.first(BRIGHTEST), around=self.around[:, :BRIGHTEST])
 
     def _excess(self, seeing: float) -> float:
         """Compare the light in the core with that in the disc; positive if the seeing is better."""
-        core, disc = (_slope(self.fluxes(seeing, size)) for size in (CORE, DISC))
+        core, disc = map(_slope, self.fluxes(seeing, CORE, DISC))
         return core.ratio / disc.ratio - 1 if core.known and disc.known else math.nan
 
 
-def _filters(fwhm: float, power: float, seeing: float, disc: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the filters of an image and of the stack as functions of the distance, in steps of `FINENESS`.
+def _filters(fwhm: float, power: float, seeing: float, discs: Sequence[float]) -> np.ndarray:
+    """Return the filters of an image and of the stack, (2, discs, distances in steps of `FINENESS`).
 
-    Both are Hankel transforms of products of the transforms of disc and ring, the blurred edge, and, for the
-    sharper of the two, of the kernel that makes one profile from the other.
+    They are Hankel transforms of products of the transforms of disc and ring, the blurred edge, and, for the
+    sharper of the two images, of the kernel that makes one profile from the other.
     """
     k = FREQUENCIES
     widest = fwhm * max(seeing, 1)
     inner, outer = (radius * widest for radius in RING)
-    disc *= widest
-    ring = (_disc(k, outer) - _disc(k, inner)) * disc**2 / (outer**2 - inner**2)
-    both = (_disc(k, disc) - ring) * np.exp(-((k * EDGE) ** 2) / 2)
+    ring, edge = _disc(k, outer) - _disc(k, inner), np.exp(-((k * EDGE) ** 2) / 2)
     profiles = [_profile(k * _width(size, power), power) for size in (fwhm * seeing, fwhm)]
-    blurred = both * np.exp(-abs(profiles[0] - profiles[1]))
+    blur = np.exp(-abs(profiles[0] - profiles[1]))
     count = math.ceil((outer + 4 * EDGE + 2 * abs(seeing - 1) * fwhm) / FINENESS)
     transform = _transform(1 << (count - 1).bit_length())[:count]
-    plain, changed = transform @ both, transform @ blurred
-    return (plain, changed) if seeing > 1 else (changed, plain)
+    filters = np.empty((2, len(discs), count))
+    sharper = 1 if seeing > 1 else 0
+    for number, radius in enumerate(discs):
+        disc = radius * widest
+        both = (_disc(k, disc) - ring * disc**2 / (outer**2 - inner**2)) * edge
+        filters[1 - sharper, number] = transform @ both
+        filters[sharper, number] = transform @ (both * blur)
+    return filters
 
 
 @lru_cache(maxsize=8)
@@ -365,10 +380,10 @@ def _width(fwhm: float, power: float) -> float:
     return 0.5 * fwhm / math.sqrt(2 ** (1 / power) - 1)
 
 
-def _surroundings(image: np.ndarray, template: Template) -> np.ndarray:
+def _surroundings(image: np.ndarray, x: np.ndarray, y: np.ndarray, fwhm: float) -> np.ndarray:
     """Return level and noise in the ring around each star, (2, stars)."""
-    found = np.full((2, template.x.size), np.nan)
-    _measure_rings(image, template.x, template.y, RING[0] * template.fwhm, RING[1] * template.fwhm, found)
+    found = np.full((2, x.size), np.nan)
+    _measure_rings(image, x, y, RING[0] * fwhm, RING[1] * fwhm, found)
     if np.isfinite(found[1]).any():
         # In a cluster the rings are full of stars, which are no noise.
         found[1, np.isfinite(found[1])] = np.nanpercentile(found[1], QUIET)
@@ -388,31 +403,42 @@ def _measure_rings(image, x, y, inner, outer, found):
                     values[count] = value
                     count += 1
         if count >= 20:
-            middle = np.median(values[:count])
+            middle = np.float32(median_of(values[:count]))
             found[0, k] = middle
-            found[1, k] = 1.4826 * np.median(np.abs(values[:count] - middle))
+            for i in range(count):
+                values[i] = abs(values[i] - middle)
+            found[1, k] = 1.4826 * median_of(values[:count])
 
 
 @compiled
-def _sum(image, x, y, profile, level, flux):
-    """Sum the product of an image and a filter around each star; NaN beside the edge or no data."""
-    height, width = image.shape
-    reach = (profile.size - 2) * FINENESS
+def _sum(images, x, y, filters, level, flux):
+    """Sum the products of two images and their filters around each star; NaN beside the edge or no data."""
+    own, stack = images
+    height, width = own.shape
+    size = filters.shape[2]
+    reach = (size - 2) * FINENESS
+    places = np.empty(int(2 * reach) + 2)
     for k in range(x.size):
         first, left = int(np.ceil(y[k] - reach)), int(np.ceil(x[k] - reach))
         last, right = int(np.floor(y[k] + reach)), int(np.floor(x[k] + reach))
         if first < 0 or left < 0 or last >= height or right >= width:
             continue
-        total = 0.0
+        columns = right + 1 - left
+        flux[:, :, k] = 0.0
         for r in range(first, last + 1):
-            for c in range(left, right + 1):
-                place = math.sqrt((r - y[k]) ** 2 + (c - x[k]) ** 2) / FINENESS
-                j = int(place)
-                if j + 1 < profile.size:
-                    weight = profile[j] + (place - j) * (profile[j + 1] - profile[j])
+            down = (r - y[k]) ** 2
+            for c in range(columns):
+                places[c] = math.sqrt(down + (left + c - x[k]) ** 2) / FINENESS
+            for c in range(columns):
+                j = int(places[c])
+                if j + 1 < size:
+                    between = places[c] - j
                     # The weights add up to nearly 0, but not quite on a grid of pixels.
-                    total += weight * (image[r, c] - level[k])
-        flux[k] = total
+                    values = own[r, left + c] - level[0, k], stack[r, left + c] - level[1, k]
+                    for i in range(2):
+                        for d in range(filters.shape[1]):
+                            near, far = filters[i, d, j], filters[i, d, j + 1]
+                            flux[i, d, k] += (near + between * (far - near)) * values[i]
 
 
 def _slope(fluxes: StarFluxes, least: float = LEAST_ERROR) -> Light:

@@ -10,11 +10,15 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import Protocol
 
 import numpy as np
 from scipy.sparse import csr_array
 
-__all__ = ["APERTURES", "aperture_noise", "pixel_noise", "scale_noise"]
+from stacklib.utils.compiled import compiled
+from stacklib.utils.ranks import median_of
+
+__all__ = ["APERTURES", "Plane", "aperture_noise", "pixel_noise", "scale_noise"]
 
 #: Sides of the square apertures in which noise is measured, in pixels.
 APERTURES = (1, 2, 4, 8, 16)
@@ -39,6 +43,17 @@ ENOUGH_BLOCKS = 60
 CLIP, CUT_AT_3 = 3.0, 0.98658
 
 
+class Plane(Protocol):
+    """A plane whose rows are asked for by a slice; an array is one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Height and width."""
+
+    def __getitem__(self, rows: slice, /) -> np.ndarray:
+        """Return some rows, float32."""
+
+
 def _with_holes(step: int) -> np.ndarray:
     kernel = np.zeros(4 * step + 1)
     kernel[::step] = np.array([1, 4, 6, 4, 1]) / 16
@@ -59,7 +74,7 @@ _VARIANCE = sum(sign * float(kernel.sum()) ** 2 for sign, kernel in _SQUARED)
 _AROUND = np.ones(9)
 
 
-def scale_noise(residual: np.ndarray, structure: np.ndarray | None = None) -> float:
+def scale_noise(residual: Plane, structure: np.ndarray | None = None) -> float:
     """Measure the noise of a residual in the third layer of the B3 transform.
 
     The layer is ``c2 - c3``, where c_j is the plane smoothed by the spline j times. Its standard deviation,
@@ -70,8 +85,8 @@ def scale_noise(residual: np.ndarray, structure: np.ndarray | None = None) -> fl
 
     Parameters
     ----------
-    residual : ndarray of float32, shape (height, width)
-        Frame minus stack, in any unit. NaN means no data.
+    residual : ndarray of float32, shape (height, width), or Plane
+        Frame minus stack, in any unit. NaN means no data. Only some of the rows are used.
     structure : ndarray of bool, shape (height, width), optional
         True for pixels to leave out, such as stars. Beside them, and beside pixels without data, the layer
         comes from fewer pixels, which is allowed for. If too little would be left, structure is measured
@@ -99,13 +114,13 @@ def scale_noise(residual: np.ndarray, structure: np.ndarray | None = None) -> fl
     return _clipped_deviation(layer / np.sqrt(share)) / math.sqrt(_VARIANCE)
 
 
-def pixel_noise(residual: np.ndarray, structure: np.ndarray | None = None) -> float:
+def pixel_noise(residual: Plane, structure: np.ndarray | None = None) -> float:
     """Measure the standard deviation of the pixels of a residual, clipped at 3 sigma about the median.
 
     Parameters
     ----------
-    residual : ndarray of float32, shape (height, width)
-        Frame minus stack, in any unit. NaN means no data.
+    residual : ndarray of float32, shape (height, width), or Plane
+        Frame minus stack, in any unit. NaN means no data. Only some of the rows are used.
     structure : ndarray of bool, shape (height, width), optional
         True for pixels to leave out, such as stars, unless too little would be left.
 
@@ -114,7 +129,7 @@ def pixel_noise(residual: np.ndarray, structure: np.ndarray | None = None) -> fl
     float
         Standard deviation, in the unit of the residual; NaN if there are too few data.
     """
-    every = slice(0, None, max(1, residual.size // SINGLE))
+    every = slice(0, None, max(1, math.prod(residual.shape) // SINGLE))
     values = residual[every]
     good = np.isfinite(values)
     if structure is not None and np.count_nonzero(apart := good & ~structure[every]) >= ENOUGH:
@@ -194,17 +209,28 @@ def _third_layer(values: np.ndarray, good: np.ndarray) -> tuple[np.ndarray, np.n
 
     `values` are 0 where they are not good. So they are beyond the edges.
     """
-    weight = good.astype(np.float32)
-    second, covered = _smooth(values, _SECOND, STEP), _smooth(weight, _SECOND, STEP)
-    third, covered_third = _smooth(second, _SPLINE), _smooth(covered, _SPLINE)
+    around, edges, share = _coverage(good.shape, np.packbits(good).tobytes())
+    second = _smooth(values, _SECOND, STEP)
     # The zeros would be an edge against another level than 0: subtract the level around them from the others.
-    level = _smooth(second, _AROUND) / np.maximum(_smooth(covered, _AROUND), np.float32(1e-6))
-    layer = second - third - level * (covered - covered_third)
+    level = _smooth(second, _AROUND) / around
+    return second - _smooth(second, _SPLINE) - level * edges, share
+
+
+@functools.lru_cache(maxsize=8)
+def _coverage(shape: tuple[int, int], good: bytes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return what depends on the packed good pixels alone, which are the same in most frames of a night.
+
+    Coverage of the surroundings of each point, its third layer, and the share of the variance.
+    """
+    bits = np.frombuffer(good, np.uint8)
+    weight = np.unpackbits(bits, count=shape[0] * shape[1]).reshape(shape).astype(np.float32)
+    covered = _smooth(weight, _SECOND, STEP)
+    around = np.maximum(_smooth(covered, _AROUND), np.float32(1e-6))
     # Squared kernels are smooth, and what is good is wide enough for sums over blocks.
-    rows, columns = layer.shape
+    rows, columns = covered.shape
     blocks = weight[: rows * STEP, : columns * STEP].reshape(rows, STEP, columns, STEP).mean(axis=(1, 3))
     share = sum(sign * _smooth(blocks, _by_blocks(kernel)) for sign, kernel in _SQUARED) / _VARIANCE
-    return layer, share
+    return around, covered - _smooth(covered, _SPLINE), share
 
 
 def _by_blocks(kernel: np.ndarray) -> np.ndarray:
@@ -239,13 +265,33 @@ def _clipped_deviation(values: np.ndarray) -> float:
     """Return the standard deviation of values, clipped at 3 sigma about their median and corrected for it."""
     if values.size < 2:
         return math.nan
-    values = np.abs(values - np.median(values))
-    sigma = 1.4826 * float(np.median(values))
+    return _clipped(np.ascontiguousarray(values, np.float32).ravel())
+
+
+@compiled
+def _clipped(values):
+    middle = np.float32(median_of(values))
+    away = np.empty(values.size, np.float32)
+    for i in range(values.size):
+        away[i] = abs(values[i] - middle)
+    sigma = 1.4826 * median_of(away)
     for _ in range(20):
-        kept = values[values < CLIP * sigma]
-        if not kept.size:
+        limit = np.float32(CLIP * sigma)
+        squares, kept = np.zeros(8), np.zeros(8, np.int64)
+        whole = away.size // 8 * 8
+        for i in range(0, whole, 8):
+            for k in range(8):
+                value = away[i + k]
+                near = value < limit
+                squares[k] += np.float64(value) * np.float64(value) if near else 0.0
+                kept[k] += near
+        for i in range(whole, away.size):
+            if away[i] < limit:
+                squares[0] += np.float64(away[i]) ** 2
+                kept[0] += 1
+        if kept.sum() == 0:
             return sigma
-        last, sigma = sigma, math.sqrt(np.mean(np.square(kept, dtype=np.float64))) / CUT_AT_3
+        last, sigma = sigma, math.sqrt(squares.sum() / kept.sum()) / CUT_AT_3
         if abs(sigma - last) <= 1e-4 * sigma:
             break
     return sigma

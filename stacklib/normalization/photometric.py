@@ -9,17 +9,17 @@ what is left then the noise. Only differences between frames are fitted, in whic
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
 import numpy as np
-from scipy import ndimage
 
 from stacklib.frames.differences import mosaic_of
 from stacklib.frames.frame import Frame
 from stacklib.measurement.border import NOTHING
+from stacklib.measurement.cache import kept_for_set
 from stacklib.measurement.measurements import FrameMeasurements, Planes, Progress
 from stacklib.measurement.photometry import (
     CELLS,
@@ -47,7 +47,9 @@ from stacklib.normalization.surfaces import (
     fit_surface,
 )
 from stacklib.normalization.usable import Usable
+from stacklib.utils.compiled import compiled
 from stacklib.utils.labels import listed
+from stacklib.utils.ranks import median_of
 from stacklib.utils.resources import checked_threads
 
 __all__ = ["Photometry", "measure_photometry"]
@@ -63,6 +65,8 @@ SATURATED = 0.9
 #: Stars and other small structure exceed this many sigma between filters of these sizes in pixels, and are
 #: left out with as many pixels around them.
 SMALL, SIZES, AROUND = 4.0, (1.0, 6.0), 3
+#: Number of pixels that tell their noise.
+SAMPLED = 1 << 18
 #: The anchor: this fraction of the frames, and fewest and most of them.
 ANCHOR, FEWEST, MOST = 0.25, 3, 10
 #: A frame covers the field if it has this fraction of what the best one covers.
@@ -140,6 +144,21 @@ class Photometry:
         """Frames without light in a channel where others have it, by index."""
         return np.flatnonzero((self.source == "dark").any(axis=1)).tolist()
 
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Return all of it as arrays by name, for the cache."""
+        arrays = {name: getattr(self, name) for name in _TABLES}
+        arrays |= {"surfaces": self.surfaces.offset, "notes": np.array(self.notes, dtype=np.str_)}
+        if self.surfaces.gain is not None:
+            arrays["gains"] = self.surfaces.gain
+        return arrays
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray], height: int, width: int) -> Photometry:
+        """Return what `to_arrays` turned into arrays, for frames of some size."""
+        surfaces = Surfaces(height, width, arrays["surfaces"], arrays.get("gains"))
+        tables = {name: arrays[name] for name in _TABLES}
+        return cls(**tables, surfaces=surfaces, notes=tuple(arrays["notes"].tolist()))
+
     def relative_to(self, reference: int) -> Photometry:
         """Return the same with another reference, by its index."""
         own = self.transparency[reference]
@@ -148,6 +167,9 @@ class Photometry:
             transparency=self.transparency / own,
             transparency_error=self.transparency_error / own,
         )
+
+
+_TABLES = tuple(each.name for each in fields(Photometry) if each.name not in ("surfaces", "notes"))
 
 
 def measure_photometry(
@@ -160,7 +182,7 @@ def measure_photometry(
     progress: Progress | None = None,
     planes: Planes | None = None,
 ) -> Photometry:
-    """Compare frames by their light.
+    """Compare frames by their light. What was found before is taken from the cache.
 
     Parameters
     ----------
@@ -186,6 +208,28 @@ def measure_photometry(
         Relative to the best frame; see `Photometry.relative_to`. Frames without light, where others have
         some, have the source ``"dark"``.
     """
+    scale = measured.unit_range, measured.full_scale
+    places = tuple(usable.frames), tuple(usable.channels)
+    inputs = ("photometry", local, measured.names, measured.location, measured.empty, measured.data_range)
+
+    def measure() -> Photometry:
+        return _measure_photometry(frames, measured, usable, local, threads, progress, planes)
+
+    def unpack(arrays: Mapping[str, np.ndarray]) -> Photometry:
+        return Photometry.from_arrays(arrays, frames[0].height, frames[0].width)
+
+    return kept_for_set(frames, (*inputs, *scale, *places), measure, Photometry.to_arrays, unpack)
+
+
+def _measure_photometry(
+    frames: Sequence[Frame],
+    measured: FrameMeasurements,
+    usable: Usable,
+    local: bool,
+    threads: int | None,
+    progress: Progress | None,
+    planes: Planes | None,
+) -> Photometry:
     reader = _Reader(frames, measured, planes)
     shape = (len(frames), frames[0].channels)
     period = _period(frames)
@@ -324,11 +368,24 @@ class _Reader:
             rows = self.planes(i, channel)[start:stop].copy()
         else:
             rows = np.array(self.frames[i].read_rows(start, stop, channel))
-        if self.measured.data_range is not None:
-            self.measured.data_range.mark(i, channel, rows, start)
-            rows[rows == NOTHING] = np.nan
-        rows[rows >= self.full] = np.nan
+        known, low = self.measured.data_range, -math.inf
+        if known is not None and (i, channel) in known.borders:
+            known.mark(i, channel, rows, start)
+        elif known is not None:
+            low = float(known.low[i, channel])
+        _leave_out(rows, np.float32(low), np.float32(self.full))
         return rows
+
+
+@compiled
+def _leave_out(rows, low, full):
+    """Set samples up to the lower limit, from the upper one on, and those that are marked, to NaN."""
+    for r in range(rows.shape[0]):
+        line = rows[r]
+        for c in range(line.size):
+            x = line[c]
+            out = (x >= full) | ((x <= low) & (x > -np.inf)) | (x == NOTHING)
+            line[c] = np.float32(np.nan) if out else x
 
 
 class _Compared(NamedTuple):
@@ -336,7 +393,8 @@ class _Compared(NamedTuple):
 
     `light` is relative to the stack, `offset` (period, period, SIZE, SIZE) what is added to ``x gain / T``
     to have the background of the stack, `noises` the noise of the residual at the scale that matters and in
-    its pixels, both in the units of the stack. `wings` is the result of `compare_wings`.
+    its pixels, both in the units of the stack. `wings` is the result of `compare_wings`; where it is wanted,
+    the noise at the scale that matters is not measured.
     """
 
     light: Light
@@ -371,6 +429,27 @@ class _Stack(NamedTuple):
 
 
 @dataclass(frozen=True)
+class _Residual:
+    """A plane times a factor, corrected, minus the stack. Rows are computed as they are asked for."""
+
+    plane: np.ndarray
+    factor: np.float32
+    surface: Surfaces
+    stack: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.plane.shape
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        values = self.plane[rows] * self.factor
+        start, _, step = rows.indices(self.plane.shape[0])
+        self.surface.correct(0, 0, values, start, step=step)
+        values -= self.stack[rows]
+        return values
+
+
+@dataclass(frozen=True)
 class _Channel:
     """Compares the planes of one channel."""
 
@@ -394,6 +473,7 @@ class _Channel:
             ),
             len(order),
             shape,
+            self.threads,
         )
         typical = float(np.median([location[i] / first[i] for i in order]))
         stack = self._with_stars(image, typical)
@@ -408,7 +488,7 @@ class _Channel:
 
         noise = np.array([rough[i].noises[1] for i in order])
         usual = np.median(noise[noise > 0]) if (noise > 0).any() else 0.0
-        image = clipped_mean(matched, np.where(noise > 0, noise, usual), shape)
+        image = clipped_mean(matched, np.where(noise > 0, noise, usual), shape, self.threads)
         binned = bin_plane(image, self.period)
         structure = _small_structure(binned, self.period, shape)
         stars = stack.stars.of(binned)._replace(power=power)
@@ -434,21 +514,27 @@ class _Channel:
         rows, columns = min(side, height), min(side, width)
         top, left = (height - rows) // 2, (width - columns) // 2
         top, left = top - top % self.period, left - left % self.period
-        windows = {
-            i: bin_plane(self._rows(i, top, top + rows)[:, left : left + columns], self.period)
-            - np.float32(location[i])
-            for i in by_level
-        }
-        some = by_level[:: -(-len(by_level) // FIRST_STACK)]
-        stack = median_stack(lambda k, a, b: windows[some[k]][a:b], len(some), windows[some[0]].shape)
-        stars, _ = make_template(stack)
-        first, quality = {}, {}
-        for i, window in windows.items():
-            own, _, _ = compare_stars(window, stars, seeing=1.0)
-            first[i] = own.ratio if own.known else math.nan
-            away = window - stack * np.float32(first[i] if own.known else 1)
-            noise = pixel_noise(away)
-            quality[i] = ((first[i] if own.known else 1.0) / noise) ** 2 if noise > 0 else 0.0
+
+        def window_of(i: int) -> np.ndarray:
+            window = self._rows(i, top, top + rows)[:, left : left + columns]
+            return bin_plane(window, self.period) - np.float32(location[i])
+
+        def judged(i: int) -> tuple[float, float]:
+            own, _, _ = compare_stars(windows[i], stars, seeing=1.0)
+            light = own.ratio if own.known else 1.0
+            noise = pixel_noise(windows[i] - stack * np.float32(light))
+            return own.ratio if own.known else math.nan, (light / noise) ** 2 if noise > 0 else 0.0
+
+        with ThreadPoolExecutor(self.threads) as pool:
+            windows = dict(zip(by_level, pool.map(window_of, by_level), strict=True))
+            some = by_level[:: -(-len(by_level) // FIRST_STACK)]
+            stack = median_stack(
+                lambda k, a, b: windows[some[k]][a:b], len(some), windows[some[0]].shape, self.threads
+            )
+            stars, _ = make_template(stack)
+            found = dict(zip(by_level, pool.map(judged, by_level), strict=True))
+        first = {i: ratio for i, (ratio, _) in found.items()}
+        quality = {i: value for i, (_, value) in found.items()}
         known = [value for value in first.values() if math.isfinite(value)]
         if known:
             quality = {i: value * (1 if math.isfinite(first[i]) else 1e-9) for i, value in quality.items()}
@@ -469,9 +555,10 @@ class _Channel:
     def _with_stars(self, image: np.ndarray, level: float) -> _Stack:
         """Find the stars of a stack from which the background, of this level, was subtracted."""
         binned = bin_plane(image, self.period)
-        stars, _ = make_template(binned + np.float32(level), self.reader.full)
-        structure = _small_structure(binned, self.period, image.shape)
-        return _Stack(image, binned, stars.of(binned), structure)
+        with ThreadPoolExecutor(1) as pool:
+            structure = pool.submit(_small_structure, binned, self.period, image.shape)
+            stars, _ = make_template(binned + np.float32(level), self.reader.full)
+            return _Stack(image, binned, stars.of(binned), structure.result())
 
     def _compare(
         self,
@@ -511,16 +598,18 @@ class _Channel:
             light, source = compare_structure(binned, stack.binned), "structure"
         if not light.known:
             light, source = Light(1.0, math.nan, 0), "none"
-        gain = None
+        factor, gain = np.float32(1 / light.ratio), None
         if self.local and source == "stars":
             gain = self._gain(fluxes, stack.stars, light.ratio)
-        plane *= np.float32(1 / light.ratio)
         if gain is not None:
+            plane *= factor
             self._surface(gain=gain).correct(0, 0, plane)
-        offset = self._offset(stack, plane)
-        self._surface(offset).correct(0, 0, plane)
-        plane -= stack.image
-        noises = scale_noise(plane, stack.structure), pixel_noise(plane, stack.structure)
+            factor = np.float32(1)
+        offset = self._offset(stack, plane, factor)
+        residual = _Residual(plane, factor, self._surface(offset), stack.image)
+        # A first comparison only tells how the frames of the stack are to be clipped.
+        noise = math.nan if wings else scale_noise(residual, stack.structure)
+        noises = noise, pixel_noise(residual, stack.structure)
         beyond = compare_wings(binned, stack.stars) if wings and source == "stars" else None
         return _Compared(light, source, offset, gain, fwhm * self.period, noises, beyond)
 
@@ -538,17 +627,20 @@ class _Channel:
             gain = np.stack([one if each.gain is None else each.gain for each in compared])[:, None]
         return Surfaces(*self.reader.shape, np.stack([each.offset for each in compared])[:, None], gain)
 
-    def _offset(self, stack: _Stack, plane: np.ndarray) -> np.ndarray:
+    def _offset(self, stack: _Stack, plane: np.ndarray, factor: np.float32) -> np.ndarray:
         """Fit the difference between the stack and a plane, for each color of the pattern by itself."""
         height, width = self.reader.shape
         offset = np.zeros((self.period, self.period, SIZE, SIZE))
         for a, b in np.ndindex(self.period, self.period):
-            here = np.s_[a :: self.period, b :: self.period]
-            away = stack.image[here] - plane[here]
-            blocks = block_levels(away, stack.structure[here], block_side(*away.shape))
+            own, image, structure = (
+                np.ascontiguousarray(each[a :: self.period, b :: self.period])
+                for each in (plane, stack.image, stack.structure)
+            )
+            side = block_side(*own.shape)
+            blocks = block_levels(own, structure, side, image, factor)
             if not blocks.level.size:
                 # Structure is everywhere.
-                blocks = block_levels(away, np.zeros_like(stack.structure[here]), block_side(*away.shape))
+                blocks = block_levels(own, np.zeros_like(structure), side, image, factor)
             blocks = blocks._replace(
                 y=blocks.y * self.period + a, x=blocks.x * self.period + b, side=blocks.side * self.period
             )
@@ -628,14 +720,80 @@ class _Channel:
 def _small_structure(binned: np.ndarray, period: int, shape: tuple[int, int]) -> np.ndarray:
     """Find stars and other small structure of a stack, with the pixels around it, bool (height, width)."""
     missing = ~np.isfinite(binned)
-    level = float(np.median(binned[~missing])) if not missing.all() else 0.0
-    filled = np.where(missing, np.float32(level), binned)
-    fine, coarse = (ndimage.gaussian_filter(filled, size) for size in SIZES)
-    fine -= coarse
-    sigma = 1.4826 * float(np.median(np.abs(fine[~missing]))) if not missing.all() else 0.0
-    near = np.hypot(*np.mgrid[-AROUND : AROUND + 1, -AROUND : AROUND + 1]) <= AROUND + 0.5
-    found = ndimage.binary_dilation(np.abs(fine) > SMALL * sigma, near) if sigma > 0 else missing & False
+    if missing.all():
+        found = np.zeros_like(missing)
+    else:
+        filled = binned
+        if missing.any():
+            filled = np.where(missing, np.float32(np.median(binned[~missing])), binned)
+        fine, coarse = (_gaussian(filled, _weights(size)) for size in SIZES)
+        fine -= coarse
+        some = fine[~missing] if missing.any() else fine.ravel()
+        step = max(1, some.size // SAMPLED) | 1
+        sigma = 1.4826 * median_of(np.abs(some[::step]))
+        found = _around(np.abs(fine) > SMALL * sigma) if sigma > 0 else np.zeros_like(missing)
     if period == 1:
         return found
     large = np.repeat(np.repeat(found, period, axis=0), period, axis=1)
     return np.pad(large, [(0, size - have) for size, have in zip(shape, large.shape, strict=True)])
+
+
+def _weights(sigma: float) -> np.ndarray:
+    """Return the weights of a Gaussian filter from its middle out to 4 sigma."""
+    weights = np.exp(-0.5 * (np.arange(int(4 * sigma + 0.5) + 1) / sigma) ** 2)
+    return weights / (2 * weights.sum() - 1)
+
+
+@compiled
+def _gaussian(plane, weights):
+    """Smooth a plane in both directions; beyond its edges it is reflected."""
+    height, width = plane.shape
+    reach = weights.size - 1
+    out, total, line = np.empty((height, width), np.float32), np.empty(width), np.empty(width + 2 * reach)
+    for r in range(height):
+        middle = plane[r]
+        for c in range(width):
+            total[c] = middle[c] * weights[0]
+        for k in range(1, reach + 1):
+            above, below, weight = (
+                plane[_reflected(r - k, height)],
+                plane[_reflected(r + k, height)],
+                weights[k],
+            )
+            for c in range(width):
+                total[c] += (np.float64(above[c]) + np.float64(below[c])) * weight
+        for c in range(width + 2 * reach):
+            line[c] = np.float32(total[_reflected(c - reach, width)])
+        middle = line[reach : reach + width]
+        for c in range(width):
+            total[c] = middle[c] * weights[0]
+        for k in range(1, reach + 1):
+            left, right = line[reach - k : reach - k + width], line[reach + k : reach + k + width]
+            for c in range(width):
+                total[c] += (left[c] + right[c]) * weights[k]
+        for c in range(width):
+            out[r, c] = total[c]
+    return out
+
+
+@compiled
+def _reflected(place, size):
+    """Return the place within an axis that is shown beyond its ends: 1 0 | 0 1 2 | 2 1."""
+    place = place % (2 * size)
+    return place if place < size else 2 * size - 1 - place
+
+
+@compiled
+def _around(found):
+    """Return the pixels that are found and those near them."""
+    height, width = found.shape
+    out = np.zeros((height, width), np.bool_)
+    halves = np.array([int(math.sqrt((AROUND + 0.5) ** 2 - k**2)) for k in range(AROUND + 1)])
+    for r in range(height):
+        for c in range(width):
+            if found[r, c]:
+                for k in range(-AROUND, AROUND + 1):
+                    if 0 <= r + k < height:
+                        half = halves[abs(k)]
+                        out[r + k, max(c - half, 0) : min(c + half + 1, width)] = True
+    return out

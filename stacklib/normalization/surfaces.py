@@ -14,6 +14,7 @@ import numpy as np
 
 from stacklib.measurement.border import DataRange
 from stacklib.utils.compiled import compiled
+from stacklib.utils.ranks import median_of
 
 __all__ = [
     "Blocks",
@@ -60,7 +61,9 @@ class Surfaces:
     gain: np.ndarray | None = None
     limits: tuple[float, float] = (-np.inf, np.inf)
 
-    def correct(self, i: int, channel: int, rows: np.ndarray, top: int = 0, left: int = 0) -> np.ndarray:
+    def correct(
+        self, i: int, channel: int, rows: np.ndarray, top: int = 0, left: int = 0, step: int = 1
+    ) -> np.ndarray:
         """Correct a part of a frame in place.
 
         The correction of a sample depends on its place in the image only, to the last bit.
@@ -73,6 +76,8 @@ class Surfaces:
             Samples in the units of the frames, NaN or `stacklib.measurement.border.NOTHING` for no data.
         top, left : int
             Place of the part in the image.
+        step : int
+            Distance of the rows in the image.
 
         Returns
         -------
@@ -83,10 +88,10 @@ class Surfaces:
         gain = np.empty((0, 0, 0, 0)) if self.gain is None else self.gain[i, channel]
         if offset.any() or gain.size:
             height, width = rows.shape
-            down = basis(np.arange(top, top + height), self.height)
-            across = basis(np.arange(left, left + width), self.width)
+            down = _along(self.height)[:, top : top + height * step : step]
+            across = _along(self.width)[:, left : left + width]
             limits = np.array(self.limits, np.float32)
-            _correct(rows, top, left, down, across, offset, gain, limits)
+            _correct(rows, (top, left, step), down, across, offset, gain, limits)
         return rows
 
     def at(self, i: int, channel: int, y: np.ndarray, x: np.ndarray) -> np.ndarray:
@@ -164,6 +169,14 @@ def basis(places: np.ndarray, size: int) -> np.ndarray:
     return np.where(away < 1, near, far)
 
 
+@lru_cache(maxsize=8)
+def _along(size: int) -> np.ndarray:
+    """Return the splines at all pixels along an axis, float64 (SIZE, pixels)."""
+    splines = np.ascontiguousarray(basis(np.arange(size), size).T)
+    splines.flags.writeable = False
+    return splines
+
+
 class Blocks(NamedTuple):
     """Levels of blocks of a plane: centers in pixels, level and weight, float64 (blocks,).
 
@@ -183,17 +196,23 @@ def block_side(height: int, width: int) -> int:
     return many if height * width >= 500 * many**2 else few if min(height, width) >= 4 * few else few // 2
 
 
-def block_levels(plane: np.ndarray, structure: np.ndarray, side: int) -> Blocks:
+def block_levels(
+    plane: np.ndarray, structure: np.ndarray, side: int, other: np.ndarray | None = None, factor: float = 1.0
+) -> Blocks:
     """Measure the level of a plane in blocks: the mean of what is within 3 sigma of the median.
 
     Parameters
     ----------
     plane : ndarray of float32, shape (height, width)
-        Usually the difference between two images. NaN means no data.
+        An image. NaN means no data.
     structure : ndarray of bool, shape (height, width)
         Pixels to leave out, such as stars.
     side : int
         Side of a block in pixels.
+    other : ndarray of float32, shape (height, width), optional
+        Measure ``other - plane * factor`` instead.
+    factor : float
+        Factor of the plane.
 
     Returns
     -------
@@ -202,41 +221,95 @@ def block_levels(plane: np.ndarray, structure: np.ndarray, side: int) -> Blocks:
     """
     rows, columns = -(-plane.shape[0] // side), -(-plane.shape[1] // side)
     found = np.empty((4, rows * columns))
-    _measure_blocks(plane, structure, side, columns, found)
+    _measure_blocks(plane, other, np.float32(factor), structure, side, columns, found)
     return Blocks(*found[:, found[3] >= LEAST * side**2], side)
 
 
 @compiled
-def _measure_blocks(plane, structure, side, columns, found):
+def _measure_blocks(plane, other, factor, structure, side, columns, found):
     height, width = plane.shape
-    values = np.empty(side * side, np.float32)
+    values, some = np.empty(side * side, np.float32), np.empty(side * side, np.float32)
+    by_column = np.empty(side, np.int32)
     for block in range(found.shape[1]):
         top, left = block // columns * side, block % columns * side
-        count, y, x = 0, 0.0, 0.0
-        for r in range(top, min(top + side, height)):
-            for c in range(left, min(left + side, width)):
-                value = plane[r, c]
-                if value == value and not structure[r, c]:
-                    values[count] = value
-                    count += 1
-                    y += r
-                    x += c
+        rows, across = min(side, height - top), min(side, width - left)
+        count, y = 0, 0
+        by_column[:] = 0
+        for r in range(rows):
+            here, there = plane[top + r, left : left + across], structure[top + r, left : left + across]
+            own = values[r * across : (r + 1) * across]
+            if other is not None:
+                against = other[top + r, left : left + across]
+            in_row = np.int32(0)
+            for c in range(across):
+                value = here[c]
+                if other is not None:
+                    value = against[c] - value * factor
+                value = np.float32(np.nan) if there[c] else value
+                good = np.int32(value == value)
+                own[c] = value
+                in_row = np.int32(in_row + good)
+                by_column[c] = np.int32(by_column[c] + good)
+            count += in_row
+            y += in_row * (top + r)
         found[3, block] = count
         if count == 0:
             continue
-        here = values[:count]
+        x = 0
+        for c in range(across):
+            x += by_column[c] * (left + c)
         # Some of the samples tell well enough what is to be clipped.
-        some = here[:: max(1, count // SOME)]
-        middle = np.median(some)
-        limit = 3 * 1.4826 * np.median(np.abs(some - middle))
-        total, kept = 0.0, 0
-        for value in here:
-            if abs(value - middle) <= limit:
-                total += value
-                kept += 1
+        size, step = 0, max(1, count // SOME)
+        for i in range(0, rows * across, step):
+            some[size] = values[i]
+            size += values[i] == values[i]
+        if size == 0:
+            found[3, block] = 0
+            continue
+        middle = np.float32(median_of(some[:size]))
+        for i in range(size):
+            some[i] = abs(some[i] - middle)
+        limit = 3 * 1.4826 * median_of(some[:size])
+        total, kept = _sum_within(values[: rows * across], middle, limit)
         found[0, block] = y / count
         found[1, block] = x / count
         found[2, block] = total / kept if kept > 0 else middle
+
+
+@compiled
+def _sum_within(values, middle, limit):
+    """Return sum and number of the values near the middle, without NaN.
+
+    Four sums at a time need not wait for each other.
+    """
+    a = b = c = d = 0.0
+    kept = 0
+    fourth = values.size // 4
+    first, second, third, last = (
+        values[:fourth],
+        values[fourth : 2 * fourth],
+        values[2 * fourth : 3 * fourth],
+        values[3 * fourth :],
+    )
+    for i in range(fourth):
+        v, w, x, y = first[i], second[i], third[i], last[i]
+        near = np.float64(abs(v - middle)) <= limit
+        a += np.float64(v) if near else 0.0
+        kept += near
+        near = np.float64(abs(w - middle)) <= limit
+        b += np.float64(w) if near else 0.0
+        kept += near
+        near = np.float64(abs(x - middle)) <= limit
+        c += np.float64(x) if near else 0.0
+        kept += near
+        near = np.float64(abs(y - middle)) <= limit
+        d += np.float64(y) if near else 0.0
+        kept += near
+    for y in last[fourth:]:
+        if np.float64(abs(y - middle)) <= limit:
+            d += y
+            kept += 1
+    return a + b + c + d, kept
 
 
 @lru_cache(maxsize=1)
@@ -343,35 +416,59 @@ def _left_out_errors(
 
 
 @compiled
-def _correct(rows, top, left, down, across, offset, gain, limits):
+def _add_curve(splines, parts, coefficients, first, period, out):
+    """Add the sum of some splines to every `period`-th value from `first` on, in the order of the splines."""
+    for k in range(splines.shape[0]):
+        start, stop, factor = parts[k, 0], parts[k, 1], coefficients[k]
+        if period == 1:
+            # Views: their places are known not to be negative, so that these loops are fast.
+            own, some = splines[k, start:stop], out[start:stop]
+            for q in range(own.size):
+                some[q] += own[q] * factor
+        else:
+            for q in range(start + (first - start) % period, stop, period):
+                out[q] += splines[k, q] * factor
+
+
+@compiled
+def _correct(rows, place, down, across, offset, gain, limits):
     """Set ``x * gain + offset`` in place for the samples between the limits."""
     height, width = rows.shape
-    period, size = offset.shape[0], across.shape[1]
+    top, left, step = place
+    period, size = offset.shape[0], across.shape[0]
     has_gain = gain.size > 0
-    own_offset, own_gain = np.empty((period, size)), np.ones((period, size))
-    most = np.nextafter(limits[1], np.float32(-np.inf))
+    low, high = limits[0], limits[1]
+    most = np.nextafter(high, np.float32(-np.inf))
+    values, factors, own = np.empty(width), np.empty(width), np.empty(size)
+    parts = np.zeros((size, 2), np.int64)
+    for k in range(size):
+        # Each spline is 0 in most places.
+        there = np.flatnonzero(across[k])
+        if there.size > 0:
+            parts[k, 0], parts[k, 1] = there[0], there[-1] + 1
     for r in range(height):
-        phase = (top + r) % period
-        # The spline of this row, a curve for each column of the pattern.
-        for c in range(period):
-            for k in range(size):
-                own_offset[c, k] = 0.0
-                for j in range(size):
-                    own_offset[c, k] += down[r, j] * offset[phase, c, j, k]
-                if has_gain:
-                    own_gain[c, k] = 0.0
-                    for j in range(size):
-                        own_gain[c, k] += down[r, j] * gain[phase, c, j, k]
+        phase = (top + r * step) % period
+        line = rows[r]
         for q in range(width):
-            x = rows[r, q]
-            if limits[0] < x < limits[1]:
-                c = (left + q) % period
-                value = float(x)
-                if has_gain:
-                    g = 0.0
-                    for k in range(size):
-                        g += across[q, k] * own_gain[c, k]
-                    value *= g
+            values[q] = line[q]
+        if has_gain:
+            factors[:] = 0.0
+            for c in range(period):
                 for k in range(size):
-                    value += across[q, k] * own_offset[c, k]
-                rows[r, q] = min(np.float32(value), most)
+                    own[k] = 0.0
+                    for j in range(size):
+                        own[k] += down[j, r] * gain[phase, c, j, k]
+                _add_curve(across, parts, own, (c - left) % period, period, factors)
+            for q in range(width):
+                values[q] *= factors[q]
+        for c in range(period):
+            # The spline of this row, a curve for each column of the pattern.
+            for k in range(size):
+                own[k] = 0.0
+                for j in range(size):
+                    own[k] += down[j, r] * offset[phase, c, j, k]
+            _add_curve(across, parts, own, (c - left) % period, period, values)
+        for q in range(width):
+            x, value = line[q], np.float32(values[q])
+            value = value if value < most else most
+            line[q] = value if (x > low) & (x < high) else x

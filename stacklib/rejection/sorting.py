@@ -10,10 +10,8 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
-from llvmlite import ir
-from numba.extending import intrinsic
 
-from stacklib.utils.compiled import compiled
+from stacklib.utils.compiled import compiled, larger, smaller
 
 __all__ = ["LANES", "larger", "smaller", "sort_block", "sorting_network"]
 
@@ -43,27 +41,6 @@ def sorting_network(count: int) -> np.ndarray:
         step >>= 1
     network = np.concatenate(pairs) if count > 1 else np.zeros((0, 2), np.int64)
     return np.ascontiguousarray(network, dtype=np.int64)
-
-
-def _float_operation(name: str):
-    # min() and max() of numba become masked stores, which are six times slower here.
-    @intrinsic
-    def operation(typingctx, a, b):
-        def codegen(context, builder, signature, args):
-            kind = context.get_value_type(signature.return_type)
-            function = builder.module.declare_intrinsic(
-                f"llvm.{name}", [kind], ir.FunctionType(kind, [kind, kind])
-            )
-            return builder.call(function, args, fastmath=("nnan", "nsz"))
-
-        return a(a, a), codegen
-
-    return operation
-
-
-#: The smaller and the larger of two floats other than NaN, for compiled code.
-smaller = _float_operation("minnum")
-larger = _float_operation("maxnum")
 
 
 @compiled

@@ -13,7 +13,7 @@ import numpy as np
 
 from stacklib.utils.compiled import compiled
 
-__all__ = ["Ranks"]
+__all__ = ["Ranks", "median_of"]
 
 #: Samples that brackets are based on. A bracket then holds about 1.5 % of the plane.
 SAMPLE_SIZE = 1 << 16
@@ -113,6 +113,48 @@ class Ranks:
 def _between(ordered: np.ndarray, low: np.float32, high: np.float32) -> np.ndarray:
     """Return the sorted samples strictly between `low` and `high`."""
     return ordered[np.searchsorted(ordered, low, "right") : np.searchsorted(ordered, high, "left")]
+
+
+@compiled
+def median_of(values):
+    """Return the median of float32 values, contiguous and without NaN, as float64; NaN if there are none.
+
+    It is found by bisection of the bits, which in the order of their integers are in the order of the floats:
+    counting is so fast that this is the fastest way up to millions of values.
+    """
+    size = values.size
+    if size == 0:
+        return np.nan
+    keys = np.empty(size, np.int32)
+    bits = values.view(np.int32)
+    for i in range(size):
+        keys[i] = bits[i] ^ ((bits[i] >> 31) & np.int32(0x7FFFFFFF))
+    rank = (size - 1) // 2
+    low, high = np.int64(keys.min()), np.int64(keys.max())
+    while low < high:
+        middle = np.int32((low + high) >> 1)
+        count = np.int32(0)
+        for i in range(size):
+            count = np.int32(count + np.int32(keys[i] <= middle))
+        if count > rank:
+            high = np.int64(middle)
+        else:
+            low = np.int64(middle) + 1
+    found = np.empty(2, np.int32)
+    found[:] = np.int32(low)
+    if size % 2 == 0:
+        # The next one may be equal to it.
+        count, above = 0, np.int32(0x7FFFFFFF)
+        for i in range(size):
+            count += keys[i] <= found[0]
+            if found[0] < keys[i] < above:
+                above = keys[i]
+        if count == rank + 1:
+            found[1] = above
+    for i in range(2):
+        found[i] ^= (found[i] >> 31) & np.int32(0x7FFFFFFF)
+    pair = found.view(np.float32)
+    return 0.5 * (np.float64(pair[0]) + np.float64(pair[1]))
 
 
 @compiled

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from stacklib.measurement.border import NOTHING
-from stacklib.normalization.surfaces import SIZE, Surfaces, basis
+from stacklib.normalization.surfaces import SIZE, Surfaces, basis, block_levels
 
 HEIGHT, WIDTH = 60, 90
 
@@ -71,3 +71,38 @@ def test_splines_contain_polynomials():
         values = (x / WIDTH) ** degree
         fitted = splines @ np.linalg.lstsq(splines, values, rcond=None)[0]
         np.testing.assert_allclose(fitted, values, atol=1e-12)
+
+
+def test_rows_some_way_apart_are_corrected_as_in_the_whole():
+    surfaces = made(2)
+    plane = np.random.default_rng(4).uniform(0.1, 0.2, (HEIGHT, WIDTH)).astype(np.float32)
+    corrected = surfaces.correct(0, 0, plane.copy())
+    for start, step in ((0, 7), (3, 2), (5, 11)):
+        some = surfaces.correct(0, 0, plane[start::step].copy(), start, step=step)
+        np.testing.assert_array_equal(some, corrected[start::step])
+
+
+@pytest.mark.parametrize("side", [16, 32])
+def test_levels_of_blocks(side):
+    rng = np.random.default_rng(side)
+    plane, other = rng.normal(0, 1, (2, HEIGHT, WIDTH)).astype(np.float32)
+    plane[rng.random(plane.shape) < 0.05] += 50
+    plane[:, 10:14] = np.nan
+    structure = rng.random(plane.shape) < 0.1
+    plane[structure] += 1000
+    away = other - plane * np.float32(0.5)
+    found = block_levels(plane, structure, side, other, 0.5)
+    expected = []
+    for top in range(0, HEIGHT, side):
+        for left in range(0, WIDTH, side):
+            part = np.s_[top : top + side, left : left + side]
+            y, x = np.nonzero(np.isfinite(away[part]) & ~structure[part])
+            values = away[part][y, x].astype(float)
+            middle = np.median(values)
+            near = np.abs(values - middle) <= 3 * 1.4826 * np.median(np.abs(values - middle))
+            expected.append((top + y.mean(), left + x.mean(), values[near].mean(), values.size))
+    expected = [row for row in expected if row[3] >= 0.2 * side**2]
+    for values, known, within in zip(found[:4], np.transpose(expected), (1e-9, 1e-9, 0.02, 0), strict=True):
+        np.testing.assert_allclose(values, known, atol=within)
+    again = block_levels(away, structure, side)
+    np.testing.assert_allclose(again.level, found.level)
