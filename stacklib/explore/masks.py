@@ -136,7 +136,7 @@ def most_rejected_frame(result: Integration, side: str) -> int:
 
     The side is ``"low"`` or ``"high"``; the mean over the channels decides.
     """
-    lost = {"low": result.rejected_low, "high": result.rejected_high}[side].mean(axis=1)
+    lost = result.lost(side).mean(axis=1)
     return int(result.preparation.used[lost.argmax()]) + 1
 
 

@@ -65,7 +65,7 @@ def figure_result(result: Integration) -> Figure:
     for axes, counts, word in zip(others, maps, ("low (too dark)", "high (too bright)"), strict=True):
         shown = show_picture(axes, counts, f"Rejected {word}", side, cmap="inferno", norm=scale)
     colour_bar(figure, shown, "% of the frames", others, extend="max")
-    low, high = 100 * result.rejected_low.mean(), 100 * result.rejected_high.mean()
+    low, high = (100 * result.lost(side).mean() for side in ("low", "high"))
     count, rule = result.preparation.count, RULES[result.rule].label
     write_title(figure, f"{count} frames, {rule}: rejected {low:.2f} % of the samples low, {high:.2f} % high")
     return figure
@@ -197,7 +197,9 @@ def figure_frames(result: Integration) -> Figure:
 
 
 def _rejected_by_frame(axes: Axes, result: Integration, numbers: np.ndarray, used: np.ndarray) -> None:
-    low, high = (_channel_mean(result.frames[f"rejected_{side}"]) * 100 for side in ("low", "high"))
+    low, high = np.full((2, numbers.size), np.nan)
+    for lost, side in ((low, "low"), (high, "high")):
+        lost[used] = 100 * result.lost(side).mean(axis=1)
     expected = [100 * part for part in result.expected_rejection]
     floor = _floor(low[used], high[used], *expected)
     looks = {

@@ -231,6 +231,17 @@ class IntegratedImage:
             for name in means
         }
 
+    def lost(self, side: str) -> np.ndarray:
+        """Return the fraction of samples that each frame used lost, float64 (frames, channels).
+
+        `side` is ``low`` or ``high``. Samples that fell to their neighbors are included.
+        """
+        rejected = self.rejected_low if side == "low" else self.rejected_high
+        if not self.mask_counts:
+            return rejected
+        masked = np.stack([getattr(counts, side) for counts in self.mask_counts], axis=1)
+        return rejected + masked / np.maximum(np.stack([c.data for c in self.counts], axis=1), 1)
+
     @cached_property
     def trails(self) -> Table:
         """Table of the straight trails found, one row for each, in the order of the frames.

@@ -137,8 +137,8 @@ def unusual_frames(result: IntegratedImage) -> list[tuple[int, str, float, float
     Returns (index among all frames, ``"low"`` or ``"high"``, rejected fraction, median of the frames used).
     """
     found = []
-    for side, rejected in (("low", result.rejected_low), ("high", result.rejected_high)):
-        fractions = rejected.mean(axis=1)
+    for side in ("low", "high"):
+        fractions = result.lost(side).mean(axis=1)
         median = float(np.median(fractions))
         limit = max(UNUSUAL_FRACTION, UNUSUAL_TIMES * median)
         found += [

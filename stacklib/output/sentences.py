@@ -39,10 +39,8 @@ CAUSES = {"low": "clouds, dew or gradients", "high": "trails, cosmic rays or hot
 def maps_in_words(result: IntegratedImage) -> str:
     """Say how much was rejected on either side, and how much of that was outliers."""
     lines = []
-    for side, rejected, clean in zip(
-        ("low", "high"), (result.rejected_low, result.rejected_high), result.expected_rejection, strict=True
-    ):
-        share = float(rejected.mean())
+    for side, clean in zip(("low", "high"), result.expected_rejection, strict=True):
+        share = float(result.lost(side).mean())
         words = f"Rejected {side}: {100 * share:.2f} % of the samples. "
         cost = f"Clean frames would lose {100 * clean:.2f} %"
         if share == 0:
@@ -86,8 +84,8 @@ def frames_in_words(result: IntegratedImage) -> str:
     """Name the frames that lost clearly more samples than the others, and the one with the least weight."""
     p = result.preparation
     lines = []
-    for side, rejected in (("low", result.rejected_low), ("high", result.rejected_high)):
-        fractions = rejected.mean(axis=1)
+    for side in ("low", "high"):
+        fractions = result.lost(side).mean(axis=1)
         found = np.flatnonzero(outstanding(fractions))
         most = found[np.argsort(-fractions[found], kind="stable")]
         named = [f"{p.used[k] + 1} ({100 * fractions[k]:.2f} %)" for k in most]
@@ -108,7 +106,7 @@ def frames_in_words(result: IntegratedImage) -> str:
 def before_and_after(result: IntegratedImage) -> str:
     """Say what integration did to the noise, and what to look for beside one frame."""
     p = result.preparation
-    high = 100 * float(result.rejected_high.mean())
+    high = 100 * float(result.lost("high").mean())
     ratio = float(np.mean(_noise(result)[0]))
     words = [
         f"The noise of {p.count} frames is {ratio:.3f} times that of {p.measurements.names[p.reference]}."

@@ -21,7 +21,7 @@ def numbers(text: str) -> list[float]:
 
 
 def test_table_is_complete(expected):
-    assert len(expected) == 7
+    assert len(expected) == 8
 
 
 def test_frames_and_rule(expected, m101):
@@ -33,6 +33,11 @@ def test_frames_and_rule(expected, m101):
 def test_rejected(expected, m101, side):
     measured = 100 * getattr(m101, f"rejected_{side}").mean()
     assert numbers(expected[f"rejected {side}"]) == [pytest.approx(measured, abs=0.0051)]
+
+
+def test_rejected_around_hits(expected, m101):
+    measured = 100 * m101.masked["colour"].mean()
+    assert numbers(expected["rejected around hits in color"]) == [pytest.approx(measured, abs=0.0051)]
 
 
 def test_noise(expected, m101):

@@ -39,7 +39,8 @@ def result_of(**changes):
         reference=3,
         photometry=None,
     )
-    return SimpleNamespace(preparation=preparation, **(usual | changes))
+    values = usual | changes
+    return SimpleNamespace(preparation=preparation, lost=lambda side: values[f"rejected_{side}"], **values)
 
 
 def lost(**frames):
