@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import stacklib as sl
+from stacklib.simulate import Trail, simulate_frames
 from stacklib.utils.package import CACHE_VARIABLE
 
 ROOT = Path(__file__).parents[1]
@@ -47,3 +48,24 @@ def m13() -> sl.Integration:
 def m101() -> sl.Integration:
     """Twenty colour frames."""
     return integrate_quietly("M101")
+
+
+@pytest.fixture(scope="session")
+def trailed_folder(tmp_path_factory) -> Path:
+    """Ten small mono frames; a trail of 3 sigma crosses number 4, one of 25 sigma number 7."""
+    trails = (
+        Trail(3, (-20.0, 30.0), (200.0, 100.0), peak=3.0),
+        Trail(6, (40.0, 160.0), (130.0, -20.0), peak=25.0),
+    )
+    night = simulate_frames(10, 130, 170, 1, "field", 5, trails=trails, cloudy=0, cosmic_rays=3.0)
+    folder = tmp_path_factory.mktemp("trailed") / "4_Registered"
+    night.save(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trailed(trailed_folder) -> sl.Integration:
+    """Those frames, integrated with all that looks at neighbors."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", sl.StacklibWarning)
+        return sl.integrate(trailed_folder, sl.Recipe(footprints="all"), progress=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import textwrap
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -23,15 +24,21 @@ from stacklib.normalization.settings import Settings
 from stacklib.recipe.recipe import Recipe
 from stacklib.recipe.rules import RULES, RuleSpec
 from stacklib.rejection.clipping import CENTRE, LOWER, UPPER
-from stacklib.spatial.means import ABOVE, describe
+from stacklib.spatial.fallen import why_masked
+from stacklib.spatial.means import ABOVE, MEANS, describe
 from stacklib.utils.labels import own_parts, quoted, shortened
 
-__all__ = ["PixelStory", "Round", "explain", "tell"]
+__all__ = ["BY_NEIGHBOURS", "PixelStory", "Round", "explain", "tell"]
 
 #: Largest number of rounds in a story.
 MOST_ROUNDS = 1000
 #: Width of the text, and the least width of the column of names.
 WIDTH, LEAST_NAME = 100, 12
+#: Width of the column of reasons at most.
+LONGEST_REASON = 60
+
+#: Fate of a sample that fell to the first of `stacklib.spatial.means.MEANS`; the next ones follow.
+BY_NEIGHBOURS = 16
 
 WORDS = {NO_DATA: "no data", KEPT: "kept", LOW: "rejected low", HIGH: "rejected high"}
 
@@ -81,6 +88,11 @@ class PixelStory:
         Frames that were left out, with the reason.
     in_image : float or None
         Value in the image of the result, after `output_range`. None without a result.
+    means : tuple of str
+        Names of the means of spatial rejection that took part, see `stacklib.spatial.means.MEANS`.
+    flags : ndarray of uint8 or None
+        Flags of those means that found each sample; 0 for the others. What they found takes no part in the
+        rounds. None if none took part.
     rule : str
         The rejection rule.
     raw : ndarray of float32
@@ -119,6 +131,21 @@ class PixelStory:
     numbers: tuple[int, ...] = ()
     excluded: tuple[str, ...] = ()
     in_image: float | None = None
+    means: tuple[str, ...] = ()
+    flags: np.ndarray | None = field(default=None, repr=False)
+
+    def fates(self, number: int) -> np.ndarray:
+        """Return the fate of each sample after a round, uint8 (frames,); `number` counts from 1.
+
+        It is the verdict, or, of samples that fell to spatial rejection, `BY_NEIGHBOURS` plus the position
+        of the means in `stacklib.spatial.means.MEANS`.
+        """
+        fates = self.rounds[number - 1].verdict.copy()
+        if self.flags is not None:
+            # The first means counts.
+            for k, means in reversed(list(enumerate(MEANS))):
+                fates[means.found(self.flags)] = BY_NEIGHBOURS + k
+        return fates
 
     def count(self, verdict: int) -> int:
         """Return the number of samples with this verdict."""
@@ -142,6 +169,8 @@ class PixelStory:
         parts = [f"{number} {words}" for number, words in ((low, "rejected low"), (high, "rejected high"))]
         if missing:
             parts.append(f"{missing} without data")
+        if fallen := self.fallen:
+            parts[-1] += f"; {fallen} for their neighbors"
         if missing == total:
             return f"no frame has data here ({total} frames)"
         text = f"{self.value:.6g} from {kept} of {total} samples ({', '.join(parts)})"
@@ -149,6 +178,21 @@ class PixelStory:
         if self.in_image is None or math.isclose(self.in_image, self.value, rel_tol=1e-5, abs_tol=1e-12):
             return text
         return f"{text}, {self.in_image:.6g} in the image after output_range"
+
+    @property
+    def fallen(self) -> int:
+        """Number of samples that fell to spatial rejection; they count as rejected low or high."""
+        return 0 if self.flags is None else int(np.count_nonzero(self.flags))
+
+    @property
+    def taken_in_words(self) -> str:
+        """Samples that fell to spatial rejection, before the rounds, in a sentence; empty for none."""
+        if not self.fallen:
+            return ""
+        taken = [
+            f"{self.labels[i]} ({describe(int(self.flags[i]))})" for i in np.flatnonzero(self.flags).tolist()
+        ]
+        return f"Rejected for their neighbors: {', '.join(taken)}; the rule judges the others"
 
     def tell_round(self, number: int) -> str:
         """Return a round in a sentence; `number` counts from 1."""
@@ -175,16 +219,21 @@ class PixelStory:
     def __str__(self) -> str:
         where = f"Pixel x {self.x}, y {self.y}, channel {self.channel}"
         lines = [f"{where}: {self.spec.label}, {len(self.files)} frames"]
-        lines += self.rounds_in_words.splitlines()
+        lines += [self.taken_in_words] * bool(self.fallen) + self.rounds_in_words.splitlines()
         lines += [f"Result: {self.summary}"]
         lines += [f"Left out: {excluded}" for excluded in self.excluded]
         lines = [textwrap.fill(line, WIDTH, subsequent_indent="    ") for line in lines]
-        room = WIDTH - 28 - max(map(len, self.reasons))
+        # Long reasons go on in the next line.
+        longest = min(max(map(len, self.reasons)), LONGEST_REASON)
+        room = WIDTH - 28 - longest
         names = shortened(self.files, max(room, LEAST_NAME))
         width = max(len("frame"), *map(len, names))
         lines += ["", f"{'frame':<{width}}  {'raw':>10}  {'compared':>10}  verdict"]
         rows = zip(names, self.raw, self.compared, self.reasons, strict=True)
-        lines += [f"{name:<{width}}  {raw:>10.6g}  {value:>10.6g}  {why}" for name, raw, value, why in rows]
+        for name, raw, value, why in rows:
+            first, *more = textwrap.wrap(why, longest)
+            lines.append(f"{name:<{width}}  {raw:>10.6g}  {value:>10.6g}  {first}")
+            lines += [f"{'':<{width + 28}}{part}" for part in more]
         return "\n".join(lines)
 
 
@@ -217,6 +266,12 @@ def explain(
     RecipeError
         If the pixel lies outside the frames or the region of the result, or `recipe` is not a Recipe.
 
+    Warns
+    -----
+    StacklibWarning
+        If the recipe looks for trails, large structures or masks, which only a result knows. Without a result
+        the story is that of the rule alone.
+
     Examples
     --------
     >>> print(explain("sample_data/M13/4_Registered", x=160, y=128))  # doctest: +SKIP
@@ -244,6 +299,14 @@ def explain(
         recipe = Recipe.suggest(frames) if recipe is None else recipe
         frames = prepare(frames, recipe)
     p = frames
+    sought = set(p.recipe.spatial_means(p.count, p.frames.channels)) - {"colour"}
+    if result is None and sought:
+        warnings.warn(
+            "the story is that of the rule alone: trails and masks are found on whole frames; to see what "
+            "fell to them, give the result of integrate",
+            StacklibWarning,
+            stacklevel=2,
+        )
     spans = spans or ((0, p.frames.width), (0, p.frames.height), (0, p.frames.channels))
     for name, value, (first, size) in zip(("x", "y", "channel"), (x, y, channel), spans, strict=True):
         if not first <= value < first + size:
@@ -256,14 +319,26 @@ def explain(
     masks = None if result is None else result.masks
     _, excess = read_with_excess(p, settings, channel, (y, y + 1), slice(x, x + 1), masks)
     marked = np.array([p.read_rows(int(i), y, y + 1, channel)[0, x] for i in p.used], np.float32)
-    flags = None if masks is None else masks.at(x, y, channel, p.used)
+    flags, found = None, None
+    if masks is not None:
+        flags = masks.at(x, y, channel, p.used)
+        fell = zip(p.used, flags, strict=True)
+        found = [why_masked(masks, int(i), channel, x, y) if flag else "" for i, flag in fell]
     names = p.measurements.names
     files = tuple(names[int(i)] for i in p.used)
     raw = np.array(column, np.float32)
-    story = tell(raw, settings, files, x, y, channel, marked=marked, excess=excess[0], flags=flags)
+    story = tell(
+        raw, settings, files, x, y, channel, marked=marked, excess=excess[0], flags=flags, found=found
+    )
     excluded = tuple(f"{names[i]}: {why}" for i, why in p.excluded.items())
     in_image = None if result is None else float(result.image[channel, y - spans[1][0], x - spans[0][0]])
-    return replace(story, numbers=tuple(int(i) + 1 for i in p.used), excluded=excluded, in_image=in_image)
+    return replace(
+        story,
+        numbers=tuple(int(i) + 1 for i in p.used),
+        excluded=excluded,
+        in_image=in_image,
+        means=() if masks is None else p.recipe.spatial_means(p.count, p.frames.channels),
+    )
 
 
 def tell(
@@ -277,19 +352,21 @@ def tell(
     marked: np.ndarray | None = None,
     excess: np.ndarray = NO_EXCESS,
     flags: np.ndarray | None = None,
+    found: Sequence[str] | None = None,
 ) -> PixelStory:
     """Explain samples in memory: the raw samples of a pixel, float32, shape (frames,).
 
     `marked` are the same samples as the kernel gets them, see `Preparation.marks`. `excess`, float32, shape
     (1,), is that of the noise around the pixel, if it is known. `flags`, uint8, shape (frames,), tell which
-    of them fell to spatial rejection, see `stacklib.spatial.means`.
+    of them fell to spatial rejection, see `stacklib.spatial.means`, and `found` says what was found there.
     """
     samples = np.ascontiguousarray(raw if marked is None else marked, dtype=np.float32)[:, np.newaxis]
     values = np.where(samples[:, 0] > NOTHING, samples[:, 0], raw).astype(np.float64)
-    flags = np.zeros(raw.size, np.uint8) if flags is None else flags
-    samples = np.where(flags[:, np.newaxis] > 0, np.float32(np.nan), samples)
+    fell = np.zeros(raw.size, np.uint8) if flags is None else flags
+    found = [describe(int(each)) for each in fell] if found is None else found
+    samples = np.where(fell[:, np.newaxis] > 0, np.float32(np.nan), samples)
     rounds = _rounds(samples, settings, excess)
-    verdict = np.where(flags & ABOVE, HIGH, np.where(flags, LOW, rounds[-1].verdict)).astype(np.uint8)
+    verdict = np.where(fell & ABOVE, HIGH, np.where(fell, LOW, rounds[-1].verdict)).astype(np.uint8)
     compared = values * settings.rejection_factor + settings.rejection_offset
     compared = compared.astype(np.float32)
     pixel = Pixels.empty(1, settings, excess=excess if excess.size else None)
@@ -308,14 +385,16 @@ def tell(
         rounds=rounds,
         verdict=verdict,
         reasons=tuple(
-            f"{WORDS[verdict[i]]}: {describe(int(flags[i]))}"
-            if flags[i]
+            f"{WORDS[verdict[i]]}: {found[i]}"
+            if fell[i]
             else _reason(i, raw, compared, rounds, settings, spec)
             for i in range(raw.size)
         ),
         value=float(pixel.image[0]),
         uncertainty=float(pixel.uncertainty[0]),
         numbers=tuple(range(1, raw.size + 1)),
+        means=tuple(means.name for means in MEANS if means.found(fell).any()),
+        flags=flags,
     )
 
 

@@ -14,6 +14,7 @@ from stacklib.recipe.rules import RULES
 from stacklib.spatial.means import ABOVE
 
 __all__ = [
+    "BESIDE",
     "frame_mask",
     "frame_verdicts",
     "most_rejected",
@@ -28,6 +29,8 @@ BAND_SAMPLES = 1 << 24
 CANDIDATES = 60
 #: Value of samples without data in `frame_mask`.
 MISSING = -1
+#: Added to the verdict on samples that fell to spatial rejection, not to the rule.
+BESIDE = 8
 
 
 def frame_verdicts(
@@ -51,7 +54,8 @@ def frame_verdicts(
     Returns
     -------
     verdict : ndarray of uint8, shape (frames, rows, columns)
-        Verdicts as in `stacklib.kernel.verdicts`, for the frames that were used. Pixel ``[:, i, j]`` is at
+        Verdicts as in `stacklib.kernel.verdicts`, for the frames that were used, plus `BESIDE` for samples
+        that fell to spatial rejection. Pixel ``[:, i, j]`` is at
         row ``top + i * step + step // 2`` and column ``left + j * step + step // 2`` of the frames.
     step : int
         Distance of the judged rows and columns.
@@ -85,21 +89,34 @@ def frame_verdicts(
                         result.masks.blank(samples, int(i), channel, start, 0)
                     raw[n, k:after] = samples[:, columns]
         judged = verdicts(raw.reshape(p.count, -1), settings, excess=excess.reshape(-1))
-        judged = judged.reshape(raw.shape)
-        for own, i in zip(judged, p.used, strict=True) if result.masks else ():
-            for k, after in runs:
-                start, stop = int(chosen[k]), int(chosen[after - 1]) + 1
-                flags = result.masks.flags(int(i), channel, start, stop)[:, columns]
-                own[k:after][flags > 0] = LOW
-                own[k:after][flags & ABOVE > 0] = HIGH
-        verdict[:, first : first + band] = judged
+        verdict[:, first : first + band] = judged.reshape(raw.shape)
+        if result.masks:
+            _add_masked(result, channel, chosen, columns, verdict[:, first : first + band])
     return verdict, step
 
 
+def _add_masked(
+    result: Integration, channel: int, rows: np.ndarray, columns: slice, verdict: np.ndarray
+) -> None:
+    """Write the samples that fell to spatial rejection to verdicts, (frames, rows, columns)."""
+    start, stop = int(rows[0]), int(rows[-1]) + 1
+    left = result.masks.region[0]
+    columns = slice(columns.start - left, columns.stop - left, columns.step)
+    for i, own in zip(result.preparation.used, verdict, strict=True):
+        if (int(i), channel) in result.masks.planes:
+            flags = result.masks.flags(int(i), channel, start, stop)[rows - start, columns]
+            own[flags != 0] = BESIDE + LOW
+            own[(flags & np.uint8(ABOVE)) != 0] = BESIDE + HIGH
+
+
 def frame_mask(verdict: np.ndarray) -> np.ndarray:
-    """Turn the verdicts on a frame into an int8 mask: 0 kept, 1 rejected low, 2 rejected high, -1 no data."""
+    """Turn the verdicts on a frame into an int8 mask.
+
+    -1 no data, 0 kept, 1 rejected low, 2 fell to spatial rejection, 3 rejected high.
+    """
     mask = np.zeros(verdict.shape, np.int8)
-    mask[verdict == LOW], mask[verdict == HIGH], mask[verdict == NO_DATA] = 1, 2, MISSING
+    mask[verdict == LOW], mask[verdict == HIGH], mask[verdict == NO_DATA] = 1, 3, MISSING
+    mask[verdict >= BESIDE] = 2
     return mask
 
 
@@ -160,6 +177,7 @@ def typical_pixels(result: Integration, channel: int = 0) -> dict[str, dict[str,
     """
     channel = max(channel, 0)
     verdict, step = frame_verdicts(result, channel)
+    verdict %= BESIDE
     high = verdict == HIGH
     high[:, :2] = high[:, -2:] = high[:, :, :2] = high[:, :, -2:] = False
     lost = np.sum((verdict == LOW) | (verdict == HIGH), axis=0)

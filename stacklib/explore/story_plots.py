@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -12,13 +13,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from stacklib.explore.explain import PixelStory, Round, explain
+from stacklib.explore.explain import BY_NEIGHBOURS, PixelStory, Round, explain
 from stacklib.explore.masks import frame_mask, frame_verdicts, most_rejected
 from stacklib.figures.look import (
     EDGE,
     FAINT,
     GROUND,
     INK,
+    NEIGHBOURS,
     PANEL,
     colour_bar,
     map_top,
@@ -30,8 +32,10 @@ from stacklib.figures.look import LOW as LOW_COLOUR
 from stacklib.figures.screen import binned, stretch
 from stacklib.integration.result import Integration
 from stacklib.kernel.verdicts import HIGH, KEPT, LOW, NO_DATA
+from stacklib.spatial.means import MEANS
 
 __all__ = [
+    "SYMBOLS",
     "VIEWS",
     "StoryAxes",
     "figure_fractions",
@@ -39,6 +43,7 @@ __all__ = [
     "figure_map",
     "figure_mask",
     "figure_story",
+    "legend_words",
     "picture_of",
 ]
 
@@ -51,9 +56,36 @@ LOOKS = {
     HIGH: ("^", HIGH_COLOUR, 8.0, "rejected high"),
     NO_DATA: ("x", FAINT, 7.0, "no data"),
 }
-#: Colors of a mask: no data, kept, rejected low, rejected high. Except for the first two, each is clearly
-#: lighter than the one before, so that they differ in gray as well.
-MASK_COLOURS = ListedColormap(["#343b46", "#080a0d", "#3a87c8", "#ffe08a"])
+#: Marker, and the same as a letter, of what fell to each means of spatial rejection: one color, many shapes.
+SHAPES = {
+    "own": ("X", "✖"),
+    "line": ("D", "◆"),
+    "footprint": ("h", "⬢"),
+    "large_scale": ("s", "■"),
+    "colour": ("*", "★"),
+}
+LOOKS |= {
+    BY_NEIGHBOURS + k: (
+        SHAPES[means.name][0],
+        NEIGHBOURS,
+        9.5 if means.name == "colour" else 7.0,
+        means.words,
+    )
+    for k, means in enumerate(MEANS)
+}
+#: Symbol of each fate in a text.
+SYMBOLS = {KEPT: "●", LOW: "▼", HIGH: "▲", NO_DATA: "✕"}
+SYMBOLS |= {BY_NEIGHBOURS + k: SHAPES[means.name][1] for k, means in enumerate(MEANS)}
+#: Colors of a mask: no data, kept, rejected low, found by its neighbors, rejected high. Except for the first
+#: two, each is clearly lighter than the one before, so that they differ in gray as well.
+MASK_COLOURS = ListedColormap(["#343b46", "#080a0d", "#3a87c8", NEIGHBOURS, "#ffe08a"])
+MASK_WORDS = (
+    "no data",
+    "kept",
+    "rejected low (too dark)",
+    "for its neighbors (trail ...)",
+    "rejected high (too bright)",
+)
 #: Samples farther out than this many times the span of the limits are drawn at the edge.
 FAR = 2.0
 #: Samples within this many median absolute deviations are never drawn at the edge.
@@ -65,13 +97,18 @@ WIDTH, TITLE = 9.8, 100
 class StoryAxes:
     """Plots of the samples of a pixel, in frame order and sorted. `show` updates them.
 
-    The axes have a common y axis. `bare` leaves out heading and legend, as text takes longest to draw.
+    The axes have a common y axis. `means` are the names of the means of spatial rejection to show, see
+    `PixelStory.means`. `bare` leaves out heading and legend, as text takes longest to draw.
     `heading` gives pixel, round and number of rejected samples. `moving` are the artists that `show` changes,
     in the order of drawing.
     """
 
-    def __init__(self, figure: Figure, left: Axes, right: Axes, bare: bool = False) -> None:
+    def __init__(
+        self, figure: Figure, left: Axes, right: Axes, bare: bool = False, means: Sequence[str] = ()
+    ) -> None:
         self.figure, self.axes, self.heading = figure, (left, right), ""
+        wanted = [BY_NEIGHBOURS + k for k, each in enumerate(MEANS) if each.name in means]
+        self.fates = [KEPT, LOW, HIGH, *wanted, NO_DATA]
         self.points: list[dict[int, Line2D]] = []
         self.limits: list[list[Line2D]] = []
         self.earlier: list[Line2D] = []
@@ -84,7 +121,8 @@ class StoryAxes:
             self.earlier += axes.plot([], [], color=FAINT, lw=0.8, ls="--", alpha=0.45)
             styles = ((INK, "-", 1.0), (LOW_COLOUR, "--", 1.6), (HIGH_COLOUR, ":", 2.0))
             self.limits.append([axes.plot([], [], color=c, ls=s, lw=w)[0] for c, s, w in styles])
-            looks = {fate: {"marker": m, "color": c, "ms": ms} for fate, (m, c, ms, _) in LOOKS.items()}
+            chosen = {fate: LOOKS[fate] for fate in self.fates}
+            looks = {fate: {"marker": m, "color": c, "ms": ms} for fate, (m, c, ms, _) in chosen.items()}
             self.points.append({fate: axes.plot([], [], ls="", **look)[0] for fate, look in looks.items()})
             self.points[-1][NO_DATA].set_markeredgewidth(1.6)
         left.set_ylabel("normalized sample (frame units)", color=INK, fontsize=9)
@@ -108,8 +146,8 @@ class StoryAxes:
         self.moving += [*self.texts, *self.beyond] + ([] if bare else [self.title])
 
     def _add_legend(self) -> None:
-        handles = [self.points[0][fate] for fate in LOOKS] + [self.earlier[0]]
-        names = [words for *_, words in LOOKS.values()] + ["limits of earlier rounds"]
+        handles = [self.points[0][fate] for fate in self.fates] + [self.earlier[0]]
+        names = [LOOKS[fate][-1] for fate in self.fates] + ["limits of earlier rounds"]
         options = {"ncols": 5, "frameon": False, "labelcolor": INK, "fontsize": 9}
         self.figure.legend(handles, names, loc="outside lower center", **options)
 
@@ -124,12 +162,13 @@ class StoryAxes:
         order = np.argsort(np.where(story.verdict == NO_DATA, np.inf, story.compared), kind="stable")
         rank = np.empty(order.size)
         rank[order] = np.arange(1, order.size + 1)
+        fates = story.fates(number)
         for axes, places, points, lines, faint in zip(
             self.axes, (np.array(story.numbers), rank), self.points, self.limits, self.earlier, strict=True
         ):
             first, last = places.min() - 0.7, places.max() + 0.7
             for fate, line in points.items():
-                chosen = told.verdict == fate
+                chosen = fates == fate
                 line.set_data(places[chosen], values[chosen])
             for line, value in zip(lines, (told.centre, told.lower, told.upper), strict=True):
                 line.set_data([first, last], [value, value])
@@ -175,9 +214,18 @@ class StoryAxes:
         verdict = told.verdict
         where = f"x {story.x}, y {story.y}, channel {story.channel}"
         counted = f"{np.sum(verdict == LOW)} low, {np.sum(verdict == HIGH)} high rejected so far"
+        if story.fallen:
+            counted += f", {story.fallen} for their neighbors"
         self.heading = f"{where}. {story.spec.step.capitalize()} {number} of {len(story.rounds)}: {counted}"
         if self.title is not None:
             self.title.set_text(self.heading)
+
+
+def legend_words(means: Sequence[str] = ()) -> str:
+    """Return the legend of `StoryAxes` as a line of text."""
+    wanted = [BY_NEIGHBOURS + k for k, each in enumerate(MEANS) if each.name in means]
+    words = (f"{SYMBOLS[fate]} {LOOKS[fate][-1]}" for fate in (KEPT, LOW, HIGH, *wanted, NO_DATA))
+    return f"{', '.join(words)}; dashed gray: limits of earlier rounds"
 
 
 def _span(story: PixelStory, told: Round) -> tuple[float, float]:
@@ -225,7 +273,7 @@ def figure_story(story: PixelStory, number: int | None = None) -> Figure:
     Figure
     """
     figure = _new(WIDTH, 3.6)
-    StoryAxes(figure, *figure.subplots(1, 2, sharey=True)).show(story, number)
+    StoryAxes(figure, *figure.subplots(1, 2, sharey=True), means=story.means).show(story, number)
     return figure
 
 
@@ -276,9 +324,11 @@ def figure_mask(result: Integration, number: int, channel: int = 0) -> Figure:
     figure = _new(WIDTH, min(12.0, 0.8 * WIDTH * height / width + 1.1))
     axes = figure.subplots()
     words = f"Frame {number}, {p.measurements.names[number - 1]}, channel {channel}"
-    show_picture(axes, mask, words, step, corner=result.region[:2], cmap=MASK_COLOURS, vmin=-1.5, vmax=2.5)
+    show_picture(axes, mask, words, step, corner=result.region[:2], cmap=MASK_COLOURS, vmin=-1.5, vmax=3.5)
     known = max(1, int(np.sum(mask >= 0)))
-    names = {1: "rejected low", 2: "rejected high"}
+    names = {1: "rejected low", 3: "rejected high"}
+    if result.masks is not None:
+        names |= {2: "for their neighbors"}
     words = ", ".join(f"{100 * np.sum(mask == value) / known:.2f} % {name}" for value, name in names.items())
     note = "" if step == 1 else f" (every {step}th row and column)"
     write_title(figure, f"Where frame {number} was rejected: {words}{note}")
@@ -287,9 +337,9 @@ def figure_mask(result: Integration, number: int, channel: int = 0) -> Figure:
 
 
 def _mask_legend(figure: Figure) -> None:
-    names = ("no data", "kept", "rejected low (too dark)", "rejected high (too bright)")
+    names = MASK_WORDS
     handles = [Line2D([], [], ls="", marker="s", mec=FAINT, mfc=c, ms=9) for c in MASK_COLOURS.colors]
-    options = {"loc": "outside lower center", "ncols": 4, "frameon": False, "labelcolor": INK, "fontsize": 9}
+    options = {"loc": "outside lower center", "ncols": 5, "frameon": False, "labelcolor": INK, "fontsize": 9}
     figure.legend(handles, names, **options)
 
 
@@ -353,6 +403,6 @@ def figure_inspection(
         axes.plot(story.x, story.y, "s", ms=13, mfc="none", mec="black", mew=3.5)
         axes.plot(story.x, story.y, "s", ms=13, mfc="none", mec="#ffffff", mew=1.6)
     dots[1].sharey(dots[0])
-    StoryAxes(figure, *dots).show(story, number)
+    StoryAxes(figure, *dots, means=story.means).show(story, number)
     write_title(figure, textwrap.fill(f"Pixel x {story.x}, y {story.y}: {story.summary}", TITLE))
     return figure

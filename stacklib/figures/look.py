@@ -25,6 +25,7 @@ __all__ = [
     "HIGH",
     "INK",
     "LOW",
+    "NEIGHBOURS",
     "PANEL",
     "colour_bar",
     "dress",
@@ -40,6 +41,8 @@ __all__ = [
 GROUND, PANEL, EDGE, INK, FAINT = "#12161d", "#181e27", "#333c49", "#e3e8f0", "#97a1b1"
 # Two colors that differ for every kind of color vision (Okabe and Ito), and one for bars.
 LOW, HIGH, BAR = "#56b4e9", "#f0a63a", "#5d7fa3"
+# What fell to its neighborhood, such as a trail; its markers have shapes of their own as well.
+NEIGHBOURS = "#4fc79f"
 
 
 def new_figure(width: float, height: float) -> Figure:

@@ -14,7 +14,14 @@ from matplotlib.figure import Figure
 
 from stacklib.explore.explain import PixelStory, explain
 from stacklib.explore.masks import frame_mask, frame_verdicts, most_rejected
-from stacklib.explore.story_plots import MASK_COLOURS, VIEWS, StoryAxes, figure_inspection, picture_of
+from stacklib.explore.story_plots import (
+    MASK_COLOURS,
+    VIEWS,
+    StoryAxes,
+    figure_inspection,
+    legend_words,
+    picture_of,
+)
 from stacklib.figures.look import FAINT, GROUND, INK, dress_bar, show_picture
 from stacklib.figures.screen import screen_limits, stretch
 from stacklib.integration.result import Integration
@@ -34,7 +41,6 @@ CLOSE = 41
 WHOLE, ASIDE, WIDTH = 550, 390, 940
 #: Place of the cut between the samples in frame order and sorted.
 CUT = 0.56
-LEGEND = "● kept, ▼ rejected low, ▲ rejected high, ✕ no data; dashed gray: limits of earlier rounds"
 
 
 class PixelInspector:
@@ -159,8 +165,10 @@ class PixelInspector:
         if self._view == MASK:
             mask, step = self.mask()
             known = max(1, int(np.sum(mask >= 0)))
-            lost = [100 * float(np.sum(mask == value)) / known for value in (1, 2)]
+            lost = [100 * float(np.sum(mask == value)) / known for value in (1, 3, 2)]
             words += f" Frame {self._frame} lost {lost[0]:.2f} % of this channel low, {lost[1]:.2f} % high"
+            if self.result.masks is not None:
+                words += f", {lost[2]:.2f} % for their neighbors"
             words += "." if step == 1 else f" (every {step}th row and column)."
         return words
 
@@ -199,7 +207,7 @@ class PixelInspector:
                 side_by_side(self._slider, self._number),
                 self._heading,
                 self._samples,
-                widgets.HTML(f'<div style="line-height:1.35">{LEGEND}</div>'),
+                widgets.HTML(f'<div style="line-height:1.35">{legend_words(self._story.means)}</div>'),
                 self._what,
                 self._table,
             ],
@@ -248,7 +256,7 @@ class PixelInspector:
         figure = Figure(figsize=(WIDTH / 100, 3.1), dpi=100, facecolor=GROUND)
         left, right = figure.add_axes((0.095, 0.165, 0.435, 0.8)), figure.add_axes((0.56, 0.165, 0.325, 0.8))
         right.sharey(left)
-        self._dots = StoryAxes(figure, left, right, bare=True)
+        self._dots = StoryAxes(figure, left, right, bare=True, means=self._story.means)
         # A fixed place: finding one would slow down every drawing.
         left.yaxis.set_label_coords(-0.155, 0.5)
         return FigurePicture(figure, self._dots.moving, [CUT])
@@ -283,7 +291,8 @@ class PixelInspector:
         if story:
             told, summary = self._story.tell_round(self._round), self._story.summary
             self._heading.say(self._dots.heading)
-            self._what.say(f"{told}.", f"Result: {summary}")
+            taken = [f"{self._story.taken_in_words}."] * bool(self._story.fallen)
+            self._what.say(*taken, f"{told}.", f"Result: {summary}")
             words = f"Samples of pixel x {x}, y {y}, channel {channel}"
             self._samples.describe(f"{words}, in the order of the frames. {told}", f"{words}, sorted")
             self._table.value = verdict_table(self._story, self._round)
@@ -335,7 +344,7 @@ class PixelInspector:
         left, top, *_ = self.result.region
         if self._view == MASK:
             picture, side = self.mask()
-            look = {"cmap": MASK_COLOURS, "vmin": -1.5, "vmax": 2.5}
+            look = {"cmap": MASK_COLOURS, "vmin": -1.5, "vmax": 3.5}
             title = f"Where frame {self._frame} was rejected, channel {channel}"
         else:
             picture, side, look = picture_of(self.result, self._view, channel)
@@ -354,7 +363,7 @@ class PixelInspector:
         self._bar.set_visible(self._view != "image")
         bar = self._bar.figure.colorbar(ScalarMappable(norm, look["cmap"]), cax=self._bar)
         if self._view == MASK:
-            bar.set_ticks([-1, 0, 1, 2], labels=["no data", "kept", "low", "high"])
+            bar.set_ticks([-1, 0, 1, 2, 3], labels=["no data", "kept", "low", "trail ...", "high"])
         dress_bar(bar, "" if self._view == MASK else "% of the frames")
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from stacklib.explore.explain import PixelStory
-from stacklib.kernel.verdicts import HIGH, KEPT, LOW, NO_DATA
+from stacklib.explore.story_plots import SYMBOLS
+from stacklib.kernel.verdicts import KEPT, NO_DATA
 from stacklib.panels.common import safe_html
 
 __all__ = ["verdict_table"]
@@ -17,15 +18,14 @@ COLUMNS = {
     "compared": "white-space:nowrap",
     "verdict": "overflow-wrap:normal",
 }
-SYMBOLS = {KEPT: "●", LOW: "▼", HIGH: "▲", NO_DATA: "✕"}
 
 
 def verdict_table(story: PixelStory, number: int) -> str:
     """Write the verdict on every frame; rejected rows have a symbol, a word and bold type."""
-    verdict, rows = story.rounds[number - 1].verdict, []
+    fates, rows = story.fates(number), []
     for i, (name, why) in enumerate(zip(story.files, story.reasons, strict=True)):
-        now = int(verdict[i])
-        weight = "bold" if now in (LOW, HIGH) else "normal"
+        now = int(fates[i])
+        weight = "normal" if now in (KEPT, NO_DATA) else "bold"
         later = " (still kept in this round)" if now == KEPT != int(story.verdict[i]) else ""
         cells = [SYMBOLS[now], str(story.numbers[i]), safe_html(name)]
         cells += [f"{story.raw[i]:.6g}", f"{story.compared[i]:.6g}", safe_html(why + later)]

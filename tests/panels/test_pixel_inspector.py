@@ -137,7 +137,8 @@ def test_mask_is_that_of_the_frame(panel, m101):
     panel.selected, panel.frame = (100, 100, 1), 17
     mask, step = panel.mask()
     assert step == 1
-    assert np.sum(mask == 1) == m101.counts[1].low[16] and np.sum(mask == 2) == m101.counts[1].high[16]
+    assert np.sum(mask == 1) == m101.counts[1].low[16] and np.sum(mask == 3) == m101.counts[1].high[16]
+    assert np.sum(mask == 2) == m101.mask_counts[1].total[16]
 
 
 def test_close_up_of_a_mask_is_whole_where_the_picture_leaves_pixels_out(m101, monkeypatch):
@@ -157,8 +158,21 @@ def test_mask_colours_stay_apart_without_colour():
     weights = (0.2126, 0.7152, 0.0722)
     shades = [np.dot(np.power(to_rgb(colour), 2.2), weights) for colour in story_plots.MASK_COLOURS.colors]
     lightness = [116 * np.cbrt(shade) - 16 for shade in shades]
-    none, kept, low, high = lightness
-    assert kept < none - 15 and none < low - 25 and low < high - 25
+    none, kept, low, neighbours, high = lightness
+    assert kept < none - 15 and none < low - 25 and low < neighbours - 15 and neighbours < high - 15
+
+
+def test_a_trail_has_a_symbol_words_and_a_place_of_its_own(trailed):
+    line = trailed.trails[trailed.trails["file"] == trailed.preparation.measurements.names[3]][0]
+    x, y = (round(float(line[f"{name}0"] + line[f"{name}1"]) / 2) for name in "xy")
+    panel = PixelInspector(trailed, x=x, y=y)
+    box = panel.widget
+    table = panel._table.value
+    assert table.count("◆") == 1 and "px long" in table and "found as a line" in table
+    assert "◆ trail" in box.children[6].value and "★" not in box.children[6].value
+    assert "Rejected for their neighbors: 0004 (trail" in panel._what.value
+    panel.frame = 4
+    assert panel.mask()[0][y, x] == 2 and "% for their neighbors" in panel.text
 
 
 def test_table_shows_every_frame_by_symbol_and_word(panel):
