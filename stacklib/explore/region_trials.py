@@ -10,13 +10,15 @@ import numpy as np
 
 from stacklib.explore.advisor import Advice, advise
 from stacklib.explore.outliers import OutlierLight, window_sums
-from stacklib.explore.trials import Trials, without_rule
+from stacklib.explore.trials import NEAR, Trials, without_rule
 from stacklib.figures.screen import Limits, binned, screen_limits, stretch
+from stacklib.figures.trail_plots import trails_in_words
 from stacklib.frames.frame_set import FrameSet, open_frames
 from stacklib.integration.result import Integration
 from stacklib.integration.samples import Region
 from stacklib.recipe.recipe import Recipe
 from stacklib.recipe.rules import RULES, rule_in_words
+from stacklib.spatial.means import MEANS
 
 __all__ = ["SIDE", "RegionTrials", "brightest_region", "in_short"]
 
@@ -71,11 +73,16 @@ class RegionTrials:
         self.trials.read((left, top, width, height))
         self.frames.close()
         self._basis: Recipe | None = None
-        self.integrate(self.recipe)
+        self.integrate(self.recipe, search=False)
 
-    def integrate(self, recipe: Recipe) -> Integration:
-        """Integrate the region with another recipe, and keep the recipe if that is possible."""
-        self.result = self.trials.integrate(recipe)
+    def integrate(
+        self, recipe: Recipe, search: bool = True, report: Callable[[float], None] | None = None
+    ) -> Integration:
+        """Integrate the region with another recipe, and keep the recipe if that is possible.
+
+        For `search` and `report` see `stacklib.explore.trials.Trials.integrate`.
+        """
+        self.result = self.trials.integrate(recipe, search, report)
         self.recipe = recipe
         basis = without_rule(recipe)
         if basis != self._basis:
@@ -85,6 +92,19 @@ class RegionTrials:
             self.plain = self.trials.integrate(basis)
         return self.result
 
+    @property
+    def outdated(self) -> str:
+        """Rule and limits for which the frames were searched, if they are other ones now; else empty."""
+        known = self.trials.searched_with(self.recipe)
+        if self.result.masks is None or known is None or known == self.recipe:
+            return ""
+        return rule_in_words(known.rule_for(self.result.preparation.count), known.to_dict())
+
+    @property
+    def searches_region(self) -> bool:
+        """Whether a search needs the region only, which takes about as long as integrating it."""
+        return not set(self.result.masked) - NEAR
+
     # numbers -------------------------------------------------------------------------------------
 
     @property
@@ -92,7 +112,8 @@ class RegionTrials:
         """Rejected and expected samples, noise penalty and residual outlier signal, all in percent.
 
         Where frames are compared by their light, also the expected noise for equal starlight and that with
-        the best weights, in percent of the reference frame.
+        the best weights, in percent of the reference frame. Where neighbors are looked at, also `masked`, the
+        samples rejected for their neighbors.
         """
         result = self.result
         expected = result.expected_rejection
@@ -104,6 +125,11 @@ class RegionTrials:
             "noise_penalty": 100 * (result.expected_noise_factor - 1),
             "residual_light": self.residual_light(),
             **_noise_for_light(result),
+            **(
+                {"masked": 100 * float(sum(lost.mean() for lost in result.masked.values()))}
+                if result.masked
+                else {}
+            ),
         }
 
     def residual_light(self) -> float:
@@ -138,7 +164,26 @@ class RegionTrials:
                 if "noise_for_light" in n
                 else ""
             )
+            + self._masked_in_words()
         )
+
+    def _masked_in_words(self) -> str:
+        """Say what was rejected for its neighbors, in lines of their own; empty if they are not looked at."""
+        result = self.result
+        if not result.masked:
+            return ""
+        lost = (
+            f"{means.words} {100 * result.masked[means.name].mean():.3f} %"
+            for means in MEANS
+            if means.name in result.masked
+        )
+        text = f"\nrejected for their neighbors: {', '.join(lost)}"
+        if "line" in result.masked:
+            words = trails_in_words(result)
+            text += f"\n{words[0].lower()}{words[1:]}"
+        if self.outdated and not self.searches_region:
+            text += f"\nthe frames were searched for {self.outdated}; search again for these settings"
+        return text
 
     # pictures ------------------------------------------------------------------------------------
 

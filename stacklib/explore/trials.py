@@ -14,11 +14,13 @@ from typing import TypeVar
 import numpy as np
 
 from stacklib.explore.outliers import OutlierLight
+from stacklib.frames.frame_masks import open_masks
 from stacklib.frames.frame_set import FrameSet
-from stacklib.integration.noise import known_excess, with_noise
+from stacklib.integration.noise import NEIGHBOURHOOD, known_excess, with_noise
 from stacklib.integration.result import Integration
 from stacklib.integration.run import integrate_samples
 from stacklib.integration.samples import RESULT_BYTES, Region, Samples, parts, wait
+from stacklib.integration.second_pass import find_masks, passes, spatial_means
 from stacklib.integration.threads import in_threads
 from stacklib.kernel.limit_trials import LimitTrials, can_share, without_limits
 from stacklib.kernel.passes import try_tiles
@@ -30,6 +32,7 @@ from stacklib.normalization.weighting import needs_noise
 from stacklib.output.integrated_image import bring_into_range, undo_range
 from stacklib.recipe.recipe import Recipe
 from stacklib.recipe.rules import RULES, RejectionParameters
+from stacklib.spatial.masks import FrameMasks
 from stacklib.utils.progress import progress_bar
 
 __all__ = ["Trial", "Trials", "without_rule"]
@@ -38,6 +41,19 @@ Found = TypeVar("Found")
 
 #: Largest size in bytes of the results made at the same time: samples are sorted once for all of these.
 RESULTS = 512 << 20
+#: Parameters of what looks at neighbors.
+OF_NEIGHBOURS = (
+    "footprints",
+    "ignore_trails",
+    "joint_colour",
+    "large_scale_low",
+    "large_scale_high",
+    "large_scale_layers",
+    "large_scale_growth",
+    "masks",
+)
+#: Means that need only the pixels around a sample, and not whole frames.
+NEAR = {"colour", "own"}
 #: With fewer limits than this, `LimitTrials` does not save time.
 FEW = 4
 
@@ -47,8 +63,10 @@ class Trial:
     """The result of one setting, by its position.
 
     The image, float32, shape (channels, height, width), is that of `stacklib.integrate` for this recipe and
-    region, bit for bit. `low`, `high` and `data`, shape (channels,), count samples rejected low and high, and
-    samples that are data, rejected or not. For the range see `stacklib.integration.result.Integration`.
+    region, bit for bit; with rejection that looks at neighbors it is that of masks found with the first of
+    the settings that differ in the rule and its limits only. `low`, `high` and `data`, shape (channels,),
+    count samples rejected low and high by the rule, and samples that are data, rejected or not. For the range
+    see `stacklib.integration.result.Integration`.
     """
 
     position: int
@@ -66,11 +84,20 @@ class Trial:
         return undo_range(self.image, self.range_factor, self.range_offset)
 
 
+@dataclass(frozen=True)
+class _Search:
+    """Masks, the recipe they were found with, and the samples of the region without what is in them."""
+
+    recipe: Recipe
+    masks: FrameMasks
+    samples: Samples
+
+
 class Trials:
     """Integrate the samples of a region, chosen by `read`, with one recipe after another.
 
-    Samples that do not fit into the budget are read again for every few recipes. Raise `IntegrationError` if
-    there is only one frame.
+    Samples that do not fit into the budget are read again for every few recipes. Trails and the like are
+    found on whole frames, and kept. Raise `IntegrationError` if there is only one frame.
     """
 
     def __init__(self, frames: FrameSet, memory: str | int = "2GB", threads: int | None = None) -> None:
@@ -79,6 +106,7 @@ class Trials:
         self.samples: Samples | None = None
         self._measured: dict[tuple, FrameMeasurements] = {}
         self._prepared: dict[Recipe, Preparation] = {}
+        self._searched: dict[tuple, _Search] = {}
 
     def read(self, region: Region | None = None) -> None:
         """Choose the region, by default all of the frames, and read its samples into memory if they fit.
@@ -89,6 +117,12 @@ class Trials:
         if self.samples.fits():
             self.samples.hold()
             self.samples.keeps_marked = True
+        whole = 0, 0, self.frames.width, self.frames.height
+        self._searched = {
+            key: replace(known, samples=self.samples.masked(known.masks))
+            for key, known in self._searched.items()
+            if known.masks.region == whole
+        }
 
     def take_measurements(self, preparation: Preparation) -> None:
         """Take the measurements of a preparation of the same frames, so that they are not made again."""
@@ -99,7 +133,7 @@ class Trials:
     def with_values(self, held: np.ndarray) -> Trials:
         """Return a copy that integrates other values; measurements stay those of the frames."""
         other = copy.copy(self)
-        other.samples = self.samples.with_values(held)
+        other.samples, other._searched = self.samples.with_values(held), {}
         return other
 
     def prepare(self, recipe: Recipe) -> Preparation:
@@ -110,8 +144,9 @@ class Trials:
             self._prepared[basis] = prepare(self.frames, basis, measurements=self.measure(recipe, noise))
         found = self._prepared[basis]
         recipe = recipe.replace(rejection=recipe.rule_for(len(self.frames)))
-        notes = (*found.notes, *recipe.warnings_for(found.count))
-        return replace(found, recipe=recipe, notes=tuple(dict.fromkeys(notes)))
+        notes = tuple(dict.fromkeys((*found.notes, *recipe.warnings_for(found.count))))
+        own_masks = open_masks(recipe.masks, self.frames) if recipe.masks else {}
+        return replace(found, recipe=recipe, notes=notes, own_masks=own_masks)
 
     def measure(self, recipe: Recipe, noise: bool) -> FrameMeasurements:
         """Measure the frames as a recipe asks for, with or without their noise; nothing is measured twice."""
@@ -129,9 +164,50 @@ class Trials:
             return replace(known, noise=unknown, noise_source="not measured", notes=())
         return known
 
-    def integrate(self, recipe: Recipe) -> Integration:
-        """Integrate the region like `stacklib.integrate`; the uncertainty is not corrected for rejection."""
-        return integrate_samples(self.samples, self.prepare(recipe), true_claims=False)
+    def integrate(
+        self, recipe: Recipe, search: bool = True, report: Callable[[float], None] | None = None
+    ) -> Integration:
+        """Integrate the region like `stacklib.integrate`; the uncertainty is not corrected for rejection.
+
+        What is rejected for its neighbors depends a little on the rule and its limits. Without `search`, what
+        was found with other ones is taken, if it is known. `report` is called with the finished fraction of
+        a search.
+        """
+        p = self.prepare(recipe)
+        return integrate_samples(self._without_masked(p, search, report), p, true_claims=False)
+
+    def searched_with(self, recipe: Recipe) -> Recipe | None:
+        """Return the recipe for which the frames were searched that a trial of another one takes.
+
+        None if they have to be searched, or the recipe does not look at neighbors.
+        """
+        known = self._searched.get(_search_key(recipe, self.prepare(recipe)))
+        return None if known is None else known.recipe
+
+    def _without_masked(
+        self, p: Preparation, search: bool, report: Callable[[float], None] | None = None
+    ) -> Samples:
+        """Return the samples without those that are rejected for their neighbors."""
+        means = spatial_means(p)
+        if not means:
+            return self.samples
+        key = _search_key(p.recipe, p)
+        known = self._searched.get(key)
+        if known is None or (search and known.recipe != p.recipe):
+            near = not set(means) - NEAR
+            samples = self.samples.widened(NEIGHBOURHOOD + 1) if near else self.samples
+            _, _, width, height = samples.region if near else (0, 0, self.frames.width, self.frames.height)
+            total, done = passes(p) * self.frames.channels * width * height, 0
+
+            def tell(pixels: int) -> None:
+                nonlocal done
+                done += pixels
+                if report is not None:
+                    report(min(done / total, 1.0))
+
+            masks = find_masks(samples, p, report=tell, whole=not near)
+            known = self._searched[key] = _Search(p.recipe, masks, self.samples.masked(masks))
+        return known.samples
 
     def outlier_light(self, recipe: Recipe, image: np.ndarray) -> OutlierLight:
         """Find the light of outliers with the normalization of a recipe without rejection.
@@ -192,7 +268,8 @@ class Trials:
         tell: Callable[[float], None],
     ) -> list[Trial]:
         """Integrate with preparations that share the sorted samples; `tell` gets the number done."""
-        samples, threads = self.samples.marked(preparations[0].marks), self.samples.threads
+        samples = self._without_masked(preparations[0], search=False)
+        samples, threads = samples.marked(preparations[0].marks), samples.threads
         _, _, width, height = samples.region
         channels, used = self.frames.channels, preparations[0].used
         by_frame = [p for p in preparations if RULES[p.recipe.rule_for(used.size)].by_frame]
@@ -224,6 +301,12 @@ class Trials:
                 sums[channel] += sum(wait(running, finished))
                 del raw
         shape = (channels, height, width)
+        if samples.masks:
+            # They are data all the same.
+            for channel in range(channels):
+                planes = np.zeros((3, height, width), np.float32)
+                fallen = samples.masks.count(used, channel, samples.region, *planes)
+                sums[channel, 2] += fallen.total.sum()
         trials = []
         for k, (preparation, position) in enumerate(zip(preparations, positions, strict=True)):
             image = np.ascontiguousarray(images[:, k]).reshape(shape)
@@ -261,8 +344,14 @@ def _try(
 
 def without_rule(recipe: Recipe) -> Recipe:
     """Return the recipe without rejection and with default limits."""
-    defaults = {name: parameter.default for name, parameter in RejectionParameters.parameters().items()}
+    known = Recipe.parameters()
+    defaults = {name: known[name].default for name in (*RejectionParameters.parameters(), *OF_NEIGHBOURS)}
     return recipe.replace(**defaults | {"rejection": "none"})
+
+
+def _search_key(recipe: Recipe, p: Preparation) -> tuple:
+    """Return what a search depends on, besides the rule and its limits."""
+    return without_rule(recipe), spatial_means(p), *(str(getattr(recipe, name)) for name in OF_NEIGHBOURS)
 
 
 def _groups(preparations: Sequence[Preparation]) -> Iterator[tuple[list[int], bool]]:
@@ -271,7 +360,8 @@ def _groups(preparations: Sequence[Preparation]) -> Iterator[tuple[list[int], bo
     for i, p in enumerate(preparations):
         compared = (p.rejection_factor[p.used], p.rejection_offset[p.used])
         samples = p.settings(0).data_range, id(p.surfaces)
-        key = (p.used.tobytes(), *(a.tobytes() for a in compared), *samples)
+        masks = _search_key(p.recipe, p) if spatial_means(p) else ()
+        key = (p.used.tobytes(), *(a.tobytes() for a in compared), *samples, masks)
         alike.setdefault(key, []).append(i)
     for group in alike.values():
         by_limits: dict[tuple, list[int]] = {}

@@ -79,6 +79,7 @@ def find_masks(
     preparation: Preparation,
     workers: Workers | None = None,
     report: Callable[[int], None] = lambda pixels: None,
+    whole: bool = True,
 ) -> FrameMasks:
     """Find the samples that spatial rejection takes from the rule.
 
@@ -93,6 +94,8 @@ def find_masks(
         Default is the threads of this process.
     report : callable
         Called with numbers of pixels that are done, see `passes`.
+    whole : bool
+        False searches the region only: enough for means that need no more than the pixels around a sample.
 
     Returns
     -------
@@ -100,7 +103,8 @@ def find_masks(
         For the same frames and recipe they do not depend on budget, threads and workers.
     """
     workers = Threads() if workers is None else workers
-    samples = samples.masked(None).of_whole_frames().marked(preparation.marks)
+    samples = samples.masked(None)
+    samples = (samples.of_whole_frames() if whole else samples).marked(preparation.marks)
     used, channels = preparation.used, preparation.frames.channels
     settings = [with_noise(preparation, channel) for channel in range(channels)]
     judged = _judge(samples, preparation, settings, workers, report)

@@ -6,7 +6,7 @@ import asyncio
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from html import escape
 from pathlib import Path
 
@@ -42,6 +42,8 @@ from stacklib.recipe.rules import RULES
 
 __all__ = ["RejectionExplorer"]
 
+#: What looks at neighbors.
+OF_NEIGHBOURS = ("footprints", "joint_colour", "large_scale_low", "large_scale_high")
 SWITCHES = ("clip_low", "clip_high", "range_clip_low", "range_clip_high")
 CHOICES = (
     "rejection",
@@ -62,6 +64,8 @@ COMPARING = (
 BLINK = 600
 #: Seconds after which the browser has sent all input from before it disabled the controls.
 HEARD = 1.0
+#: Seconds after which a slider rests.
+REST = 0.5
 #: The pictures are beside the controls if there is room, otherwise below them; the region then comes last.
 STYLE = """<style>
 .stacklib-panel { container-type: inline-size; max-width: 980px }
@@ -128,6 +132,7 @@ class RejectionExplorer:
         self.path, self.saved = resolve_path(path) if path else choices_file(images), ""
         self._a_picture = b""
         self._quiet = self._live = self._suggesting = False
+        self._changes = 0
 
     # from code -----------------------------------------------------------------------------------
 
@@ -154,14 +159,19 @@ class RejectionExplorer:
 
     @property
     def result(self) -> Integration:
-        """The integrated region; apart from the uncertainty, the same as that of `integrate`."""
+        """The integrated region; apart from the uncertainty, the same as that of `integrate`.
+
+        Frames are searched for trails and the like when such settings change, or `recipe` is set. Controls of
+        the panel that change rule or limits take what is known, and the `summary` says so.
+        """
         return self.model.result
 
     @property
     def numbers(self) -> dict[str, float]:
         """Numbers in percent.
 
-        `rejected_low` and `rejected_high`; `expected_low` and `expected_high` for this many frames of pure
+        `rejected_low` and `rejected_high`, by the rule; with settings that look at neighbors, `masked`, the
+        samples rejected for their neighbors; `expected_low` and `expected_high` for this many frames of pure
         noise; `noise_penalty`, the extra noise over a plain average of such frames; `residual_light`, see
         `stacklib.explore.outliers.OutlierLight`. Where frames are compared by their light, `noise_for_light`
         and `best_noise_for_light`: the expected noise for equal starlight, relative to the reference frame,
@@ -270,8 +280,9 @@ class RejectionExplorer:
         """The live panel."""
         self._controls = self._make_controls()
         self._rule_box = widgets.VBox()
-        basics = [self._controls[name] for name in CHOICES[1:4]]
-        more = widgets.VBox([self._controls[name] for name in (*CHOICES[4:], *SWITCHES)])
+        basics = [self._controls[name] for name in (*OF_NEIGHBOURS[:1], *CHOICES[1:4])]
+        others = [name for name in OF_NEIGHBOURS[1:] if name in self._controls]
+        more = widgets.VBox([self._controls[name] for name in (*CHOICES[4:], *SWITCHES, *others)])
         accordion = widgets.Accordion([more], titles=("More: estimator, combination, switches",))
         model, shape = self.model, (self.model.frames.width, self.model.frames.height)
         self._picker = RegionPicker(model.overview, model.overview_side, shape, self._choose_region)
@@ -302,6 +313,7 @@ class RejectionExplorer:
     def _make_controls(self) -> dict[str, widgets.Widget]:
         parameters = Recipe.parameters()
         names = [*CHOICES, *(name for spec in RULES.values() for name in spec.parameters), *SWITCHES]
+        names += [n for n in OF_NEIGHBOURS if n != "joint_colour" or self.model.frames.channels > 1]
         controls = {}
         for name in dict.fromkeys(names):
             known = parameters[name]
@@ -347,7 +359,13 @@ class RejectionExplorer:
             tooltip="Add trails and cosmic rays to these frames, try many limits and take the best",
         )
         self._suggest.on_click(lambda button: self._take_suggestion())
-        buttons = [self._suggest, keep, blink, self._against]
+        self._again = widgets.Button(
+            description="Search again",
+            tooltip="Search all frames for trails and the like again, with the present rule and limits",
+            disabled=True,
+        )
+        self._again.on_click(lambda button: self._search_again())
+        buttons = [self._suggest, keep, self._again, blink, self._against]
         self._buttons = [self._suggest, keep, self._play, self._against]
         return widgets.VBox([self._numbers, side_by_side(*buttons), self._message])
 
@@ -373,18 +391,40 @@ class RejectionExplorer:
         self._show_preset()
         self._show_rule()
         self._show_all()
+        self._changes += 1
+        if self.model.outdated and self.model.searches_region:
+            # Masks of the pixels around hits are brought up to date once the slider rests.
+            _later(REST, partial(self._refine, self._changes))
 
-    def _try(self, recipe: Recipe) -> bool:
-        """Integrate the region with other settings. If that is not possible, say why and return False."""
+    def _refine(self, changes: int) -> None:
+        if changes == self._changes and self.model.outdated:
+            self._search_again()
+
+    def _try(self, recipe: Recipe, search: bool = False) -> bool:
+        """Integrate the region with other settings. If that is not possible, say why and return False.
+
+        Frames that were searched for trails with another rule or other limits are searched again on request.
+        """
         if recipe.needs_photometry and self.result.preparation.photometry is None:
             self._say(COMPARING)
         try:
-            self.model.integrate(recipe)
+            self.model.integrate(recipe, search, self._say_searched)
         except StacklibError as error:
             self._say(f"{str(error).rstrip('.')}. The pictures still show the previous settings.")
             return False
         self._say("")
         return True
+
+    @property
+    def _may_search(self) -> bool:
+        return bool(self.model.outdated) and not self.model.searches_region
+
+    def _say_searched(self, fraction: float) -> None:
+        self._say(f"Searching all frames for trails and the like: {100 * fraction:.0f} %")
+
+    def _search_again(self) -> None:
+        if not self._suggesting and self._try(self.recipe, search=True):
+            self._show_all()
 
     def _take_preset(self) -> None:
         if self._quiet or self._suggesting or self._preset.value == OWN:
@@ -464,6 +504,7 @@ class RejectionExplorer:
         """Enable or disable all controls."""
         for control in (self._preset, *self._controls.values(), *self._buttons):
             enable_control(control, enabled)
+        self._again.disabled = not (enabled and self._may_search)
         self._picker.enabled = enabled
 
     def _show_rule(self) -> None:
@@ -474,6 +515,7 @@ class RejectionExplorer:
             self._rule_box.children = children
 
     def _show_all(self) -> None:
+        self._again.disabled = not self._may_search
         # Send the pictures to the browser before computing the numbers.
         self._show_pictures()
         self._show_numbers()

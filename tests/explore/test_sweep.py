@@ -9,6 +9,7 @@ from conftest import SAMPLES
 
 import stacklib as sl
 from stacklib.errors import RecipeError, StacklibWarning
+from stacklib.explore import trials as trials_module
 from stacklib.explore.sweep import sweep
 from stacklib.explore.trials import Trials
 from stacklib.kernel.limit_trials import LimitTrials
@@ -39,7 +40,8 @@ GRIDS = {
 def test_every_setting_is_that_of_integrate(target, name):
     grid, changes = GRIDS[name]
     frames = sl.open_frames(SAMPLES / target / "4_Registered")
-    recipe = sl.Recipe.suggest(frames).replace(**changes)
+    # Hits in color are looked for once for all limits, see below.
+    recipe = sl.Recipe.suggest(frames).replace(**changes, joint_colour=False)
     trials = Trials(frames)
     trials.read(REGION)
     with warnings.catch_warnings():
@@ -57,6 +59,46 @@ def test_every_setting_is_that_of_integrate(target, name):
             assert found.table["rejected_low"][row] == pytest.approx(100 * low / data, rel=1e-12)
             assert found.table["rejected_high"][row] == pytest.approx(100 * high / data, rel=1e-12)
             assert found.table["noise"][row] == pytest.approx(whole.noise.mean(), rel=1e-12)
+
+
+@pytest.mark.parametrize("changes", [{"footprints": "trails"}, {"joint_colour": True}])
+def test_frames_are_searched_once_for_all_limits(changes, trailed_folder, monkeypatch):
+    searched, find = [], trials_module.find_masks
+
+    def counted(samples, preparation, **options):
+        searched.append(options["whole"])
+        return find(samples, preparation, **options)
+
+    monkeypatch.setattr(trials_module, "find_masks", counted)
+    colour = "joint_colour" in changes
+    frames = sl.open_frames(SAMPLES / "M101" / "4_Registered" if colour else trailed_folder)
+    region = (40, 30, 90, 60)
+    recipe = sl.Recipe.suggest(frames).replace(**changes)
+    trials = Trials(frames)
+    trials.read(region)
+    limits = [recipe.replace(sigma_high=value) for value in (2.5, 2.9, 3.3, 3.6, 4.0)]
+    tried = trials.each([trials.prepare(each) for each in limits], lambda trial: trial)
+    assert searched == [not colour] and trials.searched_with(limits[3]) == limits[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", StacklibWarning)
+        first = sl.integrate(frames, limits[0], region=region, progress=False)
+        others = [sl.integrate(frames, each, region=region, progress=False) for each in limits[2:]]
+    assert sum(counts.total.sum() for counts in first.mask_counts) > 50
+    np.testing.assert_array_equal(tried[0].image, first.image)
+    for name in ("low", "high", "data"):
+        np.testing.assert_array_equal(getattr(tried[0], name), [getattr(c, name).sum() for c in first.counts])
+    for trial, whole in zip(tried[2:], others, strict=True):
+        # With masks found at other limits hardly anything differs.
+        assert np.mean(trial.image != whole.image) < 0.03
+        np.testing.assert_array_equal(trial.data, [c.data.sum() for c in whole.counts])
+    # Without searching again, one of them is integrated with the same masks; then with its own.
+    np.testing.assert_array_equal(trials.integrate(limits[2], search=False).image, tried[2].image)
+    np.testing.assert_array_equal(trials.integrate(limits[2]).image, others[0].image)
+    assert len(searched) == 2
+    # Trails of whole frames are known in other regions.
+    trials.read((10, 20, 40, 30))
+    trials.integrate(limits[2])
+    assert len(searched) == (3 if colour else 2)
 
 
 @pytest.mark.parametrize("rule", ["sigma", "winsorized_sigma"])

@@ -49,9 +49,9 @@ def test_begins_at_the_most_rejected_pixel(m101):
 
 def test_state_from_code_reaches_the_widgets(panel):
     panel.selected = (115, 85, 0)
-    assert panel.story.count(HIGH) == 9 and panel.round == 9
+    assert panel.story.count(HIGH) == 9 and panel.round == 8
     assert (panel._x.value, panel._y.value, panel._channel.value) == (115, 85, 0)
-    assert panel._slider.max == panel._slider.value == 9
+    assert panel._slider.max == panel._slider.value == 8
     panel.round = 2
     assert panel._slider.value == panel._number.value == 2
     assert "Round 2:" in panel._what.value and "rejects 0009" in panel._what.value
@@ -168,7 +168,7 @@ def test_a_trail_has_a_symbol_words_and_a_place_of_its_own(trailed):
     panel = PixelInspector(trailed, x=x, y=y)
     box = panel.widget
     table = panel._table.value
-    assert table.count("◆") == 1 and "px long" in table and "found as a line" in table
+    assert table.count("◆") == 2 and "px long" in table and "found as a line" in table
     assert "◆ trail" in box.children[6].value and "★" not in box.children[6].value
     assert "Rejected for their neighbors: 0004 (trail" in panel._what.value
     panel.frame = 4
@@ -178,7 +178,7 @@ def test_a_trail_has_a_symbol_words_and_a_place_of_its_own(trailed):
 def test_table_shows_every_frame_by_symbol_and_word(panel):
     panel.selected = (115, 85, 0)
     table = panel._table.value
-    assert table.count("<tr") == 21 and table.count("▲") == 9 and table.count("▼") == 2
+    assert table.count("<tr") == 21 and table.count("▲") == 8 and table.count("★") == 1 and table.count("▼") == 2
     assert "M101_Light_180s_0007_c_d_r.xisf" in table and "rejected high in round 1" in table
     panel.round = 1
     assert panel._table.value.count("▲") == 3 and "still kept in this round" in panel._table.value

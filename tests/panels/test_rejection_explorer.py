@@ -17,6 +17,7 @@ from PIL import Image
 
 import stacklib as sl
 from stacklib.errors import StacklibWarning
+from stacklib.explore import trials
 from stacklib.explore.region_trials import brightest_region
 from stacklib.panels.region_figure import MAP_COLOURS
 from stacklib.panels.rejection_explorer import RejectionExplorer
@@ -284,6 +285,52 @@ def test_unusable_settings_are_reported_and_change_nothing(live):
     assert live.recipe == before and "NOWEIGHT" in message(live)
     live._controls["weights"].value = "noise"
     assert "NOWEIGHT" not in message(live)
+
+
+def test_trails_are_switched_on_and_kept(trailed_folder, monkeypatch):
+    searched, find = [], trials.find_masks
+
+    def counted(samples, preparation, **options):
+        searched.append(preparation.recipe)
+        return find(samples, preparation, **options)
+
+    monkeypatch.setattr(trials, "find_masks", counted)
+    panel = RejectionExplorer(trailed_folder, region=(40, 20, 96, 80))
+    assert panel.widget.children and "neighbors" not in panel._numbers.value
+    panel._controls["footprints"].value = "trails"
+    first = panel.recipe
+    assert searched == [first] and first.footprints == "trails"
+    assert panel._again.disabled and "2 trails found in 2 of 10 frames" in panel._numbers.value
+    masked = panel.numbers["masked"]
+    assert masked > 0.5 and f"trail {masked:.3f} %" in panel._numbers.value
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", StacklibWarning)
+        whole = sl.integrate(trailed_folder, first, region=panel.region, progress=False)
+    np.testing.assert_array_equal(panel.result.image, whole.image)
+    # A step of a slider takes what is known, and says so.
+    panel._controls["sigma_high"].slider.value = 2.4
+    assert len(searched) == 1 and panel.result.masks is not None
+    assert not panel._again.disabled and "search again for these settings" in panel._numbers.value
+    panel._again.click()
+    assert len(searched) == 2 and panel._again.disabled and "search again" not in panel._numbers.value
+    # Another region has the same trails.
+    panel.region = (30, 20, 80, 80)
+    assert len(searched) == 2 and "2 trails found" in panel.summary
+    panel._controls["footprints"].value = "off"
+    assert panel.result.masks is None and "neighbors" not in panel._numbers.value
+    panel._controls["footprints"].value = "trails"
+    assert len(searched) == 2
+    # From code the result is that of integrate.
+    panel.recipe = first
+    assert len(searched) == 3
+
+
+def test_hits_in_colour_are_up_to_date_when_the_slider_rests():
+    panel = make("M101")
+    assert panel.widget.children and panel.numbers["masked"] > 0
+    panel._controls["sigma_high"].slider.value = 2.3
+    assert panel._again.disabled and not panel.model.outdated
+    assert "joint_colour" not in make("M13")._make_controls()
 
 
 def test_weights_that_need_a_name_are_offered_with_a_name_only(live):
