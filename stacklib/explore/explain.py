@@ -187,7 +187,7 @@ class PixelStory:
     @property
     def taken_in_words(self) -> str:
         """Samples that fell to spatial rejection, before the rounds, in a sentence; empty for none."""
-        if not self.fallen:
+        if self.flags is None or not self.fallen:
             return ""
         taken = [
             f"{self.labels[i]} ({describe(int(self.flags[i]))})" for i in np.flatnonzero(self.flags).tolist()
