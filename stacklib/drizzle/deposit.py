@@ -22,7 +22,7 @@ from stacklib.errors import IntegrationError
 from stacklib.frames.mosaic import Sites
 from stacklib.simulate.registration import mapped
 
-__all__ = ["Deposit", "Drop", "Grid", "Mask", "Pixels", "deposit", "release", "require_drizzle"]
+__all__ = ["Correction", "Deposit", "Drop", "Grid", "Mask", "Pixels", "deposit", "release", "require_drizzle"]
 
 
 #: Height and width of the tiles of a frame: multiples of all periods of mosaics.
@@ -43,6 +43,13 @@ class Mask(Protocol):
 
     def rejected(self, channel: int, start: int, stop: int) -> np.ndarray:
         """Return rows ``start`` to ``stop - 1`` of the reference geometry, bool (rows, width)."""
+
+
+class Correction(Protocol):
+    """What is done to the samples of a frame before they are normalized."""
+
+    def corrected(self, raw: np.ndarray, places: np.ndarray, channel: int) -> np.ndarray:
+        """Return samples, float32 (rows, columns), at places (x, y) in the reference, (rows, columns, 2)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +102,8 @@ class Drop:
         Samples up to the first and from the second on are no data.
     mask : Mask or None
         Samples that were rejected.
+    correction : Correction or None
+        What is done to the samples first.
     """
 
     pixels: Pixels | None
@@ -107,6 +116,7 @@ class Drop:
     low: float = -math.inf
     high: float = math.inf
     mask: Mask | None = None
+    correction: Correction | None = None
 
     @classmethod
     def to_count(cls, height: int, width: int, inverse: np.ndarray, channels: int) -> Drop:
@@ -276,8 +286,14 @@ def _samples(
     if raw is None:
         return np.zeros(shape, np.float32), np.full(shape, drop.weights[channel], np.float32)
     values, weights = np.empty(shape, np.float32), np.empty(shape, np.float32)
+    if drop.correction is not None:
+        with np.errstate(invalid="ignore"):
+            data = (raw > drop.low) & (raw < drop.high)
+        raw = np.where(data, drop.correction.corrected(raw, places, channel), np.float32(np.nan))
     numbers = (drop.factor[channel], drop.offset[channel], drop.weights[channel])
-    fill_samples(raw, Scaling(drop.low, drop.high, *map(float, numbers)), values, weights)
+    # What was corrected may lie beyond the limits of raw samples.
+    limits = (drop.low, drop.high) if drop.correction is None else (-math.inf, math.inf)
+    fill_samples(raw, Scaling(*limits, *map(float, numbers)), values, weights)
     if drop.mask is not None:
         rows = places[..., 1]
         start, stop = max(int(rows.min()), 0), int(rows.max()) + 1

@@ -15,7 +15,13 @@ import numpy as np
 from stacklib.drizzle.coverage import LEAST_FRAMES, Forecast, forecast
 from stacklib.drizzle.deposit import Drop, Grid
 from stacklib.drizzle.frames import Located, locate, open_unregistered, twins
-from stacklib.drizzle.rejected import MaskFile, masks_of_data, masks_of_result, register_frames
+from stacklib.drizzle.registered import (
+    MaskFile,
+    SurfaceCorrection,
+    masks_of_data,
+    masks_of_result,
+    register_frames,
+)
 from stacklib.drizzle.result import Drizzled
 from stacklib.drizzle.workers import deposit_all
 from stacklib.errors import IntegrationError, RecipeError, StacklibWarning
@@ -46,6 +52,7 @@ class _Known:
 
     numbers: dict[int, np.ndarray]
     masks: dict[int, MaskFile]
+    corrections: dict[int, SurfaceCorrection]
     left_out: dict[int, str]
     limits: tuple[float, float]
     rule: str
@@ -161,6 +168,7 @@ def drizzle(
                 low=known.limits[0],
                 high=known.limits[1],
                 mask=known.masks.get(i),
+                correction=known.corrections.get(i),
             )
             for i in used
         ]
@@ -252,10 +260,6 @@ def _known(
         pairs = twins(frames, list(own.preparation.frames), data)
         _check_units(frames, own, pairs)
     p = own.preparation
-    if p.surfaces is not None:
-        raise RecipeError(
-            f"normalization: {p.recipe.normalization} is not supported by drizzling yet; set additive_scaling"
-        )
     channels = p.frames.channels
     if channels not in (1, sites.channels):
         raise IntegrationError(
@@ -287,11 +291,20 @@ def _known(
     return _Known(
         numbers=found,
         masks={i: masks[pairs[i]] for i in found},
+        corrections=_corrections(own, {i: pairs[i] for i in found}, sites.channels),
         left_out=left_out,
         limits=p.settings(0).data_range,
         rule=own.rule,
         integration=own,
     )
+
+
+def _corrections(own: Integration, pairs: dict[int, int], channels: int) -> dict[int, SurfaceCorrection]:
+    """Return the surfaces of the frames, where they are matched by their light."""
+    surfaces = own.preparation.surfaces
+    if surfaces is None:
+        return {}
+    return {i: SurfaceCorrection.of(surfaces, k, channels) for i, k in pairs.items()}
 
 
 @contextmanager
@@ -340,5 +353,10 @@ def _by_data(sites: Sites, located: Located, scratch: Path) -> _Known:
         if mask is not None:
             masks[i] = mask
     return _Known(
-        numbers=numbers, masks=masks, left_out={}, limits=(0.0, math.inf), rule="that of the drizzle data"
+        numbers=numbers,
+        masks=masks,
+        corrections={},
+        left_out={},
+        limits=(0.0, math.inf),
+        rule="that of the drizzle data",
     )

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from stacklib.drizzle.frames import frame_key, open_unregistered, stars_of, twins
-from stacklib.drizzle.rejected import MaskFile, masks_of_result
+from stacklib.drizzle.registered import MaskFile, SurfaceCorrection, masks_of_result
 from stacklib.drizzle.run import drizzle
 from stacklib.errors import FrameError, IntegrationError, RecipeError, StacklibWarning
 from stacklib.formats.xdrz import read_xdrz, write_xdrz
@@ -17,6 +17,7 @@ from stacklib.formats.xisf import open_image
 from stacklib.frames.frame_set import open_frames
 from stacklib.integration.run import integrate
 from stacklib.kernel.verdicts import HIGH, LOW, verdicts
+from stacklib.normalization.surfaces import Surfaces
 from stacklib.recipe.drizzle_recipe import DrizzleRecipe
 from stacklib.recipe.recipe import Recipe
 from stacklib.simulate import simulate_dithered
@@ -149,7 +150,7 @@ def test_files(drizzled, tmp_path, night):
 
 
 def test_masks_are_the_verdicts_of_the_integration(integrated, tmp_path, monkeypatch):
-    monkeypatch.setattr("stacklib.drizzle.rejected.BAND_SAMPLES", 50_000)
+    monkeypatch.setattr("stacklib.drizzle.registered.BAND_SAMPLES", 50_000)
     masks = masks_of_result(integrated, tmp_path)
     p = integrated.preparation
     raw = np.stack([p.read_rows(int(i), 0, HEIGHT, 1) for i in p.used]).reshape(p.count, -1)
@@ -209,6 +210,29 @@ def test_drizzle_data_of_an_integration_by_others(folder, integrated, drizzled, 
     assert found.rule == "that of the drizzle data"
     assert np.allclose(found.image, drizzled.image, atol=1e-5)
     assert np.array_equal(found.weights, drizzled.weights)
+
+
+@pytest.mark.parametrize("with_gain", [False, True])
+def test_surfaces_are_those_of_the_registered_frames(with_gain):
+    rng = np.random.default_rng(4)
+    offset, gain = rng.normal(0, 0.01, (2, 3, 1, 1, 6, 6)), 1 + rng.normal(0, 0.05, (2, 3, 1, 1, 6, 6))
+    surfaces = Surfaces(HEIGHT, WIDTH, offset, gain if with_gain else None)
+    rows = rng.random((40, 50)).astype(np.float32)
+    expected = surfaces.correct(1, 2, rows.copy(), 30, 60)
+    y, x = np.mgrid[30:70, 60:110] + 0.5
+    found = SurfaceCorrection.of(surfaces, 1, 3).corrected(rows, np.stack([x, y], axis=-1), 2)
+    # Between the nodes the surface is linear.
+    assert np.abs(found - expected).max() < 4e-4
+
+
+def test_frames_matched_by_their_light(folder, night, drizzled):
+    recipe = RULE.replace(normalization="photometric", rejection_normalization="photometric")
+    found = quiet(folder / "3_Calibrated", folder / "4_Registered", integration=recipe)
+    assert found.used.size == COUNT
+    levels = [np.median(inner(result.image), axis=(1, 2)) for result in (found, drizzled)]
+    assert np.abs(levels[0] - levels[1]).max() < 0.02
+    residual = off(found, night)
+    assert np.mean(np.abs(residual - np.median(residual)) > 8 * 1.4826 * np.median(np.abs(residual))) < 1e-3
 
 
 def test_names_of_stages_of_a_frame(folder):

@@ -1,6 +1,7 @@
-"""Which samples are rejected: found on registered frames, kept on disk with one bit for each.
+"""What registered frames tell about the unregistered ones: rejected samples, and how they are matched.
 
-Processes that deposit frames look them up at the place of each pixel in the reference.
+Rejected samples are kept on disk with one bit for each. Processes that deposit frames look them up at the
+place of each pixel in the reference. Where there are no registered frames, they are made here.
 """
 
 from __future__ import annotations
@@ -22,13 +23,16 @@ from stacklib.frames.mosaic import Sites, debayered
 from stacklib.integration.noise import read_with_excess, with_noise
 from stacklib.integration.result import Integration
 from stacklib.kernel.verdicts import HIGH, LOW, verdicts
+from stacklib.normalization.surfaces import Surfaces, basis
 from stacklib.recipe.rules import RULES
 from stacklib.simulate.registration import warped
 
-__all__ = ["MaskFile", "masks_of_data", "masks_of_result", "register_frames"]
+__all__ = ["MaskFile", "SurfaceCorrection", "masks_of_data", "masks_of_result", "register_frames"]
 
 #: Keywords that a registered frame keeps: what weights and names go by.
 KEPT = ("OBJECT", "INSTRUME", "FILTER", "EXPTIME", "EXPOSURE", "GAIN", "DATE-OBS", "DATE-END", "SSWEIGHT")
+#: Pixels between the places where a surface is computed; between them it is linear. It bends by much less.
+STEP = 6
 #: Samples that are judged at once.
 BAND_SAMPLES = 1 << 23
 
@@ -212,3 +216,75 @@ def register_frames(
             paths.append(path)
             report(1)
     return FrameSet([Frame(path, quiet=True) for path in paths])
+
+
+@dataclass(frozen=True, eq=False)
+class SurfaceCorrection:
+    """The surfaces of one frame: a sample x becomes ``x * gain(p) + offset(p)`` at its place p.
+
+    `offset` and `gain` have the coefficients of the surfaces of each channel, float64 (channels, n, n), and
+    `gain` is None for 1. `height` and `width` are those of the reference.
+    """
+
+    offset: np.ndarray
+    gain: np.ndarray | None
+    height: int
+    width: int
+
+    @classmethod
+    def of(cls, surfaces: Surfaces, i: int, channels: int) -> SurfaceCorrection:
+        """Return the surfaces of frame `i` for so many channels of the result."""
+        offset, gain = (
+            None if values is None else values[i].mean(axis=(1, 2))
+            for values in (surfaces.offset, surfaces.gain)
+        )
+        assert offset is not None
+        shape = (channels, *offset.shape[1:])
+        # Gray registered frames are for all colors.
+        wide = [
+            None if values is None else np.broadcast_to(values, shape).copy() for values in (offset, gain)
+        ]
+        assert wide[0] is not None
+        return cls(wide[0], wide[1], surfaces.height, surfaces.width)
+
+    def corrected(self, raw: np.ndarray, places: np.ndarray, channel: int) -> np.ndarray:
+        """Return corrected samples, float32 (rows, columns).
+
+        Parameters
+        ----------
+        raw : ndarray of float32, shape (rows, columns)
+            Samples in the units of the frames.
+        places : ndarray of float64, shape (rows, columns, 2)
+            Their x and y in the reference, with the origin at the corner of the first pixel.
+        channel : int
+            Channel of the result.
+
+        Returns
+        -------
+        ndarray of float32
+        """
+        rows, columns = (_nodes(size) for size in places.shape[:2])
+        x, y = np.moveaxis(places[np.ix_(rows, columns)], 2, 0)
+        down = basis(y.ravel() - 0.5, self.height)
+        across = basis(x.ravel() - 0.5, self.width)
+        spread = _linear(rows, places.shape[0]), _linear(columns, places.shape[1])
+
+        def at_pixels(coefficients: np.ndarray) -> np.ndarray:
+            found = np.einsum("na,ab,nb->n", down, coefficients, across).reshape(x.shape)
+            return spread[0] @ found @ spread[1].T
+
+        values = raw if self.gain is None else raw * at_pixels(self.gain[channel])
+        return (values + at_pixels(self.offset[channel])).astype(np.float32)
+
+
+def _nodes(size: int) -> np.ndarray:
+    """Return pixels along an axis, the first and the last one included."""
+    return np.unique([*range(0, size, STEP), size - 1])
+
+
+def _linear(nodes: np.ndarray, size: int) -> np.ndarray:
+    """Return the weights of the nodes in each pixel for linear interpolation, float64 (size, nodes)."""
+    weights = np.zeros((size, nodes.size))
+    for column in range(nodes.size):
+        weights[:, column] = np.interp(np.arange(size), nodes, np.arange(nodes.size) == column)
+    return weights
