@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from scipy import ndimage
@@ -16,11 +14,10 @@ from stacklib.simulate.defects import Trail, add_cosmic_ray, add_sensor_defects,
 from stacklib.simulate.night import (
     FAINTEST,
     OUTLIER_SIGMA,
+    SavedNight,
     Session,
     border,
-    file_names,
     noise_sigma,
-    write_frame,
 )
 from stacklib.simulate.registration import METHODS, resample, smoothing
 from stacklib.simulate.scene import Scene, make_scene
@@ -36,7 +33,7 @@ PATTERN = ((0, 1), (1, 2))
 
 
 @dataclass(frozen=True)
-class ChangingNight:
+class ChangingNight(SavedNight):
     """A simulated night and its truth. Frames are computed when they are asked for.
 
     A registered frame is ``light(i) + background(i) + defects(i) + noise``, where ``light(i)`` is the scene
@@ -111,6 +108,8 @@ class ChangingNight:
     mosaic: bool
     seed: int
     headers: list[dict[str, tuple[Any, str]]] = field(repr=False)
+
+    usual_dtype: ClassVar[str] = "f32"
 
     @property
     def count(self) -> int:
@@ -273,52 +272,6 @@ class ChangingNight:
         frame[:, border(*self.shape[1:], *self._whole(index))] = 0
         return frame
 
-    def save(
-        self,
-        folder: str | Path,
-        format: str = "xisf",
-        dtype: str = "f32",
-        name_pattern: str = "{object}_Light_{number:04d}_c_d_r",
-        *,
-        overwrite: bool = False,
-        compress: bool = False,
-    ) -> list[Path]:
-        """Write the registered frames, one after the other, without keeping them in memory.
-
-        Parameters
-        ----------
-        folder : str or Path
-            Output folder, created if needed.
-        format : {"xisf", "fits"}
-            File format.
-        dtype : {"u16", "f32"}
-            Sample format, with a full scale of 65535 or 1.
-        name_pattern : str
-            File name without suffix, with the fields ``{object}`` and ``{number}`` (counting from 1).
-        overwrite : bool
-            Replace existing files.
-        compress : bool
-            Compress XISF files without loss.
-
-        Returns
-        -------
-        list of Path
-            The files, in the order of the frames.
-
-        Raises
-        ------
-        ValueError
-            If `format` or `dtype` is unknown.
-        """
-        paths = file_names(folder, self.headers, name_pattern, format, dtype)
-
-        def write(index: int) -> None:
-            write_frame(paths[index], self.frame(index), self.headers[index], dtype, overwrite, compress)
-
-        with ThreadPoolExecutor(max_workers=2) as pool:
-            list(pool.map(write, range(self.count)))
-        return paths
-
     def _whole(self, index: int) -> np.ndarray:
         """Return the whole pixels of a shift, down and right."""
         return np.rint(self.shifts[index]).astype(int)
@@ -402,6 +355,7 @@ def simulate_night(
     read_noise: float = 2.0,
     bits: int = 0,
     psf: str = "moffat",
+    blur: str = "gaussian",
     cosmic_rays: float = 0.0,
     hot_pixels: int = 0,
     trails: int | Sequence[Trail] = 0,
@@ -449,6 +403,9 @@ def simulate_night(
         Round to this many bits before registration, as a camera does; 0: not rounded.
     psf : {"moffat", "gaussian"}
         Star profile.
+    blur : {"gaussian", "psf"}
+        How the seeing blurs everything else, see `Scene`. Comparisons of light over nights of changing seeing
+        need ``psf``.
     cosmic_rays : float
         Mean number of cosmic rays per frame.
     hot_pixels : int
@@ -472,8 +429,8 @@ def simulate_night(
     Raises
     ------
     ValueError
-        If `kind`, `psf`, `registration` or the number of channels is unknown, the seeing is below 2 pixels,
-        or a mosaic is asked for that cannot be.
+        If `kind`, `psf`, `blur`, `registration` or the number of channels is unknown, the seeing is below 2
+        pixels, or a mosaic is asked for that cannot be.
 
     Examples
     --------
@@ -487,6 +444,8 @@ def simulate_night(
         raise ValueError(f"registration: got {registration!r}, expected one of {', '.join(METHODS)}")
     if mosaic and (channels != 3 or registration != "none"):
         raise ValueError("mosaic: needs channels=3 and registration='none'; a mosaic cannot be interpolated")
+    if blur not in ("gaussian", "psf"):
+        raise ValueError(f"blur: got {blur!r}, expected 'gaussian' or 'psf'")
     weather, places = np.random.default_rng([seed, 1]), np.random.default_rng([seed, 6])
     clear = _track(weather, count, transparency)
     widths = _track(weather, count, fwhm)
@@ -509,7 +468,7 @@ def simulate_night(
     strength = light[reference]
     cards = _cards(full_well, read_noise, mosaic)
     return ChangingNight(
-        scene=replace(scene, extended=strength * scene.extended, flux=strength * scene.flux),
+        scene=replace(scene, extended=strength * scene.extended, flux=strength * scene.flux, blur=blur),
         transparency=light / strength,
         sky=levels,
         gradient=gradient * scale[:, None, None] * tint[:, :, None] * shapes[:, None, :],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -68,8 +69,67 @@ class Session:
         return cards | dict(self.cards)
 
 
+class SavedNight:
+    """Writes the frames of a simulated night."""
+
+    #: Sample format of the files.
+    usual_dtype = "u16"
+    headers: list[dict[str, tuple[Any, str]]]
+
+    def frame(self, index: int) -> np.ndarray:
+        """Return one registered frame, float32 (channels, height, width)."""
+        raise NotImplementedError
+
+    def save(
+        self,
+        folder: str | Path,
+        format: str = "xisf",
+        dtype: str | None = None,
+        name_pattern: str = "{object}_Light_{number:04d}_c_d_r",
+        *,
+        overwrite: bool = False,
+        compress: bool = False,
+    ) -> list[Path]:
+        """Write the registered light frames, without keeping them in memory.
+
+        Parameters
+        ----------
+        folder : str or Path
+            Output folder, created if needed.
+        format : {"xisf", "fits"}
+            File format.
+        dtype : {"u16", "f32"}, optional
+            Sample format, with a full scale of 65535 or 1. Default is ``usual_dtype``.
+        name_pattern : str
+            File name without suffix, with the fields ``{object}`` and ``{number}`` (counting from 1).
+        overwrite : bool
+            Replace existing files.
+        compress : bool
+            Compress XISF files without loss.
+
+        Returns
+        -------
+        list of Path
+            The files, in the order of the frames.
+
+        Raises
+        ------
+        ValueError
+            If `format` or `dtype` is unknown.
+        """
+        dtype = dtype or self.usual_dtype
+        paths = file_names(folder, self.headers, name_pattern, format, dtype)
+
+        def write(index: int) -> None:
+            write_frame(paths[index], self.frame(index), self.headers[index], dtype, overwrite, compress)
+
+        with ThreadPoolExecutor(max_workers=2) as pool:
+            list(pool.map(write, range(len(paths))))
+        return paths
+
+
 @dataclass(frozen=True)
-class Simulation:
+class Simulation(SavedNight):
     """Simulated frames of one night with all their ingredients.
 
     Attributes
@@ -140,44 +200,9 @@ class Simulation:
         """Return the standard deviation of the noise of a frame without defects, shape as `expected`."""
         return noise_sigma(self.expected(index), self.full_well, self.read_noise)
 
-    def save(
-        self,
-        folder: str | Path,
-        format: str = "xisf",
-        dtype: str = "u16",
-        name_pattern: str = "{object}_Light_{number:04d}_c_d_r",
-        *,
-        overwrite: bool = False,
-    ) -> list[Path]:
-        """Write the registered light frames.
-
-        Parameters
-        ----------
-        folder : str or Path
-            Output folder, created if needed.
-        format : {"xisf", "fits"}
-            File format.
-        dtype : {"u16", "f32"}
-            Sample format, with a full scale of 65535 or 1.
-        name_pattern : str
-            File name without suffix, with the fields ``{object}`` and ``{number}`` (counting from 1).
-        overwrite : bool
-            Replace existing files.
-
-        Returns
-        -------
-        list of Path
-            The files, in the order of the frames.
-
-        Raises
-        ------
-        ValueError
-            If `format` or `dtype` is unknown.
-        """
-        paths = file_names(folder, self.headers, name_pattern, format, dtype)
-        for path, image, header in zip(paths, self.frames, self.headers, strict=True):
-            write_frame(path, image, header, dtype, overwrite)
-        return paths
+    def frame(self, index: int) -> np.ndarray:
+        """Return one registered frame, float32 (channels, height, width). Exactly 0 without data."""
+        return self.frames[index]
 
 
 def file_names(

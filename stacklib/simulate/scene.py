@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy import ndimage
+from scipy import ndimage, signal
 
 from stacklib.simulate.registration import filtered
 from stacklib.simulate.targets import KINDS, field_stars
@@ -33,6 +33,9 @@ class Scene:
         Star profile, ``moffat`` (beta 3) or ``gaussian``.
     seeing : float
         FWHM in pixels by which `extended` is already blurred.
+    blur : str
+        How the seeing blurs `extended`: ``gaussian``, on top of what it is blurred by already, which is
+        quick; or ``psf``, by the profile of the stars, as the air does.
     """
 
     extended: np.ndarray
@@ -41,6 +44,7 @@ class Scene:
     flux: np.ndarray
     psf: str = "moffat"
     seeing: float = 0.0
+    blur: str = "gaussian"
     # The last image by its FWHM: with constant seeing, all frames use the same one.
     _rendered: dict[float, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
 
@@ -68,7 +72,7 @@ class Scene:
     def seen(self, fwhm: float, down: float = 0.0, right: float = 0.0) -> np.ndarray:
         """Render the scene through the air, by a fraction of a pixel beside its place.
 
-        Stars and everything else are blurred to the same FWHM.
+        Stars and everything else are blurred to the same FWHM, or by the same profile; see `blur`.
 
         Parameters
         ----------
@@ -82,6 +86,10 @@ class Scene:
         ndarray of float64, shape (channels, height, width)
             Signal above the sky as a fraction of full scale, not clipped.
         """
+        if self.blur == "psf":
+            image = _blurred(self.extended, self.psf, fwhm, down, right)
+            self._add_stars(image, fwhm, down, right)
+            return image
         sigma = np.sqrt(fwhm**2 - self.seeing**2) / FWHM_PER_SIGMA
         # A Gaussian off its center blurs and moves in one go.
         reach = int(np.ceil(4.5 * sigma + max(abs(down), abs(right))))
@@ -99,6 +107,17 @@ class Scene:
         reach = np.ceil(radius * fwhm).astype(np.int64)[order]
         flux = np.ascontiguousarray(self.flux[:, order])
         _draw(image, self.x[order] + right, self.y[order] + down, flux, reach, *_profile(self.psf, fwhm))
+
+
+def _blurred(image: np.ndarray, psf: str, fwhm: float, down: float, right: float) -> np.ndarray:
+    """Blur planes by a star profile and move them by a fraction of a pixel."""
+    gaussian, width, peak = _profile(psf, fwhm)
+    reach = int(np.ceil((2 if gaussian else 10) * fwhm))
+    place = np.arange(-reach, reach + 1)
+    distance = ((place[:, np.newaxis] - down) ** 2 + (place - right) ** 2) / width
+    kernel = peak * (np.exp(-distance) if gaussian else (1 + distance) ** -MOFFAT_BETA)
+    padded = np.pad(image, [(0, 0), (reach, reach), (reach, reach)], mode="reflect")
+    return signal.fftconvolve(padded, kernel[np.newaxis], mode="valid", axes=(1, 2))
 
 
 def _profile(kind: str, fwhm: float) -> tuple[bool, float, float]:
