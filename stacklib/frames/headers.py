@@ -21,6 +21,8 @@ __all__ = ["HeaderFacts", "parse_date"]
 #: XISF properties and FITS keywords of a fact, in order of preference.
 EXPOSURE = ("Instrument:ExposureTime", "EXPTIME", "EXPOSURE")
 START = ("Observation:Time:Start", "DATE-OBS")
+#: Time of day, where the date has none.
+CLOCK = ("TIME-OBS", "UT-OBS", "UTC-OBS")
 END = ("Observation:Time:End", "DATE-END")
 GAIN = ("Instrument:Camera:Gain", "Instrument:Camera:ISOSpeed", "GAIN", "ISOSPEED")
 TEMPERATURE = ("Instrument:Sensor:Temperature", "CCD-TEMP")
@@ -116,7 +118,7 @@ class HeaderFacts:
             start = _observed(value)
             if start is not None:
                 # Old headers have separate keywords for date and time.
-                clock = None if has_clock(value) else self._first("TIME-OBS", "UT-OBS", "UTC-OBS")
+                clock = None if has_clock(value) else self._first(*CLOCK)
                 return _observed(f"{start:%Y-%m-%d}T{str(clock).strip()}") or start
         days = self._parsed(_as_number, "MJD-OBS")
         return None if days is None or not 0 < days < 10**6 else _observed(MJD + timedelta(days=days))
@@ -139,6 +141,15 @@ class HeaderFacts:
         days = self._value("MJD-OBS")
         if days is not None and self.date is None:
             notes.append(f"MJD-OBS is {_shown(days)}, expected days since 1858-11-17; it is left out")
+        dates = (self._first(name) for name in START)
+        day = next((value for value in dates if _observed(value) is not None), None)
+        # The time of day counts where the date has none.
+        name = next((name for name in CLOCK if _is_scalar(self._value(name))), "")
+        if day is not None and not has_clock(day) and name:
+            clock = self._value(name)
+            if _observed(f"2000-01-01T{str(clock).strip()}") is None:
+                expected = "a time such as 21:10:05; midnight is taken as the start"
+                notes.append(f"{name} is {_shown(clock)}, expected {expected}")
         for names, parse, expected in _CHECKS:
             for name in names:
                 value = self._value(name)

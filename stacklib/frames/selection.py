@@ -73,7 +73,10 @@ def select(table: Table, expression: str) -> np.ndarray:
 
 
 def evaluate(
-    expression: str, table: Table | Mapping[str, np.ndarray], field: str = "expression"
+    expression: str,
+    table: Table | Mapping[str, np.ndarray],
+    field: str = "expression",
+    example: str = "fwhm < 3.5 and eccentricity < 0.6",
 ) -> np.ndarray:
     """Evaluate an expression for every row of a table.
 
@@ -86,6 +89,8 @@ def evaluate(
         The expression may use its numeric columns, all of the same length and with one value a row.
     field : str
         Start of error messages.
+    example : str
+        What an expression looks like, for error messages.
 
     Returns
     -------
@@ -117,9 +122,7 @@ def evaluate(
     except RecipeError:
         raise
     except (SyntaxError, ValueError, RecursionError, ArithmeticError, MemoryError):
-        raise RecipeError(
-            f"{field}: {quoted(expression)} is not valid; write it like fwhm < 3.5 and eccentricity < 0.6"
-        ) from None
+        raise RecipeError(f"{field}: {quoted(expression)} is not valid; write it like {example}") from None
     return np.broadcast_to(result, reader.rows).copy()
 
 

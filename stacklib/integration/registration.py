@@ -62,6 +62,9 @@ LEAST_STARS, STAR_SHARE = 8, 0.4
 #: Frames of which none match have stars, if each has this many round spots of this many to that many pixels;
 #: they are not longer than wide by more than this factor.
 MANY_STARS, STAR_PIXELS, ROUND = 20, (6, 300), 1.6
+#: Mean absolute deviation of a unit Gaussian that is cut off at its 90 % quantile, and the least fraction of
+#: the noise of a pixel that is left by a median filter and smoothing.
+CUT_MEAN, LEFT_OF_NOISE = 0.757, 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -344,9 +347,13 @@ def _round_spots(window: np.ndarray) -> int:
     """Count the round spots of a frame: its stars, but not the tracks of cosmic rays, nor hot pixels."""
     good = np.isfinite(window)
     filled = np.where(good, window, np.median(window[good]) if good.any() else 0).astype(np.float32)
-    filled = median_filter(filled, 3)
-    filled[~good] = np.nan
-    spots, _ = label(_band_passed(filled) > SPOT_SIGMA)
+    smooth = median_filter(filled, 3)
+    away = np.abs(filled - smooth)[good]
+    # Of quantized samples most are equal after the filter: the scatter that is left is not their noise.
+    cut = np.quantile(away, 0.9) if away.size else 0.0
+    noise = float(np.minimum(away, cut).mean()) / CUT_MEAN if away.size else 0.0
+    smooth[~good] = np.nan
+    spots, _ = label(_band_passed(smooth, LEFT_OF_NOISE * noise) > SPOT_SIGMA)
     sizes = np.bincount(spots.ravel())[1:]
     boxes = [(part.stop - part.start for part in place) for place in find_objects(spots)]
     least, most = STAR_PIXELS
@@ -419,8 +426,11 @@ def _cross(core: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return core[:, 1], core[1]
 
 
-def _band_passed(window: np.ndarray) -> np.ndarray:
-    """Return each pixel above its background in units of the noise, float32; 0 near pixels without data."""
+def _band_passed(window: np.ndarray, least: float = 0.0) -> np.ndarray:
+    """Return each pixel above its background in units of the noise, float32; 0 near pixels without data.
+
+    The noise is at least `least`.
+    """
     good = np.isfinite(window)
     every = bool(good.all())
     if not good.any():
@@ -437,7 +447,7 @@ def _band_passed(window: np.ndarray) -> np.ndarray:
         values[~good] = 0
     detail = _smoothed(values)
     some = np.abs(_some(detail, good, every))
-    sigma = 1.4826 * float(np.median(some)) if some.size else 0.0
+    sigma = max(1.4826 * float(np.median(some)) if some.size else 0.0, least)
     return detail / np.float32(sigma) if sigma > 0 else np.zeros(window.shape, np.float32)
 
 

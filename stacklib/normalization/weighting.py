@@ -356,7 +356,8 @@ def _formula_values(
     }
     channels = range(measured.location.shape[1])
     by_channel = [{name: values[:, channel] for name, values in columns.items()} for channel in channels]
-    values = [evaluate(formula, table, "weight_formula") for table in by_channel]
+    example = "transparency / (noise * fwhm)"
+    values = [evaluate(formula, table, "weight_formula", example) for table in by_channel]
     return np.stack(values, axis=1).astype(np.float64)
 
 

@@ -426,6 +426,18 @@ def test_the_modified_julian_date_serves_without_a_date(tmp_path):
     assert Frame(save(tmp_path / "b.fits", keywords=keywords)).date.hour == 13
 
 
+def test_a_time_of_day_that_cannot_be_read_is_said(tmp_path):
+    date, clock = ("DATE-OBS", "2024-01-05", ""), ("TIME-OBS", "ten past nine", "")
+    frame = Frame(save(tmp_path / "a.fits", keywords=[date, clock]), quiet=True)
+    assert frame.date == datetime(2024, 1, 5, tzinfo=UTC)
+    assert frame.notes == [
+        "TIME-OBS is 'ten past nine', expected a time such as 21:10:05; midnight is taken as the start"
+    ]
+    # It is not looked at where the date has a time of its own.
+    whole = ("DATE-OBS", "2024-01-05T13:00:00", "")
+    assert Frame(save(tmp_path / "b.fits", keywords=[whole, clock])).notes == []
+
+
 def test_repr_and_folder(tmp_path):
     save(tmp_path / "one" / "a.xisf", keywords=HEADER)
     save(tmp_path / "two" / "a.xisf", keywords=HEADER)

@@ -153,6 +153,15 @@ def test_a_cloud_and_a_trail_are_no_misregistration():
     assert said(frames) == []
 
 
+def test_hot_pixels_in_quiet_whole_numbers_are_no_stars():
+    rng = np.random.default_rng(29)
+    truth = np.full((128, 160), 30.0)
+    truth[::9, ::11] = 5000
+    frames = np.round(truth + rng.normal(0, 0.6, (6, *truth.shape))).astype(np.float32)
+    found = measure_shifts(lambda i, w: frames[i][w[1] : w[1] + w[3], w[0] : w[0] + w[2]], 6, truth.shape)
+    assert found.apart == ()
+
+
 def test_what_cannot_be_measured_is_not_known():
     rng = np.random.default_rng(309)
     found = measured([rng.standard_normal(SHAPE).astype(np.float32) for _ in range(5)])
