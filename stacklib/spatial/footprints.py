@@ -186,9 +186,11 @@ def without_common(footprints: np.ndarray, common: np.ndarray) -> np.ndarray:
         A footprint of connected pixels is dropped as a whole if half of it lies on common places, since its
         rim differs from frame to frame. Of others only the pixels there are dropped.
     """
-    left = footprints & ~common
-    if (footprints & common).any():
-        _drop_mostly_on(common, footprints, left)
+    on_common = footprints & common
+    if not on_common.any():
+        return footprints
+    left = footprints ^ on_common
+    _drop_mostly_on(common, footprints, left)
     return left
 
 

@@ -32,8 +32,9 @@ STEADY, STEADY_FRACTION = 3.5, 0.35
 CUT, MEASURED_CUT = 3.5, 6.0
 #: Offsets of rows and columns beyond this many sigma of all of them are no banding.
 BANDING = 5.0
-#: Bins: of 2 pixels up to this number of pixels, of 4 beyond, and larger if a side has more bins than this.
-SMALL_FRAME, MOST_BINS = 3_000_000, 4000
+#: Bins have sides of 2 to 4 pixels, so that there are no more than these if possible. They are larger only where
+#: a side of the frame would have more than so many of them.
+SIDES, ENOUGH_BINS, MOST_BINS = (2, 4), 200_000, 4000
 #: Reach of the strip in which a line is measured, and the largest one, for wide trails, in pixels.
 REACH, WIDEST_REACH = 24.0, 96.0
 #: Sigma of the profile to begin with, in pixels. How far the ends move then, in bins, and later, in pixels.
@@ -98,9 +99,8 @@ def find_lines(z: np.ndarray, protected: np.ndarray) -> list[Line]:
     list of Line
         In the order in which they were found, roughly the brightest ones first.
     """
-    side = 2 if z.size <= SMALL_FRAME else 4
-    while max(z.shape) > MOST_BINS * side:
-        side *= 2
+    side = int(np.clip(math.ceil(math.sqrt(z.size / ENOUGH_BINS)), *SIDES))
+    side = max(side, -(-max(z.shape) // MOST_BINS))
     binned = _without_banding(bin_residual(z, protected, side, CUT))
     spared = protected
     found: list[Line] = []

@@ -180,7 +180,7 @@ def find_peaks(binned: Binned, side: int, limit: float) -> list[Peak]:
         return []
     # A sum over n pixels has the count PARTS n / pixels.
     unit = np.sqrt(PARTS / pixels)
-    count = (binned.number * (PARTS / pixels)).astype(np.uint16)
+    count = np.rint(binned.number * (PARTS / pixels)).astype(np.uint16)
     found = []
     for upright in (False, True):
         for falling in (False, True):

@@ -70,6 +70,17 @@ def test_faint_trails_are_found_with_their_light(where, blur):
     assert 5 < lines[0].width < 14
 
 
+@pytest.mark.parametrize("shape", [(900, 1100), (1500, 2000)])
+def test_large_frames_have_larger_bins(shape):
+    light = trail((-20, 300), (2100, 700), 1.5, shape=shape)
+    ending = trail((400, 880), (560, 800), 3.0, shape=shape)
+    lines = find(noise(91, shape) + light + ending)
+    assert len(lines) == 2
+    assert left_of(light, lines) < 0.02
+    assert left_of(ending, lines) < 0.04
+    assert find(noise(92, shape)) == []
+
+
 @pytest.mark.parametrize("peak", [2.0, 20.0])
 def test_ends_in_the_frame_are_honoured(peak):
     start, end = (120.0, 90.0), (300.0, 210.0)
