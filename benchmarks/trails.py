@@ -474,8 +474,8 @@ PARTS: dict[str, tuple[Callable[..., Rows], tuple[int, int]]] = {
 HEADINGS = {
     "several": "Three trails in one frame that cross each other, one of which ends in the frame:\n\n",
     "kinds": (
-        "## Other hits\n\nTwenty frames. The light left of what is no straight trail. An asteroid that moves by "
-        "less than its width\nfrom frame to frame is at one place in several frames, and is spared like a "
+        "## Other hits\n\nTwenty frames. The light left of what is no straight trail. An asteroid that moves "
+        "by less than its width\nfrom frame to frame is at one place in several frames, and is spared like a "
         "diffraction spike.\n\n"
     ),
     "speed": "## Time\n\n",

@@ -32,8 +32,8 @@ STEADY, STEADY_FRACTION = 3.5, 0.35
 CUT, MEASURED_CUT = 3.5, 6.0
 #: Offsets of rows and columns beyond this many sigma of all of them are no banding.
 BANDING = 5.0
-#: Bins have sides of 2 to 4 pixels, so that there are no more than these if possible. They are larger only where
-#: a side of the frame would have more than so many of them.
+#: Bins have sides of 2 to 4 pixels, so that there are no more than these if possible. They are larger only in
+#: frames of which a side would have more than so many.
 SIDES, ENOUGH_BINS, MOST_BINS = (2, 4), 200_000, 4000
 #: Reach of the strip in which a line is measured, and the largest one, for wide trails, in pixels.
 REACH, WIDEST_REACH = 24.0, 96.0
