@@ -31,6 +31,7 @@ from stacklib.recipe.recipe import Recipe
 from stacklib.recipe.rules import RULES
 from stacklib.spatial.masks import FrameMasks
 from stacklib.utils.compiled import not_kept
+from stacklib.utils.labels import listed
 from stacklib.utils.progress import progress_bar
 from stacklib.utils.resources import give_back_memory
 
@@ -130,7 +131,11 @@ def integrate(
         for note in preparation.notes:
             warnings.warn(note, StacklibWarning, stacklevel=2)
         if spatial_means(preparation):
-            samples = samples.masked(_searched(samples, preparation, workers, progress))
+            masks = _searched(samples, preparation, workers, progress)
+            samples, unknown = samples.masked(masks), _unknown_trails(preparation, masks)
+            preparation = replace(preparation, notes=(*preparation.notes, *unknown))
+            for note in unknown:
+                warnings.warn(note, StacklibWarning, stacklevel=2)
         result = integrate_samples(samples, preparation, progress, work=workers.integrate)
         result.shift = shift
         result.measure_scale = partial(measure_noise, noise_window(samples), _without_claims)
@@ -165,6 +170,22 @@ def _searched(samples: Samples, preparation: Preparation, workers: Workers, prog
         masks = find_masks(samples, preparation, workers, bar.update)
         bar.update(total - bar.n)
     return masks
+
+
+def _unknown_trails(preparation: Preparation, masks: FrameMasks) -> list[str]:
+    """Return a note if `ignore_trails` names trails that were not found."""
+    if preparation.recipe.footprints == "off":
+        return []
+    names = preparation.measurements.names
+    found = {(names[i], k + 1) for i, lines in masks.lines.items() for k in range(len(lines))}
+    missing = [
+        f"{name}:{number}"
+        for name, number in preparation.recipe.ignored_trails
+        if (name, number) not in found
+    ]
+    if not missing:
+        return []
+    return [f"ignore_trails: no such trail was found: {listed(missing)}; see the trails in the report"]
 
 
 @contextmanager

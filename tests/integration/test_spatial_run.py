@@ -115,6 +115,11 @@ def test_a_trail_can_be_left_in(result, frames):
     assert not other.trails["used"].any()
     assert other.masked["line"].sum() == 0 < result.masked["line"].sum()
     assert "not rejected: ignored" in " ".join(other.report().split())
+    # With a name that means none.
+    recipe = RECIPE.replace(footprints="trails", ignore_trails=[name, "light.xisf:3"])
+    with pytest.warns(sl.StacklibWarning, match=r"ignore_trails: no such trail was found: light.xisf:3;"):
+        again = sl.integrate(frames, recipe, progress=False)
+    assert any("light.xisf:3" in note for note in again.preparation.notes)
 
 
 def test_masks_are_checked_before_frames_are_measured(frames, tmp_path, monkeypatch):
