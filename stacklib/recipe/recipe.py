@@ -76,7 +76,7 @@ class Recipe(RejectionParameters):
         False, "Let clusters of samples that were rejected as too dark grow."
     )
     large_scale_high: bool = switch_field(
-        False, "The same for too bright; 84 to 100 % of a trail of 2 sigma stays."
+        False, "The same for too bright; 70 to 100 % of a trail of 2 sigma stays."
     )
     large_scale_layers: int = count_field(
         2, 1, 6, "Clusters must survive medians of 3, 5, 9 ... pixels: this many.", "layers"
