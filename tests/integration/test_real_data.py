@@ -89,6 +89,20 @@ def test_cosmic_rays_go(hatp32, tracks, rule):
     assert result.rejected_low.mean() < 0.03
 
 
+def test_cosmic_rays_go_by_the_measured_preset(hatp32, tracks):
+    result = sl.integrate(hatp32, sl.Recipe.best(hatp32), region=REGION, progress=False)
+    left, top, width, height = REGION
+    levels = [np.median(f.read(slice(top, top + height), 0)[:, left : left + width]) for f in hatp32]
+    # Its background is that of the darkest frames.
+    raised = (np.median(result.image[0]) - np.median(levels)) * FULL
+    for track in tracks.values():
+        _, rows, columns, _ = track
+        assert (result.rejection_high[0, rows, columns] >= np.float32(1 / 40)).all()
+        assert np.abs(residual(result, track) - raised).max() < 3
+    assert 0.0002 < result.rejected_high.mean() < 0.01
+    assert result.rejected_low.mean() < 0.01
+
+
 def test_without_rejection_they_stay(hatp32, tracks):
     first = hatp32[0].name
     recipe = sl.Recipe(rejection="none", weights="none", normalization="additive", reference=first)
