@@ -17,13 +17,15 @@ from scipy import ndimage
 from stacklib.errors import IntegrationError, RecipeError
 from stacklib.explore.outliers import Injection, inject, own_outliers, spread_of
 from stacklib.explore.sweep import checked_grid, settings_of
-from stacklib.explore.trials import Trial, Trials
+from stacklib.explore.trials import Trial, Trials, without_neighbours
 from stacklib.frames.frame_set import FrameSet, open_frames
+from stacklib.integration.result import Integration
 from stacklib.integration.run import integrate_samples
 from stacklib.integration.samples import RESULT_BYTES, Region
 from stacklib.normalization.preparation import Preparation
 from stacklib.recipe.recipe import Recipe
 from stacklib.recipe.rules import RULES, RuleSpec
+from stacklib.simulate.defects import Trail
 from stacklib.utils.resources import parse_memory
 
 if TYPE_CHECKING:
@@ -45,6 +47,9 @@ QUIET = 2.0
 ENOUGH = 10
 #: Tolerated error of a star, as a fraction of its light.
 TOLERANCE = 0.05
+#: Peak of the trail with which looking at neighbors is tried, in sigma of its frame. Its light counts down to
+#: this fraction of the peak.
+FAINT, TRAIL_EDGE = 2.0, 0.01
 #: Standard errors are smoothed over this many pixels each way, as that of a single pixel is uncertain.
 SMOOTH = 9
 
@@ -96,6 +101,11 @@ class Advice:
         Reason for the proposal, in a sentence.
     region : (left, top, width, height)
         The region of the frames.
+    neighbours : Table
+        What looking at neighbors would change with the proposed limits, one row for each value of
+        `footprints`: `risk`, `noise_penalty` and leftovers as in `table`, and ``left of a trail of 2 sigma``,
+        the percentage of its light that a trail across the region leaves, far below the noise of a pixel. The
+        proposal has the setting of the given recipe.
     """
 
     recipe: Recipe
@@ -105,6 +115,7 @@ class Advice:
     row: int
     reason: str
     region: Region
+    neighbours: Table = field(default_factory=Table, repr=False)
 
     @property
     def kinds(self) -> list[str]:
@@ -195,18 +206,19 @@ def advise(
     count = trials.prepare(start).count
     grid = own_grid if grid is not None else _within_reach(own_grid, spec, count)
     settings = settings_of(grid)
-    preparations = [trials.prepare(start.replace(**changes)) for changes in settings]
+    # Limits are those of the rule: what looks at neighbors is tried with the best of them.
+    alone = without_neighbours(start)
+    preparations = [trials.prepare(alone.replace(**changes)) for changes in settings]
     _refuse_few(preparations[0].used)
     judge = _Judge.make(trials, preparations[0], seed)
     struck, cleaned = trials.with_values(judge.injection.samples), trials.with_values(judge.cleaned)
-    plain = trials.prepare(start.replace(rejection="none"))
+    plain = trials.prepare(alone.replace(rejection="none"))
     (full,) = struck.each([plain], judge.light)
     # The two halves together take as long as all frames.
     first, second = _in_two(report)
     rows = struck.each(preparations, judge.look, progress, first)
     *halves, unrejected = _split_halves(trials, [*preparations, plain], judge, progress, second)
     (least,) = _split_halves(cleaned, [plain], judge)
-    frames.close()
     table = Table({name: [setting[name] for setting in settings] for name in grid})
     noise2, left2, bright2, light = (np.array(column) for column in zip(*rows, strict=True))
     if len(preparations[0].used) >= 2 * ENOUGH and least > 0:
@@ -223,7 +235,9 @@ def advise(
     proposal = start.replace(**settings[row])
     idle = [name for name in grid if spec.out_of_reach(name, getattr(proposal, name), count)]
     proposal = proposal.replace(**{f"clip_{_side(name)}": False for name in idle})
-    reason = _reason(table, row, grid, count, unrejected, idle)
+    neighbours = _try_neighbours(trials, judge, preparations[0], without_neighbours(proposal))
+    reason = _reason(table, row, grid, count, unrejected, idle) + _worth_of_neighbours(neighbours)
+    frames.close()
     return Advice(
         recipe=proposal,
         start=start,
@@ -232,6 +246,7 @@ def advise(
         row=row,
         reason=reason,
         region=trials.samples.region,
+        neighbours=neighbours,
     )
 
 
@@ -350,7 +365,7 @@ class _Judge:
             )
         return cls(result.original, error, judged, judged & ~(hit | found), cleaned, injection)
 
-    def look(self, trial: Trial) -> tuple[float, float, float, list[float]]:
+    def look(self, trial: Trial | Integration) -> tuple[float, float, float, list[float]]:
         """Return the squares of noise, leftovers and bright risk, and the leftover `light`."""
         beyond = (trial.original - self.average)[self.judged].astype(np.float64)
         error = self.error[self.judged]
@@ -362,7 +377,7 @@ class _Judge:
         bright = float(np.mean(beyond**2 / tolerance2))
         return noise2, left2, 1 + bright, self.light(trial)
 
-    def light(self, trial: Trial) -> list[float]:
+    def light(self, trial: Trial | Integration) -> list[float]:
         """Return the light left of each kind of outlier."""
         beyond = trial.original - self.average
         for channel, clean in zip(beyond, self.clean & self.quiet, strict=True):
@@ -378,6 +393,56 @@ def _noise(trials: Trials, preparation: Preparation) -> np.ndarray:
     measured = trials.prepare(recipe).measurements
     noise = np.where(measured.noise > 0, measured.noise, measured.scale_low)
     return np.where(noise > 0, noise, noise[noise > 0].min() if (noise > 0).any() else 1.0)
+
+
+def _try_neighbours(trials: Trials, judge: _Judge, p: Preparation, recipe: Recipe) -> Table:
+    """Try the values of `footprints` with one rule on the samples with outliers and a faint trail."""
+    struck, noise = judge.injection.samples, _noise(trials, p)
+    height, width = struck.shape[2:]
+    trail = Trail(int(p.used[len(p.used) // 2]), (-9.0, 0.3 * height), (width + 9.0, 0.62 * height), FAINT)
+    light = trail.profile(height, width) * FAINT
+    # The samples without outliers have served: no fourth copy is needed.
+    crossed = judge.cleaned
+    crossed[:] = struck
+    known = struck[:, trail.frame] > float(p.settings(0).data_range[0])
+    added = noise[trail.frame][:, np.newaxis, np.newaxis] * light
+    crossed[:, trail.frame] += np.where(known, added, 0).astype(np.float32)
+    both = trials.with_values(crossed), trials.with_values(struck)
+    near = (light > TRAIL_EDGE * FAINT) & judge.judged
+
+    def light_of(tried: Recipe) -> tuple[Integration, float]:
+        found = both[0].integrate(tried)
+        # The same samples are left out, so that nothing but the trail makes a difference.
+        samples = both[1].samples.masked(found.masks)
+        without = integrate_samples(samples, both[1].prepare(tried), true_claims=False)
+        return found, float((found.original - without.original)[near].sum(dtype=np.float64))
+
+    unrejected, whole = light_of(recipe.replace(rejection="none"))
+    full = judge.light(unrejected)
+    rows = []
+    for footprints in Recipe.parameters()["footprints"].choices:
+        result, left = light_of(recipe.replace(footprints=footprints))
+        noise2, left2, _, kinds = judge.look(result)
+        shares = (100 * some / total if total else math.nan for some, total in zip(kinds, full, strict=True))
+        share = 100 * left / whole if whole else math.nan
+        rows.append((footprints, math.sqrt(noise2 + left2), 100 * (math.sqrt(noise2) - 1), share, *shares))
+    kinds = [f"left of {kind}" for kind in judge.injection.hit]
+    names = ["footprints", "risk", "noise_penalty", f"left of a trail of {FAINT:g} sigma", *kinds]
+    return Table(rows=rows, names=names)
+
+
+def _worth_of_neighbours(table: Table) -> str:
+    """Say what looking at neighbors would change, in a sentence."""
+    off, *others = table
+    best = min(others, key=lambda row: row["risk"])
+    name = f"left of a trail of {FAINT:g} sigma"
+    if not (math.isfinite(off[name]) and math.isfinite(best[name])):
+        return ""
+    more = best["noise_penalty"] - off["noise_penalty"]
+    return (
+        f" With footprints {best['footprints']}, {max(best[name], 0):.0f} % instead of {off[name]:.0f} % of "
+        f"the light of a trail of {FAINT:g} sigma is left, and the noise changes by {more:+.1f} %."
+    )
 
 
 def _in_two(report: Callable[[float], None] | None) -> tuple[Callable[[float], None] | None, ...]:

@@ -35,7 +35,7 @@ from stacklib.recipe.rules import RULES, RejectionParameters
 from stacklib.spatial.masks import FrameMasks
 from stacklib.utils.progress import progress_bar
 
-__all__ = ["Trial", "Trials", "without_rule"]
+__all__ = ["NEAR", "Trial", "Trials", "without_neighbours", "without_rule"]
 
 Found = TypeVar("Found")
 
@@ -349,9 +349,17 @@ def without_rule(recipe: Recipe) -> Recipe:
     return recipe.replace(**defaults | {"rejection": "none"})
 
 
+def without_neighbours(recipe: Recipe) -> Recipe:
+    """Return the recipe with the rule alone, without anything that looks at neighbors."""
+    known = Recipe.parameters()
+    defaults = {name: known[name].default for name in OF_NEIGHBOURS}
+    return recipe.replace(**defaults | {"joint_colour": False})
+
+
 def _search_key(recipe: Recipe, p: Preparation) -> tuple:
     """Return what a search depends on, besides the rule and its limits."""
-    return without_rule(recipe), spatial_means(p), *(str(getattr(recipe, name)) for name in OF_NEIGHBOURS)
+    chosen = (str(getattr(recipe, name)) for name in OF_NEIGHBOURS)
+    return without_rule(recipe), p.used.tobytes(), spatial_means(p), *chosen
 
 
 def _groups(preparations: Sequence[Preparation]) -> Iterator[tuple[list[int], bool]]:

@@ -13,6 +13,7 @@ from stacklib.notebook.session import (
     show_night,
     show_panel,
     show_table,
+    show_trails,
 )
 
 __all__ = [
@@ -31,4 +32,5 @@ __all__ = [
     "show_night",
     "show_panel",
     "show_table",
+    "show_trails",
 ]

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from stacklib.errors import RecipeError, StacklibError, StacklibWarning
 from stacklib.explore.both_presets import BothPresets
 from stacklib.figures.night_plots import figure_night
+from stacklib.figures.trail_plots import figure_trails, trails_in_words
 from stacklib.frames.finding import resolve_path
 from stacklib.integration.result import Integration
 from stacklib.notebook.executed import NOTE, RESULT_MIME
@@ -217,6 +218,18 @@ def show_night(result: Integration) -> None:
         print('These frames were not compared by their light; with preset = "measured" they are.')
         return
     display(figure_night(result))
+
+
+def show_trails(result: Integration) -> None:
+    """Say which trails were found, and display them frame by frame.
+
+    Without trails, or if they were not looked for, this is said.
+    """
+    from IPython.display import display
+
+    print(f"{trails_in_words(result)}.")
+    if len(result.trails):
+        display(figure_trails(result))
 
 
 def show_table(table: Table) -> None:

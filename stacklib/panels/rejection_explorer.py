@@ -210,6 +210,16 @@ class RejectionExplorer:
         """
         return self.model.advise(report)
 
+    def with_trails(self, footprints: str = "trails") -> Integration:
+        """Return the region integrated with a search for trails, without changing the settings.
+
+        Parameters
+        ----------
+        footprints : {"trails", "all"}
+            What is looked for, see `Recipe`.
+        """
+        return self.model.trials.integrate(self.recipe.replace(footprints=footprints))
+
     def suggest(self, report: Callable[[float], None] | None = None) -> Advice:
         """Apply the proposal of `advice`, and return it; its `reason` says why."""
         advice = self.advice(report)
