@@ -63,12 +63,10 @@ class FaintTrail:
         columns = np.arange(20, self.night.frames.shape[-1] - 20)
         return np.rint(y0 + (columns - x0) * (y1 - y0) / (x1 - x0)).astype(int), columns
 
-    def error(self, name: str) -> np.ndarray:
-        """Return master minus truth minus its median, in sigma of one frame; NaN at the border."""
-        result = self.results[name]
-        error = (result.original[0].astype(float) - self.night.truth[0]) / self.sigma
-        error[result.coverage[0] < 1] = np.nan
-        return error - np.nanmedian(error)
+    def added(self, name: str) -> np.ndarray:
+        """Return what the trail adds to a master, in sigma of one frame, (height, width)."""
+        apart = self.results[name].original[0].astype(float) - self.without[name].original[0]
+        return apart / self.sigma
 
     def left(self, name: str) -> float:
         """Return the light of the trail left in a master, in percent of that without rejection.
@@ -80,11 +78,11 @@ class FaintTrail:
 
     def _more(self, name: str) -> float:
         (x0, y0), (x1, y1) = self.trail.start, self.trail.end
-        result, plain = self.results[name], self.without[name]
-        yy, xx = np.indices(result.image.shape[1:])
+        added = self.added(name)
+        yy, xx = np.indices(added.shape)
         apart = np.abs((xx - x0) * (y1 - y0) - (yy - y0) * (x1 - x0)) / np.hypot(x1 - x0, y1 - y0)
-        near = (apart < NEAR) & (result.coverage[0] == 1)
-        return float(np.sum(result.original[0][near].astype(float) - plain.original[0][near]))
+        near = (apart < NEAR) & (self.results[name].coverage[0] == 1)
+        return float(added[near].sum())
 
 
 def faint_trail(count: int = 20, seed: int = 8, peak: float = 2.0) -> FaintTrail:

@@ -51,13 +51,16 @@ def figure_along(faint: FaintTrail) -> Figure:
 
 
 def figure_faint_trail(faint: FaintTrail) -> Figure:
-    """Show master minus truth for everything tried, with the light of the trail that is left."""
+    """Show what the trail adds to the master, for everything tried, and how much of its light that is."""
     figure = new_figure(13.0, 3.7)
+    top = 1.2 * faint.trail.peak / len(faint.night.frames)
     for axes, name in zip(figure.subplots(1, len(faint.results)), faint.results, strict=True):
         title = f"{name}: {faint.left(name):.0f} % left"
-        shown = show_picture(axes, faint.error(name), title, cmap="cividis", vmin=-0.8, vmax=0.8)
+        shown = show_picture(axes, faint.added(name), title, cmap="cividis", vmin=0, vmax=top)
         axes.set_facecolor(PANEL)
-    colour_bar(figure, shown, "master minus truth\n(sigma of one frame)")
+    colour_bar(figure, shown, "master with the trail\nminus master without it\n(sigma of one frame)")
     count = len(faint.night.frames)
-    write_title(figure, f"Light of a trail of {faint.trail.peak:g} sigma left in a master of {count} frames")
+    write_title(
+        figure, f"What a trail of {faint.trail.peak:g} sigma in one of {count} frames adds to the master"
+    )
     return figure

@@ -98,6 +98,7 @@ def test_advice_holds_together():
     assert (table["left of bright trails"][table["sigma_high"] < 2.5] < 30).all()
     text = io.BytesIO()
     advice.figure().savefig(text)
+    assert advice.neighbours["footprints"].tolist() == ["off", "trails", "all"]
     again = advise(frames, sl.Recipe(weights="none"), progress=False, threads=1)
     assert again.recipe == advice.recipe and again.reason == advice.reason
 
@@ -125,6 +126,24 @@ def test_reason_is_true_of_the_table():
                 assert any(other[n] > chosen[n] for n in ("left of trails", "left of cosmic rays"))
             if "stars" in words:
                 assert other["risk_bright"] > chosen["risk_bright"]
+
+
+def test_looking_at_neighbors_is_tried(trailed_folder):
+    grid = {"sigma_high": (2.6, 2.9)}
+    advice = advise(trailed_folder, sl.Recipe(rejection="winsorized_sigma"), grid=grid, progress=False)
+    off, trails, both = advice.neighbours
+    name = "left of a trail of 2 sigma"
+    assert off[name] > 60 and abs(trails[name]) < 5 and abs(both[name]) < 5
+    assert both["left of faint trails"] < off["left of faint trails"] - 20
+    assert abs(trails["noise_penalty"] - off["noise_penalty"]) < 1
+    assert f"instead of {off[name]:.0f} % of the light of a trail of 2 sigma" in advice.reason
+    # Limits are those of the rule alone, and the proposal keeps the settings given.
+    assert advice.recipe.footprints == "off"
+    recipe = sl.Recipe(rejection="winsorized_sigma", footprints="all")
+    other = advise(trailed_folder, recipe, grid=grid, progress=False)
+    assert other.recipe.footprints == "all"
+    for column in other.table.colnames:
+        np.testing.assert_array_equal(other.table[column], advice.table[column])
 
 
 def test_a_small_budget_looks_at_a_smaller_part():

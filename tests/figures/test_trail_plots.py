@@ -7,6 +7,7 @@ import pytest
 from matplotlib import colors
 
 import stacklib as sl
+from stacklib import notebook
 from stacklib.figures.look import NEIGHBOURS
 from stacklib.figures.trail_plots import figure_trails, residual_picture, trails_in_words
 from stacklib.spatial.lines import Line, line_mask
@@ -79,3 +80,12 @@ def test_words_without_trails(trailed, trailed_folder):
         figure_trails(trailed, [12])
     # A frame without a trail is drawn if it is asked for.
     assert [lines(axes) for axes in figure_trails(trailed, [1]).axes] == [[]]
+
+
+def test_a_notebook_says_whether_there_are_trails(trailed, trailed_folder, capsys, monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    notebook.show_trails(trailed)
+    assert capsys.readouterr().out == "2 trails found in 2 of 10 frames.\n" and len(shown) == 1
+    notebook.show_trails(sl.integrate(trailed_folder, sl.Recipe(), progress=False))
+    assert "footprints is off" in capsys.readouterr().out and len(shown) == 1

@@ -9,6 +9,7 @@ import pytest
 import stacklib as sl
 from stacklib import lessons
 from stacklib.lessons import plots as lesson_plots
+from stacklib.lessons import trail_plots
 from stacklib.lessons.lesson import LEFT_OUT
 from stacklib.recipe.rules import RULES
 
@@ -16,6 +17,11 @@ from stacklib.recipe.rules import RULES
 @pytest.fixture(scope="module")
 def lesson() -> lessons.Lesson:
     return lessons.start()
+
+
+@pytest.fixture(scope="module")
+def faint() -> lessons.FaintTrail:
+    return lessons.faint_trail()
 
 
 def figures(lesson: lessons.Lesson) -> dict[str, matplotlib.figure.Figure]:
@@ -132,3 +138,34 @@ def test_figures_of_the_changing_night_draw(clouds):
 def test_a_changing_night_takes_the_parameters_of_the_notebook():
     with pytest.raises(sl.RecipeError, match="count: got"):
         lessons.changing_night(7)
+
+
+def test_a_faint_trail_is_found(faint):
+    left = {name: faint.left(name) for name in faint.results}
+    # Notebook 0 says so.
+    assert left["no rejection"] == 100
+    assert left["the rule alone"] == pytest.approx(88, abs=1)
+    assert abs(left["footprints: trails"]) < 0.5
+    (trail,) = faint.results["footprints: trails"].trails
+    assert trail["sigma"] == pytest.approx(2, abs=0.3) and trail["length"] == pytest.approx(277, abs=4)
+    assert "_0006_" in trail["file"]
+
+
+def test_the_sum_along_a_trail_shows_it(faint):
+    residual, (rows, columns) = faint.residual(), faint.rows()
+    assert columns.size == 220
+    assert residual[rows, columns].mean() == pytest.approx(2, abs=0.2)
+    assert abs(residual[rows + 10, columns].mean()) < 0.2
+    for figure in (trail_plots.figure_along(faint), trail_plots.figure_faint_trail(faint)):
+        figure.canvas.draw()
+        assert figure.get_suptitle()
+        assert all(axes.get_xlabel() + axes.get_ylabel() or axes.get_title() for axes in figure.axes)
+
+
+def test_what_a_trail_adds_is_its_light(faint):
+    added = faint.added("no rejection")
+    share = faint.trail.profile(*added.shape) * faint.trail.peak / len(faint.night.frames)
+    known = faint.results["no rejection"].coverage[0] == 1
+    # The frame has a little more or less weight than the others.
+    assert added[known].sum() == pytest.approx(share[known].sum(), rel=0.25)
+    assert np.corrcoef(added[known], share[known])[0, 1] > 0.99

@@ -358,7 +358,7 @@ def test_a_preset_sets_what_belongs_together(live):
 def test_a_preset_that_cannot_be_used_changes_nothing(live, monkeypatch):
     live.recipe = before = live.recipe.replace(preset="classic", rejection="sigma")
 
-    def refuse(recipe):
+    def refuse(*arguments):
         raise sl.IntegrationError("sep is not installed")
 
     monkeypatch.setattr(live.model, "integrate", refuse)
