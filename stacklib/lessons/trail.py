@@ -74,7 +74,7 @@ class FaintTrail:
         It is what the master has more than that of the same frames without the trail, near the trail.
         """
         more = {key: self._more(key) for key in (name, "no rejection")}
-        return 100 * more[name] / more["no rejection"]
+        return 100 * (more[name] / more["no rejection"])
 
     def _more(self, name: str) -> float:
         (x0, y0), (x1, y1) = self.trail.start, self.trail.end
