@@ -1,4 +1,4 @@
-"""Make the pictures of the README by a run on the sample frames: python docs/make_pictures.py"""
+"""Make the pictures of README and docs by a run on the sample frames: python docs/make_pictures.py"""
 
 import io
 from pathlib import Path
@@ -12,6 +12,7 @@ from stacklib.explore import masks, story_plots
 from stacklib.figures import result_plots as plots
 from stacklib.figures.look import new_figure, show_picture, write_title
 from stacklib.figures.screen import screen_limits, stretch
+from stacklib.figures.trail_plots import figure_trails
 from stacklib.lessons import WAYS
 
 HERE = Path(__file__).parent
@@ -37,11 +38,13 @@ def figure_both_ways() -> Figure:
 def main() -> None:
     """Integrate, draw, and write small PNG files."""
     result = sl.integrate(SAMPLES / "M101" / "4_Registered")
+    result_with_trails = sl.integrate(SAMPLES / "M101" / "4_Registered", sl.Recipe(footprints="trails"))
     cosmic_ray = sl.explain(result, **masks.typical_pixels(result)["cosmic ray"])
     figures = {
         "before_after": plots.figure_before_after(result),
         "both_ways": figure_both_ways(),
         "result": plots.figure_result(result),
+        "trails_found": figure_trails(result_with_trails),
         "pixel": story_plots.figure_inspection(result, cosmic_ray, 1),
     }
     for name, figure in figures.items():
