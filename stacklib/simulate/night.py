@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from astropy.io import fits
@@ -73,7 +73,7 @@ class SavedNight:
     """Writes the frames of a simulated night."""
 
     #: Sample format of the files.
-    usual_dtype = "u16"
+    usual_dtype: ClassVar[str] = "u16"
     headers: list[dict[str, tuple[Any, str]]]
 
     def frame(self, index: int) -> np.ndarray:
