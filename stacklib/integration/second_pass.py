@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -29,7 +29,7 @@ from stacklib.recipe.rules import RULES
 from stacklib.rejection.calibration import typical_variance
 from stacklib.spatial.colour import around_hits
 from stacklib.spatial.footprints import common_places, most_frames, without_common
-from stacklib.spatial.lines import fixed_lines, line_mask
+from stacklib.spatial.lines import Line, fixed_lines, line_mask
 from stacklib.spatial.masks import BitPlanes, FrameMasks, add_flags, clear_no_data
 from stacklib.spatial.means import ABOVE, COLOUR, FOOTPRINT, LARGE_HIGH, LARGE_LOW, LINE, OWN
 from stacklib.spatial.residuals import KeptMean, protected_places
@@ -40,6 +40,8 @@ __all__ = ["Workers", "find_masks", "passes", "spatial_means"]
 KEPT_BYTES = 23
 #: Pixels whose noise is computed at once.
 PIECE = 1 << 20
+#: The footprints of a trail reach so many pixels farther to each side than the trail stands out.
+REACH = 8.0
 
 
 class Workers(Protocol):
@@ -195,6 +197,8 @@ class _Searched:
     def __init__(self, search: Search, judged: _Judged) -> None:
         self.search, self.judged = search, judged
         self.found = FrameMasks(search.samples.region)
+        #: Trails by number of the frame that the user wants to stay.
+        self.left_in: dict[int, list[Line]] = {}
         channels, height, width = judged.count.shape
         # In how many frames there are dark and bright footprints, and hits.
         rows = height * ("footprint" in search.means)
@@ -268,9 +272,12 @@ class _Searched:
             i = int(used[number])
             if own:
                 self.found.lines[i] = own
-            for position, (_, is_fixed) in enumerate(zip(own, lie_fixed, strict=True)):
-                if is_fixed or (names[i], position + 1) in ignored:
+            for position, (line, is_fixed) in enumerate(zip(own, lie_fixed, strict=True)):
+                is_ignored = (names[i], position + 1) in ignored
+                if is_fixed or is_ignored:
                     self.found.unused.add((i, position))
+                if is_ignored:
+                    self.left_in.setdefault(i, []).append(line)
 
     def _finish(self, number: int, path: Any, common: _Common) -> np.ndarray:
         """Complete the masks of a frame; returns where they are, bool (channels, height, width)."""
@@ -288,12 +295,16 @@ class _Searched:
         for line in lines:
             _add(joint, line_mask(line, (height, width)), LINE | ABOVE)
         with_joint = bool(joint.any())
+        spared = np.zeros((height, width), bool)
+        for line in self.left_in.get(i, []):
+            # Its footprints are the same trail.
+            spared |= line_mask(replace(line, width=line.width + 2 * REACH), (height, width))
         masked = np.zeros((channels, height, width), bool)
         for channel in range(channels):
             alone = (i, channel) not in self.found.planes
             if alone and not with_joint:
                 continue
-            flags = joint.copy() if alone else self._of_channel(i, channel, common)
+            flags = joint.copy() if alone else self._of_channel(i, channel, common, spared)
             if with_joint and not alone:
                 flags &= ~np.where((joint & np.uint8(ABOVE)) == 0, (joint != 0) * np.uint8(ABOVE), 0)
                 flags |= joint
@@ -302,8 +313,11 @@ class _Searched:
             masked[channel] = flags != 0
         return masked
 
-    def _of_channel(self, i: int, channel: int, common: _Common) -> np.ndarray:
-        """Return the flags of what was found in one channel of a frame alone, uint8 (height, width)."""
+    def _of_channel(self, i: int, channel: int, common: _Common, spared: np.ndarray) -> np.ndarray:
+        """Return the flags of what was found in one channel of a frame alone, uint8 (height, width).
+
+        Footprints in the places `spared`, bool of the same shape, do not count.
+        """
         found = self.found.flags(i, channel)
         flags = found & np.uint8(LARGE_LOW | LARGE_HIGH | OWN | ABOVE)
         add_flags(flags, (found & np.uint8(LARGE_HIGH)) != 0, ABOVE)
@@ -312,7 +326,7 @@ class _Searched:
         ):
             own = (found & np.uint8(flag)) != 0
             if own.any():
-                _add(flags, without_common(own, places), FOOTPRINT | side)
+                _add(flags, without_common(own, places | spared), FOOTPRINT | side)
         return flags
 
     def _leave_some(self, masked: np.ndarray, paths: list[Any]) -> None:

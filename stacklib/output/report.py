@@ -463,10 +463,16 @@ def _groups(result: IntegratedImage) -> list[str]:
 def _unusual_in_words(result: IntegratedImage) -> list[str]:
     names = result.preparation.measurements.names
     reasons = {"low": "clouds, dew, poor normalization?", "high": "trail, poor normalization, poor seeing?"}
-    return [
-        f"{i + 1} {names[i]}: {100 * fraction:.1f} % {side}, median {100 * median:.2f} % ({reasons[side]})"
-        for i, side, fraction, median in unusual_frames(result)
-    ]
+    lines = []
+    for i, side, fraction, median in unusual_frames(result):
+        reason = reasons[side]
+        if side == "high" and "line" in result.masked:
+            # No need to guess where most of what is too much is known.
+            trail = float(result.masked["line"][result.preparation.used == i].mean())
+            reason = f"{100 * trail:.1f} % in a trail" if 2 * trail > fraction - median else reason
+        words = f"{100 * fraction:.1f} % {side}, median {100 * median:.2f} % ({reason})"
+        lines.append(f"{i + 1} {names[i]}: {words}")
+    return lines
 
 
 def _left_out(result: IntegratedImage) -> list[str]:

@@ -1,6 +1,8 @@
 """Rejection that looks at neighbors, from the recipe to the files and back."""
 
+import re
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +13,8 @@ from stacklib.formats import fits, xisf
 from stacklib.frames.frame_masks import open_masks, read_mask
 from stacklib.output.report import numbers
 from stacklib.simulate import Session, simulate_frames
-from stacklib.spatial.means import MEANS
+from stacklib.spatial.lines import line_mask
+from stacklib.spatial.means import FOOTPRINT, MEANS
 
 RECIPE = sl.Recipe(rejection="winsorized_sigma", footprints="all", large_scale_high=True, weights="exposure")
 SHAPE = (160, 200)
@@ -45,6 +48,9 @@ def test_the_report_names_what_was_found(result):
         assert words in report
     assert " masked %\n" in report
     assert "your mask" not in report
+    # What a trail took is no riddle.
+    told = rf" {re.escape(trail['file'])}: \d+\.\d % high, median \d+\.\d\d % \(\d+\.\d % in a trail\)"
+    assert re.search(told, " ".join(report.split()))
     assert max(map(len, report.splitlines())) <= 100
     assert " % for their neighbors (1 trail)" in result.summary
     known = numbers(result)
@@ -115,6 +121,21 @@ def test_a_trail_can_be_left_in(result, frames):
     assert not other.trails["used"].any()
     assert other.masked["line"].sum() == 0 < result.masked["line"].sum()
     assert "not rejected: ignored" in " ".join(other.report().split())
+    # Its footprints stay with it, but those beside it do not.
+    both = integrate(frames, RECIPE.replace(large_scale_high=False, joint_colour=False, ignore_trails=name))
+    i = both.preparation.measurements.names.index(trail["file"])
+    (line,) = both.masks.lines[i]
+    beside = line_mask(replace(line, width=line.width + 16), SHAPE)
+    assert not both.masks.frame(i, 3)[:, beside].any()
+    with_line = result.masks.frame(i, 3) & FOOTPRINT
+    assert with_line[:, beside].mean() > 0.5
+    others = [k for k in range(10) if k != i]
+    np.testing.assert_array_equal(
+        both.masked["footprint"][others],
+        integrate(frames, RECIPE.replace(large_scale_high=False, joint_colour=False)).masked["footprint"][
+            others
+        ],
+    )
     # With a name that means none.
     recipe = RECIPE.replace(footprints="trails", ignore_trails=[name, "light.xisf:3"])
     with pytest.warns(sl.StacklibWarning, match=r"ignore_trails: no such trail was found: light.xisf:3;"):
