@@ -54,7 +54,8 @@ MARKERS = "so^Dv"
 def figure_result(result: Integration) -> Figure:
     """Draw the image of a result and its maps of low and high rejections.
 
-    The maps show the mean of the channels, in percent of the frames, on one color scale.
+    The maps show the mean of the channels, in percent of the frames, on one color scale, with what was
+    rejected for its neighbors. The title names that on its own, as the report does.
     """
     image, side = binned(result.image)
     maps = [_mean_map(m) for m in (result.rejection_low, result.rejection_high)]
@@ -65,9 +66,13 @@ def figure_result(result: Integration) -> Figure:
     for axes, counts, word in zip(others, maps, ("low (too dark)", "high (too bright)"), strict=True):
         shown = show_picture(axes, counts, f"Rejected {word}", side, cmap="inferno", norm=scale)
     colour_bar(figure, shown, "% of the frames", others, extend="max")
-    low, high = (100 * result.lost(side).mean() for side in ("low", "high"))
+    low, high = (100 * values.mean() for values in (result.rejected_low, result.rejected_high))
     count, rule = result.preparation.count, RULES[result.rule].label
-    write_title(figure, f"{count} frames, {rule}: rejected {low:.2f} % of the samples low, {high:.2f} % high")
+    words = f"{count} frames, {rule}: rejected {low:.2f} % of the samples low, {high:.2f} % high"
+    if result.masked:
+        masked = 100 * sum(values.mean() for values in result.masked.values())
+        words += f", {masked:.2f} % for their neighbors"
+    write_title(figure, words)
     return figure
 
 

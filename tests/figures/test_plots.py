@@ -119,6 +119,15 @@ def test_figures_can_be_drawn_and_leave_nothing_behind(draw, target, request):
     assert not pyplot.get_fignums()
 
 
+def test_the_title_of_a_result_counts_as_the_report_does(trailed):
+    masked = 100 * sum(values.mean() for values in trailed.masked.values())
+    high = 100 * trailed.rejected_high.mean()
+    title = texts(plots.figure_result(trailed))
+    assert f" low, {high:.2f} % high, {masked:.2f} % for their neighbors" in title
+    assert f" and {high:.2f} % high; " in trailed.summary
+    assert f"; {masked:.2f} % for their neighbors" in trailed.summary
+
+
 def test_result_has_three_pictures_with_row_0_at_the_top(m13):
     figure = plots.figure_result(m13)
     pictures = [axes for axes in figure.axes if axes.images]
