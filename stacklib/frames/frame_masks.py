@@ -120,15 +120,16 @@ def mask_files(where: str | Sequence[str]) -> list[Path]:
 def _files(where: str) -> list[Path]:
     path = resolve_path(where)
     try:
-        if not path.is_dir():
-            if not path.exists():
-                raise RecipeError(f"masks: {path}: no such folder or file; give the folder with the masks")
-            return [path]
-        inside = [file for file in path.iterdir() if not file.name.startswith(".")]
+        is_folder, exists = path.is_dir(), path.exists()
+        inside = [file for file in path.iterdir() if not file.name.startswith(".")] if is_folder else []
     except (OSError, ValueError) as error:
         raise RecipeError(
             f"masks: {path}: cannot be read ({error}); give the folder with the masks"
         ) from error
+    if not exists:
+        raise RecipeError(f"masks: {path}: no such folder or file; give the folder with the masks")
+    if not is_folder:
+        return [path]
     found = [file for file in inside if file.name.lower().endswith(ENDINGS)]
     if not found:
         raise RecipeError(

@@ -104,7 +104,8 @@ def test_a_color_mask_of_mono_frames(frames, folder):
 
 
 def test_masks_that_cannot_be_read(frames, folder):
-    with pytest.raises(RecipeError, match=r"^masks: .*nowhere: no such folder or file"):
+    message = r"^masks: [^ ]*nowhere: no such folder or file; give the folder with the masks$"
+    with pytest.raises(RecipeError, match=message):
         open_masks(str(folder / "nowhere"), frames)
     with pytest.raises(RecipeError, match=r"^masks: .*"):
         open_masks("a\0b", frames)
