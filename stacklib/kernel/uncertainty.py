@@ -6,6 +6,9 @@ extremes is less noisy than one of as many samples, and one that lost a good sam
 The correction depends on the rule, its limits, the weights and the number of samples. It is measured by
 running the same rule on clean Gaussian samples. Real outliers, far out, are not counted among them: the
 others were not chosen.
+
+Where frames have no data, those that are left are taken to be as unequal as all of them. With `min_max` and
+very unequal frames, the uncertainty can be off by 5 % where a third of them are left, 3.5 % where half are.
 """
 
 from __future__ import annotations
@@ -117,8 +120,8 @@ def _factors(settings: Settings, level: float, clean: np.ndarray, n: int, hits: 
     So many of the samples are `hits`, which do not count as rejected.
     """
     frames = settings.frames
-    # Fewer samples than frames: choose frames evenly by noise.
-    chosen = np.linspace(0, frames - 1, n).round().astype(int)
+    # Fewer samples than frames: the middle frames of n parts of equal size, in the order of their noise.
+    chosen = (2 * np.arange(n) + 1) * frames // (2 * n)
     raw = clean if n == frames else clean[chosen, :TRIALS_OF_FEW]
     trials = raw.shape[1]
     plain = replace(

@@ -212,13 +212,15 @@ def _relative_noise(beyond: np.ndarray, known: np.ndarray, n: np.ndarray, floor:
     """Measure the noise of each frame relative to the quietest one, from deviations from the median.
 
     The deviation of a frame from the mean of the n - 1 others has its own variance plus theirs over
-    (n - 1)^2.
+    (n - 1)^2. Where frames have no data, n and the others differ from pixel to pixel.
     """
     frames = len(beyond)
     ones = np.ones(frames)
     if frames < 3:
         return ones
     others = np.maximum(n - 1, 1)
+    # A sample without others deviates from nothing.
+    known = known & (n > 1)
     # An outlier of one frame must not be noise of the others.
     limit = FAR * SIGMA * float(np.median(np.abs(beyond[known])))
     if limit > 0:
@@ -235,13 +237,24 @@ def _relative_noise(beyond: np.ndarray, known: np.ndarray, n: np.ndarray, floor:
     )
     if not (found > 0).all():
         return ones
-    shared = 1 / (float(np.mean(n)) - 1) ** 2
-    if shared > 0.9:
+    mixed = np.identity(frames) + _shares_of_others(known, others)
+    # With little more than two frames at a pixel, either may be the noisy one.
+    if np.linalg.svd(mixed, compute_uv=False)[-1] < 0.1:
         return ones
-    every = found.sum() / (1 + (frames - 1) * shared)
-    own = (found - every * shared) / (1 - shared)
+    own = np.linalg.solve(mixed, found)
     own = np.sqrt(np.maximum(own, 0.04 * found))
     return own / own.min()
+
+
+def _shares_of_others(known: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return how much of the variance of frame j is in that of frame i, as the mean over its pixels.
+
+    Arrays have the shape (frames, blocks, pixels) and (blocks, pixels), the result (frames, frames).
+    """
+    there = known.reshape(len(known), -1).astype(float)
+    shares = there @ (there / others.reshape(-1) ** 2.0).T / np.maximum(there.sum(axis=1), 1)[:, np.newaxis]
+    np.fill_diagonal(shares, 0.0)
+    return shares
 
 
 def _medians(values: np.ndarray, known: np.ndarray) -> np.ndarray:

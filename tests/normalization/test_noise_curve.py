@@ -32,6 +32,24 @@ def test_noise_and_curve_are_found(frames, unequal):
     assert (np.diff(found.curve.variance) >= 0).all()
 
 
+@pytest.mark.parametrize("seed", [41, 42])
+@pytest.mark.parametrize("scattered", [True, False])
+def test_frames_with_missing_samples(scattered, seed):
+    # How much of the noise of the others is in the deviation of a frame depends on how many there are.
+    rng = np.random.default_rng(seed)
+    true = np.linspace(0.7, 2, 14)
+    samples = 10 + true[:, None, None] * rng.standard_normal((14, 3000, BLOCK**2))
+    if scattered:
+        samples[rng.random(samples.shape) < 0.4] = np.nan
+    else:
+        order = rng.permutation(14)
+        for part, count in enumerate((4, 8, 9, 11, 14)):
+            samples[order >= count, 600 * part : 600 * (part + 1)] = np.nan
+    noise = FrameNoise.measure(samples.astype(np.float32))
+    found = noise.relative * np.sqrt(noise.curve.at(np.array([10.0])))
+    np.testing.assert_allclose(found, true, rtol=0.04)
+
+
 def test_quantised_samples():
     rng = np.random.default_rng(42)
     step = 1 / 4096
