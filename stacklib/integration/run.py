@@ -151,11 +151,15 @@ def _without_claims(samples: Samples, preparation: Preparation) -> Integration:
 
 
 def _checked(preparation: Preparation, samples: Samples) -> tuple[Preparation, np.ndarray]:
-    """Check that the frames lie on each other. Returns the shift of each, (frames, 2), NaN if not known."""
+    """Check that the frames lie on each other, and what their weights go by.
+
+    Returns the shift of each, (frames, 2), NaN if not known.
+    """
     found = registration_of(preparation, samples.held if samples.whole else None, samples.threads)
     used = preparation.used
     names = [preparation.measurements.names[i] for i in used]
     notes = check_registration(found, names, preparation.recipe.allow_unregistered)
+    notes = [*notes, *preparation.doubts_about_weights()]
     shift = np.full((len(preparation.frames), 2), np.nan)
     shift[used] = found.shift
     return replace(preparation, notes=(*preparation.notes, *notes)), shift

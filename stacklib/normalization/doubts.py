@@ -1,7 +1,8 @@
-"""Doubts about the scale of the frames: what if their spread does not follow the light.
+"""Doubts about scale and weights of the frames: what if spread and noise are not what they seem.
 
 Frames are scaled by their spread. That is right where the spread comes from the field: nebulae, galaxies,
-many stars. In a sparse field it is noise, and under the Moon it is the gradient of the sky.
+many stars. In a sparse field it is noise, and under the Moon it is the gradient of the sky. Weights go by the
+noise of pixels, of which registration hides a part.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 from stacklib.measurement.measurements import FrameMeasurements
 from stacklib.utils.labels import listed
 
-__all__ = ["doubts_about_scale"]
+__all__ = ["doubts_about_noise", "doubts_about_scale"]
 
 #: Scale factors that differ by less than this fraction of the smallest matter little.
 FACTORS = 0.1
@@ -25,6 +26,8 @@ SPARSE, PARTLY = 1.3, 2.0
 WIDENED = 1.15
 #: Exposures differ if the longest is this many times the shortest.
 EXPOSURES = 1.1
+#: Weights are off if they add this fraction of the noise of the image.
+COSTLY = 0.03
 
 
 def doubts_about_scale(
@@ -53,6 +56,28 @@ def doubts_about_scale(
         return [_about_gradients(names[most], 100 * (apart[most] / apart.min() - 1), weights)]
     exposures = [frames[int(i)].exposure for i in used]
     return _about_light(names, exposures, factors[used].mean(axis=1), _median(richness))
+
+
+def doubts_about_noise(measured: np.ndarray, larger: np.ndarray) -> list[str]:
+    """Return a note if weights by the noise of registered pixels make the image noisier than it need be.
+
+    `measured` is the noise that the weights go by, `larger` that of larger places, which registration does
+    not hide, in any unit; both normalized, (frames, channels). Means over a few pixels still lose a little,
+    so the truth is rather worse than what is said.
+    """
+    cost = [
+        np.sqrt(np.sum(larger_one**2 / one**4) * np.sum(larger_one**-2.0)) / np.sum(one**-2.0) - 1
+        for one, larger_one in zip(measured.T, larger.T, strict=True)
+        if (one > 0).all() and (larger_one > 0).all()
+    ]
+    most = max(cost, default=0.0)
+    if not most > COSTLY:
+        return []
+    return [
+        "Registration hides noise, in some frames more than in others, and the weights go by what is left: "
+        f"the image is about {100 * most:.0f} % noisier than it need be. Use weights: measured, which go by "
+        "noise that registration does not hide, or write NOISE keywords when calibrating."
+    ]
 
 
 def _median(values: np.ndarray) -> float:

@@ -24,6 +24,9 @@ SAMPLES, MOST_PIXELS = 800_000, 160_000
 BANDS = 12
 #: Blocks whose common offset from the other frames is taken out before the noise of a frame is measured.
 NEIGHBOURS = 16
+#: The noise of means over blocks is that of differences of every other block, where the medians differ by no
+#: more than so many sigma of their differences; least number of them.
+APART, FLAT, ENOUGH = 2, 2.0, 200
 #: Levels at which the variance is pooled, as fractions of the blocks: most are sky, the last ones are stars.
 LEVELS = (*np.linspace(0, 0.9, 9), 0.95, 0.98, 0.99, 0.995, 1.0)
 #: A rise from one level to the next counts from this many standard errors.
@@ -107,10 +110,14 @@ class FrameNoise:
     cores of stars, relative to the square of their bend: seeing changes there, as blurring does, by the
     Laplacian of the image. Frames that do not lie on each other exactly count as well. It does not depend on
     the noise of a frame.
+
+    `larger` is the relative noise of means over blocks, float64 (frames,): registration hides noise of pixels
+    there, more in some frames than in others, and little of that.
     """
 
     relative: np.ndarray
     curve: NoiseCurve
+    larger: np.ndarray
     contrast: float = 0.0
 
     @classmethod
@@ -138,10 +145,14 @@ class FrameNoise:
             usable = n.max(axis=1) >= 2
         samples, known, n = samples[:, usable], known[:, usable], n[usable]
         if not samples.size:
-            return cls(np.ones(frames), NoiseCurve(np.zeros(1), np.full(1, max(floor, _LEAST) ** 2)))
+            flat = NoiseCurve(np.zeros(1), np.full(1, max(floor, _LEAST) ** 2))
+            return cls(np.ones(frames), flat, np.ones(frames))
         middle = _medians(np.moveaxis(samples, 0, -1), np.moveaxis(known, 0, -1))
         beyond = np.where(known, samples - middle, 0.0)
-        relative = _relative_noise(beyond, known, n, floor)
+        relative, larger = (
+            _relative_noise(beyond, known, n, floor),
+            _larger_noise(middle, beyond, known, floor),
+        )
         scaled = np.abs(beyond) / relative[:, np.newaxis, np.newaxis]
         by_block = (np.moveaxis(array, 0, 1).reshape(n.shape[0], -1) for array in (scaled, known))
         # Of few samples those next to the median tell little.
@@ -162,16 +173,18 @@ class FrameNoise:
         # At the level of stars the curve has learned from stars, and a frame of better seeing is no outlier.
         sky = float(curve.at(np.median(level))) * np.mean(relative**2)
         beyond_sky = _variances(beyond, known, np.ones(frames))[0] - sky
-        return cls(relative, curve, _contrast_noise(middle, beyond_sky, error, counted))
+        return cls(relative, curve, larger, _contrast_noise(middle, beyond_sky, error, counted))
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Return all of it as arrays by name, for the cache."""
-        return {"relative": self.relative, "curve": self.curve.table, "contrast": np.array(self.contrast)}
+        noise = {"relative": self.relative, "larger": self.larger}
+        return {**noise, "curve": self.curve.table, "contrast": np.array(self.contrast)}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> FrameNoise:
         """Return what `to_arrays` turned into arrays."""
-        return cls(arrays["relative"], NoiseCurve(*arrays["curve"]), float(arrays["contrast"]))
+        curve, contrast = NoiseCurve(*arrays["curve"]), float(arrays["contrast"])
+        return cls(arrays["relative"], curve, arrays["larger"], contrast)
 
 
 def _variances(beyond: np.ndarray, known: np.ndarray, relative: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -255,6 +268,23 @@ def _shares_of_others(known: np.ndarray, others: np.ndarray) -> np.ndarray:
     shares = there @ (there / others.reshape(-1) ** 2.0).T / np.maximum(there.sum(axis=1), 1)[:, np.newaxis]
     np.fill_diagonal(shares, 0.0)
     return shares
+
+
+def _larger_noise(middle: np.ndarray, beyond: np.ndarray, known: np.ndarray, floor: float) -> np.ndarray:
+    """Measure the relative noise of means over blocks that all frames have data in, without structure.
+
+    It is that of differences of blocks beside each other, so that gradients do not count, where the medians
+    of the frames are alike: light that is matched badly is no noise.
+    """
+    whole = known.all(axis=(0, 2))
+    level, means = middle[whole].mean(axis=1), beyond[:, whole].mean(axis=2)
+    step = level[APART:] - level[:-APART]
+    flat = np.abs(step) <= FLAT * SIGMA * np.median(np.abs(step)) if step.size else np.zeros(0, bool)
+    if np.count_nonzero(flat) < ENOUGH:
+        return np.ones(len(beyond))
+    apart = (means[:, APART:] - means[:, :-APART])[:, flat, np.newaxis] / np.sqrt(2)
+    there = np.ones(apart.shape, bool)
+    return _relative_noise(apart, there, there.sum(axis=0), floor / np.sqrt(beyond.shape[2]))
 
 
 def _medians(values: np.ndarray, known: np.ndarray) -> np.ndarray:

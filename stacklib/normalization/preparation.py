@@ -18,7 +18,7 @@ from stacklib.measurement.cache import kept_for_set
 from stacklib.measurement.full_scale import ADU
 from stacklib.measurement.measurements import FrameMeasurements, Planes, Spread, measure_frames
 from stacklib.normalization.coverage import Compared, compare
-from stacklib.normalization.doubts import doubts_about_scale
+from stacklib.normalization.doubts import doubts_about_noise, doubts_about_scale
 from stacklib.normalization.matching import output_coefficients, rejection_coefficients, scale_factors
 from stacklib.normalization.noise_curve import BLOCK, FrameNoise, blocks_of, spread_rows
 from stacklib.normalization.photometric import Photometry, measure_photometry
@@ -179,6 +179,20 @@ class Preparation:
             )
         return self.noise_by_channel[key]
 
+    def doubts_about_weights(self) -> list[str]:
+        """Return a note if registration hides so much of the noise that weights by it are off.
+
+        It measures the noise of all channels, see `frame_noise`.
+        """
+        recipe, measured = self.recipe, self.measurements
+        by_noise = recipe.combination == "average" and needs_noise(recipe.weights)
+        if not by_noise or measured.noise_source != "measured":
+            return []
+        used, channels = self.used, range(self.frames.channels)
+        larger = np.stack([self.frame_noise(channel).larger for channel in channels], axis=1)
+        larger = larger * self.factor[used] / self.rejection_factor[used]
+        return doubts_about_noise(measured.noise[used] * self.factor[used], larger)
+
     def _rows_of(self, planes: Planes, i: int, start: int, stop: int, channel: int) -> np.ndarray:
         """Return the same as `read_rows`, of planes in memory."""
         return self._marked(planes(i, channel)[start:stop], i, start, channel)
@@ -287,8 +301,7 @@ def prepare(
         measured = replace(measured, **above)
     if light is not None:
         light["transparency"] = usable.part(photometry.transparency)
-    weights, more = frame_weights(some, measured, weighting, factor, light)
-    notes += more
+    weights = frame_weights(some, measured, weighting, factor, light)
     light = excluded_by_weight(weights, recipe.min_weight)
     if reference in light:
         del light[reference]

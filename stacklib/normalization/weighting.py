@@ -25,7 +25,6 @@ from stacklib.utils.resources import checked_threads
 from stacklib.utils.texts import one_line
 
 __all__ = [
-    "MEASURED_NOISE_NOTE",
     "check_choices",
     "choose_reference",
     "excluded_by_weight",
@@ -44,20 +43,6 @@ LARGEST_TABLE, MOST_COLUMNS = 5 * 10**6, 1000
 #: Folders above a file that a row may name, and longest problem in an error in characters.
 DEEPEST, LONGEST_PROBLEM = 64, 150
 
-#: Weights matter if the noise of equal weights would be larger by this fraction of its variance.
-UNEVEN = 0.01
-
-#: Note for weights based on noise that was measured on registered frames.
-MEASURED_NOISE_NOTE = (
-    "The frames have no NOISE keywords, so their noise was measured after registration, which hides "
-    "part of it: noise weights may be off. Set weights to measured, or write NOISE keywords when calibrating."
-)
-#: The same for frames with NOISE keywords that cannot be used; why is in the notes of the measurements.
-UNUSED_NOISE_NOTE = (
-    "Noise measured on registered frames is too small, as registration hides part of it: noise weights may "
-    "be off. Set weights to measured."
-)
-
 #: Columns of the frames by name, (frames, channels) each: see `Photometry.columns` and `star_weights`.
 Light = Mapping[str, np.ndarray]
 
@@ -73,8 +58,8 @@ def frame_weights(
     recipe: Any,
     scale_factors: np.ndarray,
     light: Light | None = None,
-) -> tuple[np.ndarray, list[str]]:
-    """Compute the weights of the frames for an average, (frames, channels), and notes for the user.
+) -> np.ndarray:
+    """Compute the weights of the frames for an average, (frames, channels).
 
     ==========  ===================================================================================
     none        1
@@ -105,7 +90,6 @@ def frame_weights(
     formula is not valid.
     """
     kind = recipe.weights
-    notes = []
     if needs_noise(kind) and measurements.noise_source == "not measured":
         raise IntegrationError(
             f"weights {kind}: the measurements have no noise; call measure_frames with noise=True, "
@@ -127,10 +111,7 @@ def frame_weights(
     if np.any(best <= 0):
         raise IntegrationError(f"weights {kind}: all weights are 0. Choose other weights.")
     weights = weights / best
-    if needs_noise(kind) and measurements.noise_source == "measured" and _are_uneven(weights):
-        some = any("NOISE keywords" in note for note in measurements.notes)
-        notes.append(UNUSED_NOISE_NOTE if some else MEASURED_NOISE_NOTE)
-    return weights, notes
+    return weights
 
 
 def check_choices(names: Sequence[str], recipe: Any) -> None:
@@ -148,11 +129,6 @@ def check_choices(names: Sequence[str], recipe: Any) -> None:
         _read_table(recipe.weight_file)
     elif recipe.weights == "formula":
         _refuse_empty(recipe.weight_formula)
-
-
-def _are_uneven(weights: np.ndarray) -> bool:
-    """Return whether weights differ enough to matter."""
-    return bool(np.any(weights.var(axis=0) > UNEVEN * weights.mean(axis=0) ** 2))
 
 
 def star_weights(
@@ -230,7 +206,7 @@ def choose_reference(
         noise = light["noise"]
         if recipe.normalization in BY_LIGHT:
             factors = 1 / light["transparency"]
-    weights = _relative(frame_weights(frames, measurements, recipe, factors, light)[0])
+    weights = _relative(frame_weights(frames, measurements, recipe, factors, light))
     noise = (factors * noise).mean(axis=1)
     wide = _wide(measurements)
     if not np.all(np.isfinite(noise[wide])):

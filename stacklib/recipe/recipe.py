@@ -15,6 +15,7 @@ from typing import Any
 
 from stacklib.errors import RecipeError
 from stacklib.frames.finding import beside, expanded
+from stacklib.frames.frame_set import open_frames
 from stacklib.frames.kinds import kind_of
 from stacklib.recipe.presets import PRESETS, with_preset
 from stacklib.recipe.rules import RULES, RejectionParameters, RuleSpec
@@ -209,8 +210,8 @@ class Recipe(RejectionParameters):
 
         Parameters
         ----------
-        frames : FrameSet or int
-            The frames to integrate, or their number.
+        frames : FrameSet, str, Path, list or int
+            The frames to integrate, anything `open_frames` accepts, or their number.
 
         Returns
         -------
@@ -218,6 +219,8 @@ class Recipe(RejectionParameters):
             ``sigma`` for 10 to 15 frames, ``winsorized_sigma`` for fewer or more, with sigma low 3.2 and
             sigma high 2.9.
         """
+        if isinstance(frames, (str, Path)):
+            frames = open_frames(frames)
         count = int(frames) if isinstance(frames, numbers.Integral) else len(frames)
         return cls(rejection=cls().rule_for(count))
 
@@ -227,14 +230,15 @@ class Recipe(RejectionParameters):
 
         Parameters
         ----------
-        frames : FrameSet
-            The frames to integrate. What they are is told by IMAGETYP, or by their names.
+        frames : FrameSet, str, Path or list
+            The frames to integrate, or anything `open_frames` accepts. What they are is told by IMAGETYP, or
+            by their names.
 
         Returns
         -------
         Recipe
         """
-        kinds = {kind.what if (kind := kind_of(frame)) else "" for frame in frames}
+        kinds = {kind.what if (kind := kind_of(frame)) else "" for frame in open_frames(frames)}
         only = kinds.pop() if len(kinds) == 1 else ""
         return cls.from_dict({"preset": only if only in PRESETS else "measured"})
 

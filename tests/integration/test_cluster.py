@@ -23,7 +23,7 @@ distributed = pytest.importorskip("dask.distributed", reason="Dask is not instal
 from slow_store import slow_down  # noqa: E402
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:The frames have no NOISE keywords"),
+    pytest.mark.filterwarnings("ignore:Registration hides noise"),
     pytest.mark.filterwarnings("ignore:.*do not lie on the others"),
     pytest.mark.filterwarnings("ignore:.*cannot reject anything"),
 ]

@@ -24,7 +24,7 @@ from stacklib.utils.resources import parse_memory
 
 #: Warnings expected for these small sets. The tests of these warnings catch them.
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:The frames have no NOISE keywords"),
+    pytest.mark.filterwarnings("ignore:Registration hides noise"),
     pytest.mark.filterwarnings("ignore:.*cannot reject anything"),
     pytest.mark.filterwarnings("ignore:.*left out by min_weight"),
     pytest.mark.filterwarnings("ignore:.*more frames are below min_weight"),

@@ -12,7 +12,7 @@ from stacklib.integration.samples import Samples
 from stacklib.simulate import simulate_frames
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:The frames have no NOISE keywords"),
+    pytest.mark.filterwarnings("ignore:Registration hides noise"),
     pytest.mark.filterwarnings("ignore:The field is sparse"),
     pytest.mark.filterwarnings("ignore:memory. the result alone"),
 ]

@@ -17,7 +17,7 @@ DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 THERE_BEFORE = set(DATA.rglob(".stacklib*"))
 FULL = 65535
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:The frames have no NOISE keywords"),
+    pytest.mark.filterwarnings("ignore:Registration hides noise"),
     pytest.mark.filterwarnings("ignore:.*cannot reject anything"),
     # They were aligned by whole pixels.
     pytest.mark.filterwarnings("ignore:.*do not lie on the others"),

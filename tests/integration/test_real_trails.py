@@ -17,7 +17,7 @@ STRUCK, COUNT = 7, 20
 #: Sigma of the noise of a frame in ADU: see `test_real_data`.
 SIGMA = 1.1
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:The frames have no NOISE keywords"),
+    pytest.mark.filterwarnings("ignore:Registration hides noise"),
     # They were aligned by whole pixels.
     pytest.mark.filterwarnings("ignore:.*do not lie on the others"),
 ]

@@ -12,7 +12,7 @@ from stacklib.simulate import simulate_frames
 LEVEL = 0.05
 PLAIN = {"normalization": "none", "rejection_normalization": "none"}
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:The frames have no NOISE keywords"),
+    pytest.mark.filterwarnings("ignore:Registration hides noise"),
     pytest.mark.filterwarnings("ignore:.*cannot reject anything"),
     pytest.mark.filterwarnings("ignore:.*without data .* in a large part of the image"),
 ]

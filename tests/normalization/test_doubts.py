@@ -1,10 +1,13 @@
 """Notes on scale factors that follow noise or gradients: given when it is so, and only then."""
 
+import re
+
 import numpy as np
 import pytest
 
 import stacklib as sl
 from stacklib.formats import fits
+from stacklib.normalization.doubts import doubts_about_noise
 from stacklib.normalization.preparation import prepare
 
 # Said when frames are opened; these are notes on what follows from it.
@@ -36,7 +39,7 @@ def notes_of(folder, exposures, *, light=None, through=None, ramps=None, sky=0.5
         cards = [("EXPTIME", float(seconds), ""), ("ROWORDER", "TOP-DOWN", "")]
         fits.write_image(folder / f"f{i}.fits", (image / 65535).astype(np.float32), cards)
     notes = prepare(sl.open_frames(folder), sl.Recipe(**recipe)).notes
-    return [note for note in notes if not {"NOISE", "reject"} & set(note.split())]
+    return [note for note in notes if "reject" not in note.split()]
 
 
 def test_equal_frames_raise_no_doubts(tmp_path):
@@ -77,3 +80,34 @@ def test_gradients_that_do_not_matter(tmp_path, ramps):
 def test_nothing_is_scaled_and_nothing_is_said(tmp_path):
     recipe = {"normalization": "additive", "weights": "none"}
     assert notes_of(tmp_path, [30] * 3 + [300] * 3, ramps=[0, 0, 200, 0, 0, 0], **recipe) == []
+
+
+@pytest.mark.parametrize("registered", [False, True])
+def test_noise_that_registration_hides_from_weights(tmp_path, registered):
+    rng = np.random.default_rng(8)
+    light = np.clip(stars(), 0, 50) * 2e-3
+    for i in range(10):
+        noise = rng.normal(0, 1e-3 * (1 + i % 3), (97, 129))
+        # Every other frame was moved by half a pixel, bilinear.
+        moved = (noise[1:, 1:] + noise[:-1, 1:] + noise[1:, :-1] + noise[:-1, :-1]) / 4
+        image = light * (1 - 0.03 * i) + 0.1 + 4e-4 * i * XX / 128
+        image = image + (moved if registered and i % 2 else noise[1:, 1:])
+        fits.write_image(tmp_path / f"f{i}.fits", image.astype(np.float32), [("ROWORDER", "TOP-DOWN", "")])
+    frames = sl.open_frames(tmp_path)
+    p = prepare(frames, sl.Recipe(normalization="additive", reference="f0"))
+    notes = p.doubts_about_weights()
+    assert len(notes) == registered
+    if registered:
+        # Exactly 16.6 % for frames of equal noise.
+        assert 10 < int(re.search(r"about (\d+) % noisier .* Use weights: measured", notes[0])[1]) < 25
+    assert prepare(frames, sl.Recipe(weights="none")).doubts_about_weights() == []
+    assert prepare(frames, sl.Recipe(combination="median")).doubts_about_weights() == []
+
+
+def test_what_hidden_noise_costs():
+    measured = np.array([[1.0, 1.0], [1.0, 0.5]])
+    # In the second channel, the second frame weighs 4 instead of 1: sqrt(17) / 5 instead of sqrt(1 / 2).
+    (note,) = doubts_about_noise(measured, np.ones((2, 2)))
+    assert f"about {100 * (np.sqrt(17 / 25 * 2) - 1):.0f} % noisier" in note
+    assert doubts_about_noise(measured, measured * 0.3) == []
+    assert doubts_about_noise(np.full((2, 1), np.nan), np.ones((2, 1))) == []

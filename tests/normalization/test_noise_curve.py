@@ -99,3 +99,20 @@ def test_rows_are_spread_over_the_image(height, width, frames):
     assert min(height * width * 0.5, 500) < pixels <= 200_000
     if height > 1000:
         assert starts[0] < height / 10 and starts[-1] > 0.9 * height
+
+
+def test_noise_of_means_is_not_hidden():
+    rng = np.random.default_rng(4)
+    sigma = np.array([1.0, 1.5, 2.0, 1.0, 1.5, 2.0])
+    noise = sigma[:, None, None] * rng.standard_normal((6, 97, 801))
+    moved = (noise[:, 1:, 1:] + noise[:, :-1, 1:] + noise[:, 1:, :-1] + noise[:, :-1, :-1]) / 4
+    frames = np.concatenate([noise[:3, 1:, 1:], moved[3:]]).astype(np.float32)
+    # Gradients and stars that are matched badly are no noise.
+    frames += (np.arange(6) * 2e-2)[:, None, None] * np.arange(800, dtype=np.float32)
+    frames[:, 40:44, ::60] += 20 * (1 + 0.3 * np.arange(6, dtype=np.float32)[:, None, None])
+    pieces = [
+        blocks_of(plane[start : start + 4], slice(None)) for plane in frames for start in range(0, 96, 4)
+    ]
+    found = FrameNoise.measure(np.array(pieces).reshape(6, -1, 16))
+    np.testing.assert_allclose(found.larger[:3] / found.larger[0], sigma[:3], rtol=0.06)
+    np.testing.assert_allclose(found.larger[3:] / found.larger[0], 0.875 * sigma[3:], rtol=0.06)

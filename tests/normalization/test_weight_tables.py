@@ -20,7 +20,7 @@ NAMES = ["light_0.xisf", "light_1.xisf"]
 def weights(path):
     measured = SimpleNamespace(names=NAMES, location=np.ones((2, 1)), noise_source="none", notes=())
     recipe = Recipe(weights="csv", weight_file=str(path))
-    return frame_weights([], measured, recipe, np.ones((2, 1)))[0][:, 0].tolist()
+    return frame_weights([], measured, recipe, np.ones((2, 1)))[:, 0].tolist()
 
 
 @pytest.mark.parametrize(

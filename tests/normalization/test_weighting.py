@@ -10,7 +10,6 @@ from astropy.table import Table
 from stacklib.errors import IntegrationError
 from stacklib.measurement.measurements import FrameMeasurements
 from stacklib.normalization.weighting import (
-    MEASURED_NOISE_NOTE,
     choose_reference,
     excluded_by_weight,
     find_frame,
@@ -46,11 +45,11 @@ def make_measurements(count=COUNT, channels=CHANNELS, seed=1, **given):
 
 def weights_of(kind, frames=None, measured=None, factors=ONES, **recipe):
     frames, measured = frames or make_frames(), measured or make_measurements()
-    weights, notes = frame_weights(frames, measured, Recipe(weights=kind, **recipe), factors)
+    weights = frame_weights(frames, measured, Recipe(weights=kind, **recipe), factors)
     assert weights.shape == measured.location.shape
     assert weights.dtype == np.float64
     assert np.all(weights.max(axis=0) == 1)
-    return weights, notes
+    return weights
 
 
 def test_worked_weight():
@@ -58,9 +57,8 @@ def test_worked_weight():
     noise = np.array([[6.0900e-05], [4.2150e-05]])
     factors = np.array([[1.0], [9.79599e-01]])
     measured = make_measurements(2, 1, noise=noise)
-    weights, notes = weights_of("noise", make_frames(2), measured, factors)
+    weights = weights_of("noise", make_frames(2), measured, factors)
     assert weights[1, 0] / weights[0, 0] == pytest.approx(2.17542, rel=1e-5)
-    assert notes == []
 
 
 def test_formulas():
@@ -76,7 +74,7 @@ def test_formulas():
         "mean": m.mean,
     }
     for kind, raw in expected.items():
-        got, _ = weights_of(kind, measured=m, factors=factors)
+        got = weights_of(kind, measured=m, factors=factors)
         assert got == pytest.approx(raw / raw.max(axis=0), rel=1e-12)
 
 
@@ -84,14 +82,7 @@ def test_the_snr_does_not_change_with_the_scale_of_a_frame():
     m = make_measurements()
     gain = np.array([1, 2, 0.5, 3, 1])[:, None]
     scaled = make_measurements(avgdev=m.avgdev * gain, noise=m.noise * gain)
-    assert weights_of("snr", measured=scaled)[0] == pytest.approx(weights_of("snr", measured=m)[0])
-
-
-@pytest.mark.parametrize("kind", ["noise", "snr", "signal"])
-def test_measured_noise_is_noted_where_it_matters(kind):
-    m = make_measurements()
-    object.__setattr__(m, "noise_source", "measured")
-    assert weights_of(kind, measured=m)[1] == ([] if kind == "signal" else [MEASURED_NOISE_NOTE])
+    assert weights_of("snr", measured=scaled) == pytest.approx(weights_of("snr", measured=m))
 
 
 def test_noise_that_was_not_measured():
@@ -126,7 +117,7 @@ def test_exposure_that_is_missing():
 
 def test_keyword():
     frames = make_frames(SSWEIGHT=[1, 2.5, "4", 0, 3])
-    got, _ = weights_of("keyword", frames, weight_keyword="SSWeight")
+    got = weights_of("keyword", frames, weight_keyword="SSWeight")
     assert got[:, 1] == pytest.approx(np.array([1, 2.5, 4, 0, 3]) / 4)
     frames[2].keywords.clear()
     frames[3].keywords["SSWEIGHT"] = "good"
@@ -156,7 +147,7 @@ def test_table(tmp_path, ending):
     ]
     form = "ascii.ecsv" if ending == "ecsv" else "ascii.csv"
     Table({"file": files, "weight": [5.0, 1.0, 99.0, 2.0, 3.0, 4.0]}).write(path, format=form)
-    got, _ = weights_of("csv", weight_file=str(path))
+    got = weights_of("csv", weight_file=str(path))
     assert got[:, 0] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
 
 

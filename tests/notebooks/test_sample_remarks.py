@@ -32,7 +32,7 @@ def test_all_frames_of_the_sample(tmp_path):
     assert not is_sample(sl.open_frames(tmp_path))
 
 
-@pytest.mark.filterwarnings("ignore:The frames have no NOISE keywords")
+@pytest.mark.filterwarnings("ignore:Registration hides noise")
 def test_results_of_the_sample(m101, m13):
     assert is_sample(m101)
     assert not is_sample(m13)

@@ -82,6 +82,8 @@ def test_best_goes_by_imagetyp(tmp_path, kind, normalization):
     with pytest.warns(sl.StacklibWarning, match="there are the presets bias, dark and flat"):
         frames = sl.open_frames(make(tmp_path / "frames", kind))
     assert sl.Recipe.best(frames).normalization == normalization
+    with pytest.warns(sl.StacklibWarning, match="there are the presets"):
+        assert sl.Recipe.best(tmp_path / "frames") == sl.Recipe.best(frames)
     result = sl.integrate(frames, sl.Recipe.best(frames), progress=False)
     assert np.isfinite(result.image).all()
 

@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 import yaml
+from conftest import SAMPLES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -101,6 +102,8 @@ def test_the_rule_of_thumb():
     for recipe in (few, many):
         assert (recipe.sigma_low, recipe.sigma_high) == (3.2, 2.9)
     assert Recipe.suggest([None] * 15) == few
+    for where in (SAMPLES / "M13" / "4_Registered", str(SAMPLES / "M13")):
+        assert Recipe.suggest(where) == few
     assert {Recipe().rule_for(n) for n in range(10, 16)} == {"sigma"}
     assert {Recipe().rule_for(n) for n in (*range(1, 10), 16, 17, 500, 10**6)} == {"winsorized_sigma"}
     help_text = Recipe.parameters()["rejection"].help

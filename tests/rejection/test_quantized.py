@@ -68,7 +68,7 @@ def frames_of(folder, noise, divisor=None, seed=2):
     return (300 + across) / 65535
 
 
-@pytest.mark.filterwarnings("ignore:The frames have no NOISE keywords", "ignore:The field is sparse")
+@pytest.mark.filterwarnings("ignore:Registration hides noise", "ignore:The field is sparse")
 @pytest.mark.parametrize("rule", ["sigma", "winsorized_sigma", "gesd"])
 @pytest.mark.parametrize("divisor", [None, 1, 65535])
 def test_frames_with_little_noise(tmp_path, rule, divisor):
