@@ -322,7 +322,8 @@ def _set_file(frames: Sequence[Frame], settings: Sequence[Any]) -> Path | None:
         for frame in frames:
             path = Path(frame.path)
             stat = path.stat()
-            digest.update(f"{os.path.realpath(path)} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+            digest.update(os.fsencode(os.path.realpath(path)))
+            digest.update(f" {stat.st_size} {stat.st_mtime_ns}\n".encode())
         folder = sets_folder(Path(frames[0].path).parent)
     except (OSError, TypeError, IndexError):
         return None
