@@ -109,7 +109,7 @@ class ChangingNight(SavedNight):
     seed: int
     headers: list[dict[str, tuple[Any, str]]] = field(repr=False)
 
-    usual_dtype: ClassVar[str] = "f32"
+    _usual_dtype: ClassVar[str] = "f32"
 
     @property
     def count(self) -> int:

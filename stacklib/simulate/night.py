@@ -73,7 +73,7 @@ class SavedNight:
     """Writes the frames of a simulated night."""
 
     #: Sample format of the files.
-    usual_dtype: ClassVar[str] = "u16"
+    _usual_dtype: ClassVar[str] = "u16"
     headers: list[dict[str, tuple[Any, str]]]
 
     def frame(self, index: int) -> np.ndarray:
@@ -99,7 +99,8 @@ class SavedNight:
         format : {"xisf", "fits"}
             File format.
         dtype : {"u16", "f32"}, optional
-            Sample format, with a full scale of 65535 or 1. Default is ``usual_dtype``.
+            Sample format, with a full scale of 65535 or 1. Default is u16 for `Simulation`, f32 for
+            `ChangingNight`.
         name_pattern : str
             File name without suffix, with the fields ``{object}`` and ``{number}`` (counting from 1).
         overwrite : bool
@@ -117,7 +118,7 @@ class SavedNight:
         ValueError
             If `format` or `dtype` is unknown.
         """
-        dtype = dtype or self.usual_dtype
+        dtype = dtype or self._usual_dtype
         paths = file_names(folder, self.headers, name_pattern, format, dtype)
 
         def write(index: int) -> None:
