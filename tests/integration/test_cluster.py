@@ -204,7 +204,8 @@ def test_a_worker_may_die(when, client, slow_store, tmp_path, m101, monkeypatch)
 
     act_after(monkeypatch, function, 2, kill)
     there = sl.integrate(linked("M101", tmp_path / "there"), m101.recipe, client=client, progress=False)
-    assert died == [when]
+    # Frames are searched in the same way as they are measured.
+    assert died and set(died) == {when}
     assert_same(there, m101)
 
 

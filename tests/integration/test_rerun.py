@@ -57,6 +57,7 @@ def test_the_recipe_comes_back_from_every_image(target):
         assert sl.Recipe.from_result(path) == result.recipe
 
 
+@pytest.mark.filterwarnings("ignore:ignore_trails. no such trail")
 def test_every_parameter_comes_back_from_fits(tmp_path):
     frames = make_night(tmp_path / "4_Registered")
     table = tmp_path / "a folder with a long name" / "and another one, longer still" / "weights of M 1.csv"
@@ -308,9 +309,9 @@ def test_the_record_of_thousands_of_frames_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("beside", "known"),
     [
-        ([], {"maps": False, "fits": False}),
-        (["_coverage.xisf"], {"maps": True, "fits": False}),
-        ([".fits", "_coverage.fits", "_coverage.xisf"], {"maps": True, "fits": True}),
+        ([], {"maps": False, "fits": False, "masks": False}),
+        (["_coverage.xisf"], {"maps": True, "fits": False, "masks": False}),
+        ([".fits", "_coverage.fits", "_coverage.xisf"], {"maps": True, "fits": True, "masks": False}),
     ],
 )
 def test_what_was_saved_besides_is_saved_again(tmp_path, name, beside, known):

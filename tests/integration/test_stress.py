@@ -137,7 +137,7 @@ def test_bits_depend_on_nothing_but_the_samples(patterns, monkeypatch, rule):
         same(run(patterns / format, recipe, threads=3))
     monkeypatch.setattr(Samples, "fits", lambda samples: False)
     for rows in (1, 7, 64):
-        monkeypatch.setattr(Samples, "_rows", lambda samples, used, rows=rows: min(rows, HEIGHT))
+        monkeypatch.setattr(Samples, "rows", lambda samples, used, beside=0, rows=rows: min(rows, HEIGHT))
         same(run(patterns / "fits", recipe, threads=2))
 
 
