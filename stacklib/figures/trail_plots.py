@@ -152,7 +152,7 @@ def _mark(axes: Axes, trail: Row, apart: float, region: tuple[int, int, int, int
         across = -across
     away = points * half + 4 + float(np.abs(across) @ HALF_LABEL)
     axes.annotate(
-        f"{trail['number']}: {trail['sigma']:.1f} sigma",
+        f"{trail['number']}: {trail['peak']:.1f} sigma",
         place,
         xytext=(away * across[0], -away * across[1]),
         textcoords="offset points",

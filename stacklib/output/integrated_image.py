@@ -28,7 +28,7 @@ __all__ = ["IntegratedImage", "ScaleNoise", "bring_into_range", "image_noise", "
 LONE_SAMPLES, LONE_SHARE, LONE_FACTOR = 16, 100_000, 4.0
 
 #: Columns of the table of trails that are properties of a line.
-LINE_COLUMNS = ("x0", "y0", "x1", "y1", "length", "width", "sigma", "significance")
+LINE_COLUMNS = ("x0", "y0", "x1", "y1", "length", "width", "peak", "significance")
 #: Column of the frame table by the name of the means.
 COLUMN_OF = {means.name: means.column for means in MEANS}
 
@@ -247,7 +247,7 @@ class IntegratedImage:
         """Table of the straight trails found, one row for each, in the order of the frames.
 
         Columns: file, number (counted from 1 in each frame), x0, y0, x1, y1 (its ends), length and width
-        (pix), sigma (its brightness relative to the noise of a sample, negative for dark ones), significance,
+        (pix), peak (its brightness in sigma of a sample), significance,
         used (whether its samples are rejected). Coordinates are those of whole frames.
         """
         lines, unused = ({}, set()) if self.masks is None else (self.masks.lines, self.masks.unused)

@@ -58,9 +58,7 @@ def trail_in_words(trail: Row) -> str:
     length, width, x0, y0, x1, y1 = (
         round(float(trail[name])) for name in ("length", "width", "x0", "y0", "x1", "y1")
     )
-    words = (
-        f"{length} px long, {width} px wide, {trail['sigma']:.1f} sigma, from ({x0}, {y0}) to ({x1}, {y1})"
-    )
+    words = f"{length} px long, {width} px wide, {trail['peak']:.1f} sigma, from ({x0}, {y0}) to ({x1}, {y1})"
     return words if trail["used"] else f"{words}; not rejected: ignored, or at this place in many frames"
 
 

@@ -79,7 +79,7 @@ def _line_in_words(masks: FrameMasks, frame: int, x: int, y: int) -> str:
     if found is None:
         return "trail, found as a line"
     number, line = found
-    return f"trail {number}, {line.length:.0f} px long, {line.sigma:.1f} sigma, found as a line"
+    return f"trail {number}, {line.length:.0f} px long, {line.peak:.1f} sigma, found as a line"
 
 
 def _area(found: np.ndarray, row: int, column: int) -> str:

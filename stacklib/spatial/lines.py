@@ -60,7 +60,7 @@ class Line:
         Its ends in pixels. The center of the first pixel is (0, 0).
     width : float
         Full width within which it stands out, wings included, in pixels.
-    sigma : float
+    peak : float
         Peak brightness in sigma of a sample.
     significance : float
         Brightness of the whole trail in sigma of such a sum.
@@ -71,7 +71,7 @@ class Line:
     x1: float
     y1: float
     width: float
-    sigma: float
+    peak: float
     significance: float
 
     @property

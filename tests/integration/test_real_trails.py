@@ -51,7 +51,7 @@ def test_the_trail_is_found_alone_and_masked_whole(night):
     masks = results["all"].masks
     assert {i: len(lines) for i, lines in masks.lines.items() if lines} == {STRUCK: 1}
     (line,) = masks.lines[STRUCK]
-    assert line.sigma == pytest.approx(2, abs=0.7)
+    assert line.peak == pytest.approx(2, abs=0.7)
     under = masks.flags(STRUCK, 0) & LINE != 0
     assert light[~under].sum() < 0.05 * light.sum()
     assert under.mean() < 0.03

@@ -226,7 +226,7 @@ def test_table_and_trails_tell_what_fell_to_which_means(whole):
     assert trails["number"].tolist() == [1, 1] and trails["used"].all()
     assert trails["length"].min() > 150 and trails["x0"].unit == "pix"
     # Half of the samples are in the mean that a trail is compared with.
-    assert 1.5 < trails["sigma"].min() < trails["sigma"].max() < 4 * np.sqrt(len(whole.image))
+    assert 1.5 < trails["peak"].min() < trails["peak"].max() < 4 * np.sqrt(len(whole.image))
 
 
 def test_without_anything_found_the_bits_stay(folders, monkeypatch):
@@ -314,7 +314,7 @@ def test_masks_of_your_own(whole, tmp_path):
 def test_trails_can_be_ignored(whole):
     found = integrate(folder_of(whole), whole.recipe.replace(ignore_trails="light_02.fits:1"))
     assert found.trails["used"].tolist() == [False, True]
-    for name in ("x0", "y0", "x1", "y1", "sigma"):
+    for name in ("x0", "y0", "x1", "y1", "peak"):
         np.testing.assert_array_equal(found.trails[name], whole.trails[name])
     flags = [found.masks.flags(i, 0) & LINE for i in (2, 5)]
     assert not flags[0].any() and flags[1].any()

@@ -147,7 +147,7 @@ def test_a_faint_trail_is_found(faint):
     assert left["the rule alone"] == pytest.approx(88, abs=1)
     assert abs(left["footprints: trails"]) < 0.5
     (trail,) = faint.results["footprints: trails"].trails
-    assert trail["sigma"] == pytest.approx(2, abs=0.3) and trail["length"] == pytest.approx(277, abs=4)
+    assert trail["peak"] == pytest.approx(2, abs=0.3) and trail["length"] == pytest.approx(277, abs=4)
     assert "_0006_" in trail["file"]
 
 

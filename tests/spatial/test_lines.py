@@ -65,7 +65,7 @@ def test_faint_trails_are_found_with_their_light(where, blur):
     lines = find(noise(61, blur=blur) + light)
     assert len(lines) == 1
     assert left_of(light, lines) < 0.02
-    assert lines[0].sigma == pytest.approx(1.5 / quieter(blur), rel=0.2)
+    assert lines[0].peak == pytest.approx(1.5 / quieter(blur), rel=0.2)
     assert lines[0].significance > 9
     assert 5 < lines[0].width < 14
 
@@ -178,7 +178,7 @@ def test_threads_find_the_same():
     "ends", [(10, 20, 50, 30), (50, 30, 10, 20), (5, 5, 5, 50), (-9, 40, 90, 40), (60, 3, 7, 71)]
 )
 def test_mask_of_a_line(ends):
-    line = Line(*ends, width=7.0, sigma=2.0, significance=20.0)
+    line = Line(*ends, width=7.0, peak=2.0, significance=20.0)
     mask = line_mask(line, (60, 80))
     y, x = np.mgrid[:60, :80]
     ux, uy = (ends[2] - ends[0]) / line.length, (ends[3] - ends[1]) / line.length
