@@ -25,7 +25,7 @@ from stacklib.frames.finding import expanded
 from stacklib.frames.frame_set import FrameSet
 from stacklib.frames.mosaic import Sites
 from stacklib.output.naming import base_name, default_folder, free_number
-from stacklib.output.provenance import Provenance, collect
+from stacklib.output.provenance import Provenance, collect, keywords_of_frames
 from stacklib.recipe.drizzle_recipe import DrizzleRecipe
 from stacklib.recipe.recipe import Recipe
 from stacklib.utils.file_sets import existing_folder, name_all, workroom
@@ -299,22 +299,7 @@ class Drizzled:
                     yield f"  {name} " + " ".join(f"{value:.9g}" for value in values)
 
     def _keywords(self, facts: Provenance, lines: list[str]) -> list[tuple[str, Any, str]]:
-        cards: list[tuple[str, Any, str]] = [
-            ("IMAGETYP", "Master Light", "Type of image"),
-            ("OBJECT", facts.target, "Target"),
-            ("INSTRUME", facts.camera, "Camera"),
-            ("FILTER", facts.filter, "Filter"),
-        ]
-        cards = [card for card in cards if card[1]]
-        cards.append(("NCOMBINE", int(self.used.size), "Number of drizzled frames"))
-        if facts.without_exposure < self.used.size:
-            cards.append(("EXPTIME", facts.exposure, "[s] Total exposure of these frames"))
-        for name, date, words in (
-            ("DATE-OBS", facts.start, "UTC, start of the earliest frame"),
-            ("DATE-END", facts.end, "UTC, end of the latest frame"),
-        ):
-            if date:
-                cards.append((name, date.strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3], words))
+        cards = keywords_of_frames(facts, int(self.used.size), "drizzled")
         cards += [
             ("DRZSCALE", self.recipe.scale, "Pixels for a pixel of the reference, each axis"),
             ("DRZDROP", self.recipe.drop, "Side of a drop relative to a pixel (drop shrink)"),

@@ -31,7 +31,7 @@ from stacklib.normalization.settings import Settings
 from stacklib.normalization.weighting import needs_noise
 from stacklib.output.integrated_image import bring_into_range, undo_range
 from stacklib.recipe.recipe import Recipe
-from stacklib.recipe.rules import RULES, RejectionParameters
+from stacklib.recipe.rules import RejectionParameters
 from stacklib.spatial.masks import FrameMasks
 from stacklib.utils.progress import progress_bar
 
@@ -272,7 +272,7 @@ class Trials:
         samples, threads = samples.marked(preparations[0].marks), samples.threads
         _, _, width, height = samples.region
         channels, used = self.frames.channels, preparations[0].used
-        by_frame = [p for p in preparations if RULES[p.recipe.rule_for(used.size)].by_frame]
+        by_frame = [p for p in preparations if p.by_frame]
         make = with_noise if by_frame else Preparation.settings
         settings = [[make(p, channel) for p in preparations] for channel in range(channels)]
         excess = None

@@ -12,8 +12,7 @@ from astropy.io import fits
 from astropy.io.fits.verify import VerifyError
 
 from stacklib.formats.fits_header import CARD, astropy_alone
-from stacklib.formats.xisf_write import ascii_text, writing_error
-from stacklib.utils.atomic_files import new_file
+from stacklib.formats.xisf_write import ascii_text, written
 
 __all__ = ["unwritable", "write_image", "write_mask"]
 
@@ -61,13 +60,9 @@ def write_image(
         raise ValueError(f"image has shape {image.shape}, expected (channels, height, width)")
     if image.ndim == 3 and image.shape[0] == 1:
         image = image[0]
-    try:
-        with astropy_alone():
-            unit = fits.PrimaryHDU(image, _header_to_write(keywords, row_order))
-            with new_file(path) as temporary:
-                unit.writeto(temporary, overwrite=True, output_verify="silentfix+ignore")
-    except OSError as error:
-        raise writing_error(path, error) from error
+    with written(path) as temporary, astropy_alone():
+        unit = fits.PrimaryHDU(image, _header_to_write(keywords, row_order))
+        unit.writeto(temporary, overwrite=True, output_verify="silentfix+ignore")
     return path
 
 
@@ -99,14 +94,10 @@ def write_mask(
     pixels = mask[0] if len(mask) == 1 else mask
     rows = min(MASK_ROWS, pixels.shape[-2])
     tile = (*(1,) * (pixels.ndim - 2), rows, pixels.shape[-1])
-    try:
-        with astropy_alone():
-            header = _header_to_write(keywords, row_order)
-            unit = fits.CompImageHDU(pixels, header, name="MASK", compression_type="GZIP_1", tile_shape=tile)
-            with new_file(path) as temporary:
-                fits.HDUList([fits.PrimaryHDU(), unit]).writeto(temporary, overwrite=True)
-    except OSError as error:
-        raise writing_error(path, error) from error
+    with written(path) as temporary, astropy_alone():
+        header = _header_to_write(keywords, row_order)
+        unit = fits.CompImageHDU(pixels, header, name="MASK", compression_type="GZIP_1", tile_shape=tile)
+        fits.HDUList([fits.PrimaryHDU(), unit]).writeto(temporary, overwrite=True)
     return path
 
 

@@ -32,8 +32,7 @@ from stacklib.formats.xisf_blocks import (
     local_name,
     refuse,
 )
-from stacklib.formats.xisf_write import writing_error
-from stacklib.utils.atomic_files import new_file
+from stacklib.formats.xisf_write import written
 from stacklib.utils.labels import listed, quoted
 
 __all__ = [
@@ -462,11 +461,8 @@ def write_xdrz(path: str | Path, data: DrizzleData) -> Path:
     root.extend(sorted([*_elements(data), *map(_plain, data.kept)], key=_place))
     indent(root, "   ")
     content = b'<?xml version="1.0" encoding="UTF-8"?>\n' + tostring(root, encoding="utf-8") + b"\n"
-    try:
-        with new_file(path) as temporary:
-            temporary.write_bytes(content)
-    except OSError as error:
-        raise writing_error(path, error) from error
+    with written(path) as temporary:
+        temporary.write_bytes(content)
     return path
 
 

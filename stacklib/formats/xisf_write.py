@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from stacklib.errors import SaveError
 from stacklib.utils.atomic_files import new_file
 
-__all__ = ["ascii_text", "write_image", "writing_error"]
+__all__ = ["ascii_text", "write_image", "written"]
 
 #: Types of samples that are written.
 STORED = ("float32", "float64", "uint16")
@@ -34,8 +35,20 @@ def ascii_text(text: str, keep: str = "") -> str:
     return "".join(letter if letter.isprintable() or letter in keep else " " for letter in plain)
 
 
-def writing_error(path: Path, error: OSError) -> SaveError:
-    """Return the error for a file that cannot be written, with the remedy."""
+@contextmanager
+def written(path: Path) -> Iterator[Path]:
+    """Yield a temporary path that becomes the new file `path` at the end.
+
+    Raises `SaveError` with the remedy if that exists or cannot be written. No partial file is left behind.
+    """
+    try:
+        with new_file(path) as temporary:
+            yield temporary
+    except OSError as error:
+        raise _writing_error(path, error) from error
+
+
+def _writing_error(path: Path, error: OSError) -> SaveError:
     if isinstance(error, FileExistsError):
         return SaveError(f"{path}: already exists; choose another name or move the file")
     if isinstance(error, FileNotFoundError | NotADirectoryError):
@@ -106,20 +119,17 @@ def write_image(
         "FITSKeywords": _keyword_entries(keywords),
         "XISFProperties": _property_entries(properties or {}),
     }
-    try:
-        with new_file(path) as temporary:
-            XISF.write(
-                str(temporary),
-                image.transpose(1, 2, 0),
-                creator_app="stacklib",
-                image_metadata=metadata,
-                xisf_metadata={},
-                codec="lz4hc" if compress else None,
-                shuffle=compress,
-            )
-            _patch(temporary, placeholder, identifier + type_attribute)
-    except OSError as error:
-        raise writing_error(path, error) from error
+    with written(path) as temporary:
+        XISF.write(
+            str(temporary),
+            image.transpose(1, 2, 0),
+            creator_app="stacklib",
+            image_metadata=metadata,
+            xisf_metadata={},
+            codec="lz4hc" if compress else None,
+            shuffle=compress,
+        )
+        _patch(temporary, placeholder, identifier + type_attribute)
     return path
 
 

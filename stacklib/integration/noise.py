@@ -15,7 +15,6 @@ from stacklib.kernel.scatter import NEIGHBOURHOOD, find_excess
 from stacklib.kernel.uncertainty import claim_factors
 from stacklib.normalization.preparation import Preparation
 from stacklib.normalization.settings import Settings
-from stacklib.recipe.rules import RULES
 from stacklib.spatial.masks import FrameMasks
 
 __all__ = ["Parts", "Work", "known_excess", "read_with_excess", "with_noise"]
@@ -34,8 +33,7 @@ def with_noise(preparation: Preparation, channel: int, claims: bool = False) -> 
     settings = preparation.settings(channel)
     noise = preparation.frame_noise(channel)
     # Only limits of a frame need it: the others see the scatter of such pixels.
-    by_frame = RULES[preparation.recipe.rule_for(preparation.count)].by_frame
-    contrast = noise.contrast if by_frame else 0.0
+    contrast = noise.contrast if preparation.by_frame else 0.0
     settings = replace(settings, noise=noise.relative, curve=noise.curve.table, contrast=contrast)
     if not claims:
         return settings

@@ -22,6 +22,7 @@ from stacklib.errors import IntegrationError
 from stacklib.measurement.cache import kept_for_set
 from stacklib.normalization.preparation import Preparation
 from stacklib.utils.compiled import compiled
+from stacklib.utils.filters.smoothing import box_mean
 from stacklib.utils.labels import counted, listed
 from stacklib.utils.resources import checked_threads
 
@@ -437,9 +438,9 @@ def _band_passed(window: np.ndarray, least: float = 0.0) -> np.ndarray:
         return np.zeros(window.shape, np.float32)
     level = np.float32(np.median(_some(window, good, every)))
     values = window - level if every else np.where(good, window - level, np.float32(0))
-    background = _box_mean(values, BACKGROUND)
+    background = box_mean(values, BACKGROUND)
     if not every:
-        share = _box_mean(good.astype(np.float32), BACKGROUND)
+        share = box_mean(good.astype(np.float32), BACKGROUND)
         background /= np.maximum(share, np.float32(0.1))
         good &= share > SURE
     np.subtract(values, background, out=values)
@@ -454,37 +455,6 @@ def _band_passed(window: np.ndarray, least: float = 0.0) -> np.ndarray:
 def _some(plane: np.ndarray, good: np.ndarray, every: bool) -> np.ndarray:
     """Return one in seven of the good pixels of a plane."""
     return (np.ascontiguousarray(plane).ravel() if every else plane[good])[::7]
-
-
-@compiled
-def _box_mean(values, size):
-    """Return the mean of the box around each pixel; beyond the edges the last pixel goes on."""
-    height, width = values.shape
-    reach = size // 2
-    down, out = np.empty((height, width), np.float32), np.empty((height, width), np.float32)
-    total = np.zeros(width)
-    for k in range(size):
-        line = values[min(max(k - reach, 0), height - 1)]
-        for c in range(width):
-            total[c] += line[c]
-    for c in range(width):
-        down[0, c] = total[c] / size
-    for r in range(1, height):
-        new, old = values[min(r + reach, height - 1)], values[max(r - 1 - reach, 0)]
-        for c in range(width):
-            total[c] += np.float64(new[c]) - np.float64(old[c])
-            down[r, c] = total[c] / size
-    for r in range(height):
-        line = down[r]
-        along = 0.0
-        for k in range(size):
-            along += line[min(max(k - reach, 0), width - 1)]
-        out[r, 0] = along / size
-        for c in range(1, width):
-            new, old = line[min(c + reach, width - 1)], line[max(c - 1 - reach, 0)]
-            along += np.float64(new) - np.float64(old)
-            out[r, c] = along / size
-    return out
 
 
 @compiled

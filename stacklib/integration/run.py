@@ -28,7 +28,6 @@ from stacklib.kernel.scatter import widen
 from stacklib.normalization.preparation import Preparation, prepare, refuse_single
 from stacklib.output.history import range_warnings
 from stacklib.recipe.recipe import Recipe
-from stacklib.recipe.rules import RULES
 from stacklib.spatial.masks import FrameMasks
 from stacklib.utils.compiled import not_kept
 from stacklib.utils.labels import listed
@@ -223,9 +222,8 @@ def integrate_samples(
     channels, used = preparation.frames.channels, preparation.used
     samples = samples.marked(preparation.marks)
     settings = [with_noise(preparation, channel, true_claims) for channel in range(channels)]
-    by_frame = RULES[preparation.recipe.rule_for(used.size)].by_frame
     # The edge of a region has the same neighbors as in the whole image.
-    first_pass = by_frame or (true_claims and not samples.whole)
+    first_pass = preparation.by_frame or (true_claims and not samples.whole)
     percent = INTEGRATING if samples.masks is None else (SEARCHING[1], INTEGRATING[1])
     total, title = channels * width * height, f"{used.size} frames integrated"
     counts = [Counts.zeros(used.size) for _ in range(channels)]

@@ -18,13 +18,13 @@ from stacklib.kernel.pixels import Judgement
 from stacklib.kernel.verdicts import HIGH, LOW
 from stacklib.normalization.settings import Settings
 from stacklib.spatial.colour import mark_hits
-from stacklib.spatial.discs import grow
 from stacklib.spatial.footprints import find_footprints
 from stacklib.spatial.large_scale import large_structures
 from stacklib.spatial.lines import find_lines
 from stacklib.spatial.masks import add_flags, pack_flags
 from stacklib.spatial.means import ABOVE, FOOTPRINT, LARGE_HIGH, LARGE_LOW, OWN
 from stacklib.spatial.residuals import KeptMean, residuals, unpack_verdicts
+from stacklib.utils.filters.discs import grow
 
 __all__ = ["BRIGHT", "VERDICT_BYTES", "Found", "JudgedBand", "Search", "search_bytes", "search_frame"]
 

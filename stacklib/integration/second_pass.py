@@ -25,7 +25,6 @@ from stacklib.kernel.pixels import Pixels, Ratios
 from stacklib.kernel.scatter import find_excess
 from stacklib.normalization.preparation import Preparation
 from stacklib.normalization.settings import Settings
-from stacklib.recipe.rules import RULES
 from stacklib.rejection.calibration import typical_variance
 from stacklib.spatial.colour import around_hits
 from stacklib.spatial.footprints import common_places, most_frames, without_common
@@ -73,7 +72,7 @@ def spatial_means(preparation: Preparation) -> tuple[str, ...]:
 
 def passes(preparation: Preparation) -> int:
     """Return how often `find_masks` reports all pixels of all channels."""
-    return 3 if RULES[preparation.recipe.rule_for(preparation.count)].by_frame else 2
+    return 3 if preparation.by_frame else 2
 
 
 def find_masks(
@@ -138,9 +137,8 @@ def _judge(
     """Run the rule."""
     _, _, width, height = samples.region
     used, channels = preparation.used, len(settings)
-    by_frame = RULES[preparation.recipe.rule_for(used.size)].by_frame
     excess = np.broadcast_to(NO_EXCESS, (channels, 0))
-    if by_frame:
+    if preparation.by_frame:
         excess = known_excess(samples, preparation, settings, workers.integrate, report)
     mean, weight, sigma, further = (np.empty((channels, height, width), np.float32) for _ in range(4))
     count = np.empty((channels, height, width), np.uint16)
@@ -161,7 +159,7 @@ def _judge(
             report(judged.mean.size)
     for channel, (own, verdicts) in enumerate(zip(settings, found.verdicts, strict=True)):
         verdicts.sort(key=lambda band: band[0])
-        if by_frame:
+        if preparation.by_frame:
             factor = excess[channel].reshape(height, width)
         else:
             counted = count[channel].astype(np.float32)

@@ -8,7 +8,7 @@ how the image is cut into bands and tiles, or on the number of threads.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -108,6 +108,18 @@ class Tile:
         _, ordered, count, *_, scatter = samples
         measure_scatter(ordered, count, self.curve, self.unbiased, scatter)
 
+    def measured(self, raw: np.ndarray, first: int, last: int | None) -> Iterator[tuple[Band, TileSamples]]:
+        """Sort and measure the pixels ``first:last`` of a band, by default all after `first`, tile by tile.
+
+        The samples are valid until the next tile.
+        """
+        last = raw.shape[1] if last is None else last
+        for start in range(first, last, self.pixels):
+            stop = min(start + self.pixels, last)
+            samples = self.sort(raw, start, stop)
+            self.measure(samples)
+            yield Band(raw, start, stop), samples
+
     def reject(
         self, samples: TileSamples, excess: np.ndarray = NO_EXCESS, limits: bool = False
     ) -> TileSamples:
@@ -192,13 +204,8 @@ def scatter_tiles(
     raw: np.ndarray, settings: Settings, ratios: Ratios, first: int = 0, last: int | None = None
 ) -> None:
     """Fill the ratios of the pixels ``first:last`` of a band, with the bits of `run_tiles`."""
-    tile = Tile(settings)
-    last = raw.shape[1] if last is None else last
-    for start in range(first, last, tile.pixels):
-        stop = min(start + tile.pixels, last)
-        samples = tile.sort(raw, start, stop)
-        tile.measure(samples)
-        write_ratios(samples, start, stop, ratios)
+    for band, samples in Tile(settings).measured(raw, first, last):
+        write_ratios(samples, band.start, band.stop, ratios)
 
 
 def fill_planes(

@@ -20,8 +20,8 @@ from stacklib.normalization.noise_curve import MEDIAN_ERROR
 from stacklib.rejection.calibration import median_deviation_factors, typical_variance
 from stacklib.rejection.estimators import absolute_deviation, median
 from stacklib.rejection.noise_model import MODEL, OWN
-from stacklib.rejection.sorting import LANES, larger, smaller
-from stacklib.utils.compiled import compiled
+from stacklib.rejection.sorting import LANES
+from stacklib.utils.compiled import compiled, larger, smaller
 
 __all__ = ["NEIGHBOURHOOD", "find_excess", "measure_scatter", "widen", "write_ratios"]
 

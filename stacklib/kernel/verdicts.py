@@ -10,7 +10,7 @@ import numpy as np
 from stacklib.kernel.passes import NO_EXCESS, Tile, scatter_tiles
 from stacklib.kernel.pixels import Judgement, Ratios
 from stacklib.kernel.scatter import find_excess
-from stacklib.kernel.tiles import REJECTION_FACTOR, REJECTION_OFFSET, WEIGHT, Band, row_of
+from stacklib.kernel.tiles import REJECTION_FACTOR, REJECTION_OFFSET, WEIGHT, row_of
 from stacklib.normalization.noise_curve import BLOCK, FrameNoise, blocks_of, spread_rows
 from stacklib.normalization.settings import Settings
 from stacklib.recipe.recipe import Recipe
@@ -99,13 +99,9 @@ def judge_tiles(
 ) -> None:
     """Judge the samples of the pixels ``first:last`` of a band, with the bits of `run_tiles`."""
     tile = Tile(settings)
-    last = raw.shape[1] if last is None else last
-    for start in range(first, last, tile.pixels):
-        stop = min(start + tile.pixels, last)
-        samples = tile.sort(raw, start, stop)
-        tile.measure(samples)
-        excess = judged.excess[start:stop] if tile.by_frame else NO_EXCESS
-        _write_judged(Band(raw, start, stop), tile.reject(samples, excess), tile.table, judged)
+    for band, samples in tile.measured(raw, first, last):
+        excess = judged.excess[band.start : band.stop] if tile.by_frame else NO_EXCESS
+        _write_judged(band, tile.reject(samples, excess), tile.table, judged)
 
 
 class LastRound(NamedTuple):

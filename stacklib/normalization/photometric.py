@@ -48,6 +48,8 @@ from stacklib.normalization.surfaces import (
 )
 from stacklib.normalization.usable import Usable
 from stacklib.utils.compiled import compiled
+from stacklib.utils.filters.discs import grow
+from stacklib.utils.filters.smoothing import gaussian_reflected
 from stacklib.utils.labels import listed
 from stacklib.utils.ranks import median_of
 from stacklib.utils.resources import checked_threads
@@ -726,74 +728,13 @@ def _small_structure(binned: np.ndarray, period: int, shape: tuple[int, int]) ->
         filled = binned
         if missing.any():
             filled = np.where(missing, np.float32(np.median(binned[~missing])), binned)
-        fine, coarse = (_gaussian(filled, _weights(size)) for size in SIZES)
+        fine, coarse = (gaussian_reflected(filled, size) for size in SIZES)
         fine -= coarse
         some = fine[~missing] if missing.any() else fine.ravel()
         step = max(1, some.size // SAMPLED) | 1
         sigma = 1.4826 * median_of(np.abs(some[::step]))
-        found = _around(np.abs(fine) > SMALL * sigma) if sigma > 0 else np.zeros_like(missing)
+        found = grow(np.abs(fine) > SMALL * sigma, AROUND) if sigma > 0 else np.zeros_like(missing)
     if period == 1:
         return found
     large = np.repeat(np.repeat(found, period, axis=0), period, axis=1)
     return np.pad(large, [(0, size - have) for size, have in zip(shape, large.shape, strict=True)])
-
-
-def _weights(sigma: float) -> np.ndarray:
-    """Return the weights of a Gaussian filter from its middle out to 4 sigma."""
-    weights = np.exp(-0.5 * (np.arange(int(4 * sigma + 0.5) + 1) / sigma) ** 2)
-    return weights / (2 * weights.sum() - 1)
-
-
-@compiled
-def _gaussian(plane, weights):
-    """Smooth a plane in both directions; beyond its edges it is reflected."""
-    height, width = plane.shape
-    reach = weights.size - 1
-    out, total, line = np.empty((height, width), np.float32), np.empty(width), np.empty(width + 2 * reach)
-    for r in range(height):
-        middle = plane[r]
-        for c in range(width):
-            total[c] = middle[c] * weights[0]
-        for k in range(1, reach + 1):
-            above, below, weight = (
-                plane[_reflected(r - k, height)],
-                plane[_reflected(r + k, height)],
-                weights[k],
-            )
-            for c in range(width):
-                total[c] += (np.float64(above[c]) + np.float64(below[c])) * weight
-        for c in range(width + 2 * reach):
-            line[c] = np.float32(total[_reflected(c - reach, width)])
-        middle = line[reach : reach + width]
-        for c in range(width):
-            total[c] = middle[c] * weights[0]
-        for k in range(1, reach + 1):
-            left, right = line[reach - k : reach - k + width], line[reach + k : reach + k + width]
-            for c in range(width):
-                total[c] += (left[c] + right[c]) * weights[k]
-        for c in range(width):
-            out[r, c] = total[c]
-    return out
-
-
-@compiled
-def _reflected(place, size):
-    """Return the place within an axis that is shown beyond its ends: 1 0 | 0 1 2 | 2 1."""
-    place = place % (2 * size)
-    return place if place < size else 2 * size - 1 - place
-
-
-@compiled
-def _around(found):
-    """Return the pixels that are found and those near them."""
-    height, width = found.shape
-    out = np.zeros((height, width), np.bool_)
-    halves = np.array([int(math.sqrt((AROUND + 0.5) ** 2 - k**2)) for k in range(AROUND + 1)])
-    for r in range(height):
-        for c in range(width):
-            if found[r, c]:
-                for k in range(-AROUND, AROUND + 1):
-                    if 0 <= r + k < height:
-                        half = halves[abs(k)]
-                        out[r + k, max(c - half, 0) : min(c + half + 1, width)] = True
-    return out

@@ -37,6 +37,7 @@ from stacklib.normalization.weighting import (
     star_weights,
 )
 from stacklib.recipe.recipe import BY_LIGHT, Recipe
+from stacklib.recipe.rules import RULES
 from stacklib.utils.labels import listed
 
 __all__ = ["Preparation", "prepare", "refuse_single"]
@@ -81,6 +82,11 @@ class Preparation:
     def count(self) -> int:
         """Number of frames that are integrated."""
         return self.used.size
+
+    @property
+    def by_frame(self) -> bool:
+        """Whether the rule judges each frame by limits of its own; see `RuleSpec.by_frame`."""
+        return RULES[self.recipe.rule_for(self.count)].by_frame
 
     @property
     def used_frames(self) -> list[Frame]:

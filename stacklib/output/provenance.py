@@ -271,21 +271,7 @@ def keywords(
     result: IntegratedImage, facts: Provenance, lines: Iterable[str], kind: str = "xisf"
 ) -> list[tuple[str, Any, str]]:
     """Return the FITS keywords of an image saved as `kind` as (name, value, comment), HISTORY last."""
-    count = result.preparation.count
-    cards: list[tuple[str, Any, str]] = [
-        ("IMAGETYP", "Master Light", "Type of image"),
-        ("OBJECT", facts.target, "Target"),
-        ("INSTRUME", facts.camera, "Camera"),
-        ("FILTER", facts.filter, "Filter"),
-    ]
-    cards = [card for card in cards if card[1]]
-    cards.append(("NCOMBINE", count, "Number of integrated frames"))
-    if facts.without_exposure < count:
-        cards.append(("EXPTIME", facts.exposure, "[s] Total exposure of these frames"))
-    if facts.start:
-        cards.append(("DATE-OBS", _iso(facts.start), "UTC, start of the earliest frame"))
-    if facts.end:
-        cards.append(("DATE-END", _iso(facts.end), "UTC, end of the latest frame"))
+    cards = keywords_of_frames(facts, result.preparation.count, "integrated")
     pattern = pattern_of(result)
     if pattern:
         cards.append(("BAYERPAT", pattern, "Color filter pattern: the image is a mosaic"))
@@ -296,6 +282,25 @@ def keywords(
     cards += [(name, value, "") for name, value in world.items()]
     cards.append(("SWMODIFY", f"stacklib {version('stacklib')}", "Software that integrated the frames"))
     return cards + [("HISTORY", line, "") for line in lines]
+
+
+def keywords_of_frames(facts: Provenance, count: int, done: str) -> list[tuple[str, Any, str]]:
+    """Return the FITS keywords that an image has from its frames; `done` says what was done to them."""
+    cards: list[tuple[str, Any, str]] = [
+        ("IMAGETYP", "Master Light", "Type of image"),
+        ("OBJECT", facts.target, "Target"),
+        ("INSTRUME", facts.camera, "Camera"),
+        ("FILTER", facts.filter, "Filter"),
+    ]
+    cards = [card for card in cards if card[1]]
+    cards.append(("NCOMBINE", count, f"Number of {done} frames"))
+    if facts.without_exposure < count:
+        cards.append(("EXPTIME", facts.exposure, "[s] Total exposure of these frames"))
+    if facts.start:
+        cards.append(("DATE-OBS", _iso(facts.start), "UTC, start of the earliest frame"))
+    if facts.end:
+        cards.append(("DATE-END", _iso(facts.end), "UTC, end of the latest frame"))
+    return cards
 
 
 def _iso(date: datetime) -> str:

@@ -33,8 +33,8 @@ import math
 import numpy as np
 
 from stacklib.rejection.estimators import CENTRES, SQUARES, SUMS, median, moments, sums_in_order
-from stacklib.rejection.sorting import LANES, larger
-from stacklib.utils.compiled import compiled
+from stacklib.rejection.sorting import LANES
+from stacklib.utils.compiled import compiled, larger
 
 __all__ = [
     "CENTRE",

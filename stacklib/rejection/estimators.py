@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-from stacklib.rejection.sorting import LANES, larger, smaller, sort_block
-from stacklib.utils.compiled import compiled
+from stacklib.rejection.sorting import LANES, sort_block
+from stacklib.utils.compiled import compiled, larger, smaller
 
 __all__ = [
     "CENTRES",

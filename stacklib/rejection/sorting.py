@@ -13,7 +13,7 @@ import numpy as np
 
 from stacklib.utils.compiled import compiled, larger, smaller
 
-__all__ = ["LANES", "larger", "smaller", "sort_block", "sorting_network"]
+__all__ = ["LANES", "sort_block", "sorting_network"]
 
 #: Pixels in a block. 40 frames of them fit into the first-level cache of a core.
 LANES = 128

@@ -9,8 +9,8 @@ import numpy as np
 
 from stacklib.rejection.clipping import SLOPE, clip, note_limits
 from stacklib.rejection.estimators import median, moments, sn_scale, sn_scale_block
-from stacklib.rejection.sorting import LANES, larger, smaller
-from stacklib.utils.compiled import compiled
+from stacklib.rejection.sorting import LANES
+from stacklib.utils.compiled import compiled, larger, smaller
 
 __all__ = ["winsorized_sigma"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -69,16 +70,16 @@ class Session:
         return cards | dict(self.cards)
 
 
-class SavedNight:
+class SavedNight(ABC):
     """Writes the frames of a simulated night."""
 
     #: Sample format of the files.
     _usual_dtype: ClassVar[str] = "u16"
     headers: list[dict[str, tuple[Any, str]]]
 
+    @abstractmethod
     def frame(self, index: int) -> np.ndarray:
         """Return one registered frame, float32 (channels, height, width)."""
-        raise NotImplementedError
 
     def save(
         self,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from stacklib.kernel.verdicts import HIGH, LOW
-from stacklib.spatial.discs import grow
 from stacklib.spatial.means import ABOVE, COLOUR
 from stacklib.utils.compiled import compiled
+from stacklib.utils.filters.discs import grow
 
 __all__ = ["HIT", "KEPT_HIT", "around_hits", "mark_hits"]
 

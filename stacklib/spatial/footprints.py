@@ -11,6 +11,7 @@ import numpy as np
 
 from stacklib.spatial.planes import bin_residual, robust_spread
 from stacklib.utils.compiled import compiled
+from stacklib.utils.filters.smoothing import gaussian_alone
 
 __all__ = ["common_places", "find_footprints", "most_frames", "without_common"]
 
@@ -18,8 +19,6 @@ __all__ = ["common_places", "find_footprints", "most_frames", "without_common"]
 SCALES, LIMITS = (1.5, 3.0), (4.0, 4.5)
 #: The smoothed residual is known in every second pixel. Samples are cut at this many sigma.
 SIDE, CUT = 2, 6.0
-#: Gaussians are cut at this many sigma.
-EXTENT = 3.3
 #: What occurs in more frames than this number plus this fraction of them, at one place, is no defect of one.
 FEW, FRACTION = 2, 0.03
 #: A footprint is dropped as a whole if this fraction of it lies on common places, or within so many bins of
@@ -53,11 +52,10 @@ def find_footprints(z: np.ndarray, protected: np.ndarray) -> np.ndarray:
     whole = number == SIDE**2
     if not whole.any():
         whole = number > 0
-    fine, coarse = np.empty_like(total), np.empty_like(total)
     # A bin is a box of this variance, which counts as smoothing.
     box = (SIDE**2 - 1) / 12
-    _smooth(total, _gaussian(np.sqrt(SCALES[0] ** 2 - box) / SIDE), fine)
-    _smooth(fine, _gaussian(np.sqrt(SCALES[1] ** 2 - SCALES[0] ** 2) / SIDE), coarse)
+    fine = gaussian_alone(total, np.sqrt(SCALES[0] ** 2 - box) / SIDE)
+    coarse = gaussian_alone(fine, np.sqrt(SCALES[1] ** 2 - SCALES[0] ** 2) / SIDE)
     spreads = [robust_spread(plane[whole]) for plane in (fine, coarse)]
     limits = [limit * s if s > 0 else np.inf for limit, s in zip(LIMITS, spreads, strict=True)]
     low, high, near = (np.zeros(total.shape, bool) for _ in range(3))
@@ -67,38 +65,6 @@ def find_footprints(z: np.ndarray, protected: np.ndarray) -> np.ndarray:
         _drop_mostly_on(near, marked.copy(), marked)
     _spread(low, high, protected, found)
     return found
-
-
-def _gaussian(sigma: float) -> np.ndarray:
-    """Return a Gaussian from its middle on, float32; the whole one has the sum 1."""
-    half = np.exp(-0.5 * (np.arange(int(np.ceil(EXTENT * sigma)) + 1) / sigma) ** 2)
-    return (half / (2 * half.sum() - half[0])).astype(np.float32)
-
-
-@compiled
-def _smooth(plane, kernel, out):
-    """Smooth a plane, 0 beyond its edges, along both axes. The kernel is given from its middle on."""
-    height, width = plane.shape
-    reach = kernel.size - 1
-    padded = np.zeros(width + 2 * reach, np.float32)
-    middle = padded[reach : reach + width]
-    nothing = np.zeros(width, np.float32)
-    for y in range(height):
-        here = plane[y]
-        for x in range(width):
-            middle[x] = kernel[0] * here[x]
-        for k in range(1, reach + 1):
-            above = plane[y - k] if y >= k else nothing
-            below = plane[y + k] if y + k < height else nothing
-            for x in range(width):
-                middle[x] += kernel[k] * (above[x] + below[x])
-        line = out[y]
-        for x in range(width):
-            line[x] = kernel[0] * middle[x]
-        for k in range(1, reach + 1):
-            left, right = padded[reach - k : reach - k + width], padded[reach + k : reach + k + width]
-            for x in range(width):
-                line[x] += kernel[k] * (left[x] + right[x])
 
 
 @compiled

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stacklib.spatial.discs import grow, reached
+from stacklib.utils.filters.discs import grow, reached
 
 __all__ = ["large_structures"]
 

@@ -10,8 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stacklib.rejection.sorting import larger, smaller
-from stacklib.utils.compiled import compiled
+from stacklib.utils.compiled import compiled, larger, smaller
 
 __all__ = ["Binned", "bin_residual", "robust_spread"]
 

@@ -20,11 +20,11 @@ from stacklib.kernel.verdicts import HIGH, KEPT, LOW, NO_DATA, verdicts
 from stacklib.normalization.preparation import prepare
 from stacklib.rejection.calibration import typical_variance
 from stacklib.spatial.colour import around_hits
-from stacklib.spatial.discs import grow
 from stacklib.spatial.footprints import common_places, find_footprints, without_common
 from stacklib.spatial.large_scale import large_structures
 from stacklib.spatial.lines import find_lines, fixed_lines, line_mask
 from stacklib.spatial.means import ABOVE, COLOUR, FOOTPRINT, LARGE_HIGH, LARGE_LOW, LINE, OWN
+from stacklib.utils.filters.discs import grow
 
 pytestmark = pytest.mark.filterwarnings("ignore::stacklib.StacklibWarning")
 

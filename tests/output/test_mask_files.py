@@ -9,8 +9,8 @@ from stacklib.formats import xisf
 from stacklib.frames.frame_masks import open_masks, read_mask
 from stacklib.frames.frame_set import Frame, FrameSet
 from stacklib.output.mask_files import save_masks
-from stacklib.spatial.discs import grow
 from stacklib.spatial.means import ABOVE, COLOUR, LINE
+from stacklib.utils.filters.discs import grow
 
 
 def some_frames(folder, count, shape):

@@ -2,10 +2,8 @@
 
 import numpy as np
 import pytest
-from scipy import ndimage
 from spatial.trails import SHAPE, noise, nothing_protected, quieter, trail
 
-from stacklib.spatial import footprints
 from stacklib.spatial.footprints import common_places, find_footprints, most_frames, without_common
 
 
@@ -55,19 +53,6 @@ def test_every_shape_works(shape):
     assert found.shape == shape and found.dtype == np.int8
     assert not find(np.full(shape, np.nan, np.float32)).any()
     assert not find(np.zeros(shape, np.float32)).any()
-
-
-def test_smoothing_is_a_gaussian_filter():
-    plane = noise(50, (41, 57))
-    smooth = np.empty_like(plane)
-    kernel = footprints._gaussian(1.3)
-    footprints._smooth(plane, kernel, smooth)
-    whole = np.concatenate([kernel[:0:-1], kernel])
-    expected = ndimage.correlate1d(
-        ndimage.correlate1d(plane, whole, axis=0, mode="constant"), whole, axis=1, mode="constant"
-    )
-    np.testing.assert_allclose(smooth, expected, atol=2e-6)
-    assert whole.sum() == pytest.approx(1)
 
 
 @pytest.mark.parametrize(("frames", "most"), [(3, 2), (6, 2), (20, 2), (40, 3), (200, 8)])

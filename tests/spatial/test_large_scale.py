@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from stacklib.spatial.discs import grow, reached
 from stacklib.spatial.large_scale import large_structures
+from stacklib.utils.filters.discs import grow, reached
 
 
 def disc(radius):
