@@ -1,5 +1,10 @@
 """Image integration for astrophotography: from registered frames to a clean master."""
 
+from stacklib.drizzle.coverage import Forecast
+from stacklib.drizzle.result import Drizzled
+
+# The function takes the name of its package here; imports from stacklib.drizzle work all the same.
+from stacklib.drizzle.run import drizzle, drizzle_forecast
 from stacklib.errors import (
     FrameError,
     IntegrationError,
@@ -16,6 +21,7 @@ from stacklib.integration.rerun import rerun
 from stacklib.integration.result import Integration
 from stacklib.integration.run import integrate
 from stacklib.kernel.verdicts import reject
+from stacklib.recipe.drizzle_recipe import DrizzleRecipe
 from stacklib.recipe.recipe import Job, Recipe
 from stacklib.utils.package import VERSION
 
@@ -23,6 +29,9 @@ __version__ = VERSION
 
 __all__ = [
     "Advice",
+    "DrizzleRecipe",
+    "Drizzled",
+    "Forecast",
     "Frame",
     "FrameError",
     "FrameSet",
@@ -37,6 +46,8 @@ __all__ = [
     "StacklibWarning",
     "Sweep",
     "advise",
+    "drizzle",
+    "drizzle_forecast",
     "explain",
     "integrate",
     "open_frames",

@@ -15,6 +15,7 @@ import numpy as np
 from stacklib.drizzle.coverage import LEAST_FRAMES, Forecast, forecast
 from stacklib.drizzle.deposit import Drop, Grid
 from stacklib.drizzle.frames import Located, locate, open_unregistered, twins
+from stacklib.drizzle.geometry import Geometry
 from stacklib.drizzle.registered import (
     MaskFile,
     SurfaceCorrection,
@@ -25,6 +26,7 @@ from stacklib.drizzle.registered import (
 from stacklib.drizzle.result import Drizzled
 from stacklib.drizzle.workers import deposit_all
 from stacklib.errors import IntegrationError, RecipeError, StacklibWarning
+from stacklib.frames.frame import Frame
 from stacklib.frames.frame_set import FrameSet, open_frames
 from stacklib.frames.mosaic import Sites
 from stacklib.integration.result import Integration
@@ -37,7 +39,7 @@ from stacklib.utils.labels import counted, listed
 from stacklib.utils.progress import progress_bar
 from stacklib.utils.resources import checked_threads
 
-__all__ = ["drizzle"]
+__all__ = ["drizzle", "drizzle_forecast"]
 
 #: Levels of a frame and its registered twin agree within this factor, if both are in the same units.
 SAME_UNITS = 4.0
@@ -84,7 +86,8 @@ def drizzle(
         Scale, drop, kernel, color filter pattern. Default is scale 1 and drop 0.9.
     geometry : str or Path, optional
         Where the geometry comes from: a folder with ``.xdrz`` files, a ``.seq`` file of Siril, or ``stars``.
-        See `stacklib.drizzle.frames.locate` for the default.
+        By default ``.xdrz`` files are looked for beside the registered frames and beside the frames, then a
+        sequence; else stars are matched.
     integration : Recipe, optional
         Recipe of the integration of the registered frames. Default is `Recipe.suggest`.
     memory : str or int
@@ -112,36 +115,26 @@ def drizzle(
     -----
     StacklibWarning
         For frames that are left out, and for what the forecast warns of.
+
+    See Also
+    --------
+    drizzle_forecast : What drizzling these frames will give, before the run.
     """
     recipe = DrizzleRecipe() if recipe is None else recipe
-    frames, sites = open_unregistered(frames, recipe.pattern)
-    if len(frames) < LEAST_FRAMES:
-        raise IntegrationError(
-            f"{frames.folder}: {counted(len(frames), 'frame')}, drizzling needs at least {LEAST_FRAMES}, "
-            "preferably 15 or more with dither; add frames"
-        )
+    frames, sites = _opened(frames, recipe)
     own = None
     if registered is not None:
         own = (
             registered
             if isinstance(registered, Integration)
-            else _integrated(registered, integration, memory, threads, progress)
+            else integrate(
+                _registered(registered), integration, memory=memory, threads=threads, progress=progress
+            )
         )
         if own.region != (0, 0, own.preparation.frames.width, own.preparation.frames.height):
             raise RecipeError("registered: got a result of a region, expected one of whole frames")
-    reference = None if own is None else _stars(own)
-    located = locate(
-        frames,
-        sites,
-        geometry,
-        None if own is None else own.preparation.frames,
-        reference,
-        recipe.geometry_model,
-    )
-    first = next(iter(located.geometries.values()))
-    grid = Grid(
-        width=first.width, height=first.height, scale=recipe.scale, drop=recipe.drop, kernel=recipe.kernel
-    )
+    located = _located(frames, sites, recipe, geometry, own)
+    grid = _grid(located, recipe)
     with tempfile.TemporaryDirectory(prefix="stacklib-drizzle-") as scratch:
         known = _known(frames, sites, located, own, integration, Path(scratch), (memory, threads, progress))
         used = sorted(known.numbers)
@@ -156,25 +149,9 @@ def drizzle(
         notes = _notes(frames, located, left_out, expected)
         for note in notes:
             warnings.warn(note, StacklibWarning, stacklevel=2)
-        drops = [
-            Drop(
-                pixels=frames[i],
-                height=frames.height,
-                width=frames.width,
-                inverse=located.geometries[i].inverse,
-                factor=known.numbers[i][0],
-                offset=known.numbers[i][1],
-                weights=known.numbers[i][2],
-                low=known.limits[0],
-                high=known.limits[1],
-                mask=known.masks.get(i),
-                correction=known.corrections.get(i),
-            )
-            for i in used
-        ]
+        drops = [_drop(frames[i], located.geometries[i], known, i) for i in used]
         with progress_bar(len(used), f"{len(used)} frames drizzled", "frame", progress) as bar:
-            found = deposit_all(drops, sites, grid, memory, threads, bar.update)
-    image, weights = found
+            image, weights = deposit_all(drops, sites, grid, memory, threads, bar.update)
     scaling = (1.0, 0.0, 0)
     if _in_unit_range(frames):
         how = known.integration.recipe.output_range if known.integration else "rescale"
@@ -201,15 +178,109 @@ def drizzle(
     )
 
 
-def _integrated(
-    registered: FrameSet | str | Path | list,
-    recipe: Recipe | None,
-    memory: str | int,
-    threads: int | None,
-    progress: bool,
-) -> Integration:
-    opened = registered if isinstance(registered, FrameSet) else open_frames(registered)
-    return integrate(opened, recipe, memory=memory, threads=threads, progress=progress)
+def drizzle_forecast(
+    frames: FrameSet | str | Path | list,
+    registered: Integration | FrameSet | str | Path | list | None = None,
+    recipe: DrizzleRecipe | None = None,
+    *,
+    geometry: str | Path | None = None,
+    whole: bool = False,
+) -> Forecast:
+    """Predict what drizzling frames will give, without reading more of them than their stars.
+
+    Parameters
+    ----------
+    frames : FrameSet, str, Path or list
+        At least 3 calibrated frames that are not registered, as for `drizzle`.
+    registered : Integration, FrameSet, str, Path or list, optional
+        The registered frames or the result of their integration, beside which drizzle data may lie.
+    recipe : DrizzleRecipe, optional
+        Scale, drop, kernel, color filter pattern. Default is scale 1 and drop 0.9.
+    geometry : str or Path, optional
+        Where the geometry comes from, as for `drizzle`.
+    whole : bool
+        Count the samples on the whole grid, for a map of the coverage, in place of nine windows.
+
+    Returns
+    -------
+    Forecast
+        Samples for each pixel and color, holes, dither, FWHM against sampling, and a verdict in words:
+        whether drizzling pays, and which scale and drop do.
+
+    Raises
+    ------
+    FrameError
+        If a frame or its geometry cannot be used.
+    IntegrationError
+        If fewer than 3 frames can be drizzled.
+    """
+    recipe = DrizzleRecipe() if recipe is None else recipe
+    frames, sites = _opened(frames, recipe)
+    known = registered
+    if known is not None and not isinstance(known, Integration):
+        known = _registered(known)
+    located = _located(frames, sites, recipe, geometry, known)
+    frames.close()
+    return forecast(
+        list(located.geometries.values()),
+        sites,
+        _grid(located, recipe),
+        (frames.height, frames.width),
+        located.fwhm,
+        whole,
+    )
+
+
+def _opened(frames: FrameSet | str | Path | list, recipe: DrizzleRecipe) -> tuple[FrameSet, Sites]:
+    frames, sites = open_unregistered(frames, recipe.pattern)
+    if len(frames) < LEAST_FRAMES:
+        raise IntegrationError(
+            f"{frames.folder}: {counted(len(frames), 'frame')}, drizzling needs at least {LEAST_FRAMES}, "
+            "preferably 15 or more with dither; add frames"
+        )
+    return frames, sites
+
+
+def _registered(frames: FrameSet | str | Path | list) -> FrameSet:
+    return frames if isinstance(frames, FrameSet) else open_frames(frames)
+
+
+def _located(
+    frames: FrameSet,
+    sites: Sites,
+    recipe: DrizzleRecipe,
+    geometry: str | Path | None,
+    registered: Integration | FrameSet | None,
+) -> Located:
+    """Find the geometry of the frames, by the stars of a result if it comes to stars."""
+    own = registered if isinstance(registered, Integration) else None
+    known = own.preparation.frames if own else registered
+    assert known is None or isinstance(known, FrameSet)
+    return locate(frames, sites, geometry, known, None if own is None else _stars(own), recipe.geometry_model)
+
+
+def _grid(located: Located, recipe: DrizzleRecipe) -> Grid:
+    first = next(iter(located.geometries.values()))
+    return Grid(
+        width=first.width, height=first.height, scale=recipe.scale, drop=recipe.drop, kernel=recipe.kernel
+    )
+
+
+def _drop(frame: Frame, geometry: Geometry, known: _Known, i: int) -> Drop:
+    factor, offset, weights = known.numbers[i]
+    return Drop(
+        pixels=frame,
+        height=frame.height,
+        width=frame.width,
+        inverse=geometry.inverse,
+        factor=factor,
+        offset=offset,
+        weights=weights,
+        low=known.limits[0],
+        high=known.limits[1],
+        mask=known.masks.get(i),
+        correction=known.corrections.get(i),
+    )
 
 
 def _stars(result: Integration) -> StarPlaces:

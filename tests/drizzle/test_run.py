@@ -1,6 +1,8 @@
 """Whole runs: what is honored of an integration, where the geometry comes from, and the files."""
 
+import importlib
 import json
+import pickle
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -8,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import stacklib
+from stacklib.drizzle import registered, workers
 from stacklib.drizzle.frames import frame_key, open_unregistered, stars_of, twins
 from stacklib.drizzle.registered import MaskFile, SurfaceCorrection, masks_of_result
-from stacklib.drizzle.run import drizzle
+from stacklib.drizzle.run import drizzle, drizzle_forecast
 from stacklib.errors import FrameError, IntegrationError, RecipeError, StacklibWarning
 from stacklib.formats.xdrz import read_xdrz, write_xdrz
 from stacklib.formats.xisf import open_image
@@ -112,7 +116,7 @@ def test_frames_that_were_never_registered(folder, night):
 
 
 def test_threads_and_memory_change_no_bit(drizzled, folder, integrated, monkeypatch):
-    monkeypatch.setattr("stacklib.drizzle.workers.FEW_SAMPLES", 0)
+    monkeypatch.setattr(workers, "FEW_SAMPLES", 0)
     again = quiet(folder / "3_Calibrated", integrated, threads=2)
     assert np.array_equal(again.image, drizzled.image) and np.array_equal(again.weights, drizzled.weights)
 
@@ -146,11 +150,31 @@ def test_files(drizzled, tmp_path, night):
     assert repr(drizzled).startswith("<Drizzled of 16 frames, 190 x 150, 3 channels, scale 1, drop 0.9")
 
 
+def test_the_forecast_before_the_run(drizzled, folder, integrated):
+    for known in (None, folder / "4_Registered", integrated):
+        where = {"geometry": folder / "4_Registered"} if known is None else {}
+        found = drizzle_forecast(folder / "3_Calibrated", known, **where)
+        assert found.verdict == drizzled.forecast.verdict
+        assert np.array_equal(found.samples, drizzled.forecast.samples)
+    whole = drizzle_forecast(folder / "3_Calibrated", integrated, whole=True)
+    assert whole.samples.shape == (3, 1, 1, HEIGHT, WIDTH)
+    with pytest.raises(IntegrationError, match="2 frames, drizzling needs at least 3"):
+        drizzle_forecast(sorted((folder / "3_Calibrated").glob("*.xisf"))[:2])
+
+
+def test_the_function_beside_the_package_of_its_name(drizzled):
+    assert stacklib.drizzle is drizzle and stacklib.Drizzled is type(drizzled)
+    importlib.import_module("stacklib.drizzle.workers")
+    assert stacklib.drizzle is drizzle
+    assert pickle.loads(pickle.dumps(stacklib.drizzle)) is drizzle
+    assert pickle.loads(pickle.dumps(drizzled.grid)) == drizzled.grid
+
+
 # what an integration knows ----------------------------------------------------------------------------
 
 
 def test_masks_are_the_verdicts_of_the_integration(integrated, tmp_path, monkeypatch):
-    monkeypatch.setattr("stacklib.drizzle.registered.BAND_SAMPLES", 50_000)
+    monkeypatch.setattr(registered, "BAND_SAMPLES", 50_000)
     masks = masks_of_result(integrated, tmp_path)
     p = integrated.preparation
     raw = np.stack([p.read_rows(int(i), 0, HEIGHT, 1) for i in p.used]).reshape(p.count, -1)
