@@ -398,8 +398,8 @@ def _rerun(options: argparse.Namespace) -> int:
         warnings.simplefilter("always", StacklibWarning)
         result = rerun(options.file, options.frames)
     folder = options.output or expanded(options.file).absolute().parent
-    also = also_saved(options.file)
-    files = result.save(folder, maps=also["maps"], fits=also["fits"], masks=also["masks"])
+    also: dict[str, Any] = {**also_saved(options.file)}
+    files = result.save(folder, **also)
     _say("\n".join([f"\n{result.summary}\n", *(f"Note: {note.message}" for note in notes), *map(str, files)]))
     same = repeats(options.file, files)
     _say(f"\n{'Identical to' if same else 'NOT identical to'} {options.file}")

@@ -227,6 +227,7 @@ class Batch:
             save_maps=own.save_maps or self.job.save_maps,
             save_fits=own.save_fits or self.job.save_fits,
             save_masks=own.save_masks,
+            drizzle_data=own.drizzle_data,
             compare=own.compare,
             recipe=recipe_for(target, self.recipe),
         )

@@ -62,7 +62,7 @@ NUMBERS = {
 }
 
 #: Settings of a run besides the recipe.
-OF_THE_RUN = ("save_maps", "save_fits", "save_masks")
+OF_THE_RUN = ("save_maps", "save_fits", "save_masks", "drizzle_data")
 
 
 @dataclass

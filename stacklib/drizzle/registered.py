@@ -20,11 +20,10 @@ from stacklib.formats.xdrz import DrizzleData
 from stacklib.frames.frame import Frame
 from stacklib.frames.frame_set import FrameSet
 from stacklib.frames.mosaic import Sites, debayered
-from stacklib.integration.noise import read_with_excess, with_noise
+from stacklib.integration.noise import judged_rows
 from stacklib.integration.result import Integration
-from stacklib.kernel.verdicts import HIGH, LOW, verdicts
+from stacklib.kernel.verdicts import HIGH, LOW
 from stacklib.normalization.surfaces import Surfaces, basis
-from stacklib.recipe.rules import RULES
 from stacklib.simulate.registration import warped
 
 __all__ = ["MaskFile", "SurfaceCorrection", "masks_of_data", "masks_of_result", "register_frames"]
@@ -33,8 +32,6 @@ __all__ = ["MaskFile", "SurfaceCorrection", "masks_of_data", "masks_of_result", 
 KEPT = ("OBJECT", "INSTRUME", "FILTER", "EXPTIME", "EXPOSURE", "GAIN", "DATE-OBS", "DATE-END", "SSWEIGHT")
 #: Pixels between the places where a surface is computed; between them it is linear. It bends by much less.
 STEP = 6
-#: Samples that are judged at once.
-BAND_SAMPLES = 1 << 23
 
 
 @dataclass(frozen=True)
@@ -101,31 +98,15 @@ def masks_of_result(
     dict
         The masks of the frames that were used, by their number.
     """
-    p = result.preparation
-    channels, height, width = p.frames.shape
-    found = {int(i): MaskFile(folder / f"rejected_{i}", channels, height, width) for i in p.used}
-    by_frame = RULES[result.rule].by_frame
-    rows = max(1, BAND_SAMPLES // (p.count * width))
-    for channel in range(channels):
-        settings = with_noise(p, channel) if by_frame else p.settings(channel)
-        for start in range(0, height, rows):
-            stop = min(start + rows, height)
-            part = (start, stop)
-            if by_frame:
-                raw, excess = read_with_excess(p, settings, channel, part, slice(0, width), result.masks)
-            else:
-                raw = np.stack([p.read_rows(int(i), *part, channel) for i in p.used])
-                excess = np.empty((0, width), np.float32)
-                if result.masks:
-                    for i, samples in zip(p.used, raw, strict=True):
-                        result.masks.blank(samples, int(i), channel, start, 0)
-            judged = verdicts(raw.reshape(p.count, -1), settings, excess=excess.reshape(-1))
-            for i, verdict in zip(p.used, judged.reshape(raw.shape), strict=True):
-                lost = (verdict == LOW) | (verdict == HIGH)
-                if result.masks:
-                    lost |= result.masks.flags(int(i), channel, *part) != 0
-                found[int(i)].write(channel, start, lost)
-            report((stop - start) * width)
+    p, masks = result.preparation, result.masks
+    found = {int(i): MaskFile(folder / f"rejected_{i}", *p.frames.shape) for i in p.used}
+    for channel, start, _, judged in judged_rows(p, masks):
+        for i, verdict in zip(p.used, judged, strict=True):
+            lost = (verdict == LOW) | (verdict == HIGH)
+            if masks:
+                lost |= masks.flags(int(i), channel, start, start + len(verdict)) != 0
+            found[int(i)].write(channel, start, lost)
+        report(judged[0].size)
     return found
 
 

@@ -101,6 +101,7 @@ def mosaic_note(frames: Sequence[Frame]) -> list[str]:
     result = "a mixture without color" if mixture else "a gray mosaic, with the pattern in its header"
     return [
         f"{whose} have one channel and a Bayer pattern ({shown}): they were not debayered, and the image "
-        f"will be {result}. For color, debayer the frames before you register them (ignore this if each is "
-        "a single color taken from debayered frames)"
+        f"will be {result}. For color, debayer the frames before you register them, or drizzle the "
+        "unregistered ones (stacklib drizzle, notebook 6_drizzle). Ignore this if each is a single color "
+        "taken from debayered frames"
     ]

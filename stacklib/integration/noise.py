@@ -1,10 +1,11 @@
-"""What is known about the noise of the samples before they are integrated."""
+"""What is known about the noise of the samples before they are integrated, and the verdicts on them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,11 +14,15 @@ from stacklib.kernel.passes import scatter_tiles
 from stacklib.kernel.pixels import Counts, Pixels, Ratios
 from stacklib.kernel.scatter import NEIGHBOURHOOD, find_excess
 from stacklib.kernel.uncertainty import claim_factors
+from stacklib.kernel.verdicts import verdicts
 from stacklib.normalization.preparation import Preparation
 from stacklib.normalization.settings import Settings
 from stacklib.spatial.masks import FrameMasks
 
-__all__ = ["Parts", "Work", "known_excess", "read_with_excess", "with_noise"]
+__all__ = ["JudgedRows", "Parts", "Work", "judged_rows", "known_excess", "read_with_excess", "with_noise"]
+
+#: Samples that are judged at once.
+BAND_SAMPLES = 1 << 23
 
 #: Integrates the frames used into the pixels of each channel, or finds their ratios. Yields channel, number
 #: of pixels and counts of each finished part.
@@ -132,3 +137,49 @@ def read_with_excess(
     inside = slice(rows[0] - first, rows[1] - first)
     across = slice(columns.start - left, columns.stop - left, columns.step)
     return np.ascontiguousarray(raw[:, inside, across]), excess[inside, across]
+
+
+class JudgedRows(NamedTuple):
+    """Rows of a channel of the used frames, with the verdict on each sample.
+
+    `samples` are float32 (frames, rows, width), as `Preparation.read_rows` returns them, NaN where masked.
+    `verdicts` are those of `stacklib.kernel.verdicts`, uint8 of the same shape.
+    """
+
+    channel: int
+    start: int
+    samples: np.ndarray
+    verdicts: np.ndarray
+
+
+def judged_rows(preparation: Preparation, masks: FrameMasks | None = None) -> Iterator[JudgedRows]:
+    """Judge all samples of whole frames again, channel by channel and from top to bottom.
+
+    Parameters
+    ----------
+    preparation : Preparation
+        The prepared frames. They are read again.
+    masks : FrameMasks, optional
+        Samples that spatial rejection took from the rule, of whole frames.
+
+    Yields
+    ------
+    JudgedRows
+    """
+    channels, height, width = preparation.frames.shape
+    used, by_frame = preparation.used, preparation.by_frame
+    rows = max(1, BAND_SAMPLES // (preparation.count * width))
+    for channel in range(channels):
+        settings = with_noise(preparation, channel) if by_frame else preparation.settings(channel)
+        for start in range(0, height, rows):
+            part = (start, min(start + rows, height))
+            if by_frame:
+                raw, excess = read_with_excess(preparation, settings, channel, part, slice(0, width), masks)
+            else:
+                raw = np.stack([preparation.read_rows(int(i), *part, channel) for i in used])
+                excess = np.empty((0, width), np.float32)
+                for i, samples in zip(used, raw, strict=True):
+                    if masks:
+                        masks.blank(samples, int(i), channel, start, 0)
+            judged = verdicts(raw.reshape(len(raw), -1), settings, excess=excess.reshape(-1))
+            yield JudgedRows(channel, start, raw, judged.reshape(raw.shape))

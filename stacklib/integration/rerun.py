@@ -19,6 +19,7 @@ from stacklib.frames.finding import expanded, resolve_path
 from stacklib.frames.frame_set import Frame, open_frames
 from stacklib.integration.result import Integration
 from stacklib.integration.run import integrate
+from stacklib.output.drizzle_data import IN_REPORT
 from stacklib.recipe.recipe import Recipe
 from stacklib.recipe.run_record import InputFile, RunRecord, read_run
 from stacklib.utils.checksums import checksum_if_readable
@@ -111,11 +112,15 @@ def repeats(result_file: str | Path, files: Iterable[Path]) -> bool:
 
 
 def also_saved(result_file: str | Path) -> dict[str, bool]:
-    """Return whether other maps, FITS images and masks lie beside an image: the arguments of `save`."""
+    """Return what else was saved with an image, as arguments of `save`: maps, FITS, masks, drizzle data."""
     path = expanded(result_file).absolute()
     stem = path.name.removesuffix(_kind(path))
     ends = {"maps": "_coverage.xisf", "fits": ".fits", "masks": "_masks"}
-    return {name: path.with_name(stem + end).exists() for name, end in ends.items()}
+    found = {name: path.with_name(stem + end).exists() for name, end in ends.items()}
+    # Their folder is that of several results, so the report tells.
+    report = path.with_name(f"{stem}_report.txt")
+    said = report.read_text(encoding="utf-8", errors="replace") if report.is_file() else ""
+    return {**found, "drizzle_data": f"({IN_REPORT} " in said}
 
 
 def _kind(path: Path) -> str:

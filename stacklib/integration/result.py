@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from stacklib.errors import StacklibWarning
+from stacklib.integration.noise import judged_rows
+from stacklib.output.drizzle_data import about_drizzle_data
 from stacklib.output.integrated_image import IntegratedImage
 from stacklib.output.mask_files import masks_of, save_masks
 from stacklib.output.naming import SavedFiles
@@ -86,6 +88,7 @@ class Integration(IntegratedImage):
         maps: bool = False,
         fits: bool = False,
         masks: bool = False,
+        drizzle_data: bool = False,
     ) -> list[Path]:
         """Save the image and its rejection maps as XISF files, with a frame table and a report.
 
@@ -110,6 +113,10 @@ class Integration(IntegratedImage):
             Also save all images as FITS.
         masks : bool
             Also save what was rejected for its neighbors, in a folder ``..._masks``; see `save_masks`.
+        drizzle_data : bool
+            Also save drizzle data of the used frames in a folder ``drizzle``: the ``.xdrz`` files beside the
+            frames, completed with location, scale, weights and rejection maps. The frames are read again.
+            If the names are taken, the folder is ``drizzle_<number>``.
 
         Returns
         -------
@@ -120,15 +127,15 @@ class Integration(IntegratedImage):
         Raises
         ------
         RecipeError
-            If `date` is not a date.
+            If `date` is not a date, or drizzle data are asked for of a region.
         SaveError
             If the files cannot be written.
 
         Warns
         -----
         StacklibWarning
-            If the noise is far above what the frames allow, with the likely reason, or the range of an image
-            in ADU had to be changed much.
+            For what drizzle data cannot hold. If the noise is far above what the frames allow, with the
+            likely reason, or the range of an image in ADU had to be changed much.
 
         Notes
         -----
@@ -136,9 +143,20 @@ class Integration(IntegratedImage):
         usually 65535, and brought into that range by `output_range`; FITS images remain in ADU. 0 means no
         data in all files, also where the uncertainty is unknown.
         """
+        judged = judged_rows(self.preparation, self.masks) if drizzle_data else None
         self.saved = save(
-            self, folder, date=date, object=object, camera=camera, maps=maps, fits=fits, masks=masks
+            self,
+            folder,
+            date=date,
+            object=object,
+            camera=camera,
+            maps=maps,
+            fits=fits,
+            masks=masks,
+            judged=judged,
         )
+        for note in about_drizzle_data(self) if drizzle_data else []:
+            warnings.warn(note, StacklibWarning, stacklevel=2)
         gap = noise_gap(self)
         if gap:
             warnings.warn(gap, StacklibWarning, stacklevel=2)

@@ -67,12 +67,15 @@ class SavedFiles:
         The report, as text.
     masks : Path or None
         The folder with masks of frames, if they were saved.
+    drizzle : Path or None
+        The folder with drizzle data, if they were saved.
     """
 
     images: tuple[Path, ...]
     table: Path
     report: Path
     masks: Path | None = None
+    drizzle: Path | None = None
 
 
 def default_folder(frames: FrameSet) -> Path:

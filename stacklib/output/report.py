@@ -17,6 +17,7 @@ from stacklib.frames.frame_set import FrameSet, header_notes
 from stacklib.measurement.measurements import channel_mean
 from stacklib.measurement.scale_noise import APERTURES
 from stacklib.normalization.preparation import Preparation
+from stacklib.output.drizzle_data import IN_REPORT
 from stacklib.output.history import range_in_words
 from stacklib.output.integrated_image import IntegratedImage
 from stacklib.output.mask_files import masked_frames
@@ -486,4 +487,6 @@ def _files(result: IntegratedImage, saved: SavedFiles | None) -> list[str]:
     files = [path.name for path in (*saved.images, saved.table, saved.report)]
     if saved.masks is not None:
         files.append(f"{saved.masks.name} (masks of {counted(len(masked_frames(result)), 'frame')})")
+    if saved.drizzle is not None:
+        files.append(f"{saved.drizzle.name} ({IN_REPORT} {counted(result.preparation.count, 'frame')})")
     return [f"Files in {one_line(str(saved.report.parent))}", *(f"  {name}" for name in files)]

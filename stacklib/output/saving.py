@@ -6,16 +6,23 @@ import contextlib
 import datetime
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from astropy.table import Table
 
-from stacklib.errors import SaveError, StacklibError, StacklibWarning
+from stacklib.errors import RecipeError, SaveError, StacklibError, StacklibWarning
 from stacklib.formats import fits, xisf
 from stacklib.frames.finding import expanded
+from stacklib.output.drizzle_data import (
+    DRIZZLE_FOLDER,
+    Judged,
+    about_drizzle_data,
+    file_names,
+    save_drizzle_data,
+)
 from stacklib.output.history import changes_in_words, history, range_warnings
 from stacklib.output.integrated_image import IntegratedImage, bring_into_range
 from stacklib.output.mask_files import masked_frames, masks_of, save_masks
@@ -51,8 +58,15 @@ def save(
     maps: bool = False,
     fits: bool = False,
     masks: bool = False,
+    judged: Iterable[Judged] | None = None,
 ) -> SavedFiles:
-    """Save a result: images, frame table and report, then masks. See `stacklib.Integration.save`."""
+    """Save a result: images, frame table and report, then masks and drizzle data.
+
+    See `stacklib.Integration.save`. `judged` are the verdicts on all samples, for drizzle data.
+    """
+    frames = result.preparation.frames
+    if judged is not None and result.region != (0, 0, frames.width, frames.height):
+        raise RecipeError("drizzle_data: needs a result of whole frames; integrate without region")
     folder = expanded(folder).absolute() if folder else default_folder(result.preparation.frames)
     if result.image.shape[0] not in (1, 3):
         raise SaveError(
@@ -86,13 +100,18 @@ def save(
         remarks = remarks + _unknown(result, facts)
         if masks and not masked_frames(result):
             remarks.append("No masks are saved, as no sample was rejected for its neighbors.")
+        if judged is not None:
+            remarks += about_drizzle_data(result)
         with_masks = masks and bool(masked_frames(result))
-        saved = _publish(result, facts, remarks, room, folder, base, staged, with_masks)
-    if saved.masks is not None:
-        try:
-            save_masks(saved.masks, masks_of(result), result.preparation.frames)
-        except (SaveError, OSError) as error:
-            raise SaveError(f"{error}; the result itself is saved as {saved.images[0]}") from error
+        beside = (with_masks, judged is not None)
+        saved = _publish(result, facts, remarks, room, folder, base, staged, beside)
+    try:
+        if saved.masks is not None:
+            save_masks(saved.masks, masks_of(result), frames)
+        if saved.drizzle is not None and judged is not None:
+            save_drizzle_data(saved.drizzle, result, judged)
+    except (StacklibError, OSError) as error:
+        raise SaveError(f"{error}; the result itself is saved as {saved.images[0]}") from error
     return saved
 
 
@@ -259,9 +278,12 @@ def _publish(
     folder: Path,
     base: str,
     images: list[Path],
-    masks: bool,
+    beside: tuple[bool, bool],
 ) -> SavedFiles:
-    """Move all files to their final names, with the first free number."""
+    """Move all files to their final names, with the first free number.
+
+    `beside` tells whether masks and drizzle data will be saved.
+    """
     table, report = room / "frames.ecsv", room / "report.txt"
     table.write_bytes(ecsv(frame_table(result, facts.checksums)))
     number = -1
@@ -273,7 +295,8 @@ def _publish(
             tuple(final),
             folder / f"{stem}_frames.ecsv",
             folder / f"{stem}_report.txt",
-            folder / f"{stem}_masks" if masks else None,
+            folder / f"{stem}_masks" if beside[0] else None,
+            _drizzle_folder(result, folder, number) if beside[1] else None,
         )
         report.write_text(printable(describe(result, saved, facts, remarks)), encoding="utf-8")
         # The report is named first and claims the number. The image is named last.
@@ -282,3 +305,10 @@ def _publish(
         if name_all(pairs):
             return saved
     raise SaveError(f"{folder}: no free number for {base}; choose another folder or name")
+
+
+def _drizzle_folder(result: IntegratedImage, folder: Path, number: int) -> Path:
+    """Return the folder for drizzle data, with the number of the result if another took the names."""
+    usual = folder / DRIZZLE_FOLDER
+    taken = any((usual / name).exists() for name in file_names(result))
+    return folder / f"{DRIZZLE_FOLDER}_{number:04d}" if taken else usual

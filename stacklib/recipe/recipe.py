@@ -499,6 +499,9 @@ class Job(Checked):
     save_masks: bool = switch_field(
         False, "Also save masks: what fell to its neighbors, in a file for each frame."
     )
+    drizzle_data: bool = switch_field(
+        False, "Also save drizzle data: the .xdrz file of each frame, completed by this integration."
+    )
     compare: bool = switch_field(
         False, "Also integrate a region with the presets classic and measured, and compare them."
     )
@@ -506,7 +509,8 @@ class Job(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.part  # noqa: B018 - checks it
+        if self.part is not None and self.drizzle_data:
+            raise RecipeError("drizzle_data: needs whole frames; leave region empty, or set it to false")
 
     @property
     def part(self) -> tuple[int, int, int, int] | None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import stacklib
-from stacklib.drizzle import registered, workers
+from stacklib.drizzle import workers
 from stacklib.drizzle.frames import frame_key, open_unregistered, stars_of, twins
 from stacklib.drizzle.registered import MaskFile, SurfaceCorrection, masks_of_result
 from stacklib.drizzle.run import drizzle, drizzle_forecast
@@ -19,6 +19,7 @@ from stacklib.errors import FrameError, IntegrationError, RecipeError, StacklibW
 from stacklib.formats.xdrz import read_xdrz, write_xdrz
 from stacklib.formats.xisf import open_image
 from stacklib.frames.frame_set import open_frames
+from stacklib.integration import noise
 from stacklib.integration.run import integrate
 from stacklib.kernel.verdicts import HIGH, LOW, verdicts
 from stacklib.normalization.surfaces import Surfaces
@@ -174,7 +175,7 @@ def test_the_function_beside_the_package_of_its_name(drizzled):
 
 
 def test_masks_are_the_verdicts_of_the_integration(integrated, tmp_path, monkeypatch):
-    monkeypatch.setattr(registered, "BAND_SAMPLES", 50_000)
+    monkeypatch.setattr(noise, "BAND_SAMPLES", 50_000)
     masks = masks_of_result(integrated, tmp_path)
     p = integrated.preparation
     raw = np.stack([p.read_rows(int(i), 0, HEIGHT, 1) for i in p.used]).reshape(p.count, -1)

@@ -309,9 +309,12 @@ def test_the_record_of_thousands_of_frames_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("beside", "known"),
     [
-        ([], {"maps": False, "fits": False, "masks": False}),
-        (["_coverage.xisf"], {"maps": True, "fits": False, "masks": False}),
-        ([".fits", "_coverage.fits", "_coverage.xisf"], {"maps": True, "fits": True, "masks": False}),
+        ([], {"maps": False, "fits": False, "masks": False, "drizzle_data": False}),
+        (["_coverage.xisf"], {"maps": True, "fits": False, "masks": False, "drizzle_data": False}),
+        (
+            [".fits", "_coverage.fits", "_coverage.xisf"],
+            {"maps": True, "fits": True, "masks": False, "drizzle_data": False},
+        ),
     ],
 )
 def test_what_was_saved_besides_is_saved_again(tmp_path, name, beside, known):
