@@ -1,6 +1,7 @@
 """Image integration for astrophotography: from registered frames to a clean master."""
 
 from stacklib.drizzle.coverage import Forecast
+from stacklib.drizzle.rerun import rerun
 from stacklib.drizzle.result import Drizzled
 
 # The function takes the name of its package here; imports from stacklib.drizzle work all the same.
@@ -17,7 +18,6 @@ from stacklib.explore.advisor import Advice, advise
 from stacklib.explore.explain import PixelStory, explain
 from stacklib.explore.sweep import Sweep, sweep
 from stacklib.frames.frame_set import Frame, FrameSet, open_frames
-from stacklib.integration.rerun import rerun
 from stacklib.integration.result import Integration
 from stacklib.integration.run import integrate
 from stacklib.kernel.verdicts import reject

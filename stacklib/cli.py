@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from stacklib.batch import ADVISE, Batch
+from stacklib.drizzle.rerun import rerun
 from stacklib.errors import IntegrationError, RecipeError, StacklibError, StacklibWarning
 from stacklib.frames.finding import FRAMES_FOLDER, expanded, resolve_path
 from stacklib.frames.frame_set import as_pattern
-from stacklib.integration.rerun import also_saved, repeats, rerun
+from stacklib.integration.rerun import also_saved, repeats
 from stacklib.notebook.copies import own_copies
 from stacklib.notebook.parameters import cell_parameters
 from stacklib.notebook.process import INSTALL

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from stacklib.drizzle.geometry import Geometry, check_direction, from_xdrz
-from stacklib.drizzle.matching import find_geometries, find_geometry
-from stacklib.drizzle.siril import SirilSequence, read_sequence
+from stacklib.drizzle.registration.matching import find_geometries, find_geometry
+from stacklib.drizzle.registration.siril import SirilSequence, read_sequence
 from stacklib.errors import FrameError, IntegrationError, StacklibWarning
 from stacklib.formats.xdrz import DrizzleData, read_xdrz
 from stacklib.frames.finding import expanded, stem_of

@@ -7,7 +7,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,8 @@ from stacklib.drizzle.coverage import LEAST_FRAMES, Forecast, forecast
 from stacklib.drizzle.deposit import Drop, Grid
 from stacklib.drizzle.frames import Located, locate, open_unregistered, twins
 from stacklib.drizzle.geometry import Geometry
-from stacklib.drizzle.registered import (
+from stacklib.drizzle.processes.workers import deposit_all
+from stacklib.drizzle.registration.registered import (
     MaskFile,
     SurfaceCorrection,
     masks_of_data,
@@ -24,7 +25,6 @@ from stacklib.drizzle.registered import (
     register_frames,
 )
 from stacklib.drizzle.result import Drizzled
-from stacklib.drizzle.workers import deposit_all
 from stacklib.errors import IntegrationError, RecipeError, StacklibWarning
 from stacklib.frames.frame import Frame
 from stacklib.frames.frame_set import FrameSet, open_frames
@@ -33,13 +33,14 @@ from stacklib.integration.result import Integration
 from stacklib.integration.run import integrate
 from stacklib.measurement.stars import StarPlaces, star_places
 from stacklib.output.integrated_image import bring_into_range
+from stacklib.output.world_coordinates import WorldCoordinates, of_frame, world_coordinates
 from stacklib.recipe.drizzle_recipe import DrizzleRecipe
 from stacklib.recipe.recipe import Recipe
 from stacklib.utils.labels import counted, listed
 from stacklib.utils.progress import progress_bar
 from stacklib.utils.resources import checked_threads
 
-__all__ = ["drizzle", "drizzle_forecast"]
+__all__ = ["deposited", "drizzle", "drizzle_forecast"]
 
 #: Levels of a frame and its registered twin agree within this factor, if both are in the same units.
 SAME_UNITS = 4.0
@@ -59,6 +60,7 @@ class _Known:
     limits: tuple[float, float]
     rule: str
     integration: Integration | None = None
+    twins: dict[int, str] = field(default_factory=dict)
 
 
 def drizzle(
@@ -134,9 +136,45 @@ def drizzle(
         if own.region != (0, 0, own.preparation.frames.width, own.preparation.frames.height):
             raise RecipeError("registered: got a result of a region, expected one of whole frames")
     located = _located(frames, sites, recipe, geometry, own)
+    return deposited(frames, sites, located, own, recipe, integration, (memory, threads, progress))
+
+
+def deposited(
+    frames: FrameSet,
+    sites: Sites,
+    located: Located,
+    own: Integration | None,
+    recipe: DrizzleRecipe,
+    integration: Recipe | None,
+    how: tuple[str | int, int | None, bool],
+) -> Drizzled:
+    """Drizzle frames whose geometry is known.
+
+    Parameters
+    ----------
+    frames : FrameSet
+        The unregistered frames.
+    sites : Sites
+        The colors of their pixels.
+    located : Located
+        Their geometry.
+    own : Integration or None
+        The integrated registered frames; None to register them here.
+    recipe : DrizzleRecipe
+        The parameters.
+    integration : Recipe or None
+        Recipe for the frames that are registered here.
+    how : tuple
+        Memory, processes, and whether progress is shown.
+
+    Returns
+    -------
+    Drizzled
+    """
+    memory, threads, progress = how
     grid = _grid(located, recipe)
     with tempfile.TemporaryDirectory(prefix="stacklib-drizzle-") as scratch:
-        known = _known(frames, sites, located, own, integration, Path(scratch), (memory, threads, progress))
+        known = _known(frames, sites, located, own, integration, Path(scratch), how)
         used = sorted(known.numbers)
         left_out = dict(sorted({**located.left_out, **known.left_out}.items()))
         if len(used) < LEAST_FRAMES:
@@ -148,14 +186,14 @@ def drizzle(
         expected = forecast(geometries, sites, grid, (frames.height, frames.width), located.fwhm)
         notes = _notes(frames, located, left_out, expected)
         for note in notes:
-            warnings.warn(note, StacklibWarning, stacklevel=2)
+            warnings.warn(note, StacklibWarning, stacklevel=3)
         drops = [_drop(frames[i], located.geometries[i], known, i) for i in used]
         with progress_bar(len(used), f"{len(used)} frames drizzled", "frame", progress) as bar:
             image, weights = deposit_all(drops, sites, grid, memory, threads, bar.update)
     scaling = (1.0, 0.0, 0)
     if _in_unit_range(frames):
-        how = known.integration.recipe.output_range if known.integration else "rescale"
-        scaling = bring_into_range(image, weights > 0, how)
+        how_to = known.integration.recipe.output_range if known.integration else "rescale"
+        scaling = bring_into_range(image, weights > 0, how_to)
     frames.close()
     return Drizzled(
         image=image,
@@ -175,7 +213,24 @@ def drizzle(
         range_factor=scaling[0],
         range_offset=scaling[1],
         truncated=scaling[2],
+        twins=known.twins,
+        preparation=None if own is None else own.preparation,
+        data={} if known.integration else {i: located.data[i] for i in used},
+        world=_world(frames, located, own).scaled(
+            recipe.scale, grid.shape[0], frames.row_order == "bottom-up"
+        ),
     )
+
+
+def _world(frames: FrameSet, located: Located, own: Integration | None) -> WorldCoordinates:
+    """Return the world coordinates of the reference: of the registered frames, or of the frame that it is."""
+    if own is not None:
+        return world_coordinates(own)
+    for i, geometry in located.geometries.items():
+        size = (geometry.width, geometry.height) == (frames.width, frames.height)
+        if size and np.allclose(geometry.matrix, np.eye(3), atol=1e-9):
+            return of_frame(frames[i], frames.row_order == "bottom-up")
+    return WorldCoordinates()
 
 
 def drizzle_forecast(
@@ -318,6 +373,7 @@ def _known(
     data = located.data
     if own is None and recipe is None and all(i in data and data[i].weights for i in numbers):
         return _by_data(sites, located, scratch)
+    given = own
     if own is None:
         geometries = [located.geometries[i] for i in numbers]
         with progress_bar(len(numbers), f"{len(numbers)} frames registered", "frame", progress) as bar:
@@ -367,6 +423,7 @@ def _known(
         limits=p.settings(0).data_range,
         rule=own.rule,
         integration=own,
+        twins={} if given is None else {i: p.frames[pairs[i]].name for i in found},
     )
 
 

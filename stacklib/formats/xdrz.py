@@ -121,6 +121,8 @@ class DrizzleData:
         Elements that are not used, to be written as they were.
     notes : tuple of str
         What the file holds that is not used.
+    path : Path or None
+        The file that was read.
     """
 
     source: str
@@ -140,6 +142,7 @@ class DrizzleData:
     maps: tuple[StoredBlock | np.ndarray, ...] = field(default=(), repr=False)
     kept: tuple[Element, ...] = field(default=(), repr=False)
     notes: tuple[str, ...] = ()
+    path: Path | None = None
 
     @property
     def source_names(self) -> tuple[str, ...]:
@@ -275,6 +278,7 @@ def _data(path: Path, found: dict[str, Element], others: list[Element]) -> Drizz
         maps=maps,
         kept=(*(element for name, element in found.items() if KEPT.fullmatch(name)), *others),
         notes=_notes(found, others),
+        path=path,
     )
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stacklib.errors import FrameError, StacklibWarning
+from stacklib.errors import FrameError, RecipeError, StacklibWarning
 from stacklib.frames.finding import expanded, resolve_path
 from stacklib.frames.frame_set import Frame, open_frames
 from stacklib.integration.result import Integration
@@ -30,7 +30,7 @@ from stacklib.utils.progress import progress_bar
 if TYPE_CHECKING:
     from dask.distributed import Client
 
-__all__ = ["also_saved", "repeats", "rerun"]
+__all__ = ["also_saved", "find_files", "repeats", "rerun", "warn_of_versions", "with_inputs"]
 
 #: Files read at the same time for their checksums.
 READERS = 4
@@ -85,13 +85,11 @@ def rerun(
     record = read_run(result_file)
     with named_errors(record.path):
         recipe = Recipe.from_dict(record.recipe, source=str(record.path))
-    found = _find(record, frames, progress)
-    _warn_of_versions(record)
-    if record.masks:
-        # The folder may hold others by now.
-        recipe = recipe.replace(masks=[str(found.pop()) for _ in record.masks][::-1])
-    if record.weight_file is not None:
-        recipe = recipe.replace(weight_file=str(found.pop()))
+    if record.drizzle is not None:
+        raise RecipeError(f"{record.path}: is drizzled; repeat the run with stacklib.rerun")
+    found = find_files(record, frames, progress)
+    warn_of_versions(record)
+    recipe = with_inputs(recipe, record, found)
     return integrate(
         open_frames(found, everything=True), recipe, record.region, memory, threads, progress, client
     )
@@ -114,7 +112,10 @@ def repeats(result_file: str | Path, files: Iterable[Path]) -> bool:
 def also_saved(result_file: str | Path) -> dict[str, bool]:
     """Return what else was saved with an image, as arguments of `save`: maps, FITS, masks, drizzle data."""
     path = expanded(result_file).absolute()
-    stem = path.name.removesuffix(_kind(path))
+    kind = _kind(path)
+    stem = path.name.removesuffix(kind)
+    if kind.startswith("_drizzle"):
+        return {"fits": path.with_name(f"{stem}_drizzle.fits").exists()}
     ends = {"maps": "_coverage.xisf", "fits": ".fits", "masks": "_masks"}
     found = {name: path.with_name(stem + end).exists() for name, end in ends.items()}
     # Their folder is that of several results, so the report tells.
@@ -128,7 +129,7 @@ def _kind(path: Path) -> str:
     return re.sub(r"^.*_\d{4}(?=[_.])", "", path.name)
 
 
-def _find(record: RunRecord, where: Where | None, progress: bool) -> list[Path]:
+def find_files(record: RunRecord, where: Where | None, progress: bool) -> list[Path]:
     """Return the files of a run in order: frames, table of weights, masks."""
     inputs = [*record.frames, *filter(None, [record.weight_file]), *record.masks]
     places = [each.places for each in inputs] if where is None else _named_alike(inputs, where)
@@ -205,7 +206,18 @@ def _some(names: list[str]) -> str:
     return listed(shown, most=NAMED)
 
 
-def _warn_of_versions(record: RunRecord) -> None:
+def with_inputs(recipe: Recipe, record: RunRecord, found: list[Path]) -> Recipe:
+    """Return the recipe with masks and table of weights where they are now, taken from the end of `found`."""
+    if record.masks:
+        # The folder may hold others by now.
+        recipe = recipe.replace(masks=[str(found.pop()) for _ in record.masks][::-1])
+    if record.weight_file is not None:
+        recipe = recipe.replace(weight_file=str(found.pop()))
+    return recipe
+
+
+def warn_of_versions(record: RunRecord) -> None:
+    """Warn if the run was made with other versions than those installed."""
     now = {name: version(name) for name in record.versions}
     other = [
         f"{name} {then} (now {now[name]})" for name, then in record.versions.items() if then != now[name]

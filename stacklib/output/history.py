@@ -14,7 +14,7 @@ from stacklib.output.provenance import Provenance
 from stacklib.output.sentences import trail_in_words
 from stacklib.spatial.means import MEANS
 
-__all__ = ["changes_in_words", "history", "range_in_words", "range_warnings"]
+__all__ = ["changes_in_words", "history", "plain", "range_in_words", "range_warnings"]
 
 #: Longest HISTORY line: 80 columns of a card minus the keyword.
 WIDTH = 72
@@ -38,7 +38,7 @@ def _history(result: IntegratedImage, facts: Provenance, more: Iterable[str]) ->
     yield f"stacklib {version('stacklib')}: integration of {p.count} of {len(p.frames)} frames"
     yield f"rejection rule: {result.rule}"
     for name, value in result.recipe.to_dict().items():
-        yield f"{name} = {_plain(value)}"
+        yield f"{name} = {plain(value)}"
     yield f"reference frame: {p.measurements.names[p.reference]}"
     if result.region != (0, 0, p.frames.width, p.frames.height):
         yield "region: left {}, top {}, width {}, height {}".format(*result.region)
@@ -112,7 +112,8 @@ def range_warnings(factor: float, truncated: int, how: str) -> list[str]:
     return notes
 
 
-def _plain(value: Any) -> str:
+def plain(value: Any) -> str:
+    """Return a value of a parameter as it stands in the HISTORY."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, list):

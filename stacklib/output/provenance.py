@@ -21,6 +21,7 @@ import yaml
 from stacklib.errors import FrameError
 from stacklib.frames.finding import resolve_path
 from stacklib.frames.frame_set import Frame
+from stacklib.normalization.preparation import Preparation
 from stacklib.output.integrated_image import IntegratedImage
 from stacklib.output.mosaic import OFFSETS, pattern_of
 from stacklib.output.naming import most_common
@@ -35,7 +36,20 @@ from stacklib.utils.labels import clipped, listed
 from stacklib.utils.progress import in_notebook, progress_bar
 from stacklib.utils.texts import one_line
 
-__all__ = ["Provenance", "checksums", "collect", "keywords", "known_or_none", "properties"]
+__all__ = [
+    "Provenance",
+    "as_json",
+    "carried",
+    "checksums",
+    "collect",
+    "file_record",
+    "keywords",
+    "keywords_of_frames",
+    "known_or_none",
+    "other_inputs",
+    "properties",
+    "properties_of_frames",
+]
 
 #: Threads that compute checksums, and seconds before their progress bar appears.
 READERS, QUIET = 4, 2.0
@@ -276,11 +290,16 @@ def keywords(
     if pattern:
         cards.append(("BAYERPAT", pattern, "Color filter pattern: the image is a mosaic"))
         cards += [(name, 0, "Offset of the pattern") for name in OFFSETS]
+    return cards + carried(facts, kind, lines, "integrated")
+
+
+def carried(facts: Provenance, kind: str, lines: Iterable[str], done: str) -> list[tuple[str, Any, str]]:
+    """Return the keywords copied from the frames, those of world coordinates and of software, and HISTORY."""
     world = facts.world.keywords(kind)
     common = {name: value for name, value in facts.common.items() if name not in world}
-    cards += [(name, value, COMMENTS.get(name, "")) for name, value in common.items()]
+    cards = [(name, value, COMMENTS.get(name, "")) for name, value in common.items()]
     cards += [(name, value, "") for name, value in world.items()]
-    cards.append(("SWMODIFY", f"stacklib {version('stacklib')}", "Software that integrated the frames"))
+    cards.append(("SWMODIFY", f"stacklib {version('stacklib')}", f"Software that {done} the frames"))
     return cards + [("HISTORY", line, "") for line in lines]
 
 
@@ -316,6 +335,18 @@ def properties(
     JSON, everything else needed to repeat the run: region, rule, versions, and the path (full and relative to
     `folder`), checksum and numbers of each frame. All of it is ASCII, with floats in full precision.
     """
+    found = properties_of_frames(facts, result.preparation.count, lines)
+    recipe = yaml.safe_dump(result.recipe.to_dict(), sort_keys=False, allow_unicode=False)
+    if pattern_of(result):
+        found["PCL:CFASourcePattern"] = pattern_of(result)
+    found["stacklib:Recipe"] = ("String", recipe)
+    found["stacklib:Run"] = ("String", as_json(_run_record(result, folder)))
+    found["stacklib:Frames"] = ("String", as_json(_frame_records(result, facts, folder)))
+    return found
+
+
+def properties_of_frames(facts: Provenance, count: int, lines: Iterable[str]) -> dict[str, Any]:
+    """Return the XISF properties that an image has from its `count` frames, and its HISTORY."""
     found: dict[str, Any] = facts.properties | facts.world.properties
     named = {
         "Observation:Object:Name": facts.target,
@@ -326,24 +357,18 @@ def properties(
     for name, date in (("Start", facts.start), ("End", facts.end)):
         if date:
             found[f"Observation:Time:{name}"] = ("TimePoint", _iso(date) + "Z")
-    if facts.without_exposure < result.preparation.count:
+    if facts.without_exposure < count:
         found["Instrument:ExposureTime"] = float(facts.exposure)
-    recipe = yaml.safe_dump(result.recipe.to_dict(), sort_keys=False, allow_unicode=False)
-    if pattern_of(result):
-        found["PCL:CFASourcePattern"] = pattern_of(result)
-    found["Processing:History"] = ("String", "\n".join(lines))
-    found["stacklib:Recipe"] = ("String", recipe)
-    found["stacklib:Run"] = ("String", _json(_run_record(result, folder)))
-    found["stacklib:Frames"] = ("String", _json(_frame_records(result, facts, folder)))
-    return found
+    return found | {"Processing:History": ("String", "\n".join(lines))}
 
 
-def _json(value: Any) -> str:
+def as_json(value: Any) -> str:
+    """Return a record as JSON, in ASCII and without NaN."""
     return json.dumps(value, indent=1, allow_nan=False)
 
 
 def _run_record(result: IntegratedImage, folder: Path) -> dict[str, Any]:
-    p, recipe = result.preparation, result.recipe
+    p = result.preparation
     record = {
         "version": 1,
         "stacklib": version("stacklib"),
@@ -359,19 +384,26 @@ def _run_record(result: IntegratedImage, folder: Path) -> dict[str, Any]:
         "truncated": result.truncated,
         "notes": list(dict.fromkeys([*p.frames.notes, *p.notes])),
     }
-    if recipe.weights == "csv":
-        path = resolve_path(recipe.weight_file)
-        record["weight_file"] = _file_record(path, folder, checksum_if_readable(path))
+    return record | other_inputs(p, folder)
+
+
+def other_inputs(p: Preparation, folder: Path) -> dict[str, Any]:
+    """Return the record of the files that a run reads besides its frames: table of weights, masks."""
+    record: dict[str, Any] = {}
+    if p.recipe.weights == "csv":
+        path = resolve_path(p.recipe.weight_file)
+        record["weight_file"] = file_record(path, folder, checksum_if_readable(path))
     if p.own_masks:
         masks = list(p.own_masks.values())
         record["masks"] = [
-            _file_record(mask.path, folder, sha256)
+            file_record(mask.path, folder, sha256)
             for mask, sha256 in zip(masks, checksums(masks), strict=True)
         ]
     return record
 
 
-def _file_record(path: Path, folder: Path, sha256: str) -> dict[str, Any]:
+def file_record(path: Path, folder: Path, sha256: str) -> dict[str, Any]:
+    """Return the record of a file: path, path relative to the folder of the result, checksum."""
     return {"path": str(path.absolute()), "relative": _relative(path, folder), "sha256": sha256}
 
 
@@ -391,7 +423,7 @@ def _frame_records(result: IntegratedImage, facts: Provenance, folder: Path) -> 
     return [
         {
             "file": frame.name,
-            **_file_record(frame.path, folder, facts.checksums[i]),
+            **file_record(frame.path, folder, facts.checksums[i]),
             "used": i in used,
             "reason": p.excluded.get(i, ""),
             **{name: known_or_none(values[i]) for name, values in columns.items()},

@@ -19,7 +19,7 @@ from stacklib.formats.fits_header import astropy_alone
 from stacklib.frames.frame import Frame
 from stacklib.output.integrated_image import IntegratedImage
 
-__all__ = ["WORLD", "WORLD_PROPERTY", "WorldCoordinates", "turned", "world_coordinates"]
+__all__ = ["WORLD", "WORLD_PROPERTY", "WorldCoordinates", "of_frame", "turned", "world_coordinates"]
 
 #: Keywords of world coordinates, valid for one geometry only, and whether the image has been plate-solved.
 WORLD = re.compile(
@@ -37,6 +37,8 @@ REMARKS = re.compile(r"WCSNAME|C(NAME|RDER|SYER)\d[A-Z]?|[AB]P?_DMAX|PLTSOLVD")
 MATRIX = re.compile(r"(CRPIX[12]|CDELT2|(CD|PC)\d_2)[A-Z]?|[AB]P?_\d_\d")
 #: Orders of a SIP distortion, and the largest one: its terms have one digit for each power.
 ORDER, MOST_ORDER = re.compile(r"[AB]P?_ORDER"), 9
+#: What is said where the solution does not fit the grid.
+NO_SOLUTION = "The astrometric solution of PixInsight is left out: it holds for the grid of the frames only."
 #: Frames agree if the corners of their fields are no more pixels apart than this.
 AGREEMENT = 2.0
 
@@ -69,6 +71,57 @@ class WorldCoordinates:
         """Return the keywords for a file of this kind, ``xisf`` or ``fits``."""
         turns = self.turns + (kind == "xisf")
         return turned(self.cards, self.height) if turns % 2 else dict(self.cards)
+
+    def scaled(self, scale: float, height: int, bottom_up: bool) -> WorldCoordinates:
+        """Return the world coordinates on a finer grid with the same corner.
+
+        Parameters
+        ----------
+        scale : float
+            Pixels of the grid along each axis for a pixel of the image.
+        height : int
+            Rows of the grid.
+        bottom_up : bool
+            Whether the frames are stored bottom-up.
+
+        Returns
+        -------
+        WorldCoordinates
+        """
+        # The corner is that of the first row of the frames.
+        stored = turned(self.cards, self.height) if (self.turns - bottom_up) % 2 else self.cards
+        same = scale == 1 and height == self.height
+        lost = [] if same or not self.properties else [NO_SOLUTION]
+        return WorldCoordinates(
+            cards={name: _scaled(name, value, scale) for name, value in stored.items()},
+            height=height,
+            turns=int(bottom_up),
+            properties=self.properties if same else {},
+            notes=[*self.notes, *lost],
+        )
+
+
+def _scaled(name: str, value: Any, scale: float) -> Any:
+    """Return the value of a keyword on a finer grid."""
+    if re.fullmatch(r"CRPIX[12][A-Z]?", name):
+        return scale * (value - 0.5) + 0.5
+    if re.fullmatch(r"(CD\d_\d|CDELT[12])[A-Z]?", name):
+        return value / scale
+    if sip := re.fullmatch(r"[AB]P?_(\d)_(\d)", name):
+        return value * scale ** (1 - int(sip[1]) - int(sip[2]))
+    return value * scale if re.fullmatch(r"[AB]P?_DMAX", name) and _is_number(value) else value
+
+
+def of_frame(frame: Frame, bottom_up: bool) -> WorldCoordinates:
+    """Return the world coordinates of one frame; `bottom_up` tells whether its rows are stored so."""
+    cards, solution = _cards(frame), _solution(frame)
+    if not cards and not solution:
+        return WorldCoordinates()
+    problem = _problem(frame, cards)
+    if problem:
+        return WorldCoordinates(notes=[f"World coordinates (WCS) are left out: {problem}."])
+    turns = _is_xisf(frame) + bottom_up
+    return WorldCoordinates(cards, frame.height, turns, {} if bottom_up else solution)
 
 
 def turned(cards: Mapping[str, Any], height: int) -> dict[str, Any]:

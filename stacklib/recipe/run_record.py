@@ -17,7 +17,7 @@ from stacklib.frames.finding import ENDINGS, expanded
 from stacklib.utils.labels import quoted
 from stacklib.utils.parameters import parse_yaml
 
-__all__ = ["InputFile", "RunRecord", "read_recipe", "read_run"]
+__all__ = ["DRIZZLE", "DRIZZLE_VERSIONS", "InputFile", "RunRecord", "read_recipe", "read_run"]
 
 #: Length of a HISTORY line. A line of this length may break off within a word.
 WIDTH = 72
@@ -26,6 +26,9 @@ LONGEST_VERSION = 40
 #: Most digits of a whole number in it.
 LONGEST_WHOLE = 15
 GZIP = b"\x1f\x8b"
+#: Property with the record of a drizzled image, and the versions in it.
+DRIZZLE = "stacklib:Drizzle"
+DRIZZLE_VERSIONS = ("stacklib", "drizzle", "numpy", "numba")
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class RunRecord:
     masks: tuple[InputFile, ...]  # the user's masks of frames
     region: tuple[int, int, int, int]  # left, top, width and height of the integrated region
     versions: dict[str, str]  # of stacklib, numpy and numba
+    drizzle: dict[str, Any] | None = None  # the record of a drizzled image; its frames are all files read
 
 
 def read_recipe(path: str | Path) -> dict[str, Any]:
@@ -85,6 +89,8 @@ def read_run(path: str | Path) -> RunRecord:
         path = beside if path.exists() else path
     held = _properties(path)
     try:
+        if DRIZZLE in held:
+            return _drizzle_record(path, json.loads(held[DRIZZLE]))
         run, frames = json.loads(held["stacklib:Run"]), json.loads(held["stacklib:Frames"])
         table = run.get("weight_file")
         return RunRecord(
@@ -102,6 +108,23 @@ def read_run(path: str | Path) -> RunRecord:
         raise _damaged(path, f"{type(error).__name__}: {quoted(str(error))}") from error
 
 
+def _drizzle_record(path: Path, run: dict[str, Any]) -> RunRecord:
+    """Return the record of a drizzled image. Files that several steps read are in it once for each."""
+    table = run.get("weight_file")
+    files = [*run["frames"], *run["registered"], *run["data"]]
+    width, height = run["reference"]
+    return RunRecord(
+        path=path,
+        recipe=run["integration"] or {},
+        frames=tuple(_input(path, entry) for entry in files),
+        weight_file=_input(path, table) if table else None,
+        masks=tuple(_input(path, mask) for mask in run.get("masks", [])),
+        region=_region([0, 0, width, height]),
+        versions={name: str(run[name])[:LONGEST_VERSION] for name in DRIZZLE_VERSIONS},
+        drizzle=run,
+    )
+
+
 def _path(path: str | Path) -> Path:
     """Return an absolute path; `FrameError` if no file can have it."""
     if "\0" in str(path):
@@ -110,6 +133,11 @@ def _path(path: str | Path) -> Path:
 
 
 def _recipe(path: Path, held: dict[str, Any]) -> dict[str, Any]:
+    if DRIZZLE in held:
+        try:
+            return dict(json.loads(held[DRIZZLE])["integration"] or {})
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise _damaged(path, f"{type(error).__name__}: {quoted(str(error))}") from error
     text = held["stacklib:Recipe"]
     if not isinstance(text, str):
         raise _damaged(path, f"its recipe is {quoted(text)}, expected text")
@@ -134,7 +162,7 @@ def _is_xisf(path: Path) -> bool:
 
 def _properties(path: Path) -> dict[str, Any]:
     held = xisf.open_image(path).properties
-    if not all(f"stacklib:{name}" in held for name in ("Recipe", "Run", "Frames")):
+    if DRIZZLE not in held and not all(f"stacklib:{name}" in held for name in ("Recipe", "Run", "Frames")):
         raise _no_record(path)
     return held
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from stacklib.drizzle import siril
 from stacklib.drizzle.geometry import Geometry, check_direction, from_xdrz
-from stacklib.drizzle.matching import find_geometries, find_geometry
+from stacklib.drizzle.registration import siril
+from stacklib.drizzle.registration.matching import find_geometries, find_geometry
 from stacklib.errors import FrameError
 from stacklib.formats.xdrz import DrizzleData
 from stacklib.measurement.stars import StarPlaces, star_places

@@ -9,17 +9,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from astropy.io import fits
+from astropy.wcs import WCS
 
 import stacklib
-from stacklib.drizzle import workers
 from stacklib.drizzle.frames import frame_key, open_unregistered, stars_of, twins
-from stacklib.drizzle.registered import MaskFile, SurfaceCorrection, masks_of_result
+from stacklib.drizzle.processes import workers
+from stacklib.drizzle.registration.registered import MaskFile, SurfaceCorrection, masks_of_result
 from stacklib.drizzle.run import drizzle, drizzle_forecast
 from stacklib.errors import FrameError, IntegrationError, RecipeError, StacklibWarning
 from stacklib.formats.xdrz import read_xdrz, write_xdrz
 from stacklib.formats.xisf import open_image
 from stacklib.frames.frame_set import open_frames
 from stacklib.integration import noise
+from stacklib.integration.rerun import also_saved, repeats
+from stacklib.integration.rerun import rerun as integration_rerun
 from stacklib.integration.run import integrate
 from stacklib.kernel.verdicts import HIGH, LOW, verdicts
 from stacklib.normalization.surfaces import Surfaces
@@ -165,10 +169,85 @@ def test_the_forecast_before_the_run(drizzled, folder, integrated):
 
 def test_the_function_beside_the_package_of_its_name(drizzled):
     assert stacklib.drizzle is drizzle and stacklib.Drizzled is type(drizzled)
-    importlib.import_module("stacklib.drizzle.workers")
+    importlib.import_module("stacklib.drizzle.processes.workers")
     assert stacklib.drizzle is drizzle
     assert pickle.loads(pickle.dumps(stacklib.drizzle)) is drizzle
     assert pickle.loads(pickle.dumps(drizzled.grid)) == drizzled.grid
+
+
+# again ------------------------------------------------------------------------------------------------
+
+
+def repeated(path, **options):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", StacklibWarning)
+        return stacklib.rerun(path, progress=False, **options)
+
+
+def test_a_saved_run_is_repeated_bit_for_bit(drizzled, folder, tmp_path):
+    first = drizzled.save(tmp_path / "out", fits=True)
+    assert [path.name.split("_0000_")[1] for path in first] == [
+        "drizzle.xisf",
+        "drizzle_weights.xisf",
+        "drizzle.fits",
+        "drizzle_weights.fits",
+    ]
+    assert also_saved(first[0]) == {"fits": True}
+    # By the FITS file too, which has no record itself.
+    again = repeated(first[2], threads=1)
+    assert np.array_equal(again.image, drizzled.image) and np.array_equal(again.weights, drizzled.weights)
+    assert again.forecast.verdict == drizzled.forecast.verdict and again.rule == drizzled.rule
+    assert repeats(first[0], again.save(tmp_path / "again"))
+    assert Recipe.from_result(first[0]) == Recipe.from_result(first[2]) == drizzled.integration_recipe
+    with pytest.raises(RecipeError, match=r"is drizzled; repeat the run with stacklib\.rerun"):
+        integration_rerun(first[0])
+    with pytest.raises(FrameError, match=r"cannot be repeated: 32 of its 32 files missing"):
+        repeated(first[0], frames=tmp_path / "out")
+
+
+def test_a_run_without_registered_frames_is_repeated(folder, tmp_path):
+    frames = sorted((folder / "3_Calibrated").glob("*.xisf"))[:5]
+    found = quiet(frames, geometry="stars", integration=RULE)
+    again = repeated(found.save(tmp_path)[0])
+    assert np.array_equal(again.image, found.image) and again.used.size == 5
+    assert again.geometries[1].origin == found.geometries[1].origin
+
+
+def test_fits_has_the_pixels_and_the_keywords(drizzled, tmp_path):
+    xisf, _, fits_file, _ = drizzled.save(tmp_path, fits=True)
+    with fits.open(fits_file) as found:
+        assert np.array_equal(found[0].data, drizzled.image)
+        header = found[0].header
+        assert (header["DRZSCALE"], header["DRZDROP"], header["NCOMBINE"]) == (1.0, 0.9, COUNT)
+        assert header["TELESCOP"] and "drizzle of 16 of 16 frames" in str(header["HISTORY"])
+    assert open_image(xisf).keywords["TELESCOP"] == header["TELESCOP"]
+
+
+@pytest.mark.parametrize("kind", ["fits", "xisf"])
+def test_world_coordinates_of_the_reference_on_the_grid(kind, tmp_path):
+    night = simulate_dithered(4, 60, 80, "field", seed=3, cosmic_rays=0)
+    cards = {"CTYPE1": "RA---TAN-SIP", "CTYPE2": "DEC--TAN-SIP", "CRPIX1": 30.5, "CRPIX2": 22.0}
+    cards |= {"CRVAL1": 210.0, "CRVAL2": 54.0, "CD1_1": -4e-4, "CD1_2": 1e-4, "CD2_1": 1e-4, "CD2_2": 4e-4}
+    cards |= {"A_ORDER": 2, "A_2_0": 1e-5, "A_1_1": 2e-5, "B_ORDER": 2, "B_0_2": -3e-5, "B_2_0": 1e-5}
+    for header in night.headers:
+        header.update({name: (value, "") for name, value in cards.items()} | {"XPIXSZ": (4.6, "")})
+    night.save(tmp_path, kind, dtype="f32")
+    recipe = DrizzleRecipe(scale=1.5, drop=1.0)
+    found = quiet(tmp_path / "3_Calibrated", tmp_path / "4_Registered", recipe, integration=RULE)
+    saved = found.save(tmp_path / "out", fits=True)
+    x, y = np.array([2.0, 40.0, 71.0]), np.array([3.0, 30.0, 55.0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        # The keywords of XISF count rows from the bottom.
+        flip = kind == "xisf"
+        there = WCS(fits.Header(cards)).all_pix2world(x + 0.5, 60 - y + 0.5 if flip else y + 0.5, 1)
+        with fits.open(saved[2]) as image:
+            assert image[0].header["XPIXSZ"] == pytest.approx(4.6 / 1.5)
+            here = WCS(image[0].header, naxis=2).all_pix2world(1.5 * x + 0.5, 1.5 * y + 0.5, 1)
+            assert np.allclose(here, there, atol=1e-9)
+        world = {n: v for n, v in open_image(saved[0]).keywords.items() if n in cards}
+        here = WCS(fits.Header(world)).all_pix2world(1.5 * x + 0.5, 90 - 1.5 * y + 0.5, 1)
+        assert np.allclose(here, there, atol=1e-9)
 
 
 # what an integration knows ----------------------------------------------------------------------------
@@ -213,28 +292,17 @@ def test_mask_files_hold_any_bits(tmp_path):
     assert np.array_equal(stored.rejected(2, 3, 6), mask[1, 3:6])
 
 
-def test_drizzle_data_of_an_integration_by_others(folder, integrated, drizzled, tmp_path):
-    p = integrated.preparation
-    masks = masks_of_result(integrated, tmp_path)
-    level = tuple(p.measurements.location[p.reference].tolist())
-    for i, frame in enumerate(p.frames):
-        data = read_xdrz(frame.path.with_suffix(".xdrz"))
-        maps = tuple(masks[i].rejected(c, 0, HEIGHT).astype(np.uint8) for c in range(3))
-        # v * factor + offset = (v - location) * scale + level
-        location = (np.array(level) - p.offset[i]) / p.factor[i]
-        complete = replace(
-            data,
-            location=tuple(location.tolist()),
-            reference_location=level,
-            scale=tuple(p.factor[i].tolist()),
-            weights=tuple(p.weights[i].tolist()),
-            maps=maps,
-        )
-        write_xdrz(tmp_path / f"{frame.path.stem}.xdrz", complete)
-    found = quiet(folder / "3_Calibrated", geometry=tmp_path)
+def test_drizzle_data_of_an_integration(folder, integrated, drizzled, tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", StacklibWarning)
+        integrated.save(tmp_path, drizzle_data=True)
+    found = quiet(folder / "3_Calibrated", geometry=integrated.saved.drizzle)
     assert found.rule == "that of the drizzle data"
-    assert np.allclose(found.image, drizzled.image, atol=1e-5)
-    assert np.array_equal(found.weights, drizzled.weights)
+    # At the border, where registered frames have no data, drizzle data reject what else counts.
+    assert np.allclose(inner(found.image), inner(drizzled.image), atol=1e-5)
+    assert np.array_equal(inner(found.weights), inner(drizzled.weights))
+    again = repeated(found.save(tmp_path)[0])
+    assert np.array_equal(again.image, found.image) and again.rule == found.rule
 
 
 @pytest.mark.parametrize("with_gain", [False, True])

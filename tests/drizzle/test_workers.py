@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from image_files import raw_fits
 
-from stacklib.drizzle import worker, workers
 from stacklib.drizzle.deposit import Drop, Grid, deposit
-from stacklib.drizzle.workers import _strips, deposit_all
+from stacklib.drizzle.processes import worker, workers
+from stacklib.drizzle.processes.workers import _strips, deposit_all
 from stacklib.errors import FrameError, IntegrationError, StacklibWarning
 from stacklib.frames.frame import Frame
 from stacklib.frames.mosaic import Sites

@@ -1,4 +1,4 @@
-"""A process that deposits strips of a grid for `stacklib.drizzle.workers`; the library holds the GIL.
+"""A process that deposits strips of a grid, see `workers`; the drizzle library holds the GIL.
 
 It reads a job and then strips from its standard input, and writes what is done to its standard output. It
 ends with its input, and so with the process that started it.

@@ -16,8 +16,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from stacklib.drizzle import worker
 from stacklib.drizzle.deposit import Deposit, Drop, Grid, deposit, release, require_drizzle
+from stacklib.drizzle.processes import worker
 from stacklib.errors import IntegrationError, StacklibWarning
 from stacklib.formats.scratch import memory_limited
 from stacklib.frames.mosaic import Sites

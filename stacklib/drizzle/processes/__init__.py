@@ -1,0 +1,1 @@
+"""Processes that deposit frames: the drizzle library holds the lock of the interpreter."""
