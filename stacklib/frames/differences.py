@@ -11,7 +11,7 @@ from stacklib.frames.frame import Frame
 from stacklib.frames.kinds import CALIBRATION, kind_of
 from stacklib.utils.labels import listed
 
-__all__ = ["differences", "exposure_text", "mosaic_note", "mosaic_of"]
+__all__ = ["differences", "exposure_text", "mosaic_note", "mosaic_of", "mosaic_period"]
 
 #: What should be equal in all frames: heading, text of a frame (empty if unknown), and whether frames that
 #: differ in it show another field or another light.
@@ -80,6 +80,14 @@ def mosaic_of(frame: Frame) -> tuple[str, int, int]:
     offsets = [frame.keywords.get(name) for name in ("XBAYROFF", "YBAYROFF")]
     across, down = (round(x) if isinstance(x, int | float) and math.isfinite(x) else 0 for x in offsets)
     return (text, across, down) if text else ("", 0, 0)
+
+
+def mosaic_period(frames: Sequence[Frame]) -> int:
+    """Return the period of the color filter pattern of all frames; 1 if they have none in common."""
+    patterns = {mosaic_of(frame) for frame in frames}
+    text = patterns.pop()[0] if len(patterns) == 1 else ""
+    period = math.isqrt(len(text))
+    return period if text and period**2 == len(text) else 1
 
 
 def mosaic_note(frames: Sequence[Frame]) -> list[str]:

@@ -14,7 +14,7 @@ from stacklib.frames.differences import mosaic_of
 from stacklib.frames.frame import Frame
 from stacklib.utils.labels import quoted
 
-__all__ = ["COLORS", "Sites", "debayered", "luminance", "sites_of"]
+__all__ = ["COLORS", "Sites", "debayered", "luminance", "sites_of", "stored_pattern"]
 
 #: Channels of the result of a mosaic. Other filters, such as those of CYGM, have no place in them.
 COLORS = "RGB"
@@ -63,6 +63,31 @@ class Sites:
         return np.tile(period, repeats)[:height, :width]
 
 
+def stored_pattern(text: str, across: int, down: int, rows: int, bottom_up: bool = False) -> str:
+    """Return the pattern of a mosaic from the first pixel that is stored.
+
+    Parameters
+    ----------
+    text : str
+        Letters of the period, row by row, as in the header.
+    across, down : int
+        Offsets of the pattern: the first pixel has the letter in this column and row.
+    rows : int
+        Number of rows of the image.
+    bottom_up : bool
+        The first pixel is in the last row that is stored, as Siril reads files whose ROWORDER is BOTTOM-UP.
+
+    Returns
+    -------
+    str
+        As many letters as `text` has, the square of a whole number.
+    """
+    size = math.isqrt(len(text))
+    lines = range(rows - 1 + down, rows - 1 + down - size, -1) if bottom_up else range(down, down + size)
+    columns = range(across, across + size)
+    return "".join(text[row % size * size + column % size] for row in lines for column in columns)
+
+
 def sites_of(frame: Frame, pattern: str = "") -> Sites:
     """Return the colors of the pixels of a frame.
 
@@ -106,15 +131,8 @@ def sites_of(frame: Frame, pattern: str = "") -> Sites:
         raise FrameError(
             f"{frame.path}: its color filter pattern {quoted(text)} lacks a color; give the right one"
         )
-    rows = range(down, down + size)
-    if not given and frame.row_order == "bottom-up":
-        rows = range(frame.height - 1 + down, frame.height - 1 + down - size, -1)
-    return Sites(
-        "".join(
-            text[row % size * size + column % size] for row in rows for column in range(across, across + size)
-        ),
-        len(COLORS),
-    )
+    bottom_up = not given and frame.row_order == "bottom-up"
+    return Sites(stored_pattern(text, across, down, frame.height, bottom_up), len(COLORS))
 
 
 #: Filters of Malvar, He & Cutler (2004) for the colors that a pixel lacks, in eighths: green at red and blue;

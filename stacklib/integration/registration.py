@@ -26,7 +26,14 @@ from stacklib.utils.filters.smoothing import box_mean
 from stacklib.utils.labels import counted, listed
 from stacklib.utils.resources import checked_threads
 
-__all__ = ["Registration", "check_registration", "measure_shifts", "registration_of", "window_of"]
+__all__ = [
+    "Registration",
+    "check_registration",
+    "measure_shifts",
+    "registration_of",
+    "window_of",
+    "window_reader",
+]
 
 #: Shifts up to this many pixels are accepted, and those beyond the second are refused.
 ACCEPTED, REFUSED = 0.5, 2.0
@@ -66,6 +73,10 @@ MANY_STARS, STAR_PIXELS, ROUND = 20, (6, 300), 1.6
 #: Mean absolute deviation of a unit Gaussian that is cut off at its 90 % quantile, and the least fraction of
 #: the noise of a pixel that is left by a median filter and smoothing.
 CUT_MEAN, LEFT_OF_NOISE = 0.757, 0.2
+
+#: ``read(k, window)`` returns samples of frame `k` in a window (left, top, width, height), float32 (height,
+#: width), NaN for no data.
+ReadWindow = Callable[[int, tuple[int, int, int, int]], np.ndarray]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +141,23 @@ def registration_of(
     lit = np.flatnonzero(np.isfinite(p.measurements.location[p.reference]))
     channel = int(lit[lit.size // 2])
     low, _ = p.settings(channel).data_range
+    read = window_reader(p, channel, held)
+    first = int(np.searchsorted(p.used, p.reference))
+
+    def measure() -> Registration:
+        return measure_shifts(read, p.count, (p.frames.height, p.frames.width), first, threads)
+
+    inputs = ("registration", channel, low, first, p.used, p.marks)
+    return kept_for_set(p.used_frames, inputs, measure, Registration.to_arrays, Registration.from_arrays)
+
+
+def window_reader(preparation: Preparation, channel: int, held: np.ndarray | None = None) -> ReadWindow:
+    """Return what reads windows of the frames used, in one channel.
+
+    `preparation` and `held` are those of `registration_of`. See `measure_shifts`.
+    """
+    p = preparation
+    low, _ = p.settings(channel).data_range
 
     def read(k: int, window: tuple[int, int, int, int]) -> np.ndarray:
         left, top, width, height = window
@@ -143,13 +171,7 @@ def registration_of(
         rows[~(rows > low)] = np.nan
         return rows
 
-    first = int(np.searchsorted(p.used, p.reference))
-
-    def measure() -> Registration:
-        return measure_shifts(read, p.count, (p.frames.height, p.frames.width), first, threads)
-
-    inputs = ("registration", channel, low, first, p.used, p.marks)
-    return kept_for_set(p.used_frames, inputs, measure, Registration.to_arrays, Registration.from_arrays)
+    return read
 
 
 def check_registration(found: Registration, names: Sequence[str], allowed: bool) -> list[str]:
@@ -214,7 +236,7 @@ def window_of(width: int, height: int, side: int) -> tuple[int, int, int, int]:
 
 
 def measure_shifts(
-    read: Callable[[int, tuple[int, int, int, int]], np.ndarray],
+    read: ReadWindow,
     count: int,
     shape: tuple[int, int],
     first: int = 0,

@@ -22,6 +22,7 @@ from stacklib.integration.registration import check_registration, registration_o
 from stacklib.integration.result import Integration
 from stacklib.integration.samples import Region, Samples
 from stacklib.integration.second_pass import Workers, find_masks, passes, spatial_means
+from stacklib.integration.starlight import starlight_notes
 from stacklib.integration.threads import Threads, in_threads
 from stacklib.kernel.pixels import DATA, Counts, Pixels
 from stacklib.kernel.scatter import widen
@@ -150,18 +151,20 @@ def _without_claims(samples: Samples, preparation: Preparation) -> Integration:
 
 
 def _checked(preparation: Preparation, samples: Samples) -> tuple[Preparation, np.ndarray]:
-    """Check that the frames lie on each other, and what their weights go by.
+    """Check that the frames lie on each other, and what their factors and weights go by.
 
     Returns the shift of each, (frames, 2), NaN if not known.
     """
-    found = registration_of(preparation, samples.held if samples.whole else None, samples.threads)
+    held = samples.held if samples.whole else None
+    found = registration_of(preparation, held, samples.threads)
     used = preparation.used
     names = [preparation.measurements.names[i] for i in used]
     notes = check_registration(found, names, preparation.recipe.allow_unregistered)
-    notes = [*notes, *preparation.doubts_about_weights()]
+    said = starlight_notes(preparation, found, held, samples.threads)
+    notes = [*said, *notes, *preparation.doubts_about_weights()]
     shift = np.full((len(preparation.frames), 2), np.nan)
     shift[used] = found.shift
-    return replace(preparation, notes=(*preparation.notes, *notes)), shift
+    return replace(preparation, notes=tuple(notes)), shift
 
 
 def _searched(samples: Samples, preparation: Preparation, workers: Workers, progress: bool) -> FrameMasks:

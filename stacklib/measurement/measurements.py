@@ -56,6 +56,8 @@ Spread = Callable[[Callable[..., Any], Sequence[tuple]], Iterator[tuple[int, Any
 CUT = 0.15
 #: Quantization is coarse if the scale is less than this many steps.
 COARSE = 5.0
+#: Samples are saturated from this fraction of full scale on.
+SATURATED = 0.9
 
 Known = PlaneMeasurements | None
 Planes = Callable[[int, int], np.ndarray]
@@ -101,6 +103,11 @@ class FrameMeasurements:
     notes: tuple[str, ...] = ()
     common: dict[int, Any] = field(default_factory=dict, repr=False, compare=False)
     photometry: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def saturation(self) -> float:
+        """Value from which on samples are saturated, in the units of the frames."""
+        return SATURATED * (1.0 if self.unit_range else self.full_scale)
 
     def part(self, frames: Sequence[int], channels: Sequence[int]) -> FrameMeasurements:
         """Return the values of some frames and channels, without `data_range`."""

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stacklib.frames.differences import mosaic_of
+from stacklib.frames.differences import mosaic_period
 from stacklib.frames.frame import Frame
 from stacklib.measurement.border import NOTHING
 from stacklib.measurement.cache import kept_for_set
@@ -62,8 +62,6 @@ SUBSET, SUBSET_OF_PARTS, PART = 15, 40, 0.8
 WINDOW, WINDOW_SAMPLES = 512, 32 << 20
 #: Frames in the stack of the windows.
 FIRST_STACK = 30
-#: Saturated from this fraction of full scale on.
-SATURATED = 0.9
 #: Stars and other small structure exceed this many sigma between filters of these sizes in pixels, and are
 #: left out with as many pixels around them.
 SMALL, SIZES, AROUND = 4.0, (1.0, 6.0), 3
@@ -234,7 +232,7 @@ def _measure_photometry(
 ) -> Photometry:
     reader = _Reader(frames, measured, planes)
     shape = (len(frames), frames[0].channels)
-    period = _period(frames)
+    period = mosaic_period(frames)
     total = len(usable.channels) * len(usable.frames)
     found = []
     for number, channel in enumerate(usable.channels):
@@ -315,14 +313,6 @@ def _anchor(found: list[_Found], names: Sequence[str], covered: np.ndarray) -> n
     return anchor
 
 
-def _period(frames: Sequence[Frame]) -> int:
-    """Return the period of the color filter pattern of all frames; 1 if they have none in common."""
-    patterns = {mosaic_of(frame) for frame in frames}
-    text = patterns.pop()[0] if len(patterns) == 1 else ""
-    period = math.isqrt(len(text))
-    return period if text and period**2 == len(text) else 1
-
-
 def _notes(found: Photometry, usable: Usable, names: Sequence[str]) -> list[str]:
     """Say where the light is not that of stars."""
     notes = []
@@ -356,11 +346,6 @@ class _Reader:
     planes: Planes | None
 
     @property
-    def full(self) -> float:
-        """Value from which on samples are saturated."""
-        return SATURATED * (1.0 if self.measured.unit_range else self.measured.full_scale)
-
-    @property
     def shape(self) -> tuple[int, int]:
         return self.frames[0].height, self.frames[0].width
 
@@ -375,7 +360,7 @@ class _Reader:
             known.mark(i, channel, rows, start)
         elif known is not None:
             low = float(known.low[i, channel])
-        _leave_out(rows, np.float32(low), np.float32(self.full))
+        _leave_out(rows, np.float32(low), np.float32(self.measured.saturation))
         return rows
 
 
@@ -559,7 +544,7 @@ class _Channel:
         binned = bin_plane(image, self.period)
         with ThreadPoolExecutor(1) as pool:
             structure = pool.submit(_small_structure, binned, self.period, image.shape)
-            stars, _ = make_template(binned + np.float32(level), self.reader.full)
+            stars, _ = make_template(binned + np.float32(level), self.reader.measured.saturation)
             return _Stack(image, binned, stars.of(binned), structure.result())
 
     def _compare(

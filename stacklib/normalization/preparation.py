@@ -57,7 +57,8 @@ class Preparation:
     reference, and the largest of the `weights` of each channel is 1. Samples are normalized as
     ``x * rejection_factor + rejection_offset`` for rejection, ``x * factor + offset`` for output, once they
     are corrected by the `surfaces`. `photometry` compares the frames by their light; None if the recipe does
-    not need it. `own_masks` are the user's masks of frames, by number of the frame. `notes` are for the user.
+    not need it. `own_masks` are the user's masks of frames, by number of the frame. `notes` are for the user;
+    `doubts` are those of them that only suspect the scale factors, see `stacklib.normalization.doubts`.
     """
 
     frames: FrameSet
@@ -73,6 +74,7 @@ class Preparation:
     factor: np.ndarray
     offset: np.ndarray
     notes: tuple[str, ...]
+    doubts: tuple[str, ...] = ()
     photometry: Photometry | None = None
     own_masks: dict[int, Frame] = field(default_factory=dict)
     # What `frame_noise` has measured, shared by copies with another rule, other weights or fewer frames.
@@ -317,9 +319,11 @@ def prepare(
     notes += _about_excluded(light, weights, recipe.min_weight, names)
     excluded = usable.broken | {usable.frames[i]: why for i, why in light.items()}
     used = np.array([i for i in range(len(frames)) if i not in excluded])
+    doubts = []
     if recipe.normalization.endswith("scaling"):
         here = np.array([i for i in range(len(some)) if i not in light])
-        notes += doubts_about_scale(some, compared.measured, factor, weighting.weights, here)
+        doubts = doubts_about_scale(some, compared.measured, factor, weighting.weights, here)
+    notes += doubts
     notes += recipe.warnings_for(used.size)
     weights = usable.spread_out(weights, 1.0, 0.0)
     scale = factor if recipe.corrects_samples else _scale_if_needed(recipe, compared, reference, names)
@@ -337,6 +341,7 @@ def prepare(
         factor=usable.spread_out(factor, 1.0, 1.0),
         offset=usable.spread_out(offset, 0.0, 0.0),
         notes=(),
+        doubts=tuple(doubts),
         photometry=photometry,
         own_masks=own_masks,
     )

@@ -54,10 +54,12 @@ def test_the_master_of_a_mosaic_keeps_the_pattern(tmp_path):
         ({}, (1, 2, 12, 10), 24, "GRBG"),
         ({"XBAYROFF": 1}, (3, 1, 12, 10), 24, "GBRG"),
         ({"ROWORDER": "TOP-DOWN"}, None, 24, "RGGB"),
-        # The rows are turned over in the file: its first row is the last of an even number, or of an odd one.
-        ({"ROWORDER": "BOTTOM-UP"}, None, 24, "GBRG"),
+        # The pattern begins in the last row of the frames, which is the first one of the file.
+        ({"ROWORDER": "BOTTOM-UP"}, None, 24, "RGGB"),
         ({"ROWORDER": "BOTTOM-UP"}, None, 23, "RGGB"),
-        ({"ROWORDER": "BOTTOM-UP"}, (1, 3, 12, 10), 24, "GRBG"),
+        ({"ROWORDER": "BOTTOM-UP", "YBAYROFF": 1}, None, 23, "GBRG"),
+        # 11 rows lie below the region, so it begins with the other row of the pattern, and a column later.
+        ({"ROWORDER": "BOTTOM-UP"}, (1, 3, 12, 10), 24, "BGGR"),
     ],
 )
 def test_pattern_of_what_is_saved(tmp_path, cards, region, height, pattern):
@@ -70,6 +72,8 @@ def test_pattern_of_what_is_saved(tmp_path, cards, region, height, pattern):
         [[level["RGGB"[(y + down) % 2 * 2 + (x + across) % 2]] for x in range(WIDTH)] for y in range(height)],
         np.float32,
     )
+    if cards.get("ROWORDER") == "BOTTOM-UP":
+        image = image[::-1]
     for number in range(3):
         noisy = image + np.float32(0.001 * number)
         fits.writeto(

@@ -1,0 +1,200 @@
+"""What the stars say about the brightness of the frames, where a run goes by level and spread of the frames.
+
+Factors from the spread of frames, and weights that follow them, are right only as far as the spread is light
+of the sky. So every such run looks at the stars in the middle of the frames: wide discs, whose light hardly
+depends on the seeing, against the median of some of the frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+
+from stacklib.frames.differences import mosaic_period
+from stacklib.frames.frame import Frame
+from stacklib.frames.kinds import CALIBRATION, kind_of
+from stacklib.integration.registration import Registration, window_of, window_reader
+from stacklib.measurement.cache import kept_for_set
+from stacklib.measurement.photometry import (
+    FEWEST,
+    StarFluxes,
+    Template,
+    bin_plane,
+    compare_stars,
+    make_template,
+)
+from stacklib.normalization.doubts import Matched, doubts_about_starlight, goes_by_spread
+from stacklib.normalization.preparation import Preparation
+from stacklib.normalization.robust_stack import median_stack
+from stacklib.utils.resources import checked_threads
+
+__all__ = ["Starlight", "starlight_notes", "starlight_of"]
+
+#: Side of the window in the middle of the frames, and the one that is tried if fewer stars than this are in
+#: it; no more than the second number are measured.
+SIDES, ENOUGH, PLENTY = (512, 1024), 20, 40
+#: Number of frames in the median.
+STACKED = 15
+#: Discs are wider than for exact photometry by this factor: two and a half FWHM hold nearly all of a star.
+WIDER = 1.7
+#: Frames off by more than this many pixels have other stars in the discs.
+SHIFTED = 1.5
+
+
+class Starlight(NamedTuple):
+    """Light of the stars of frames relative to their median, and its standard error, (frames, channels).
+
+    0 for frames that show none of the light of the others, NaN where it is not known.
+    """
+
+    light: np.ndarray
+    error: np.ndarray
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Return all of it as arrays by name, for the cache."""
+        return self._asdict()
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Starlight:
+        """Return what `to_arrays` turned into arrays."""
+        return cls(arrays["light"], arrays["error"])
+
+
+def starlight_notes(
+    preparation: Preparation,
+    registration: Registration,
+    held: np.ndarray | None = None,
+    threads: int | None = None,
+) -> tuple[str, ...]:
+    """Return the notes of a preparation, with what the stars say in place of what their spread suggests.
+
+    Parameters
+    ----------
+    preparation : Preparation
+        Factors and weights of the frames.
+    registration : Registration
+        How the frames used lie on each other.
+    held, threads
+        See `starlight_of`.
+
+    Returns
+    -------
+    tuple of str
+        The notes as they are if the recipe goes by starlight or does not match the frames at all, if there
+        are too few stars, or if the frames are no lights.
+    """
+    p = preparation
+    if not goes_by_spread(p.recipe) or any(map(_is_calibration, p.used_frames)):
+        return p.notes
+    found = starlight_of(p, held, threads)
+    off = np.nan_to_num(registration.distance) > SHIFTED
+    off[list(registration.apart)] = True
+    found.light[off] = np.nan
+    used = p.used
+    weights = np.stack([p.settings(channel).weights for channel in range(p.frames.channels)], axis=1)
+    matched = Matched(p.rejection_factor[used], p.factor[used], weights, p.measurements.noise[used])
+    names = [p.measurements.names[i] for i in used]
+    reference = int(np.searchsorted(used, p.reference))
+    notes = doubts_about_starlight(names, p.recipe, matched, reference, *found)
+    return p.notes if notes is None else (*(note for note in p.notes if note not in p.doubts), *notes)
+
+
+def _is_calibration(frame: Frame) -> bool:
+    """Return whether a frame is a bias, dark or flat, whose hot pixels are no stars."""
+    kind = kind_of(frame)
+    return kind is not None and kind.what in CALIBRATION
+
+
+def starlight_of(
+    preparation: Preparation, held: np.ndarray | None = None, threads: int | None = None
+) -> Starlight:
+    """Measure the light of the stars of the frames used. What was found before is taken from the cache.
+
+    Parameters
+    ----------
+    preparation : Preparation
+        The frames, and which of their samples are data.
+    held : ndarray of float32, shape (channels, frames, height, width), optional
+        Their samples as they are in the files. By default they are read.
+    threads : int, optional
+        Number of frames that are measured at the same time. Default is one per CPU.
+
+    Returns
+    -------
+    Starlight
+        Of the frames in ``preparation.used``.
+    """
+    p = preparation
+    if p.photometry is not None:
+        known = p.photometry.transparency, p.photometry.transparency_error
+        stars = p.photometry.source == "stars"
+        return Starlight(*(np.where(stars, table, np.nan)[p.used] for table in known))
+
+    def measure() -> Starlight:
+        found = np.full((2, p.count, p.frames.channels), np.nan)
+        with ThreadPoolExecutor(checked_threads(threads)) as pool:
+            for channel in np.flatnonzero(np.isfinite(p.measurements.location[p.used]).all(axis=0)):
+                found[:, :, channel] = _measure(p, int(channel), held, pool)
+        return Starlight(*found)
+
+    matched = p.rejection_factor[p.used], p.rejection_offset[p.used]
+    inputs = ("starlight", p.settings(0).data_range, p.measurements.saturation, *matched, p.used, p.marks)
+    return kept_for_set(p.used_frames, inputs, measure, Starlight.to_arrays, Starlight.from_arrays)
+
+
+def _measure(
+    p: Preparation, channel: int, held: np.ndarray | None, pool: ThreadPoolExecutor
+) -> tuple[np.ndarray, np.ndarray]:
+    """Measure the light of the frames in a channel, and its error."""
+    read, full = window_reader(p, channel, held), p.measurements.saturation
+    period = mosaic_period(p.used_frames)
+    factors, offsets = (
+        table[p.used, channel].astype(np.float32) for table in (p.rejection_factor, p.rejection_offset)
+    )
+    some = sorted({*np.linspace(0, p.count - 1, min(p.count, STACKED)).astype(int).tolist()})
+    for side in SIDES:
+        left, top, width, height = window_of(p.frames.width, p.frames.height, side)
+        window = left - left % period, top - top % period, width, height
+
+        def part(k: int, window: tuple[int, int, int, int] = window) -> np.ndarray:
+            samples = read(k, window)
+            samples[samples >= full] = np.nan
+            return bin_plane(samples, period)
+
+        parts = list(pool.map(part, some))
+
+        def rows(k: int, start: int, stop: int, parts: list[np.ndarray] = parts) -> np.ndarray:
+            return parts[k][start:stop] * factors[some[k]] + offsets[some[k]]
+
+        stars, _ = make_template(median_stack(rows, len(some), parts[0].shape, 1), full)
+        if stars.x.size >= ENOUGH or side >= max(p.frames.width, p.frames.height):
+            break
+    stars = stars.first(PLENTY)._replace(fwhm=WIDER * stars.fwhm).of(stars.image)
+    known = dict(zip(some, parts, strict=True))
+
+    def light_of(k: int) -> tuple[float, float]:
+        return _light(known[k] if k in known else part(k), stars)
+
+    light, error = np.array(list(pool.map(light_of, range(p.count)))).T
+    # A single frame with light among many without any makes no template.
+    return (light, error) if np.count_nonzero(light > 0) > p.count / 2 else (light * np.nan, error)
+
+
+def _light(image: np.ndarray, stars: Template) -> tuple[float, float]:
+    """Compare the light of an image with that of the stack."""
+    light, _, fluxes = compare_stars(image, stars, seeing=1.0)
+    if light.known:
+        return light.ratio, light.error
+    return _darkness(fluxes)
+
+
+def _darkness(fluxes: StarFluxes) -> tuple[float, float]:
+    """Return no light and its error, NaN if too few stars lie in the image."""
+    good = fluxes.good
+    if np.count_nonzero(good) < FEWEST:
+        return np.nan, np.nan
+    weight = np.sum((fluxes.stack[good] / np.maximum(fluxes.error[good], 1e-30)) ** 2)
+    return 0.0, float(weight**-0.5)
