@@ -18,6 +18,7 @@ from stacklib.normalization.preparation import Preparation
 from stacklib.output.world_coordinates import WorldCoordinates
 from stacklib.recipe.drizzle_recipe import DrizzleRecipe
 from stacklib.recipe.recipe import Recipe
+from stacklib.spatial.masks import FrameMasks
 
 __all__ = ["DrizzledImage"]
 
@@ -45,6 +46,7 @@ class DrizzledImage:
     truncated: int = 0
     twins: dict[int, str] = field(default_factory=dict, repr=False)
     preparation: Preparation | None = field(default=None, repr=False)
+    masks: FrameMasks | None = field(default=None, repr=False)
     data: dict[int, DrizzleData] = field(default_factory=dict, repr=False)
     world: WorldCoordinates = field(default_factory=WorldCoordinates, repr=False)
 

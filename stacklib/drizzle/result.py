@@ -55,6 +55,8 @@ class Drizzled(DrizzledImage):
         Names of the registered frames that were given, by number of the unregistered one.
     preparation : Preparation or None
         That of the integration of registered frames that were given.
+    masks : FrameMasks or None
+        What its spatial rejection took.
     data : dict of int to DrizzleData
         Drizzle data of PixInsight from which numbers and rejected samples were taken.
     world : WorldCoordinates
@@ -69,6 +71,7 @@ class Drizzled(DrizzledImage):
         object: str | None = None,
         camera: str | None = None,
         fits: bool = False,
+        drizzle_data: bool = False,
     ) -> list[Path]:
         """Save the image and its weights as XISF files, with a frame table and a report.
 
@@ -86,6 +89,9 @@ class Drizzled(DrizzledImage):
             Target and camera in the file names. Default is the header of the frames.
         fits : bool
             Also save both as FITS.
+        drizzle_data : bool
+            Also save drizzle data, an ``.xdrz`` file for each frame, with the geometry that was used, in a
+            folder ``drizzle``. Registered frames must have been given.
 
         Returns
         -------
@@ -95,7 +101,7 @@ class Drizzled(DrizzledImage):
         Raises
         ------
         RecipeError
-            If `date` is not a date.
+            If `date` is not a date, or drizzle data are asked for without registered frames.
         SaveError
             If the files cannot be written.
 
@@ -104,4 +110,6 @@ class Drizzled(DrizzledImage):
         The image holds the record of the run: `stacklib.rerun` repeats it. World coordinates are those of the
         reference, on the finer grid. XISF images have the range 0 to 1; FITS images keep ADU.
         """
-        return save(self, folder, date=date, object=object, camera=camera, fits=fits)
+        return save(
+            self, folder, date=date, object=object, camera=camera, fits=fits, drizzle_data=drizzle_data
+        )

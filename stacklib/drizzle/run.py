@@ -215,6 +215,7 @@ def deposited(
         truncated=scaling[2],
         twins=known.twins,
         preparation=None if own is None else own.preparation,
+        masks=None if own is None else own.masks,
         data={} if known.integration else {i: located.data[i] for i in used},
         world=_world(frames, located, own).scaled(
             recipe.scale, grid.shape[0], frames.row_order == "bottom-up"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import textwrap
+import warnings
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -13,10 +14,14 @@ from typing import Any, cast
 import numpy as np
 
 from stacklib.drizzle.image import DrizzledImage
-from stacklib.errors import SaveError
+from stacklib.errors import RecipeError, SaveError, StacklibError, StacklibWarning
 from stacklib.formats import fits, xisf
+from stacklib.formats.xdrz import DrizzleData
 from stacklib.formats.xisf_write import ascii_text
 from stacklib.frames.finding import expanded
+from stacklib.integration.noise import judged_rows
+from stacklib.normalization.preparation import Preparation
+from stacklib.output.drizzle_data import about_drizzle_data, drizzle_folder, save_drizzle_data
 from stacklib.output.history import plain
 from stacklib.output.naming import base_name, default_folder, free_number
 from stacklib.output.provenance import (
@@ -53,8 +58,15 @@ def save(
     object: str | None = None,
     camera: str | None = None,
     fits: bool = False,
+    drizzle_data: bool = False,
 ) -> list[Path]:
     """Save a drizzled image, see `stacklib.Drizzled.save`."""
+    p = result.preparation
+    if drizzle_data and p is None:
+        raise RecipeError(
+            "drizzle_data: needs the registered frames, or the result of their integration; give them to "
+            "sl.drizzle"
+        )
     folder = expanded(folder).absolute() if folder else default_folder(result.frames)
     facts = _facts(result)
     base = base_name(result.frames[result.used], date, object, camera)
@@ -74,8 +86,34 @@ def save(
                 (path, folder / f"{base}_{number:04d}_{path.name}") for path in (report, table, *staged[::-1])
             ]
             if name_all(pairs):
-                return [final for _, final in pairs[2:]][::-1]
+                images = [final for _, final in pairs[2:]][::-1]
+                if drizzle_data and p is not None:
+                    _save_data(result, p, drizzle_folder(p, folder, number), images[0])
+                return images
     raise SaveError(f"{folder}: no free number for {base}; choose another folder or name")
+
+
+def _save_data(result: DrizzledImage, p: Preparation, folder: Path, image: Path) -> None:
+    """Save drizzle data with the geometry of the run."""
+    numbers = {frame.name: k for k, frame in enumerate(p.frames)}
+    known = {}
+    for i, name in result.twins.items():
+        geometry, source = result.geometries[i], str(result.frames[i].path)
+        known[numbers[name]] = DrizzleData(
+            source=source,
+            cfa_source=source if result.sites.pattern else "",
+            pattern=result.sites.pattern,
+            target=str(p.frames[numbers[name]].path),
+            width=geometry.width,
+            height=geometry.height,
+            matrix=geometry.matrix,
+        )
+    for note in about_drizzle_data(p, known):
+        warnings.warn(note, StacklibWarning, stacklevel=4)
+    try:
+        save_drizzle_data(folder, p, result.masks, judged_rows(p, result.masks), known)
+    except (StacklibError, OSError) as error:
+        raise SaveError(f"{error}; the image itself is saved as {image}") from error
 
 
 def _facts(result: DrizzledImage) -> Provenance:

@@ -155,7 +155,7 @@ class Integration(IntegratedImage):
             masks=masks,
             judged=judged,
         )
-        for note in about_drizzle_data(self) if drizzle_data else []:
+        for note in about_drizzle_data(self.preparation) if drizzle_data else []:
             warnings.warn(note, StacklibWarning, stacklevel=2)
         gap = noise_gap(self)
         if gap:

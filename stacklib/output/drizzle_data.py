@@ -7,9 +7,10 @@ location, scale, weights and rejection maps are added.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,8 +31,9 @@ from stacklib.formats.xdrz import (
 from stacklib.formats.xisf_blocks import Compression, StoredBlock
 from stacklib.frames.finding import stem_of
 from stacklib.kernel.verdicts import HIGH, LOW, NO_DATA
+from stacklib.normalization.preparation import Preparation
 from stacklib.normalization.surfaces import basis
-from stacklib.output.integrated_image import IntegratedImage
+from stacklib.spatial.masks import FrameMasks
 from stacklib.spatial.means import ABOVE, LARGE_HIGH, LARGE_LOW
 from stacklib.utils.file_sets import existing_folder, name_all, workroom
 from stacklib.utils.labels import counted, listed
@@ -44,7 +46,7 @@ __all__ = [
     "IN_REPORT",
     "about_drizzle_data",
     "data_beside",
-    "file_names",
+    "drizzle_folder",
     "rejection_bits",
     "save_drizzle_data",
 ]
@@ -101,16 +103,18 @@ def rejection_bits(samples: np.ndarray, verdict: np.ndarray, flags: np.ndarray, 
     return bits
 
 
-def about_drizzle_data(result: IntegratedImage) -> list[str]:
-    """Say what drizzle data cannot hold, or does not know."""
-    p, said = result.preparation, []
+def about_drizzle_data(p: Preparation, known: Mapping[int, DrizzleData] = MappingProxyType({})) -> list[str]:
+    """Say what drizzle data cannot hold, or does not know; `known` are frames with a geometry."""
+    said = []
     if p.surfaces is not None:
         said.append(
             "Drizzle data hold one location and one scale for each frame, but normalization "
             f"{p.recipe.normalization} matches the background of a frame by a surface: only its mean is in "
             "them, and gradients stay. sl.drizzle with this result applies the surfaces"
         )
-    unknown = [frame.name for frame in p.used_frames if not data_beside(frame).exists()]
+    unknown = [
+        p.frames[i].name for i in p.used.tolist() if i not in known and not data_beside(p.frames[i]).exists()
+    ]
     if unknown:
         said.append(
             f"Of {counted(p.count, 'frame')}, {len(unknown)} without {ENDING} file: "
@@ -123,17 +127,27 @@ def about_drizzle_data(result: IntegratedImage) -> list[str]:
     return said
 
 
-def save_drizzle_data(folder: Path, result: IntegratedImage, bands: Iterable[Judged]) -> list[Path]:
+def save_drizzle_data(
+    folder: Path,
+    preparation: Preparation,
+    masks: FrameMasks | None,
+    bands: Iterable[Judged],
+    known: Mapping[int, DrizzleData] = MappingProxyType({}),
+) -> list[Path]:
     """Save drizzle data of the used frames, all or none, without overwriting anything.
 
     Parameters
     ----------
     folder : Path
         Folder for the files, created if needed. They have the names of those beside the frames.
-    result : IntegratedImage
-        A result of whole frames.
+    preparation : Preparation
+        The frames, and their numbers.
+    masks : FrameMasks or None
+        What spatial rejection took, of whole frames.
     bands : iterable
         The verdicts on all samples, from top to bottom in each channel.
+    known : mapping of int to DrizzleData
+        Geometry of frames, by number. That of the others is in the files beside them.
 
     Returns
     -------
@@ -147,21 +161,30 @@ def save_drizzle_data(folder: Path, result: IntegratedImage, bands: Iterable[Jud
     SaveError
         If a file exists or cannot be written.
     """
-    known = [_known(frame, *result.preparation.frames.shape[1:]) for frame in result.preparation.used_frames]
+    size = preparation.frames.shape[1:]
+    geometries = [known.get(i) or _beside(preparation.frames[i], *size) for i in preparation.used.tolist()]
     with existing_folder(folder), workroom(folder) as room:
         pairs = []
-        for data, name in zip(_completed(known, result, bands), file_names(result), strict=True):
+        completed = _completed(geometries, preparation, _maps(preparation, masks, bands))
+        for data, name in zip(completed, file_names(preparation), strict=True):
             pairs.append((write_xdrz(room / name, data), folder / name))
         if not name_all(pairs):
             raise SaveError(f"{folder}: holds drizzle data of these names already; choose another folder")
     return [final for _, final in pairs]
 
 
-def file_names(result: IntegratedImage) -> list[str]:
+def drizzle_folder(preparation: Preparation, folder: Path, number: int) -> Path:
+    """Return the folder for drizzle data, with the number of the result if another took the names."""
+    usual = folder / DRIZZLE_FOLDER
+    taken = any((usual / name).exists() for name in file_names(preparation))
+    return folder / f"{DRIZZLE_FOLDER}_{number:04d}" if taken else usual
+
+
+def file_names(preparation: Preparation) -> list[str]:
     """Return the names of the files: those of the frames, with a number where two frames have one name."""
     found: list[str] = []
     taken: set[str] = set()
-    for frame in result.preparation.used_frames:
+    for frame in preparation.used_frames:
         stem, number = stem_of(frame.path), 1
         name = stem
         while name.casefold() in taken:
@@ -172,7 +195,7 @@ def file_names(result: IntegratedImage) -> list[str]:
     return found
 
 
-def _known(frame: Frame, height: int, width: int) -> DrizzleData:
+def _beside(frame: Frame, height: int, width: int) -> DrizzleData:
     """Return what registration knew of a frame; a frame without drizzle data is its own source."""
     path = data_beside(frame)
     if not path.exists():
@@ -188,12 +211,10 @@ def _known(frame: Frame, height: int, width: int) -> DrizzleData:
 
 
 def _completed(
-    known: list[DrizzleData], result: IntegratedImage, bands: Iterable[Judged]
+    known: list[DrizzleData], p: Preparation, maps: list[list[StoredBlock]]
 ) -> Iterator[DrizzleData]:
     """Yield the drizzle data with what the integration knows."""
-    p = result.preparation
-    scale, location, reference = _numbers(result)
-    maps = _maps(result, bands)
+    scale, location, reference = _numbers(p)
     for k, (i, data) in enumerate(zip(p.used, known, strict=True)):
         yield replace(
             data,
@@ -206,13 +227,12 @@ def _completed(
         )
 
 
-def _numbers(result: IntegratedImage) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _numbers(p: Preparation) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return scale and location, (frames, channels), and the location of the reference.
 
     A sample v is used as ``(v - location) * scale + reference``, in fractions of full scale.
     """
-    p = result.preparation
-    gain, added = _means_of_surfaces(result)
+    gain, added = _means_of_surfaces(p)
     scale, offset = p.factor * gain, p.offset + p.factor * added
     reference = np.nan_to_num(p.measurements.location[p.reference])
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -221,9 +241,8 @@ def _numbers(result: IntegratedImage) -> tuple[np.ndarray, np.ndarray, np.ndarra
     return np.nan_to_num(scale), location / full, reference / full
 
 
-def _means_of_surfaces(result: IntegratedImage) -> tuple[np.ndarray, np.ndarray]:
+def _means_of_surfaces(p: Preparation) -> tuple[np.ndarray, np.ndarray]:
     """Return the mean gain and offset of the surfaces, (frames, channels)."""
-    p = result.preparation
     if p.surfaces is None:
         return np.ones_like(p.factor), np.zeros_like(p.factor)
     down, across = (basis(np.linspace(0, size - 1, PLACES), size).mean(axis=0) for size in p.frames.shape[1:])
@@ -236,9 +255,8 @@ def _means_of_surfaces(result: IntegratedImage) -> tuple[np.ndarray, np.ndarray]
     return gain, mean(p.surfaces.offset)
 
 
-def _maps(result: IntegratedImage, bands: Iterable[Judged]) -> list[list[StoredBlock]]:
+def _maps(p: Preparation, masks: FrameMasks | None, bands: Iterable[Judged]) -> list[list[StoredBlock]]:
     """Return the rejection maps of each channel and used frame, compressed band by band."""
-    p, masks = result.preparation, result.masks
     pieces: list[list[list[tuple[bytes, int]]]] = [[[] for _ in p.used] for _ in range(p.frames.channels)]
     for channel, start, samples, verdicts in bands:
         top = p.settings(channel).data_range[1]

@@ -16,13 +16,7 @@ from astropy.table import Table
 from stacklib.errors import RecipeError, SaveError, StacklibError, StacklibWarning
 from stacklib.formats import fits, xisf
 from stacklib.frames.finding import expanded
-from stacklib.output.drizzle_data import (
-    DRIZZLE_FOLDER,
-    Judged,
-    about_drizzle_data,
-    file_names,
-    save_drizzle_data,
-)
+from stacklib.output.drizzle_data import Judged, about_drizzle_data, drizzle_folder, save_drizzle_data
 from stacklib.output.history import changes_in_words, history, range_warnings
 from stacklib.output.integrated_image import IntegratedImage, bring_into_range
 from stacklib.output.mask_files import masked_frames, masks_of, save_masks
@@ -101,7 +95,7 @@ def save(
         if masks and not masked_frames(result):
             remarks.append("No masks are saved, as no sample was rejected for its neighbors.")
         if judged is not None:
-            remarks += about_drizzle_data(result)
+            remarks += about_drizzle_data(result.preparation)
         with_masks = masks and bool(masked_frames(result))
         beside = (with_masks, judged is not None)
         saved = _publish(result, facts, remarks, room, folder, base, staged, beside)
@@ -109,7 +103,7 @@ def save(
         if saved.masks is not None:
             save_masks(saved.masks, masks_of(result), frames)
         if saved.drizzle is not None and judged is not None:
-            save_drizzle_data(saved.drizzle, result, judged)
+            save_drizzle_data(saved.drizzle, result.preparation, result.masks, judged)
     except (StacklibError, OSError) as error:
         raise SaveError(f"{error}; the result itself is saved as {saved.images[0]}") from error
     return saved
@@ -296,7 +290,7 @@ def _publish(
             folder / f"{stem}_frames.ecsv",
             folder / f"{stem}_report.txt",
             folder / f"{stem}_masks" if beside[0] else None,
-            _drizzle_folder(result, folder, number) if beside[1] else None,
+            drizzle_folder(result.preparation, folder, number) if beside[1] else None,
         )
         report.write_text(printable(describe(result, saved, facts, remarks)), encoding="utf-8")
         # The report is named first and claims the number. The image is named last.
@@ -305,10 +299,3 @@ def _publish(
         if name_all(pairs):
             return saved
     raise SaveError(f"{folder}: no free number for {base}; choose another folder or name")
-
-
-def _drizzle_folder(result: IntegratedImage, folder: Path, number: int) -> Path:
-    """Return the folder for drizzle data, with the number of the result if another took the names."""
-    usual = folder / DRIZZLE_FOLDER
-    taken = any((usual / name).exists() for name in file_names(result))
-    return folder / f"{DRIZZLE_FOLDER}_{number:04d}" if taken else usual

@@ -213,6 +213,18 @@ def test_a_run_without_registered_frames_is_repeated(folder, tmp_path):
     assert again.geometries[1].origin == found.geometries[1].origin
 
 
+def test_drizzle_data_with_the_geometry_that_was_found(drizzled, night, tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", StacklibWarning)
+        drizzled.save(tmp_path, drizzle_data=True)
+    for i, path in enumerate(sorted((tmp_path / "drizzle").iterdir())):
+        data = read_xdrz(path)
+        assert np.abs(data.corner_matrix - night.matrices[i]).max() < 1e-9 and data.pattern == "RGGB"
+        assert data.source == str(drizzled.frames[i].path) and len(data.weights) == len(data.maps) == 3
+    with pytest.raises(RecipeError, match="drizzle_data: needs the registered frames"):
+        replace(drizzled, preparation=None).save(tmp_path, drizzle_data=True)
+
+
 def test_fits_has_the_pixels_and_the_keywords(drizzled, tmp_path):
     xisf, _, fits_file, _ = drizzled.save(tmp_path, fits=True)
     with fits.open(fits_file) as found:
