@@ -4,9 +4,10 @@ import inspect
 import re
 from pathlib import Path
 
+from stacklib.notebook.parameters import cell_parameters
 from stacklib.recipe import rules
 from stacklib.recipe.batch_job import BatchJob
-from stacklib.recipe.drizzle_recipe import DrizzleRecipe
+from stacklib.recipe.drizzle_job import DrizzleJob
 from stacklib.recipe.recipe import Job, Recipe
 from stacklib.utils.parameters import Parameter
 
@@ -20,7 +21,7 @@ def parts() -> dict[str, str]:
         "add_rule.md": inspect.getdoc(rules) or "",
         "job.md": parameter_table(Job.parameters()),
         "recipe.md": parameter_table(Recipe.parameters()),
-        "drizzle.md": parameter_table(DrizzleRecipe.parameters()),
+        "drizzle.md": parameter_table(cell_parameters(DrizzleJob)),
         "batch.md": parameter_table(BatchJob.parameters()),
         "lessons.md": re.sub(r"`(\d_\w+)\.ipynb`", r"{doc}`\1`", table("Notebooks")),
         "walk.md": section("Workflow"),

@@ -1,6 +1,7 @@
 """The command line: ``stacklib run`` integrates one target, ``batch`` many, ``rerun`` repeats a saved run.
 
-``stacklib lab`` opens the notebooks, and ``stacklib sample`` makes frames to try things on.
+``stacklib drizzle`` deposits the unregistered frames of a target on a finer grid, ``stacklib lab`` opens the
+notebooks, and ``stacklib sample`` makes frames to try things on.
 """
 
 from __future__ import annotations
@@ -27,20 +28,21 @@ from stacklib.integration.rerun import also_saved, repeats
 from stacklib.notebook.copies import own_copies
 from stacklib.notebook.parameters import cell_parameters
 from stacklib.notebook.process import INSTALL
-from stacklib.notebook.running import notebooks_folder, run_job
+from stacklib.notebook.running import Run, notebooks_folder, run_drizzle, run_job
 from stacklib.notebook.session import NOTE, describe
 from stacklib.recipe.batch_job import BatchJob
 from stacklib.recipe.choices import file_values, job_with_choices
+from stacklib.recipe.drizzle_job import DrizzleJob
 from stacklib.recipe.presets import PRESET
 from stacklib.recipe.recipe import Job, Recipe
-from stacklib.simulate import KINDS, large_night, make_large_night
+from stacklib.simulate import KINDS, large_mosaics, large_night, make_large_mosaics, make_large_night
 from stacklib.utils import package
 from stacklib.utils.labels import listed
 from stacklib.utils.parameters import Parameter, refuse_unknown
 from stacklib.utils.resources import parse_memory
 from stacklib.utils.texts import one_line, printable, printable_table
 
-__all__ = ["batch_from_arguments", "job_from_arguments", "main"]
+__all__ = ["batch_from_arguments", "drizzle_from_arguments", "job_from_arguments", "main"]
 
 #: Values of a switch on the command line.
 SWITCHES = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
@@ -54,10 +56,12 @@ examples:
   stacklib run recipe.yaml -p frames path/to/4_Registered
   stacklib batch sample_data -p memory 4GB
   stacklib rerun 5_Integration/20210815_M101_ZWOASI294_0000.xisf
+  stacklib drizzle path/to/target -p scale 2
+  stacklib drizzle path/to/3_Calibrated --registered path/to/4_Registered
   stacklib lab
   stacklib sample ~/astro/sample --kind nebula
 
-"stacklib run --help" and "stacklib batch --help" list every parameter.
+"stacklib run --help", "stacklib batch --help" and "stacklib drizzle --help" list every parameter.
 """
 
 
@@ -71,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options, rest = parser.parse_known_args(arguments)
     if rest and options.command is not _lab:
         given = sys.argv[1:] if arguments is None else list(arguments)
-        known = _known_in_batch() if options.command is _batch else _known()
+        known = {_batch: _known_in_batch, _drizzle: _known_in_drizzle}.get(options.command, _known)()
         parser.error(f"unknown argument {rest[0]!r}{_as_parameter(rest[0], given, known)}")
     options.rest = rest
     try:
@@ -156,6 +160,29 @@ def _parser() -> argparse.ArgumentParser:
     _add_parameters(batch)
     batch.add_argument("--list", action="store_true", help="only list the targets and what would be done")
     batch.set_defaults(command=_batch)
+    drizzle = commands.add_parser(
+        "drizzle",
+        help="drizzle the unregistered frames of one target, color mosaics without debayering",
+        description="Deposit calibrated frames that are not registered on a grid, with the rejection,\n"
+        "weights and normalization of the integration of the registered ones. FOLDER holds these frames,\n"
+        "or is the folder of the target, in which they are looked for beside 4_Registered.\n"
+        "The executed notebook is kept beside the result.",
+        epilog=_parameter_list(_known_in_drizzle()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    drizzle.add_argument(
+        "target",
+        nargs="+",
+        metavar="FOLDER",
+        help="folder of frames that are not registered or of their target, or the files themselves",
+    )
+    drizzle.add_argument(
+        "--registered", metavar="DIR", help="folder of the same frames, registered; none: register them here"
+    )
+    _add_parameters(drizzle)
+    drizzle.add_argument("--output", metavar="DIR", help="folder for the results; created if missing")
+    drizzle.set_defaults(command=_drizzle)
     again = commands.add_parser(
         "rerun",
         help="repeat the run of a saved image, and compare the results",
@@ -191,7 +218,12 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument(
         "--seed", type=_whole_number(0, 10**6), default=1, metavar="N", help="another sky and other noise"
     )
-    sample.add_argument("--mosaic", action="store_true", help="color mosaics (RGGB) instead of RGB frames")
+    sample.add_argument(
+        "--mosaic",
+        action="store_true",
+        help="color mosaics (RGGB) of 1200 x 900 pixels to drizzle: unregistered frames in 3_Calibrated, "
+        "registered ones and .xdrz files in 4_Registered",
+    )
     sample.add_argument(
         "--format", choices=("xisf", "fits"), default="xisf", help="file format (default: xisf)"
     )
@@ -245,6 +277,11 @@ def _known_in_batch() -> dict[str, Parameter]:
     return {name: parameter for name, parameter in known.items() if name not in ("folder", "interactive")}
 
 
+def _known_in_drizzle() -> dict[str, Parameter]:
+    """Return the parameters for -p of a drizzle run."""
+    return cell_parameters(DrizzleJob)
+
+
 def _parameter_list(known: Mapping[str, Parameter]) -> str:
     lines = ["parameters for -p and for job files, with defaults:"]
     for name, parameter in known.items():
@@ -261,14 +298,18 @@ def _run(options: argparse.Namespace) -> int:
     job, line = job_from_arguments(_frames_of(options.target), options.parameters, options.output)
     if line:
         _say(line)
-    run = run_job(job)
+    _say_run(run_job(job))
+    return 0
+
+
+def _say_run(run: Run) -> None:
+    """Print what came out of a run, and where it is."""
     _say(f"\n{run.summary}\n")
     for path in filter(None, (*run.files, run.preview, run.notebook, run.page)):
         _say(path)
     if run.page is None:
         _say(f"\nNote: {run.notes[-1]}")
     _say(f"\nOpen {run.page or run.preview or run.notebook} to see it.")
-    return 0
 
 
 def _frames_of(targets: Sequence[str]) -> str | list[str]:
@@ -356,6 +397,46 @@ def _typed(parameter: Parameter, text: str) -> Any:
     return text
 
 
+# drizzle -----------------------------------------------------------------------------------------
+
+
+def _drizzle(options: argparse.Namespace) -> int:
+    _say("Reading the headers of the frames ...")
+    frames = _frames_of(options.target)
+    _say_run(
+        run_drizzle(drizzle_from_arguments(frames, options.parameters, options.registered, options.output))
+    )
+    return 0
+
+
+def drizzle_from_arguments(
+    target: str | list[str],
+    parameters: Sequence[tuple[str, str]] = (),
+    registered: str | None = None,
+    output: str | None = None,
+) -> DrizzleJob:
+    """Return the drizzle run that a command line describes.
+
+    The texts of `parameters` are converted to their types. `RecipeError` is raised for an unknown name or an
+    invalid value.
+    """
+    known = _known_in_drizzle()
+    texts = _texts(parameters, known)
+    options = {"frames": target, "registered": registered, "output": output}
+    for name in (name for name, value in options.items() if value is not None and name in texts):
+        given = "as FOLDER" if name == "frames" else f"as --{name}"
+        raise RecipeError(f"-p {name}: given {given} already; give only one of the two")
+    if isinstance(target, str) and Path(target).suffix.lower() in (".yaml", ".yml"):
+        raise RecipeError(
+            f"{target}: is no folder of frames; the recipe of the integration goes with -p recipe_file"
+        )
+    values = {name: _typed(known[name], text) for name, text in texts.items()}
+    values |= {name: value for name, value in options.items() if value is not None}
+    job = DrizzleJob(**values)
+    parse_memory(job.memory)
+    return job
+
+
 # batch -------------------------------------------------------------------------------------------
 
 
@@ -412,12 +493,18 @@ def _rerun(options: argparse.Namespace) -> int:
 
 def _sample(options: argparse.Namespace) -> int:
     kind, count, seed, mosaic = options.kind, options.count, options.seed, options.mosaic
-    night = large_night(kind, count, seed, mosaic=mosaic)
-    shape = "color mosaics" if mosaic else "RGB frames"
-    print(f"Writing {count} {shape} of 2000 x 1500 pixels ...", flush=True)
-    call = f"{kind!r}, {count}, {seed}, mosaic={mosaic}"
-    frames = make_large_night(options.folder, night, call, options.format)
-    print(f"{frames}\n{frames.parent / 'truth'}\n\nstacklib run {frames.parent} integrates them.")
+    call = f"{kind!r}, {count}, {seed}"
+    if mosaic:
+        print(f"Writing {count} color mosaics of 1200 x 900 pixels ...", flush=True)
+        made = [*make_large_mosaics(options.folder, large_mosaics(kind, count, seed), call, options.format)]
+        command, what = "drizzle", "drizzles"
+    else:
+        print(f"Writing {count} RGB frames of 2000 x 1500 pixels ...", flush=True)
+        made = [make_large_night(options.folder, large_night(kind, count, seed), call, options.format)]
+        command, what = "run", "integrates"
+    target = made[0].parent
+    print(*made, target / "truth", sep="\n")
+    print(f"\nstacklib {command} {target} {what} them.")
     return 0
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
+from astropy.table import Table
 
 from stacklib.drizzle.deposit import Drop, Grid, deposit
 from stacklib.drizzle.geometry import Geometry
 from stacklib.frames.mosaic import COLORS, Sites
 from stacklib.simulate.registration import mapped
 
-__all__ = ["Forecast", "forecast", "noise_correlation"]
+__all__ = ["Advice", "Forecast", "advise_drizzle", "covered", "forecast", "noise_correlation"]
 
 #: Fewest frames that are drizzled, and those below which it is warned.
 LEAST_FRAMES, FEW_FRAMES = 3, 15
@@ -23,10 +25,15 @@ UNDERSAMPLED = 2.0
 POOR_DITHER = 0.4
 #: Fraction of the grid, away from the border, that may be without samples.
 SOME_HOLES = 0.001
+#: Scales and drops that are tried, the drops from the smallest, and the largest unevenness of samples for one
+#: to be advised: with more, the noise differs visibly from pixel to pixel.
+SCALES, DROPS, EVEN = (1.0, 2.0, 3.0), (0.5, 0.7, 0.9), 0.3
 #: Windows along each axis in which coverage is predicted, and their side in pixels of the grid.
 WINDOWS, SIDE = 3, 64
 #: Tiles of the frames for them.
 SMALL_TILE = (48, 96)
+#: Grids up to this number of pixels are predicted as a whole, which is quicker then.
+SMALL_GRID = 150_000
 #: Cells along each axis of a pixel, or of a period of a mosaic, that dither should fill.
 CELLS = 4
 
@@ -57,6 +64,14 @@ class Forecast:
         FWHM of the stars in pixels of the frames; NaN if it is not known.
     mosaic : bool
         Whether the frames are color mosaics.
+    unevenness : ndarray of float64, shape (channels,)
+        Standard deviation of the numbers of samples relative to their median, of the same pixels.
+    geometries : tuple of Geometry
+        Geometry of each frame.
+    sites : Sites
+        The colors of the pixels of the frames.
+    shape : tuple of int
+        Height and width of the frames.
     """
 
     grid: Grid
@@ -68,6 +83,25 @@ class Forecast:
     dither: float
     fwhm: float
     mosaic: bool
+    unevenness: np.ndarray
+    geometries: tuple[Geometry, ...] = field(repr=False)
+    sites: Sites
+    shape: tuple[int, int]
+
+    def at(self, scale: float, drop: float) -> Forecast:
+        """Predict the same for another scale and drop, in a single window in the middle.
+
+        Parameters
+        ----------
+        scale, drop : float
+            See `Grid`.
+
+        Returns
+        -------
+        Forecast
+        """
+        grid = replace(self.grid, scale=scale, drop=drop)
+        return forecast(self.geometries, self.sites, grid, self.shape, self.fwhm, windows=1)
 
     @property
     def warnings(self) -> list[str]:
@@ -122,6 +156,72 @@ class Forecast:
         )
 
 
+class Advice(NamedTuple):
+    """What was tried on the geometry of frames, and what is advised.
+
+    Attributes
+    ----------
+    table : Table
+        One row for each scale and drop: scale, drop; holes and unevenness of the worst color in percent, see
+        `Forecast`; large_scale, the noise of large areas relative to what single pixels suggest, see
+        `noise_correlation`.
+    scale, drop : float
+        The scale that the stars need, and the smallest drop whose samples are spread evenly enough.
+    words : str
+        The same in a sentence.
+    """
+
+    table: Table
+    scale: float
+    drop: float
+    words: str
+
+
+def advise_drizzle(expected: Forecast) -> Advice:
+    """Try scales and drops on the geometry of frames, and advise one of each.
+
+    Undersampled stars need scale 2, others scale 1. A small drop is sharper and correlates the noise less,
+    but needs more frames to fill the grid evenly.
+
+    Parameters
+    ----------
+    expected : Forecast
+        A forecast for the frames, at any scale and drop.
+
+    Returns
+    -------
+    Advice
+    """
+    tried = {(scale, drop): expected.at(scale, drop) for scale in SCALES for drop in DROPS}
+    table = Table()
+    table["scale"], table["drop"] = (np.array(values) for values in zip(*tried, strict=True))
+    table["holes"] = [100 * float(one.holes.max()) for one in tried.values()]
+    table["unevenness"] = [100 * float(one.unevenness.max()) for one in tried.values()]
+    table["large_scale"] = [noise_correlation(scale, drop) for scale, drop in tried]
+    for name, form, unit in (("holes", ".2f", "%"), ("unevenness", ".0f", "%"), ("large_scale", ".2f", None)):
+        table[name].format, table[name].unit = form, unit
+    wanted = 2.0 if expected.fwhm <= UNDERSAMPLED and expected.dither >= POOR_DITHER else 1.0
+    good = [
+        (scale, drop)
+        for (scale, drop), one in tried.items()
+        if scale <= wanted and one.holes.max() <= SOME_HOLES and one.unevenness.max() <= EVEN
+    ]
+    scale = max((scale for scale, _ in good), default=1.0)
+    drop = min((drop for one, drop in good if one == scale), default=1.0)
+    why = [f"stars of {expected.fwhm:.1f} px are undersampled"] if wanted > 1 else []
+    why += ["the frames are too few for scale 2"] if scale < wanted else []
+    why += [
+        f"with smaller drops the number of samples differs by more than {100 * EVEN:.0f} %"
+        if good and drop > min(DROPS)
+        else f"even drop {max(DROPS):g} leaves the number of samples uneven by more than {100 * EVEN:.0f} %"
+        if not good
+        else f"the frames fill even drop {drop:g} evenly"
+    ]
+    if not math.isfinite(expected.fwhm):
+        why.insert(0, "the width of the stars is not known")
+    return Advice(table, scale, drop, f"Advised: scale {scale:g}, drop {drop:g} ({'; '.join(why)}).")
+
+
 def forecast(
     geometries: Sequence[Geometry],
     sites: Sites,
@@ -129,6 +229,7 @@ def forecast(
     shape: tuple[int, int],
     fwhm: float = math.nan,
     whole: bool = False,
+    windows: int = WINDOWS,
 ) -> Forecast:
     """Predict what drizzling gives, from the geometry alone.
 
@@ -145,7 +246,9 @@ def forecast(
     fwhm : float
         FWHM of the stars in pixels of the frames, if it is known.
     whole : bool
-        Count the samples on the whole grid in place of windows spread over it.
+        Count the samples on the whole grid in place of windows spread over it, as for small grids.
+    windows : int
+        Number of windows along each axis.
 
     Returns
     -------
@@ -155,15 +258,16 @@ def forecast(
     """
     drops = [Drop.to_count(*shape, geometry.inverse, sites.channels) for geometry in geometries]
     height, width = grid.shape
-    rows = [slice(0, height)] if whole else _windows(height)
-    columns = [slice(0, width)] if whole else _windows(width)
+    whole = whole or (windows > 1 and height * width <= SMALL_GRID)
+    rows = [slice(0, height)] if whole else _windows(height, windows)
+    columns = [slice(0, width)] if whole else _windows(width, windows)
     tile = None if whole else SMALL_TILE
     samples = [
         [deposit(drops, sites, grid, down, across, tile=tile).weights for across in columns] for down in rows
     ]
     counted = np.stack([np.stack(row, axis=1) for row in samples], axis=1)
     inside = np.stack(
-        [[_covered(geometries, grid, shape, down, across) for across in columns] for down in rows]
+        [[covered(geometries, grid, shape, down, across) for across in columns] for down in rows]
     )
     total = max(int(inside.sum()), 1)
     names = tuple(COLORS) if sites.channels == 3 else tuple(str(c) for c in range(sites.channels))
@@ -177,20 +281,48 @@ def forecast(
         dither=_dither(geometries, sites.period),
         fwhm=fwhm,
         mosaic=bool(sites.pattern),
+        unevenness=np.array([_unevenness(plane[inside]) for plane in counted]),
+        geometries=tuple(geometries),
+        sites=sites,
+        shape=shape,
     )
 
 
-def _windows(size: int) -> list[slice]:
+def _windows(size: int, count: int) -> list[slice]:
     """Return windows of the same size spread along an axis."""
     side = min(SIDE, size)
-    starts = np.unique(np.linspace(0, size - side, WINDOWS + 2).astype(int)[1:-1] if size > side else [0])
+    starts = np.unique(np.linspace(0, size - side, count + 2).astype(int)[1:-1] if size > side else [0])
     return [slice(start, start + side) for start in starts.tolist()]
 
 
-def _covered(
+def _unevenness(samples: np.ndarray) -> float:
+    """Return the standard deviation of numbers of samples relative to their median, 0 for no pixels."""
+    middle = float(np.median(samples)) if samples.size else 0.0
+    if not samples.size:
+        return 0.0
+    return float(samples.std()) / middle if middle > 0 else math.inf
+
+
+def covered(
     geometries: Sequence[Geometry], grid: Grid, shape: tuple[int, int], rows: slice, columns: slice
 ) -> np.ndarray:
-    """Return which pixels of a part of the grid lie inside all frames, bool (rows, columns)."""
+    """Return which pixels of a part of the grid lie inside all frames.
+
+    Parameters
+    ----------
+    geometries : sequence of Geometry
+        Geometry of each frame.
+    grid : Grid
+        The grid.
+    shape : tuple of int
+        Height and width of the frames.
+    rows, columns : slice
+        The part of the grid.
+
+    Returns
+    -------
+    ndarray of bool, shape (rows, columns)
+    """
     y = (np.arange(rows.start, rows.stop) + 0.5)[:, None] / grid.scale
     x = (np.arange(columns.start, columns.stop) + 0.5) / grid.scale
     inside = np.ones((y.size, x.size), bool)

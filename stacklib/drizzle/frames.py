@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from stacklib.drizzle.coverage import LEAST_FRAMES
 from stacklib.drizzle.geometry import Geometry, check_direction, from_xdrz
 from stacklib.drizzle.registration.matching import find_geometries, find_geometry
 from stacklib.drizzle.registration.siril import SirilSequence, read_sequence
@@ -23,7 +24,10 @@ from stacklib.frames.mosaic import Sites, luminance, sites_of
 from stacklib.measurement.stars import StarPlaces, star_places
 from stacklib.utils.labels import counted, listed
 
-__all__ = ["Located", "frame_key", "locate", "open_unregistered", "stars_of", "twins"]
+__all__ = ["STARS", "Located", "frame_key", "locate", "open_unregistered", "refuse_few", "stars_of", "twins"]
+
+#: In place of a file with the geometry: find it by stars.
+STARS = "stars"
 
 #: Steps of PixInsight at the end of a name, and of Siril at its begin: see `stacklib.frames.registered`.
 _LAST = re.compile(
@@ -114,6 +118,15 @@ def open_unregistered(where: FrameSet | str | Path | list, pattern: str = "") ->
     return frames, usual
 
 
+def refuse_few(frames: FrameSet) -> None:
+    """Raise `IntegrationError` for fewer frames than are drizzled."""
+    if len(frames) < LEAST_FRAMES:
+        raise IntegrationError(
+            f"{frames.folder}: {counted(len(frames), 'frame')}, drizzling needs at least {LEAST_FRAMES}, "
+            "preferably 15 or more with dither; add frames"
+        )
+
+
 def locate(
     frames: FrameSet,
     sites: Sites,
@@ -166,7 +179,7 @@ def locate(
         sequences = [given] if given.suffix.lower() == ".seq" else []
     if sequences:
         return _checked(_by_sequence(frames, read_sequence(sequences[0]), size[0]), frames, sites)
-    if given is not None and str(geometry).lower() != "stars":
+    if given is not None and str(geometry).lower() != STARS:
         raise FrameError(
             f"{geometry}: holds no geometry of these frames; name a folder with their .xdrz files, a .seq "
             "file of Siril, or stars"

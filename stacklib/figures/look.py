@@ -79,8 +79,8 @@ def show_picture(
     axes: Axes,
     picture: np.ndarray,
     title: str,
-    side: int = 1,
-    corner: tuple[int, int] = (0, 0),
+    side: float = 1,
+    corner: tuple[float, float] = (0, 0),
     **options: Any,
 ) -> AxesImage:
     """Show a picture with row 0 at the top; the axes count pixels of the image.

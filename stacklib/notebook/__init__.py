@@ -1,5 +1,6 @@
 """Run a notebook by hand or through papermill."""
 
+from stacklib.notebook.drizzling import frames_to_drizzle, integrate_registered
 from stacklib.notebook.parameters import ChooseRejection, HowIntegrationWorks, InspectRejection, SelectFrames
 from stacklib.notebook.sample import show_for_sample
 from stacklib.notebook.session import (
@@ -9,24 +10,30 @@ from stacklib.notebook.session import (
     save_choice,
     set_up_session,
     show_advice,
+    show_drizzled,
     show_files,
     show_night,
     show_panel,
     show_table,
     show_trails,
 )
+from stacklib.recipe.drizzle_job import DrizzleJob
 
 __all__ = [
     "ChooseRejection",
+    "DrizzleJob",
     "HowIntegrationWorks",
     "InspectRejection",
     "SelectFrames",
     "compare_presets",
+    "frames_to_drizzle",
+    "integrate_registered",
     "is_live",
     "read_parameters",
     "save_choice",
     "set_up_session",
     "show_advice",
+    "show_drizzled",
     "show_files",
     "show_for_sample",
     "show_night",

@@ -11,6 +11,7 @@ from stacklib.frames.frame_set import FrameSet, open_frames
 from stacklib.integration.samples import Region
 from stacklib.recipe.batch_job import BatchJob
 from stacklib.recipe.choices import NO_FILE
+from stacklib.recipe.drizzle_job import DrizzleJob
 from stacklib.recipe.presets import PRESET
 from stacklib.recipe.recipe import Job, Recipe
 from stacklib.utils.parameters import Checked, Parameter, count_field, list_field, switch_field, text_field
@@ -152,13 +153,16 @@ NOTEBOOKS: dict[str, type[Checked]] = {
     "3_inspect_rejection": InspectRejection,
     "4_integrate": Job,
     "5_batch": BatchJob,
+    "6_drizzle": DrizzleJob,
 }
 
-#: The parameters of `Job` that come first in its notebook; the others follow in their own order.
+#: The parameters of `Job`, and of `DrizzleJob`, that come first in the notebook; the others follow in their
+#: own order.
 FIRST = (
     *("frames", "recipe_file", "output", "preset"),
     *("rejection", "sigma_low", "sigma_high", "normalization", "weights"),
 )
+FIRST_OF_DRIZZLE = ("frames", "registered", "scale", "drop", "output")
 
 
 def cell_parameters(kind: type[Checked]) -> dict[str, Parameter]:
@@ -166,10 +170,16 @@ def cell_parameters(kind: type[Checked]) -> dict[str, Parameter]:
 
     Those of `Job` include the parameters of `Recipe`, `RECIPE_FILE` and `PRESET`.
     """
+    if kind is DrizzleJob:
+        return _ordered(FIRST_OF_DRIZZLE, kind.parameters())
     if kind is not Job:
         return kind.parameters()
     known = {RECIPE_FILE.name: RECIPE_FILE, PRESET.name: PRESET} | Job.parameters() | Recipe.parameters()
-    return {name: known[name] for name in dict.fromkeys((*FIRST, *known))}
+    return _ordered(FIRST, known)
+
+
+def _ordered(first: tuple[str, ...], known: dict[str, Parameter]) -> dict[str, Parameter]:
+    return {name: known[name] for name in dict.fromkeys((*first, *known))}
 
 
 def _refuse_unwritable(file: str) -> None:

@@ -1,4 +1,4 @@
-"""Integrate one target through the notebook, and collect what the run leaves."""
+"""Integrate or drizzle one target through its notebook, and collect what the run leaves."""
 
 from __future__ import annotations
 
@@ -7,14 +7,18 @@ import itertools
 import json
 import sys
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from stacklib.drizzle.deposit import require_drizzle
+from stacklib.drizzle.frames import STARS, open_unregistered, refuse_few
 from stacklib.errors import FrameError, RunError, SaveError, StacklibError
 from stacklib.frames.finding import expanded, resolve_path
 from stacklib.frames.frame_set import open_frames
 from stacklib.normalization.preparation import refuse_single
+from stacklib.notebook.drizzling import NOTHING, Places, find_places
 from stacklib.notebook.executed import Executed
 from stacklib.notebook.page import notebook_page
 from stacklib.notebook.preview import PREVIEW
@@ -22,16 +26,20 @@ from stacklib.notebook.process import NotebookProcess
 from stacklib.notebook.session import parameters_cell
 from stacklib.output.naming import default_folder
 from stacklib.recipe.choices import NO_FILE
+from stacklib.recipe.drizzle_job import DrizzleJob
 from stacklib.recipe.recipe import Job, Recipe
 from stacklib.utils import package
 from stacklib.utils.atomic_files import explained
 from stacklib.utils.file_sets import existing_folder, name_all, whole_sets_from, workroom
+from stacklib.utils.parameters import Checked, Parameter
 from stacklib.utils.texts import utf8_path
 
-__all__ = ["Run", "finish", "notebooks_folder", "process_for", "run_job"]
+__all__ = ["Run", "drizzle_process", "finish", "notebooks_folder", "process_for", "run_drizzle", "run_job"]
 
-#: The notebook that integrates.
-NOTEBOOK = "4_integrate.ipynb"
+#: The notebooks that integrate and drizzle.
+NOTEBOOK, DRIZZLE_NOTEBOOK = "4_integrate.ipynb", "6_drizzle.ipynb"
+#: Tag of the cells of a lesson in a notebook that does something else first.
+LESSON = "lesson"
 #: Names of the notebooks of runs without a result.
 FAILED, STOPPED = "failed_notebook", "stopped_notebook"
 
@@ -64,32 +72,72 @@ def run_job(job: Job) -> Run:
     refuse_single(frames)
     output = expanded(job.output).absolute() if job.output else default_folder(frames)
     with existing_folder(output), workroom(output) as room:
-        print(f"Starting notebook 4 with {len(frames)} frames, which takes 10 to 30 seconds ...", flush=True)
-        try:
-            return finish(process_for(job, output, room), output)
-        except RunError as error:
-            if files := _saved_from(room):
-                raise RunError(f"{error.reason}\n{_where(files)}", error.notebook) from error
-            raise
-        except KeyboardInterrupt:
-            if files := _saved_from(room):
-                print(_where(files), file=sys.stderr)
-            raise
+        return _run(process_for(job, output, room), output, f"notebook 4 with {len(frames)} frames")
+
+
+def run_drizzle(job: DrizzleJob) -> Run:
+    """Drizzle through the notebook, without a person, as `run_job` integrates."""
+    places = find_places(job.frames, job.registered)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        frames, _ = open_unregistered(places.frames, job.pattern)
+    # The run would refuse all this too, but only once a kernel runs.
+    refuse_few(frames)
+    require_drizzle()
+    print(places.words, flush=True)
+    output = expanded(job.output).absolute() if job.output else default_folder(frames)
+    with existing_folder(output), workroom(output) as room:
+        process = drizzle_process(job, places, output, room)
+        return _run(process, output, f"notebook 6 with {len(frames)} frames")
+
+
+def _run(process: NotebookProcess, output: Path, what: str) -> Run:
+    """Run a notebook to its end. If it fails or is stopped, say where images are that it has saved."""
+    room = process.executed.parent
+    print(f"Starting {what}, which takes 10 to 30 seconds ...", flush=True)
+    try:
+        return finish(process, output)
+    except RunError as error:
+        if files := _saved_from(room):
+            raise RunError(f"{error.reason}\n{_where(files)}", error.notebook) from error
+        raise
+    except KeyboardInterrupt:
+        if files := _saved_from(room):
+            print(_where(files), file=sys.stderr)
+        raise
 
 
 def process_for(job: Job, output: Path, room: Path, silent: bool = False) -> NotebookProcess:
     """Return the process that runs the notebook for a job in the work folder `room`."""
-    one = isinstance(job.frames, str)
-    frames = [_utf8(str(resolve_path(path))) for path in ([job.frames] if one else job.frames)]
-    given = {name: _utf8(value) if isinstance(value, str) else value for name, value in _changed(job).items()}
-    values = given | {
-        "frames": frames[0] if one else frames,
+    values = _changed(job.to_dict(), Job.parameters() | Recipe.parameters()) | {
+        "frames": _absolute(job.frames),
         "output": _utf8(str(output)),
         # The choices saved for these frames are in the job already.
         "recipe_file": NO_FILE,
         "interactive": False,
     }
-    return NotebookProcess(_pristine_notebook(room), room / NOTEBOOK, values, silent)
+    return NotebookProcess(_pristine_notebook(room, NOTEBOOK, Job), room / NOTEBOOK, values, silent)
+
+
+def drizzle_process(job: DrizzleJob, places: Places, output: Path, room: Path) -> NotebookProcess:
+    """Return the process that drizzles the frames at `places` in the work folder `room`."""
+    values = _changed(job.to_dict(), DrizzleJob.parameters()) | {
+        "frames": _absolute(places.frames),
+        "registered": _absolute(places.registered) if places.registered else NOTHING,
+        "output": _utf8(str(output)),
+    }
+    for name, words in (("geometry", (STARS,)), ("recipe_file", (NO_FILE,))):
+        if name in values and values[name] not in words:
+            values[name] = _absolute(values[name])
+    pristine = _pristine_notebook(room, DRIZZLE_NOTEBOOK, DrizzleJob)
+    return NotebookProcess(pristine, room / DRIZZLE_NOTEBOOK, values)
+
+
+def _absolute(where: str | list[str]) -> Any:
+    """Return a path or paths as the notebook finds them, whatever folder it runs in."""
+    if isinstance(where, str):
+        return _utf8(str(resolve_path(where)))
+    return [_utf8(str(resolve_path(path))) for path in where]
 
 
 def _utf8(path: str) -> str:
@@ -103,13 +151,17 @@ def _utf8(path: str) -> str:
         ) from None
 
 
-def _pristine_notebook(room: Path) -> Path:
-    """Return a copy of the notebook with its defaults: the parameters cell of the original may be edited."""
-    original, pristine = notebooks_folder() / NOTEBOOK, room / f"pristine_{NOTEBOOK}"
+def _pristine_notebook(room: Path, name: str, kind: type[Checked]) -> Path:
+    """Return a copy of a notebook with its defaults: the parameters cell of the original may be edited.
+
+    Lessons on simulated frames are left out: they are no part of a run.
+    """
+    original, pristine = notebooks_folder() / name, room / f"pristine_{name}"
     content = json.loads(original.read_text(encoding="utf-8"))
+    content["cells"] = [cell for cell in content["cells"] if LESSON not in cell["metadata"].get("tags", [])]
     for cell in content["cells"]:
         if "parameters" in cell["metadata"].get("tags", []):
-            cell["source"] = parameters_cell(Job)
+            cell["source"] = parameters_cell(kind)
     with explained(room.parent):
         pristine.write_text(json.dumps(content), encoding="utf-8")
     return pristine
@@ -213,10 +265,13 @@ def notebooks_folder() -> Path:
     return installed if installed.is_dir() else package.FOLDER.parent / "notebooks"
 
 
-def _changed(job: Job) -> dict[str, Any]:
+def _changed(values: Mapping[str, Any], known: Mapping[str, Parameter]) -> dict[str, Any]:
     """Return what differs from the defaults: the rest is in the parameters cell already."""
-    known = Job.parameters() | Recipe.parameters()
-    return {name: value for name, value in job.to_dict().items() if value != known[name].default}
+    return {
+        name: _utf8(value) if isinstance(value, str) else value
+        for name, value in values.items()
+        if value != known[name].default
+    }
 
 
 def _keep(executed: Path, folder: Path, stem: str) -> Path | None:

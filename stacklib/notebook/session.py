@@ -16,9 +16,12 @@ from typing import Any, TypeVar
 from astropy.table import Table
 from matplotlib.figure import Figure
 
+from stacklib.drizzle.result import Drizzled
 from stacklib.errors import RecipeError, StacklibError, StacklibWarning
 from stacklib.explore.both_presets import BothPresets
+from stacklib.figures.drizzle_plots import figure_drizzled
 from stacklib.figures.night_plots import figure_night
+from stacklib.figures.result_plots import figure_preview
 from stacklib.figures.trail_plots import figure_trails, trails_in_words
 from stacklib.frames.finding import resolve_path
 from stacklib.integration.result import Integration
@@ -42,6 +45,7 @@ __all__ = [
     "save_choice",
     "set_up_session",
     "show_advice",
+    "show_drizzled",
     "show_files",
     "show_night",
     "show_panel",
@@ -250,17 +254,41 @@ def show_table(table: Table) -> None:
 
 def show_files(result: Integration, files: Iterable[str | Path]) -> None:
     """Display the files of a result, and store the list in the notebook for programs."""
-    from IPython.display import display
-
     paths = [Path(file).absolute() for file in files]
     if result.saved is not None:
         paths += [result.saved.table, result.saved.report]
+    _show_paths(paths, result.summary, numbers(result))
+    save_preview(lambda: figure_preview(result))
+
+
+def show_drizzled(drizzled: Drizzled, files: Iterable[str | Path], beside: Integration | None = None) -> None:
+    """Display the files of a drizzled image, and store the list in the notebook for programs.
+
+    Parameters
+    ----------
+    drizzled : Drizzled
+        The image.
+    files : iterable of str or Path
+        What its `save` returned.
+    beside : Integration, optional
+        The integration of the registered frames, for the preview.
+    """
+    paths = [Path(file).absolute() for file in files]
+    paths += [paths[0].with_name(f"{paths[0].stem}{end}") for end in ("_frames.ecsv", "_report.txt")]
+    known = {"frames": len(drizzled.frames), "used": int(drizzled.used.size)} | drizzled.recipe.to_dict()
+    _show_paths(paths, drizzled.report().partition("\n\n")[0], known)
+    save_preview(lambda: figure_drizzled(drizzled, beside))
+
+
+def _show_paths(paths: list[Path], summary: str, facts: dict[str, Any]) -> None:
+    """Display the files of a result with their sizes, and store them with what is known of it."""
+    from IPython.display import display
+
     width = max(len(path.name) for path in paths)
     lines = [f"{path.name:<{width}}  {path.stat().st_size / 1e3:10,.0f} kB" for path in paths]
     text = printable("\n".join([f"in {paths[0].parent}", *lines]))
-    known = {"files": [str(path) for path in paths], "summary": result.summary, "numbers": numbers(result)}
+    known = {"files": [str(path) for path in paths], "summary": summary, "numbers": facts}
     display({"text/plain": text, RESULT_MIME: known}, raw=True)
-    save_preview(result)
 
 
 def _literal(value: Any) -> str:

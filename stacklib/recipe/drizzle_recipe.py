@@ -39,7 +39,7 @@ class DrizzleRecipe(Checked):
         "", "Color filter pattern, such as RGGB; empty: that of the headers; none: no mosaic."
     )
     geometry_model: str = choice_field(
-        "auto", MODELS, "Kind of geometry that is found by stars; auto: a homography if that fits better."
+        "auto", MODELS, "Geometry that stars give; auto: a homography if that fits better."
     )
 
     @classmethod

@@ -19,6 +19,12 @@ as registration does. `simulate_dithered` makes unregistered frames, color mosai
 
 from stacklib.simulate.changing_night import ChangingNight, simulate_night
 from stacklib.simulate.defects import Trail
+from stacklib.simulate.mosaic_samples import (
+    large_mosaics,
+    make_large_mosaics,
+    mosaic_sample,
+    sample_mosaics,
+)
 from stacklib.simulate.mosaics import DitheredNight, simulate_dithered
 from stacklib.simulate.night import Session, Simulation, simulate_frames
 from stacklib.simulate.samples import (
@@ -41,14 +47,18 @@ __all__ = [
     "Session",
     "Simulation",
     "Trail",
+    "large_mosaics",
     "large_night",
     "make_benchmark_frames",
+    "make_large_mosaics",
     "make_large_night",
     "make_sample_data",
     "make_scene",
+    "mosaic_sample",
     "sample_m13",
     "sample_m63",
     "sample_m101",
+    "sample_mosaics",
     "simulate_dithered",
     "simulate_frames",
     "simulate_night",

@@ -7,6 +7,7 @@ so that colors and fluxes of the truth are those of the frames.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +30,8 @@ __all__ = ["DitheredNight", "simulate_dithered"]
 REACH = 6.0
 #: Side of the parts of a pixel for extended light.
 FINE = 2
+#: Frames that are made at once.
+THREADS = 2
 
 
 @dataclass(frozen=True)
@@ -112,17 +115,9 @@ class DitheredNight:
         return self._rendered(np.diag([scale, scale, 1.0]), scale)
 
     def _rendered(self, matrix: np.ndarray, scale: float) -> np.ndarray:
-        channels, height, width = self.scene.extended.shape
+        _, height, width = self.scene.extended.shape
         height, width = round(height * scale), round(width * scale)
-        # A part of a pixel is as wide as the blur that its interpolation would need.
-        back = np.linalg.inv(matrix) @ np.diag([1 / FINE, 1 / FINE, 1.0])
-        fine = [
-            warped(np.pad(plane, 32, mode="edge"), _padded(back), (FINE * height, FINE * width), order=3)
-            for plane in self._extended
-        ]
-        image = (
-            np.stack(fine).reshape(channels, height, FINE, width, FINE).mean(axis=(2, 4), dtype=np.float64)
-        )
+        image = self._resampled(matrix, height, width)
         # Centers of the pixels of a scene are at whole numbers.
         x, y = mapped(matrix, self.scene.x + 0.5, self.scene.y + 0.5)
         sigma = scale * self.fwhm / FWHM_PER_SIGMA
@@ -132,6 +127,19 @@ class DitheredNight:
             share = np.outer(down, across) * scale**2
             image[:, rows, columns] += self.scene.flux[:, star, None, None] * share
         return image
+
+    def _resampled(self, matrix: np.ndarray, height: int, width: int) -> np.ndarray:
+        """Return the extended light on a grid, float64 (channels, height, width)."""
+        channels = len(self.scene.extended)
+        if not self.scene.extended.any():
+            return np.zeros((channels, height, width))
+        # A part of a pixel is as wide as the blur that its interpolation would need.
+        back = np.linalg.inv(matrix) @ np.diag([1 / FINE, 1 / FINE, 1.0])
+        fine = [
+            warped(np.pad(plane, 32, mode="edge"), _padded(back), (FINE * height, FINE * width), order=3)
+            for plane in self._extended
+        ]
+        return np.stack(fine).reshape(channels, height, FINE, width, FINE).mean(axis=(2, 4), dtype=np.float64)
 
     @cached_property
     def _extended(self) -> np.ndarray:
@@ -159,7 +167,9 @@ class DitheredNight:
         raw = expected + deposit + noise * rng.standard_normal(expected.shape)
         return np.clip(raw, FAINTEST, 1.0).astype(np.float32)
 
-    def registered(self, index: int, method: str = "bilinear", order: int = 3) -> np.ndarray:
+    def registered(
+        self, index: int, method: str = "bilinear", order: int = 3, frame: np.ndarray | None = None
+    ) -> np.ndarray:
         """Return a frame as another program would register it, float32 (channels, height, width).
 
         Parameters
@@ -170,13 +180,15 @@ class DitheredNight:
             How mosaics are debayered.
         order : {1, 3}
             Order of the spline of the interpolation.
+        frame : ndarray, optional
+            The unregistered frame, if it is there already.
 
         Returns
         -------
         ndarray
             The frame in the reference geometry, 0 where it has no data.
         """
-        frame = self.frame(index)
+        frame = self.frame(index) if frame is None else frame
         planes = debayered(frame[0], self.sites, method) if self.pattern else frame
         moved = np.stack([warped(plane, self.matrices[index], plane.shape, order) for plane in planes])
         return np.nan_to_num(np.clip(moved, FAINTEST, 1.0), nan=0.0)
@@ -208,7 +220,13 @@ class DitheredNight:
         )
 
     def save(
-        self, folder: str | Path, format: str = "xisf", dtype: str = "u16", *, overwrite: bool = False
+        self,
+        folder: str | Path,
+        format: str = "xisf",
+        dtype: str = "u16",
+        *,
+        overwrite: bool = False,
+        compress: bool = True,
     ) -> tuple[list[Path], list[Path]]:
         """Write the unregistered frames, the registered ones, and drizzle data beside those.
 
@@ -222,6 +240,8 @@ class DitheredNight:
             Sample format, with a full scale of 65535 or 1.
         overwrite : bool
             Replace existing files.
+        compress : bool
+            Compress XISF files.
 
         Returns
         -------
@@ -232,14 +252,21 @@ class DitheredNight:
         steps = "_d_r" if self.pattern else "_r"
         first = file_names(Path(folder) / "3_Calibrated", self.headers, name, format, dtype)
         second = file_names(Path(folder) / "4_Registered", self.headers, name + steps, format, dtype)
-        for i, (source, target) in enumerate(zip(first, second, strict=True)):
+        compress = compress and format == "xisf"
+
+        def write(i: int) -> None:
+            source, target = first[i], second[i]
             beside = target.with_suffix(".xdrz")
             if overwrite:
                 beside.unlink(missing_ok=True)
-            header = self.headers[i]
-            write_frame(source, self.frame(i), header, dtype, overwrite, compress=format == "xisf")
-            write_frame(target, self.registered(i), header, dtype, overwrite, compress=format == "xisf")
+            frame = self.frame(i)
+            for path, planes in ((source, frame), (target, self.registered(i, frame=frame))):
+                write_frame(path, planes, self.headers[i], dtype, overwrite, compress)
             write_xdrz(beside, self.drizzle_data(i, f"/capture/{source.name}", f"/capture/{target.name}"))
+
+        self._extended, self.sites  # noqa: B018 - computed once, before the threads ask for them
+        with ThreadPoolExecutor(max_workers=THREADS) as pool:
+            list(pool.map(write, range(self.count)))
         return first, second
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +32,7 @@ __all__ = [
     "make_benchmark_frames",
     "make_large_night",
     "make_sample_data",
+    "new_truth",
     "sample_m13",
     "sample_m63",
     "sample_m101",
@@ -165,11 +168,12 @@ def large_night(
     count: int = 20,
     seed: int = 1,
     *,
-    mosaic: bool = False,
     height: int = 1500,
     width: int = 2000,
 ) -> ChangingNight:
     """Simulate a large color night on which everything changes: clouds, gradient, seeing.
+
+    Frames are RGB, resampled by Lanczos. For color mosaics, see `large_mosaics`.
 
     Parameters
     ----------
@@ -179,8 +183,6 @@ def large_night(
         Number of frames.
     seed : int
         Random seed. The same seed gives the same pixels.
-    mosaic : bool
-        Color mosaics of one plane, moved by whole pixels. Otherwise RGB frames, resampled by Lanczos.
     height, width : int
         Size of the frames in pixels.
 
@@ -197,13 +199,12 @@ def large_night(
         3,
         kind,
         seed,
-        registration="none" if mosaic else "lanczos",
+        registration="lanczos",
         dither=12.0,
         sky=(0.055, 0.050, 0.036),
         cosmic_rays=area / 30_000,
         hot_pixels=area // 1500,
         trails=2,
-        mosaic=mosaic,
         session=Session(object_name=kind.capitalize(), exposure=180.0, cadence=185.0),
     )
 
@@ -234,25 +235,52 @@ def make_large_night(folder: str | Path, night: ChangingNight, call: str = "", f
     ValueError
         If `format` is unknown.
     """
-    frames, truth = Path(folder, "4_Registered"), Path(folder, "truth")
-    if frames.exists() or truth.exists():
+    frames = Path(folder, "4_Registered")
+    with new_truth(folder, 2 * night.count * float(np.prod(night.shape)), frames) as truth:
+        paths = night.save(frames, format, "u16", "{object}_Light_{number:04d}_c_d_r")
+        fits.writeto(truth / "truth.fits", night.truth)
+        _table(night, paths).write(truth / "night.ecsv")
+        (truth / "README.txt").write_text(TRUTH.format(call=call), encoding="utf-8")
+    return frames
+
+
+@contextmanager
+def new_truth(folder: str | Path, size: float, *frames: Path) -> Iterator[Path]:
+    """Make the folder for the truth of large frames of `size` bytes, which are written meanwhile.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Folder of the night.
+    size : float
+        Bytes of all frames together.
+    *frames : Path
+        Folders for the frames, none of which may be there.
+
+    Yields
+    ------
+    Path
+        The folder ``truth``.
+
+    Raises
+    ------
+    SaveError
+        If one of the folders is there already, the disk is too full or cannot be written to.
+    """
+    truth = Path(folder, "truth")
+    if truth.exists() or any(path.exists() for path in frames):
         raise SaveError(f"{folder}: has frames or a truth already; choose another folder")
     try:
         truth.mkdir(parents=True)
-        needed = 2 * night.count * np.prod(night.shape) + 1e8
+        needed = size + 1e8
         if (free := shutil.disk_usage(folder).free) < needed:
             raise SaveError(
                 f"{folder}: the night needs {needed / 1e9:.1f} GB, but only {free / 1e9:.1f} GB are free; "
                 "choose another folder or fewer frames"
             )
-        steps = "c_r" if night.mosaic else "c_d_r"
-        paths = night.save(frames, format, "u16", "{object}_Light_{number:04d}_" + steps)
-        fits.writeto(truth / "truth.fits", night.truth)
-        _table(night, paths).write(truth / "night.ecsv")
-        (truth / "README.txt").write_text(TRUTH.format(call=call), encoding="utf-8")
+        yield truth
     except OSError as error:
         raise SaveError(f"{folder}: cannot be written ({error}); choose another folder") from error
-    return frames
 
 
 def _table(night: ChangingNight, paths: list[Path]) -> Table:

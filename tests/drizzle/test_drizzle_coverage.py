@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from stacklib.drizzle import coverage
 from stacklib.drizzle.coverage import Forecast, _dither, forecast, noise_correlation
 from stacklib.drizzle.deposit import Drop, Grid, deposit
 from stacklib.drizzle.geometry import Geometry
@@ -31,7 +32,8 @@ def predicted(geometries, sites=RGGB, **options):
 
 
 @pytest.mark.parametrize(("scale", "drop", "count"), [(1.5, 0.4, 5), (2.0, 0.5, 9)])
-def test_predicted_holes_equal_the_real_ones(scale, drop, count):
+def test_predicted_holes_equal_the_real_ones(scale, drop, count, monkeypatch):
+    monkeypatch.setattr(coverage, "SMALL_GRID", 0)
     geometries = random(count)
     found = predicted(geometries, scale=scale, drop=drop, whole=True)
     rng = np.random.default_rng(3)
@@ -54,7 +56,9 @@ def test_predicted_holes_equal_the_real_ones(scale, drop, count):
     assert np.allclose(predicted(geometries, scale=scale, drop=drop).holes, holes, atol=0.02)
 
 
-def test_windows_are_parts_of_the_whole():
+def test_windows_are_parts_of_the_whole(monkeypatch):
+    assert predicted(random(3)).samples.shape == (3, 1, 1, HEIGHT, WIDTH)
+    monkeypatch.setattr(coverage, "SMALL_GRID", 0)
     geometries = random(5)
     whole = predicted(geometries, whole=True).samples[:, 0, 0]
     found = predicted(geometries).samples
@@ -89,6 +93,10 @@ def told(holes=0.0, dither=1.0, fwhm=np.nan, mosaic=False, frames=40, **grid):
         dither=dither,
         fwhm=fwhm,
         mosaic=mosaic,
+        unevenness=np.zeros(3),
+        geometries=(),
+        sites=RGGB,
+        shape=(HEIGHT, WIDTH),
     )
 
 

@@ -13,6 +13,7 @@ from papermill.parameterize import parameterize_path
 
 import stacklib as sl
 from stacklib.errors import RunError, SaveError
+from stacklib.figures.result_plots import figure_preview
 from stacklib.notebook import preview, running
 from stacklib.notebook.executed import RESULT_MIME, Executed
 from stacklib.notebook.page import notebook_page, save_page
@@ -224,21 +225,20 @@ def test_notebooks_without_anything_can_be_read(tmp_path):
 def test_a_preview_is_made_only_for_a_program(m13, tmp_path, monkeypatch):
     monkeypatch.delenv(WORK_FOLDER, raising=False)
     monkeypatch.chdir(tmp_path)
-    preview.save_preview(m13)
+    preview.save_preview(lambda: figure_preview(m13))
     assert not list(tmp_path.iterdir())
     monkeypatch.setenv(WORK_FOLDER, str(tmp_path))
-    preview.save_preview(m13)
+    preview.save_preview(lambda: figure_preview(m13))
     assert (tmp_path / preview.PREVIEW).read_bytes().startswith(PNG)
 
 
-def test_a_preview_that_cannot_be_made_is_a_note(m13, tmp_path, monkeypatch):
-    def fail(result):
+def test_a_preview_that_cannot_be_made_is_a_note(tmp_path, monkeypatch):
+    def fail():
         raise MemoryError("too large")
 
     monkeypatch.setenv(WORK_FOLDER, str(tmp_path))
-    monkeypatch.setattr(preview, "figure_preview", fail)
     with pytest.warns(sl.StacklibWarning, match="preview could not be made .too large"):
-        preview.save_preview(m13)
+        preview.save_preview(fail)
     assert not list(tmp_path.iterdir())
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-
 import numpy as np
 import pytest
 from astropy.io import fits
@@ -18,15 +16,13 @@ def small_night(*arguments, **options):
     return large_night(*arguments, **options, height=60, width=80)
 
 
-@pytest.mark.parametrize("mosaic", [False, True])
-def test_frames_come_with_their_truth(tmp_path, monkeypatch, capsys, mosaic):
+def test_frames_come_with_their_truth(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(cli, "large_night", small_night)
     arguments = ["sample", str(tmp_path / "night"), "--count", "5", "--seed", "3", "--kind", "nebula"]
-    assert cli.main([*arguments, *(["--mosaic"] if mosaic else [])]) == 0
+    assert cli.main(arguments) == 0
     assert "stacklib run" in capsys.readouterr().out
-    with pytest.warns(sl.StacklibWarning, match="not debayered") if mosaic else nullcontext():
-        frames = sl.open_frames(tmp_path / "night")
-    assert (len(frames), frames[0].channels) == (5, 1 if mosaic else 3)
+    frames = sl.open_frames(tmp_path / "night")
+    assert (len(frames), frames[0].channels) == (5, 3)
     truth = tmp_path / "night" / "truth"
     text = (truth / "README.txt").read_text(encoding="utf-8")
     # The call in the text makes the same night again.
