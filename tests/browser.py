@@ -252,9 +252,12 @@ class Notebook:
 
         The warnings of stacklib go to stderr by design, as lines that begin with "Note: ".
         """
-        said = "\n".join(self.page.locator(NOTES).all_inner_texts()).splitlines()
-        odd = [line for line in said if line.strip() and not line.startswith("Note: ")]
+        odd = [line for line in self.said().splitlines() if line.strip() and not line.startswith("Note: ")]
         return [*self.page.locator(ERRORS).all_inner_texts(), *odd, *self.console]
+
+    def said(self) -> str:
+        """Return what went to stderr: the notes."""
+        return "\n".join(self.page.locator(NOTES).all_inner_texts())
 
     def readouts(self) -> str:
         """Return the text of the panels."""

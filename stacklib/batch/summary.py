@@ -14,6 +14,7 @@ from astropy.table import MaskedColumn, Table
 from stacklib.batch.state import Record
 from stacklib.batch.targets import Target
 from stacklib.recipe.rules import RULES, rule_in_words
+from stacklib.utils.texts import FORMULAS, no_formula
 
 __all__ = ["Row", "summary_table"]
 
@@ -98,10 +99,12 @@ class Row:
             return ""
         path = self.target.output / name
         try:
-            return Path(os.path.relpath(path, root)).as_posix()
+            shown = Path(os.path.relpath(path, root)).as_posix()
         except ValueError:
             # Another drive on Windows.
             return path.as_posix()
+        # Spreadsheets would compute it otherwise.
+        return f"./{shown}" if shown.startswith(FORMULAS) else shown
 
     @property
     def master(self) -> str:
@@ -146,7 +149,7 @@ def summary_table(rows: Sequence[Row], root: Path) -> Table:
         seconds.
     """
     table = Table()
-    table["target"] = [row.target.name for row in rows]
+    table["target"] = [no_formula(row.target.name) for row in rows]
     table["status"] = [row.status for row in rows]
     table["object"] = _texts([row.target.object for row in rows])
     table["filter"] = _texts([row.target.filter for row in rows])
@@ -179,7 +182,9 @@ def summary_table(rows: Sequence[Row], root: Path) -> Table:
 
 
 def _texts(values: list[str]) -> MaskedColumn:
-    return MaskedColumn(values, mask=[not value for value in values], dtype=str)
+    return MaskedColumn(
+        [no_formula(value) for value in values], mask=[not value for value in values], dtype=str
+    )
 
 
 def _numbers(values: list[float], unit: str | None = None) -> MaskedColumn:

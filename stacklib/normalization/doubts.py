@@ -189,7 +189,9 @@ def doubts_about_starlight(
         effects.append(f"the stars of the image are {_off(image.image)}")
     if frame.frame:
         whose = "those" if effects else "the stars"
-        effects.append(f"{whose} of {frame.name} are {_off(frame.frame)} when the frames are compared")
+        effects.append(
+            f"{whose} of {frame.name} are {_off(frame.frame)} when the frames are compared for rejection"
+        )
     worth = len(names) * (1 - weights.lost) ** 2
     lose = (
         f"lose {100 * weights.lost:.0f} % of the signal-to-noise ratio of stars: {len(names)} frames are "
@@ -251,6 +253,8 @@ def _certain(value: float, error: float) -> float:
 
 
 def _off(value: float) -> str:
+    if value > 1:
+        return f"{1 + value:.1f} times too bright"
     return f"{100 * abs(value):.0f} % too {'bright' if value > 0 else 'faint'}"
 
 

@@ -283,10 +283,12 @@ def _registered(result: IntegratedImage) -> str:
 def _rejection(result: IntegratedImage) -> list[str]:
     measured = np.array([result.rejected_low.mean(), result.rejected_high.mean()])
     clean = np.array(result.expected_rejection)
+    # What was rejected for its neighbors is gone before the rule looks, and has lines of its own.
+    outliers = "further outliers, estimated" if result.masked else "estimated outliers"
     rows = {
         "in these frames": measured,
         "expected without outliers": clean,
-        "estimated outliers": np.maximum(measured - clean, 0),
+        outliers: np.maximum(measured - clean, 0),
     }
     lines = [f"{'Rejected samples':<28}{'low':>10}{'high':>10}"]
     lines += [f"  {name:<27}{100 * low:>7.3f} %{100 * high:>8.3f} %" for name, (low, high) in rows.items()]

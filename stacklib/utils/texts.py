@@ -19,14 +19,19 @@ from astropy.table import MaskedColumn, Table
 from stacklib.errors import HIDDEN, printable
 
 __all__ = [
+    "FORMULAS",
     "HIDDEN",
     "ecsv",
+    "no_formula",
     "one_line",
     "path_from_utf8",
     "printable",
     "printable_table",
     "utf8_path",
 ]
+
+#: What a cell of a spreadsheet begins with that is computed.
+FORMULAS = ("=", "+", "-", "@", "\t")
 
 
 def one_line(text: str) -> str:
@@ -65,6 +70,17 @@ def ecsv(table: Table) -> bytes:
     stream = io.StringIO()
     printable_table(table).write(stream, format="ascii.ecsv")
     return stream.getvalue().encode("utf-8")
+
+
+def no_formula(text: str) -> str:
+    """Return a text that a spreadsheet shows and does not compute, as it would what begins with ``=``.
+
+    Examples
+    --------
+    >>> no_formula("=1+1"), no_formula("M31")
+    ("'=1+1", 'M31')
+    """
+    return f"'{text}" if text.startswith(FORMULAS) else text
 
 
 def utf8_path(path: str) -> str:

@@ -45,6 +45,7 @@ def make(root: Path) -> list[str]:
         frames(root / name / "4_Registered")
         (root / name / "recipe.yaml").write_text(text)
     frames(root / "\x1b[31m $x$ {a} <b>\u202e" / "4_Registered")
+    frames(root / "=1+1" / "4_Registered")
     if sys.platform not in ("win32", "darwin"):
         frames(Path(os.fsdecode(os.fsencode(root) + b"/caf\xe9")) / "4_Registered")
     return sorted(BAD_RECIPES)
@@ -58,7 +59,7 @@ def test_bad_targets_are_listed_beside_good_ones(tmp_path, capsys):
     make(tmp_path)
     assert cli.main(["batch", str(tmp_path), "--list"]) == 0
     said = capsys.readouterr().out
-    assert said.count("run, ") == len(BAD_RECIPES) + 2 + (sys.platform not in ("win32", "darwin"))
+    assert said.count("run, ") == len(BAD_RECIPES) + 3 + (sys.platform not in ("win32", "darwin"))
     assert "is not valid YAML" in said and "\x1b" not in said and "\u202e" not in said
 
 
@@ -72,6 +73,8 @@ def test_bad_targets_fail_alone(tmp_path, monkeypatch, capsys):
     table = Table.read(tmp_path / "batch.ecsv")
     assert set(table["status"]) == {"failed"} and set(bad) < set(table["target"])
     assert r"\x1b[31m $x$ {a} <b>\u202e" in table["target"]
+    # A spreadsheet would compute it.
+    assert "'=1+1" in table["target"]
     page = (tmp_path / "batch.html").read_text("utf-8")
     assert "&lt;b&gt;" in page and "<b>\\u202e" not in page and "\x1b" not in page
 
