@@ -237,7 +237,7 @@ class Notebook:
         self.page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
         self.page.wait_for_function(ALL_CELLS_RAN, arg=ERRORS, timeout=1e3 * timeout)
 
-    def restart_and_run_all(self) -> None:
+    def restart_and_run_all(self, timeout: float = 120) -> None:
         """Restart the kernel and run all cells."""
         self.page.evaluate(
             "async () => { const app = window.jupyterapp;"
@@ -245,7 +245,7 @@ class Notebook:
             " await app.commands.execute('notebook:clear-all-cell-outputs'); }"
         )
         self.page.wait_for_function(KERNEL_READY, timeout=60_000)
-        self.run_all()
+        self.run_all(timeout)
 
     def errors(self) -> list[str]:
         """Return error outputs, console errors, and all of stderr except our notes.

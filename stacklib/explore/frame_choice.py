@@ -328,16 +328,20 @@ def _measure(frames: FrameSet, recipe: Recipe, progress: bool) -> tuple[Table, l
     measured = measure_frames(
         frames, recipe.scale_estimator, range_low=recipe.range_low if recipe.range_clip_low else None
     )
-    weights = prepare(frames, recipe, measurements=measured).weights if len(frames) > 1 else None
+    p = prepare(frames, recipe, measurements=measured) if len(frames) > 1 else None
     with progress_bar(len(frames), "Measuring stars", "frame", progress) as bar:
         table = measure_quality(
             frames,
             progress=lambda done, total: bar.update(done - bar.n),
-            weights=weights,
+            weights=None if p is None else p.weights,
             measurements=measured,
             each=keep,
         )
-    gains, remarks = _compare(frames, recipe, measured) if len(frames) > 1 else (np.full(1, np.nan), "")
+    gains, remarks = (np.full(1, np.nan), "") if p is None else _compare(frames, recipe, measured)
+    if p is not None:
+        # What the limits of rejection can do is a matter of the next notebook.
+        about_limits = p.recipe.warnings_for(p.count)
+        remarks = "\n".join([*(note for note in p.notes if note not in about_limits), remarks])
     table["gain"] = 100 * gains
     table["gain"].info.format = ".1f"
     return table, images, remarks
