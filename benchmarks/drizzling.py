@@ -32,12 +32,15 @@ from stacklib.formats.xdrz import DrizzleData, write_xdrz
 from stacklib.frames.mosaic import Sites, debayered
 from stacklib.simulate import DitheredNight, simulate_dithered
 from stacklib.simulate.night import write_frame
+from stacklib.simulate.registration import warped
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "drizzle.md"
 SEED, COUNT = 7400, 40
 SIZE, QUICK = (300, 400), (240, 320)
 COLORS = ("red", "green", "blue")
 RECIPE = sl.Recipe(rejection="winsorized_sigma", weights="none")
+#: Ways of debayering.
+METHODS = {"bilinear": "bilinear", "malvar": "Malvar"}
 #: Half the side of the square in which a star is fitted, and the number of stars.
 HALF, STARS = 8, 30
 #: Frames and size of the large run, and its memory budget.
@@ -61,34 +64,42 @@ def nights(size: tuple[int, int]) -> Iterator[DitheredNight]:
 
 def ways(night: DitheredNight, folder: Path) -> Iterator[Way]:
     """Yield the images of a night, made in several ways, without sky and for the light of the scene."""
-    unregistered, registered = night.save(folder, dtype="f32")
-    geometry = folder / "4_Registered"
-    integrated = quiet(sl.integrate, registered, RECIPE, progress=False)
-    yield Way("bilinear, integrated", in_scene(integrated.image, integrated.range_factor, night))
-    for i, path in enumerate(registered):
-        write_frame(path, night.registered(i, "malvar"), night.headers[i], "f32", True)
-    sharp = quiet(sl.integrate, registered, RECIPE, progress=False)
-    yield Way("Malvar, integrated", in_scene(sharp.image, sharp.range_factor, night))
-    for method in ("bilinear", "malvar"):
-        inside = folder / method
-        inside.mkdir()
-        for i, path in enumerate(unregistered):
-            planes = debayered(night.frame(i)[0], night.sites, method)
-            header = {name: card for name, card in night.headers[i].items() if name != "BAYERPAT"}
-            write_frame(inside / path.name, planes.astype(np.float32), header, "f32", True)
-            data = night.drizzle_data(i, path.name, registered[i].name)
-            write_xdrz(inside / f"{path.stem}.xdrz", data)
-        found = quiet(sl.drizzle, inside, sharp, geometry=inside, progress=False)
-        name = "bilinear" if method == "bilinear" else "Malvar"
-        yield Way(f"{name}, drizzled, drop 0.9", in_scene(found.image, found.range_factor, night))
+    write(night, folder)
+
+    def integrated(method: str) -> sl.Integration:
+        return quiet(sl.integrate, folder / method / "4_Registered", RECIPE, progress=False)
+
+    for method, name in METHODS.items():
+        result = integrated(method)
+        yield Way(f"{name}, integrated", in_scene(result))
+        inside = folder / method / "debayered"
+        found = quiet(sl.drizzle, inside, result, geometry=inside, progress=False)
+        yield Way(f"{name}, drizzled, drop 0.9", in_scene(found))
     for scale, drop in ((1.0, 0.9), (1.0, 0.5), (2.0, 0.7)):
         recipe = sl.DrizzleRecipe(scale=scale, drop=drop)
-        found = quiet(sl.drizzle, unregistered, sharp, recipe, geometry=geometry, progress=False)
-        yield Way(
-            f"**mosaic drizzled, scale {scale:g}, drop {drop:g}**",
-            in_scene(found.image, found.range_factor, night),
-            scale,
-        )
+        found = quiet(sl.drizzle, folder / "mosaic", result, recipe, geometry=inside, progress=False)
+        yield Way(f"**mosaic drizzled, scale {scale:g}, drop {drop:g}**", in_scene(found), scale)
+
+
+def write(night: DitheredNight, folder: Path) -> None:
+    """Write the mosaics, and for each way of debayering the frames before and after registration."""
+    for method in METHODS:
+        for name in ("debayered", "4_Registered"):
+            (folder / method / name).mkdir(parents=True)
+    (folder / "mosaic").mkdir()
+    for i, header in enumerate(night.headers):
+        frame, name = night.frame(i), f"light_{i:04d}"
+        write_frame(folder / "mosaic" / f"{name}_c.xisf", frame, header, "f32", True)
+        color = {key: card for key, card in header.items() if key != "BAYERPAT"}
+        data = night.drizzle_data(i, f"{name}_c.xisf", f"{name}_c_r.xisf")
+        for method in METHODS:
+            planes = debayered(frame[0], night.sites, method)
+            moved = np.stack([warped(plane, night.matrices[i], plane.shape, 3) for plane in planes])
+            moved = np.nan_to_num(np.clip(moved, 1e-6, 1.0), nan=0.0)
+            inside = folder / method
+            write_frame(inside / "debayered" / f"{name}_c.xisf", planes, color, "f32", True)
+            write_frame(inside / "4_Registered" / f"{name}_c_r.xisf", moved, color, "f32", True)
+            write_xdrz(inside / "debayered" / f"{name}_c_r.xdrz", data)
 
 
 def quiet(call, *arguments, **options):
@@ -98,9 +109,9 @@ def quiet(call, *arguments, **options):
         return call(*arguments, **options)
 
 
-def in_scene(image: np.ndarray, factor: float, night: DitheredNight) -> np.ndarray:
-    """Return an image without its sky, float64; its scale is set by the light of the stars later."""
-    image = image.astype(np.float64) / factor
+def in_scene(result: sl.Integration | sl.Drizzled) -> np.ndarray:
+    """Return an image in the units of the frames, without its sky, float64."""
+    image = result.image.astype(np.float64) / result.range_factor
     return image - np.median(image, axis=(1, 2), keepdims=True)
 
 
@@ -154,6 +165,7 @@ def truth_table(size: tuple[int, int]) -> tuple[list[str], list[list[str]]]:
         with tempfile.TemporaryDirectory() as folder:
             for way in ways(night, Path(folder)):
                 found.setdefault(way.name, []).append(measured(way, night, stars))
+                print(way.name, len(stars), np.round(found[way.name][-1], 4), file=sys.stderr, flush=True)
         truth = Way("truth: pixels without any interpolation", night.truth(1.0))
         found.setdefault(truth.name, []).append(measured(truth, night, stars))
     rows = []
