@@ -38,7 +38,10 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "drizzle.md"
 SEED, COUNT = 7400, 40
 SIZE, QUICK = (300, 400), (240, 320)
 COLORS = ("red", "green", "blue")
-RECIPE = sl.Recipe(rejection="winsorized_sigma", weights="none")
+#: Nothing but the sky is matched, so that the light is the mean of that of the frames.
+RECIPE = sl.Recipe(rejection="winsorized_sigma", weights="none", normalization="additive")
+#: Targets of the nights.
+KINDS = ("field", "galaxy")
 #: Ways of debayering.
 METHODS = {"bilinear": "bilinear", "malvar": "Malvar"}
 #: Half the side of the square in which a star is fitted, and the number of stars.
@@ -56,9 +59,9 @@ class Way:
     scale: float = 1.0
 
 
-def nights(size: tuple[int, int]) -> Iterator[DitheredNight]:
+def nights(size: tuple[int, int], count: int) -> Iterator[DitheredNight]:
     """Yield nights of a star field and of a galaxy."""
-    for k, kind in enumerate(("field", "galaxy")):
+    for k, kind in enumerate(KINDS[:count]):
         yield simulate_dithered(COUNT, *size, kind, SEED + k, fwhm=1.8)
 
 
@@ -157,10 +160,10 @@ def fitted(image: np.ndarray, x: float, y: float, scale: float) -> np.ndarray:
     )
 
 
-def truth_table(size: tuple[int, int]) -> tuple[list[str], list[list[str]]]:
+def truth_table(size: tuple[int, int], count: int) -> tuple[list[str], list[list[str]]]:
     """Compare ways from mosaics to a color image."""
     found: dict[str, list[np.ndarray]] = {}
-    for night in nights(size):
+    for night in nights(size, count):
         stars = bright_stars(night)
         with tempfile.TemporaryDirectory() as folder:
             for way in ways(night, Path(folder)):
@@ -200,16 +203,17 @@ def measured(way: Way, night: DitheredNight, stars: np.ndarray) -> np.ndarray:
         [[fitted(plane, x[k], y[k], way.scale) for k in range(stars.size)] for plane in truth.image]
     )
     ratio = fits[..., 0] / true[..., 0]
-    # Of all stars together; the transparency of the reference is that of the first frame.
     level = np.median(ratio)
     color = ratio / ratio.mean(axis=0)
     places = np.hypot(np.median(fits[..., 1] - true[..., 1]), np.median(fits[..., 2] - true[..., 2]))
     dip = np.median(np.minimum(fits[..., 4], 0))
-    sky, area, beside = noise_of(way, night) if way.name[:5] != "truth" else (0.0, 0.0, 0.0)
+    true_pixels = way.name.startswith("truth")
+    sky, area, beside = (0.0, 0.0, 0.0) if true_pixels else noise_of(way, night)
+    light = 1.0 if true_pixels else night.transparency.mean()
     return np.array(
         [
             *np.median(fits[..., 3], axis=1),
-            abs(level / night.transparency[0] - 1),
+            abs(level / light - 1),
             np.abs(np.median(color, axis=1) - 1).max(),
             places,
             -dip,
@@ -223,7 +227,7 @@ def measured(way: Way, night: DitheredNight, stars: np.ndarray) -> np.ndarray:
 def noise_of(way: Way, night: DitheredNight) -> tuple[float, float, float]:
     """Return noise of pixels, noise of areas of 8 x 8 pixels (times 8), and the correlation of neighbors."""
     light = night.truth(way.scale)
-    residual = way.image - night.transparency[0] * light
+    residual = way.image - night.transparency.mean() * light
     edge = round(14 * way.scale)
     dark = light.max(axis=0) < 2e-3
     found = []
@@ -379,6 +383,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--write", action="store_true", help="put the tables into docs/drizzle.md")
     parser.add_argument("--quick", action="store_true", help="small frames, to test the script itself")
+    parser.add_argument("--nights", type=int, default=len(KINDS), help="number of nights")
     parser.add_argument("--large", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--only", nargs="+", choices=("truth", "holes", "cost"), help="some of the tables")
     options = parser.parse_args(arguments)
@@ -387,10 +392,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     size = QUICK if options.quick else SIZE
     said = (
-        f"Measured on {datetime.date.today()} with stacklib {sl.__version__}: two nights of {COUNT} frames "
-        f"of {size[1]} x {size[0]} pixels, stars of 1.8 pixels before they fall on pixels."
+        f"Measured on {datetime.date.today()} with stacklib {sl.__version__}: {COUNT} frames a night "
+        f"of {size[1]} x {size[0]} pixels, nights: {options.nights}, stars of 1.8 pixels "
+        "before they fall on pixels."
     )
-    tables = {"truth": lambda: truth_table(size), "holes": holes_table, "cost": cost_table}
+    tables = {"truth": lambda: truth_table(size, options.nights), "holes": holes_table, "cost": cost_table}
     for name in options.only or tables:
         text = f"{said}\n\n" * (name == "truth") + table(*tables[name]())
         print(text, flush=True)

@@ -156,7 +156,7 @@ def test_files(drizzled, tmp_path, night):
 
 
 def test_the_forecast_before_the_run(drizzled, folder, integrated):
-    for known in (None, folder / "4_Registered", integrated):
+    for known in (None, folder / "4_Registered"):
         where = {"geometry": folder / "4_Registered"} if known is None else {}
         found = drizzle_forecast(folder / "3_Calibrated", known, **where)
         assert found.verdict == drizzled.forecast.verdict
@@ -315,6 +315,28 @@ def test_drizzle_data_of_an_integration(folder, integrated, drizzled, tmp_path):
     assert np.array_equal(inner(found.weights), inner(drizzled.weights))
     again = repeated(found.save(tmp_path)[0])
     assert np.array_equal(again.image, found.image) and again.rule == found.rule
+
+
+def test_drizzle_data_are_fractions_of_full_scale(folder, integrated, tmp_path):
+    frames = sorted((folder / "3_Calibrated").glob("*.xisf"))[:4]
+    for path, frame in zip(frames, integrated.preparation.frames, strict=False):
+        pixels = open_image(path).read_rows(0, HEIGHT, 0)
+        header = fits.Header({"BAYERPAT": "RGGB"})
+        fits.PrimaryHDU(pixels * np.float32(65535), header).writeto(tmp_path / f"{path.stem}.fits")
+        data = read_xdrz(frame.path.with_suffix(".xdrz"))
+        level = (float(np.median(pixels)),) * 3
+        known = replace(data, location=level, reference_location=level, scale=(0.5,) * 3, weights=(1.0,) * 3)
+        write_xdrz(tmp_path / f"{path.stem}.xdrz", known)
+    found = quiet(tmp_path)
+    numbers = found.numbers[0]
+    assert np.allclose(numbers[1], 0.5 * 65535 * np.median(open_image(frames[0]).read_rows(0, HEIGHT, 0)))
+    assert np.median(found.image) == pytest.approx(65535 * 0.05, rel=0.3)
+    for path in tmp_path.glob("*.xdrz"):
+        data = replace(read_xdrz(path), location=(1e-4,) * 3)
+        path.unlink()
+        write_xdrz(path, data)
+    with pytest.raises(IntegrationError, match="they are not of the same frame"):
+        quiet(tmp_path)
 
 
 @pytest.mark.parametrize("with_gain", [False, True])
