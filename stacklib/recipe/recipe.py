@@ -500,7 +500,7 @@ class Job(Checked):
         False, "Also save masks: what fell to its neighbors, in a file for each frame."
     )
     drizzle_data: bool = switch_field(
-        False, "Also save drizzle data: the .xdrz file of each frame, completed by this integration."
+        False, "Also save drizzle data: the .xdrz file of each frame, completed by this run."
     )
     compare: bool = switch_field(
         False, "Also integrate a region with the presets classic and measured, and compare them."
