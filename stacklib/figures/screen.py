@@ -8,7 +8,19 @@ import numpy as np
 
 from stacklib.frames.frame_set import Frame
 
-__all__ = ["Limits", "binned", "read_binned", "sampling", "screen_limits", "stretch"]
+__all__ = [
+    "BACKGROUND",
+    "BLACK_SIGMAS",
+    "Levels",
+    "Limits",
+    "binned",
+    "levels_of",
+    "midtones",
+    "read_binned",
+    "sampling",
+    "screen_limits",
+    "stretch",
+]
 
 #: The sky background of a stretched picture, and how many robust sigmas below it is black.
 BACKGROUND, BLACK_SIGMAS = 0.15, 2.8
@@ -28,6 +40,31 @@ class Limits(NamedTuple):
     midtones: float
 
 
+class Levels(NamedTuple):
+    """Levels of each channel, in its units: median, 1.4826 MAD, minimum and maximum."""
+
+    centre: tuple[float, ...]
+    spread: tuple[float, ...]
+    low: tuple[float, ...]
+    top: tuple[float, ...]
+
+
+def levels_of(samples: np.ndarray) -> Levels:
+    """Measure the levels of samples (channels, height, width); NaN, infinities and exactly 0 are no data.
+
+    A channel without data has levels of 0.
+    """
+    found = []
+    for plane in samples:
+        known = plane[np.isfinite(plane) & (plane != 0)]
+        if not known.size:
+            known = np.zeros(1, np.float32)
+        centre = float(np.median(known))
+        spread = 1.4826 * float(np.median(np.abs(known - centre)))
+        found.append((centre, spread, float(known.min()), float(known.max())))
+    return Levels(*zip(*found, strict=True))
+
+
 def screen_limits(image: np.ndarray) -> Limits:
     """Compute a stretch that shows faint structure, from the median and MAD of each channel.
 
@@ -38,16 +75,15 @@ def screen_limits(image: np.ndarray) -> Limits:
     """
     planes = image[np.newaxis] if image.ndim == 2 else image
     step = sampling(planes)
-    samples = [plane[np.isfinite(plane) & (plane != 0)] for plane in planes[:, ::step, ::step]]
-    if not all(known.size for known in samples):
+    levels = levels_of(planes[:, ::step, ::step])
+    # Only a channel without data reaches no value but 0.
+    if (0.0, 0.0) in zip(levels.low, levels.top, strict=True):
         return Limits((0.0,) * len(planes), 1.0, 0.5)
-    centres = [float(np.median(known)) for known in samples]
-    spreads = [1.4826 * float(np.median(np.abs(k - c))) for k, c in zip(samples, centres, strict=True)]
-    sky = BLACK_SIGMAS * float(np.mean(spreads))
-    black = tuple(centre - sky for centre in centres)
+    sky = BLACK_SIGMAS * float(np.mean(levels.spread))
+    black = tuple(centre - sky for centre in levels.centre)
     # A flat image at the very top has no span.
-    span = max(1.0, *(float(known.max()) for known in samples)) - min(black) or 1.0
-    return Limits(black, span, _midtones(BACKGROUND, sky / span) if 0 < sky < span else 0.5)
+    span = max(1.0, *levels.top) - min(black) or 1.0
+    return Limits(black, span, midtones(BACKGROUND, sky / span) if 0 < sky < span else 0.5)
 
 
 def sampling(planes: np.ndarray) -> int:
@@ -69,11 +105,12 @@ def stretch(image: np.ndarray, limits: Limits | None = None) -> np.ndarray:
     black, span, m = screen_limits(planes) if limits is None else limits
     x = (planes - np.float32(black)[:, np.newaxis, np.newaxis]) / np.float32(span)
     x = np.where(np.isnan(planes) | (planes == 0), np.float32(0), np.clip(x, 0, 1))
-    shown = _midtones(np.float32(m), x).astype(np.float32, copy=False)
+    shown = midtones(np.float32(m), x).astype(np.float32, copy=False)
     return np.moveaxis(shown, 0, -1) if len(planes) == 3 else shown[0]
 
 
-def _midtones(m, x):
+def midtones(m, x):
+    """Apply the midtones transfer function with the balance m to values x from 0 to 1."""
     return (m - 1) * x / ((2 * m - 1) * x - m)
 
 

@@ -19,7 +19,15 @@ from stacklib.formats.fits_header import astropy_alone
 from stacklib.frames.frame import Frame
 from stacklib.output.integrated_image import IntegratedImage
 
-__all__ = ["WORLD", "WORLD_PROPERTY", "WorldCoordinates", "of_frame", "turned", "world_coordinates"]
+__all__ = [
+    "WORLD",
+    "WORLD_PROPERTY",
+    "WorldCoordinates",
+    "of_frame",
+    "pixel_world",
+    "turned",
+    "world_coordinates",
+]
 
 #: Keywords of world coordinates, valid for one geometry only, and whether the image has been plate-solved.
 WORLD = re.compile(
@@ -191,6 +199,34 @@ def world_coordinates(result: IntegratedImage) -> WorldCoordinates:
     )
 
 
+def pixel_world(image: IntegratedImage | Frame) -> WCS | None:
+    """Return the world coordinates of the pixels of a frame or a result as they lie in memory.
+
+    The first row is row 0, as in ``all_pix2world(x, y, 0)``. None if the keywords of the header have none
+    for the sky, or none that can be used.
+    """
+    if isinstance(image, Frame):
+        return None if _problem(image, _cards(image)) else _system(_positional(image))
+    found = world_coordinates(image)
+    flipped = image.preparation.frames.row_order == "bottom-up"
+    # The files have the top row first.
+    return _system(turned(found.cards, found.height) if (found.turns + flipped) % 2 else found.cards)
+
+
+def _system(cards: Mapping[str, Any]) -> WCS | None:
+    """Return the system of coordinates of the sky that keywords describe, or None."""
+    if not cards:
+        return None
+    try:
+        with astropy_alone(Warning):
+            header = fits.Header()
+            header.update(cards)
+            system = WCS(header, naxis=2)
+            return system if system.has_celestial else None
+    except Exception:  # astropy raises almost anything for broken coordinates
+        return None
+
+
 def _is_xisf(frame: Frame) -> bool:
     return frame.name.lower().endswith(".xisf")
 
@@ -273,15 +309,13 @@ def _directions(cards: dict[str, Any], frame: Frame) -> np.ndarray | None:
     width, height = frame.width, frame.height
     x = np.array([1, width, 1, width, (width + 1) / 2, (width + 3) / 2])
     y = np.array([1, 1, height, height, (height + 1) / 2, (height + 1) / 2])
+    system = _system(cards)
+    if system is None:
+        return None
     try:
         with astropy_alone(Warning):
-            header = fits.Header()
-            header.update(cards)
-            system = WCS(header, naxis=2)
-            if not system.has_celestial:
-                return None
             longitude, latitude = np.radians(system.all_pix2world(x, y, 1))
-    except Exception:  # astropy raises almost anything for broken coordinates
+    except Exception:  # as above
         return None
     if not np.isfinite(longitude + latitude).all():
         return None

@@ -4,5 +4,14 @@ from stacklib.panels.folder_chooser import FolderChooser
 from stacklib.panels.frame_selector import FrameSelector
 from stacklib.panels.pixel_inspector import PixelInspector
 from stacklib.panels.rejection_explorer import RejectionExplorer
+from stacklib.panels.viewer import ResultViewer, Viewer, link
 
-__all__ = ["FolderChooser", "FrameSelector", "PixelInspector", "RejectionExplorer"]
+__all__ = [
+    "FolderChooser",
+    "FrameSelector",
+    "PixelInspector",
+    "RejectionExplorer",
+    "ResultViewer",
+    "Viewer",
+    "link",
+]

@@ -16,10 +16,13 @@ import nbformat
 import numpy as np
 import pytest
 from astropy.io import fits
+from astropy.wcs import WCS
 from conftest import ROOT, SAMPLES
 from nbformat.v4 import new_code_cell, new_notebook
 
 import stacklib as sl
+from stacklib.panels import Viewer
+from stacklib.panels.viewer.stretches import CURVES, Stretch
 
 pytest.importorskip("playwright", reason="no playwright for the browser tests: pip install playwright")
 
@@ -362,6 +365,194 @@ def drag_the_region(notebook: browser.Notebook, folder: Path) -> None:
     page.mouse.move(box["x"] + 0.8 * box["width"], box["y"] + 0.8 * box["height"], steps=5)
     page.wait_for_timeout(500)
     assert corner[0].input_value() == "0" and notebook.settled() == before
+
+
+# the viewer --------------------------------------------------------------------------------------
+
+VIEWER_CELLS = (
+    "from stacklib.panels import Viewer, link\n"
+    "master = Viewer('master.fits', height=420)\n"
+    "outliers = Viewer(master._pyramid.rows.frame.read() > 1200, colours='viridis', height=200)\n"
+    "link([master, outliers])\n"
+    "master",
+    "outliers",
+)
+#: Does something in the page again and again, and measures each drawing, in milliseconds.
+STEPS = """async ([what, count]) => {
+    const root = document.querySelector('.stacklib-viewer'), stage = root.querySelector('.stage');
+    const slider = root.querySelector('input[type=range]'), box = stage.getBoundingClientRect();
+    const [clientX, clientY] = [box.x + box.width / 3, box.y + box.height / 3];
+    const act = {
+        stretch: i => { slider.value = 0.1 + 0.01 * i; slider.dispatchEvent(new Event('input')); },
+        zoom: i => stage.dispatchEvent(
+            new WheelEvent('wheel', {deltaY: i % 10 < 5 ? -60 : 60, clientX, clientY, cancelable: true})),
+        pan: i => stage.dispatchEvent(
+            new KeyboardEvent('keydown', {key: i % 10 < 5 ? 'ArrowLeft' : 'ArrowRight', bubbles: true})),
+    }[what];
+    const times = [];
+    // The wheel is for the page until the mouse has moved over the picture.
+    stage.dispatchEvent(new PointerEvent('pointermove', {movementX: 1, clientX, clientY}));
+    for (let i = 0; i < count; i++) {
+        const drawn = root.dataset.drawn;
+        act(i);
+        for (let n = 0; root.dataset.drawn === drawn; n++) {
+            if (n > 300) throw new Error(`a step of ${what} draws nothing`);
+            await new Promise(requestAnimationFrame);
+        }
+        times.push(Number(root.dataset.milliseconds));
+    }
+    return times;
+}"""
+
+
+@pytest.fixture(scope="module")
+def master(root) -> np.ndarray:
+    """A master of 26 megapixels with a gradient, noise and outliers, in a file with world coordinates."""
+    random = np.random.default_rng(6)
+    image = np.tile(random.normal(1000, 20, (464, 568)).astype(np.float32), (9, 11))
+    image += np.linspace(0, 50, image.shape[1], dtype=np.float32)
+    image[random.integers(0, image.shape[0], 5000), random.integers(0, image.shape[1], 5000)] = 3000
+    system = WCS(naxis=2)
+    system.wcs.ctype, system.wcs.crval, system.wcs.crpix = (
+        ["RA---TAN", "DEC--TAN"],
+        [210.8, 54.35],
+        [3000, 2000],
+    )
+    system.wcs.cdelt = [-2.8e-4, 2.8e-4]
+    fits.writeto(root / "notebooks" / "master.fits", image, system.to_header())
+    return image
+
+
+def test_the_viewer_zooms_moves_and_tells_the_values_of_the_file(lab, master, root, say):
+    known = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
+    content = new_notebook(cells=[new_code_cell(cell) for cell in VIEWER_CELLS], metadata=known)
+    nbformat.write(content, root / "notebooks" / "viewer.ipynb")
+    with lab.open("notebooks/viewer.ipynb") as notebook:
+        notebook.run_all()
+        views = notebook.page.locator(".stacklib-viewer")
+        views.nth(1).wait_for()
+        see_all_tiles(notebook)
+        use_the_mouse(notebook, master, root)
+        use_the_keyboard(notebook, master)
+        compare_the_stretch(notebook, master)
+        for what, goal in (("stretch", 16), ("zoom", 33), ("pan", 33)):
+            times = notebook.page.evaluate(STEPS, [what, 30])
+            median = float(np.median(times))
+            say(f"viewer, 26 megapixels, a step of {what}: median {median:.1f} ms (at best below {goal} ms)")
+            assert median < PATIENCE * goal
+        assert notebook.errors() == []
+
+
+def see_all_tiles(notebook: browser.Notebook) -> None:
+    views = notebook.page.locator(".stacklib-viewer")
+
+    def missing() -> list[str | None]:
+        return [views.nth(index).get_attribute("data-waiting") for index in (0, 1)]
+
+    wait_until(notebook, lambda: missing() == ["0", "0"], "showing all tiles")
+
+
+def readout(notebook: browser.Notebook, index: int = 0) -> str:
+    return notebook.page.locator(".stacklib-viewer .readout").nth(index).inner_text()
+
+
+def told(notebook: browser.Notebook, index: int = 0) -> tuple[int, int, str, float]:
+    """Wait for x, y, value and zoom in the readout."""
+    pattern = r"x (\d+), y (\d+)\s+([\d.]+) .*zoom ([\d.]+) %"
+    wait_until(notebook, lambda: re.search(pattern, readout(notebook, index)), "telling a pixel")
+    x, y, value, zoom = re.search(pattern, readout(notebook, index)).groups()
+    return int(x), int(y), value, float(zoom)
+
+
+def use_the_mouse(notebook: browser.Notebook, image: np.ndarray, root: Path) -> None:
+    """Zoom at the cursor, drag, double click; both viewers follow."""
+    page, stage = notebook.page, notebook.page.locator(".stacklib-viewer .stage").first
+    box = stage.bounding_box()
+    across, down = box["x"] + 0.4 * box["width"], box["y"] + 0.6 * box["height"]
+    page.mouse.move(across - 5, down)
+    page.mouse.move(across, down)
+    x, y, value, fitted = told(notebook)
+    assert np.float32(value) == image[y, x]
+    sky = WCS(fits.getheader(root / "notebooks" / "master.fits")).pixel_to_world(x, y)
+    words = sky.ra.to_string("hour", precision=2, pad=True)
+    wait_until(notebook, lambda: f"RA {words}" in readout(notebook), "telling the place in the sky")
+    for _ in range(8):
+        page.mouse.wheel(0, -200)
+    wait_until(notebook, lambda: told(notebook)[3] > 20 * fitted, "zooming")
+    see_all_tiles(notebook)
+    close_x, close_y, value, zoom = told(notebook)
+    assert abs(close_x - x) <= 8 and abs(close_y - y) <= 8
+    assert np.float32(value) == image[close_y, close_x]
+    assert told(notebook, 1)[:2] == (close_x, close_y)
+    page.mouse.down()
+    page.mouse.move(across + 120, down + 60, steps=4)
+    page.mouse.up()
+    # What was under the cursor is still there.
+    under = np.array([close_x, close_y])
+    wait_until(notebook, lambda: abs(told(notebook)[:2] - under).max() <= 1, "moving with the cursor")
+    page.mouse.move(across, down)
+    moved_x, moved_y, *_ = told(notebook)
+    assert abs(close_x - moved_x - 120 / zoom * 100) <= 2 and abs(close_y - moved_y - 60 / zoom * 100) <= 2
+    page.mouse.dblclick(across, down)
+    wait_until(notebook, lambda: told(notebook)[3] == fitted, "seeing the whole image")
+
+
+def use_the_keyboard(notebook: browser.Notebook, image: np.ndarray) -> None:
+    """All keys; screen readers hear what they do."""
+    page, stage = notebook.page, notebook.page.locator(".stacklib-viewer .stage").first
+    cells = page.locator(".jp-Cell").count()
+    stage.focus()
+    page.keyboard.press("c")
+    x, y, _, fitted = told(notebook)
+    page.keyboard.press("1")
+    wait_until(notebook, lambda: told(notebook)[3] == 100, "1:1")
+    see_all_tiles(notebook)
+    page.keyboard.press("Shift+ArrowRight")
+    page.keyboard.press("Shift+ArrowDown")
+    wait_until(notebook, lambda: told(notebook)[:2] == (x + 1, y + 1), "moving the crosshair")
+    value = told(notebook)[2]
+    assert np.float32(value) == image[y + 1, x + 1]
+    wait_until(notebook, lambda: f"x {x + 1}, y {y + 1}" in notebook.readouts(), "saying so")
+    before = notebook.page.evaluate(SHOWN)
+    for key in ("ArrowLeft", "+", "-", "ArrowRight"):
+        page.keyboard.press(key)
+        wait_until(notebook, lambda before=before: page.evaluate(SHOWN) != before, key)
+        before = page.evaluate(SHOWN)
+    page.keyboard.press("f")
+    wait_until(notebook, lambda: told(notebook)[3] == fitted, "f")
+    # The notebook has not taken the keys for its own.
+    assert page.locator(".jp-Cell").count() == cells and page.locator(".jp-MarkdownCell").count() == 0
+
+
+#: The picture of the first viewer, as text.
+SHOWN = "() => document.querySelector('.stacklib-viewer canvas').toDataURL()"
+
+
+#: Height and width of the picture of the first viewer, and red of some rows and columns at its corner.
+RED = """() => {
+    const canvas = document.querySelector('.stacklib-viewer canvas'), {width, height} = canvas;
+    const {data} = canvas.getContext('2d').getImageData(0, 0, 300, 100);
+    return [height, width, Array.from(data).filter((value, i) => i % 4 === 0)];
+}"""
+
+
+def compare_the_stretch(notebook: browser.Notebook, image: np.ndarray) -> None:
+    """Pixels of the screen are those of the formulas, for every curve."""
+    page = notebook.page
+    page.get_by_role("button", name="One screen pixel for each pixel").first.click()
+    wait_until(notebook, lambda: "zoom 100 %" in readout(notebook), "1:1 about the center")
+    see_all_tiles(notebook)
+    levels = Viewer(image).levels
+    select = page.get_by_label("stretch", exact=True)
+    for name in CURVES:
+        select.select_option(name)
+        page.wait_for_timeout(100)
+        height, width, shown = page.evaluate(RED)
+        left, top = (image.shape[1] - width) // 2, (image.shape[0] - height) // 2
+        part = image[np.newaxis, top : top + 100, left : left + 300]
+        expected = 255 * Stretch(name).apply(part, levels)[0]
+        difference = np.abs(np.reshape(shown, (100, 300)) - expected)
+        assert difference.max() <= 1, name
 
 
 def test_voila_serves_the_explorer_as_an_app(lab, root):

@@ -1,0 +1,6 @@
+"""One viewer for every picture: zoom, pan, stretch, values and positions, as quick for 100 megapixels."""
+
+from stacklib.panels.viewer.result_viewer import ResultViewer
+from stacklib.panels.viewer.viewer import Viewer, link
+
+__all__ = ["ResultViewer", "Viewer", "link"]

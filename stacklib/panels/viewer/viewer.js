@@ -1,0 +1,819 @@
+// The front end of a picture viewer: it holds float samples in tiles, stretches them, and lets one zoom and pan.
+//
+// The kernel has the image as a pyramid: level 0 is the image, each further level has half as many rows and
+// columns, and the last one is a single tile, the overview. Tiles are asked for when they are seen, as messages,
+// so that no pixels are saved in the notebook. A tile is painted onto a canvas of its own when the stretch
+// changes; zooming and panning only draw these canvases. The formulas of the stretch are those of stretches.py.
+
+const STEPS = 16384; // entries of each half of the table from positions to colors
+const LAST = 2 * STEPS - 1;
+const KNEE = 64; // the finer half ends at this many times the position of the sky
+const ASKED = 4; // tiles that are on their way at the same time
+const KEPT = 192 << 20; // bytes of tiles that are kept
+const LARGEST = 64; // screen pixels per pixel
+const PATIENCE = 8000; // milliseconds until a silent kernel is mentioned
+const LINKED = "stacklib-viewer"; // event by which linked viewers tell each other what they show
+
+const BALANCES = { neutral: "neutral sky", linked: "linked", separate: "per channel" };
+const CURVES = { midtones: "midtones (STF)", asinh: "asinh", linear: "linear" };
+const HELP = "Wheel: zoom. Drag: move. Double click or f: fit. 1: one to one. + and -: zoom. Arrows: move. "
+  + "Shift and arrows: move the crosshair. c: crosshair to the center.";
+
+// stretch -------------------------------------------------------------------------------------------
+
+const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
+
+export const midtones = (m, x) => ((m - 1) * x) / ((2 * m - 1) * x - m);
+
+/** Black point, span, and position of the sky (0 to 1) of each channel; levels are [center, sigma, low, top]. */
+export function placements(levels, balance, clip) {
+  const white = Math.max(1, ...levels.map((level) => level[3]));
+  const floor = Math.min(0, ...levels.map((level) => level[2]));
+  const place = (black, centre, lowest = black) => {
+    const span = white - lowest || 1;
+    return { black, span, sky: (centre - black) / span };
+  };
+  const above = (centre, sigma) => (sigma > 0 ? Math.max(centre - clip * sigma, floor) : floor);
+  const centre = mean(levels.map((level) => level[0]));
+  const sigma = mean(levels.map((level) => level[1]));
+  if (balance === "separate") return levels.map(([c, s]) => place(above(c, s), c));
+  if (balance === "linked" || !(sigma > 0)) return levels.map(() => place(above(centre, sigma), centre));
+  const blacks = levels.map(([c]) => c - clip * sigma);
+  return blacks.map((black, i) => place(black, levels[i][0], Math.min(...blacks)));
+}
+
+/** Brightness (0 to 1) as a function of the position x: the sky is shown at `target`. */
+export function curve(kind, sky, target) {
+  if (!(sky > 0 && sky < 1)) return (x) => x;
+  if (kind === "linear") return (x) => (x * target) / sky;
+  if (kind === "midtones") {
+    const m = midtones(target, sky);
+    return (x) => midtones(m, x);
+  }
+  if (sky >= target) return (x) => x;
+  let [low, high] = [-20, 60]; // of the logarithm of the softening, to be halved until exact
+  for (let i = 0; i < 60; i++) {
+    const middle = (low + high) / 2;
+    const shown = Math.asinh(Math.exp(middle) * sky) / Math.asinh(Math.exp(middle));
+    if (shown < target) low = middle;
+    else high = middle;
+  }
+  const beta = Math.exp(low);
+  return (x) => Math.asinh(beta * x) / Math.asinh(beta);
+}
+
+/**
+ * A table of a curve in two halves: a fine one up to the knee, for the steep part around the sky, and one for all
+ * positions. It is faster than the formula, and as exact as 256 shades need.
+ */
+function tabulate(shape, sky, entry, kind) {
+  const knee = sky > 0 ? Math.min(KNEE * sky, 1) : 1;
+  const entries = new kind(2 * STEPS);
+  for (let i = 0; i < STEPS; i++) {
+    const x = (i + 0.5) / STEPS;
+    entries[i] = entry(Math.min(Math.max(shape(x * knee), 0), 1));
+    entries[STEPS + i] = entry(Math.min(Math.max(shape(x), 0), 1));
+  }
+  return { knee, fine: STEPS / knee, entries };
+}
+
+const gray = (y) => 0xff000000 | (Math.round(255 * y) * 0x010101);
+
+// what is written -----------------------------------------------------------------------------------
+
+/** The shortest decimal number that is this float32. */
+export function shortest(value) {
+  if (!Number.isFinite(value)) return "no data";
+  for (let digits = 1; digits < 9; digits++) {
+    const text = value.toPrecision(digits);
+    if (Math.fround(Number(text)) === value) return String(Number(text));
+  }
+  return String(Number(value.toPrecision(9)));
+}
+
+const rounded = (value, digits = 5) => String(Number(value.toPrecision(digits)));
+
+/** A round length for a bar of at most `most` pixels, as text and in pixels; scale in arcseconds per pixel. */
+function bar(most, scale) {
+  const whole = most * (scale || 1);
+  const power = 10 ** Math.floor(Math.log10(whole));
+  const decimal = power * [5, 2, 1].find((step) => step * power <= whole);
+  if (!scale) return { text: `${rounded(decimal)} px`, length: decimal };
+  const round = [1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 600, 900, 1200, 1800, 3600].filter((step) => step <= whole);
+  const length = whole < 1 || whole >= 7200 ? decimal : round.at(-1);
+  const [unit, size] = [["°", 3600], ["′", 60], ["″", 0]].find(([, size]) => length >= size);
+  return { text: `${rounded(length / (size || 1))}${unit}`, length: length / scale };
+}
+
+function element(tag, attributes = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  made.append(...children);
+  return made;
+}
+
+// the viewer ----------------------------------------------------------------------------------------
+
+class Viewer {
+  constructor(model, root) {
+    this.model = model;
+    this.meta = model.get("meta");
+    this.id = Math.random();
+    this.tiles = new Map(); // "level/column/row" to a tile, the one used last at the end
+    this.asked = new Map(); // what is on its way, and since when
+    this.version = 0; // of the stretch
+    this.cursor = null; // column and row
+    this.exact = new Map(); // "x,y" to what the kernel said about a pixel
+    this.question = null;
+    this.ended = new AbortController();
+    this.build(root);
+    this.listen();
+    this.restretch();
+    new ResizeObserver(() => this.resize()).observe(this.stage);
+    this.resize();
+    this.timer = setInterval(() => this.wait(), 1000);
+  }
+
+  close() {
+    this.ended.abort();
+    clearInterval(this.timer);
+  }
+
+  // page ----------------------------------------------------------------------------------------------
+
+  build(root) {
+    const { meta } = this;
+    this.root = element("div", { class: `stacklib-viewer${meta.compact ? " compact" : ""}`, "data-lm-suppress-shortcuts": "true" });
+    this.canvas = element("canvas", { role: "img", "aria-label": meta.alt });
+    this.marks = element("canvas", { "aria-hidden": "true" });
+    this.stage = element("div", { class: "stage", tabindex: 0, role: "group", "aria-label": `${meta.title}. ${HELP}` },
+      this.canvas, this.marks);
+    if (this.model.get("height")) this.stage.style.height = `${this.model.get("height")}px`;
+    else this.stage.style.aspectRatio = `${meta.width} / ${meta.height}`;
+    this.readout = element("div", { class: "readout" });
+    this.spoken = element("div", { class: "spoken", role: "status", "aria-live": "polite" });
+    this.note = element("div", { class: "note", hidden: "" });
+    this.legend = element("span", { class: "legend", "aria-hidden": "true" });
+    const head = element("div", { class: "head" }, element("span", { class: "title" }, meta.title), this.legend);
+    const tools = this.buildTools();
+    this.root.append(head, tools, this.stage, this.readout, this.note, this.spoken);
+    root.append(this.root);
+  }
+
+  buildTools() {
+    const { meta } = this;
+    const button = (text, title, action) => {
+      const made = element("button", { type: "button", title, "aria-label": title }, text);
+      made.addEventListener("click", action);
+      return made;
+    };
+    const zooms = meta.compact ? [] : [
+      button("Fit", "Fit the whole image (f)", () => this.fit()),
+      button("1:1", "One screen pixel for each pixel (1)", () => this.zoomTo(1 / devicePixelRatio)),
+      button("+", "Zoom in (+)", () => this.zoomBy(1.5)),
+      button("−", "Zoom out (-)", () => this.zoomBy(1 / 1.5))];
+    const tools = element("div", { class: "tools" }, ...zooms);
+    if (meta.channels > 1) {
+      const all = meta.palettes ? "mean" : meta.channels === 3 ? meta.names.join("") : null;
+      const planes = { ...(all && { "-1": all }), ...Object.fromEntries(meta.names.entries()) };
+      tools.append(this.choice("channel", "plane", planes, Number));
+    }
+    if (meta.palettes) {
+      const names = Object.keys(meta.palettes);
+      tools.append(this.choice("colors", "colours", Object.fromEntries(names.map((name) => [name, name]))),
+        this.slider("scale", "top", meta.tops[0], meta.tops[1], true));
+    } else {
+      tools.append(this.choice("stretch", "curve", CURVES));
+      if (meta.channels > 1) tools.append(this.choice("black point", "balance", BALANCES));
+      tools.append(this.slider("brightness", "target", 0.02, 0.6), this.slider("sigma to black", "clip", 0.5, 10));
+    }
+    if (!meta.compact) tools.append(button("Auto", "Back to the automatic stretch", () => this.reset()));
+    const words = meta.compact ? "PNG" : "Save as PNG";
+    tools.append(button(words, "Save what is shown as PNG, with this stretch", () => this.save()));
+    return tools;
+  }
+
+  choice(label, name, options, kind = String) {
+    const made = element("select", { title: label, "aria-label": label });
+    for (const [value, text] of Object.entries(options)) made.append(element("option", { value }, text));
+    made.addEventListener("change", () => this.set(name, kind(made.value)));
+    this.follow(name, () => { made.value = this.model.get(name); });
+    return made;
+  }
+
+  slider(label, name, low, high, byFactors = false) {
+    const [from, to] = byFactors ? [Math.exp, Math.log] : [Number, Number];
+    const made = element("input", { type: "range", min: to(low), max: to(high), step: (to(high) - to(low)) / 200,
+      title: label, "aria-label": label });
+    made.addEventListener("input", () => this.set(name, from(Number(made.value))));
+    this.follow(name, () => {
+      made.value = to(this.model.get(name));
+      made.setAttribute("aria-valuetext", rounded(this.model.get(name)));
+    });
+    return element("label", {}, this.meta.compact ? "" : label, made);
+  }
+
+  /** Do something now and whenever a trait changes. */
+  follow(name, action) {
+    this.model.on(`change:${name}`, action);
+    this.ended.signal.addEventListener("abort", () => this.model.off(`change:${name}`, action));
+    action();
+  }
+
+  set(name, value) {
+    this.model.set(name, value);
+    clearTimeout(this.saving);
+    this.saving = setTimeout(() => this.tell(() => this.model.save_changes()), 200);
+  }
+
+  reset() {
+    for (const [name, value] of Object.entries(this.meta.usual)) this.set(name, value);
+  }
+
+  listen() {
+    const { signal } = this.ended;
+    const on = (target, type, action, options = {}) =>
+      target.addEventListener(type, action, { signal, ...options });
+    on(this.stage, "wheel", (event) => this.wheel(event), { passive: false });
+    on(this.stage, "pointerdown", (event) => this.press(event));
+    on(this.stage, "pointermove", (event) => this.move(event));
+    on(this.stage, "pointerup", (event) => this.release(event));
+    on(this.stage, "pointercancel", () => { this.grip = null; });
+    on(this.stage, "pointerleave", () => { this.awake = false; this.point(null); });
+    on(this.stage, "dblclick", () => this.fit());
+    on(this.stage, "keydown", (event) => this.key(event));
+    // Keys in a slider or a menu are not for the notebook either.
+    on(this.root, "keydown", (event) => event.stopPropagation());
+    on(document, LINKED, ({ detail }) => this.hear(detail));
+    const answer = (message, buffers) => this.take(message, buffers);
+    this.model.on("msg:custom", answer);
+    signal.addEventListener("abort", () => this.model.off("msg:custom", answer));
+    for (const name of ["plane", "curve", "balance", "target", "clip", "colours", "top"]) {
+      this.follow(name, () => this.restretch());
+    }
+    this.follow("view", () => this.draw());
+  }
+
+  // kernel --------------------------------------------------------------------------------------------
+
+  tell(action) {
+    try {
+      action();
+    } catch {
+      this.silent = true; // the connection is gone: the kernel was restarted
+    }
+  }
+
+  send(message) {
+    this.tell(() => this.model.send(message));
+  }
+
+  take(message, buffers) {
+    if (message.kind === "tile") {
+      this.silent = false;
+      this.asked.delete(message.key);
+      const bytes = buffers[0];
+      const values = new Float32Array(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength));
+      const canvas = element("canvas", { width: message.width, height: message.height });
+      this.tiles.set(message.key, { ...message, values, canvas, context: canvas.getContext("2d"), version: -1, part: [0, 0, 0, 0] });
+      this.draw();
+    } else if (message.kind === "pixel") {
+      this.silent = false;
+      if (this.exact.size > 500) this.exact.clear();
+      const values = message.values.map((value) => value ?? NaN); // JSON has no NaN
+      this.exact.set(`${message.x},${message.y}`, { values, sky: message.sky });
+      this.question = null;
+      this.read();
+    } else if (message.kind === "problem") {
+      this.problem = message.text;
+      this.wait();
+    }
+  }
+
+  /** Ask for tiles that are seen, the first ones first, a few at a time. */
+  ask(keys) {
+    for (const key of keys) {
+      if (this.asked.size >= ASKED) return;
+      if (this.tiles.has(key) || this.asked.has(key)) continue;
+      this.asked.set(key, Date.now());
+      this.send({ ask: "tile", key });
+    }
+  }
+
+  /** Mention a kernel that does not answer; ask again, as it may have been busy. */
+  wait() {
+    const since = Math.min(...this.asked.values(), this.question?.since ?? Infinity);
+    const late = Date.now() - since > PATIENCE;
+    if (late) {
+      this.asked.clear();
+      this.question = null;
+      this.silent = true;
+      this.draw();
+    }
+    const words = "The kernel does not answer. If it is busy, details follow; if it was restarted, run the cell again.";
+    this.note.textContent = this.problem ?? (this.silent ? words : "");
+    this.note.hidden = !this.note.textContent;
+  }
+
+  /** Forget the tiles that were not used for longest. The overview stays. */
+  forget() {
+    let bytes = 0;
+    for (const tile of this.tiles.values()) bytes += tile.values.byteLength + 4 * tile.width * tile.height;
+    for (const [key, tile] of this.tiles) {
+      if (bytes <= KEPT) return;
+      if (tile.level === this.meta.levels - 1 || tile.seen === this.frame) continue;
+      bytes -= tile.values.byteLength + 4 * tile.width * tile.height;
+      this.tiles.delete(key);
+    }
+  }
+
+  // stretch -------------------------------------------------------------------------------------------
+
+  restretch() {
+    const { model, meta } = this;
+    const get = (name) => model.get(name);
+    if (meta.palettes) {
+      const colours = meta.palettes[get("colours")];
+      const entry = (y) => {
+        const at = 6 * Math.round(255 * y);
+        const [r, g, b] = [0, 2, 4].map((i) => parseInt(colours.slice(at + i, at + i + 2), 16));
+        return 0xff000000 | (b << 16) | (g << 8) | r;
+      };
+      const shape = tabulate(Math.sqrt, 1, entry, Uint32Array);
+      this.tables = meta.names.map(() => ({ black: 0, gain: 1 / get("top"), ...shape }));
+      this.describe(colours);
+    } else {
+      const many = meta.channels === 3 && get("plane") < 0;
+      const [entry, kind] = many ? [(y) => Math.round(255 * y), Uint8Array] : [gray, Uint32Array];
+      const shapes = new Map(); // most channels share one
+      this.tables = placements(meta.statistics, get("balance"), get("clip")).map(({ black, span, sky }) => {
+        const key = sky.toPrecision(9);
+        if (!shapes.has(key)) shapes.set(key, tabulate(curve(get("curve"), sky, get("target")), sky, entry, kind));
+        return { black, gain: 1 / span, ...shapes.get(key) };
+      });
+    }
+    this.version++;
+    this.draw();
+  }
+
+  /** The scale of the colors. */
+  describe(colours) {
+    const top = this.model.get("top");
+    const steps = [0, 32, 64, 96, 128, 160, 192, 224, 255].map((i) => `#${colours.slice(6 * i, 6 * i + 6)}`);
+    const { unit, factor } = this.meta;
+    const half = (from) => element("span", { class: "colors", style: `background: linear-gradient(90deg, ${from})` });
+    const words = [0.25, 1].map((x) => rounded(top * x * factor, 2)); // the root of 0.25 is in the middle
+    this.legend.replaceChildren("0", half(steps.slice(0, 5)), words[0], half(steps.slice(4)), `${words[1]} ${unit}`);
+  }
+
+  /** Paint a tile, or only the part [left, top, right, bottom] of it that is seen while the stretch changes. */
+  paint(tile, part) {
+    const fresh = tile.version === this.version;
+    const inside = tile.part.every((edge, i) => (i < 2 ? edge <= part[i] : edge >= part[i]));
+    if (fresh && inside) return;
+    const [left, top, right, bottom] = fresh ? [0, 0, tile.width, tile.height] : part;
+    const image = new ImageData(right - left, bottom - top);
+    const pixels = new Uint32Array(image.data.buffer);
+    const plane = this.model.get("plane");
+    for (let row = top; row < bottom; row++) {
+      const [from, to] = [row * tile.width + left, (row - top) * (right - left)];
+      if (plane >= 0) this.paintPlane(tile, plane, from, pixels, to, right - left);
+      else if (this.meta.palettes) this.paintMean(tile, from, pixels, to, right - left);
+      else this.paintColours(tile, from, pixels, to, right - left);
+    }
+    tile.context.putImageData(image, left, top);
+    tile.version = this.version;
+    tile.part = [left, top, right, bottom];
+  }
+
+  // One row. The loops are written out: a function call for each sample takes several times as long. A pixel
+  // without data is left transparent, so that the ground of the stage is seen.
+
+  paintPlane({ values, width, height }, plane, from, pixels, to, count) {
+    const { black, gain, knee, fine, entries } = this.tables[plane];
+    from += plane * width * height;
+    for (let i = 0; i < count; i++) {
+      const value = values[from + i];
+      const x = (value - black) * gain;
+      if (value === value) {
+        pixels[to + i] = entries[x < knee ? (x > 0 ? (x * fine) | 0 : 0) : x < 1 ? STEPS + ((x * STEPS) | 0) : LAST];
+      }
+    }
+  }
+
+  paintMean({ values, width, height }, from, pixels, to, count) {
+    const { black, gain, knee, fine, entries } = this.tables[0];
+    const [size, { channels }] = [width * height, this.meta];
+    for (let i = 0; i < count; i++) {
+      let sum = 0;
+      for (let c = 0; c < channels; c++) sum += values[c * size + from + i];
+      const x = (sum / channels - black) * gain;
+      if (sum === sum) {
+        pixels[to + i] = entries[x < knee ? (x > 0 ? (x * fine) | 0 : 0) : x < 1 ? STEPS + ((x * STEPS) | 0) : LAST];
+      }
+    }
+  }
+
+  paintColours({ values, width, height }, from, pixels, to, count) {
+    const [r, g, b] = this.tables;
+    const [black0, black1, black2, gain0, gain1, gain2] = [r.black, g.black, b.black, r.gain, g.gain, b.gain];
+    const [knee0, knee1, knee2, fine0, fine1, fine2] = [r.knee, g.knee, b.knee, r.fine, g.fine, b.fine];
+    const [entries0, entries1, entries2] = [r.entries, g.entries, b.entries];
+    const [second, third] = [from + width * height, from + 2 * width * height];
+    for (let i = 0; i < count; i++) {
+      const x0 = (values[from + i] - black0) * gain0;
+      const x1 = (values[second + i] - black1) * gain1;
+      const x2 = (values[third + i] - black2) * gain2;
+      if (x0 !== x0 && x1 !== x1 && x2 !== x2) continue;
+      pixels[to + i] = 0xff000000
+        | entries0[x0 < knee0 ? (x0 > 0 ? (x0 * fine0) | 0 : 0) : x0 < 1 ? STEPS + ((x0 * STEPS) | 0) : x0 >= 1 ? LAST : 0]
+        | entries1[x1 < knee1 ? (x1 > 0 ? (x1 * fine1) | 0 : 0) : x1 < 1 ? STEPS + ((x1 * STEPS) | 0) : x1 >= 1 ? LAST : 0] << 8
+        | entries2[x2 < knee2 ? (x2 > 0 ? (x2 * fine2) | 0 : 0) : x2 < 1 ? STEPS + ((x2 * STEPS) | 0) : x2 >= 1 ? LAST : 0] << 16;
+    }
+  }
+
+  // view ----------------------------------------------------------------------------------------------
+
+  /** Screen pixels (of the page) per pixel at which the whole image fits. */
+  get fitted() {
+    return Math.min(this.stage.clientWidth / this.meta.width, this.stage.clientHeight / this.meta.height) || 1;
+  }
+
+  /** Center of the view, in pixels from the corner of the image, and screen pixels per pixel. */
+  get view() {
+    const view = this.model.get("view");
+    const { width, height } = this.meta;
+    if (view.length !== 3) return { x: width / 2, y: height / 2, scale: this.fitted };
+    // The traits have the pixel at the center, and how many pixels a picture that fits would be wide.
+    return { x: view[0] + 0.5, y: view[1] + 0.5, scale: (this.fitted * width) / view[2] };
+  }
+
+  show({ x, y, scale }) {
+    const { width, height } = this.meta;
+    scale = Math.min(Math.max(scale, this.fitted / 4), LARGEST);
+    [x, y] = [Math.min(Math.max(x, 0), width), Math.min(Math.max(y, 0), height)];
+    this.put([x - 0.5, y - 0.5, (this.fitted * width) / scale]);
+  }
+
+  put(view) {
+    this.set("view", view);
+    this.share({ view });
+  }
+
+  fit() {
+    this.put([]);
+  }
+
+  /** Zoom so that the image stays where it is at a place of the stage, by default at its center. */
+  zoomTo(scale, at = [this.stage.clientWidth / 2, this.stage.clientHeight / 2]) {
+    const [x, y] = this.image(at);
+    scale = Math.min(Math.max(scale, this.fitted / 4), LARGEST);
+    const across = (at[0] - this.stage.clientWidth / 2) / scale;
+    const down = (at[1] - this.stage.clientHeight / 2) / scale;
+    this.show({ x: x - across, y: y - down, scale });
+  }
+
+  zoomBy(factor, at) {
+    this.zoomTo(this.view.scale * factor, at);
+  }
+
+  pan(across, down) {
+    const { x, y, scale } = this.view;
+    this.show({ x: x - across / scale, y: y - down / scale, scale });
+  }
+
+  /** From a place on the stage to the image. */
+  image([left, top]) {
+    const { x, y, scale } = this.view;
+    return [x + (left - this.stage.clientWidth / 2) / scale, y + (top - this.stage.clientHeight / 2) / scale];
+  }
+
+  place([x, y]) {
+    const view = this.view;
+    return [
+      (x - view.x) * view.scale + this.stage.clientWidth / 2,
+      (y - view.y) * view.scale + this.stage.clientHeight / 2,
+    ];
+  }
+
+  share(what) {
+    const group = this.model.get("group");
+    if (!group) return;
+    document.dispatchEvent(new CustomEvent(LINKED, { detail: { group, from: this.id, ...what } }));
+  }
+
+  hear({ group, from, view, cursor }) {
+    if (group !== this.model.get("group") || from === this.id) return;
+    if (view !== undefined) this.set("view", view);
+    if (cursor !== undefined) this.point(cursor, false);
+  }
+
+  // mouse and keyboard --------------------------------------------------------------------------------
+
+  at(event) {
+    const box = this.stage.getBoundingClientRect();
+    return [event.clientX - box.left, event.clientY - box.top];
+  }
+
+  wheel(event) {
+    // Somebody who scrolls through the page is not stopped by a picture that comes under the pointer.
+    if (!this.awake) return;
+    event.preventDefault();
+    const lines = event.deltaMode === 1 ? 33 : 1;
+    this.zoomBy(Math.exp(-Math.min(Math.max(event.deltaY * lines, -200), 200) / 400), this.at(event));
+    this.point(this.inside(this.image(this.at(event))));
+  }
+
+  press(event) {
+    if (event.button !== 0) return;
+    this.awake = true;
+    this.grip = { from: this.at(event), last: this.at(event), moved: false };
+    this.stage.setPointerCapture(event.pointerId);
+  }
+
+  move(event) {
+    if (event.movementX || event.movementY) this.awake = true;
+    const here = this.at(event);
+    if (this.grip) {
+      const { from, last } = this.grip;
+      this.grip.moved ||= Math.hypot(here[0] - from[0], here[1] - from[1]) > 3;
+      if (this.grip.moved) {
+        this.pan(here[0] - last[0], here[1] - last[1]);
+        this.grip.last = here;
+      }
+    }
+    this.point(this.inside(this.image(here)));
+  }
+
+  release(event) {
+    if (this.grip && !this.grip.moved) {
+      const pixel = this.inside(this.image(this.at(event)));
+      if (pixel) this.set("pixel", pixel.map((value, i) => value + this.meta.origin[i]));
+    }
+    this.grip = null;
+  }
+
+  inside([x, y]) {
+    const { width, height } = this.meta;
+    return x >= 0 && y >= 0 && x < width && y < height ? [Math.floor(x), Math.floor(y)] : null;
+  }
+
+  key(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const arrows = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+    const actions = {
+      1: () => this.zoomTo(1 / devicePixelRatio, this.cursor ? this.place(this.cursor) : undefined),
+      f: () => this.fit(),
+      "+": () => this.zoomBy(1.5),
+      "=": () => this.zoomBy(1.5),
+      "-": () => this.zoomBy(1 / 1.5),
+      c: () => this.point(this.inside([this.view.x, this.view.y])),
+    };
+    const arrow = arrows[event.key];
+    if (arrow && event.shiftKey) this.step(arrow);
+    else if (arrow) this.pan(-arrow[0] * this.stage.clientWidth / 10, -arrow[1] * this.stage.clientHeight / 10);
+    else if (actions[event.key]) actions[event.key]();
+    else return;
+    event.preventDefault();
+    event.stopPropagation();
+    clearTimeout(this.speaking);
+    this.speaking = setTimeout(() => { this.spoken.textContent = this.readout.textContent; }, 500);
+  }
+
+  /** Move the crosshair by a pixel; where it leaves the stage, the image follows. */
+  step([across, down]) {
+    const [x, y] = this.cursor ?? [this.view.x, this.view.y];
+    const next = this.inside([Math.floor(x) + across, Math.floor(y) + down]);
+    if (!next) return;
+    const [left, top] = this.place(next);
+    if (left < 0 || top < 0 || left > this.stage.clientWidth || top > this.stage.clientHeight) {
+      this.show({ x: next[0], y: next[1], scale: this.view.scale });
+    }
+    this.point(next);
+  }
+
+  point(pixel, tell = true) {
+    if (String(pixel) === String(this.cursor)) return;
+    this.cursor = pixel;
+    if (tell) this.share({ cursor: pixel });
+    this.mark();
+    this.read();
+  }
+
+  // readout -------------------------------------------------------------------------------------------
+
+  /** The values of a pixel: from a tile of the image itself, or from the kernel. */
+  values([x, y]) {
+    const said = this.exact.get(`${x},${y}`);
+    const size = this.meta.tile;
+    const tile = this.tiles.get(`0/${Math.floor(x / size)}/${Math.floor(y / size)}`);
+    if (said) return said;
+    if (!tile) return {};
+    const at = (y % size) * tile.width + (x % size);
+    return { values: this.meta.names.map((_, c) => tile.values[c * tile.width * tile.height + at]) };
+  }
+
+  read() {
+    const { meta, cursor } = this;
+    const zoom = `zoom ${rounded(100 * this.view.scale * devicePixelRatio, 3)} %`;
+    const scale = meta.sky ? `, ${rounded(meta.sky.scale, 4)}″ per pixel` : "";
+    if (!cursor) {
+      this.readout.textContent = `${meta.width} x ${meta.height} pixels${scale}; ${zoom}`;
+      return;
+    }
+    const { values, sky } = this.values(cursor);
+    if (!values || (meta.sky && sky === undefined)) this.inquire();
+    const words = [`x ${cursor[0] + meta.origin[0]}, y ${cursor[1] + meta.origin[1]}`];
+    words.push(values ? this.inUnits(values) : "…");
+    if (sky) words.push(sky);
+    this.readout.textContent = [...words, zoom].join("   ");
+  }
+
+  /** The values as they are, and in the other unit. */
+  inUnits(values) {
+    const { names, unit, factor, zero } = this.meta;
+    const text = names.map((name, i) => `${name} ${shortest(values[i])}`.trim()).join("   ");
+    if (!unit) return text;
+    if (factor === 1 && zero === 0) return `${text} ${unit}`;
+    const others = values.map((value) => (Number.isFinite(value) ? rounded(value * factor + zero) : "–"));
+    return `${text}   (${others.join(", ")} ${unit})`;
+  }
+
+  /** Ask for the exact values; one question at a time, the last place wins. */
+  inquire() {
+    if (this.question) return;
+    const [x, y] = this.cursor;
+    this.question = { since: Date.now() };
+    this.send({ ask: "pixel", x, y });
+  }
+
+  // drawing -------------------------------------------------------------------------------------------
+
+  resize() {
+    const [width, height] = [this.stage.clientWidth, this.stage.clientHeight];
+    if (!width || !height) return;
+    for (const canvas of [this.canvas, this.marks]) {
+      canvas.width = Math.round(width * devicePixelRatio);
+      canvas.height = Math.round(height * devicePixelRatio);
+    }
+    this.draw();
+  }
+
+  draw() {
+    this.due ??= requestAnimationFrame(() => {
+      this.due = null;
+      if (this.ended.signal.aborted || !this.stage.clientWidth) return;
+      const start = performance.now();
+      this.drawPicture();
+      this.mark();
+      this.read();
+      this.forget();
+      this.root.dataset.milliseconds = (performance.now() - start).toFixed(1);
+      this.root.dataset.drawn = Number(this.root.dataset.drawn ?? 0) + 1;
+    });
+  }
+
+  drawPicture() {
+    const context = this.canvas.getContext("2d", { alpha: false });
+    context.fillStyle = getComputedStyle(this.stage).backgroundColor;
+    context.fillRect(0, 0, this.canvas.width, this.canvas.height);
+    const last = this.meta.levels - 1;
+    const shown = this.view.scale * devicePixelRatio;
+    const level = Math.min(Math.max(Math.round(-Math.log2(shown)), 0), last);
+    this.frame = (this.frame ?? 0) + 1;
+    const keys = this.seen(level);
+    for (const [column, row] of keys) this.drawTile(context, level, column, row, shown);
+    const waiting = keys.map(([column, row]) => `${level}/${column}/${row}`).filter((key) => !this.tiles.has(key));
+    this.ask([`${last}/0/0`, ...waiting]);
+    this.root.dataset.waiting = this.tiles.has(`${last}/0/0`) ? waiting.length : -1;
+  }
+
+  /** Tiles of a level that are seen, from the center outwards. */
+  seen(level) {
+    const size = this.meta.tile * 2 ** level;
+    const [left, top] = this.image([0, 0]);
+    const [right, bottom] = this.image([this.stage.clientWidth, this.stage.clientHeight]);
+    const range = (from, to, most) => {
+      const [first, end] = [Math.max(Math.floor(from / size), 0), Math.min(Math.ceil(to / size), Math.ceil(most / size))];
+      return Array.from({ length: Math.max(end - first, 0) }, (_, i) => first + i);
+    };
+    const rows = range(top, bottom, this.meta.height);
+    const found = range(left, right, this.meta.width).flatMap((column) => rows.map((row) => [column, row]));
+    const { x, y } = this.view;
+    const distance = ([column, row]) => Math.hypot((column + 0.5) * size - x, (row + 0.5) * size - y);
+    return found.sort((one, other) => distance(one) - distance(other));
+  }
+
+  /** Draw a tile, or what a coarser level has in its place. */
+  drawTile(context, level, column, row, shown) {
+    for (let up = 0; level + up < this.meta.levels; up++) {
+      const key = `${level + up}/${column >> up}/${row >> up}`;
+      const tile = this.tiles.get(key);
+      if (!tile) continue;
+      if (tile.seen !== this.frame) {
+        tile.seen = this.frame;
+        this.tiles.delete(key);
+        this.tiles.set(key, tile);
+      }
+      // The part of the tile in pixels of its level, then its edges on the screen, whole pixels without gaps.
+      const part = this.meta.tile >> up;
+      const [left, top] = [(column * part) % this.meta.tile, (row * part) % this.meta.tile];
+      const width = Math.min(part, tile.width - left), height = Math.min(part, tile.height - top);
+      if (width <= 0 || height <= 0) return;
+      const bin = 2 ** (level + up);
+      this.paint(tile, this.partSeen(tile, bin, [left, top, left + width, top + height]));
+      const edge = (x, y) => this.place([
+        Math.min(((column >> up) * this.meta.tile + x) * bin, this.meta.width),
+        Math.min(((row >> up) * this.meta.tile + y) * bin, this.meta.height),
+      ]).map((value) => Math.round(value * devicePixelRatio));
+      const [x0, y0] = edge(left, top);
+      const [x1, y1] = edge(left + width, top + height);
+      context.imageSmoothingEnabled = up > 0 || shown * bin < 1;
+      context.drawImage(tile.canvas, left, top, width, height, x0, y0, x1 - x0, y1 - y0);
+      return;
+    }
+  }
+
+  /** The part of a tile that is drawn and on the screen, in its own pixels; one more at each edge is mixed in. */
+  partSeen(tile, bin, [left, top, right, bottom]) {
+    const [column, row] = tile.key.split("/").slice(1).map(Number);
+    const inTile = ([x, y]) => [x / bin - column * this.meta.tile, y / bin - row * this.meta.tile];
+    const from = inTile(this.image([0, 0])), to = inTile(this.image([this.stage.clientWidth, this.stage.clientHeight]));
+    const [x0, y0] = [Math.max(left, Math.floor(from[0]) - 1, 0), Math.max(top, Math.floor(from[1]) - 1, 0)];
+    const x1 = Math.min(right, Math.ceil(to[0]) + 1), y1 = Math.min(bottom, Math.ceil(to[1]) + 1);
+    return [x0, y0, Math.max(x1, x0 + 1), Math.max(y1, y0 + 1)];
+  }
+
+  /** Crosshair, scale bar and directions, above the picture. */
+  mark() {
+    const context = this.marks.getContext("2d");
+    context.setTransform(devicePixelRatio, 0, 0, devicePixelRatio, 0, 0);
+    const { clientWidth: width, clientHeight: height } = this.stage;
+    context.clearRect(0, 0, width, height);
+    const twice = (draw) => {
+      for (const [colour, wide] of [["rgba(0, 0, 0, .75)", 3], ["#ffffff", 1.2]]) {
+        context.beginPath();
+        context.strokeStyle = colour;
+        context.lineWidth = wide;
+        draw();
+        context.stroke();
+      }
+    };
+    const write = (text, x, y) => {
+      context.font = "12px system-ui, sans-serif";
+      context.strokeStyle = "rgba(0, 0, 0, .75)";
+      context.lineWidth = 3;
+      context.strokeText(text, x, y);
+      context.fillStyle = "#ffffff";
+      context.fillText(text, x, y);
+    };
+    if (this.cursor) {
+      const [x, y] = this.place(this.cursor.map((value) => value + 0.5));
+      const gap = Math.max(6, this.view.scale / 2 + 2);
+      twice(() => {
+        for (const [across, down] of [[1, 0], [-1, 0], [0, 1], [0, -1]]) {
+          context.moveTo(x + across * gap, y + down * gap);
+          context.lineTo(x + across * (gap + 14), y + down * (gap + 14));
+        }
+      });
+    }
+    const { text, length } = bar(Math.min(140, width / 4) / this.view.scale, this.meta.sky?.scale);
+    const long = length * this.view.scale;
+    twice(() => {
+      context.moveTo(12, height - 18);
+      context.lineTo(12, height - 12);
+      context.lineTo(12 + long, height - 12);
+      context.lineTo(12 + long, height - 18);
+    });
+    write(text, 14, height - 22);
+    if (this.meta.sky) this.markDirections(width, height, twice, write, context);
+  }
+
+  markDirections(width, height, twice, write, context) {
+    const { north, east } = this.meta.sky;
+    const [x, y] = [width - 44, height - 44];
+    for (const [name, [across, down]] of [["N", north], ["E", east]]) {
+      twice(() => {
+        context.moveTo(x, y);
+        context.lineTo(x + 24 * across, y + 24 * down);
+      });
+      write(name, x + 33 * across - 4, y + 33 * down + 4);
+    }
+  }
+
+  save() {
+    const link = element("a", { download: `${this.meta.file}.png` });
+    this.canvas.toBlob((blob) => {
+      link.href = URL.createObjectURL(blob);
+      link.click();
+      setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+    });
+  }
+}
+
+function render({ model, el }) {
+  const viewer = new Viewer(model, el);
+  return () => viewer.close();
+}
+
+export default { render };

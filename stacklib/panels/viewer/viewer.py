@@ -1,0 +1,244 @@
+"""A viewer for one image: the live panel and its static figure."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from astropy.wcs import WCS
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+
+from stacklib.figures.look import colour_bar, new_figure, show_picture
+from stacklib.figures.screen import SCREEN_WIDTH, Levels
+from stacklib.frames.frame import Frame
+from stacklib.integration.result import Integration
+from stacklib.measurement.full_scale import ADU, UNIT_MAXIMUM
+from stacklib.output.world_coordinates import pixel_world
+from stacklib.panels.viewer.pixels import STRIP, TILE, ArrayRows, FrameRows, Pyramid, mean_of_bins
+from stacklib.panels.viewer.sky import Sky
+from stacklib.panels.viewer.stretches import Stretch
+from stacklib.panels.viewer.widget import COLOURS, ViewerWidget, palettes
+from stacklib.utils.progress import in_live_notebook
+from stacklib.utils.texts import one_line
+
+__all__ = ["Viewer", "link"]
+
+
+class Viewer:
+    """Look at an image: zoom, move, stretch it, and read values and positions.
+
+    Only what is seen is read and sent to the browser, at the resolution at which it is seen, so that large
+    images are as quick as small ones. The values shown under the cursor are those of the image, not those of
+    the screen.
+
+    Parameters
+    ----------
+    image : ndarray, Integration, Frame, str or Path
+        An array of shape (channels, height, width) or (height, width), the image of a result, or an XISF or
+        FITS file, which is read on demand. NaN means no data.
+    title : str, optional
+        Shown above the picture. Default is the name of the file.
+    names : sequence of str, optional
+        Names of the channels. Default is R, G and B for three channels, and numbers for other counts.
+    wcs : astropy.wcs.WCS, optional
+        World coordinates, the first row of the image being row 0. Default is that of the file or result.
+    unit : (str, float) or (str, float, float), optional
+        A second unit for the readout and its scale, such as ``("%", 100)``, and an offset that is added.
+        Default is ADU, as far as the file or result tells the scale.
+    colours : str, optional
+        A color map for an image that is a map: inferno, viridis, cividis or gray. Default is a stretch.
+    top : float, optional
+        Value at the end of the color map. Default is the maximum.
+    origin : (int, int), optional
+        The (left, top) pixel of the image in the whole frames, for the readout.
+    height : int, optional
+        Height of the picture in pixels of the screen. Default follows from its width.
+    compact : bool
+        Leave out some buttons, for a small picture beside another one.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Channels, height and width.
+    levels : Levels
+        Median, spread and extremes of the channels, from which the stretch follows.
+
+    Raises
+    ------
+    ValueError
+        If the image is not of such a shape, a name is missing, or there is no such color map.
+    FrameError
+        If the file cannot be used.
+
+    Examples
+    --------
+    >>> from stacklib.panels import Viewer, link
+    >>> Viewer("5_Integration/20210815_M101_ASI2600_01.xisf")  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        image: np.ndarray | Integration | Frame | str | Path,
+        *,
+        title: str = "",
+        names: Sequence[str] = (),
+        wcs: WCS | None = None,
+        unit: tuple[str, float] | tuple[str, float, float] | None = None,
+        colours: str = "",
+        top: float = 0.0,
+        origin: tuple[int, int] = (0, 0),
+        height: int = 0,
+        compact: bool = False,
+    ) -> None:
+        if colours and colours not in COLOURS:
+            raise ValueError(f"colours: got {colours!r}, expected one of {', '.join(COLOURS)}")
+        image = Frame(image) if isinstance(image, str | Path) else image
+        if isinstance(image, Integration):
+            rows: ArrayRows | FrameRows = ArrayRows(image.image)
+            wcs, unit, origin = wcs or pixel_world(image), unit or _adu(image), image.region[:2]
+        elif isinstance(image, Frame):
+            rows, title = FrameRows(image), title or one_line(image.name)
+            wcs = wcs or pixel_world(image)
+        else:
+            rows = ArrayRows(image)
+        self.title, self.colours, self.origin = title, colours, origin
+        self._height, self._compact = height, compact
+        self._pyramid = Pyramid(rows)
+        channels = self._pyramid.shape[0]
+        usual = {1: ("",), 3: ("R", "G", "B")}.get(channels, tuple(map(str, range(channels))))
+        self.names = tuple(names) or usual
+        if len(self.names) != channels:
+            raise ValueError(f"names: got {len(self.names)} names for {channels} channels")
+        self._sky = Sky(wcs, *self._pyramid.shape[:0:-1]) if wcs is not None else None
+        if isinstance(image, Frame) and not unit:
+            known = image.full_scale if image.integer else ADU
+            unit = ("ADU", known if max(self.levels.top) <= UNIT_MAXIMUM else 1.0)
+        self.unit = (*(unit or ("", 1.0)), 0.0)[:3]
+        self._top = top or max(self.levels.top) or 1.0
+
+    @property
+    def levels(self) -> Levels:
+        return self._pyramid.levels
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self._pyramid.shape
+
+    @property
+    def stretch(self) -> Stretch:
+        """The stretch as it is set in the panel."""
+        widget = self.widget
+        return Stretch(widget.curve, widget.balance, widget.target, widget.clip)
+
+    @property
+    def alt(self) -> str:
+        """The picture in words, for those who cannot see it."""
+        channels, height, width = self._pyramid.shape
+        kind = f"map in colors, 0 to {self._top:g}" if self.colours else "picture, stretched for the screen"
+        words = f"{self.title or 'Image'}: {kind}; {width} x {height} pixels"
+        pairs = zip(self.names, self.levels.centre, strict=True)
+        named = [f"{name} {centre:.4g}".strip() for name, centre in pairs]
+        return f"{words}, {channels} channel{'s' * (channels > 1)}, median {', '.join(named)}"
+
+    @cached_property
+    def widget(self) -> ViewerWidget:
+        """The live panel."""
+        usual = {name: getattr(Stretch, name) for name in ("curve", "balance", "target", "clip")}
+        if self.colours:
+            usual = {"colours": self.colours, "top": self._top}
+        # Three channels are shown as a color, those of a map as their mean.
+        together = self.colours or self.shape[0] == 3
+        state = {"height": self._height, "plane": -1 if together else 0}
+        return ViewerWidget(self._pyramid, self._sky, meta=self._meta(usual), **usual, **state)
+
+    def _meta(self, usual: dict[str, Any]) -> dict[str, Any]:
+        channels, height, width = self._pyramid.shape
+        unit, factor, zero = self.unit
+        return {
+            "width": width,
+            "height": height,
+            "channels": channels,
+            "names": list(self.names),
+            "levels": self._pyramid.count,
+            "tile": TILE,
+            "statistics": [list(each) for each in zip(*self.levels, strict=True)],
+            "title": self.title,
+            "alt": self.alt,
+            "unit": unit,
+            "factor": factor,
+            "zero": zero,
+            "compact": self._compact,
+            "origin": list(self.origin),
+            "sky": self._sky.to_dict() if self._sky else None,
+            "palettes": palettes() if self.colours else None,
+            "tops": [self._top / 20, max(self._top, *self.levels.top)],
+            "usual": usual,
+            "file": "".join(c if c.isalnum() or c in "-_." else "_" for c in self.title) or "picture",
+        }
+
+    def look_at(self, x: float, y: float, width: float) -> None:
+        """Center the live panel on a pixel of the image and show about `width` pixels across."""
+        self.widget.view = [float(x), float(y), float(width)]
+
+    def figure(self) -> Figure:
+        """Draw the image as a static figure, for where there is no browser."""
+        _, height, width = self._pyramid.shape
+        side = -(-width // SCREEN_WIDTH)
+        strip = side * max(1, STRIP // side)
+        parts = [
+            mean_of_bins(self._pyramid.rows.read(start, min(start + strip, height)), side)
+            for start in range(0, height, strip)
+        ]
+        image = np.concatenate(parts, axis=1)
+        figure = new_figure(9.0, 9.0 * image.shape[1] / image.shape[2] + 0.75)
+        axes = figure.subplots()
+        if self.colours:
+            unit, factor, _ = self.unit
+            scale = PowerNorm(0.5, 0, factor * self._top)
+            shown = factor * image.mean(axis=0)
+            mapped = show_picture(axes, shown, self.title, side, self.origin, cmap=self.colours, norm=scale)
+            colour_bar(figure, mapped, unit)
+        else:
+            shown = Stretch().apply(image, self.levels)
+            picture = np.moveaxis(shown, 0, -1) if len(shown) == 3 else shown[0]
+            show_picture(axes, picture, self.title, side, self.origin)
+        return figure
+
+    def _ipython_display_(self) -> None:
+        from IPython.display import display
+
+        display(self.widget if in_live_notebook() else self.figure())
+
+
+def link(viewers: Iterable[Viewer]) -> None:
+    """Let viewers of images of the same size show the same part, and the same place under the cursor.
+
+    Parameters
+    ----------
+    viewers : iterable of Viewer
+        The viewers. Each can still have its own stretch.
+
+    Raises
+    ------
+    ValueError
+        If the images have different sizes.
+    """
+    viewers = list(viewers)
+    sizes = {viewer.shape[1:] for viewer in viewers}
+    if len(sizes) > 1:
+        found = " and ".join(f"{width} x {height}" for height, width in sorted(sizes))
+        raise ValueError(f"viewers: got images of {found} pixels, expected the same size")
+    name = uuid.uuid4().hex
+    for viewer in viewers:
+        viewer.widget.group = name
+
+
+def _adu(result: Integration) -> tuple[str, float, float]:
+    """Return ADU, its scale and offset: those of the frames, before the range of the image was changed."""
+    full, factor = result.preparation.full_scale, result.range_factor
+    return "ADU", full / factor, -full * result.range_offset / factor
