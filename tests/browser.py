@@ -208,7 +208,7 @@ class Lab:
         page = self.browser.new_page(viewport={"width": 1400, "height": 1000})
         try:
             notebook = Notebook(page)
-            page.goto(self.server.address(f"lab/tree/{path}?reset"))
+            page.goto(self.server.address(f"lab/tree/{path}?reset"), timeout=120_000)
             page.wait_for_selector(".jp-NotebookPanel .jp-CodeCell", timeout=60_000)
             # Running cells earlier opens a dialog that waits for an answer.
             page.wait_for_function(KERNEL_READY, timeout=60_000)
