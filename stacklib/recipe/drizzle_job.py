@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from stacklib.recipe.drizzle_recipe import DrizzleRecipe
 from stacklib.recipe.recipe import Job
-from stacklib.utils.parameters import count_field, list_field, text_field
+from stacklib.utils.parameters import count_field, list_field, switch_field, text_field
 
 __all__ = ["DrizzleJob"]
 
@@ -30,6 +30,7 @@ class DrizzleJob(DrizzleRecipe):
     )
     output: str = text_field("", Job.parameters()["output"].help)
     memory: str = text_field("2GB", Job.parameters()["memory"].help)
+    save_fits: bool = switch_field(False, "Also save image and weights as FITS.")
     threads: int = count_field(
         0, 0, 1024, "Number of processes that drizzle; 0: one for each processor.", "processes"
     )
