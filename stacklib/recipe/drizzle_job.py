@@ -20,7 +20,7 @@ class DrizzleJob(DrizzleRecipe):
         "Frames before registration, or the folder of their target; empty: simulated ones.",
     )
     registered: str = text_field(
-        "", "The same frames, registered; empty: 4_Registered beside them; none: register them here."
+        "", "The same frames registered; empty: 4_Registered beside them; none: register here."
     )
     geometry: str = text_field(
         "", "Folder with .xdrz files, .seq file of Siril, or stars; empty: what is found."
