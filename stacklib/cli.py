@@ -206,7 +206,7 @@ def _parser() -> argparse.ArgumentParser:
         help="make a large simulated night with its truth, to try things on",
         description="Simulate a night of 2000 x 1500 pixels on which clouds pass, the gradient moves\n"
         "and the seeing changes. Frames are written into FOLDER/4_Registered, their truth into\n"
-        "FOLDER/truth. 20 RGB frames take 360 MB and less than a minute.",
+        "FOLDER/truth. 20 RGB frames take 360 MB and less than a minute, 20 mosaics 160 MB and two minutes.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
