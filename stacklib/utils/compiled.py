@@ -1,9 +1,10 @@
 """Numba compilation with a cache that is never stale.
 
 Numba caches compiled code next to each source file and recompiles when that file changes. It misses changes
-to functions and constants inlined from other files. So when any file with compiled functions changes, the
-whole cache is deleted. Where the folders of the sources cannot be written, a folder in the user's cache takes
-its place, one for each state of the sources. Without any writable place nothing is kept.
+to functions and constants inlined from other files. So when any file with compiled functions changes, or one
+from which such a file imports constants, the whole cache is deleted. Where the folders of the sources cannot
+be written, a folder in the user's cache takes its place, one for each state of the sources. Without any
+writable place nothing is kept.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import pickle
+import re
 import shutil
 import tempfile
 import threading
@@ -41,6 +43,8 @@ __all__ = [
 _config: Any = numba.config
 #: Days after which the compiled code of another state of the sources is removed from the user's cache.
 OTHER_DAYS = 30
+#: An import of names from a module.
+_IMPORT = re.compile(rb"^from ([\w.]+) import (?:\(([^)]*)\)|([^(\n]+))", re.MULTILINE)
 
 
 def compiled(function: Callable) -> Callable:
@@ -148,12 +152,25 @@ class _Lenient:
 
 def _stamp(package: Path) -> str:
     """Return a checksum of all that compiled code depends on."""
+    contents = {source: source.read_bytes() for source in sorted(package.rglob("*.py"))}
+    needed = [source for source, content in contents.items() if b"@compiled" in content]
+    # The list grows: constants may be made of others.
+    for source in needed:
+        constants = _constants_of(contents[source], package)
+        needed += [other for other in constants if other in contents and other not in needed]
     stamp = hashlib.sha256(numba.__version__.encode())
-    for source in sorted(package.rglob("*.py")):
-        content = source.read_bytes()
-        if b"@compiled" in content:
-            stamp.update(source.relative_to(package).as_posix().encode() + content)
+    for source in sorted(needed):
+        stamp.update(source.relative_to(package).as_posix().encode() + contents[source])
     return stamp.hexdigest()
+
+
+def _constants_of(content: bytes, package: Path) -> list[Path]:
+    """Return the files of a package from which a source imports constants, whose names are upper case."""
+    found = []
+    for module, several, one in _IMPORT.findall(content):
+        if any(name.strip().isupper() for name in (several or one).split(b",")):
+            found.append(package.parent.joinpath(*module.decode().split(".")).with_suffix(".py"))
+    return found
 
 
 def _forget_outdated(package: Path, stamp: str) -> None:

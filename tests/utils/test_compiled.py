@@ -86,6 +86,29 @@ def test_code_is_kept_beside_the_sources(tmp_path):
     assert not kept(folder)
 
 
+def test_a_changed_constant_of_another_file_counts(tmp_path):
+    """Also one that another constant is made of, in files without compiled functions; nothing else does."""
+    folder = tmp_path / "package"
+    folder.mkdir()
+
+    def stamp(**lines):
+        for name, line in lines.items():
+            (folder / f"{name}.py").write_text(line, "utf-8")
+        return compiled._stamp(folder)
+
+    first = stamp(
+        rule="from package.sizes import (\n    SIDE,\n    area,\n)\nfrom package.words import say\n@compiled",
+        sizes="from package.base import ONE\nSIDE = 2 * ONE\n",
+        base="import os\nONE = 1\n",
+        words="say = print\n",
+        other="from package.rule import f\nTHREE = 3\n",
+    )
+    assert stamp(words="say = repr\n", other="THREE = 4\n") == first
+    second = stamp(sizes="from package.base import ONE\nSIDE = 3 * ONE\n")
+    assert second != first
+    assert stamp(base="import os\nONE = 2\n") not in (first, second)
+
+
 def test_code_is_kept_in_the_cache_of_the_user_if_not_beside_the_sources(tmp_path, unwritable):
     folder = package(tmp_path / "package")
     unwritable.append(folder)
