@@ -141,6 +141,12 @@ def sweep(
     StacklibWarning
         Warnings of `integrate` that apply to all settings, once.
 
+    Notes
+    -----
+    Hits in color frames, with `joint_colour`, and trails are searched for once, with the first rule and its
+    limits. So images of color frames can differ in a few pixels from those that `integrate` makes with each
+    of the settings.
+
     Examples
     --------
     >>> found = sweep("sample_data/M13/4_Registered", {"sigma_high": (2.5, 3, 4)})  # doctest: +SKIP
