@@ -128,6 +128,7 @@ def integrate(
             for channel in range(frames.channels):
                 preparation.frame_noise(channel, planes)
         preparation, shift = _checked(preparation, samples)
+        samples = samples.settled(preparation.marks, preparation.used)
         for note in preparation.notes:
             warnings.warn(note, StacklibWarning, stacklevel=2)
         if spatial_means(preparation):

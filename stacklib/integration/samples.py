@@ -90,16 +90,42 @@ class Samples:
         self.kept: dict[tuple, tuple] = {}
         self.keeps_marked = False
         self._marked: list[_Marked] = []
+        self._settled: Marks | None = None
         self._corrected = False
 
     def marked(self, marks: Marks | None) -> Samples:
         """Return a copy for the kernel: its bands have `NOTHING` for no data, the others are corrected."""
         if self._corrected and isinstance(marks, CorrectedRange):
             marks = None
+        if self._settled is not None:
+            if not _alike(marks, self._settled):
+                raise ValueError("the samples in memory are marked for another preparation")
+            marks = None
         if marks is None and self.marks is None:
             return self
         other = copy.copy(self)
         other.marks = marks
+        return other
+
+    def settled(self, marks: Marks | None, used: np.ndarray) -> Samples:
+        """Mark the samples in memory in place, and return those to be used instead of these from now on.
+
+        So passes over them need no copies. Samples that are not in memory are read and marked in every pass.
+        Those of frames that are not used stay as they are.
+        """
+        if marks is None or self.held is None:
+            return self
+        other = copy.copy(self)
+        other._settled = marks
+        left, top, _, _ = self.region
+        with ThreadPoolExecutor(self.threads) as pool:
+            wait(
+                [
+                    pool.submit(marks.mark, int(i), channel, planes[i], top, left)
+                    for channel, planes in enumerate(self.held)
+                    for i in used
+                ]
+            )
         return other
 
     def masked(self, masks: FrameMasks | None) -> Samples:
@@ -117,7 +143,7 @@ class Samples:
             return self
         other = copy.copy(self)
         other.region, other.held, other.kept = (0, 0, self.frames.width, self.frames.height), None, {}
-        other._marked = []
+        other._marked, other._settled = [], None
         other.left_for_samples -= RESULT_BYTES * self.frames.channels * self.frames.width * self.frames.height
         if self.held is not None:
             other.left_for_samples -= self.held.nbytes
@@ -137,7 +163,7 @@ class Samples:
     def with_values(self, held: np.ndarray) -> Samples:
         """Return a copy that holds other values, which `values` returned, perhaps with outliers added."""
         other = copy.copy(self)
-        other.held, other.kept, other.masks, other._marked = held, {}, None, []
+        other.held, other.kept, other.masks, other._marked, other._settled = held, {}, None, [], None
         # They are not corrected twice.
         other._corrected = True
         return other
@@ -157,7 +183,7 @@ class Samples:
         other.region = left, top, right - left, bottom - top
         if self.held is not None:
             other.left_for_samples -= self.held.nbytes
-            other.held = None
+            other.held, other._settled = None, None
             other._marked = []
         return other
 

@@ -9,8 +9,6 @@ one by one. There the noise of pixels in which the levels bend as much counts, f
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
@@ -22,6 +20,7 @@ from stacklib.rejection.estimators import absolute_deviation, median
 from stacklib.rejection.noise_model import MODEL, OWN
 from stacklib.rejection.sorting import LANES
 from stacklib.utils.compiled import compiled, larger, smaller
+from stacklib.utils.resources import by_rows
 
 __all__ = ["NEIGHBOURHOOD", "find_excess", "measure_scatter", "widen", "write_ratios"]
 
@@ -200,15 +199,6 @@ def _widen(ratio, coverage, errors, uncertainty, first, last):
             uncertainty[row, c] *= _excess(total[c], largest[c], n[c], errors[samples])
 
 
-def _by_rows(fill: Callable[[int, int], None], height: int, threads: int) -> None:
-    """Call a function with the first and the last row of parts of a plane, in threads."""
-    step = max(1, -(-height // (4 * threads)))
-    starts = range(0, height, step)
-    with ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(fill, starts, [min(start + step, height) for start in starts]):
-            pass
-
-
 def find_excess(ratios: Ratios, noise: np.ndarray, contrast: float = 0.0, threads: int = 1) -> np.ndarray:
     """Find by how much the noise around each pixel exceeds the curve.
 
@@ -234,9 +224,9 @@ def find_excess(ratios: Ratios, noise: np.ndarray, contrast: float = 0.0, thread
     frames = tuple(noise.tolist())
     errors, contrast = median_deviation_factors(frames)[1], contrast / typical_variance(frames)
     bends = np.empty(out.shape if contrast > 0 else (0, out.shape[1]), np.float32)
-    _by_rows(partial(_fill_bends, ratios.level, bends), len(bends), threads)
+    by_rows(partial(_fill_bends, ratios.level, bends), len(bends), threads)
     mean = float(noise.mean())
-    _by_rows(partial(_fill_excess, tuple(ratios), bends, errors, contrast, mean, out), len(out), threads)
+    by_rows(partial(_fill_excess, tuple(ratios), bends, errors, contrast, mean, out), len(out), threads)
     return out
 
 
@@ -245,4 +235,4 @@ def widen(
 ) -> None:
     """Multiply an uncertainty in place by `find_excess`; arrays are float32 of shape (height, width)."""
     errors = median_deviation_factors(tuple(noise.tolist()))[1]
-    _by_rows(partial(_widen, ratio, coverage, errors, uncertainty), len(ratio), threads)
+    by_rows(partial(_widen, ratio, coverage, errors, uncertainty), len(ratio), threads)

@@ -55,8 +55,9 @@ LEAST_ERROR = 0.01
 FEWEST = 5
 #: Percentile of the scatter in rings that is noise.
 QUIET = 25
-#: Range of the seeing, relative to that of the stack, and how well it is found.
-SEEING, EXACT = (0.5, 2.5), 1e-3
+#: Range of the seeing, relative to that of the stack, and how well it is found. Up to `WIDER`, stars of the
+#: stack need not be measured again.
+SEEING, EXACT, WIDER = (0.5, 2.5), 1e-3, 1.25
 #: Band-pass filters (sigma in pixels, of a plane binned by the first number) that see structure, how
 #: significant it must be, and the fewest pixels.
 BANDS, STRUCTURE, PIXELS = ((1, 1.5, 5.0), (4, 1.5, 5.0)), 6.0, 100
@@ -80,10 +81,40 @@ class Light(NamedTuple):
 NO_LIGHT = Light(math.nan, math.nan, 0)
 
 
+class LightByDistance(NamedTuple):
+    """Light of stars by the distance from their middles in steps of `FINENESS`, float64 (stars, steps).
+
+    A pixel between two ends of a step is shared out: `near` has the part of the near end, `far` that of the
+    other. So a sum of pixels times a filter, known at the ends, is one of as many terms as there are steps.
+    """
+
+    near: np.ndarray
+    far: np.ndarray
+
+    @classmethod
+    def of(
+        cls, image: np.ndarray, x: np.ndarray, y: np.ndarray, level: np.ndarray, steps: int
+    ) -> LightByDistance:
+        """Measure stars in an image above the level around them."""
+        light = cls(np.zeros((x.size, steps)), np.zeros((x.size, steps)))
+        _share_out(image, x, y, level, *light)
+        return light
+
+    @property
+    def steps(self) -> int:
+        return self.near.shape[1]
+
+    def sums(self, filters: np.ndarray, stars: int) -> np.ndarray:
+        """Sum the light of the first stars times filters (filters, ends of steps): (filters, stars)."""
+        found = np.empty((len(filters), stars))
+        _sum(self.near[:stars], self.far[:stars], filters, found)
+        return found
+
+
 class Template(NamedTuple):
     """Stars of a stack: positions in pixels, their image, and the FWHM and power of their Moffat profile.
 
-    `around` has level and noise around each star in the image, (2, stars).
+    `around` has level and noise around each star in the image, (2, stars), `light` its light by distance.
     """
 
     x: np.ndarray
@@ -92,15 +123,19 @@ class Template(NamedTuple):
     fwhm: float
     power: float
     around: np.ndarray
+    light: LightByDistance
+
+    @classmethod
+    def measured(cls, image: np.ndarray, x: np.ndarray, y: np.ndarray, fwhm: float, power: float) -> Template:
+        """Measure stars in a stack, float32 (height, width)."""
+        image = np.ascontiguousarray(image, np.float32)
+        around = _surroundings(image, x, y, fwhm)
+        light = LightByDistance.of(image, x, y, around[0], _steps(fwhm, WIDER))
+        return cls(x, y, image, fwhm, power, around, light)
 
     def of(self, image: np.ndarray) -> Template:
         """Return the same stars in another stack, float32 (height, width)."""
-        image = np.ascontiguousarray(image, np.float32)
-        return self._replace(image=image, around=_surroundings(image, self.x, self.y, self.fwhm))
-
-    def first(self, count: int) -> Template:
-        """Return the first stars."""
-        return self._replace(x=self.x[:count], y=self.y[:count], around=self.around[:, :count])
+        return self.measured(image, self.x, self.y, self.fwhm, self.power)
 
 
 class StarFluxes(NamedTuple):
@@ -149,8 +184,7 @@ def make_template(stack: np.ndarray, full: float = math.inf) -> tuple[Template, 
     x, y = x[unsaturated], y[unsaturated]
     chosen = _spread_out(x / width, y / height)
     fwhm = stars.fwhm if math.isfinite(stars.fwhm) else USUAL_FWHM
-    x, y, image = x[chosen], y[chosen], np.ascontiguousarray(stack, np.float32)
-    return Template(x, y, image, fwhm, USUAL_POWER, _surroundings(image, x, y, fwhm)), stars
+    return Template.measured(stack, x[chosen], y[chosen], fwhm, USUAL_POWER), stars
 
 
 def _spread_out(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -192,9 +226,9 @@ def compare_stars(
     fluxes : StarFluxes
         What was compared.
     """
-    pair = _Pair.of(image, template)
-    seeing = pair.seeing() if seeing is None else seeing
-    (found,) = pair.fluxes(seeing, DISC)
+    pair = _Pair(image, template)
+    seeing = pair.seeing(template.power) if seeing is None else seeing
+    (found,) = pair.fluxes(seeing, template.power, DISC)
     light = _slope(found)
     return light, seeing * template.fwhm if light.known else math.nan, found
 
@@ -214,12 +248,10 @@ def compare_wings(image: np.ndarray, template: Template) -> np.ndarray:
     ndarray of float64, shape (powers, 2)
         Excess as a fraction, and its error; NaN if nothing is known.
     """
-    pair = _Pair.of(image, template)._brightest()
+    pair = _Pair(image, template)
     excess = np.full((len(POWERS), 2), np.nan)
     for k, power in enumerate(POWERS):
-        pair = pair._replace(template=pair.template._replace(power=power))
-        seeing = pair.seeing()
-        disc, wide = map(_slope, pair.fluxes(seeing, DISC, WIDE))
+        disc, wide = map(_slope, pair.fluxes(pair.seeing(power), power, DISC, WIDE, stars=BRIGHTEST))
         if disc.known and wide.known:
             error = math.sqrt(max(wide.error**2 - disc.error**2, 0.1 * wide.error**2))
             excess[k] = wide.ratio / disc.ratio - 1, error / disc.ratio
@@ -278,43 +310,57 @@ def without_holes(image: np.ndarray, like: np.ndarray) -> np.ndarray:
     return np.where(there, image, filled)
 
 
-class _Pair(NamedTuple):
+class _Pair:
     """An image and a template, with level and noise around each star in the image, (2, stars)."""
 
-    image: np.ndarray
-    template: Template
-    around: np.ndarray
+    def __init__(self, image: np.ndarray, template: Template) -> None:
+        self.image, self.template = np.ascontiguousarray(image, np.float32), template
+        self.around = _surroundings(self.image, template.x, template.y, template.fwhm)
+        self._light = self._measured(template.light.steps)
 
-    @classmethod
-    def of(cls, image: np.ndarray, template: Template) -> _Pair:
-        image = np.ascontiguousarray(image, np.float32)
-        return cls(image, template, _surroundings(image, template.x, template.y, template.fwhm))
-
-    def fluxes(self, seeing: float, *discs: float) -> list[StarFluxes]:
+    def fluxes(
+        self, seeing: float, power: float, *discs: float, stars: int | None = None
+    ) -> list[StarFluxes]:
         """Sum over discs of some radii in FWHM, for a FWHM relative to that of the stack."""
         template = self.template
-        filters = _filters(template.fwhm, template.power, seeing, discs)
-        flux = np.full((2, len(discs), template.x.size), np.nan)
-        levels = np.stack([self.around[0], template.around[0]])
-        _sum((self.image, template.image), template.x, template.y, filters, levels, flux)
+        filters = _filters(template.fwhm, power, seeing, discs)
+        stars = min(template.x.size, stars or template.x.size)
+        flux = np.stack(
+            [each.sums(own, stars) for each, own in zip(self._lights(filters), filters, strict=True)]
+        )
+        reach = (filters.shape[2] - 2) * FINENESS
+        flux[:, :, ~_inside(self.image.shape, template.x[:stars], template.y[:stars], reach)] = np.nan
         r = np.arange(filters.shape[2]) * FINENESS
         errors = np.sqrt(np.sum(2 * math.pi * r * filters**2, axis=2) * FINENESS)
-        own, stack = self.around[1], template.around[1]
+        own, stack = self.around[1, :stars], template.around[1, :stars]
         return [
             StarFluxes(flux[0, k], own * errors[0, k], flux[1, k], stack * errors[1, k])
             for k in range(len(discs))
         ]
 
-    def seeing(self) -> float:
+    def _lights(self, filters: np.ndarray) -> tuple[LightByDistance, LightByDistance]:
+        """Return the light by distance in the image and in the stack, as far as the filters reach."""
+        template, steps = self.template, filters.shape[2] - 1
+        if steps <= template.light.steps:
+            return self._light, template.light
+        # The seeing is much worse.
+        if steps > self._light.steps:
+            self._light = self._measured(steps)
+        around = template.around[0]
+        return self._light, LightByDistance.of(template.image, template.x, template.y, around, steps)
+
+    def _measured(self, steps: int) -> LightByDistance:
+        return LightByDistance.of(self.image, self.template.x, self.template.y, self.around[0], steps)
+
+    def seeing(self, power: float) -> float:
         """Find the FWHM relative to that of the stack for which core and disc give the same light."""
-        bright = self._brightest()
-        last, value = 1.0, bright._excess(1.0)
+        last, value = 1.0, self._excess(1.0, power)
         if not math.isfinite(value):
             return 1.0
         # The core has about this much less light where the stars are this much wider.
         seeing = min(max(1 - 0.8 * value, SEEING[0]), SEEING[1])
         for _ in range(8):
-            other = bright._excess(seeing)
+            other = self._excess(seeing, power)
             if not math.isfinite(other) or other == value or abs(seeing - last) < EXACT:
                 break
             step = (seeing - last) * other / (value - other)
@@ -322,14 +368,31 @@ class _Pair(NamedTuple):
             seeing = min(max(seeing + min(max(step, -0.3), 0.3), SEEING[0]), SEEING[1])
         return seeing
 
-    def _brightest(self) -> _Pair:
-        """Return the stars that tell the seeing."""
-        return self._replace(template=self.template.first(BRIGHTEST), around=self.around[:, :BRIGHTEST])
+    def _excess(self, seeing: float, power: float) -> float:
+        """Compare the light in the core with that in the disc; positive if the seeing is better.
 
-    def _excess(self, seeing: float) -> float:
-        """Compare the light in the core with that in the disc; positive if the seeing is better."""
-        core, disc = map(_slope, self.fluxes(seeing, CORE, DISC))
+        The brightest stars tell it.
+        """
+        core, disc = map(_slope, self.fluxes(seeing, power, CORE, DISC, stars=BRIGHTEST))
         return core.ratio / disc.ratio - 1 if core.known and disc.known else math.nan
+
+
+def _inside(shape: tuple[int, ...], x: np.ndarray, y: np.ndarray, reach: float) -> np.ndarray:
+    """Return the stars around which an image has all pixels within some distance, bool (stars,)."""
+    height, width = shape
+    first, last, left, right = (
+        np.ceil(y - reach),
+        np.floor(y + reach),
+        np.ceil(x - reach),
+        np.floor(x + reach),
+    )
+    return (first >= 0) & (left >= 0) & (last < height) & (right < width)
+
+
+def _steps(fwhm: float, seeing: float) -> int:
+    """Return the number of steps of the filters for a FWHM relative to that of the stack."""
+    reach = RING[1] * fwhm * max(seeing, 1) + 4 * EDGE + 2 * abs(seeing - 1) * fwhm
+    return math.ceil(reach / FINENESS) - 1
 
 
 def _filters(fwhm: float, power: float, seeing: float, discs: Sequence[float]) -> np.ndarray:
@@ -342,18 +405,17 @@ def _filters(fwhm: float, power: float, seeing: float, discs: Sequence[float]) -
     widest = fwhm * max(seeing, 1)
     inner, outer = (radius * widest for radius in RING)
     ring, edge = _disc(k, outer) - _disc(k, inner), np.exp(-((k * EDGE) ** 2) / 2)
-    profiles = [_profile(k * _width(size, power), power) for size in (fwhm * seeing, fwhm)]
-    blur = np.exp(-abs(profiles[0] - profiles[1]))
-    count = math.ceil((outer + 4 * EDGE + 2 * abs(seeing - 1) * fwhm) / FINENESS)
+    blur = np.exp(-abs(_profile(fwhm * seeing, power) - _profile(fwhm, power)))
+    count = _steps(fwhm, seeing) + 1
     transform = _transform(1 << (count - 1).bit_length())[:count]
-    filters = np.empty((2, len(discs), count))
     sharper = 1 if seeing > 1 else 0
+    filters = np.empty((2, len(discs), k.size))
     for number, radius in enumerate(discs):
         disc = radius * widest
         both = (_disc(k, disc) - ring * disc**2 / (outer**2 - inner**2)) * edge
-        filters[1 - sharper, number] = transform @ both
-        filters[sharper, number] = transform @ (both * blur)
-    return filters
+        filters[1 - sharper, number] = both
+        filters[sharper, number] = both * blur
+    return np.ascontiguousarray(np.moveaxis(transform @ np.moveaxis(filters, 2, 1), 1, 2))
 
 
 @lru_cache(maxsize=8)
@@ -368,9 +430,10 @@ def _disc(k: np.ndarray, radius: float) -> np.ndarray:
     return 2 * math.pi * radius * special.j1(k * radius) / k
 
 
-def _profile(k: np.ndarray, power: float) -> np.ndarray:
-    """Return the logarithm of the transform of a Moffat profile of width and flux 1."""
-    order = power - 1
+@lru_cache(maxsize=64)
+def _profile(fwhm: float, power: float) -> np.ndarray:
+    """Return the logarithm of the transform of a Moffat profile of flux 1."""
+    k, order = FREQUENCIES * _width(fwhm, power), power - 1
     bessel = np.log(special.kve(order, k)) - k
     return order * np.log(k / 2) + bessel + math.log(2) - special.gammaln(order)
 
@@ -411,76 +474,88 @@ def _measure_rings(image, x, y, inner, outer, found):
 
 
 @compiled
-def _sum(images, x, y, filters, level, flux):
-    """Sum the products of two images and their filters around each star; NaN beside the edge or no data."""
-    own, stack = images
-    height, width = own.shape
-    size = filters.shape[2]
-    reach = (size - 2) * FINENESS
+def _share_out(image, x, y, level, near, far):
+    """Share the pixels around each star out to both ends of their steps, see `LightByDistance`."""
+    height, width = image.shape
+    steps = near.shape[1]
+    reach = steps * FINENESS
     places = np.empty(int(2 * reach) + 2)
     for k in range(x.size):
-        first, left = int(np.ceil(y[k] - reach)), int(np.ceil(x[k] - reach))
-        last, right = int(np.floor(y[k] + reach)), int(np.floor(x[k] + reach))
-        if first < 0 or left < 0 or last >= height or right >= width:
-            continue
-        columns = right + 1 - left
-        flux[:, :, k] = 0.0
-        for r in range(first, last + 1):
+        top, left = max(int(np.ceil(y[k] - reach)), 0), max(int(np.ceil(x[k] - reach)), 0)
+        bottom = min(int(np.floor(y[k] + reach)), height - 1)
+        columns = min(int(np.floor(x[k] + reach)), width - 1) + 1 - left
+        for r in range(top, bottom + 1):
             down = (r - y[k]) ** 2
             for c in range(columns):
                 places[c] = math.sqrt(down + (left + c - x[k]) ** 2) / FINENESS
             for c in range(columns):
                 j = int(places[c])
-                if j + 1 < size:
-                    between = places[c] - j
-                    # The weights add up to nearly 0, but not quite on a grid of pixels.
-                    values = own[r, left + c] - level[0, k], stack[r, left + c] - level[1, k]
-                    for i in range(2):
-                        for d in range(filters.shape[1]):
-                            near, far = filters[i, d, j], filters[i, d, j + 1]
-                            flux[i, d, k] += (near + between * (far - near)) * values[i]
+                if j < steps:
+                    # Filters add up to nearly 0, but not quite on a grid of pixels.
+                    value = image[r, left + c] - level[k]
+                    beyond = (places[c] - j) * value
+                    near[k, j] += value - beyond
+                    far[k, j] += beyond
 
 
-def _slope(fluxes: StarFluxes, least: float = LEAST_ERROR) -> Light:
+@compiled
+def _sum(near, far, filters, found):
+    """Sum light by distance times filters, see `LightByDistance`."""
+    for k in range(near.shape[0]):
+        for d in range(filters.shape[0]):
+            total = 0.0
+            for j in range(filters.shape[1] - 1):
+                total += near[k, j] * filters[d, j] + far[k, j] * filters[d, j + 1]
+            found[d, k] = total
+
+
+def _slope(fluxes: StarFluxes) -> Light:
     """Return the slope of the fluxes over those of the stack."""
-    good = fluxes.good
-    if np.count_nonzero(good) < FEWEST:
-        return NO_LIGHT
-    flux, error, stack, _ = (values[good] for values in fluxes)
+    return Light(*_slope_of_stars(*fluxes))
+
+
+@compiled
+def _slope_of_stars(flux, error, stack, stack_error):
+    """Return slope, error and number of stars that can be compared, as for `Light`."""
+    good = np.isfinite(flux) & (stack > SIGNIFICANT * stack_error)
+    flux, error, stack = flux[good], error[good], stack[good]
+    if flux.size < FEWEST:
+        return np.nan, np.nan, 0
     # The better half tells a first value.
     certain = stack / np.maximum(error, LEAST_ERROR * stack)
-    slope = float(np.median((flux / stack)[certain >= np.median(certain)]))
-    return _clipped_slope(flux, stack, error, max(least, 1e-4), slope)
+    slope = np.median((flux / stack)[certain >= np.median(certain)])
+    return _clipped_slope(flux, stack, error, LEAST_ERROR, slope, True, 1.0)
 
 
-def _clipped_slope(
-    own: np.ndarray,
-    others: np.ndarray,
-    noise: np.ndarray | float,
-    fraction: float,
-    slope: float,
-    centred: bool = True,
-    independent: float = 1.0,
-) -> Light:
-    """Return the slope of values over others, clipped at 3 sigma, from a first value on.
+@compiled
+def _clipped_slope(own, others, noise, fraction, slope, centred, independent):
+    """Return the slope of values over others, clipped at 3 sigma, from a first value on; see `Light`.
 
     The error of a value is its noise and a `fraction` of it. Residuals are clipped about their median if
     `centred`, else about 0. `independent` values in a row have the same noise.
     """
+    spread, weight, kept = 1.0, 0.0, 0
+    z, away, variance = np.empty(own.size), np.empty(own.size), np.empty(own.size)
     for _ in range(20):
-        variance = noise**2 + (fraction * slope * others) ** 2
-        z = (own - slope * others) / np.sqrt(variance)
-        middle = float(np.median(z)) if centred else 0.0
-        spread = max(1.0, 1.4826 * float(np.median(np.abs(z - middle))))
-        kept = np.abs(z - middle) < 3 * spread
-        weights = others[kept] / variance[kept]
-        last, slope = slope, float(np.sum(weights * own[kept]) / np.sum(weights * others[kept]))
+        for i in range(own.size):
+            variance[i] = noise[i] ** 2 + (fraction * slope * others[i]) ** 2
+            z[i] = (own[i] - slope * others[i]) / math.sqrt(variance[i])
+        middle = np.median(z) if centred else 0.0
+        for i in range(own.size):
+            away[i] = abs(z[i] - middle)
+        spread = max(1.0, 1.4826 * np.median(away))
+        total, weight, kept = 0.0, 0.0, 0
+        for i in range(own.size):
+            if away[i] < 3 * spread:
+                total += others[i] / variance[i] * own[i]
+                weight += others[i] / variance[i] * others[i]
+                kept += 1
+        last, slope = slope, total / weight
         if abs(slope - last) < 1e-7 * abs(slope):
             break
     if not (math.isfinite(slope) and slope > 0):
-        return NO_LIGHT
-    error = spread * math.sqrt(independent / np.sum(weights * others[kept]))
-    return Light(slope, error, int(np.count_nonzero(kept)))
+        return np.nan, np.nan, 0
+    return slope, spread * math.sqrt(independent / weight), kept
 
 
 def compare_structure(plane: np.ndarray, stack: np.ndarray) -> Light:
@@ -537,4 +612,4 @@ def _band_slope(plane: np.ndarray, stack: np.ndarray, fine: float, coarse: float
     slope = float(np.median(own / others))
     # Neighbors within the finer filter are not independent.
     independent = 4 * math.pi * fine**2
-    return _clipped_slope(own, others, noise, 0.05, slope, centred=False, independent=independent)
+    return Light(*_clipped_slope(own, others, np.full(own.size, noise), 0.05, slope, False, independent))

@@ -352,27 +352,28 @@ class _Reader:
     def rows(self, i: int, channel: int, start: int, stop: int) -> np.ndarray:
         """Return rows of a plane, a copy."""
         if self.planes is not None:
-            rows = self.planes(i, channel)[start:stop].copy()
+            rows = self.planes(i, channel)[start:stop]
         else:
-            rows = np.array(self.frames[i].read_rows(start, stop, channel))
+            rows = self.frames[i].read_rows(start, stop, channel)
         known, low = self.measured.data_range, -math.inf
         if known is not None and (i, channel) in known.borders:
-            known.mark(i, channel, rows, start)
+            rows = known.mark(i, channel, np.array(rows), start)
         elif known is not None:
             low = float(known.low[i, channel])
-        _leave_out(rows, np.float32(low), np.float32(self.measured.saturation))
-        return rows
+        out = np.empty(rows.shape, np.float32)
+        _leave_out(rows, np.float32(low), np.float32(self.measured.saturation), out)
+        return out
 
 
 @compiled
-def _leave_out(rows, low, full):
-    """Set samples up to the lower limit, from the upper one on, and those that are marked, to NaN."""
+def _leave_out(rows, low, full, out):
+    """Copy rows with NaN for samples up to the lower limit, from the upper one on, and those marked."""
     for r in range(rows.shape[0]):
-        line = rows[r]
+        line, copied = rows[r], out[r]
         for c in range(line.size):
             x = line[c]
-            out = (x >= full) | ((x <= low) & (x > -np.inf)) | (x == NOTHING)
-            line[c] = np.float32(np.nan) if out else x
+            left_out = (x >= full) | ((x <= low) & (x > -np.inf)) | (x == NOTHING)
+            copied[c] = np.float32(np.nan) if left_out else x
 
 
 class _Compared(NamedTuple):
@@ -477,7 +478,7 @@ class _Channel:
         usual = np.median(noise[noise > 0]) if (noise > 0).any() else 0.0
         image = clipped_mean(matched, np.where(noise > 0, noise, usual), shape, self.threads)
         binned = bin_plane(image, self.period)
-        structure = _small_structure(binned, self.period, shape)
+        structure = _small_structure(binned, self.period, shape, self.threads)
         stars = stack.stars.of(binned)._replace(power=power)
         stack = _Stack(image, binned, stars, structure)
         compared = self._compare(self.frames, stack, report)
@@ -704,7 +705,7 @@ class _Channel:
         return np.sqrt(np.maximum((squared - variance) / (1 - 2 * share), 0.1 * squared))
 
 
-def _small_structure(binned: np.ndarray, period: int, shape: tuple[int, int]) -> np.ndarray:
+def _small_structure(binned: np.ndarray, period: int, shape: tuple[int, int], threads: int = 1) -> np.ndarray:
     """Find stars and other small structure of a stack, with the pixels around it, bool (height, width)."""
     missing = ~np.isfinite(binned)
     if missing.all():
@@ -713,7 +714,7 @@ def _small_structure(binned: np.ndarray, period: int, shape: tuple[int, int]) ->
         filled = binned
         if missing.any():
             filled = np.where(missing, np.float32(np.median(binned[~missing])), binned)
-        fine, coarse = (gaussian_reflected(filled, size) for size in SIZES)
+        fine, coarse = (gaussian_reflected(filled, size, threads) for size in SIZES)
         fine -= coarse
         some = fine[~missing] if missing.any() else fine.ravel()
         step = max(1, some.size // SAMPLED) | 1

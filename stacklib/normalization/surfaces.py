@@ -6,6 +6,7 @@ constants, planes and quadratics are surfaces of the same kind, and all of them 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -32,8 +33,8 @@ CELLS = 3
 SIZE = CELLS + 3
 #: Side of a block in pixels, and fraction of a block that must have data outside structure.
 BLOCKS, LEAST = (32, 64), 0.2
-#: Number of samples of a block from which its median is taken.
-SOME = 400
+#: Number of samples of a block from which its median is taken, and of sums that are made at the same time.
+SOME, SUMS = 400, 64
 #: Number of blocks for each coefficient of a surface.
 BLOCKS_EACH = 4
 #: Blocks along the side of a square that is left out together in the cross-validation. Structure of that size
@@ -41,6 +42,8 @@ BLOCKS_EACH = 4
 LEFT_OUT = 3
 #: Number of parts into which the squares are divided.
 FOLDS = 12
+#: Added to the diagonal of normal equations, relative to its mean.
+RIDGE = 1e-6
 #: A finer surface must be better by this many standard errors, and by this fraction of the variance.
 BETTER, MUCH_BETTER = 2.0, 0.02
 
@@ -229,40 +232,23 @@ def block_levels(
 def _measure_blocks(plane, other, factor, structure, side, columns, found):
     height, width = plane.shape
     values, some = np.empty(side * side, np.float32), np.empty(side * side, np.float32)
-    by_column = np.empty(side, np.int32)
     for block in range(found.shape[1]):
         top, left = block // columns * side, block % columns * side
         rows, across = min(side, height - top), min(side, width - left)
-        count, y = 0, 0
-        by_column[:] = 0
-        for r in range(rows):
-            here, there = plane[top + r, left : left + across], structure[top + r, left : left + across]
-            own = values[r * across : (r + 1) * across]
-            if other is not None:
-                against = other[top + r, left : left + across]
-            in_row = np.int32(0)
-            for c in range(across):
-                value = here[c]
-                if other is not None:
-                    value = against[c] - value * factor
-                value = np.float32(np.nan) if there[c] else value
-                good = np.int32(value == value)
-                own[c] = value
-                in_row = np.int32(in_row + good)
-                by_column[c] = np.int32(by_column[c] + good)
-            count += in_row
-            y += in_row * (top + r)
+        own = values[: rows * across]
+        if other is None:
+            _fill_block(plane, structure, (top, left), across, own)
+        else:
+            _fill_difference(other, plane, factor, structure, (top, left), across, own)
+        count, y, x = _count_block(own, across)
         found[3, block] = count
         if count == 0:
             continue
-        x = 0
-        for c in range(across):
-            x += by_column[c] * (left + c)
         # Some of the samples tell well enough what is to be clipped.
         size, step = 0, max(1, count // SOME)
-        for i in range(0, rows * across, step):
-            some[size] = values[i]
-            size += values[i] == values[i]
+        for i in range(0, own.size, step):
+            some[size] = own[i]
+            size += own[i] == own[i]
         if size == 0:
             found[3, block] = 0
             continue
@@ -270,46 +256,73 @@ def _measure_blocks(plane, other, factor, structure, side, columns, found):
         for i in range(size):
             some[i] = abs(some[i] - middle)
         limit = 3 * 1.4826 * median_of(some[:size])
-        total, kept = _sum_within(values[: rows * across], middle, limit)
-        found[0, block] = y / count
-        found[1, block] = x / count
+        total, kept = _sum_within(own, middle, limit)
+        found[0, block] = top + y / count
+        found[1, block] = left + x / count
         found[2, block] = total / kept if kept > 0 else middle
+
+
+@compiled
+def _fill_block(plane, structure, place, across, out):
+    """Copy a block, with NaN for structure, so many samples a row."""
+    top, left = place
+    for r in range(out.size // across):
+        here, there = plane[top + r, left : left + across], structure[top + r, left : left + across]
+        own = out[r * across : (r + 1) * across]
+        for c in range(across):
+            own[c] = np.float32(np.nan) if there[c] else here[c]
+
+
+@compiled
+def _fill_difference(other, plane, factor, structure, place, across, out):
+    """Compute ``other - plane * factor`` in a block, with NaN for structure."""
+    top, left = place
+    for r in range(out.size // across):
+        here, there = plane[top + r, left : left + across], structure[top + r, left : left + across]
+        own, against = out[r * across : (r + 1) * across], other[top + r, left : left + across]
+        for c in range(across):
+            value = against[c] - here[c] * factor
+            own[c] = np.float32(np.nan) if there[c] else value
+
+
+@compiled
+def _count_block(values, across):
+    """Count the values of a block other than NaN, and sum their rows and columns."""
+    by_column = np.zeros(across, np.int32)
+    count, y, x = 0, 0, 0
+    # Short loops with small counters, each of which fits into vectors.
+    for r in range(values.size // across):
+        own, in_row = values[r * across : (r + 1) * across], np.int32(0)
+        for c in range(across):
+            in_row = np.int32(in_row + np.int32(own[c] == own[c]))
+        count += in_row
+        y += in_row * r
+        for c in range(across):
+            by_column[c] = np.int32(by_column[c] + np.int32(own[c] == own[c]))
+    for c in range(across):
+        x += by_column[c] * c
+    return count, y, x
 
 
 @compiled
 def _sum_within(values, middle, limit):
     """Return sum and number of the values near the middle, without NaN.
 
-    Four sums at a time need not wait for each other.
+    Many sums at a time need not wait for each other.
     """
-    a = b = c = d = 0.0
-    kept = 0
-    fourth = values.size // 4
-    first, second, third, last = (
-        values[:fourth],
-        values[fourth : 2 * fourth],
-        values[2 * fourth : 3 * fourth],
-        values[3 * fourth :],
-    )
-    for i in range(fourth):
-        v, w, x, y = first[i], second[i], third[i], last[i]
-        near = np.float64(abs(v - middle)) <= limit
-        a += np.float64(v) if near else 0.0
-        kept += near
-        near = np.float64(abs(w - middle)) <= limit
-        b += np.float64(w) if near else 0.0
-        kept += near
-        near = np.float64(abs(x - middle)) <= limit
-        c += np.float64(x) if near else 0.0
-        kept += near
-        near = np.float64(abs(y - middle)) <= limit
-        d += np.float64(y) if near else 0.0
-        kept += near
-    for y in last[fourth:]:
-        if np.float64(abs(y - middle)) <= limit:
-            d += y
-            kept += 1
-    return a + b + c + d, kept
+    total, kept = np.zeros(SUMS), np.zeros(SUMS, np.int32)
+    rest = values.size // SUMS * SUMS
+    for start in range(0, rest, SUMS):
+        part = values[start : start + SUMS]
+        for k in range(SUMS):
+            near = np.float64(abs(part[k] - middle)) <= limit
+            total[k] += np.float64(part[k]) if near else 0.0
+            kept[k] = np.int32(kept[k] + np.int32(near))
+    for value in values[rest:]:
+        if np.float64(abs(value - middle)) <= limit:
+            total[0] += value
+            kept[0] += 1
+    return total.sum(), kept.sum()
 
 
 @lru_cache(maxsize=1)
@@ -379,40 +392,83 @@ def fit_surface(blocks: Blocks, height: int, width: int, finest: int = 3) -> tup
     return coefficients, int(chosen)
 
 
-def _robust_fit(design: np.ndarray, level: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+@compiled
+def _robust_fit(design, level, weights):
     """Return the coefficients of a fit and the weights of the blocks in it."""
-    own = weights
+    blocks, terms = design.shape
+    own, away = weights.copy(), np.empty(blocks)
     for _ in range(6):
-        solution = _solve(design, level, own)
-        away = np.abs(level - design @ solution) * np.sqrt(weights)
-        scale = 4.685 * 1.4826 * float(np.median(away))
+        square, right = np.zeros((terms, terms)), np.zeros(terms)
+        for i in range(blocks):
+            _add_block(design[i], level[i], own[i], square, right)
+        solution = _solve(square, right, RIDGE * np.trace(square) / terms)
+        for i in range(blocks):
+            away[i] = abs(level[i] - _dot(design[i], solution)) * math.sqrt(weights[i])
+        scale = 4.685 * 1.4826 * np.median(away)
         if scale == 0:
             break
-        own = weights * np.maximum(1 - (away / scale) ** 2, 0) ** 2
+        for i in range(blocks):
+            own[i] = weights[i] * max(1 - (away[i] / scale) ** 2, 0.0) ** 2
     return solution, own
 
 
-def _solve(design: np.ndarray, level: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Solve least squares. Where there are no blocks, the surface is as small as possible."""
-    square = design.T @ (weights[:, None] * design)
-    square[np.diag_indices_from(square)] += 1e-6 * np.trace(square) / len(square)
-    return np.linalg.solve(square, design.T @ (weights * level))
-
-
-def _left_out_errors(
-    design: np.ndarray, level: np.ndarray, weights: np.ndarray, square: np.ndarray
-) -> np.ndarray:
-    """Return the squared error of each block, predicted without its square."""
-    errors = np.empty(level.size)
-    whole, right = design.T @ (weights[:, None] * design), design.T @ (weights * level)
-    ridge = 1e-6 * np.trace(whole) / len(whole) * np.eye(len(whole))
-    for number in np.unique(square):
-        out = square == number
-        part = design[out]
-        without = whole - part.T @ (weights[out, None] * part) + ridge
-        solution = np.linalg.solve(without, right - part.T @ (weights[out] * level[out]))
-        errors[out] = (level[out] - part @ solution) ** 2
+@compiled
+def _left_out_errors(design, level, weights, square):
+    """Return the squared error of each block, predicted without its square, of which there are `FOLDS`."""
+    blocks, terms = design.shape
+    parts, rights = np.zeros((FOLDS, terms, terms)), np.zeros((FOLDS, terms))
+    for i in range(blocks):
+        _add_block(design[i], level[i], weights[i], parts[square[i]], rights[square[i]])
+    whole, right = np.zeros((terms, terms)), np.zeros(terms)
+    for number in range(FOLDS):
+        whole += parts[number]
+        right += rights[number]
+    ridge = RIDGE * np.trace(whole) / terms
+    for number in range(FOLDS):
+        rights[number] = _solve(whole - parts[number], right - rights[number], ridge)
+    errors = np.empty(blocks)
+    for i in range(blocks):
+        errors[i] = (level[i] - _dot(design[i], rights[square[i]])) ** 2
     return errors
+
+
+@compiled
+def _dot(one, other):
+    total = 0.0
+    for j in range(one.size):
+        total += one[j] * other[j]
+    return total
+
+
+@compiled
+def _add_block(terms, level, weight, square, right):
+    """Add a block to the normal equations, of which the lower half counts."""
+    for j in range(terms.size):
+        own = weight * terms[j]
+        right[j] += own * level
+        row = square[j, : j + 1]
+        for k in range(j + 1):
+            row[k] += own * terms[k]
+
+
+@compiled
+def _solve(square, right, ridge):
+    """Solve normal equations by Cholesky's method, in place.
+
+    `ridge` is added to the diagonal: where there are no blocks, the surface is as small as possible.
+    """
+    terms = right.size
+    for j in range(terms):
+        square[j, j] += ridge
+        for k in range(j):
+            square[j, k] = (square[j, k] - _dot(square[j, :k], square[k, :k])) / square[k, k]
+        square[j, j] = math.sqrt(square[j, j] - _dot(square[j, :j], square[j, :j]))
+        right[j] = (right[j] - _dot(square[j, :j], right[:j])) / square[j, j]
+    for j in range(terms - 1, -1, -1):
+        for k in range(j + 1, terms):
+            right[j] -= square[k, j] * right[k]
+        right[j] /= square[j, j]
+    return right
 
 
 @compiled

@@ -8,11 +8,13 @@ import operator
 import os
 import re
 import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 from stacklib.errors import RecipeError
 from stacklib.utils.labels import quoted
 
-__all__ = ["checked_threads", "give_back_memory", "parse_memory"]
+__all__ = ["by_rows", "checked_threads", "give_back_memory", "parse_memory"]
 
 #: Size in bytes of a large array, and the number by which glibc knows this setting.
 LARGE, M_MMAP_THRESHOLD = 16 << 20, -3
@@ -46,6 +48,15 @@ def checked_threads(threads: int | None) -> int:
     if not 1 <= number <= 1024:
         raise RecipeError(f"threads: got {quoted(threads)}, expected a whole number from 1 to 1024")
     return number
+
+
+def by_rows(fill: Callable[[int, int], None], height: int, threads: int) -> None:
+    """Call a function with the first and the last row of parts of a plane, in threads."""
+    step = max(1, -(-height // (4 * threads)))
+    starts = range(0, height, step)
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in pool.map(fill, starts, [min(start + step, height) for start in starts]):
+            pass
 
 
 def give_back_memory() -> None:

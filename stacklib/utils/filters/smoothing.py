@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from stacklib.utils.compiled import compiled
+from stacklib.utils.resources import by_rows
 
 __all__ = ["box_mean", "gaussian_alone", "gaussian_reflected"]
 
 
-def gaussian_reflected(plane: np.ndarray, sigma: float) -> np.ndarray:
+def gaussian_reflected(plane: np.ndarray, sigma: float, threads: int = 1) -> np.ndarray:
     """Smooth a plane with a Gaussian out to 4 sigma; beyond its edges it is reflected.
 
     Parameters
@@ -18,18 +21,22 @@ def gaussian_reflected(plane: np.ndarray, sigma: float) -> np.ndarray:
         The plane, without NaN.
     sigma : float
         Of the Gaussian, in pixels.
+    threads : int
+        Number of threads. The result does not depend on it.
 
     Returns
     -------
     ndarray of float32, shape (height, width)
     """
-    return _smooth_reflected(plane, _half_gaussian(sigma, int(4 * sigma + 0.5)))
+    out, weights = np.empty(plane.shape, np.float32), _half_gaussian(sigma, int(4 * sigma + 0.5))
+    by_rows(partial(_smooth_reflected, plane, weights, out), len(plane), threads)
+    return out
 
 
 def gaussian_alone(plane: np.ndarray, sigma: float) -> np.ndarray:
     """Smooth a plane with a Gaussian out to 3.3 sigma; beyond its edges there is nothing: 0.
 
-    Parameters and result are those of `gaussian_reflected`.
+    Parameters and result are those of `gaussian_reflected` in one thread.
     """
     out = np.empty_like(plane)
     _smooth_alone(plane, _half_gaussian(sigma, int(np.ceil(3.3 * sigma))).astype(np.float32), out)
@@ -43,12 +50,12 @@ def _half_gaussian(sigma: float, reach: int) -> np.ndarray:
 
 
 @compiled
-def _smooth_reflected(plane, weights):
-    """Smooth a plane in both directions; beyond its edges it is reflected."""
+def _smooth_reflected(plane, weights, out, first, last):
+    """Smooth rows of a plane in both directions; beyond its edges it is reflected."""
     height, width = plane.shape
     reach = weights.size - 1
-    out, total, line = np.empty((height, width), np.float32), np.empty(width), np.empty(width + 2 * reach)
-    for r in range(height):
+    total, line = np.empty(width), np.empty(width + 2 * reach)
+    for r in range(first, last):
         middle = plane[r]
         for c in range(width):
             total[c] = middle[c] * weights[0]
@@ -71,7 +78,6 @@ def _smooth_reflected(plane, weights):
                 total[c] += (left[c] + right[c]) * weights[k]
         for c in range(width):
             out[r, c] = total[c]
-    return out
 
 
 @compiled
