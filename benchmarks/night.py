@@ -23,6 +23,7 @@ import sep
 from report import table, write_readme
 
 import stacklib as sl
+from stacklib.normalization.surfaces import basis
 from stacklib.recipe.presets import PRESETS
 from stacklib.recipe.recipe import Recipe
 from stacklib.simulate import ChangingNight, Trail, simulate_night
@@ -35,7 +36,15 @@ USUAL, SMALL, QUICK = (600, 800), (400, 530), (200, 260)
 CLASSIC_WAY, MEASURED_WAY = "classic", "measured"
 #: Heads of the tables.
 BOTH = ["", CLASSIC_WAY, MEASURED_WAY]
-HEADS = {"grid": ["target", "registration", *(f"{count} frames" for count in NUMBERS)]}
+HEADS = {
+    "grid": ["target", "registration", *(f"{count} frames" for count in NUMBERS)],
+    "light": [
+        *("target", "pixels", "stars", "error of the light of a frame, found", "told", "least possible"),
+        *("largest error of a factor in a night", "flux of stars in the master, mean of the nights"),
+    ],
+}
+#: Seeds of the nights that show how well the light of a frame can be known, and where frames saturate.
+LIGHT_SEEDS, SATURATED = (7311, 7312, 7313, 7314, 7315), 0.9
 STEADY = {"transparency": (1.0, 1.0), "gradient": 0.0, "sky_drift": 0.0, "fwhm": (3.0, 3.0)}
 #: Below this level a pixel is sky, in sigma of one frame above the background.
 SKY_SIGMA = 0.1
@@ -303,6 +312,58 @@ def grid(page: Table) -> None:
             print(" | ".join(page.rows[-1]), file=sys.stderr, flush=True)
 
 
+def least_error(night: ChangingNight, index: int, step: float = 0.05) -> float:
+    """Return the least possible error of the light of a frame, as a fraction (Cramer-Rao).
+
+    The scene is known, but not the light, the seeing and the smooth background of the frame. Saturated pixels
+    tell nothing.
+    """
+    light, fwhm = night.light(index)[0], night.fwhm[index]
+    sharper, wider = (night.scene.seen(fwhm + sign * step)[0] for sign in (-1, 1))
+    blurred = (wider - sharper) * night.transparency[index] / (2 * step)
+    known = ~night.nodata[index, 0] & (light + night.background(index)[0] < SATURATED)
+    down, across = (np.linalg.qr(basis(np.arange(size), size))[0] for size in light.shape)
+    terms = []
+    for image in (light, blurred):
+        seen = np.where(known, image, 0)
+        seen -= down @ (down.T @ seen @ across) @ across.T
+        terms.append((np.where(known, seen, 0) / night.sigma(index)[0]).ravel())
+    return float(np.sqrt(np.linalg.inv(np.array(terms) @ np.array(terms).T)[0, 0]))
+
+
+def light(page: Table) -> None:
+    """Add the rows about how well the light of a frame can be known."""
+    for kind in ("field", "spiral"):
+        for size in (SMALL, USUAL):
+            found, told, least, worst, stars, flux = [], [], [], [], [], []
+            for seed in LIGHT_SEEDS:
+                run = Run(simulate_night(20, *size, kind=kind, seed=seed, blur="psf"), MEASURED_WAY)
+                photometry = run.result.preparation.photometry
+                # Relative to the median of the frames: the error of the reference is in all factors.
+                error = photometry.transparency[:, 0] / run.night.transparency
+                found.append(np.std(error / np.median(error)))
+                told.append(np.median(photometry.transparency_error / photometry.transparency))
+                least.append(np.mean([least_error(run.night, i) for i in range(0, 20, 4)]))
+                worst.append(np.abs(run.factor * run.night.transparency[run.used] - 1).max())
+                stars.append(np.median(photometry.stars))
+                flux.append(run.star_bias()[0])
+            typical = [
+                f"{100 * np.sqrt(np.mean(np.square(values))):.2f} %" for values in (found, told, least)
+            ]
+            spread = f"{100 * min(worst):.1f} to {100 * max(worst):.1f} %"
+            mean = f"{percent(np.mean(flux), 2)[:-2]} ± {100 * np.std(flux, ddof=1) / len(flux) ** 0.5:.2f} %"
+            row = [
+                kind,
+                f"{size[1]} x {size[0]}",
+                f"{min(stars):.0f} to {max(stars):.0f}",
+                *typical,
+                spread,
+                mean,
+            ]
+            page.rows.append(row)
+            print(" | ".join(row), file=sys.stderr, flush=True)
+
+
 def weights(page: Table) -> None:
     """Add the rows about noise that is measured after registration."""
 
@@ -385,6 +446,7 @@ PARTS: dict[str, Callable[[Table], None]] = {
     "weights": weights,
     "rejection": rejection,
     "grid": grid,
+    "light": light,
 }
 
 

@@ -16,6 +16,7 @@ from stacklib.frames.finding import find_images
 from stacklib.frames.frame_set import FrameSet, header_notes
 from stacklib.measurement.measurements import channel_mean
 from stacklib.measurement.scale_noise import APERTURES
+from stacklib.normalization.photometric import Photometry
 from stacklib.normalization.preparation import Preparation
 from stacklib.output.drizzle_data import IN_REPORT
 from stacklib.output.history import range_in_words
@@ -388,11 +389,13 @@ def _number(value: float, digits: int = 4) -> str:
 def _frames(result: IntegratedImage) -> list[str]:
     p = result.preparation
     unusual = {i for i, *_ in unusual_frames(result)}
-    # With one more column there is less room for names.
-    longest = NAME - 9 * bool(result.masked)
+    # With more columns there is less room for names.
+    by_light = _matched_by_light(p) is not None
+    longest = NAME - 9 * bool(result.masked) - 7 * by_light
     names = [clipped(one_line(name), longest) for name in p.measurements.names]
     width = max(len(name) for name in names)
-    columns = f"{'weight':>8}{'scale':>8}{'location':>11}{'noise':>11}{'low %':>8}{'high %':>8}"
+    light = f"{'transp.':>8}{'FWHM':>7}" if by_light else f"{'scale':>8}"
+    columns = f"{'weight':>8}{light}{'location':>11}{'noise':>11}{'low %':>8}{'high %':>8}"
     columns += f"{'masked %':>9}" * bool(result.masked)
     lines = [f"{'':>4}  {'Frame':<{width}}{columns}"]
     for k, i in enumerate(p.used):
@@ -400,11 +403,13 @@ def _frames(result: IntegratedImage) -> list[str]:
         lines.append(f"{i + 1:>4}  {names[i]:<{width}}{_numbers(result, int(i), k)}{mark}")
     means = f"{100 * result.rejected_low.mean():>8.2f}{100 * result.rejected_high.mean():>8.2f}"
     means += "".join(f"{100 * masked.mean():>9.2f}" for masked in _masked(result))
-    lines.append(f"{'':>4}  {'mean':<{width}}{'':>38}{means}")
+    lines.append(f"{'':>4}  {'mean':<{width}}{'':>{38 + 7 * by_light}}{means}")
     legend = ["* reference frame"] + ["! see below"] * bool(unusual)
+    legend += ["transp.: light relative to the reference; FWHM in pixels"] * by_light
     legend += ["masked: for their neighbors"] * bool(result.masked)
     legend += ["means over the channels"] * (len(result.image) > 1)
-    return [*lines, f"      ({'; '.join(legend)})"]
+    words = f"({'; '.join(legend)})"
+    return [*lines, textwrap.fill(words, WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 7)]
 
 
 def _worth(result: IntegratedImage) -> list[str]:
@@ -417,15 +422,25 @@ def _worth(result: IntegratedImage) -> list[str]:
 
 def _numbers(result: IntegratedImage, i: int, k: int) -> str:
     p = result.preparation
-    weight, scale = p.weights[i].mean(), p.scale[i].mean()
+    weight, light = p.weights[i].mean(), f"{p.scale[i].mean():>8.3f}"
     noise_of_frames = p.measurements.noise if p.photometry is None else p.photometry.noise
+    if matched := _matched_by_light(p):
+        transparency, fwhm = (
+            float(channel_mean(values[i])) for values in (matched.transparency, matched.fwhm)
+        )
+        light = f"{_number(transparency, 3):>8}{_number(fwhm, 3):>7}"
     location, noise = (
         _number(_adu(p) * float(channel_mean(values[i])))
         for values in (p.measurements.location, noise_of_frames)
     )
     low, high = (100 * values[k].mean() for values in (result.rejected_low, result.rejected_high))
     masked = "".join(f"{100 * values[k].mean():>9.2f}" for values in _masked(result))
-    return f"{weight:>8.3f}{scale:>8.3f}{location:>11}{noise:>11}{low:>8.2f}{high:>8.2f}{masked}"
+    return f"{weight:>8.3f}{light}{location:>11}{noise:>11}{low:>8.2f}{high:>8.2f}{masked}"
+
+
+def _matched_by_light(p: Preparation) -> Photometry | None:
+    """Return the photometry if frames were matched by it: their transparency says more than a scale."""
+    return None if p.surfaces is None else p.photometry
 
 
 def _masked(result: IntegratedImage) -> list[np.ndarray]:

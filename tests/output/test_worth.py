@@ -57,9 +57,19 @@ def test_the_gain_is_in_the_table_and_in_the_report(night):
     assert "Worth of the frames" in text and "another night like this one 41 %" in text
     least = frames.names[int(np.argmin(result.frames["gain"]))]
     assert f"({least}) to" in text
+    lines = result.report().splitlines()
+    start = next(i for i, line in enumerate(lines) if "transp." in line and "FWHM" in line)
+    known = result.preparation.photometry
+    for i, line in enumerate(lines[start + 1 : start + 15]):
+        _, name, _, transparency, fwhm, *_ = line.split()
+        assert name == frames[i].name
+        assert float(transparency) == pytest.approx(known.transparency[i].mean(), abs=1e-3)
+        assert float(fwhm) == pytest.approx(known.fwhm[i].mean(), abs=5e-3)
+    assert all(len(line) <= 100 for line in lines)
     with pytest.warns(sl.StacklibWarning):
         classic = sl.integrate(frames, sl.Recipe(rejection="none"), progress=False)
-    assert "Worth of the frames" not in classic.report() and "gain" not in classic.frames.colnames
+    assert "Worth of the frames" not in classic.report() and "transp." not in classic.report()
+    assert "gain" not in classic.frames.colnames
 
 
 def test_equal_frames():
