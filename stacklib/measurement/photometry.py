@@ -137,6 +137,11 @@ class Template(NamedTuple):
         """Return the same stars in another stack, float32 (height, width)."""
         return self.measured(image, self.x, self.y, self.fwhm, self.power)
 
+    def first(self, count: int) -> Template:
+        """Return the first stars."""
+        light = LightByDistance(*(parts[:count] for parts in self.light))
+        return self._replace(x=self.x[:count], y=self.y[:count], around=self.around[:, :count], light=light)
+
 
 class StarFluxes(NamedTuple):
     """Fluxes of the stars of a template in an image and in the stack, and errors, float64 (stars,).
