@@ -44,7 +44,7 @@ HEADS = {
     ],
 }
 #: Seeds of the nights that show how well the light of a frame can be known, and where frames saturate.
-LIGHT_SEEDS, SATURATED = (7311, 7312, 7313, 7314, 7315), 0.9
+LIGHT_SEEDS, SATURATED = (7311, 7312, 7313), 0.9
 STEADY = {"transparency": (1.0, 1.0), "gradient": 0.0, "sky_drift": 0.0, "fwhm": (3.0, 3.0)}
 #: Below this level a pixel is sky, in sigma of one frame above the background.
 SKY_SIGMA = 0.1

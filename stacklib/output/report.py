@@ -391,11 +391,14 @@ def _frames(result: IntegratedImage) -> list[str]:
     unusual = {i for i, *_ in unusual_frames(result)}
     # With more columns there is less room for names.
     by_light = _matched_by_light(p) is not None
-    longest = NAME - 9 * bool(result.masked) - 7 * by_light
+    longest = NAME - 9 * bool(result.masked) - 4 * by_light
     names = [clipped(one_line(name), longest) for name in p.measurements.names]
     width = max(len(name) for name in names)
-    light = f"{'transp.':>8}{'FWHM':>7}" if by_light else f"{'scale':>8}"
-    columns = f"{'weight':>8}{light}{'location':>11}{'noise':>11}{'low %':>8}{'high %':>8}"
+    heads = [
+        f"{'scale':>8}{'location':>11}{'noise':>11}",
+        f"{'transp.':>8}{'FWHM':>6}{'location':>10}{'noise':>10}",
+    ]
+    columns = f"{'weight':>8}{heads[by_light]}{'low %':>8}{'high %':>8}"
     columns += f"{'masked %':>9}" * bool(result.masked)
     lines = [f"{'':>4}  {'Frame':<{width}}{columns}"]
     for k, i in enumerate(p.used):
@@ -403,7 +406,7 @@ def _frames(result: IntegratedImage) -> list[str]:
         lines.append(f"{i + 1:>4}  {names[i]:<{width}}{_numbers(result, int(i), k)}{mark}")
     means = f"{100 * result.rejected_low.mean():>8.2f}{100 * result.rejected_high.mean():>8.2f}"
     means += "".join(f"{100 * masked.mean():>9.2f}" for masked in _masked(result))
-    lines.append(f"{'':>4}  {'mean':<{width}}{'':>{38 + 7 * by_light}}{means}")
+    lines.append(f"{'':>4}  {'mean':<{width}}{'':>{38 + 4 * by_light}}{means}")
     legend = ["* reference frame"] + ["! see below"] * bool(unusual)
     legend += ["transp.: light relative to the reference; FWHM in pixels"] * by_light
     legend += ["masked: for their neighbors"] * bool(result.masked)
@@ -422,20 +425,20 @@ def _worth(result: IntegratedImage) -> list[str]:
 
 def _numbers(result: IntegratedImage, i: int, k: int) -> str:
     p = result.preparation
-    weight, light = p.weights[i].mean(), f"{p.scale[i].mean():>8.3f}"
+    matched = _matched_by_light(p)
     noise_of_frames = p.measurements.noise if p.photometry is None else p.photometry.noise
-    if matched := _matched_by_light(p):
-        transparency, fwhm = (
-            float(channel_mean(values[i])) for values in (matched.transparency, matched.fwhm)
-        )
-        light = f"{_number(transparency, 3):>8}{_number(fwhm, 3):>7}"
     location, noise = (
         _number(_adu(p) * float(channel_mean(values[i])))
         for values in (p.measurements.location, noise_of_frames)
     )
+    if matched is None:
+        middle = f"{p.scale[i].mean():>8.3f}{location:>11}{noise:>11}"
+    else:
+        transparency, fwhm = (float(channel_mean(t[i])) for t in (matched.transparency, matched.fwhm))
+        middle = f"{_number(transparency, 3):>8}{_number(fwhm, 3):>6}{location:>10}{noise:>10}"
     low, high = (100 * values[k].mean() for values in (result.rejected_low, result.rejected_high))
     masked = "".join(f"{100 * values[k].mean():>9.2f}" for values in _masked(result))
-    return f"{weight:>8.3f}{light}{location:>11}{noise:>11}{low:>8.2f}{high:>8.2f}{masked}"
+    return f"{p.weights[i].mean():>8.3f}{middle}{low:>8.2f}{high:>8.2f}{masked}"
 
 
 def _matched_by_light(p: Preparation) -> Photometry | None:
