@@ -1,9 +1,11 @@
-"""The walk with frames of one's own: which are used, and choices that are still there with a new kernel."""
+"""The walk with frames of one's own: two targets in turn, with choices that are kept and never cross over."""
 
 from __future__ import annotations
 
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -17,7 +19,7 @@ pytest.importorskip("playwright", reason="no playwright for the browser tests: p
 import browser
 
 REAL = ROOT.parent / "shared" / "data"
-MONO = REAL / "hatp32_reg40"
+MONO, MOSAIC = REAL / "hatp32_reg40", REAL / "m94_seestar_cfa_reg32"
 #: Number of frames whose names say that they are registered.
 RENAMED = 10
 #: Seconds for all cells of a notebook on a busy machine.
@@ -26,15 +28,16 @@ PATIENCE = 400
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Copies of the notebooks, and a target in which some frames are named as registered."""
-    if not MONO.is_dir():
+    """Copies of the notebooks, and two targets: one with some registered frames, one of mosaics."""
+    if not (MONO.is_dir() and MOSAIC.is_dir()):
         pytest.skip(f"no real frames in {REAL}")
     shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks", ignore=shutil.ignore_patterns(".*", "*.yaml"))
-    folder = tmp_path / "HAT" / "4_Registered"
-    folder.mkdir(parents=True)
-    for number, path in enumerate(sorted(MONO.glob("*.fits"))):
-        end = "_c_d_r.fits" if number < RENAMED else ".fits"
-        shutil.copy(path, folder / f"{path.stem}{end}")
+    for target, source in (("HAT", MONO), ("M94", MOSAIC)):
+        folder = tmp_path / target / "4_Registered"
+        folder.mkdir(parents=True)
+        for number, path in enumerate(sorted(source.glob("*.fits"))):
+            end = "_c_d_r.fits" if target == "HAT" and number < RENAMED else ".fits"
+            shutil.copy(path, folder / f"{path.stem}{end}")
     return tmp_path
 
 
@@ -68,8 +71,9 @@ def press(notebook: browser.Notebook, button: str, saved: Path) -> None:
     )
 
 
-def test_choices_for_frames_of_ones_own_stay(root):
-    choices, mono = root / "HAT" / "recipe.yaml", str(root / "HAT" / "4_Registered")
+def test_two_targets_in_turn(root):
+    choices, others = root / "HAT" / "recipe.yaml", root / "M94" / "recipe.yaml"
+    mono, mosaic = (str(root / target / "4_Registered") for target in ("HAT", "M94"))
     with browser.laboratory(root, browser.chromium_or_skip()) as lab:
         with lab.open(edit(root, "1", frames=mono)) as notebook:
             notebook.run_all(PATIENCE)
@@ -94,4 +98,32 @@ def test_choices_for_frames_of_ones_own_stay(root):
             notebook.restart_and_run_all(PATIENCE)
             notebook.settled()
             assert notebook.errors() == [] and choices.read_bytes() == kept
-        assert len(sl.Job.load(choices).frames) == RENAMED - 1
+        job = sl.Job.load(choices)
+        assert len(job.frames) == RENAMED - 1
+
+        # The other target knows nothing of it.
+        with lab.open(edit(root, "1", frames=mosaic)) as notebook:
+            notebook.run_all(PATIENCE)
+            notebook.settled()
+            assert notebook.errors() == [] and selected(notebook) == (32, 32)
+            assert "not debayered" in notebook.said()
+        for name in "3":
+            with lab.open(edit(root, name, frames=mosaic)) as notebook:
+                notebook.run_all(PATIENCE)
+                notebook.settled()
+                assert notebook.errors() == []
+        with lab.open(edit(root, "4", frames=mosaic, sigma_high=4.5, rejection="sigma")) as notebook:
+            notebook.run_all(PATIENCE)
+            notebook.restart_and_run_all(PATIENCE)
+            assert notebook.errors() == []
+    assert choices.read_bytes() == kept and not others.exists()
+    ran = sl.Recipe.from_result(next((root / "M94" / "5_Integration").glob("*.xisf")))
+    assert (ran.rejection, ran.sigma_high) == ("sigma", 4.5)
+
+    # The command line runs the notebook as it came, with the choices of its target.
+    command = [sys.executable, "-m", "stacklib.cli", "run", str(root / "HAT")]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, encoding="utf-8", timeout=300)
+    assert done.returncode == 0, done.stderr
+    ran = sl.Recipe.from_result(next((root / "HAT" / "5_Integration").glob("*.xisf")))
+    assert ran.sigma_high == job.recipe.sigma_high != 4.5
+    assert choices.read_bytes() == kept
