@@ -28,8 +28,8 @@ from stacklib.normalization.settings import Settings
 from stacklib.rejection.calibration import typical_variance
 from stacklib.spatial.colour import around_hits
 from stacklib.spatial.footprints import common_places, most_frames, without_common
-from stacklib.spatial.lines import Line, fixed_lines, line_mask
-from stacklib.spatial.masks import BitPlanes, FrameMasks, add_flags, clear_no_data
+from stacklib.spatial.lines import Line, along_edge, fixed_lines, line_mask
+from stacklib.spatial.masks import BitPlanes, FrameMasks, count_bits
 from stacklib.spatial.means import ABOVE, COLOUR, FOOTPRINT, LARGE_HIGH, LARGE_LOW, LINE, OWN
 from stacklib.spatial.residuals import KeptMean, protected_places
 
@@ -183,9 +183,12 @@ def _write_noise(kept: KeptMean, factor: np.ndarray, settings: Settings) -> None
 
 
 class _Common(NamedTuple):
-    """Where too many frames have dark and bright footprints, by channel, and hits; bool (height, width)."""
+    """Where too many frames have dark and bright footprints, by channel, and hits.
 
-    footprints: list[tuple[np.ndarray, np.ndarray]]
+    Footprints are bits, uint8 (height, bytes), packed along the rows; hits are bool (height, width).
+    """
+
+    footprints: list[list[np.ndarray]]
     hits: np.ndarray
 
 
@@ -216,7 +219,7 @@ class _Searched:
         lines: list[list[Any]] = [[] for _ in used]
         with closing(workers.search(self.search, self.judged.kept, calls, self._places())) as results:
             for number, result in results:
-                lines[number] = result.lines
+                lines[number] = [line for line in result.lines if not self._at_edge(line)]
                 for channel, (present, packed) in enumerate(result.planes):
                     self.found.put_packed(int(used[number]), channel, present, packed, paths[number])
                     self._count(channel, present, packed)
@@ -231,24 +234,32 @@ class _Searched:
             ]
             with cancelled_on_error(finishing):
                 for future in finishing:
-                    masked += future.result()
+                    for counts, bits in zip(masked, future.result(), strict=True):
+                        if bits is not None:
+                            count_bits(counts, bits)
         self._leave_some(masked, paths)
         return self.found
+
+    def _at_edge(self, line: Line) -> bool:
+        """Return whether a line is an edge of other frames."""
+        return any(along_edge(line, count) for count in self.judged.count)
 
     def _count(self, channel: int, present: tuple[int, ...], packed: np.ndarray) -> None:
         """Count what was found in a plane of a frame."""
         counts = {COLOUR: self.hits}
         if channel < len(self.judged.count):
             counts = dict(zip((FOOTPRINT, BRIGHT), self.footprints[channel], strict=True))
-        width = self.hits.shape[1]
         for flag, bits in zip(present, packed[1:], strict=True):
             if flag in counts:
-                counts[flag] += np.unpackbits(bits, axis=1, count=width)
+                count_bits(counts[flag], bits)
 
     def _common(self) -> _Common:
         """Return where too many frames have the same; the counts are no longer needed."""
         frames = self.search.used.size
-        places = [common_places(low, high, frames) for low, high in self.footprints]
+        places = [
+            [np.packbits(side, axis=1) for side in common_places(low, high, frames)]
+            for low, high in self.footprints
+        ]
         found = _Common(places, self.hits > most_frames(frames))
         del self.footprints, self.hits
         return found
@@ -277,55 +288,68 @@ class _Searched:
                 if is_ignored:
                     self.left_in.setdefault(i, []).append(line)
 
-    def _finish(self, number: int, path: Any, common: _Common) -> np.ndarray:
-        """Complete the masks of a frame; returns where they are, bool (channels, height, width)."""
-        i, (channels, height, width) = int(self.search.used[number]), self.judged.count.shape
-        # The last plane has the hits in any channel.
-        # What falls in all channels.
-        joint = np.zeros((height, width), np.uint8)
-        if (i, channels) in self.found.planes:
-            hits = self.found.flags(i, channels)
-            for flag, added in ((COLOUR, COLOUR), (ABOVE, COLOUR | ABOVE)):
-                _add(joint, around_hits((hits & np.uint8(flag)) != 0, common.hits), added)
-            self.found.planes.pop((i, channels))
-        unused = self.found.unused
-        lines = [line for k, line in enumerate(self.found.lines.get(i, [])) if (i, k) not in unused]
-        for line in lines:
-            _add(joint, line_mask(line, (height, width)), LINE | ABOVE)
-        with_joint = bool(joint.any())
-        spared = np.zeros((height, width), bool)
-        for line in self.left_in.get(i, []):
-            # Its footprints are the same trail.
-            spared |= line_mask(replace(line, width=line.width + 2 * REACH), (height, width))
-        masked = np.zeros((channels, height, width), bool)
+    def _finish(self, number: int, path: Any, common: _Common) -> list[np.ndarray | None]:
+        """Complete the masks of a frame; returns where they are by channel, bits (height, bytes)."""
+        i, channels = int(self.search.used[number]), len(self.judged.count)
+        joint = self._of_all_channels(i, common)
+        spared = self._spared(i)
+        masked: list[np.ndarray | None] = [None] * channels
         for channel in range(channels):
-            alone = (i, channel) not in self.found.planes
-            if alone and not with_joint:
+            if not joint and (i, channel) not in self.found.planes:
                 continue
-            flags = joint.copy() if alone else self._of_channel(i, channel, common, spared)
-            if with_joint and not alone:
-                flags &= ~np.where((joint & np.uint8(ABOVE)) == 0, (joint != 0) * np.uint8(ABOVE), 0)
-                flags |= joint
-            clear_no_data(flags, self.judged.verdict(number, channel))
-            self.found.put(i, channel, flags, path)
-            masked[channel] = flags != 0
+            bits = self._of_channel(i, channel, common, spared)
+            if joint:
+                every = np.bitwise_or.reduce(list(joint.values()))
+                dark = every & ~joint.get(ABOVE, np.uint8(0))
+                bits = {flag: bits.get(flag, 0) | joint.get(flag, 0) for flag in {**bits, **joint}}
+                if ABOVE in bits:
+                    bits[ABOVE] = bits[ABOVE] & ~dark
+            low, high = self.judged.verdict(number, channel)
+            means = [plane for flag, plane in bits.items() if flag != ABOVE]
+            taken = np.bitwise_or.reduce([*means, np.zeros_like(low)]) & (low | high)
+            bits = {flag: plane & taken for flag, plane in bits.items()}
+            self.found.put_bits(i, channel, bits, path)
+            masked[channel] = taken
         return masked
 
-    def _of_channel(self, i: int, channel: int, common: _Common, spared: np.ndarray) -> np.ndarray:
-        """Return the flags of what was found in one channel of a frame alone, uint8 (height, width).
+    def _of_all_channels(self, i: int, common: _Common) -> dict[int, np.ndarray]:
+        """Return what falls in all channels of a frame, bits by flag."""
+        channels, height, width = self.judged.count.shape
+        joint: dict[int, np.ndarray] = {}
+        if (i, channels) in self.found.planes:
+            # The last plane has the hits in any channel.
+            hits = self.found.flags(i, channels)
+            for flag, above in ((COLOUR, False), (ABOVE, True)):
+                around = around_hits((hits & np.uint8(flag)) != 0, common.hits)
+                _add(joint, np.packbits(around, axis=1), COLOUR, above)
+            self.found.planes.pop((i, channels))
+        for k, line in enumerate(self.found.lines.get(i, [])):
+            if (i, k) not in self.found.unused:
+                _add(joint, np.packbits(line_mask(line, (height, width)), axis=1), LINE, True)
+        return joint if any(plane.any() for plane in joint.values()) else {}
 
-        Footprints in the places `spared`, bool of the same shape, do not count.
-        """
-        found = self.found.flags(i, channel)
-        flags = found & np.uint8(LARGE_LOW | LARGE_HIGH | OWN | ABOVE)
-        add_flags(flags, (found & np.uint8(LARGE_HIGH)) != 0, ABOVE)
-        for flag, side, places in zip(
-            (FOOTPRINT, BRIGHT), (0, ABOVE), common.footprints[channel], strict=True
-        ):
-            own = (found & np.uint8(flag)) != 0
-            if own.any():
-                _add(flags, without_common(own, places | spared), FOOTPRINT | side)
-        return flags
+    def _spared(self, i: int) -> np.ndarray | np.uint8:
+        """Return where footprints of a frame do not count, bits (height, bytes), or 0 for nowhere."""
+        spared: np.ndarray | np.uint8 = np.uint8(0)
+        for line in self.left_in.get(i, []):
+            # They are the same trail.
+            wide = replace(line, width=line.width + 2 * REACH)
+            spared = spared | np.packbits(line_mask(wide, self.judged.count.shape[1:]), axis=1)
+        return spared
+
+    def _of_channel(
+        self, i: int, channel: int, common: _Common, spared: np.ndarray | np.uint8
+    ) -> dict[int, np.ndarray]:
+        """Return what was found in one channel of a frame alone, bits by flag."""
+        found = self.found.bits(i, channel)
+        bits = {flag: found[flag] for flag in (LARGE_LOW, LARGE_HIGH, OWN, ABOVE) if flag in found}
+        if LARGE_HIGH in bits:
+            _add(bits, bits[LARGE_HIGH], LARGE_HIGH, True)
+        sides = zip((FOOTPRINT, BRIGHT), (False, True), common.footprints[channel], strict=True)
+        for flag, above, places in sides:
+            if flag in found:
+                _add(bits, without_common(found[flag], places | spared), FOOTPRINT, above)
+        return bits
 
     def _leave_some(self, masked: np.ndarray, paths: list[Any]) -> None:
         """Take the masks off pixels that they would leave without any sample."""
@@ -338,8 +362,10 @@ class _Searched:
                     self.found.put(int(i), channel, flags, path)
 
 
-def _add(flags: np.ndarray, where: np.ndarray, added: int) -> None:
-    """Add flags with their side."""
-    if not added & ABOVE:
-        flags &= ~(where.view(np.uint8) * np.uint8(ABOVE))
-    add_flags(flags, where, added)
+def _add(bits: dict[int, np.ndarray], where: np.ndarray, means: int, above: bool) -> None:
+    """Add samples that one means found, above the others or below them, to bits by flag."""
+    bits[means] = bits[means] | where if means in bits else where
+    if above:
+        bits[ABOVE] = bits[ABOVE] | where if ABOVE in bits else where
+    elif ABOVE in bits:
+        bits[ABOVE] = bits[ABOVE] & ~where

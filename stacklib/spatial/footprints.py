@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stacklib.spatial.planes import bin_residual, robust_spread
+from stacklib.spatial.planes import bin_residual, robust_spread, some_of
 from stacklib.utils.compiled import compiled
 from stacklib.utils.filters.smoothing import gaussian_alone
 
@@ -46,23 +46,28 @@ def find_footprints(z: np.ndarray, protected: np.ndarray) -> np.ndarray:
         1 for what is too bright, -1 for what is too dark, else 0. The faint rim of a footprint does not stand
         out: grow each sign by 2 pixels before they are counted.
     """
-    total, number = bin_residual(z, protected, SIDE, CUT)
+    total, number, _ = bin_residual(z, protected, SIDE, CUT)
     found = np.zeros(z.shape, np.int8)
     # Bins without protected pixels tell the noise; in very small or patchy frames all bins.
-    whole = number == SIDE**2
-    if not whole.any():
-        whole = number > 0
+    whole = np.flatnonzero(number == SIDE**2)
+    if not whole.size:
+        whole = np.flatnonzero(number > 0)
+    whole = some_of(whole)
     # A bin is a box of this variance, which counts as smoothing.
     box = (SIDE**2 - 1) / 12
     fine = gaussian_alone(total, np.sqrt(SCALES[0] ** 2 - box) / SIDE)
     coarse = gaussian_alone(fine, np.sqrt(SCALES[1] ** 2 - SCALES[0] ** 2) / SIDE)
-    spreads = [robust_spread(plane[whole]) for plane in (fine, coarse)]
+    spreads = [robust_spread(plane.ravel()[whole]) for plane in (fine, coarse)]
     limits = [limit * s if s > 0 else np.inf for limit, s in zip(LIMITS, spreads, strict=True)]
     low, high, near = (np.zeros(total.shape, bool) for _ in range(3))
     _mark(fine, coarse, np.array(limits, np.float32), low, high)
     _surround(number, AROUND, near)
+    places = np.packbits(near, axis=1)
     for marked in (low, high):
-        _drop_mostly_on(near, marked.copy(), marked)
+        bits = np.packbits(marked, axis=1)
+        if (bits & places).any():
+            _drop_mostly_on(places, bits.copy(), bits)
+            marked[:] = np.unpackbits(bits, axis=1, count=marked.shape[1])
     _spread(low, high, protected, found)
     return found
 
@@ -141,14 +146,14 @@ def without_common(footprints: np.ndarray, common: np.ndarray) -> np.ndarray:
 
     Parameters
     ----------
-    footprints : ndarray of bool, shape (height, width)
-        Footprints of one sign, after growing.
-    common : ndarray of bool, shape (height, width)
-        The common places of this sign, see `common_places`.
+    footprints : ndarray of uint8, shape (height, bytes)
+        Footprints of one sign, after growing: bits, packed along the rows.
+    common : ndarray of uint8, same shape
+        The common places of this sign, see `common_places`, packed in the same way.
 
     Returns
     -------
-    ndarray of bool, shape (height, width)
+    ndarray of uint8, same shape
         A footprint of connected pixels is dropped as a whole if half of it lies on common places, since its
         rim differs from frame to frame. Of others only the pixels there are dropped.
     """
@@ -156,33 +161,44 @@ def without_common(footprints: np.ndarray, common: np.ndarray) -> np.ndarray:
     if not on_common.any():
         return footprints
     left = footprints ^ on_common
-    _drop_mostly_on(common, footprints, left)
+    _drop_mostly_on(common, footprints.copy(), left)
     return left
 
 
 @compiled
-def _drop_mostly_on(places, footprints, left):
-    """Clear in `left` the footprints of connected pixels of which a half or more lies on some places."""
-    height, width = footprints.shape
-    seen = np.zeros(footprints.shape, np.bool_)
-    queue = np.empty(np.count_nonzero(footprints), np.int64)
+def _drop_mostly_on(places, waiting, left):
+    """Clear in `left` the footprints of connected pixels of which a half or more lies on some places.
+
+    All are bits, packed along the rows. `waiting` has the footprints; those that were looked at are cleared.
+    """
+    height, width = waiting.shape[0], 8 * waiting.shape[1]
+    queue = np.empty(8 * np.count_nonzero(waiting), np.int64)
     for row in range(height):
         for column in range(width):
-            if not footprints[row, column] or not places[row, column] or seen[row, column]:
+            if column % 8 == 0:
+                starts = waiting[row, column >> 3] & places[row, column >> 3]
+            if not starts & waiting[row, column >> 3] & (128 >> (column & 7)):
                 continue
-            seen[row, column] = True
-            queue[0] = row * width + column
-            size, on_places, next_one = 1, 0, 0
+            size, on_places, next_one = _gather(waiting, row, column, queue, 0), 0, 0
             while next_one < size:
                 y, x = queue[next_one] // width, queue[next_one] % width
                 next_one += 1
-                on_places += places[y, x]
+                on_places += (places[y, x >> 3] & (128 >> (x & 7))) != 0
                 for i in range(max(y - 1, 0), min(y + 2, height)):
                     for j in range(max(x - 1, 0), min(x + 2, width)):
-                        if footprints[i, j] and not seen[i, j]:
-                            seen[i, j] = True
-                            queue[size] = i * width + j
-                            size += 1
+                        size = _gather(waiting, i, j, queue, size)
             if on_places >= MOSTLY * size:
                 for k in range(size):
-                    left[queue[k] // width, queue[k] % width] = False
+                    y, x = queue[k] // width, queue[k] % width
+                    left[y, x >> 3] &= np.uint8(255 - (128 >> (x & 7)))
+
+
+@compiled
+def _gather(waiting, y, x, queue, size):
+    """Move a pixel from those that are waiting to the queue, and return the length of it."""
+    here = np.uint8(128 >> (x & 7))
+    if waiting[y, x >> 3] & here:
+        waiting[y, x >> 3] ^= here
+        queue[size] = 8 * waiting.shape[1] * y + x
+        size += 1
+    return size

@@ -19,7 +19,7 @@ from stacklib.spatial.radon import LEAST_LENGTH, Peak, find_peaks
 from stacklib.spatial.strips import Strip, align, find_extent, moved, profile
 from stacklib.utils.compiled import compiled
 
-__all__ = ["Line", "find_lines", "fixed_lines", "line_mask"]
+__all__ = ["Line", "along_edge", "find_lines", "fixed_lines", "line_mask"]
 
 #: Least significance of a line. Among the lines of a frame of noise, 5.5 occurs by chance.
 SIGNIFICANCE = 7.0
@@ -48,6 +48,8 @@ SAME = 24
 BESIDE = 2.0
 #: Lines of different frames within this many pixels lie at one place.
 ONE_PLACE = 4.0
+#: Whether a line lies along an edge is looked up these distances from it, in pixels.
+SIDES_OF_EDGE = (4, 8, 12)
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ def find_lines(z: np.ndarray, protected: np.ndarray) -> list[Line]:
         peaks = find_peaks(binned, side, SIGNIFICANCE)
         if peaks and spared is protected:
             spared = protected.copy()
-        new = _measure_peaks(z, spared, peaks, side)
+        new = _measure_peaks(z, spared, binned.trend, peaks, side)
         if not new:
             break
         found += new
@@ -122,22 +124,24 @@ def _take_out(binned: Binned, lines: Sequence[Line], side: int) -> None:
     for line in lines:
         ends = ((place + 0.5) / side - 0.5 for place in (line.x0, line.y0, line.x1, line.y1))
         _draw(mask, tuple(ends), (0.5 * line.width + BESIDE) / side + 0.5)
-    for plane in binned:
+    for plane in (binned.total, binned.number):
         plane[mask] = 0
 
 
 def _without_banding(binned: Binned) -> Binned:
     """Subtract the means of rows and columns of bins, cut at what is usual: a trail along them stays."""
-    total, number = binned
+    total, number, trend = binned
     for axis in (1, 0):
         pixels = number.sum(axis=axis, dtype=np.float64)
         mean = total.sum(axis=axis, dtype=np.float64) / np.maximum(pixels, 1)
         limit = BANDING * robust_spread(mean[pixels > 0])
         total = total - np.expand_dims(np.clip(mean, -limit, limit), axis).astype(np.float32) * number
-    return Binned(total, number)
+    return Binned(total, number, trend)
 
 
-def _measure_peaks(z: np.ndarray, spared: np.ndarray, peaks: Sequence[Peak], side: int) -> list[Line]:
+def _measure_peaks(
+    z: np.ndarray, spared: np.ndarray, trend: np.ndarray, peaks: Sequence[Peak], side: int
+) -> list[Line]:
     """Measure the lines of peaks, and add those that are some to the spared pixels."""
     found: list[Line] = []
     tried: list[np.ndarray] = []
@@ -148,7 +152,7 @@ def _measure_peaks(z: np.ndarray, spared: np.ndarray, peaks: Sequence[Peak], sid
         if any(np.abs(peak.ends - ends).max() < SAME * side for ends in tried):
             continue
         tried.append(peak.ends)
-        line = _measure(z, spared, peak, side)
+        line = _measure(z, spared, trend, peak, side)
         if line is None:
             failed += 1
         else:
@@ -157,12 +161,12 @@ def _measure_peaks(z: np.ndarray, spared: np.ndarray, peaks: Sequence[Peak], sid
     return found
 
 
-def _measure(z: np.ndarray, spared: np.ndarray, peak: Peak, side: int) -> Line | None:
+def _measure(z: np.ndarray, spared: np.ndarray, trend: np.ndarray, peak: Peak, side: int) -> Line | None:
     """Measure a line at full resolution; None if it is none after all."""
     ends, noise = peak.ends, peak.noise
     reach, sigma = REACH, PROFILE
     length = float(np.hypot(*(ends[1] - ends[0])))
-    strip = Strip.cut(z, spared, ends, reach)
+    strip = Strip.cut(z, spared, trend, ends, reach)
     span = max(0.0, strip.chord[0]), min(length, strip.chord[1])
     if span[1] - span[0] < LEAST_LENGTH:
         return None
@@ -172,7 +176,7 @@ def _measure(z: np.ndarray, spared: np.ndarray, peak: Peak, side: int) -> Line |
     ends = moved(ends, span, fit.shifts)
     for move in MOVES:
         length = float(np.hypot(*(ends[1] - ends[0])))
-        strip = Strip.cut(z, spared, ends, reach)
+        strip = Strip.cut(z, spared, trend, ends, reach)
         if strip.chord[1] - strip.chord[0] < LEAST_LENGTH or not strip.value.size:
             return None
         span = find_extent(strip, (0.0, length), sigma, reach, noise)
@@ -189,7 +193,7 @@ def _measure(z: np.ndarray, spared: np.ndarray, peak: Peak, side: int) -> Line |
     if fit.steady_strength < max(STEADY * noise, STEADY_FRACTION * fit.strength):
         return None
     length = float(np.hypot(*(ends[1] - ends[0])))
-    height, _, half = profile(Strip.cut(z, spared, ends, reach).between(0.0, length), reach, noise)
+    height, _, half = profile(Strip.cut(z, spared, trend, ends, reach).between(0.0, length), reach, noise)
     x, y = ends.mean(axis=0)
     if height <= 0 or not (-0.5 <= x <= z.shape[1] - 0.5 and -0.5 <= y <= z.shape[0] - 0.5):
         return None
@@ -263,6 +267,40 @@ def fixed_lines(lines: Sequence[Sequence[Line]], shape: tuple[int, int]) -> list
         [sum(any(_same(line, other) for other in others) for others in lines) > most for line in own]
         for own in lines
     ]
+
+
+def along_edge(line: Line, count: np.ndarray) -> bool:
+    """Return whether a line lies along an edge of other frames, or of its own.
+
+    The mean of the others changes there if their levels differ, as under the Moon with frames that are
+    matched by their spread. Such a step is no trail.
+
+    Parameters
+    ----------
+    line : Line
+        The line.
+    count : ndarray of integers, shape (height, width)
+        Number of frames with data.
+
+    Returns
+    -------
+    bool
+        Whether their number differs between the two sides along most of the line.
+    """
+    height, width = count.shape
+    share = np.linspace(0, 1, max(int(line.length), 2))
+    x, y = line.x0 + share * (line.x1 - line.x0), line.y0 + share * (line.y1 - line.y0)
+    across = np.array([line.y0 - line.y1, line.x1 - line.x0]) / line.length
+    for apart in SIDES_OF_EDGE:
+        numbers = []
+        for side in (-apart, apart):
+            column, row = np.rint(x + side * across[0]).astype(int), np.rint(y + side * across[1]).astype(int)
+            inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+            found = count[np.clip(row, 0, height - 1), np.clip(column, 0, width - 1)].astype(int)
+            numbers.append(np.where(inside, found, 0))
+        if np.median(numbers[1] - numbers[0]):
+            return True
+    return False
 
 
 def _same(line: Line, other: Line) -> bool:

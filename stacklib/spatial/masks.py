@@ -18,7 +18,7 @@ from stacklib.formats.scratch import MemoryBlock, ScratchBlock, hold
 from stacklib.spatial.means import ABOVE, MEANS
 from stacklib.utils.compiled import compiled
 
-__all__ = ["BitPlanes", "FrameMasks", "MaskCounts", "add_flags", "clear_no_data", "pack_flags"]
+__all__ = ["BitPlanes", "FrameMasks", "MaskCounts", "add_flags", "count_bits", "pack_flags"]
 
 #: Number of different flags, those of all means and `ABOVE` together.
 FLAGS = 2 * ABOVE
@@ -88,21 +88,15 @@ def add_flags(flags: np.ndarray, where: np.ndarray, added: int) -> None:
 
 
 @compiled
-def _clear(flags, low, high):
-    for r in range(flags.shape[0]):
-        for q in range(flags.shape[1]):
-            here = np.uint8(128 >> (q & 7))
-            data = (low[r, q >> 3] | high[r, q >> 3]) & here
-            if flags[r, q] != 0 and (data == 0 or flags[r, q] == ABOVE):
-                flags[r, q] = 0
-
-
-def clear_no_data(flags: np.ndarray, verdicts: np.ndarray) -> None:
-    """Clear the flags of samples that are no data in a plane, and a lone `ABOVE`, in place.
-
-    `verdicts` are planes of bits, uint8 (2, rows, bytes), see `stacklib.spatial.residuals.unpack_verdicts`.
-    """
-    _clear(flags, verdicts[0], verdicts[1])
+def count_bits(counts, packed):
+    """Add 1 to the counts, (rows, columns), where a plane of bits, uint8 (rows, bytes), has one."""
+    for r in range(counts.shape[0]):
+        for k in range(packed.shape[1]):
+            byte = packed[r, k]
+            if byte != 0:
+                for bit in range(min(8, counts.shape[1] - 8 * k)):
+                    if byte & (128 >> bit):
+                        counts[r, 8 * k + bit] += 1
 
 
 @compiled
@@ -222,6 +216,24 @@ class FrameMasks:
         self.planes.pop((frame, channel), None)
         if present:
             self.planes[frame, channel] = present, BitPlanes(packed, path)
+
+    def put_bits(
+        self, frame: int, channel: int, bits: dict[int, np.ndarray], path: str | os.PathLike = "masks"
+    ) -> None:
+        """Store the mask of a plane that is given as bits by flag, see `bits`; flags may be without any."""
+        present = sorted(flag for flag, plane in bits.items() if plane.any())
+        planes = [bits[flag] for flag in present]
+        packed = (
+            np.stack([np.bitwise_or.reduce(planes), *planes]) if planes else np.empty((0, 0, 0), np.uint8)
+        )
+        self.put_packed(frame, channel, tuple(present), packed, path)
+
+    def bits(self, frame: int, channel: int) -> dict[int, np.ndarray]:
+        """Return the mask of a plane as bits by flag, uint8 (height, bytes), of the flags that occur."""
+        if (frame, channel) not in self.planes:
+            return {}
+        present, planes = self.planes[frame, channel]
+        return dict(zip(present, planes.read()[1:], strict=True))
 
     def flags(
         self, frame: int, channel: int, start: int | None = None, stop: int | None = None

@@ -50,28 +50,52 @@ class Peak(NamedTuple):
 
 
 @compiled
-def _join(sums, counts, out, out_counts):
+def _add_halves(first, second, start, width, out):
+    """Add the sums through the first half of a strip, from `width` on, and the second half, from `start`."""
+    rows = first.size
+    zero = first.dtype.type(0)
+    alone = min(width - start, rows)
+    out[:start] = zero
+    out[start : start + alone] = second[:alone]
+    out[start + alone : width] = zero
+    both = out[width : width + rows - alone]
+    a, b = first[: rows - alone], second[alone:]
+    for i in range(rows - alone):
+        both[i] = a[i] + b[i]
+    out[width + rows - alone :] = first[rows - alone :]
+
+
+@compiled
+def _join(planes, out, empty):
     """Join neighboring strips to strips twice as wide, with twice as many slopes.
 
     Arrays are (strips, slopes, rows). In a strip of w columns, slope s and row i are the line from
-    y = i - (w - 1) in its first column to y + s in its last one.
+    y = i - (w - 1) in its first column to y + s in its last one. `empty` is a row of zeros.
     """
-    width, rows = sums.shape[1], sums.shape[2]
+    strips, width, _ = planes.shape
     for j in range(out.shape[0]):
         for s in range(2 * width):
-            total, number = out[j, s], out_counts[j, s]
-            first, first_number = sums[2 * j, s >> 1], counts[2 * j, s >> 1]
-            total[:width] = np.float32(0.0)
-            number[:width] = np.uint16(0)
-            for i in range(rows):
-                total[width + i] = first[i]
-                number[width + i] = first_number[i]
-            if 2 * j + 1 < sums.shape[0]:
-                second, second_number = sums[2 * j + 1, s >> 1], counts[2 * j + 1, s >> 1]
-                start = width - ((s + 1) >> 1)
-                for i in range(rows):
-                    total[start + i] += second[i]
-                    number[start + i] += second_number[i]
+            first = planes[2 * j, s >> 1]
+            second = planes[2 * j + 1, s >> 1] if 2 * j + 1 < strips else empty
+            _add_halves(first, second, width - ((s + 1) >> 1), width, out[j, s])
+
+
+@compiled
+def _join_twice(planes, out, empty):
+    """Join strips two times at once: what is in between never leaves the cache of the processor."""
+    strips, width, rows = planes.shape
+    left, right = np.zeros(rows + width, planes.dtype), np.zeros(rows + width, planes.dtype)
+    for j in range(out.shape[0]):
+        k = 4 * j
+        for s in range(2 * width):
+            slope, start = s >> 1, width - ((s + 1) >> 1)
+            second = planes[k + 1, slope] if k + 1 < strips else empty
+            _add_halves(planes[k, slope], second, start, width, left)
+            third = planes[k + 2, slope] if k + 2 < strips else empty
+            fourth = planes[k + 3, slope] if k + 3 < strips else empty
+            _add_halves(third, fourth, start, width, right)
+            for t in (2 * s, 2 * s + 1):
+                _add_halves(left, right, 2 * width - ((t + 1) >> 1), 2 * width, out[j, t])
 
 
 @compiled
@@ -85,7 +109,6 @@ def _best_of_each(sums, counts, least, cut, best, place, spread, lines):
     pad = BESIDE + 1
     right = pad + WIDTH + 1
     padded, padded_count = np.zeros((2, rows + right + BESIDE), np.float32)
-    here, number, beside, others = np.empty((4, rows), np.float32)
     value = np.zeros(-(-rows // _LANES) * _LANES, np.float32)
     parts, filled = np.empty(_LANES, np.float32), np.empty(_LANES, np.float32)
     zero, one = np.float32(0.0), np.float32(1.0)
@@ -94,27 +117,23 @@ def _best_of_each(sums, counts, least, cut, best, place, spread, lines):
             row, count = sums[j, k], counts[j, k]
             for i in range(rows):
                 padded[pad + i] = row[i]
-                padded_count[pad + i] = np.float32(count[i])
-            here[:] = zero
-            number[:] = zero
-            beside[:] = zero
-            others[:] = zero
-            for q in range(WIDTH):
-                a, n = padded[pad + q : pad + q + rows], padded_count[pad + q : pad + q + rows]
-                for i in range(rows):
-                    here[i] += a[i]
-                    number[i] += n[i]
-            for q in range(BESIDE):
-                a, n = padded[q : q + rows], padded_count[q : q + rows]
-                b, m = padded[right + q : right + q + rows], padded_count[right + q : right + q + rows]
-                for i in range(rows):
-                    beside[i] += a[i] + b[i]
-                    others[i] += n[i] + m[i]
             for i in range(rows):
-                n, m = number[i], others[i]
+                padded_count[pad + i] = np.float32(count[i])
+            # Written out: the processor does not vectorize loops over so few.
+            a0, a1 = padded[pad : pad + rows], padded[pad + 1 : pad + 1 + rows]
+            n0, n1 = padded_count[pad : pad + rows], padded_count[pad + 1 : pad + 1 + rows]
+            b0, b1, b2 = padded[:rows], padded[1 : 1 + rows], padded[2 : 2 + rows]
+            m0, m1, m2 = padded_count[:rows], padded_count[1 : 1 + rows], padded_count[2 : 2 + rows]
+            after, after_count = padded[right:], padded_count[right:]
+            b3, b4, b5 = after[:rows], after[1 : 1 + rows], after[2 : 2 + rows]
+            m3, m4, m5 = after_count[:rows], after_count[1 : 1 + rows], after_count[2 : 2 + rows]
+            for i in range(rows):
+                here, n = a0[i] + a1[i], n0[i] + n1[i]
+                beside = (b0[i] + b3[i]) + (b1[i] + b4[i]) + (b2[i] + b5[i])
+                m = (m0[i] + m3[i]) + (m1[i] + m4[i]) + (m2[i] + m5[i])
                 # With too little beside it, the level beside the line is taken to be 0.
                 ratio = n / m if m >= n else zero
-                v = (here[i] - ratio * beside[i]) / np.sqrt(n * (one + ratio))
+                v = (here - ratio * beside) / np.sqrt(n * (one + ratio))
                 value[i] = v if n >= least else zero
             parts[:] = zero
             filled[:] = zero
@@ -132,25 +151,41 @@ def _best_of_each(sums, counts, least, cut, best, place, spread, lines):
             spread[j, k], lines[j, k] = parts.sum(), filled.sum()
 
 
-def _strips(total: np.ndarray, count: np.ndarray, narrowest: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+class _Room:
+    """Two pairs of buffers for sums and counts by turns: new memory would take as long as the sums."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        columns = [2 ** (side - 1).bit_length() for side in shape]
+        size = max(many * (many + other) for many, other in zip(columns, shape[::-1], strict=True))
+        self._buffers = [(np.empty(size, np.float32), np.empty(size, np.uint16)) for _ in range(2)]
+
+    def take(self, shape: tuple[int, ...]) -> list[np.ndarray]:
+        """Return the pair that was not used last, as arrays of a shape."""
+        self._buffers.reverse()
+        size = int(np.prod(shape))
+        return [buffer[:size].reshape(shape) for buffer in self._buffers[0]]
+
+
+def _strips(
+    total: np.ndarray, count: np.ndarray, narrowest: int, room: _Room
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield sums and counts, (strips, slopes, rows), of lines that run along the rows of a plane and rise.
 
     Strips are those of the whole plane and narrower ones, of a quarter of the columns of the last ones each
     time, which have at least `narrowest` columns. What was yielded is overwritten later.
     """
-    sums, counts = (np.ascontiguousarray(plane.T)[:, np.newaxis] for plane in (total, count))
-    doublings = (len(sums) - 1).bit_length()
-    # Two pairs of buffers by turns: new memory would take as long as the sums.
-    size = 2**doublings * (sums.shape[2] + 2**doublings)
-    buffers = [(np.empty(size, np.float32), np.empty(size, np.uint16)) for _ in range(2)]
-    for doubling in range(1, doublings + 1):
-        shape = -(-len(sums) // 2), 2 * sums.shape[1], sums.shape[2] + sums.shape[1]
-        size = shape[0] * shape[1] * shape[2]
-        joined = [buffer[:size].reshape(shape) for buffer in buffers[doubling % 2]]
-        _join(sums, counts, *joined)
-        sums, counts = joined
-        if doubling == doublings or (sums.shape[1] >= narrowest and (doublings - doubling) % 2 == 0):
-            yield sums, counts
+    planes = [np.ascontiguousarray(plane.T)[:, np.newaxis] for plane in (total, count)]
+    left = (len(planes[0]) - 1).bit_length()
+    while left:
+        times = 2 - left % 2
+        strips, width, rows = planes[0].shape
+        shape = -(-strips // 2**times), width * 2**times, rows + (2**times - 1) * width
+        joined = room.take(shape)
+        for plane, out in zip(planes, joined, strict=True):
+            (_join if times == 1 else _join_twice)(plane, out, np.zeros(rows, plane.dtype))
+        planes, left = joined, left - times
+        if not left or shape[1] >= narrowest:
+            yield planes[0], planes[1]
 
 
 def find_peaks(binned: Binned, side: int, limit: float) -> list[Peak]:
@@ -182,12 +217,13 @@ def find_peaks(binned: Binned, side: int, limit: float) -> list[Peak]:
     unit = np.sqrt(PARTS / pixels)
     count = np.rint(binned.number * (PARTS / pixels)).astype(np.uint16)
     found = []
+    room = _Room(count.shape)
     for upright in (False, True):
         for falling in (False, True):
             planes = [plane.T if upright else plane for plane in (binned.total, count)]
             planes = [plane[::-1] if falling else plane for plane in planes]
             height, width = planes[0].shape
-            for sums, counts in _strips(planes[0], planes[1], NARROWEST // side):
+            for sums, counts in _strips(planes[0], planes[1], NARROWEST // side, room):
                 columns = sums.shape[1]
                 bins = LEAST_LENGTH / side if columns >= width else FILLED * columns
                 peaks = _peaks_of(sums, counts, bins * WIDTH * PARTS, FAR * base / unit, limit, height)

@@ -6,6 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from stacklib.spatial.planes import trend_at
+from stacklib.utils.compiled import compiled
+from stacklib.utils.ranks import median_of
+
 __all__ = ["Fit", "Strip", "align", "find_extent", "moved", "profile"]
 
 #: Width of the bins across a strip, and length of those along it, in pixels.
@@ -43,11 +47,13 @@ class Strip(NamedTuple):
     chord: tuple[float, float]
 
     @classmethod
-    def cut(cls, z: np.ndarray, protected: np.ndarray, ends: np.ndarray, reach: float) -> Strip:
+    def cut(
+        cls, z: np.ndarray, protected: np.ndarray, trend: np.ndarray, ends: np.ndarray, reach: float
+    ) -> Strip:
         """Take the samples of a residual within `reach` pixels of the straight line through two points.
 
-        `ends`, float64 (2, 2), has x and y of both. The strip crosses the whole frame. It has no samples if
-        the line lies beside the frame.
+        `trend` is taken out, see `stacklib.spatial.planes.trend_at`. `ends`, float64 (2, 2), has x and y of
+        both points. The strip crosses the whole frame. It has no samples if the line lies beside the frame.
         """
         start, direction = ends[0], _direction(ends)
         first, last = _chord(start, direction, z.shape)
@@ -60,21 +66,37 @@ class Strip(NamedTuple):
         major = np.arange(int(np.ceil(places[0])), int(np.floor(places[1])) + 1)
         half = int(np.ceil(reach / abs(direction[axis])))
         middle = np.rint(start[1 - axis] + (major - start[axis]) * slope).astype(int)
-        minor = middle[:, np.newaxis] + np.arange(-half, half + 1)
-        inside = (minor >= 0) & (minor < z.shape[axis])
-        majors = np.broadcast_to(major[:, np.newaxis], minor.shape)[inside]
-        x, y = (minor[inside], majors) if axis else (majors, minor[inside])
-        value = z[y, x]
-        good = np.isfinite(value) & ~protected[y, x]
-        dx, dy = x[good] - start[0], y[good] - start[1]
-        along = dx * direction[0] + dy * direction[1]
-        across = dy * direction[0] - dx * direction[1]
-        return cls(value[good].astype(np.float64), along, across, (first, last))
+        samples = np.empty((3, major.size * (2 * half + 1)))
+        places = major, middle, half, axis == 1
+        number = _take(z, protected, trend, places, start, direction, samples)
+        return cls(*samples[:, :number], (first, last))
 
     def between(self, first: float, last: float) -> Strip:
         """Return the part of the strip between two places along it."""
         part = (self.along >= first) & (self.along <= last)
         return Strip(self.value[part], self.along[part], self.across[part], (first, last))
+
+
+@compiled
+def _take(z, protected, trend, places, start, direction, samples):
+    """Write value, place along and across a line of the samples around it, and return their number.
+
+    `places` are columns, or rows of a steep line, the pixels of the line in them, and how many more there are
+    to each side.
+    """
+    major, middle, half, steep = places
+    size = z.shape[1] if steep else z.shape[0]
+    number = 0
+    for k in range(major.size):
+        for minor in range(max(middle[k] - half, 0), min(middle[k] + half + 1, size)):
+            x, y = (minor, major[k]) if steep else (major[k], minor)
+            if np.isfinite(z[y, x]) and not protected[y, x]:
+                dx, dy = x - start[0], y - start[1]
+                samples[0, number] = z[y, x] - np.float32(trend_at(trend, x, y, z.shape[0], z.shape[1]))
+                samples[1, number] = dx * direction[0] + dy * direction[1]
+                samples[2, number] = dy * direction[0] - dx * direction[1]
+                number += 1
+    return number
 
 
 class Fit(NamedTuple):
@@ -223,7 +245,9 @@ def find_extent(
         for values in (value * outer, outer)
     )
     level = sums / np.maximum(numbers, 1)
-    template = np.where(np.abs(strip.across) < 3 * sigma, np.exp(-0.5 * (strip.across / sigma) ** 2), 0.0)
+    near = np.abs(strip.across) < 3 * sigma
+    template = np.zeros(near.size)
+    template[near] = np.exp(-0.5 * (strip.across[near] / sigma) ** 2)
     signal = np.bincount(place, (value - level[place]) * template, bins)
     weight = np.bincount(place, template**2, bins)
     middle = first + (np.arange(bins) + 0.5) / bins * (last - first)
@@ -264,12 +288,11 @@ def profile(strip: Strip, reach: float, noise: float) -> tuple[float, float, flo
         Half the width within which the line and its wings stand out, in pixels.
     """
     bins = int(reach / ACROSS)
-    where = np.floor(np.abs(strip.across) / ACROSS).astype(int)
-    order = np.argsort(where, kind="stable")
-    cuts = np.searchsorted(where[order], np.arange(bins + 1))
-    samples = np.split(strip.value[order][: cuts[-1]], cuts[1:-1])
-    numbers = np.diff(cuts)
-    median = np.array([np.median(part) if part.size else 0.0 for part in samples])
+    # Numbers of 16 bits are sorted many times faster.
+    where = np.floor(np.abs(strip.across) / ACROSS).astype(np.int16)
+    numbers = np.bincount(where, minlength=bins)[:bins]
+    values = strip.value[np.argsort(where, kind="stable")].astype(np.float32)
+    median = _medians(values, np.concatenate([[0], np.cumsum(numbers)]))
     error = MEDIAN_ERROR * noise / np.sqrt(np.maximum(numbers, 0.1))
     middle = (np.arange(bins) + 0.5) * ACROSS
     outer = middle > BACKGROUND * reach
@@ -285,3 +308,13 @@ def profile(strip: Strip, reach: float, noise: float) -> tuple[float, float, flo
     stands_out = smooth > np.maximum(WING_ERROR * error / np.sqrt(3), WING * peak)
     out = bins if stands_out.all() else int(np.argmin(stands_out))
     return peak, sigma, max(WIDE * sigma, out * ACROSS) + ACROSS
+
+
+@compiled
+def _medians(values, cuts):
+    """Return the medians of the parts between cuts, 0 for none."""
+    medians = np.zeros(cuts.size - 1)
+    for k in range(medians.size):
+        if cuts[k + 1] > cuts[k]:
+            medians[k] = median_of(values[cuts[k] : cuts[k + 1]])
+    return medians

@@ -102,6 +102,12 @@ def find_hits(rejected, z):
     return ((z > 7) | (rejected & (np.abs(z) > 5))).any(axis=0)
 
 
+def without(footprints, common):
+    """Return footprints without those on common places, bool."""
+    bits = without_common(np.packbits(footprints, axis=1), np.packbits(common, axis=1))
+    return np.unpackbits(bits, axis=1, count=footprints.shape[1]).astype(bool)
+
+
 def slow_masks(p, lines_used):
     """Find the masks in whole arrays."""
     recipe, means = p.recipe, second_pass.spatial_means(p)
@@ -156,7 +162,7 @@ def slow_masks(p, lines_used):
         common = common_places(*grown.sum(axis=1), p.count)
         for side, places, found in zip((0, ABOVE), common, grown, strict=True):
             for i in range(p.count):
-                add(np.s_[i, c, without_common(found[i], places)], FOOTPRINT | side)
+                add(np.s_[i, c, without(found[i], places)], FOOTPRINT | side)
     if "colour" in means:
         for i in range(p.count):
             bright = find_hits((verdict[:, i] == HIGH), z[:, i])

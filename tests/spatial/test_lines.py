@@ -43,7 +43,7 @@ def slow_sum(plane, columns, slope, y):
 def test_sums_along_lines_are_those_of_the_definition():
     plane = noise(60, (13, 21))
     count = np.full(plane.shape, 16, np.uint16)
-    for sums, counts in radon._strips(plane, count, 4):
+    for sums, counts in radon._strips(plane, count, 4, radon._Room(plane.shape)):
         columns = sums.shape[1]
         for strip in range(len(sums)):
             part = np.pad(plane, ((0, 0), (0, 32)))[:, strip * columns : (strip + 1) * columns]
