@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy import ndimage
 
 from stacklib.explore.explain import explain
 from stacklib.figures.screen import SCREEN_WIDTH
@@ -27,6 +28,8 @@ __all__ = [
 BAND_SAMPLES = 1 << 24
 #: Number of pixels examined closely to find a good example.
 CANDIDATES = 60
+#: Pixels of the mark of a cosmic ray, which may include those that fell beside it.
+MARK = (3, 25)
 #: Value of samples without data in `frame_mask`.
 MISSING = -1
 #: Added to the verdict on samples that fell to spatial rejection, not to the rule.
@@ -183,13 +186,12 @@ def typical_pixels(result: Integration, channel: int = 0) -> dict[str, dict[str,
     lost = np.sum((verdict == LOW) | (verdict == HIGH), axis=0)
     covered = np.all(verdict != NO_DATA, axis=0)
     streaked = int(np.argmax(high.sum(axis=(1, 2))))
-    near = np.stack([_neighbours(plane) for plane in high])
-    others = np.arange(len(high)) != streaked
-    marks = high & (near >= 3) & (near <= 5) & others[:, np.newaxis, np.newaxis]
+    near = _neighbours(high[streaked])
+    marks = [_small_marks(plane) for i, plane in enumerate(high) if i != streaked]
     alone = covered & (lost == 1)
     wanted = {
-        "trail": alone & high[streaked] & (near[streaked] == near[streaked].max()),
-        "cosmic ray": alone & marks.any(axis=0),
+        "trail": alone & high[streaked] & (near == near.max()),
+        "cosmic ray": alone & np.any(marks, axis=0),
         "clean": covered & (lost == 0),
     }
     left, top, width, height = result.region
@@ -219,6 +221,15 @@ def _excess(result: Integration, place: dict[str, int]) -> float:
     """Return the distance of the brightest sample of a pixel from the median, relative to the spread."""
     compared = explain(result, **place).compared
     return float((compared.max() - np.median(compared)) / max(np.std(np.sort(compared)[:-1]), 1e-12))
+
+
+def _small_marks(plane: np.ndarray) -> np.ndarray:
+    """Return the marks of a few connected pixels, as cosmic rays leave them, bool."""
+    labels, _ = ndimage.label(plane, np.ones((3, 3)))
+    sizes = np.bincount(labels.ravel())
+    small = (sizes >= MARK[0]) & (sizes <= MARK[1])
+    small[0] = False
+    return small[labels]
 
 
 def _neighbours(plane: np.ndarray) -> np.ndarray:

@@ -19,6 +19,7 @@ import numpy as np
 from stacklib.integration.noise import Parts, known_excess, with_noise
 from stacklib.integration.samples import RESULT_BYTES, Samples, cancelled_on_error
 from stacklib.integration.search import BRIGHT, Found, JudgedBand, Search, search_bytes
+from stacklib.integration.starlight import compared_light
 from stacklib.integration.threads import Threads
 from stacklib.kernel.passes import NO_EXCESS
 from stacklib.kernel.pixels import Pixels, Ratios
@@ -109,8 +110,26 @@ def find_masks(
     used, channels = preparation.used, preparation.frames.channels
     settings = [with_noise(preparation, channel) for channel in range(channels)]
     judged = _judge(samples, preparation, settings, workers, report)
-    search = Search(samples, used, settings, spatial_means(preparation), preparation.own_masks)
+    matched = _by_starlight(preparation, settings, samples.threads)
+    search = Search(samples, used, matched, spatial_means(preparation), preparation.own_masks)
     return _Searched(search, judged).masks(preparation, workers, report)
+
+
+def _by_starlight(preparation: Preparation, settings: list[Settings], threads: int | None) -> list[Settings]:
+    """Return settings by which the stars of all frames are equally bright; the sky stays as bright as it is.
+
+    Otherwise the stars of frames that are matched by their spread would be left in the residuals.
+    """
+    p, matched = preparation, []
+    # A channel without an image has no level.
+    levels = np.nan_to_num(p.measurements.location[p.reference]) * p.rejection_factor[p.reference]
+    levels += p.rejection_offset[p.reference]
+    for own, light, level in zip(settings, compared_light(p, threads).T, levels, strict=True):
+        factor = own.rejection_factor / light
+        offset = (own.rejection_offset - level) / light + level
+        noise = own.relative_noise / light
+        matched.append(replace(own, rejection_factor=factor, rejection_offset=offset, noise=noise))
+    return matched
 
 
 @dataclass(eq=False)
@@ -300,8 +319,9 @@ class _Searched:
             bits = self._of_channel(i, channel, common, spared)
             if joint:
                 every = np.bitwise_or.reduce(list(joint.values()))
-                dark = every & ~joint.get(ABOVE, np.uint8(0))
-                bits = {flag: bits.get(flag, 0) | joint.get(flag, 0) for flag in {**bits, **joint}}
+                dark = every & ~joint[ABOVE] if ABOVE in joint else every
+                none = np.zeros_like(every)
+                bits = {flag: bits.get(flag, none) | joint.get(flag, none) for flag in {**bits, **joint}}
                 if ABOVE in bits:
                     bits[ABOVE] = bits[ABOVE] & ~dark
             low, high = self.judged.verdict(number, channel)

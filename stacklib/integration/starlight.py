@@ -31,7 +31,7 @@ from stacklib.normalization.preparation import Preparation
 from stacklib.normalization.robust_stack import median_stack
 from stacklib.utils.resources import checked_threads
 
-__all__ = ["Starlight", "starlight_notes", "starlight_of"]
+__all__ = ["Starlight", "compared_light", "starlight_notes", "starlight_of"]
 
 #: Side of the window in the middle of the frames, and the one that is tried if fewer stars than this are in
 #: it; no more than the second number are measured.
@@ -42,6 +42,8 @@ STACKED = 15
 WIDER = 1.7
 #: Frames off by more than this many pixels have other stars in the discs.
 SHIFTED = 1.5
+#: Light counts if it is known to this many times its error.
+CERTAIN = 10
 
 
 class Starlight(NamedTuple):
@@ -87,7 +89,7 @@ def starlight_notes(
         are too few stars, or if the frames are no lights.
     """
     p = preparation
-    if not goes_by_spread(p.recipe) or any(map(_is_calibration, p.used_frames)):
+    if not _unknown_light(p):
         return p.notes
     found = starlight_of(p, held, threads)
     off = np.nan_to_num(registration.distance) > SHIFTED
@@ -100,6 +102,41 @@ def starlight_notes(
     reference = int(np.searchsorted(used, p.reference))
     notes = doubts_about_starlight(names, p.recipe, matched, reference, *found)
     return p.notes if notes is None else (*(note for note in p.notes if note not in p.doubts), *notes)
+
+
+def compared_light(preparation: Preparation, threads: int | None = None) -> np.ndarray:
+    """Return the light of the stars of frames as they are compared, relative to their mean.
+
+    Parameters
+    ----------
+    preparation : Preparation
+        Factors of the frames.
+    threads : int, optional
+        See `starlight_of`.
+
+    Returns
+    -------
+    ndarray of float64, shape (frames, channels)
+        Of the frames used: 1 where it is not known, and for all frames if the recipe goes by starlight, does
+        not match them at all, or they are no lights.
+    """
+    p = preparation
+    found = np.ones((p.used.size, p.frames.channels))
+    if not _unknown_light(p):
+        return found
+    light, error = starlight_of(p, threads=threads)
+    compared = light * p.rejection_factor[p.used]
+    for channel in range(p.frames.channels):
+        known = light[:, channel] > CERTAIN * error[:, channel]
+        if np.count_nonzero(known) > p.used.size / 2:
+            own = compared[known, channel]
+            found[known, channel] = own / np.average(own, weights=p.settings(channel).weights[known])
+    return found
+
+
+def _unknown_light(p: Preparation) -> bool:
+    """Return whether frames are matched without regard to their stars although they have some."""
+    return goes_by_spread(p.recipe) and not any(map(_is_calibration, p.used_frames))
 
 
 def _is_calibration(frame: Frame) -> bool:

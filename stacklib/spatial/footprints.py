@@ -67,7 +67,7 @@ def find_footprints(z: np.ndarray, protected: np.ndarray) -> np.ndarray:
         bits = np.packbits(marked, axis=1)
         if (bits & places).any():
             _drop_mostly_on(places, bits.copy(), bits)
-            marked[:] = np.unpackbits(bits, axis=1, count=marked.shape[1])
+            marked[:] = np.unpackbits(bits, axis=1, count=total.shape[1])
     _spread(low, high, protected, found)
     return found
 

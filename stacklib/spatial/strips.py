@@ -67,9 +67,10 @@ class Strip(NamedTuple):
         half = int(np.ceil(reach / abs(direction[axis])))
         middle = np.rint(start[1 - axis] + (major - start[axis]) * slope).astype(int)
         samples = np.empty((3, major.size * (2 * half + 1)))
-        places = major, middle, half, axis == 1
-        number = _take(z, protected, trend, places, start, direction, samples)
-        return cls(*samples[:, :number], (first, last))
+        where = major, middle, half, axis == 1
+        number = _take(z, protected, trend, where, start, direction, samples)
+        value, along, across = samples[:, :number]
+        return cls(value, along, across, (first, last))
 
     def between(self, first: float, last: float) -> Strip:
         """Return the part of the strip between two places along it."""

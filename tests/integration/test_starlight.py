@@ -8,8 +8,10 @@ import pytest
 import stacklib as sl
 from stacklib.errors import StacklibWarning
 from stacklib.formats import fits
+from stacklib.integration import second_pass
 from stacklib.integration.registration import registration_of
-from stacklib.integration.starlight import starlight_notes, starlight_of
+from stacklib.integration.samples import Samples
+from stacklib.integration.starlight import compared_light, starlight_notes, starlight_of
 from stacklib.normalization.preparation import prepare
 from stacklib.simulate import simulate_night
 
@@ -183,3 +185,32 @@ def test_mosaics_are_compared_by_whole_cells(tmp_path, light):
     p = prepare(frames, sl.Recipe())
     found = starlight_of(p).light[:, 0]
     assert found / found[0] == pytest.approx(through, rel=0.01)
+
+
+def test_searches_go_by_starlight(cloudy, monkeypatch):
+    night, frames = cloudy
+    recipe = sl.Recipe(footprints="all")
+    p = prepare(frames, recipe)
+    light = compared_light(p)[:, 0]
+    truth = p.rejection_factor[:, 0] * night.transparency
+    assert np.abs(light / truth / np.median(light / truth) - 1).max() < 0.04
+    assert np.average(light, weights=p.settings(0).weights) == pytest.approx(1)
+    by_stars = prepare(frames, recipe.replace(rejection_normalization="photometric"))
+    np.testing.assert_allclose(compared_light(by_stars), 1, rtol=1e-9)
+    assert (compared_light(prepare(frames, recipe.replace(normalization="none"))) == 1).all()
+
+    # Stars of frames behind clouds are no footprints.
+    stars = night.isolated_stars(200, radius=6.0)
+    x, y = (np.rint(places[stars]).astype(int) for places in (night.scene.x, night.scene.y))
+    y, x = (
+        (y[:, None] + np.arange(-3, 4)).repeat(7, 1).ravel(),
+        np.tile(x[:, None] + np.arange(-3, 4), 7).ravel(),
+    )
+
+    def lost():
+        masks = second_pass.find_masks(Samples(frames), p)
+        return np.mean([masks.flags(i, 0)[y, x] != 0 for i in range(len(frames))])
+
+    by_starlight = lost()
+    monkeypatch.setattr(second_pass, "compared_light", lambda p, threads: np.ones((p.used.size, 1)))
+    assert by_starlight < 0.4 * lost()

@@ -7,7 +7,7 @@ import pytest
 from spatial.trails import SHAPE, noise, nothing_protected, quieter, stars, trail
 
 from stacklib.spatial import radon
-from stacklib.spatial.lines import Line, find_lines, fixed_lines, line_mask
+from stacklib.spatial.lines import Line, along_edge, find_lines, fixed_lines, line_mask
 from stacklib.spatial.planes import bin_residual
 
 #: Trails by name: both ends, outside the frame if they cross it.
@@ -205,7 +205,7 @@ def test_bins_are_sums_without_the_smooth_part():
     protected = np.zeros(z.shape, bool)
     protected[17, 30] = True
     z[60:64, 80:84] = np.nan
-    total, number = bin_residual(z, protected, 4, 3.5)
+    total, number, _ = bin_residual(z, protected, 4, 3.5)
     assert total.shape == number.shape == (50, 83)
     assert number[4, 7] == 15 and number[15, 20] == 0 and number[0, 82] == 8
     # Between the middles of whole blocks the plane is taken out.
@@ -215,3 +215,15 @@ def test_bins_are_sums_without_the_smooth_part():
     total = bin_residual(z, nothing_protected(z), 2, 1.0).total
     blocks = np.clip(z, -1, 1).reshape(100, 2, 165, 2).sum(axis=(1, 3))
     assert np.corrcoef(blocks.ravel(), total.ravel())[0, 1] > 0.99
+
+
+def test_edges_of_other_frames_are_no_trails():
+    count = np.full((200, 300), 8, np.uint16)
+    count[:6] = 7
+    count[:, 150:] -= 1
+    for ends in ((5, 5, 290, 7), (149, 10, 151, 190), (10, 1, 200, 1)):
+        assert along_edge(Line(*ends, 9.0, 1.0, 20.0), count)
+    # Across edges, into a corner, and beside pixels that are missing here and there.
+    count[np.random.default_rng(5).random(count.shape) < 0.1] -= 1
+    for ends in ((-1, 60, 300, 140), (-1, 70, 80, -1), (20, 100, 130, 100)):
+        assert not along_edge(Line(*ends, 9.0, 1.0, 20.0), count)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from stacklib.formats import scratch
-from stacklib.spatial.masks import BitPlanes, FrameMasks, pack_flags
+from stacklib.spatial.masks import BitPlanes, FrameMasks, count_bits, pack_flags
 from stacklib.spatial.means import ABOVE, COLOUR, FOOTPRINT, LARGE_LOW, LINE, OWN
 
 #: Not a multiple of 8 across.
@@ -47,6 +47,24 @@ def test_flags_come_back(masks):
     assert not FrameMasks(REGION)
     np.testing.assert_array_equal(masks.flags(5, 1, 9, 21), planes()[2, 4:16])
     np.testing.assert_array_equal(masks.at(10, 20, 1, np.arange(9))[1::2], planes()[:, 15, 7])
+
+
+def test_bits_by_flag_are_the_same(masks):
+    for i, plane in enumerate(planes()):
+        bits = masks.bits(2 * i + 1, 1)
+        assert sum(bits) == np.bitwise_or.reduce(plane, axis=None)
+        for flag, packed in bits.items():
+            found = np.unpackbits(packed, axis=1, count=plane.shape[1]).astype(bool)
+            np.testing.assert_array_equal(found, plane & flag != 0)
+            counts = np.full(plane.shape, 3, np.uint16)
+            count_bits(counts, packed)
+            np.testing.assert_array_equal(counts, 3 + found)
+        again = FrameMasks(masks.region)
+        again.put_bits(0, 0, {**bits, 128: np.zeros((len(plane), -(-plane.shape[1] // 8)), np.uint8)})
+        np.testing.assert_array_equal(again.flags(0, 0), plane)
+    assert masks.bits(0, 0) == {}
+    again.put_bits(0, 0, {})
+    assert not again
 
 
 def test_they_survive_pickling(masks):
