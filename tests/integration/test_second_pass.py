@@ -115,6 +115,7 @@ def slow_masks(p, lines_used):
     z = np.empty((channels, p.count, height, width), np.float32)
     verdict = np.empty(z.shape, np.uint8)
     protected = np.empty((channels, height, width), bool)
+    by_starlight = second_pass._by_starlight(p, [with_noise(p, c) for c in range(channels)], 1)
     for c in range(channels):
         settings = with_noise(p, c)
         raw, excess = read_with_excess(p, settings, c, (0, height), slice(0, width))
@@ -122,9 +123,11 @@ def slow_masks(p, lines_used):
             raw.shape
         )
         kept = verdict[c] == KEPT
-        w, s = (values[:, None, None] for values in (settings.weights, settings.relative_noise))
-        y = raw.astype(float) * settings.rejection_factor[:, None, None]
-        y += settings.rejection_offset[:, None, None]
+        y, own = (
+            raw.astype(float) * each.rejection_factor[:, None, None] + each.rejection_offset[:, None, None]
+            for each in (settings, by_starlight[c])
+        )
+        w, s = (values[:, None, None] for values in (settings.weights, by_starlight[c].relative_noise))
         weight = (w * kept).sum(axis=0)
         mean = np.where(kept, w * y, 0).sum(axis=0) / weight
         sigma = np.sqrt(np.interp(mean, *settings.curve))
@@ -134,7 +137,8 @@ def slow_masks(p, lines_used):
         for i in range(p.count):
             others = weight - w[i] * kept[i]
             with np.errstate(invalid="ignore", divide="ignore"):
-                apart = y[i] - (mean * weight - np.where(kept[i], w[i] * y[i], 0)) / others
+                # As if the frame were among the others with the light of its stars.
+                apart = (own[i] - mean) * np.where(kept[i], weight / others, 1)
                 z[c, i] = apart / (sigma * np.sqrt(s[i] ** 2 + further + shared / others))
         z[c][verdict[c] == NO_DATA] = np.nan
         cross = ndimage.generate_binary_structure(2, 1)

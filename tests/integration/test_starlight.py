@@ -195,7 +195,8 @@ def test_searches_go_by_starlight(cloudy, monkeypatch):
     truth = p.rejection_factor[:, 0] * night.transparency
     assert np.abs(light / truth / np.median(light / truth) - 1).max() < 0.04
     assert np.average(light, weights=p.settings(0).weights) == pytest.approx(1)
-    by_stars = prepare(frames, recipe.replace(rejection_normalization="photometric"))
+    matched = dict.fromkeys(("normalization", "rejection_normalization"), "photometric")
+    by_stars = prepare(frames, recipe.replace(**matched))
     np.testing.assert_allclose(compared_light(by_stars), 1, rtol=1e-9)
     assert (compared_light(prepare(frames, recipe.replace(normalization="none"))) == 1).all()
 
