@@ -1,8 +1,8 @@
-# make run | test | fuzz | faults | lab | app | docs | bench        with another Python: make run PYTHON=python3.12
+# make run | test | fuzz | walk | faults | lab | app | docs | bench        with another Python: make run PYTHON=python3.12
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test fuzz faults lab app docs bench clean
+.PHONY: run test checked compiled fuzz walk faults lab app docs bench clean
 
 run: .venv/notebook.stamp
 	@echo "Integrating the sample frames. The first run takes a minute or two, later ones 20 seconds ..."
@@ -17,12 +17,20 @@ app: .venv/app.stamp
 docs: .venv/docs.stamp
 	$(BIN)/python docs/build.py
 
+# Compiling takes a core some minutes on a fresh machine, the checks take another.
 test: .venv/test.stamp
+	$(MAKE) --no-print-directory -j 2 checked compiled
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+
+checked: .venv/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m numpydoc lint $(shell find stacklib -name '*.py')
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+
+compiled: .venv/test.stamp
+	@echo "Compiling for this processor, if that was not done before ..."
+	$(BIN)/python tests/warm_up.py
 
 # Other inputs each time; it prints their seed. Files that failed are kept in fuzz_failures.
 fuzz: .venv/test.stamp
@@ -30,6 +38,10 @@ fuzz: .venv/test.stamp
 
 bench: .venv/bench.stamp
 	$(BIN)/python benchmarks/run.py
+
+# Real frames of two targets through the notebooks in a browser, up to ten minutes; where the frames are.
+walk: .venv/test.stamp
+	WALK=1 $(BIN)/python -m pytest tests/browser/test_walk.py
 
 # Kills runs, saves and batches at many random moments, which takes an hour. Linux and macOS only.
 faults: .venv/test.stamp
