@@ -166,7 +166,7 @@ def test_the_rescaling_is_told(m101):
 def test_the_summary(m101):
     first, second, third = m101.summary.splitlines()
     assert first.startswith("20 of 20 frames, 1 h total (20 x 180 s)")
-    assert "0.57 % low and 0.57 % high" in second and second.endswith("; 1.07 % for their neighbors")
+    assert "0.58 % low and 0.57 % high" in second and second.endswith("; 1.05 % for their neighbors")
     assert third.endswith("1/sqrt(20) is 0.224")
 
 
