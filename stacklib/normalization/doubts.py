@@ -17,6 +17,7 @@ import numpy as np
 from stacklib.measurement.measurements import FrameMeasurements
 from stacklib.normalization.weighting import needs_noise
 from stacklib.recipe.recipe import BY_LIGHT, Recipe
+from stacklib.recipe.rules import RULES
 from stacklib.utils.labels import listed
 
 __all__ = ["Matched", "doubts_about_noise", "doubts_about_scale", "doubts_about_starlight", "goes_by_spread"]
@@ -133,7 +134,10 @@ def _scales(recipe: Recipe) -> bool:
 
 
 def _compares_by_scale(recipe: Recipe) -> bool:
-    return recipe.rejection != "none" and recipe.rejection_normalization == "scale_zero_offset"
+    # No spec of that name: the rule follows from the number of frames.
+    spec = RULES.get(recipe.rejection)
+    rejects = spec is None or spec.rejects
+    return rejects and recipe.rejection_normalization == "scale_zero_offset"
 
 
 def _weighs_by_noise(recipe: Recipe) -> bool:
