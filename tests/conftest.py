@@ -30,6 +30,11 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         shutil.rmtree(os.environ[CACHE_VARIABLE], ignore_errors=True)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest, so that no process works alone at the end."""
+    items.sort(key=lambda item: item.path.parent.name not in ("browser", "notebooks"))
+
+
 def integrate_quietly(target: str, **changes) -> sl.Integration:
     """Integrate sample frames; they have no NOISE keywords, which is worth a warning elsewhere."""
     with warnings.catch_warnings():
