@@ -232,12 +232,12 @@ class Notebook:
         if not any(part in text for part in HARMLESS):
             self.console.append(text[:400])
 
-    def run_all(self, timeout: float = 120) -> None:
+    def run_all(self, timeout: float = 240) -> None:
         """Run all cells and wait for the last one."""
         self.page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
         self.page.wait_for_function(ALL_CELLS_RAN, arg=ERRORS, timeout=1e3 * timeout)
 
-    def restart_and_run_all(self, timeout: float = 120) -> None:
+    def restart_and_run_all(self, timeout: float = 240) -> None:
         """Restart the kernel and run all cells."""
         self.page.evaluate(
             "async () => { const app = window.jupyterapp;"
