@@ -5,7 +5,7 @@ import yaml
 
 from stacklib import Recipe
 from stacklib.errors import RecipeError
-from stacklib.output.history import _plain
+from stacklib.output.history import plain
 from stacklib.recipe.run_record import _value
 
 
@@ -53,7 +53,7 @@ def test_names_of_trails(given, found):
     assert hash(recipe) == hash(Recipe.from_dict(recipe.to_dict()))
     assert Recipe.from_dict(yaml.safe_load(recipe.to_yaml())) == recipe
     # As in the HISTORY of a FITS image.
-    assert _value(_plain(recipe.ignore_trails)) == recipe.ignore_trails
+    assert _value(plain(recipe.ignore_trails)) == recipe.ignore_trails
 
 
 @pytest.mark.parametrize("given", ["light.xisf", "light.xisf:", "light.xisf:1 b", ["a.fits:1", "b.fits"]])
