@@ -34,7 +34,7 @@ M101 = "sample_data/M101/4_Registered"
 TARGETS = {"20 frames": 120, "50 frames": 180, "click": 150}
 PATIENCE = 8
 #: Seconds from opening a notebook to its last output.
-COLD, COLD_PATIENCE = 30, 4
+COLD, COLD_PATIENCE = 30, 8
 
 Say = Callable[[str], None]
 
@@ -68,7 +68,8 @@ def say(capsys) -> Say:
     return print_it
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+# The notebooks after the fourth have no panels; tests/notebooks runs them.
+@pytest.mark.parametrize("path", NOTEBOOKS[:5], ids=lambda path: path.stem)
 def test_notebook_runs_in_the_browser(lab, path, root, say):
     start = time.perf_counter()
     with lab.open(f"notebooks/{path.name}") as notebook:
