@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from functools import cached_property
 from typing import Protocol
 
@@ -11,7 +12,7 @@ import numpy as np
 from stacklib.figures.screen import Levels, levels_of, sampling
 from stacklib.frames.frame import Frame
 
-__all__ = ["STRIP", "TILE", "ArrayRows", "FrameRows", "Pyramid", "mean_of_bins"]
+__all__ = ["STRIP", "TILE", "ArrayRows", "FrameRows", "Pyramid", "largest_of_bins", "mean_of_bins"]
 
 #: Side of a tile in pixels of its level.
 TILE = 256
@@ -84,10 +85,19 @@ class Pyramid:
     ----------
     rows : Rows
         The image.
+    bins : callable, optional
+        What makes one pixel of many, `mean_of_bins` or `largest_of_bins`.
+    levels : Levels, optional
+        Levels of the channels, if they are known.
     """
 
-    def __init__(self, rows: Rows) -> None:
-        self.rows = rows
+    def __init__(
+        self,
+        rows: Rows,
+        bins: Callable[[np.ndarray, int], np.ndarray] | None = None,
+        levels: Levels | None = None,
+    ) -> None:
+        self.rows, self.bins, self._known = rows, bins or mean_of_bins, levels
         self.shape = rows.shape
         largest = max(self.shape[1:])
         self.count = 1 + next(k for k in range(64) if -(-largest >> k) <= TILE)
@@ -109,7 +119,7 @@ class Pyramid:
             )
         if level < KEPT:
             part = self.rows.read(top, min(top + size, height))[:, :, left : left + size]
-            return mean_of_bins(part, 1 << level)
+            return self.bins(part, 1 << level)
         columns, rows = slice(column * TILE, (column + 1) * TILE), slice(row * TILE, (row + 1) * TILE)
         return np.ascontiguousarray(self._coarse[0][level - KEPT][:, rows, columns])
 
@@ -120,7 +130,7 @@ class Pyramid:
     @property
     def levels(self) -> Levels:
         """Median, spread and extremes of each channel, for the stretch."""
-        return self._coarse[1]
+        return self._coarse[1] if self._known is None else self._known
 
     @cached_property
     def _coarse(self) -> tuple[list[np.ndarray], Levels]:
@@ -132,10 +142,10 @@ class Pyramid:
             strip = self.rows.read(start, min(start + STRIP, height))
             sampled.append(strip[:, -start % step :: step, ::step].copy())
             if self.count > KEPT:
-                strips.append(mean_of_bins(strip, 1 << KEPT))
+                strips.append(self.bins(strip, 1 << KEPT))
         found = [np.concatenate(strips, axis=1)] if strips else []
         while found and len(found) < self.count - KEPT:
-            found.append(mean_of_bins(found[-1], 2))
+            found.append(self.bins(found[-1], 2))
         return found, levels_of(np.concatenate(sampled, axis=1))
 
 
@@ -159,6 +169,20 @@ def mean_of_bins(image: np.ndarray, side: int) -> np.ndarray:
     counts = _sum_of_bins(finite.astype(np.float32), side)
     with np.errstate(invalid="ignore"):
         return _sum_of_bins(np.where(finite, image, np.float32(0)), side) / counts
+
+
+def largest_of_bins(image: np.ndarray, side: int) -> np.ndarray:
+    """Return the largest value in each bin of `side` pixels each way, float32; NaN where there is none.
+
+    For classes, which have no mean.
+    """
+    if side == 1:
+        return np.ascontiguousarray(image, np.float32)
+    channels, height, width = image.shape
+    rows, columns = -(-height // side), -(-width // side)
+    edges = ((0, 0), (0, rows * side - height), (0, columns * side - width))
+    bins = np.pad(image, edges, mode="edge").reshape(channels, rows, side, columns, side)
+    return np.fmax.reduce(np.fmax.reduce(bins, axis=4), axis=2).astype(np.float32)
 
 
 def _sum_of_bins(image: np.ndarray, side: int) -> np.ndarray:

@@ -12,12 +12,14 @@ const ASKED = 4; // tiles that are on their way at the same time
 const KEPT = 192 << 20; // bytes of tiles that are kept
 const LARGEST = 64; // screen pixels per pixel
 const PATIENCE = 8000; // milliseconds until a silent kernel is mentioned
+const EDGE = 7; // screen pixels from the edge of a box at which it can be taken
 const LINKED = "stacklib-viewer"; // event by which linked viewers tell each other what they show
 
 const BALANCES = { neutral: "neutral sky", linked: "linked", separate: "per channel" };
 const CURVES = { midtones: "midtones (STF)", asinh: "asinh", linear: "linear" };
 const HELP = "Wheel: zoom. Drag: move. Double click or f: fit. 1: one to one. + and -: zoom. Arrows: move. "
-  + "Shift and arrows: move the crosshair. c: crosshair to the center.";
+  + "Shift and arrows: move the crosshair. c: crosshair to the center. Enter: choose the pixel of the crosshair.";
+const BOX_HELP = " Shift and drag: draw a box. Drag its edges or its inside: change it. Escape: no box.";
 
 // stretch -------------------------------------------------------------------------------------------
 
@@ -114,6 +116,19 @@ function element(tag, attributes = {}, ...children) {
 
 // the viewer ----------------------------------------------------------------------------------------
 
+/** What the tools and the size of the stage depend on. */
+const kindOf = ({ width, height, channels, names, palettes, scale, tops, compact, boxes }) =>
+  JSON.stringify([width, height, channels, names, Object.keys(palettes ?? {}), scale, tops, compact, boxes]);
+
+/** Name of what a drag would do, for the shape of the pointer. */
+function gripName(sides) {
+  if (!sides || sides === "new") return sides ?? "";
+  if (sides.every(Boolean)) return "move";
+  const [left, top, right, bottom] = sides;
+  if ((left || right) && (top || bottom)) return (left && top) || (right && bottom) ? "nwse" : "nesw";
+  return left || right ? "ew" : "ns";
+}
+
 class Viewer {
   constructor(model, root) {
     this.model = model;
@@ -126,6 +141,7 @@ class Viewer {
     this.exact = new Map(); // "x,y" to what the kernel said about a pixel
     this.question = null;
     this.ended = new AbortController();
+    this.furnished = new AbortController(); // ended when the tools are made anew
     this.build(root);
     this.listen();
     this.restretch();
@@ -136,28 +152,57 @@ class Viewer {
 
   close() {
     this.ended.abort();
+    this.furnished.abort();
     clearInterval(this.timer);
   }
 
   // page ----------------------------------------------------------------------------------------------
 
   build(root) {
-    const { meta } = this;
-    this.root = element("div", { class: `stacklib-viewer${meta.compact ? " compact" : ""}`, "data-lm-suppress-shortcuts": "true" });
-    this.canvas = element("canvas", { role: "img", "aria-label": meta.alt });
+    this.root = element("div", { class: "stacklib-viewer", "data-lm-suppress-shortcuts": "true" });
+    this.canvas = element("canvas", { role: "img" });
     this.marks = element("canvas", { "aria-hidden": "true" });
-    this.stage = element("div", { class: "stage", tabindex: 0, role: "group", "aria-label": `${meta.title}. ${HELP}` },
-      this.canvas, this.marks);
-    if (this.model.get("height")) this.stage.style.height = `${this.model.get("height")}px`;
-    else this.stage.style.aspectRatio = `${meta.width} / ${meta.height}`;
+    this.stage = element("div", { class: "stage", tabindex: 0, role: "group" }, this.canvas, this.marks);
     this.readout = element("div", { class: "readout" });
     this.spoken = element("div", { class: "spoken", role: "status", "aria-live": "polite" });
     this.note = element("div", { class: "note", hidden: "" });
+    this.title = element("span", { class: "title" });
     this.legend = element("span", { class: "legend", "aria-hidden": "true" });
-    const head = element("div", { class: "head" }, element("span", { class: "title" }, meta.title), this.legend);
-    const tools = this.buildTools();
-    this.root.append(head, tools, this.stage, this.readout, this.note, this.spoken);
+    this.head = element("div", { class: "head" }, this.title, this.legend);
+    this.root.append(this.head, this.stage, this.readout, this.note, this.spoken);
+    this.furnish();
     root.append(this.root);
+  }
+
+  /** Make what depends on the kind of image: size, tools. */
+  furnish() {
+    const { meta } = this;
+    this.furnished.abort();
+    this.furnished = new AbortController();
+    this.root.classList.toggle("compact", meta.compact);
+    if (this.model.get("height")) this.stage.style.height = `${this.model.get("height")}px`;
+    else this.stage.style.aspectRatio = `${meta.width} / ${meta.height}`;
+    this.tools?.remove();
+    this.tools = this.buildTools();
+    this.head.after(this.tools);
+    this.kind = kindOf(meta);
+  }
+
+  /** Take another image, of the same size or not; what is shown stays until its tiles arrive. */
+  renew(meta) {
+    if (meta.version === this.meta.version) return;
+    const before = this.meta;
+    this.meta = meta;
+    this.asked.clear();
+    this.exact.clear();
+    this.question = null;
+    this.problem = undefined;
+    if (["width", "height", "channels"].some((name) => before[name] !== meta[name])) {
+      this.tiles.clear();
+      this.cursor = null;
+    }
+    if (this.kind !== kindOf(meta)) this.furnish();
+    this.restretch();
   }
 
   buildTools() {
@@ -180,14 +225,19 @@ class Viewer {
     }
     if (meta.palettes) {
       const names = Object.keys(meta.palettes);
-      tools.append(this.choice("colors", "colours", Object.fromEntries(names.map((name) => [name, name]))),
-        this.slider("scale", "top", meta.tops[0], meta.tops[1], true));
+      if (names.length > 1) tools.append(this.choice("colors", "colours", Object.fromEntries(names.map((name) => [name, name]))));
+      if (meta.scale !== "classes") tools.append(this.slider("scale", "top", meta.tops[0], meta.tops[1], true));
     } else {
       tools.append(this.choice("stretch", "curve", CURVES));
       if (meta.channels > 1) tools.append(this.choice("black point", "balance", BALANCES));
       tools.append(this.slider("brightness", "target", 0.02, 0.6), this.slider("sigma to black", "clip", 0.5, 10));
     }
     if (!meta.compact) tools.append(button("Auto", "Back to the automatic stretch", () => this.reset()));
+    if (meta.boxes) {
+      this.boxButton = button("Box", "Draw a box with the mouse (also with Shift)", () => this.arm(!this.armed));
+      tools.append(this.boxButton);
+      this.arm(false);
+    }
     const words = meta.compact ? "PNG" : "Save as PNG";
     tools.append(button(words, "Save what is shown as PNG, with this stretch", () => this.save()));
     return tools;
@@ -197,7 +247,7 @@ class Viewer {
     const made = element("select", { title: label, "aria-label": label });
     for (const [value, text] of Object.entries(options)) made.append(element("option", { value }, text));
     made.addEventListener("change", () => this.set(name, kind(made.value)));
-    this.follow(name, () => { made.value = this.model.get(name); });
+    this.follow(name, () => { made.value = this.model.get(name); }, this.furnished);
     return made;
   }
 
@@ -209,14 +259,14 @@ class Viewer {
     this.follow(name, () => {
       made.value = to(this.model.get(name));
       made.setAttribute("aria-valuetext", rounded(this.model.get(name)));
-    });
+    }, this.furnished);
     return element("label", {}, this.meta.compact ? "" : label, made);
   }
 
   /** Do something now and whenever a trait changes. */
-  follow(name, action) {
+  follow(name, action, until = this.ended) {
     this.model.on(`change:${name}`, action);
-    this.ended.signal.addEventListener("abort", () => this.model.off(`change:${name}`, action));
+    until.signal.addEventListener("abort", () => this.model.off(`change:${name}`, action));
     action();
   }
 
@@ -224,6 +274,13 @@ class Viewer {
     this.model.set(name, value);
     clearTimeout(this.saving);
     this.saving = setTimeout(() => this.tell(() => this.model.save_changes()), 200);
+  }
+
+  /** Tell the kernel at once: somebody waits for an answer. */
+  choose(name, value) {
+    this.model.set(name, value);
+    clearTimeout(this.saving);
+    this.tell(() => this.model.save_changes());
   }
 
   reset() {
@@ -238,7 +295,7 @@ class Viewer {
     on(this.stage, "pointerdown", (event) => this.press(event));
     on(this.stage, "pointermove", (event) => this.move(event));
     on(this.stage, "pointerup", (event) => this.release(event));
-    on(this.stage, "pointercancel", () => { this.grip = null; });
+    on(this.stage, "pointercancel", () => { this.grip = this.drawn = null; this.mark(); });
     on(this.stage, "pointerleave", () => { this.awake = false; this.point(null); });
     on(this.stage, "dblclick", () => this.fit());
     on(this.stage, "keydown", (event) => this.key(event));
@@ -251,7 +308,14 @@ class Viewer {
     for (const name of ["plane", "curve", "balance", "target", "clip", "colours", "top"]) {
       this.follow(name, () => this.restretch());
     }
-    this.follow("view", () => this.draw());
+    this.follow("meta", () => this.renew(this.model.get("meta")));
+    this.follow("title", () => {
+      const title = this.model.get("title");
+      this.title.textContent = title;
+      this.stage.setAttribute("aria-label", `${title}. ${HELP}${this.meta.boxes ? BOX_HELP : ""}`);
+    });
+    this.follow("alt", () => this.canvas.setAttribute("aria-label", this.model.get("alt")));
+    for (const name of ["view", "mark", "box"]) this.follow(name, () => this.draw());
   }
 
   // kernel --------------------------------------------------------------------------------------------
@@ -269,13 +333,13 @@ class Viewer {
   }
 
   take(message, buffers) {
-    if (message.kind === "tile") {
-      this.silent = false;
-      this.asked.delete(message.key);
-      const bytes = buffers[0];
-      const values = new Float32Array(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength));
-      const canvas = element("canvas", { width: message.width, height: message.height });
-      this.tiles.set(message.key, { ...message, values, canvas, context: canvas.getContext("2d"), version: -1, part: [0, 0, 0, 0] });
+    if (message.kind === "image") {
+      // In one message with its tiles, so that it is seen at once and as a whole.
+      this.renew(message.meta);
+      message.tiles.forEach((tile, i) => this.keep(tile, buffers[i]));
+      this.draw();
+    } else if (message.kind === "tile") {
+      this.keep(message, buffers[0]);
       this.draw();
     } else if (message.kind === "pixel") {
       this.silent = false;
@@ -290,11 +354,29 @@ class Viewer {
     }
   }
 
+  keep(tile, bytes) {
+    this.silent = false;
+    if (tile.version !== this.meta.version) return;
+    this.asked.delete(tile.key);
+    const values = new Float32Array(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength));
+    let { canvas, context } = this.tiles.get(tile.key) ?? {};
+    if (canvas?.width !== tile.width || canvas?.height !== tile.height) {
+      canvas = element("canvas", { width: tile.width, height: tile.height });
+      context = canvas.getContext("2d");
+    }
+    this.tiles.set(tile.key, { ...tile, values, canvas, context, painted: -1, part: [0, 0, 0, 0] });
+  }
+
+  /** Whether a tile of the present image is here, not only one of an image before. */
+  has(key) {
+    return this.tiles.get(key)?.version === this.meta.version;
+  }
+
   /** Ask for tiles that are seen, the first ones first, a few at a time. */
   ask(keys) {
     for (const key of keys) {
       if (this.asked.size >= ASKED) return;
-      if (this.tiles.has(key) || this.asked.has(key)) continue;
+      if (this.has(key) || this.asked.has(key)) continue;
       this.asked.set(key, Date.now());
       this.send({ ask: "tile", key });
     }
@@ -333,17 +415,23 @@ class Viewer {
     const { model, meta } = this;
     const get = (name) => model.get(name);
     if (meta.palettes) {
-      const colours = meta.palettes[get("colours")];
+      const colours = meta.palettes[get("colours")] ?? Object.values(meta.palettes)[0];
       const entry = (y) => {
         const at = 6 * Math.round(255 * y);
         const [r, g, b] = [0, 2, 4].map((i) => parseInt(colours.slice(at + i, at + i + 2), 16));
         return 0xff000000 | (b << 16) | (g << 8) | r;
       };
-      const shape = tabulate(Math.sqrt, 1, entry, Uint32Array);
-      this.tables = meta.names.map(() => ({ black: 0, gain: 1 / get("top"), ...shape }));
+      // A root shows small values; values of both signs and classes are evenly spread.
+      const [shape, low, high] = {
+        root: [Math.sqrt, 0, get("top")],
+        both: [(x) => x, -get("top"), get("top")],
+        classes: [(x) => x, meta.classes?.[0][0] - 0.5, meta.classes?.at(-1)[0] + 0.5],
+      }[meta.scale];
+      const table = { black: low, gain: 1 / (high - low), ...tabulate(shape, 1, entry, Uint32Array) };
+      this.tables = meta.names.map(() => table);
       this.describe(colours);
     } else {
-      const many = meta.channels === 3 && get("plane") < 0;
+      const many = this.plane < 0;
       const [entry, kind] = many ? [(y) => Math.round(255 * y), Uint8Array] : [gray, Uint32Array];
       const shapes = new Map(); // most channels share one
       this.tables = placements(meta.statistics, get("balance"), get("clip")).map(({ black, span, sky }) => {
@@ -352,8 +440,16 @@ class Viewer {
         return { black, gain: 1 / span, ...shapes.get(key) };
       });
     }
+    if (!meta.palettes) this.legend.replaceChildren();
     this.version++;
     this.draw();
+  }
+
+  /** The channel that is shown; -1: all of them, as a color or as their mean. */
+  get plane() {
+    const { channels, palettes } = this.meta, plane = this.model.get("plane");
+    if (channels === 1 && !palettes) return 0;
+    return Math.min(palettes || channels === 3 ? plane : Math.max(plane, 0), channels - 1);
   }
 
   /** The scale of the colors. */
@@ -361,20 +457,28 @@ class Viewer {
     const top = this.model.get("top");
     const steps = [0, 32, 64, 96, 128, 160, 192, 224, 255].map((i) => `#${colours.slice(6 * i, 6 * i + 6)}`);
     const { unit, factor } = this.meta;
-    const half = (from) => element("span", { class: "colors", style: `background: linear-gradient(90deg, ${from})` });
-    const words = [0.25, 1].map((x) => rounded(top * x * factor, 2)); // the root of 0.25 is in the middle
-    this.legend.replaceChildren("0", half(steps.slice(0, 5)), words[0], half(steps.slice(4)), `${words[1]} ${unit}`);
+    const swatch = (from) => element("span", { class: "colors", style: `background: linear-gradient(90deg, ${from})` });
+    const [left, right] = [swatch(steps.slice(0, 5)), swatch(steps.slice(4))];
+    const end = rounded(top * factor, 2);
+    if (this.meta.scale === "classes") {
+      this.legend.replaceChildren(...this.meta.classes.flatMap(([, colour, word]) => [swatch([colour, colour]), word]));
+    } else if (this.meta.scale === "both") {
+      this.legend.replaceChildren(`−${end}`, left, "0", right, `${end} ${unit}`);
+    } else {
+      // The root of 0.25 is in the middle.
+      this.legend.replaceChildren("0", left, rounded(0.25 * top * factor, 2), right, `${end} ${unit}`);
+    }
   }
 
   /** Paint a tile, or only the part [left, top, right, bottom] of it that is seen while the stretch changes. */
   paint(tile, part) {
-    const fresh = tile.version === this.version;
+    const fresh = tile.painted === this.version;
     const inside = tile.part.every((edge, i) => (i < 2 ? edge <= part[i] : edge >= part[i]));
     if (fresh && inside) return;
     const [left, top, right, bottom] = fresh ? [0, 0, tile.width, tile.height] : part;
     const image = new ImageData(right - left, bottom - top);
     const pixels = new Uint32Array(image.data.buffer);
-    const plane = this.model.get("plane");
+    const { plane } = this;
     for (let row = top; row < bottom; row++) {
       const [from, to] = [row * tile.width + left, (row - top) * (right - left)];
       if (plane >= 0) this.paintPlane(tile, plane, from, pixels, to, right - left);
@@ -382,7 +486,7 @@ class Viewer {
       else this.paintColours(tile, from, pixels, to, right - left);
     }
     tile.context.putImageData(image, left, top);
-    tile.version = this.version;
+    tile.painted = this.version;
     tile.part = [left, top, right, bottom];
   }
 
@@ -527,7 +631,8 @@ class Viewer {
   press(event) {
     if (event.button !== 0) return;
     this.awake = true;
-    this.grip = { from: this.at(event), last: this.at(event), moved: false };
+    const from = this.at(event);
+    this.grip = { from, last: from, moved: false, sides: this.sidesAt(from, event.shiftKey) };
     this.stage.setPointerCapture(event.pointerId);
   }
 
@@ -535,22 +640,92 @@ class Viewer {
     if (event.movementX || event.movementY) this.awake = true;
     const here = this.at(event);
     if (this.grip) {
-      const { from, last } = this.grip;
+      const { from, last, sides } = this.grip;
       this.grip.moved ||= Math.hypot(here[0] - from[0], here[1] - from[1]) > 3;
-      if (this.grip.moved) {
+      if (this.grip.moved && sides) {
+        this.drawn = this.changed(this.image(from), this.image(here));
+      } else if (this.grip.moved) {
         this.pan(here[0] - last[0], here[1] - last[1]);
         this.grip.last = here;
       }
     }
+    this.stage.dataset.grip = this.grip ? this.stage.dataset.grip ?? "" : gripName(this.sidesAt(here, event.shiftKey));
     this.point(this.inside(this.image(here)));
+    if (this.drawn) this.mark();
   }
 
-  release(event) {
-    if (this.grip && !this.grip.moved) {
-      const pixel = this.inside(this.image(this.at(event)));
-      if (pixel) this.set("pixel", pixel.map((value, i) => value + this.meta.origin[i]));
-    }
+  release() {
+    const grip = this.grip;
     this.grip = null;
+    if (grip && !grip.moved) {
+      this.pick(this.inside(this.image(grip.from)));
+    } else if (grip && this.drawn) {
+      const [left, top, right, bottom] = this.drawn;
+      const [x, y] = this.meta.origin;
+      this.drawn = null;
+      this.arm(false);
+      this.choose("box", [left + x, top + y, right - left, bottom - top]);
+      this.mark();
+    }
+  }
+
+  /** Tell the kernel which pixel was chosen. */
+  pick(pixel) {
+    if (pixel) this.choose("pixel", pixel.map((value, i) => value + this.meta.origin[i]));
+  }
+
+  // boxes ---------------------------------------------------------------------------------------------
+
+  /** Whether the next drag draws a box. */
+  arm(armed) {
+    this.armed = armed;
+    this.boxButton?.setAttribute("aria-pressed", armed);
+  }
+
+  /** The box in pixels of the image: left, top, right, bottom. */
+  get box() {
+    const box = this.model.get("box");
+    if (box.length !== 4) return null;
+    const [left, top] = [box[0] - this.meta.origin[0], box[1] - this.meta.origin[1]];
+    return [left, top, left + box[2], top + box[3]];
+  }
+
+  /** What a drag that starts here does: change these sides of the box, all, or draw a new one; null: move the image. */
+  sidesAt(place, shift) {
+    if (!this.meta.boxes) return null;
+    if (shift || this.armed) return "new";
+    if (!this.box) return null;
+    const [[left, top], [right, bottom]] = [this.place(this.box.slice(0, 2)), this.place(this.box.slice(2))];
+    const [x, y] = place;
+    if (x < left - EDGE || x > right + EDGE || y < top - EDGE || y > bottom + EDGE) return null;
+    const near = [x - left, y - top, x - right, y - bottom].map((distance) => Math.abs(distance) <= EDGE);
+    if (near.some(Boolean)) return near;
+    // The image can be moved by a box that fills the stage.
+    const fills = right - left > 0.9 * this.stage.clientWidth && bottom - top > 0.9 * this.stage.clientHeight;
+    return fills ? null : [true, true, true, true];
+  }
+
+  /** The box after a drag from a place of the image to another one, whole pixels inside the image. */
+  changed(from, to) {
+    const { sides } = this.grip, { width, height } = this.meta;
+    const most = [width, height, width, height];
+    const clip = (value, i) => Math.min(Math.max(Math.round(value), 0), most[i]);
+    let box;
+    if (sides === "new") {
+      box = [Math.min(from[0], to[0]), Math.min(from[1], to[1]), Math.max(from[0], to[0]), Math.max(from[1], to[1])].map(clip);
+    } else {
+      let step = [to[0] - from[0], to[1] - from[1]].map(Math.round);
+      if (sides.every(Boolean)) {
+        step = step.map((value, i) => Math.min(Math.max(value, -this.box[i]), most[i] - this.box[i + 2]));
+      }
+      box = this.box.map((value, i) => (sides[i] ? clip(value + step[i % 2], i) : value));
+      // A side that is drawn over the opposite one is that side.
+      for (const i of [0, 1]) if (box[i] > box[i + 2]) [box[i], box[i + 2]] = [box[i + 2], box[i]];
+    }
+    for (const i of [0, 1]) {
+      if (box[i + 2] === box[i]) [box[i], box[i + 2]] = [Math.min(box[i], most[i] - 1), Math.min(box[i], most[i] - 1) + 1];
+    }
+    return box;
   }
 
   inside([x, y]) {
@@ -568,7 +743,9 @@ class Viewer {
       "=": () => this.zoomBy(1.5),
       "-": () => this.zoomBy(1 / 1.5),
       c: () => this.point(this.inside([this.view.x, this.view.y])),
+      Enter: () => this.pick(this.cursor),
     };
+    if (this.meta.boxes && this.box) actions.Escape = () => this.choose("box", []);
     const arrow = arrows[event.key];
     if (arrow && event.shiftKey) this.step(arrow);
     else if (arrow) this.pan(-arrow[0] * this.stage.clientWidth / 10, -arrow[1] * this.stage.clientHeight / 10);
@@ -608,7 +785,7 @@ class Viewer {
     const size = this.meta.tile;
     const tile = this.tiles.get(`0/${Math.floor(x / size)}/${Math.floor(y / size)}`);
     if (said) return said;
-    if (!tile) return {};
+    if (tile?.version !== this.meta.version) return {};
     const at = (y % size) * tile.width + (x % size);
     return { values: this.meta.names.map((_, c) => tile.values[c * tile.width * tile.height + at]) };
   }
@@ -683,9 +860,11 @@ class Viewer {
     this.frame = (this.frame ?? 0) + 1;
     const keys = this.seen(level);
     for (const [column, row] of keys) this.drawTile(context, level, column, row, shown);
-    const waiting = keys.map(([column, row]) => `${level}/${column}/${row}`).filter((key) => !this.tiles.has(key));
+    const waiting = keys.map(([column, row]) => `${level}/${column}/${row}`).filter((key) => !this.has(key));
     this.ask([`${last}/0/0`, ...waiting]);
-    this.root.dataset.waiting = this.tiles.has(`${last}/0/0`) ? waiting.length : -1;
+    this.root.dataset.waiting = this.has(`${last}/0/0`) ? waiting.length : -1;
+    // Counted when a new image is seen as a whole, for those who measure.
+    if (!waiting.length) this.root.dataset.version = this.meta.version;
   }
 
   /** Tiles of a level that are seen, from the center outwards. */
@@ -750,8 +929,8 @@ class Viewer {
     context.setTransform(devicePixelRatio, 0, 0, devicePixelRatio, 0, 0);
     const { clientWidth: width, clientHeight: height } = this.stage;
     context.clearRect(0, 0, width, height);
-    const twice = (draw) => {
-      for (const [colour, wide] of [["rgba(0, 0, 0, .75)", 3], ["#ffffff", 1.2]]) {
+    const twice = (draw, light = "#ffffff") => {
+      for (const [colour, wide] of [["rgba(0, 0, 0, .75)", 3.4], [light, 1.6]]) {
         context.beginPath();
         context.strokeStyle = colour;
         context.lineWidth = wide;
@@ -776,6 +955,17 @@ class Viewer {
           context.lineTo(x + across * (gap + 14), y + down * (gap + 14));
         }
       });
+    }
+    const box = this.drawn ?? this.box;
+    if (box) {
+      const [[left, top], [right, bottom]] = [this.place(box.slice(0, 2)), this.place(box.slice(2))];
+      twice(() => context.rect(left, top, Math.max(right - left, 2), Math.max(bottom - top, 2)), "#f0a63a");
+    }
+    const chosen = this.model.get("mark");
+    if (chosen.length === 2) {
+      const [x, y] = this.place(chosen.map((value, i) => value - this.meta.origin[i] + 0.5));
+      const half = Math.max(7, this.view.scale / 2 + 1);
+      twice(() => context.rect(x - half, y - half, 2 * half, 2 * half));
     }
     const { text, length } = bar(Math.min(140, width / 4) / this.view.scale, this.meta.sky?.scale);
     const long = length * this.view.scale;

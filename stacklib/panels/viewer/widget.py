@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import anywidget
+import numpy as np
 import traitlets
 from matplotlib import colormaps
+from matplotlib.colors import Colormap
 
 from stacklib.errors import StacklibError
 from stacklib.figures.screen import BACKGROUND, BLACK_SIGMAS
@@ -15,16 +17,21 @@ from stacklib.panels.viewer.pixels import Pyramid
 from stacklib.panels.viewer.sky import Sky
 from stacklib.panels.viewer.stretches import BALANCES, CURVES
 
-__all__ = ["COLOURS", "ViewerWidget", "palettes"]
+__all__ = ["BOTH_SIGNS", "COLOURS", "ViewerWidget", "palette"]
 
 HERE = Path(__file__).parent
 #: Color maps that look alike for every kind of color vision.
 COLOURS = ("inferno", "viridis", "cividis", "gray")
+#: One for values of both signs: blue is negative.
+BOTH_SIGNS = "RdBu_r"
+#: Tiles of an image that takes the place of another one that are sent without being asked for.
+SENT_AHEAD = 8
 
 
-def palettes() -> dict[str, str]:
-    """Return the 256 colors of each map, as hexadecimal digits."""
-    return {name: colormaps[name](range(256), bytes=True)[:, :3].tobytes().hex() for name in COLOURS}
+def palette(colours: str | Colormap) -> str:
+    """Return the 256 colors of a color map, as hexadecimal digits."""
+    chosen = colormaps[colours] if isinstance(colours, str) else colours
+    return chosen(np.linspace(0, 1, 256), bytes=True)[:, :3].tobytes().hex()
 
 
 class ViewerWidget(anywidget.AnyWidget):
@@ -35,45 +42,70 @@ class ViewerWidget(anywidget.AnyWidget):
 
     _esm = HERE / "viewer.js"
     _css = HERE / "viewer.css"
-    #: What does not change: size, names, levels, units.
+    #: What the image is: size, names, levels, units. `version` counts the images shown one after another.
     meta = traitlets.Dict().tag(sync=True)
+    title = traitlets.Unicode("").tag(sync=True)
+    alt = traitlets.Unicode("").tag(sync=True)
     height = traitlets.Int(0).tag(sync=True)
     plane = traitlets.Int(-1).tag(sync=True)
     curve = traitlets.Enum(CURVES, CURVES[0]).tag(sync=True)
     balance = traitlets.Enum(BALANCES, BALANCES[0]).tag(sync=True)
     target = traitlets.Float(BACKGROUND).tag(sync=True)
     clip = traitlets.Float(BLACK_SIGMAS).tag(sync=True)
-    colours = traitlets.Enum(COLOURS, COLOURS[0]).tag(sync=True)
+    colours = traitlets.Unicode(COLOURS[0]).tag(sync=True)
     top = traitlets.Float(1.0).tag(sync=True)
     #: Pixel at the center, x and y in the image, and the width shown; empty: the whole image.
     view = traitlets.List(traitlets.Float()).tag(sync=True)
     #: The pixel clicked last, x and y of the whole frames.
     pixel = traitlets.List(traitlets.Int()).tag(sync=True)
+    #: A pixel that is marked, x and y of the whole frames; empty: none.
+    mark = traitlets.List(traitlets.Int()).tag(sync=True)
+    #: A box that is drawn, left, top, width and height in the whole frames; empty: none.
+    box = traitlets.List(traitlets.Int()).tag(sync=True)
     #: Viewers with the same name show the same part.
     group = traitlets.Unicode("").tag(sync=True)
 
-    def __init__(self, pyramid: Pyramid, sky: Sky | None, **state: Any) -> None:
-        super().__init__(**state)
+    def __init__(self, pyramid: Pyramid, sky: Sky | None, meta: dict[str, Any], **state: Any) -> None:
+        super().__init__(meta=meta | {"version": 0}, **state)
         self._pyramid, self._sky = pyramid, sky
+        # Tiles that the browser has asked for, the last ones at the end.
+        self._seen: dict[str, None] = {}
         self.on_msg(self._answer)
+
+    def replace(self, pyramid: Pyramid, sky: Sky | None, meta: dict[str, Any]) -> None:
+        """Show another image. Tiles that are seen now are sent at once."""
+        meta = meta | {"version": self.meta["version"] + 1}
+        if pyramid.shape != self._pyramid.shape:
+            self._seen.clear()
+            self.view = []
+        self._pyramid, self._sky = pyramid, sky
+        sent = [self._tile(key, meta["version"]) for key in list(self._seen)[-SENT_AHEAD:]]
+        answer = {"kind": "image", "meta": meta, "tiles": [tile for tile, _ in sent]}
+        self.send(answer, [values for _, values in sent])
+        # For a browser that connects later.
+        self.meta = meta
 
     def _answer(self, _: Any, question: dict[str, Any], buffers: list[memoryview]) -> None:
         """Send a tile, or the values of a pixel."""
         try:
             if question.get("ask") == "tile":
-                self._send_tile(question["key"])
+                key = str(question["key"])
+                tile, values = self._tile(key, self.meta["version"])
+                self._seen.pop(key, None)
+                self._seen[key] = None
+                self.send({"kind": "tile", **tile}, [values])
             elif question.get("ask") == "pixel":
                 self._send_pixel(int(question["x"]), int(question["y"]))
         except StacklibError as error:
             # The file was changed or removed since.
             self.send({"kind": "problem", "text": str(error)})
 
-    def _send_tile(self, key: str) -> None:
+    def _tile(self, key: str, version: int) -> tuple[dict[str, Any], memoryview]:
         level, column, row = map(int, key.split("/"))
         tile = self._pyramid.tile(level, column, row)
         _, height, width = tile.shape
-        answer = {"kind": "tile", "key": key, "level": level, "width": width, "height": height}
-        self.send(answer, [tile.astype("<f4", copy=False).data.cast("B")])
+        answer = {"key": key, "level": level, "width": width, "height": height, "version": version}
+        return answer, tile.astype("<f4", copy=False).data.cast("B")
 
     def _send_pixel(self, x: int, y: int) -> None:
         # JSON has no NaN.
