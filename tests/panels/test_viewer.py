@@ -299,3 +299,60 @@ def test_the_panel_says_what_it_shows(m101):
     assert viewer.stretch == Stretch("asinh", target=0.3)
     viewer.look_at(10, 20, 100)
     assert viewer.widget.view == [10, 20, 100]
+
+
+# another image, boxes and marks ------------------------------------------------------------------
+
+
+def test_another_image_is_sent_with_the_tiles_that_are_seen(image):
+    viewer, sent = Viewer(image, title="one"), []
+    asked(viewer, ask="tile", key="0/1/2")
+    viewer.widget.send = lambda content, buffers=(): sent.append((content, list(buffers)))
+    viewer.widget.view, viewer.widget.target = [100, 100, 50], 0.4
+    viewer.show(2 * image, title="two")
+    ((answer, (tile,)),) = sent
+    assert answer["kind"] == "image" and answer["meta"]["version"] == 1 == viewer.widget.meta["version"]
+    assert [each["key"] for each in answer["tiles"]] == ["0/1/2"] and answer["tiles"][0]["version"] == 1
+    shown = np.frombuffer(tile, "<f4").reshape(3, TILE, TILE)
+    np.testing.assert_array_equal(shown, 2 * image[:, 2 * TILE : 3 * TILE, TILE : 2 * TILE])
+    # Place and stretch stay.
+    assert viewer.widget.view == [100, 100, 50] and viewer.widget.target == 0.4
+    assert viewer.widget.title == viewer.title == "two" and "two" in viewer.widget.alt
+    viewer.show(image[0, :50, :60], origin=(7, 8), colours="viridis", top=0.5)
+    answer, tiles = sent[-1]
+    assert not tiles and answer["meta"]["origin"] == [7, 8] and answer["meta"]["palettes"]
+    assert viewer.widget.view == [] and (viewer.widget.colours, viewer.widget.top) == ("viridis", 0.5)
+
+
+def test_classes_are_never_averaged():
+    classes = np.zeros((1, 900, 1000), np.int8)
+    classes[0, 300, 401] = 3
+    viewer = Viewer(
+        classes,
+        classes=[
+            (0, "#000000", "kept"),
+            (1, "#111111", "low"),
+            (2, "#222222", "trail"),
+            (3, "#ffffff", "high"),
+        ],
+    )
+    pyramid = viewer._pyramid
+    for level in range(pyramid.count):
+        shown = whole(pyramid, level)
+        assert set(np.unique(shown)) == {0, 3} and shown[0, 300 >> level, 401 >> level] == 3
+    assert viewer.figure().axes[-1].get_yticklabels()[3].get_text() == "high" and "trail" in viewer.alt
+    viewer = Viewer(classes.astype(np.float32) - 1, colours="RdBu_r", top=2, unit=("ADU", 10.0))
+    assert viewer.widget.meta["scale"] == "both" and "-20 to 20 ADU" in viewer.alt
+    assert viewer.figure().axes[-1].get_ylim() == (-20, 20)
+
+
+def test_clicks_and_boxes_are_told():
+    viewer, told = Viewer(np.ones((50, 60)), origin=(100, 200), boxes=True), []
+    viewer.on_pixel(lambda x, y: told.append((x, y)))
+    viewer.on_box(told.append)
+    viewer.widget.pixel = [110, 220]
+    viewer.widget.box = [101, 202, 3, 4]
+    viewer.widget.box = []
+    assert told == [(110, 220), (101, 202, 3, 4), ()] and viewer.widget.meta["boxes"]
+    viewer.mark(np.int64(105), 206)
+    assert viewer.widget.mark == [105, 206]

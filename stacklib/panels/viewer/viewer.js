@@ -423,10 +423,10 @@ class Viewer {
       };
       // A root shows small values; values of both signs and classes are evenly spread.
       const [shape, low, high] = {
-        root: [Math.sqrt, 0, get("top")],
-        both: [(x) => x, -get("top"), get("top")],
-        classes: [(x) => x, meta.classes?.[0][0] - 0.5, meta.classes?.at(-1)[0] + 0.5],
-      }[meta.scale];
+        root: () => [Math.sqrt, 0, get("top")],
+        both: () => [(x) => x, -get("top"), get("top")],
+        classes: () => [(x) => x, meta.classes[0][0] - 0.5, meta.classes.at(-1)[0] + 0.5],
+      }[meta.scale]();
       const table = { black: low, gain: 1 / (high - low), ...tabulate(shape, 1, entry, Uint32Array) };
       this.tables = meta.names.map(() => table);
       this.describe(colours);
