@@ -5,7 +5,7 @@ BIN := .venv/bin
 .PHONY: run test checked compiled fuzz walk faults lab app docs bench clean
 
 run: .venv/notebook.stamp
-	@echo "Integrating the sample frames. The first run takes a minute or two, later ones 20 seconds ..."
+	@echo "Integrating the sample frames. The first run takes a minute or two, later ones half a minute ..."
 	$(BIN)/stacklib run sample_data/M101/4_Registered
 
 lab: .venv/notebook.stamp
@@ -39,7 +39,7 @@ fuzz: .venv/test.stamp
 bench: .venv/bench.stamp
 	$(BIN)/python benchmarks/run.py
 
-# Real frames of two targets through the notebooks in a browser, up to ten minutes; where the frames are.
+# Real frames of two targets through the notebooks in a browser, about five minutes; where the frames are.
 walk: .venv/test.stamp
 	WALK=1 $(BIN)/python -m pytest tests/browser/test_walk.py
 
