@@ -18,6 +18,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 import stacklib as sl
 from stacklib import cli
+from stacklib.commands.run import job_from_arguments
 from stacklib.notebook import process as notebook_process
 from stacklib.notebook import running
 from stacklib.notebook.copies import own_copies
@@ -52,7 +53,7 @@ def command(*arguments: object, **variables: str) -> subprocess.CompletedProcess
     ],
 )
 def test_values_get_the_type_of_their_parameter(name, text, value):
-    job, _ = cli.job_from_arguments("here", [(name, text)])
+    job, _ = job_from_arguments("here", [(name, text)])
     got = job.to_dict()[name]
     assert got == value and type(got) is type(value)
 
@@ -60,7 +61,7 @@ def test_values_get_the_type_of_their_parameter(name, text, value):
 def test_job_file_comes_first_then_parameters_then_output(tmp_path):
     path = tmp_path / "job.yaml"
     path.write_text("frames: [a.fits, b.fits]\nrejection: sigma\nsigma_low: 3.4\noutput: there\n", "utf-8")
-    job, _ = cli.job_from_arguments(str(path), [("sigma_low", "3.1"), ("sigma_high", "2.7")], "elsewhere")
+    job, _ = job_from_arguments(str(path), [("sigma_low", "3.1"), ("sigma_high", "2.7")], "elsewhere")
     recipe = sl.Recipe(rejection="sigma", sigma_low=3.1, sigma_high=2.7)
     assert job == sl.Job(frames=["a.fits", "b.fits"], output="elsewhere", recipe=recipe)
 
@@ -70,7 +71,7 @@ def jobs(monkeypatch) -> list[sl.Job]:
     """The jobs that would have been run."""
     begun: list[sl.Job] = []
     done = running.Run([], Path("notebook.ipynb"), Path("page.html"), None, "done")
-    monkeypatch.setattr(cli, "run_job", lambda job: begun.append(job) or done)
+    monkeypatch.setattr("stacklib.commands.run.run_job", lambda job: begun.append(job) or done)
     return begun
 
 
@@ -335,7 +336,7 @@ def test_a_run_that_is_told_to_end_does_so_in_order(monkeypatch, capsys, name):
             before.append("cleared")
 
     usual = signal.getsignal(number)
-    monkeypatch.setattr(cli, "run_job", run)
+    monkeypatch.setattr("stacklib.commands.run.run_job", run)
     assert cli.main(["run", str(M13)]) == 128 + number
     assert before == ["cleared"] and capsys.readouterr().err.splitlines()[-1] == "stacklib: stopped"
     assert signal.getsignal(number) == usual
@@ -348,7 +349,9 @@ def test_a_run_that_is_told_to_end_does_so_in_order(monkeypatch, capsys, name):
 def called(monkeypatch) -> list[list[str]]:
     """The commands that would have been run."""
     commands = []
-    monkeypatch.setattr(cli.subprocess, "call", lambda command: commands.append(command) or 0)
+    monkeypatch.setattr(
+        "stacklib.commands.lab.subprocess.call", lambda command: commands.append(command) or 0
+    )
     return commands
 
 
@@ -415,17 +418,17 @@ def test_choices_of_the_target_are_used_and_overridden(tmp_path):
     file = tmp_path / "M13" / "recipe.yaml"
     file.write_text("frames: ['4_Registered/*_00[1-5]_*']\nsigma_high: 2.5\nsigma_low: 3.4\n", "utf-8")
     for target in ("M13", "M13/4_Registered", "M13/recipe.yaml"):
-        job, line = cli.job_from_arguments(str(tmp_path / target), [("sigma_high", "2.9")])
+        job, line = job_from_arguments(str(tmp_path / target), [("sigma_high", "2.9")])
         assert (job.recipe.sigma_low, job.recipe.sigma_high) == (3.4, 2.9)
         assert len(sl.open_frames(job.frames)) == 5 and line.startswith("M13, ")
-    job, line = cli.job_from_arguments(str(tmp_path / "M13"), [("recipe_file", "none")])
+    job, line = job_from_arguments(str(tmp_path / "M13"), [("recipe_file", "none")])
     assert job == sl.Job(frames=str(tmp_path / "M13")) and "settings as given" in line
     # A recipe without frames means those that it lies beside; without any there is nothing to integrate.
     file.write_text("sigma_high: 2.5\n", "utf-8")
-    job, _ = cli.job_from_arguments(str(file))
+    job, _ = job_from_arguments(str(file))
     assert len(sl.open_frames(job.frames)) == 12 and job.recipe.sigma_high == 2.5
     file = file.rename(tmp_path / "alone.yaml")
     with pytest.raises(sl.RecipeError, match=r"alone\.yaml: lists no frames; add -p frames FOLDER"):
-        cli.job_from_arguments(str(file))
-    job, _ = cli.job_from_arguments(str(file), [("frames", str(M13))])
+        job_from_arguments(str(file))
+    job, _ = job_from_arguments(str(file), [("frames", str(M13))])
     assert job.frames == str(M13) and job.recipe.sigma_high == 2.5

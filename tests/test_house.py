@@ -32,6 +32,7 @@ ROOMS = [
     "lessons",
     "panels",
     "batch",
+    "commands",
     "__init__",
     "cli",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy import ndimage, signal
+from scipy import ndimage
 
 from stacklib.simulate.registration import filtered
 from stacklib.simulate.targets import KINDS, field_stars
@@ -111,13 +111,16 @@ class Scene:
 
 def _blurred(image: np.ndarray, psf: str, fwhm: float, down: float, right: float) -> np.ndarray:
     """Blur planes by a star profile and move them by a fraction of a pixel."""
+    # Takes a second to import, and only some simulations need it.
+    from scipy.signal import fftconvolve
+
     gaussian, width, peak = _profile(psf, fwhm)
     reach = int(np.ceil((2 if gaussian else 10) * fwhm))
     place = np.arange(-reach, reach + 1)
     distance = ((place[:, np.newaxis] - down) ** 2 + (place - right) ** 2) / width
     kernel = peak * (np.exp(-distance) if gaussian else (1 + distance) ** -MOFFAT_BETA)
     padded = np.pad(image, [(0, 0), (reach, reach), (reach, reach)], mode="reflect")
-    return signal.fftconvolve(padded, kernel[np.newaxis], mode="valid", axes=(1, 2))
+    return fftconvolve(padded, kernel[np.newaxis], mode="valid", axes=(1, 2))
 
 
 def _profile(kind: str, fwhm: float) -> tuple[bool, float, float]:

@@ -9,9 +9,9 @@ import pytest
 from astropy.table import Table
 
 import stacklib as sl
-from stacklib import cli
 from stacklib.batch import Batch, run_batch
 from stacklib.batch.target_run import TargetRun
+from stacklib.commands.batch import batch_from_arguments
 from stacklib.explore.advisor import memory_for
 from stacklib.recipe.batch_job import BatchJob
 from stacklib.simulate import Session, simulate_frames
@@ -70,7 +70,7 @@ def test_a_run_that_takes_advice_has_the_memory_for_it(tmp_path):
 def test_advice_starts_from_the_shared_recipe(tmp_path):
     simulate_frames(4, 64, 80, 1, seed=1, session=Session("small")).save(tmp_path / "T" / "4_Registered")
     given = [("recipe", "advise"), ("rejection", "percentile"), ("weights", "none")]
-    batch = cli.batch_from_arguments(str(tmp_path), given)
+    batch = batch_from_arguments(str(tmp_path), given)
     assert batch.advises and (batch.recipe.rejection, batch.recipe.weights) == ("percentile", "none")
     run = TargetRun(batch.rows[0].target, batch.job_for(batch.rows[0].target), advised=True)
     run._take_advice()

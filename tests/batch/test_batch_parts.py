@@ -40,6 +40,7 @@ from stacklib.batch.state import (
 from stacklib.batch.summary import Row, summary_table
 from stacklib.batch.targets import find_targets
 from stacklib.batch.work_folder import LOCK_NAME, locked
+from stacklib.commands.batch import batch_from_arguments
 from stacklib.errors import RunError
 from stacklib.notebook import process as notebook_process
 from stacklib.notebook.process import NotebookProcess
@@ -253,7 +254,7 @@ def test_list_shows_what_is_to_be_done_and_does_nothing(tmp_path, capsys):
     assert cli.main(["batch", str(tmp_path), *recipe, "--list"]) == 0
     assert "run, new" in capsys.readouterr().out
     assert {path.name for path in tmp_path.iterdir()} == {"M31", "shared.yaml"}
-    assert cli.batch_from_arguments(str(tmp_path), [recipe[1:3], recipe[4:6]]).recipe == sl.Recipe(
+    assert batch_from_arguments(str(tmp_path), [recipe[1:3], recipe[4:6]]).recipe == sl.Recipe(
         sigma_low=3.0, sigma_high=2.5
     )
 

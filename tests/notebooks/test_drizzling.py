@@ -14,6 +14,7 @@ import pytest
 
 import stacklib as sl
 from stacklib import cli, notebook
+from stacklib.commands.drizzle import drizzle_from_arguments
 from stacklib.frames.frame import Frame
 from stacklib.notebook import drizzling, running
 from stacklib.notebook.drizzling import Places, find_places
@@ -110,7 +111,7 @@ def test_choices_of_the_target_are_used(target, monkeypatch, capsys):
 
 
 def test_arguments_become_a_job():
-    job = cli.drizzle_from_arguments("M31", [("scale", "2"), ("threads", "3")], "4_R", "out")
+    job = drizzle_from_arguments("M31", [("scale", "2"), ("threads", "3")], "4_R", "out")
     assert job == notebook.DrizzleJob(frames="M31", registered="4_R", output="out", scale=2.0, threads=3)
     assert job.recipe == sl.DrizzleRecipe(scale=2.0)
 

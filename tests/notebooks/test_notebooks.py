@@ -21,7 +21,7 @@ import pytest
 from conftest import ROOT, SAMPLES
 
 import stacklib as sl
-from stacklib import cli
+from stacklib.commands.run import job_from_arguments
 from stacklib.formats import xisf
 from stacklib.notebook import session as notebook
 from stacklib.notebook.parameters import (
@@ -210,7 +210,7 @@ def test_frames_of_a_recipe_file_are_looked_for_beside_it(tmp_path, monkeypatch)
     expected = [str(tmp_path / "M33" / "4_Registered" / "light.fits"), "4_Registered/gone.fits"]
     given = {"interactive": False, "recipe_file": "../M33/recipe.yaml"}
     assert notebook.read_parameters(sl.Job, given).frames == expected
-    assert cli.job_from_arguments("../M33/recipe.yaml")[0].frames == expected
+    assert job_from_arguments("../M33/recipe.yaml")[0].frames == expected
 
 
 def test_what_was_changed_counts_more_than_the_recipe_file(tmp_path):

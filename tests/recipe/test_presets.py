@@ -5,7 +5,8 @@ import pytest
 
 import stacklib as sl
 from stacklib import notebook
-from stacklib.cli import batch_from_arguments, job_from_arguments
+from stacklib.commands.batch import batch_from_arguments
+from stacklib.commands.run import job_from_arguments
 from stacklib.notebook.parameters import cell_parameters
 from stacklib.recipe.presets import PRESETS
 
