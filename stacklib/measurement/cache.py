@@ -54,7 +54,7 @@ SETS, SET_DAYS = 60, 90
 #: Longest part of the name of a cache file that comes from the folder.
 LONGEST_NAME = 60
 #: Increases whenever a measured number changes.
-MEASUREMENT_VERSION = 7
+MEASUREMENT_VERSION = 8
 _log = logging.getLogger(__name__)
 
 

@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from scipy import ndimage, special
+from scipy import interpolate, ndimage, special
 
 from stacklib.measurement.stars import Stars, find_stars
 from stacklib.utils.compiled import compiled
@@ -40,8 +40,8 @@ EDGE = 0.7
 #: FWHM in pixels and power of the Moffat profile where the stars do not tell, and powers that are tried.
 USUAL_FWHM, USUAL_POWER = 3.0, 3.0
 POWERS = (2.2, 2.6, 3.0, 3.5, 4.2, 5.0)
-#: Another power than the usual one must fit better by this much, in squared errors.
-BETTER = 9.0
+#: How much the power differs from telescope to telescope: standard deviation of its logarithm.
+POWER_SPREAD = 0.2
 #: Frequencies (per pixel, times 2 pi) and distances (pixels) at which filters are computed.
 FREQUENCIES, FINENESS = np.linspace(1e-3, 4.5, 500), 0.1
 #: Number of stars, cells along each axis of the field over which they are spread, and number of the brightest
@@ -51,6 +51,8 @@ STARS, CELLS, BRIGHTEST = 200, 6, 60
 SIGNIFICANT = 20.0
 #: Least error of a star, as a fraction of its flux: pixels and flat fields are not perfect.
 LEAST_ERROR = 0.01
+#: The same where two sums over one star are compared, in which such errors cancel.
+LEAST_ERROR_OF_WINGS = 0.003
 #: Fewest stars that tell the light of an image.
 FEWEST = 5
 #: Percentile of the scatter in rings that is noise.
@@ -114,7 +116,8 @@ class LightByDistance(NamedTuple):
 class Template(NamedTuple):
     """Stars of a stack: positions in pixels, their image, and the FWHM and power of their Moffat profile.
 
-    `around` has level and noise around each star in the image, (2, stars), `light` its light by distance.
+    `power_error` is the standard error of the power, as a fraction of it. `around` has level and noise around
+    each star in the image, (2, stars), `light` its light by distance.
     """
 
     x: np.ndarray
@@ -124,6 +127,7 @@ class Template(NamedTuple):
     power: float
     around: np.ndarray
     light: LightByDistance
+    power_error: float = POWER_SPREAD
 
     @classmethod
     def measured(cls, image: np.ndarray, x: np.ndarray, y: np.ndarray, fwhm: float, power: float) -> Template:
@@ -135,7 +139,8 @@ class Template(NamedTuple):
 
     def of(self, image: np.ndarray) -> Template:
         """Return the same stars in another stack, float32 (height, width)."""
-        return self.measured(image, self.x, self.y, self.fwhm, self.power)
+        same = self.measured(image, self.x, self.y, self.fwhm, self.power)
+        return same._replace(power_error=self.power_error)
 
     def first(self, count: int) -> Template:
         """Return the first stars."""
@@ -209,8 +214,9 @@ def compare_stars(
     """Compare the light of the same stars in an image and in a stack.
 
     The light is the slope of the fluxes over those of the stack, weighted by their errors and clipped at 3
-    sigma. Stars are chosen by their flux in the stack, never by that in the image, which would make the light
-    of faint images too large.
+    sigma. Its error has a part from that of the profile, which grows with the difference of the seeing.
+    Stars are chosen by their flux in the stack, never by that in the image, which would make the light of
+    faint images too large.
 
     Parameters
     ----------
@@ -232,14 +238,24 @@ def compare_stars(
         What was compared.
     """
     pair = _Pair(image, template)
-    seeing = pair.seeing(template.power) if seeing is None else seeing
-    (found,) = pair.fluxes(seeing, template.power, DISC)
+    given, power = seeing, template.power
+    seeing = pair.seeing(power) if given is None else given
+    (found,) = pair.fluxes(seeing, power, DISC)
     light = _slope(found)
+    if light.known and given is None:
+        other = power * (1 + template.power_error)
+        (shifted,) = pair.fluxes(pair.seeing(other), other, DISC)
+        change = _slope(shifted).ratio - light.ratio
+        if math.isfinite(change):
+            light = light._replace(error=math.hypot(light.error, change))
     return light, seeing * template.fwhm if light.known else math.nan, found
 
 
 def compare_wings(image: np.ndarray, template: Template) -> np.ndarray:
     """Return how much more light a wide disc gives than the usual one, for each of the `POWERS`.
+
+    It is found star by star from what lies between the discs, which is the same part of the light of a star
+    in both images if the profile is right.
 
     Parameters
     ----------
@@ -251,22 +267,36 @@ def compare_wings(image: np.ndarray, template: Template) -> np.ndarray:
     Returns
     -------
     ndarray of float64, shape (powers, 2)
-        Excess as a fraction, and its error; NaN if nothing is known.
+        Excess as a fraction of the light, and its error; NaN if nothing is known.
     """
     pair = _Pair(image, template)
     excess = np.full((len(POWERS), 2), np.nan)
     for k, power in enumerate(POWERS):
-        disc, wide = map(_slope, pair.fluxes(pair.seeing(power), power, DISC, WIDE, stars=BRIGHTEST))
-        if disc.known and wide.known:
-            error = math.sqrt(max(wide.error**2 - disc.error**2, 0.1 * wide.error**2))
-            excess[k] = wide.ratio / disc.ratio - 1, error / disc.ratio
+        disc, wings = pair.disc_and_wings(power)
+        light = _slope(disc)
+        if light.known:
+            good = disc.good
+            more = (wings.own - light.ratio * wings.stack)[good]
+            stack = disc.stack[good]
+            slope, error, count = _clipped_slope(
+                light.ratio * stack + more,
+                stack,
+                wings.error[good],
+                LEAST_ERROR_OF_WINGS,
+                light.ratio,
+                True,
+                1.0,
+            )
+            if count >= FEWEST:
+                excess[k] = slope / light.ratio - 1, error / light.ratio
     return excess
 
 
-def best_power(excess: list[np.ndarray]) -> float:
+def best_power(excess: list[np.ndarray]) -> tuple[float, float]:
     """Return the power of the Moffat profile with which wide discs give no more or less light than others.
 
-    It shows where the seeing differs between the images. Otherwise it does not matter, and 3 is as good.
+    It shows where the seeing differs between the images. What the images tell is weighed against what is
+    usual, 3 within a fifth: so without any difference of the seeing it is about that.
 
     Parameters
     ----------
@@ -275,19 +305,26 @@ def best_power(excess: list[np.ndarray]) -> float:
 
     Returns
     -------
-    float
-        One of the `POWERS`.
+    power : float
+        Mean of the powers that are possible, from 2.2 to 5.
+    error : float
+        Their standard deviation, as a fraction.
     """
+    tried = np.log(POWERS)
+    power = np.linspace(tried[0], tried[-1], 200)
+    misfit = ((power - math.log(USUAL_POWER)) / POWER_SPREAD) ** 2
     known = np.array([each for each in excess if np.isfinite(each).all()])
-    if len(known) < 3:
-        return USUAL_POWER
-    value, weight = known[..., 0], 1 / known[..., 1] ** 2
-    # What all images have in common comes from the stack.
-    value = value - np.sum(weight * value, axis=0) / np.sum(weight, axis=0)
-    misfit = np.sum(weight * value**2, axis=0)
-    misfit /= max(1.0, misfit.min() / (len(known) - 2))
-    usual, best = POWERS.index(USUAL_POWER), int(np.argmin(misfit))
-    return POWERS[best] if misfit[usual] - misfit[best] > BETTER else USUAL_POWER
+    if len(known) >= 3:
+        value, weight = known[..., 0], 1 / known[..., 1] ** 2
+        # What all images have in common comes from the stack.
+        value = value - np.sum(weight * value, axis=0) / np.sum(weight, axis=0)
+        own = np.sum(weight * value**2, axis=0)
+        own /= max(1.0, own.min() / (len(known) - 2))
+        misfit += interpolate.CubicSpline(tried, own)(power)
+    likely = np.exp((misfit.min() - misfit) / 2)
+    likely /= likely.sum()
+    mean = float(likely @ power)
+    return math.exp(mean), math.sqrt(likely @ (power - mean) ** 2)
 
 
 def without_holes(image: np.ndarray, like: np.ndarray) -> np.ndarray:
@@ -327,9 +364,19 @@ class _Pair:
         self, seeing: float, power: float, *discs: float, stars: int | None = None
     ) -> list[StarFluxes]:
         """Sum over discs of some radii in FWHM, for a FWHM relative to that of the stack."""
+        filters = _filters(self.template.fwhm, power, seeing, discs)
+        return self._sums(filters, min(self.template.x.size, stars or self.template.x.size))
+
+    def disc_and_wings(self, power: float) -> list[StarFluxes]:
+        """Sum over the usual disc, and between it and a wide one, around the brightest stars."""
         template = self.template
-        filters = _filters(template.fwhm, power, seeing, discs)
-        stars = min(template.x.size, stars or template.x.size)
+        filters = _filters(template.fwhm, power, self.seeing(power), (DISC, WIDE))
+        filters[:, 1] -= filters[:, 0]
+        return self._sums(filters, min(template.x.size, BRIGHTEST))
+
+    def _sums(self, filters: np.ndarray, stars: int) -> list[StarFluxes]:
+        """Sum the first stars times filters (2, filters, ends of steps) of the image and of the stack."""
+        template = self.template
         flux = np.stack(
             [each.sums(own, stars) for each, own in zip(self._lights(filters), filters, strict=True)]
         )
@@ -340,7 +387,7 @@ class _Pair:
         own, stack = self.around[1, :stars], template.around[1, :stars]
         return [
             StarFluxes(flux[0, k], own * errors[0, k], flux[1, k], stack * errors[1, k])
-            for k in range(len(discs))
+            for k in range(filters.shape[1])
         ]
 
     def _lights(self, filters: np.ndarray) -> tuple[LightByDistance, LightByDistance]:

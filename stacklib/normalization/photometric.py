@@ -466,7 +466,7 @@ class _Channel:
         typical = float(np.median([location[i] / first[i] for i in order]))
         stack = self._with_stars(image, typical)
         rough = self._compare(order, stack, wings=True)
-        power = best_power([each.wings for each in rough.values() if each.wings is not None])
+        power, power_error = best_power([each.wings for each in rough.values() if each.wings is not None])
         order = [i for i in order if rough[i].source != "dark"]
         factors = {i: np.float32(1 / rough[i].light.ratio) for i in order}
         surfaces = self._surfaces([rough[i] for i in order])
@@ -479,7 +479,7 @@ class _Channel:
         image = clipped_mean(matched, np.where(noise > 0, noise, usual), shape, self.threads)
         binned = bin_plane(image, self.period)
         structure = _small_structure(binned, self.period, shape, self.threads)
-        stars = stack.stars.of(binned)._replace(power=power)
+        stars = stack.stars.of(binned)._replace(power=power, power_error=power_error)
         stack = _Stack(image, binned, stars, structure)
         compared = self._compare(self.frames, stack, report)
         return self._tables(compared, order, stack)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from stacklib.measurement.photometry import (
+    POWER_SPREAD,
     best_power,
     compare_stars,
     compare_structure,
@@ -74,15 +75,43 @@ def test_no_stars_tell_nothing():
     assert not compare_structure(noise, rng.normal(0.1, 0.01, SHAPE).astype(np.float32)).known
 
 
+def noisy(image, sigma, rng):
+    return image + rng.normal(0, sigma, SHAPE).astype(np.float32)
+
+
 def test_wide_discs_tell_the_power_of_the_profile():
     template, _ = make_template(field(3.2, 4.2) + np.float32(0.1))
     rng = np.random.default_rng(5)
-    seen = [field(w, 4.2) + rng.normal(0, 1e-3, SHAPE).astype(np.float32) for w in (2.5, 2.9, 3.5, 4.2)]
-    assert best_power([compare_wings(image, template) for image in seen]) in (3.5, 4.2, 5.0)
-    # Without any difference of the seeing it is the usual one.
-    same = [field(3.2, 4.2) + rng.normal(0, 1e-2, SHAPE).astype(np.float32) for _ in range(4)]
-    assert best_power([compare_wings(image, template) for image in same]) == 3.0
-    assert best_power([]) == 3.0
+    seen = [noisy(field(width, 4.2), 1e-3, rng) for width in (2.5, 2.9, 3.5, 4.2)]
+    power, error = best_power([compare_wings(image, template) for image in seen])
+    assert power == pytest.approx(4.2, rel=0.1) and error < 0.1
+    # Without any difference of the seeing it is the usual one, within what is usual.
+    same = [noisy(field(3.2, 4.2), 1e-2, rng) for _ in range(4)]
+    for images in (same, []):
+        power, error = best_power([compare_wings(image, template) for image in images])
+        assert power == pytest.approx(3.0, rel=0.06) and error == pytest.approx(POWER_SPREAD, rel=0.15)
+
+
+def test_noise_is_no_other_power():
+    widths, away = (2.6, 2.7, 2.9, 3.2, 3.5, 3.75), []
+    for seed in range(40, 48):
+        rng = np.random.default_rng(seed)
+        frames = [noisy(field(width, count=25, seed=seed), 0.02, rng) for width in widths]
+        template, _ = make_template(np.mean(frames, axis=0) + np.float32(0.1))
+        power, error = best_power([compare_wings(frame, template) for frame in frames])
+        away.append(np.log(power / 3) / error)
+    assert np.sqrt(np.mean(np.square(away))) < 1.4
+    assert np.abs(away).max() < 3
+
+
+def test_an_unknown_profile_makes_the_light_less_certain():
+    template, _ = make_template(field(3.2, 3.0) + np.float32(0.1))
+    template = template._replace(power=2.4, power_error=0.2)
+    same, sharper = (compare_stars(field(width, 3.0), template)[0] for width in (3.2, 2.6))
+    assert abs(same.ratio - 1) < 0.003 and same.error < 0.004
+    assert 0.01 < abs(sharper.ratio - 1) < 2 * sharper.error
+    certain, _, _ = compare_stars(field(2.6, 3.0), template._replace(power_error=0.0))
+    assert certain.error < 0.5 * sharper.error
 
 
 def test_structure_without_stars():
