@@ -12,8 +12,9 @@ from astropy.stats import mad_std
 from astropy.table import MaskedColumn, Table
 
 from stacklib.frames.frame_set import FrameSet
+from stacklib.measurement.cache import kept_for_set
 from stacklib.measurement.measurements import FrameMeasurements, channel_mean, measure_frames
-from stacklib.measurement.stars import Stars, find_stars, match_all, require_sep
+from stacklib.measurement.stars import Stars, find_stars, match_all, pack_stars, require_sep, unpack_stars
 
 __all__ = ["UNITS", "measure_quality", "suggest_exclusions"]
 
@@ -39,7 +40,6 @@ def measure_quality(
     *,
     weights: np.ndarray | None = None,
     measurements: FrameMeasurements | None = None,
-    each: Callable[[int, np.ndarray], None] | None = None,
 ) -> Table:
     """Measure the quality of each frame.
 
@@ -48,8 +48,8 @@ def measure_quality(
     corner to corner averages out.
 
     `threads` frames are measured, and held in memory, at the same time, by default 2.
-    ``progress(done, total)`` is called after each frame, from the calling thread, ``each(index, image)`` with
-    the pixels of each frame, from any thread. `weights` are (frames,) or (frames, channels), by default 1 /
+    ``progress(done, total)`` is called after each frame, from the calling thread. Stars that are known from
+    before are taken from the cache. `weights` are (frames,) or (frames, channels), by default 1 /
     noise^2 after scaling. Without `measurements` the frames are measured. Raises FrameError if a frame cannot
     be read, or ``sep`` is not installed.
 
@@ -64,12 +64,19 @@ def measure_quality(
     require_sep()
     if measurements is None:
         measurements = measure_frames(frames, threads=threads)
-    stars: list[Stars] = []
-    with ThreadPoolExecutor(max_workers=threads or 2) as pool:
-        for found in pool.map(lambda index: _look(frames, index, each), range(len(frames))):
-            stars.append(found)
-            if progress is not None:
-                progress(len(stars), len(frames))
+
+    def find() -> list[Stars]:
+        stars: list[Stars] = []
+        with ThreadPoolExecutor(max_workers=threads or 2) as pool:
+            for found in pool.map(lambda frame: find_stars(frame.read()), frames):
+                stars.append(found)
+                if progress is not None:
+                    progress(len(stars), len(frames))
+        return stars
+
+    stars = kept_for_set(frames, ("stars",), find, pack_stars, unpack_stars)
+    if progress is not None:
+        progress(len(stars), len(frames))
     table = _header_columns(frames)
     # Integers of more than 16 bits with counts are read as fractions.
     adu = 1.0 if measurements.unit_range else max(frame.full_scale for frame in frames)
@@ -197,10 +204,3 @@ def _relative(weights: np.ndarray) -> np.ndarray:
     mean = weights if weights.ndim == 1 else weights.mean(axis=1)
     best = np.nanmax(mean, initial=0.0)
     return mean / best if best > 0 else mean
-
-
-def _look(frames: FrameSet, index: int, each: Callable[[int, np.ndarray], None] | None) -> Stars:
-    image = frames[index].read()
-    if each is not None:
-        each(index, image)
-    return find_stars(image)

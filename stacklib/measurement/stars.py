@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,7 +15,17 @@ from scipy.special import erfc
 
 from stacklib.errors import IntegrationError
 
-__all__ = ["StarPlaces", "Stars", "find_stars", "match", "match_all", "require_sep", "star_places"]
+__all__ = [
+    "StarPlaces",
+    "Stars",
+    "find_stars",
+    "match",
+    "match_all",
+    "pack_stars",
+    "require_sep",
+    "star_places",
+    "unpack_stars",
+]
 
 #: Detection threshold in sigmas, and mesh size of the background in pixels.
 DETECTION, MESH = 5.0, 32
@@ -44,6 +55,21 @@ class Stars:
     flux: np.ndarray
     fwhm: float
     eccentricity: float
+
+
+def pack_stars(stars: Sequence[Stars]) -> dict[str, np.ndarray]:
+    """Return the stars of frames as arrays by name, for the cache."""
+    return {
+        "count": np.array([each.x.size for each in stars]),
+        "places": np.concatenate([[each.x, each.y, each.flux] for each in stars], axis=1),
+        "shape": np.array([[each.fwhm, each.eccentricity] for each in stars], dtype=np.float64),
+    }
+
+
+def unpack_stars(arrays: Mapping[str, np.ndarray]) -> list[Stars]:
+    """Return what `pack_stars` turned into arrays."""
+    places = np.split(arrays["places"], np.cumsum(arrays["count"])[:-1], axis=1)
+    return [Stars(*each, *shape) for each, shape in zip(places, arrays["shape"].tolist(), strict=True)]
 
 
 # stars of one frame ------------------------------------------------------------------------------

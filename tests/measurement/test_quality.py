@@ -11,6 +11,7 @@ from conftest import SAMPLES
 from scipy import ndimage
 
 import stacklib as sl
+from stacklib.measurement import quality
 from stacklib.measurement.quality import measure_quality, suggest_exclusions
 from stacklib.measurement.stars import find_stars, match
 from stacklib.simulate import sample_m101, simulate_frames
@@ -165,3 +166,31 @@ def test_a_few_stars_are_not_judged_by(tmp_path):
     # One that has lost most of its stars is known by that alone.
     table["stars"] = [40, 40, 4, 42, 0, 40, 41, 40]
     assert suggest_exclusions(table)[4] == "no stars found"
+
+
+def test_known_stars_are_not_looked_for_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("STACKLIB_CACHE", str(tmp_path / "cache"))
+    images = list(simulate_frames(3, 256, 320, 1, "field", seed=9, clean=True).frames)
+    images[1] = np.full_like(images[1], 0.1)
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    frames = write(folder, images)
+    looked = []
+
+    def look(image):
+        looked.append(image)
+        return find_stars(image)
+
+    monkeypatch.setattr(quality, "find_stars", look)
+    first = measure_quality(frames)
+    assert len(looked) == 3 and first["stars"][1] == 0
+    done = []
+    again = measure_quality(sl.open_frames(folder), progress=lambda *counts: done.append(counts))
+    assert len(looked) == 3 and done == [(3, 3)]
+    for name in first.colnames:
+        np.testing.assert_array_equal(again[name], first[name])
+    images[2] = images[2][:, ::-1]
+    (folder / "frame_3.fits").unlink()
+    write_fits(folder / "frame_3.fits", images[2], {})
+    changed = measure_quality(sl.open_frames(folder))
+    assert len(looked) == 6 and changed["matched"][2] != first["matched"][2]
