@@ -74,6 +74,16 @@ class FrameRows:
         self._bands.move_to_end(number)
         return self._bands[number][:, start - number * TILE : stop - number * TILE]
 
+    @property
+    def held(self) -> int:
+        """Bytes of the bands that are kept."""
+        return sum(band.nbytes for band in self._bands.values())
+
+    def forget(self) -> None:
+        """Free the bands, and close the file until it is read again."""
+        self._bands.clear()
+        self.frame.close()
+
 
 class Pyramid:
     """Tiles of an image at each level.
@@ -131,6 +141,17 @@ class Pyramid:
     def levels(self) -> Levels:
         """Median, spread and extremes of each channel, for the stretch."""
         return self._coarse[1] if self._known is None else self._known
+
+    @property
+    def held(self) -> int:
+        """Bytes that are kept of the image."""
+        kept = self.__dict__.get("_coarse", ((), None))[0]
+        return getattr(self.rows, "held", 0) + sum(level.nbytes for level in kept)
+
+    def forget(self) -> None:
+        """Free what is kept of a file; it is read again when it is wanted."""
+        self.__dict__.pop("_coarse", None)
+        self.rows.forget()
 
     @cached_property
     def _coarse(self) -> tuple[list[np.ndarray], Levels]:
