@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from astropy.table import Row, Table
 
 from stacklib.errors import IntegrationError, RecipeError
-from stacklib.figures.screen import binned, screen_limits, stretch
+from stacklib.figures.screen import read_binned, screen_limits, stretch
 from stacklib.frames.finding import resolve_path
 from stacklib.frames.frame_set import FrameSet, open_frames
 from stacklib.frames.selection import select
 from stacklib.integration.registration import Registration, check_registration, registration_of
+from stacklib.measurement.full_scale import ADU
 from stacklib.measurement.measurements import FrameMeasurements, measure_frames
 from stacklib.measurement.quality import measure_quality, suggest_exclusions
 from stacklib.normalization.preparation import prepare
@@ -30,7 +33,7 @@ __all__ = ["COLUMNS", "FrameChoice", "cell_text"]
 #: Column of the table: heading and format.
 COLUMNS = {
     "time": ("start (UTC)", ""),
-    "exposure": ("exp. (s)", "{:g}"),
+    "exposure": ("exposure (s)", "{:g}"),
     "sky": ("sky", "{:.3g}"),
     "noise": ("noise", "{:.3g}"),
     "scale": ("scale", "{:.3g}"),
@@ -38,14 +41,16 @@ COLUMNS = {
     "gain": ("gain (%)", "{:.1f}"),
     "stars": ("stars", "{:d}"),
     "fwhm": ("FWHM (px)", "{:.2f}"),
-    "eccentricity": ("eccen-tricity", "{:.2f}"),
-    "transparency": ("trans-parency", "{:.2f}"),
+    "eccentricity": ("eccentricity", "{:.2f}"),
+    "transparency": ("transparency", "{:.2f}"),
     "shift_x": ("shift x (px)", "{:+.2f}"),
     "shift_y": ("shift y (px)", "{:+.2f}"),
-    "matched": ("matched", "{:.0%}"),
+    "matched": ("matched", "{:.2f}"),
 }
-#: Columns of pixels of a picture, and of a thumbnail, which is shown half as wide.
-WIDE, THUMBNAIL = 640, 180
+#: Columns of pixels of a thumbnail.
+THUMBNAIL = 180
+#: Changes of the choice that can be undone.
+CHANGES = 200
 
 
 class FrameChoice:
@@ -77,8 +82,10 @@ class FrameChoice:
         What all frames together are like: whether they lie on each other, and what they are worth.
     suggestions : dict of int to str
         Index of each frame that should be left out, and the reason.
-    pictures, thumbnails : list of ndarray of uint8
-        The frames for the screen, all with the same stretch.
+    thumbnails : list of ndarray of uint8
+        The frames for the screen, all with the same stretch. They are read when they are first wanted.
+    unit : (str, float)
+        A second unit of the values of the frames, and its scale.
     all_frames : FrameSet
         All frames to choose from.
     path : Path
@@ -101,19 +108,27 @@ class FrameChoice:
         self.recipe, self.loaded = recipe, False
         saved = read_choices(self._images, self.path) if load else None
         recipe = recipe or (saved.job.recipe if saved else Recipe())
-        self.table, images, self.remarks = _measure(self.all_frames, recipe, progress)
-        limits = screen_limits(images[self.table.meta["reference"]])
-        self.pictures = [_bytes(stretch(image, limits)) for image in images]
-        self.thumbnails = [_bytes(stretch(binned(image, THUMBNAIL)[0], limits)) for image in images]
+        self.table, self.unit, self.remarks = _measure(self.all_frames, recipe, progress)
         self.suggestions = suggest_exclusions(self.table)
         names = own_parts([Path(name).stem for name in self.all_frames.names])
         self.short_names = [one_line(name) for name in names]
         self._selected = np.ones(len(self.table), bool)
         self._why: dict[int, str] = {}
+        self._past: list[tuple[np.ndarray, dict[int, str]]] = []
         #: Called after each change; set by the panel.
         self.changed: Callable[[], None] = lambda: None
         if load:
             self._load()
+        self._start = self._selected.copy(), dict(self._why)
+        self._past.clear()
+
+    @cached_property
+    def thumbnails(self) -> list[np.ndarray]:
+        side = -(-self.all_frames.shape[2] // THUMBNAIL)
+        with ThreadPoolExecutor(max_workers=2) as pool:
+            images = list(pool.map(lambda frame: read_binned(frame, side), self.all_frames))
+        limits = screen_limits(images[self.table.meta["reference"]])
+        return [_bytes(stretch(image, limits)) for image in images]
 
     @property
     def selected(self) -> np.ndarray:
@@ -171,19 +186,47 @@ class FrameChoice:
             Index of frames that are left out, and the reason. Default is the known reasons.
         """
         known = self._why if why is None else why
-        self._selected = np.array(selected, bool)
+        selected = np.array(selected, bool)
+        if selected.tolist() != self._selected.tolist():
+            self._past = [*self._past[1 - CHANGES :], (self._selected, self._why)]
+        self._selected = selected
         self._why = {i: reason for i, reason in known.items() if not self._selected[i]}
         self.changed()
+
+    def step_back(self) -> bool:
+        """Undo the last change of the choice, not that of the file; return whether there was one."""
+        if not self._past:
+            return False
+        self._selected, self._why = self._past.pop()
+        self.changed()
+        return True
+
+    def reset(self) -> None:
+        """Go back to the choice at the start: the saved one, or all frames. It can be undone."""
+        self.choose(*self._start)
 
     def apply(self, expression: str) -> np.ndarray:
         """Leave out the frames for which an expression does not hold; those left out already stay out.
 
-        See `stacklib.frames.selection.select` for expressions. Returns the frames that are chosen now.
+        See `stacklib.frames.selection.select` for expressions; columns have the names of the table or of its
+        headings, such as ``shift x``, in upper or lower case. `frame` is the number of a frame in the name of
+        its file. Returns the frames that are chosen now.
         """
-        mask = select(self.table, expression)
+        mask = self._holds(expression)
         why = {int(i): self._why_not(expression, int(i)) for i in np.flatnonzero(self._selected & ~mask)}
         self.choose(self._selected & mask, self.reasons | why)
         return self.selected
+
+    def _holds(self, expression: str) -> np.ndarray:
+        """Return for which frames an expression holds, bool (frames,)."""
+        columns = {name: self.table[name] for name in self.table.colnames}
+        if all(name.isascii() and name.isdigit() for name in self.short_names):
+            columns["frame"] = np.array([float(name) for name in self.short_names])
+        for name, (heading, _) in COLUMNS.items():
+            if " " in (words := heading.split(" (")[0]):
+                pattern = r"\b" + words.replace(" ", r"\s+") + r"\b"
+                expression = re.sub(pattern, name, expression, flags=re.IGNORECASE)
+        return select(columns, expression)
 
     def _why_not(self, expression: str, index: int) -> str:
         """Return why an expression does not hold for a frame; an unknown number is a reason of its own."""
@@ -204,14 +247,20 @@ class FrameChoice:
         self.choose(mask, self._why | self.suggestions)
         return dict(self.suggestions)
 
+    def note(self, index: int) -> str:
+        """Say why a frame is left out, or why it should be; empty for the others."""
+        reasons = self.reasons
+        if index in reasons:
+            return reasons[index]
+        return f"leave out? {self.suggestions[index]}" if index in self.suggestions else ""
+
     def describe(self, index: int) -> str:
         """Describe a frame in words."""
         row = self.table[index]
         known = [f"{heading} {cell_text(row, name)}" for name, (heading, _) in COLUMNS.items()]
-        verdict = f"left out: {self.reasons[index]}" if index in self.reasons else "selected"
-        if index in self.suggestions and index not in self.reasons:
-            verdict += f" (suggested to leave out: {self.suggestions[index]})"
-        numbers = ", ".join(known).replace("eccen-", "eccen").replace("trans-", "trans")
+        note = self.note(index)
+        verdict = (f"left out: {note}" if index in self.reasons else f"selected {note}").strip()
+        numbers = ", ".join(known)
         numbers = numbers[:1].upper() + numbers[1:]
         return f"Frame {index + 1} of {len(self.table)}, {row['file']}, {verdict}. {numbers}"
 
@@ -318,13 +367,8 @@ def cell_text(row: Row, name: str) -> str:
     return COLUMNS[name][1].format(value).replace("e-0", "e-") if np.isfinite(value) else "–"
 
 
-def _measure(frames: FrameSet, recipe: Recipe, progress: bool) -> tuple[Table, list[np.ndarray], str]:
-    """Measure the frames; return the table, the frames binned for the screen, and remarks."""
-    images = [np.empty(0, np.float32)] * len(frames)
-
-    def keep(index: int, image: np.ndarray) -> None:
-        images[index] = binned(image, WIDE)[0].astype(np.float32)
-
+def _measure(frames: FrameSet, recipe: Recipe, progress: bool) -> tuple[Table, tuple[str, float], str]:
+    """Measure the frames; return the table, a second unit of their values and its scale, and remarks."""
     measured = measure_frames(
         frames, recipe.scale_estimator, range_low=recipe.range_low if recipe.range_clip_low else None
     )
@@ -335,7 +379,6 @@ def _measure(frames: FrameSet, recipe: Recipe, progress: bool) -> tuple[Table, l
             progress=lambda done, total: bar.update(done - bar.n),
             weights=None if p is None else p.weights,
             measurements=measured,
-            each=keep,
         )
     gains, remarks = (np.full(1, np.nan), "") if p is None else _compare(frames, recipe, measured)
     if p is not None:
@@ -344,7 +387,15 @@ def _measure(frames: FrameSet, recipe: Recipe, progress: bool) -> tuple[Table, l
         remarks = "\n".join([*(note for note in p.notes if note not in about_limits), remarks])
     table["gain"] = 100 * gains
     table["gain"].info.format = ".1f"
-    return table, images, remarks
+    return table, ("ADU", _adu(frames, measured.unit_range)), remarks
+
+
+def _adu(frames: FrameSet, unit_range: bool) -> float:
+    """Return how many ADU a value of 1 is, as the frames are read."""
+    if unit_range:
+        return frames[0].full_scale if frames[0].integer else ADU
+    # Integers of more than 16 bits with counts are read as fractions.
+    return max(frame.full_scale for frame in frames)
 
 
 def _compare(frames: FrameSet, recipe: Recipe, measured: FrameMeasurements) -> tuple[np.ndarray, str]:

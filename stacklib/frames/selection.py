@@ -44,7 +44,7 @@ ALLOWED = f"columns, numbers, < <= > >= == !=, and, or, not, + - * /, {', '.join
 LONGEST, DEEPEST = 1000, 50
 
 
-def select(table: Table, expression: str) -> np.ndarray:
+def select(table: Table | Mapping[str, np.ndarray], expression: str) -> np.ndarray:
     """Evaluate a boolean expression for every row of a table.
 
     Parameters

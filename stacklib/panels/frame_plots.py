@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from astropy.table import Table
 from matplotlib.axes import Axes
@@ -12,7 +10,7 @@ from matplotlib.figure import Figure, FigureBase
 from stacklib.explore.frame_choice import FrameChoice
 from stacklib.figures.look import FAINT, GROUND, HIGH, INK, LOW, dress_axes
 
-__all__ = ["NightPlots", "figure_selection"]
+__all__ = ["PLOTTED", "figure_selection", "time_axis"]
 
 #: Columns that are plotted over time, with their labels.
 PLOTTED = {
@@ -43,8 +41,16 @@ def figure_selection(selector: FrameChoice) -> Figure:
         _caption(selector, cells[index], index)
     words = f"{selector.selected.sum()} of {count} frames selected; crossed frames are left out"
     upper.suptitle(words, color=INK, fontsize=11.5, x=0.01, ha="left")
-    NightPlots(lower, selector.table, selector.short_names).update(selector.selected)
+    _night(lower, selector)
     return figure
+
+
+def time_axis(table: Table) -> tuple[np.ndarray, str]:
+    """Return the hours since the first frame, or the numbers of the frames without times, and a label."""
+    hours = np.asarray(table["hours"], float)
+    if np.isfinite(hours).all():
+        return hours, "hours"
+    return np.asarray(table["number"], float), "frame"
 
 
 def _caption(selector: FrameChoice, axes: Axes, index: int) -> None:
@@ -58,58 +64,38 @@ def _caption(selector: FrameChoice, axes: Axes, index: int) -> None:
     axes.set_title(text, color=colour, fontsize=7.5, pad=2, parse_math=False)
 
 
-class NightPlots:
-    """Small plots over time; frames left out are crosses with their name."""
-
-    def __init__(self, figure: FigureBase, table: Table, names: Sequence[str], columns: int = 3) -> None:
-        hours = np.asarray(table["hours"], float)
-        timed = bool(np.isfinite(hours).all())
-        self.x = hours if timed else np.asarray(table["number"], float)
-        self.values = [np.asarray(table[name], float) for name in PLOTTED]
-        self.kept, self.crossed, self.texts = [], [], []
-        grid = figure.subplots(len(PLOTTED) // columns, columns, sharex=True)
-        for axes, label, values in zip(grid.ravel(), PLOTTED.values(), self.values, strict=True):
-            # Draw all points once, invisibly, so that the limits never change.
-            axes.plot(self.x, values, alpha=0)
-            axes.margins(0.08, 0.16)
-            self.kept += axes.plot([], [], "o", color=LOW, ms=4.5, label="selected")
-            self.crossed += axes.plot([], [], "X", color=HIGH, ms=7.5, label="left out")
-            self.texts.append(
-                [
-                    axes.annotate(
-                        name[-12:],
-                        (x, y),
-                        (0, 6),
-                        textcoords="offset points",
-                        color=INK,
-                        fontsize=7.5,
-                        va="bottom",
-                        ha="center",
-                        visible=False,
-                        parse_math=False,
-                    )
-                    for name, x, y in zip(names, self.x, values, strict=True)
-                ]
+def _night(figure: FigureBase, selector: FrameChoice) -> None:
+    """Plot measurements over time; frames left out are crosses with their name."""
+    table, selected = selector.table, selector.selected
+    x, label = time_axis(table)
+    columns = 3
+    grid = figure.subplots(len(PLOTTED) // columns, columns, sharex=True)
+    for axes, (name, title) in zip(grid.ravel(), PLOTTED.items(), strict=True):
+        values = np.asarray(table[name], float)
+        axes.margins(0.08, 0.16)
+        kept = axes.plot(x[selected], values[selected], "o", color=LOW, ms=4.5, label="selected")
+        crossed = axes.plot(x[~selected], values[~selected], "X", color=HIGH, ms=7.5, label="left out")
+        for index in np.flatnonzero(~selected & np.isfinite(values)):
+            axes.annotate(
+                selector.short_names[index][-12:],
+                (x[index], values[index]),
+                (0, 6),
+                textcoords="offset points",
+                color=INK,
+                fontsize=7.5,
+                va="bottom",
+                ha="center",
+                parse_math=False,
             )
-            dress_axes(axes)
-            axes.set_title(label.format(**table.meta), color=INK, fontsize=9.5, loc="left", parse_math=False)
-        for axes in grid[-1]:
-            axes.set_xlabel("hours since the first frame" if timed else "frame", color=FAINT, fontsize=8.5)
-        figure.legend(
-            handles=[self.kept[0], self.crossed[0]],
-            loc="outside upper right",
-            ncols=2,
-            frameon=False,
-            labelcolor=INK,
-            fontsize=8.5,
-        )
-
-    def update(self, selected: np.ndarray) -> None:
-        """Mark the selected frames."""
-        for kept, crossed, texts, values in zip(
-            self.kept, self.crossed, self.texts, self.values, strict=True
-        ):
-            kept.set_data(self.x[selected], values[selected])
-            crossed.set_data(self.x[~selected], values[~selected])
-            for text, inside, value in zip(texts, selected, values, strict=True):
-                text.set_visible(not inside and bool(np.isfinite(value)))
+        dress_axes(axes)
+        axes.set_title(title.format(**table.meta), color=INK, fontsize=9.5, loc="left", parse_math=False)
+    for axes in grid[-1]:
+        axes.set_xlabel(label.replace("hours", "hours since the first frame"), color=FAINT, fontsize=8.5)
+    figure.legend(
+        handles=[*kept, *crossed],
+        loc="outside upper right",
+        ncols=2,
+        frameon=False,
+        labelcolor=INK,
+        fontsize=8.5,
+    )

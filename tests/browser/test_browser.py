@@ -117,14 +117,18 @@ def report(say: Say, what: str, measured: list[float]) -> None:
 
 
 def choose_frames(notebook: browser.Notebook, root: Path, say: Say) -> None:
-    """A frame that is unticked before saving is not in the result."""
+    """Frames are looked at and chosen; a frame that is left out is not in the result."""
 
     def selected() -> int:
         return int(re.search(r"(\d+) of \d+ frames are selected", notebook.readouts())[1])
 
+    notebook.page.locator(".stacklib-blinker tr[data-frame]").first.wait_for()
+    notebook.page.evaluate("() => document.querySelector('.stacklib-blinker').scrollIntoView()")
+    look_at_frames(notebook)
+    change_the_selection(notebook, selected)
+    blink_frames(notebook, 20, say)
     before = selected()
-    rows = notebook.page.locator(".widget-hbox", has=notebook.page.locator("img"))
-    ticks = [rows.nth(index).locator("input[type=checkbox]").first for index in (0, 2)]
+    ticks = [notebook.page.locator(f"tr[data-frame='{index}'] input") for index in (0, 2)]
     for number, tick in enumerate(ticks, start=1):
         assert tick.is_checked()
         tick.click()
@@ -144,6 +148,174 @@ def choose_frames(notebook: browser.Notebook, root: Path, say: Say) -> None:
     notebook.settled()
     assert selected() == before - 1 and path.read_bytes() == saved
     path.unlink()
+
+
+#: The frame that the panel shows, once the viewer shows it too; -1 before that.
+SHOWN_FRAME = """() => {
+    const frame = document.querySelector('.stacklib-blinker').dataset.shown;
+    const viewer = document.querySelector('.stacklib-blinker .stacklib-viewer').dataset;
+    return frame === viewer.page && viewer.waiting === '0' ? Number(frame) : -1;
+}"""
+#: The panel beyond the screen, and rows of the table by frame in the order in which they are shown.
+BEYOND = (
+    "() => { const b = document.querySelector('.stacklib-blinker'); return b.scrollWidth - b.clientWidth; }"
+)
+ROWS = "() => [...document.querySelectorAll('tr[data-frame]')].map(row => Number(row.dataset.frame))"
+
+
+def shows(notebook: browser.Notebook, frame: int) -> None:
+    """Wait until picture, table, plots and words show a frame."""
+    wait_until(notebook, lambda: notebook.page.evaluate(SHOWN_FRAME) == frame, f"showing frame {frame}")
+    current = notebook.page.locator(".stacklib-blinker tr[aria-current]")
+    assert current.count() == 1 and current.get_attribute("data-frame") == str(frame)
+    assert f"{frame + 1:04d}, " in notebook.page.locator(".stacklib-blinker .shown").inner_text()
+
+
+def look_at_frames(notebook: browser.Notebook) -> None:
+    """Sort by a heading, step by keys, click rows and points; zoom and place stay, values are the file's."""
+    page, frames = notebook.page, sl.open_frames(SAMPLES / "M101" / "4_Registered")
+    shows(notebook, 0)
+    assert page.evaluate(BEYOND) <= 0
+    page.locator(".stacklib-blinker th", has_text="FWHM").click()
+    wait_until(notebook, lambda: page.evaluate(ROWS) != list(range(20)), "sorting")
+    order = page.evaluate(ROWS)
+    assert sorted(order) == list(range(20))
+    page.locator(f"tr[data-frame='{order[0]}'] td").nth(3).click()
+    shows(notebook, order[0])
+    for key, place in (("ArrowRight", 1), ("ArrowDown", 2), ("ArrowLeft", 1), ("End", 19), ("ArrowRight", 0)):
+        page.keyboard.press(key)
+        shows(notebook, order[place])
+    # Zoomed in, another frame shows the same place.
+    stage = page.locator(".stacklib-blinker .stage")
+    box = stage.bounding_box()
+    across, down = box["x"] + 0.5 * box["width"], box["y"] + 0.4 * box["height"]
+    page.mouse.move(across - 5, down)
+    page.mouse.move(across, down)
+    for _ in range(4):
+        page.mouse.wheel(0, -200)
+    pattern = r"x (\d+), y (\d+)\s+R ([\d.]+)\s+G ([\d.]+).*zoom ([\d.]+) %"
+    seen = []
+    for place in (0, 1):
+        shows(notebook, order[place])
+        wait_until(notebook, lambda: re.search(pattern, readout(notebook)), "telling a pixel")
+        x, y, red, green, zoom = re.search(pattern, readout(notebook)).groups()
+        pixel = frames[order[place]].read()[:, int(y), int(x)]
+        assert np.float32(red) == pixel[0] and np.float32(green) == pixel[1]
+        seen.append((x, y, zoom))
+        page.keyboard.press("ArrowRight")
+    assert seen[0] == seen[1] and float(seen[0][2]) > 300
+    # The stretch of the cloudy frame is its own, or that of all.
+    page.keyboard.press("f")
+    page.locator("tr[data-frame='16'] td").nth(3).click()
+    shows(notebook, 16)
+    own = brightness(notebook)
+    page.get_by_label("stretch of the frames").select_option("alike")
+    wait_until(notebook, lambda: brightness(notebook) > own + 40, "a bright sky that is shown as bright")
+    page.get_by_label("stretch of the frames").select_option("own")
+    wait_until(notebook, lambda: abs(brightness(notebook) - own) < 2, "a sky of its own")
+
+
+#: Mean of the picture of the viewer.
+BRIGHTNESS = """() => {
+    const canvas = document.querySelector('.stacklib-blinker .stage canvas'), {width, height} = canvas;
+    const {data} = canvas.getContext('2d').getImageData(width / 2 - 50, height / 2 - 50, 100, 100);
+    return data.reduce((sum, value, i) => sum + (i % 4 === 3 ? 0 : value), 0) / 30000;
+}"""
+
+
+def brightness(notebook: browser.Notebook) -> float:
+    return notebook.page.evaluate(BRIGHTNESS)
+
+
+def change_the_selection(notebook: browser.Notebook, selected: Callable[[], int]) -> None:
+    """Keys, plots, expressions, columns; text fields and the notebook keep their keys."""
+    page, before, cells = notebook.page, selected(), notebook.page.locator(".jp-Cell").count()
+    order = page.evaluate(ROWS)
+    page.locator("tr[data-frame='5'] td").nth(3).click()
+    page.keyboard.press("x")
+    wait_until(notebook, lambda: selected() == before - 1, "x")
+    assert not page.locator("tr[data-frame='5'] input").is_checked()
+    page.keyboard.press("u")
+    wait_until(notebook, lambda: selected() == before, "u")
+    # The first point of the first plot, then without it.
+    point = page.locator(".stacklib-blinker .plots svg").first.locator("path").first
+    point.click()
+    shows(notebook, 0)
+    point.click(modifiers=["Shift"])
+    wait_until(notebook, lambda: selected() == before - 1, "a point that is left out")
+    page.keyboard.press("u")
+    wait_until(notebook, lambda: selected() == before, "u")
+    field = page.get_by_label("keep where")
+    field.click()
+    page.keyboard.type("FRAME <= 8 and Weight > 0")
+    page.keyboard.press("Enter")
+    wait_until(notebook, lambda: selected() == 8, "the expression")
+    assert field.input_value() == "FRAME <= 8 and Weight > 0"
+    for name, count in (("Undo", before), ("Select all", 20), ("Reset", 20), ("Leave out suggested", before)):
+        page.get_by_role("button", name=name, exact=True).click()
+        wait_until(notebook, lambda count=count: selected() == count, name)
+    page.get_by_role("button", name="Columns").click()
+    page.locator(".dt-button-collection").get_by_text("shift x (px)").click()
+    page.locator(".stacklib-blinker th", has_text="shift x (px)").wait_for()
+    page.keyboard.press("Escape")
+    assert page.evaluate(ROWS) == order and page.locator(".jp-Cell").count() == cells
+
+
+#: Plays for some seconds; returns the frames as they were seen, and the times between them.
+PLAY = """async seconds => {
+    const panel = document.querySelector('.stacklib-blinker');
+    const viewer = panel.querySelector('.stacklib-viewer');
+    const space = () => panel.dispatchEvent(new KeyboardEvent('keydown', {key: ' ', bubbles: true}));
+    const [frames, times] = [[], []];
+    let last = viewer.dataset.page;
+    const start = performance.now();
+    space();
+    while (performance.now() - start < 1000 * seconds) {
+        await new Promise(requestAnimationFrame);
+        if (viewer.dataset.page === last || viewer.dataset.waiting !== '0') continue;
+        last = viewer.dataset.page;
+        frames.push(Number(last));
+        times.push(performance.now());
+    }
+    space();
+    return [frames, times.slice(1).map((time, i) => time - times[i])];
+}"""
+#: Milliseconds from a key to the drawing of the next frame, again and again.
+STEP_FRAMES = """async count => {
+    const panel = document.querySelector('.stacklib-blinker');
+    const viewer = panel.querySelector('.stacklib-viewer');
+    const times = [];
+    for (let i = 0; i < count; i++) {
+        const [last, start] = [viewer.dataset.page, performance.now()];
+        panel.dispatchEvent(new KeyboardEvent('keydown', {key: 'ArrowRight', bubbles: true}));
+        while (viewer.dataset.page === last || viewer.dataset.waiting !== '0') {
+            if (performance.now() - start > 20000) throw new Error('the next frame is not shown');
+            await new Promise(requestAnimationFrame);
+        }
+        times.push(performance.now() - start);
+        await new Promise(resolve => setTimeout(resolve, 60));
+    }
+    return times;
+}"""
+
+
+def blink_frames(notebook: browser.Notebook, count: int, say: Say) -> None:
+    """Frames follow each other in the order of the table, those left out are passed over if wanted."""
+    page = notebook.page
+    page.get_by_label("frames a second").select_option("10")
+    page.get_by_label("only selected").check()
+    order = [f for f in page.evaluate(ROWS) if page.locator(f"tr[data-frame='{f}'] input").is_checked()]
+    page.locator(f"tr[data-frame='{order[0]}'] td").nth(3).click()
+    times = page.evaluate(STEP_FRAMES, count)
+    median = float(np.median(times))
+    say(f"key to the next of {count} frames: median {median:.0f} ms, the slowest {max(times):.0f} ms")
+    frames, pauses = page.evaluate(PLAY, 3)
+    median = float(np.median(pauses))
+    say(f"blinking {count} frames: {1000 / median:.1f} a second (wanted: 10)")
+    assert median < PATIENCE * 100
+    start = order.index(frames[0])
+    assert frames == [order[(start + i) % len(order)] for i in range(len(frames))] and len(frames) > 2
+    page.get_by_label("only selected").uncheck()
 
 
 def choose_rejection(notebook: browser.Notebook, root: Path, say: Say) -> None:

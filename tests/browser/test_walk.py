@@ -84,8 +84,7 @@ def test_two_targets_in_turn(root):
             # The registered ones, and loudly so.
             assert selected(notebook) == (RENAMED, RENAMED)
             assert f"{RENAMED} of 40 images are used" in notebook.said()
-            rows = notebook.page.locator(".widget-hbox", has=notebook.page.locator("img"))
-            rows.nth(2).locator("input[type=checkbox]").first.click()
+            notebook.page.locator(".stacklib-blinker tr[data-frame='2'] input").click()
             press(notebook, "Save", choices)
         with lab.open(edit(root, "2", frames=mono)) as notebook:
             notebook.run_all(PATIENCE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 import ipywidgets as widgets
@@ -12,11 +13,11 @@ from conftest import SAMPLES
 from PIL import Image
 
 import stacklib as sl
+from stacklib.explore.frame_choice import COLUMNS
+from stacklib.panels.blinker.grid import FIRST, frame_grid
 from stacklib.panels.frame_selector import FrameSelector
+from stacklib.panels.frame_widgets import _meta
 from stacklib.utils.parameters import read_yaml
-
-# traitlets warns about the way ipympl creates its toolbar.
-pytestmark = pytest.mark.filterwarnings("ignore:Passing unrecognized arguments to super.Toolbar")
 
 #: The frame behind a cloud.
 CLOUDY = 16
@@ -214,7 +215,7 @@ def test_undo_brings_the_former_choice_back_and_forth(tmp_path):
         live._save()
     live._undo()
     assert panel.selected.tolist() == [True, True, True, False, False]
-    assert [tick.value for tick in live.ticks] == panel.selected.tolist()
+    assert live.blinker.chosen == panel.selected.tolist()
     assert len(sl.Job.load(panel.path).frames) == 3 and "as it was before" in live.status.value
     panel.undo()
     assert panel.selected.tolist() == [False, False, False, True, True]
@@ -270,47 +271,112 @@ def live(panel):
     return panel._panel
 
 
-def test_ticks_and_state_follow_each_other(panel, live):
-    live.ticks[3].value = False
-    assert panel.reasons == {3: "by hand"} and "Left out: by hand" in live.cells[3].value
-    panel.suggest()
-    assert [tick.value for tick in live.ticks].count(False) == 2
-    assert "18 of 20 frames" in live.status.value
-    assert live.night.crossed[0].get_xdata().tolist() == panel.table["hours"][[3, CLOUDY]].tolist()
+def wish(live, name: str, frames: list[int] = (), value: bool = True) -> None:
+    """Do what a message of the browser does."""
+    live.blinker._handle_custom_msg({"wish": name, "frames": list(frames), "value": value}, [])
 
 
-def test_blinking(panel, live):
+def test_ticks_keys_and_state_follow_each_other(panel, live):
+    wish(live, "choose", [3, 4], False)
+    assert panel.reasons == {3: "by hand", 4: "by hand"}
     panel.suggest()
-    live.slider.value = 1
-    first = live.picture.value
-    live.number.value = CLOUDY + 1
-    assert live.slider.value == CLOUDY + 1 and live.picture.value != first
-    assert "0017" in live.words.value and "cloud" in live.words.value
-    assert not live.tick.value
-    live.tick.value = True
+    assert np.flatnonzero(~np.array(live.blinker.chosen)).tolist() == [3, 4, CLOUDY]
+    assert live.blinker.notes[3] == "by hand" and live.blinker.notes[CLOUDY].startswith("cloud: ")
+    assert "17 of 20 frames" in live.status.value
+    wish(live, "choose", [4], True)
+    assert live.blinker.chosen[4] and live.blinker.notes[4] == ""
+
+
+def test_suggestions_are_noted_before_they_are_taken(panel, live):
+    assert live.blinker.chosen[CLOUDY] and live.blinker.notes[CLOUDY].startswith("leave out? cloud: ")
+    assert "(cloud" not in live.status.value
+
+
+def test_changes_are_undone_one_by_one(panel, live):
+    while panel.step_back():
+        pass
+    start = panel.selected.tolist()
+    wish(live, "choose", [3], False)
+    panel.apply("number < 10")
+    wish(live, "undo")
+    assert panel.reasons == {3: "by hand"} and live.blinker.chosen == panel.selected.tolist()
+    # What changes nothing needs no undoing.
+    wish(live, "choose", [3], False)
+    wish(live, "undo")
+    assert panel.selected.tolist() == start
+    wish(live, "undo")
+    assert panel.selected.tolist() == start and "Nothing to undo" in live.status.value
+
+
+def test_reset_goes_back_to_the_start_and_can_be_undone(panel, live):
+    wish(live, "choose", [1, 2], False)
+    next(w for w in everything(live.box) if getattr(w, "description", "") == "Reset").click()
     assert panel.selected.all()
-    assert (
-        np.array(Image.open(io.BytesIO(live.picture.value))).mean()
-        > 1.5 * np.array(Image.open(io.BytesIO(first))).mean()
-    ), "one stretch for all frames: the cloud is brighter"
+    assert panel.step_back() and list(panel.reasons) == [1, 2]
 
 
-def test_a_click_in_a_plot_shows_the_frame(panel, live):
-    live._clicked(float(panel.table["hours"][9]) + 0.01, 0.0)
-    assert live.slider.value == 10
+def test_wishes_for_frames_that_are_not_there_are_ignored(panel, live):
+    for frames in ([20], [-1], [0, 99]):
+        wish(live, "choose", frames, False)
+    wish(live, "delete", [0])
+    assert panel.selected.all()
 
 
-def test_sorting(panel, live):
-    def order() -> list[str]:
-        return [row.children[0].description for row in live.rows.children[1:]]
+def test_plots_and_names_go_to_the_browser(panel, live, monkeypatch):
+    meta = live.blinker.meta
+    assert meta["names"] == panel.short_names and meta["x_label"] == "hours"
+    assert meta["x"] == panel.table["hours"].tolist()
+    titles = {plot["title"]: plot["values"] for plot in meta["plots"]}
+    assert titles["sky"] == panel.table["sky"].tolist() and "FWHM (pixels)" in titles
+    table = panel.table.copy()
+    table["fwhm"][4], table["hours"][4] = np.nan, np.nan
+    monkeypatch.setattr(panel, "table", table)
+    meta = _meta(panel)
+    assert meta["plots"][2]["values"][4] is None and meta["plots"][2]["values"][5] is not None
+    assert meta["x_label"] == "frame" and meta["x"][:2] == [1, 2]
 
-    live.column.value = "fwhm"
-    by_width = [panel.short_names[i] for i in np.argsort(panel.table["fwhm"])]
-    assert order() == by_width
-    live.descending.value = True
-    assert order() == by_width[::-1]
-    live.descending.value, live.column.value = False, "number"
-    assert order() == panel.short_names
+
+def cells(row: str) -> list[tuple[str, str]]:
+    """What each cell of a row sorts by and shows."""
+    return re.findall(r'<td data-order="([^"]*)">(.*?)</td>', row)
+
+
+def test_the_table_has_a_line_a_frame_and_sorts_by_the_exact_numbers(panel, live):
+    options = live.grid._dt_args
+    head, *rows = options["table_html"].split("<tr")[1:]
+    assert len(rows) == 20 and all(f'data-frame="{i}"' in row for i, row in enumerate(rows))
+    names = ["frame", *COLUMNS]
+    shown = dict(zip(names, cells(rows[CLOUDY]), strict=True))
+    assert shown["frame"] == (str(CLOUDY), "0017")
+    assert shown["fwhm"] == (str(panel.table["fwhm"][CLOUDY]), f"{panel.table['fwhm'][CLOUDY]:.2f}")
+    assert re.findall("<th>(.*?)</th>", head)[1:3] == ["frame", "start (UTC)"]
+    # Clicks on the text of a heading sort; every measurement can be added.
+    assert not options.get("text_in_header_can_be_selected")
+    assert options["buttons"][0]["columns"] == list(range(2, 2 + len(COLUMNS)))
+    hidden = options["columnDefs"][0]["targets"]
+    assert [list(COLUMNS)[i - 2] for i in hidden] == [name for name in COLUMNS if name not in FIRST]
+
+
+def test_unknown_numbers_sort_after_all_others_and_names_are_no_tags(panel):
+    table = panel.table.copy()
+    table["fwhm"][0] = np.nan
+    html = frame_grid(table, ["<b>&", *panel.short_names[1:]])._dt_args["table_html"]
+    first = html.split("<tr")[2]
+    order = dict(zip(["frame", *COLUMNS], cells(first), strict=True))["fwhm"]
+    assert float(order[0]) > 1e200 and order[1] == "–"
+    assert "<b>" not in first and 'aria-label="use &lt;b&gt;&amp;"' in first
+
+
+def test_headings_are_names_in_expressions(panel):
+    for expression, expected in (
+        ("FRAME <= 5", 5),
+        ("Shift X < 100 and shift y < 100", 20),
+        ("frame > 2 and Number <= 4", 2),
+        ("Gain > 0 and EXPOSURE > 0 and matched <= 1", 20),
+    ):
+        panel.selected = np.ones(20, bool)
+        panel.apply(expression)
+        assert panel.selected.sum() == expected, expression
 
 
 def test_expression_box_says_what_is_wrong(panel, live):
@@ -339,12 +405,9 @@ def test_save_button_writes_the_file_that_was_asked_for(tmp_path):
     assert panel.save() == path and path.exists() and len(sl.Job.load(path).frames) == 12
 
 
-def test_pictures_and_controls_have_words(live):
-    parts = everything(live.box)
-    assert all(part.alt for part in parts if isinstance(part, widgets.Image))
-    named = (widgets.Checkbox, widgets.IntSlider, widgets.Dropdown, widgets.Text, widgets.Button)
-    assert all(part.description for part in parts if isinstance(part, named))
-    assert live.box.layout.max_width == "980px"
+def test_controls_have_words(live):
+    named = (widgets.Checkbox, widgets.Dropdown, widgets.Text, widgets.Button)
+    assert all(part.description for part in everything(live.box) if isinstance(part, named))
 
 
 def test_gain_and_remarks_are_shown(panel):
