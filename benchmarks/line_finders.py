@@ -79,6 +79,6 @@ def _quiet():
 #: Finders with the number of frames they are tried on.
 FINDERS: dict[str, tuple[Callable[[np.ndarray], tuple[np.ndarray, int]], int]] = {
     "stacklib": (_stacklib, 20),
-    "acstools findsat_mrt, 2 x 2 bins": (_findsat_mrt, 1),
+    "acstools findsat_mrt, 2 x 2 bins": (_findsat_mrt, 8),
     "acstools satdet": (_satdet, 20),
 }

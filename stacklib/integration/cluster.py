@@ -243,8 +243,9 @@ class Cluster:
         if isinstance(error, Exception) and isinstance(result, tuple):
             return error.with_traceback(result[2])
         found = IntegrationError(
-            f"client: the work was cancelled, or the connection to {self.client.scheduler.address} is lost; "
-            "check that the scheduler runs, and integrate again"
+            "client: the work was cancelled, all workers died at once, or the connection to "
+            f"{self.client.scheduler.address} is lost; check that the scheduler and the workers run, and "
+            "integrate again"
         )
         found.__cause__ = error
         return found

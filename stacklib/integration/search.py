@@ -23,6 +23,7 @@ from stacklib.spatial.large_scale import large_structures
 from stacklib.spatial.lines import find_lines
 from stacklib.spatial.masks import add_flags, pack_flags
 from stacklib.spatial.means import ABOVE, FOOTPRINT, LARGE_HIGH, LARGE_LOW, OWN
+from stacklib.spatial.planes import smooth_part
 from stacklib.spatial.residuals import KeptMean, residuals, unpack_verdicts
 from stacklib.utils.filters.discs import grow
 
@@ -130,7 +131,7 @@ def search_frame(search: Search, kept: KeptMean, number: int, verdicts: Sequence
     channels = len(search.settings)
     with_lines, with_colour = "line" in means, "colour" in means
     flags = np.zeros((channels + with_colour, height, width), np.uint8)
-    together = None
+    together = smooth = None
     i = int(search.used[number])
     own_mask = search.own_mask(i)
     for channel, settings in enumerate(search.settings):
@@ -144,7 +145,8 @@ def search_frame(search: Search, kept: KeptMean, number: int, verdicts: Sequence
         z = samples.marked_plane(i, channel)
         residuals(z, verdict, own, settings, number)
         if "footprint" in means:
-            signs = find_footprints(z, own.protected)
+            smooth = smooth_part(z, own.protected)
+            signs = find_footprints(z, own.protected, smooth)
             add_flags(found, grow(signs < 0, GROWTH), FOOTPRINT)
             add_flags(found, grow(signs > 0, GROWTH), BRIGHT)
         if with_colour:
@@ -158,7 +160,9 @@ def search_frame(search: Search, kept: KeptMean, number: int, verdicts: Sequence
     lines = []
     if together is not None:
         together /= np.float32(np.sqrt(channels))
-        lines = find_lines(together, np.logical_or.reduce(kept.protected, axis=0))
+        # That of a single channel is known by now.
+        smooth = smooth if channels == 1 else None
+        lines = find_lines(together, np.logical_or.reduce(kept.protected, axis=0), smooth)
     return Found(lines, [pack_flags(plane) for plane in flags])
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stacklib.spatial.planes import bin_residual, robust_spread, some_of
+from stacklib.spatial.planes import Smooth, bin_residual, robust_spread, some_places
 from stacklib.utils.compiled import compiled
 from stacklib.utils.filters.smoothing import gaussian_alone
 
@@ -26,7 +26,7 @@ FEW, FRACTION = 2, 0.03
 MOSTLY, AROUND = 0.5, 1
 
 
-def find_footprints(z: np.ndarray, protected: np.ndarray) -> np.ndarray:
+def find_footprints(z: np.ndarray, protected: np.ndarray, smooth: Smooth | None = None) -> np.ndarray:
     """Find blobs and streaks in the residual of a frame.
 
     A bright trail leaves its negative image in the residuals of the other frames, so the two signs must be
@@ -39,6 +39,8 @@ def find_footprints(z: np.ndarray, protected: np.ndarray) -> np.ndarray:
     protected : ndarray of bool, shape (height, width)
         Pixels that cannot be judged, such as cores of stars whose seeing changes. Footprints that lie mostly
         beside them, or beside pixels without data, do not count either.
+    smooth : Smooth, optional
+        The smooth part of the residual. By default it is measured.
 
     Returns
     -------
@@ -46,13 +48,12 @@ def find_footprints(z: np.ndarray, protected: np.ndarray) -> np.ndarray:
         1 for what is too bright, -1 for what is too dark, else 0. The faint rim of a footprint does not stand
         out: grow each sign by 2 pixels before they are counted.
     """
-    total, number, _ = bin_residual(z, protected, SIDE, CUT)
+    total, number, _ = bin_residual(z, protected, SIDE, CUT, smooth)
     found = np.zeros(z.shape, np.int8)
     # Bins without protected pixels tell the noise; in very small or patchy frames all bins.
-    whole = np.flatnonzero(number == SIDE**2)
+    whole = some_places(number, SIDE**2)
     if not whole.size:
-        whole = np.flatnonzero(number > 0)
-    whole = some_of(whole)
+        whole = some_places(number, 1)
     # A bin is a box of this variance, which counts as smoothing.
     box = (SIDE**2 - 1) / 12
     fine = gaussian_alone(total, np.sqrt(SCALES[0] ** 2 - box) / SIDE)
@@ -77,9 +78,9 @@ def _mark(fine, coarse, limits, low, high):
     """Set the bins that stand out on one side only."""
     for r in range(fine.shape[0]):
         for k in range(fine.shape[1]):
-            above = fine[r, k] > limits[0] or coarse[r, k] > limits[1]
-            below = fine[r, k] < -limits[0] or coarse[r, k] < -limits[1]
-            low[r, k], high[r, k] = below and not above, above and not below
+            above = (fine[r, k] > limits[0]) | (coarse[r, k] > limits[1])
+            below = (fine[r, k] < -limits[0]) | (coarse[r, k] < -limits[1])
+            low[r, k], high[r, k] = below & (not above), above & (not below)
 
 
 @compiled
@@ -87,6 +88,8 @@ def _surround(number, around, near):
     """Set the bins with pixels that cannot be judged, and those around them."""
     height, width = number.shape
     for r in range(height):
+        if number[r].min() == SIDE * SIDE:
+            continue
         for k in range(width):
             if number[r, k] < SIDE * SIDE:
                 for i in range(max(r - around, 0), min(r + around + 1, height)):

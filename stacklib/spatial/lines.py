@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stacklib.spatial.footprints import most_frames
-from stacklib.spatial.planes import Binned, bin_residual, robust_spread
+from stacklib.spatial.planes import Binned, Smooth, bin_residual, robust_spread
 from stacklib.spatial.radon import LEAST_LENGTH, Peak, find_peaks
 from stacklib.spatial.strips import Strip, align, find_extent, moved, profile
 from stacklib.utils.compiled import compiled
@@ -82,7 +82,7 @@ class Line:
         return math.hypot(self.x1 - self.x0, self.y1 - self.y0)
 
 
-def find_lines(z: np.ndarray, protected: np.ndarray) -> list[Line]:
+def find_lines(z: np.ndarray, protected: np.ndarray, smooth: Smooth | None = None) -> list[Line]:
     """Find straight trails in the residual of a frame.
 
     Only bright ones are found: a dark line is the image of a trail in another frame. Trails may cross the
@@ -95,6 +95,8 @@ def find_lines(z: np.ndarray, protected: np.ndarray) -> list[Line]:
         color frames the sum of the channels, divided by the square root of their number.
     protected : ndarray of bool, shape (height, width)
         Pixels that cannot be judged, such as cores of stars whose seeing changes.
+    smooth : Smooth, optional
+        The smooth part of the residual. By default it is measured.
 
     Returns
     -------
@@ -103,7 +105,7 @@ def find_lines(z: np.ndarray, protected: np.ndarray) -> list[Line]:
     """
     side = int(np.clip(math.ceil(math.sqrt(z.size / ENOUGH_BINS)), *SIDES))
     side = max(side, -(-max(z.shape) // MOST_BINS))
-    binned = _without_banding(bin_residual(z, protected, side, CUT))
+    binned = _without_banding(bin_residual(z, protected, side, CUT, smooth))
     spared = protected
     found: list[Line] = []
     for _ in range(SEARCHES):

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from stacklib.spatial.planes import Binned, robust_spread
-from stacklib.utils.compiled import compiled
+from stacklib.utils.compiled import compiled, larger, smaller
 
 __all__ = ["LEAST_LENGTH", "Peak", "find_peaks"]
 
@@ -99,56 +99,81 @@ def _join_twice(planes, out, empty):
 
 
 @compiled
-def _best_of_each(sums, counts, least, cut, best, place, spread, lines):
-    """Find the line of each strip and slope that stands out most from what lies beside it.
+def _contrasts(sums, counts, least, padded, padded_count, value):
+    """Write how far each line of a slope stands out from what lies beside it.
 
-    `best` and `spread`, the mean of the absolute values, are sums divided by the square root of their counts.
-    `lines` is how many of them have at least the count `least`.
+    It is the difference of sums divided by the square root of their counts, 0 for lines of less than `least`.
+    `padded` are zeros, `BESIDE` + 1 more than lines on both sides and `WIDTH` more after them.
     """
-    rows = sums.shape[2]
+    rows = sums.size
+    zero = np.float32(0.0)
     pad = BESIDE + 1
+    middle, middle_count = padded[pad : pad + rows], padded_count[pad : pad + rows]
+    for i in range(rows):
+        middle[i] = sums[i]
+    for i in range(rows):
+        middle_count[i] = np.float32(counts[i])
+    # Written out: the processor does not vectorize loops over so few.
     right = pad + WIDTH + 1
-    padded, padded_count = np.zeros((2, rows + right + BESIDE), np.float32)
+    a1, n1 = padded[pad + 1 : pad + 1 + rows], padded_count[pad + 1 : pad + 1 + rows]
+    b0, b1, b2 = padded[:rows], padded[1 : 1 + rows], padded[2 : 2 + rows]
+    m0, m1, m2 = padded_count[:rows], padded_count[1 : 1 + rows], padded_count[2 : 2 + rows]
+    after, after_count = padded[right:], padded_count[right:]
+    b3, b4, b5 = after[:rows], after[1 : 1 + rows], after[2 : 2 + rows]
+    m3, m4, m5 = after_count[:rows], after_count[1 : 1 + rows], after_count[2 : 2 + rows]
+    for i in range(rows):
+        here, n = middle[i] + a1[i], middle_count[i] + n1[i]
+        beside = (b0[i] + b3[i]) + (b1[i] + b4[i]) + (b2[i] + b5[i])
+        m = (m0[i] + m3[i]) + (m1[i] + m4[i]) + (m2[i] + m5[i])
+        # With too little beside it, the level beside the line is taken to be 0.
+        both = m >= n
+        apart = here * m - n * beside if both else here
+        square = n * m * (n + m) if both else n
+        v = apart / np.sqrt(square)
+        value[i] = v if n >= least else zero
+
+
+@compiled
+def _room_for(rows):
+    """Return zeros as `_contrasts` needs them, for so many lines, and zeros for the contrasts."""
+    size = rows + 2 * (BESIDE + 1) + WIDTH
     value = np.zeros(-(-rows // _LANES) * _LANES, np.float32)
-    parts, filled = np.empty(_LANES, np.float32), np.empty(_LANES, np.float32)
+    return np.zeros(size, np.float32), np.zeros(size, np.float32), value
+
+
+@compiled
+def _best_of_each(sums, counts, least, cut, best, spread, lines):
+    """Find how far the line of each strip and slope that stands out most does so, see `_contrasts`.
+
+    `spread` is the mean of the absolute values. `lines` is how many of them have at least the count `least`.
+    """
+    padded, padded_count, value = _room_for(sums.shape[2])
+    tops, parts = np.empty(_LANES, np.float32), np.empty(_LANES, np.float32)
+    filled = np.empty(_LANES, np.float32)
     zero, one = np.float32(0.0), np.float32(1.0)
     for j in range(sums.shape[0]):
         for k in range(sums.shape[1]):
-            row, count = sums[j, k], counts[j, k]
-            for i in range(rows):
-                padded[pad + i] = row[i]
-            for i in range(rows):
-                padded_count[pad + i] = np.float32(count[i])
-            # Written out: the processor does not vectorize loops over so few.
-            a0, a1 = padded[pad : pad + rows], padded[pad + 1 : pad + 1 + rows]
-            n0, n1 = padded_count[pad : pad + rows], padded_count[pad + 1 : pad + 1 + rows]
-            b0, b1, b2 = padded[:rows], padded[1 : 1 + rows], padded[2 : 2 + rows]
-            m0, m1, m2 = padded_count[:rows], padded_count[1 : 1 + rows], padded_count[2 : 2 + rows]
-            after, after_count = padded[right:], padded_count[right:]
-            b3, b4, b5 = after[:rows], after[1 : 1 + rows], after[2 : 2 + rows]
-            m3, m4, m5 = after_count[:rows], after_count[1 : 1 + rows], after_count[2 : 2 + rows]
-            for i in range(rows):
-                here, n = a0[i] + a1[i], n0[i] + n1[i]
-                beside = (b0[i] + b3[i]) + (b1[i] + b4[i]) + (b2[i] + b5[i])
-                m = (m0[i] + m3[i]) + (m1[i] + m4[i]) + (m2[i] + m5[i])
-                # With too little beside it, the level beside the line is taken to be 0.
-                ratio = n / m if m >= n else zero
-                v = (here - ratio * beside) / np.sqrt(n * (one + ratio))
-                value[i] = v if n >= least else zero
+            _contrasts(sums[j, k], counts[j, k], least, padded, padded_count, value)
+            tops[:] = zero
             parts[:] = zero
             filled[:] = zero
-            # Sums in lanes, which the processor adds at once.
-            for i in range(0, rows, _LANES):
+            # In lanes, at which the processor works at once.
+            for i in range(0, value.size, _LANES):
                 for q in range(_LANES):
-                    v = abs(value[i + q])
-                    parts[q] += v if v < cut else cut
+                    v = value[i + q]
+                    tops[q] = larger(tops[q], v)
+                    v = abs(v)
+                    parts[q] += smaller(v, cut)
                     filled[q] += one if v > zero else zero
-            top, where = zero, 0
-            for i in range(rows):
-                if value[i] > top:
-                    top, where = value[i], i
-            best[j, k], place[j, k] = top, where
-            spread[j, k], lines[j, k] = parts.sum(), filled.sum()
+            best[j, k], spread[j, k], lines[j, k] = tops.max(), parts.sum(), filled.sum()
+
+
+@compiled
+def _row_of_best(sums, counts, least):
+    """Return which line of a slope stands out most."""
+    padded, padded_count, value = _room_for(sums.size)
+    _contrasts(sums, counts, least, padded, padded_count, value)
+    return np.argmax(value)
 
 
 class _Room:
@@ -249,8 +274,7 @@ def _peaks_of(
     """
     shape = sums.shape[:2]
     best, spread, lines = (np.empty(shape, np.float32) for _ in range(3))
-    place = np.empty(shape, np.int64)
-    _best_of_each(sums, counts, np.float32(least), np.float32(cut), best, place, spread, lines)
+    _best_of_each(sums, counts, np.float32(least), np.float32(cut), best, spread, lines)
     enough = lines > SOME * usual
     if not enough.any():
         return
@@ -261,7 +285,7 @@ def _peaks_of(
         yield (
             int(strip),
             int(slope),
-            int(place[one]),
+            int(_row_of_best(sums[one], counts[one], np.float32(least))),
             float(best[one] / noise[one]),
             float(noise[one]),
         )
