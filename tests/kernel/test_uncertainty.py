@@ -175,6 +175,26 @@ def test_pixels_that_lost_a_hit(tmp_path, rule, count, kind):
     assert np.sqrt(np.mean(error**2) / np.mean(claim**2)) == pytest.approx(1, abs=0.06)
 
 
+@pytest.mark.parametrize("count", [5, 10])
+def test_the_error_of_dropping_a_good_sample_with_a_hit_is_in_the_claim(tmp_path, count):
+    rng = np.random.default_rng(23)
+    stack = LEVEL + 1e-3 * rng.standard_normal((count, 360, 360))
+    hit = np.zeros((360, 360), bool)
+    hit[1::4, 1::4] = True
+    stack[rng.integers(count, size=hit.sum()), *np.nonzero(hit)] += 0.03
+    for i, image in enumerate(stack):
+        fits.write_image(tmp_path / f"{i}.fits", image.astype(np.float32), [("ROWORDER", "TOP-DOWN", "")])
+    recipe = sl.Recipe(**PLAIN, weights="none", rejection="min_max", reference="0")
+    result = sl.integrate(tmp_path, recipe, progress=False)
+    error, claim = (result.image[0] - LEVEL)[hit], result.uncertainty[0][hit]
+    # The hit is the brightest sample of its pixel. Without the darkest of the others, these are too bright.
+    darkest = np.sort(rng.standard_normal((count - 1, 50_000)), axis=0)[0].mean()
+    near = 3.5 * error.std() / np.sqrt(error.size)
+    assert error.mean() == pytest.approx(-1e-3 * darkest / (count - 2), abs=near)
+    assert np.sqrt(np.mean((error / claim) ** 2)) == pytest.approx(1, abs=0.03)
+    assert np.mean(error / claim) > 0.4
+
+
 def test_quantised_samples_are_never_certain(tmp_path):
     # A bias: nearly all samples of a pixel are equal, and so are all samples of some.
     rng = np.random.default_rng(22)
