@@ -18,7 +18,8 @@ from stacklib.integration.noise_image import measure_noise, noise_window
 from stacklib.integration.result import Integration
 from stacklib.integration.run import integrate_samples
 from stacklib.integration.samples import Samples
-from stacklib.measurement.photometry import compare_stars, compare_structure, make_template
+from stacklib.measurement.light.photometry import compare_stars, make_template
+from stacklib.measurement.light.structure import compare_structure
 from stacklib.normalization.preparation import Preparation
 from stacklib.output.integrated_image import IntegratedImage
 from stacklib.recipe.recipe import Recipe

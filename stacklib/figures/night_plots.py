@@ -22,7 +22,7 @@ from stacklib.figures.look import (
     write_title,
 )
 from stacklib.integration.result import Integration
-from stacklib.normalization.photometric import Photometry
+from stacklib.normalization.light.photometric import Photometry
 from stacklib.normalization.surfaces import Surfaces
 
 __all__ = ["figure_night"]

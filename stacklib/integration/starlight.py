@@ -18,14 +18,9 @@ from stacklib.frames.frame import Frame
 from stacklib.frames.kinds import CALIBRATION, kind_of
 from stacklib.integration.registration import Registration, window_of, window_reader
 from stacklib.measurement.cache import kept_for_set
-from stacklib.measurement.photometry import (
-    FEWEST,
-    StarFluxes,
-    Template,
-    bin_plane,
-    compare_stars,
-    make_template,
-)
+from stacklib.measurement.light.binning import bin_plane
+from stacklib.measurement.light.photometry import StarFluxes, Template, compare_stars, make_template
+from stacklib.measurement.light.ratio import FEWEST
 from stacklib.normalization.doubts import Matched, doubts_about_starlight, goes_by_spread
 from stacklib.normalization.preparation import Preparation
 from stacklib.normalization.robust_stack import median_stack

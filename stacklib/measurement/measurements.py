@@ -77,7 +77,7 @@ class FrameMeasurements:
     `step` is the quantization step of floats that lie on a grid, 0 for others and for integers. `empty` is
     the fraction of the samples that are no data, and `data_range` tells which these are; None if
     that is not known. `common` keeps what `stacklib.measurement.common.measure_common` found by reference,
-    `photometry` what `stacklib.normalization.photometric.measure_photometry` found.
+    `photometry` what `stacklib.normalization.light.photometric.measure_photometry` found.
     `notes` are for the user.
     """
 

@@ -79,7 +79,7 @@ def output_coefficients(
     PixInsight and is provided for compatibility: it scales twice if a frame differs from the reference by a
     factor only. These modes go by level and spread of whole frames, which is right if both come from the
     field. But the spread of a sparse field is noise, under the Moon it is the gradient of the sky, and clouds
-    change light and spread differently. `stacklib.normalization.photometric` goes by the light of stars.
+    change light and spread differently. `stacklib.normalization.light` goes by the light of stars.
 
     `pedestal`, (frames, 1), was added to the samples of each frame: x and m are above it, and that of the
     reference is added to the result if `keeps_pedestal`. Tables are float64 of shape (frames, channels); the

@@ -19,9 +19,9 @@ from stacklib.measurement.full_scale import ADU
 from stacklib.measurement.measurements import FrameMeasurements, Planes, Spread, measure_frames
 from stacklib.normalization.coverage import Compared, compare
 from stacklib.normalization.doubts import doubts_about_noise, doubts_about_scale
+from stacklib.normalization.light.photometric import Photometry, measure_photometry
 from stacklib.normalization.matching import output_coefficients, rejection_coefficients, scale_factors
 from stacklib.normalization.noise_curve import BLOCK, FrameNoise, blocks_of, spread_rows
-from stacklib.normalization.photometric import Photometry, measure_photometry
 from stacklib.normalization.ranges import about_ranges, data_limits, sample_marks
 from stacklib.normalization.settings import HALF_STEP, Settings
 from stacklib.normalization.surfaces import CorrectedRange, Surfaces

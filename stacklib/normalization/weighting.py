@@ -84,7 +84,7 @@ def frame_weights(
     ==========  ===================================================================================
 
     k_i are the `scale_factors` of the samples in the combination, (frames, channels). `light` has what
-    `stacklib.normalization.photometric` found, for the weights from ``measured`` to ``formula``: T_i is the
+    `stacklib.normalization.light` found, for the weights from ``measured`` to ``formula``: T_i is the
     transparency, sigma_i the noise. The largest weight of each channel is 1. Raises IntegrationError if a
     frame lacks the exposure, keyword, row or measurement, or its value is not a weight, RecipeError if the
     formula is not valid.

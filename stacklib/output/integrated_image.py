@@ -273,7 +273,7 @@ class IntegratedImage:
         columns of its own for each means, such as rejected_trail, and not in the former ones. Samples are
         normalized as ``x * factor + offset`` before combination. Where frames are compared by their light,
         `noise` is that on the scale that matters, and there are the columns transparency, transparency_error,
-        stars, sky, pixel_noise and fwhm (pix), see `stacklib.normalization.photometric.Photometry`, and gain,
+        stars, sky, pixel_noise and fwhm (pix), see `Photometry` of `stacklib.normalization.light`, and gain,
         see `stacklib.output.worth.frame_gains`. After a run there are shift_x and shift_y (pix).
         """
         p = self.preparation

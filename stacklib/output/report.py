@@ -16,7 +16,7 @@ from stacklib.frames.finding import find_images
 from stacklib.frames.frame_set import FrameSet, header_notes
 from stacklib.measurement.measurements import channel_mean
 from stacklib.measurement.scale_noise import APERTURES
-from stacklib.normalization.photometric import Photometry
+from stacklib.normalization.light.photometric import Photometry
 from stacklib.normalization.preparation import Preparation
 from stacklib.output.drizzle_data import IN_REPORT
 from stacklib.output.history import range_in_words

@@ -12,7 +12,7 @@ import pytest
 import stacklib as sl
 from stacklib.errors import StacklibWarning
 from stacklib.integration import registration
-from stacklib.normalization import photometric
+from stacklib.normalization.light import photometric
 from stacklib.normalization.noise_curve import FrameNoise
 from stacklib.recipe.presets import with_preset
 from stacklib.simulate import simulate_night

@@ -1,0 +1,1 @@
+"""Frames matched by their light."""
