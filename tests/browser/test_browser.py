@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -726,6 +727,63 @@ def compare_the_stretch(notebook: browser.Notebook, image: np.ndarray) -> None:
         expected = 255 * Stretch(name).apply(part, levels)[0]
         difference = np.abs(np.reshape(shown, (100, 300)) - expected)
         assert difference.max() <= 1, name
+
+
+#: A panel of large frames without measurements, which would take too long here.
+LARGE_CELLS = (
+    "import ipywidgets, numpy as np, stacklib as sl\n"
+    "from astropy.table import Table\n"
+    "from stacklib.explore.frame_choice import COLUMNS\n"
+    "from stacklib.panels.blinker import RATES, Blinker, frame_grid\n"
+    "from stacklib.panels.viewer import PagesViewer",
+    "frames = sl.open_frames('sky')\n"
+    "names = [f'{number:04d}' for number in range(1, len(frames) + 1)]\n"
+    "viewer = PagesViewer(frames, names, 0, ('ADU', 65535.0))\n"
+    "table = Table({name: np.arange(len(frames)) for name in COLUMNS if name != 'time'})\n"
+    "table['time'] = ['2026-01-01T00:00:00'] * len(frames)\n"
+    "meta = {'names': names, 'x': [0.0] * len(frames), 'x_label': '', 'plots': [], 'rates': list(RATES)}\n"
+    "state = {'chosen': [True] * len(frames), 'notes': [''] * len(frames)}\n"
+    "parts = [Blinker(print, viewer=viewer.widget, meta=meta, **state), viewer.widget]\n"
+    "ipywidgets.VBox([*parts, frame_grid(table, names)]).add_class('stacklib-blinker')",
+)
+
+
+def test_large_frames_blink(lab, root, say):
+    """Frames of 26 megapixels; LARGE=16 takes sixteen of them."""
+    count = int(os.environ.get("LARGE", "4"))
+    (root / "notebooks" / "sky").mkdir()
+    random = np.random.default_rng(7)
+    for number in range(count):
+        sky = np.tile(random.normal(1000 * (1 + number), 20, (464, 568)).astype(np.uint16), (9, 11))
+        fits.writeto(root / "notebooks" / "sky" / f"light_{number:02d}.fits", sky)
+    known = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
+    content = new_notebook(cells=[new_code_cell(cell) for cell in LARGE_CELLS], metadata=known)
+    nbformat.write(content, root / "notebooks" / "sky.ipynb")
+    with lab.open("notebooks/sky.ipynb") as notebook:
+        notebook.run_all()
+        page = notebook.page
+        page.locator(".stacklib-blinker tr[data-frame]").first.wait_for()
+        page.evaluate("() => document.querySelector('.stacklib-blinker').scrollIntoView()")
+        shows(notebook, 0)
+        # The first round reads the frames.
+        first = page.evaluate(STEP_FRAMES, count)
+        say(f"26 megapixels, key to a frame that is read first: at most {max(first):.0f} ms")
+        blink_frames(notebook, count, say)
+        # Each frame has the same gray sky, with its own black point.
+        skies = []
+        for number in (0, count - 1):
+            page.locator(f"tr[data-frame='{number}'] td").nth(1).click()
+            shows(notebook, number)
+            skies.append(brightness(notebook))
+        assert abs(skies[0] - skies[1]) < 3 and 20 < skies[0] < 80
+        page.locator(".stacklib-blinker .stage").focus()
+        page.keyboard.press("c")
+        pattern = r"x (\d+), y (\d+)\s+[\d.]+\s+\((\d+) ADU\)"
+        wait_until(notebook, lambda: re.search(pattern, readout(notebook)), "telling a pixel")
+        x, y, value = map(int, re.search(pattern, readout(notebook)).groups())
+        file = root / "notebooks" / "sky" / f"light_{count - 1:02d}.fits"
+        assert value == fits.getdata(file)[y, x]
+        assert notebook.errors() == []
 
 
 def test_voila_serves_the_explorer_as_an_app(lab, root):

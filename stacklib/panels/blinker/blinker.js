@@ -139,7 +139,8 @@ class Blinker {
       this.rows.set(Number(row.dataset.frame), found);
     }
     // Sorting moves the rows.
-    this.observer = new MutationObserver(() => this.plan());
+    this.sorted = null;
+    this.observer = new MutationObserver(() => { this.sorted = null; this.plan(); });
     this.observer.observe(this.body, { childList: true });
     this.mark();
     this.show();
@@ -164,7 +165,9 @@ class Blinker {
 
   /** The frames in the order of the table. */
   get order() {
-    return this.body ? [...this.body.rows].map((row) => Number(row.dataset.frame)) : this.meta.names.map((_, i) => i);
+    const rows = () => (this.body ? [...this.body.rows].map((row) => Number(row.dataset.frame)) : null);
+    this.sorted ??= rows() ?? this.meta.names.map((_, i) => i);
+    return this.sorted;
   }
 
   /** Those that blink. */
@@ -326,8 +329,8 @@ class Blinker {
     }
     for (const { dots, ring } of this.series ?? []) {
       const dot = dots[page];
-      ring.setAttribute("visibility", dot ? "visible" : "hidden");
-      if (dot) ring.setAttribute("transform", `translate(${dot.at[0]}, ${dot.at[1]})`);
+      ring.hidden = !dot;
+      if (dot) ring.style.transform = `translate(${dot.at[0]}px, ${dot.at[1]}px)`;
     }
     this.root.dataset.shown = page;
   }
@@ -401,12 +404,12 @@ class Blinker {
         image.append(node);
         return { at, node };
       });
-      const ring = drawn("circle", { r: 7, class: "ring", visibility: "hidden" });
-      image.append(ring);
+      // Not a part of the image, which would be painted anew with hundreds of dots.
+      const ring = element("div", { class: "ring", hidden: "" });
       this.on(image, "click", (event) => this.pick(event, image, dots));
       return { image, dots, ring };
     });
-    this.plots.replaceChildren(...this.series.map(({ image }) => image));
+    this.plots.replaceChildren(...this.series.map(({ image, ring }) => element("div", { class: "plot" }, image, ring)));
     if (this.viewer) this.mark();
   }
 
@@ -424,7 +427,7 @@ class Blinker {
   }
 }
 
-const DOT = "M-3.2 0a3.2 3.2 0 1 0 6.4 0a3.2 3.2 0 1 0 -6.4 0";
+const DOT = "M-3 0a3 3 0 1 0 6 0a3 3 0 1 0 -6 0";
 const CROSS = "M-4 -4L4 4M-4 4L4 -4";
 
 function render({ model, el }) {
