@@ -46,6 +46,8 @@ KINDS = ("field", "galaxy")
 METHODS = {"bilinear": "bilinear", "malvar": "Malvar"}
 #: Half the side of the square in which a star is fitted, and the number of stars.
 HALF, STARS = 8, 30
+#: Least brightness of a galaxy, as a fraction of full scale.
+GALAXY = 1e-3
 #: Frames and size of the large run, and its memory budget.
 LARGE, LARGE_COUNT, BUDGET = (3000, 4000), 20, "1GB"
 
@@ -173,13 +175,15 @@ def truth_table(size: tuple[int, int], count: int) -> tuple[list[str], list[list
         found.setdefault(truth.name, []).append(measured(truth, night, stars))
     rows = []
     for name, values in found.items():
-        v = np.mean(values, axis=0)
+        # Only some nights have a galaxy.
+        v = np.nanmean(values, axis=0)
         rows.append(
             [
                 name,
                 *(f"{fwhm:.3f}" for fwhm in v[:3]),
                 f"{100 * v[3]:.2f} %",
                 f"{100 * v[4]:.2f} %",
+                "" if np.isnan(v[10]) else f"{100 * v[10]:.2f} %",
                 f"{1000 * v[5]:.0f}",
                 f"{100 * v[6]:.1f} %",
                 f"{v[7]:.2f}" if v[7] else "",
@@ -188,12 +192,13 @@ def truth_table(size: tuple[int, int], count: int) -> tuple[list[str], list[list
             ]
         )
         print(rows[-1], flush=True)
-    head = ["way", *(f"FWHM {color} (px)" for color in COLORS), "flux", "color", "place (mpx)", "dip"]
+    head = ["way", *(f"FWHM {color} (px)" for color in COLORS), "flux", "color"]
+    head += ["galaxy color", "place (mpx)", "dip"]
     return [*head, "neighbors", "noise", "noise of areas"], rows
 
 
 def measured(way: Way, night: DitheredNight, stars: np.ndarray) -> np.ndarray:
-    """Return FWHM of each color, errors of flux, color and place, dip, correlation, and both noises."""
+    """Return FWHM by color, errors of flux, color and place, dip, correlation, noises, galaxy color."""
     x, y = night.scene.x[stars] + 0.5, night.scene.y[stars] + 0.5
     fits = np.array(
         [[fitted(plane, x[k], y[k], way.scale) for k in range(stars.size)] for plane in way.image]
@@ -220,8 +225,24 @@ def measured(way: Way, night: DitheredNight, stars: np.ndarray) -> np.ndarray:
             beside,
             1e3 * sky,
             1e3 * area,
+            galaxy_color(way, truth, night),
         ]
     )
+
+
+def galaxy_color(way: Way, truth: Way, night: DitheredNight) -> float:
+    """Return the largest error of a color of the galaxy, summed where it is bright; NaN without one."""
+    if night.scene.extended.max() < GALAXY:
+        return math.nan
+    height, width = truth.image.shape[1:]
+    y = (np.arange(height) / way.scale).astype(int)
+    x = (np.arange(width) / way.scale).astype(int)
+    bright = night.scene.extended.mean(axis=0)[np.ix_(y, x)]
+    inside = bright > 0.1 * bright.max()
+    # Images have lost their median as sky, with the faintest light.
+    light = truth.image - np.median(truth.image, axis=(1, 2), keepdims=True)
+    ratio = way.image[:, inside].sum(axis=1) / light[:, inside].sum(axis=1)
+    return float(np.abs(ratio / ratio.mean() - 1).max())
 
 
 def noise_of(way: Way, night: DitheredNight) -> tuple[float, float, float]:

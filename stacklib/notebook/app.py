@@ -1,4 +1,4 @@
-"""Notebook 2 as a web app with the code hidden (Voila), for this computer and this user only.
+"""All steps as a web app without code (Voila), for this computer and this user only.
 
 Voila alone asks nobody for a token and answers under every name of the computer, so that a web page open in
 the same browser could reach it. Here it needs a token, as JupyterLab does, and answers to local names only.
@@ -15,18 +15,59 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from stacklib.notebook.running import notebooks_folder
+from stacklib.frames.finding import resolve_path
 
-__all__ = ["main"]
+__all__ = ["app_notebook", "main"]
 
-#: The notebook that is served.
-NOTEBOOK = "2_choose_rejection.ipynb"
+#: Frames to start with.
+SAMPLE = "sample_data/M101/4_Registered"
+#: The page; its first cell is code, which Voila does not show.
+TITLE = """\
+# stacklib
+
+Choose the folder of your registered frames, and go through the pages from left to right. Only buttons write
+files.
+"""
+SOURCE = """\
+from stacklib.notebook.session import set_up_session
+from stacklib.panels.app import Workbench
+
+set_up_session()
+Workbench({frames!r}).widget
+"""
 #: Page that leads the browser to the app: others may see the command of the browser, but not the token.
 REDIRECT = '<!DOCTYPE html><meta charset="utf-8"><meta http-equiv="refresh" content="0; url={}">'
 
 
+def app_notebook(folder: Path, frames: str) -> Path:
+    """Write the notebook that is served, and return its path.
+
+    Parameters
+    ----------
+    folder : Path
+        Where to write it.
+    frames : str
+        Frames to start with.
+    """
+    import nbformat
+
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    code = SOURCE.format(frames=frames)
+    cells = [nbformat.v4.new_markdown_cell(TITLE), nbformat.v4.new_code_cell(code)]
+    path = folder / "stacklib.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), path)
+    return path
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Serve the app until it is stopped. Arguments, such as ``--no-browser``, go to Voila."""
+    """Serve the app until it is stopped.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        A folder of frames to start with, if the first one is no option; options, such as ``--no-browser``,
+        go to Voila. Default is those of the command line.
+    """
     try:
         from voila.app import Voila
     except ImportError:
@@ -52,7 +93,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Otherwise each kernel warns that others on this computer may listen.
     usual.append("--KernelManager.transport_encryption=auto")
     given = sys.argv[1:] if arguments is None else list(arguments)
-    LocalApp.launch_instance([*usual, *given, str(notebooks_folder() / NOTEBOOK)])
+    frames = given.pop(0) if given and not given[0].startswith("-") else SAMPLE
+    with tempfile.TemporaryDirectory(prefix="stacklib-", ignore_cleanup_errors=True) as folder:
+        served = app_notebook(Path(folder), str(resolve_path(frames)))
+        LocalApp.launch_instance([*usual, *given, str(served)])
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
@@ -26,6 +27,8 @@ class FolderChooser:
     ----------
     frames : str, Path or list
         The frames so far.
+    then : callable, optional
+        Called when another folder was chosen, in place of the advice to run the cells below.
 
     Attributes
     ----------
@@ -33,8 +36,8 @@ class FolderChooser:
         The frames so far, or the folder chosen last.
     """
 
-    def __init__(self, frames: str | Path | list) -> None:
-        self.frames = frames
+    def __init__(self, frames: str | Path | list, then: Callable[[], None] | None = None) -> None:
+        self.frames, self._then = frames, then
 
     def choose(self, folder: str | Path) -> str:
         """Choose a folder; return what is in it and how to go on. A folder without images is not chosen."""
@@ -43,8 +46,12 @@ class FolderChooser:
         except StacklibError as error:
             return f"Not chosen: {error}"
         self.frames = str(folder)
+        found = f"{target_name(images)}, {counted(len(images), 'frame')}."
+        if self._then is not None:
+            self._then()
+            return found
         return (
-            f"{target_name(images)}, {counted(len(images), 'frame')}. Run the cells below, or, to keep the "
+            f"{found} Run the cells below, or, to keep the "
             f"folder for the next time, write this line into the parameters cell and run the notebook again: "
             f'frames = "{Path(folder).as_posix()}"'
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from stacklib.utils.file_sets import WORK_FOLDER
 __all__ = [
     "COMPILING",
     "PROGRESS_NAME",
+    "bars_shown_by",
     "in_live_notebook",
     "in_notebook",
     "in_web_app",
@@ -66,10 +68,34 @@ class _Told:
             return
         words = GOES_ON if self.parts else COMPILING if is_kept() else COMPILING_AGAIN
         self.parts.add(self.part)
-        tqdm.write(words, file=_stream())
+        if _place is not None:
+            _place[1](words)
+        else:
+            tqdm.write(words, file=_stream())
 
 
 _told = _Told()
+#: Where bars and words are shown instead of below the cell, see `bars_shown_by`.
+_place: tuple[Callable[[Any], None], Callable[[str], None]] | None = None
+
+
+@contextlib.contextmanager
+def bars_shown_by(show: Callable[[Any], None], say: Callable[[str], None]) -> Iterator[None]:
+    """Show bars and words in a panel: what its buttons print and display appears nowhere.
+
+    Parameters
+    ----------
+    show : callable
+        Gets the widget of each bar.
+    say : callable
+        Gets each text, such as that code is compiled.
+    """
+    global _place
+    before, _place = _place, (show, say)
+    try:
+        yield
+    finally:
+        _place = before
 
 
 def tell_what_takes_long() -> None:
@@ -135,7 +161,10 @@ def progress_bar(
         _told.part += 1
         tell_what_takes_long()
     if in_live_notebook():
-        bar = _LiveBar(**common)
+        placed = shown and _place is not None
+        bar = _LiveBar(**common, **({"display": False} if placed else {}))
+        if placed and _place is not None:
+            _place[0](bar.container)
     else:
         # A widget would stay at 0 % in a notebook that is saved without a browser: write text there.
         bar = _TextBar(file=_stream(), mininterval=0.5, **common)
