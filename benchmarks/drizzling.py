@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 from report import table, write_readme
+from scipy import ndimage
 from scipy.optimize import least_squares
 
 import stacklib as sl
@@ -225,12 +226,12 @@ def measured(way: Way, night: DitheredNight, stars: np.ndarray) -> np.ndarray:
             beside,
             1e3 * sky,
             1e3 * area,
-            galaxy_color(way, truth, night),
+            galaxy_color(way, truth, night, light),
         ]
     )
 
 
-def galaxy_color(way: Way, truth: Way, night: DitheredNight) -> float:
+def galaxy_color(way: Way, truth: Way, night: DitheredNight, light: float) -> float:
     """Return the largest error of a color of the galaxy, summed where it is bright; NaN without one."""
     if night.scene.extended.max() < GALAXY:
         return math.nan
@@ -238,10 +239,13 @@ def galaxy_color(way: Way, truth: Way, night: DitheredNight) -> float:
     y = (np.arange(height) / way.scale).astype(int)
     x = (np.arange(width) / way.scale).astype(int)
     bright = night.scene.extended.mean(axis=0)[np.ix_(y, x)]
-    inside = bright > 0.1 * bright.max()
-    # Images have lost their median as sky, with the faintest light.
-    light = truth.image - np.median(truth.image, axis=(1, 2), keepdims=True)
-    ratio = way.image[:, inside].sum(axis=1) / light[:, inside].sum(axis=1)
+    saturated = ndimage.binary_dilation(truth.image.max(axis=0) > 0.8, iterations=round(8 * way.scale))
+    inside = (bright > 0.1 * bright.max()) & ~saturated
+    dark = truth.image.max(axis=0) < 2e-3
+    # The median of the image has gone already, and starlight with it.
+    level = np.median((way.image - light * truth.image)[:, dark], axis=1)
+    sums = way.image[:, inside].sum(axis=1) - level * inside.sum()
+    ratio = sums / truth.image[:, inside].sum(axis=1)
     return float(np.abs(ratio / ratio.mean() - 1).max())
 
 
