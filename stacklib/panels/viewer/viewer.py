@@ -158,6 +158,7 @@ class Viewer:
     def _take(
         self,
         image: Image,
+        *,
         title: str,
         names: Sequence[str],
         wcs: WCS | None,
