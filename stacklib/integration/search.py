@@ -135,8 +135,8 @@ def search_frame(search: Search, kept: KeptMean, number: int, verdicts: Sequence
     i = int(search.used[number])
     own_mask = search.own_mask(i)
     for channel, settings in enumerate(search.settings):
-        packed = verdicts[channel]() if callable(verdicts[channel]) else verdicts[channel]
-        verdict = unpack_verdicts(packed, width)
+        planes = verdicts[channel]
+        verdict = unpack_verdicts(planes() if callable(planes) else planes, width)
         own, found = kept.part(channel), flags[channel]
         if "large_scale" in means:
             _grow_structures(found, verdict, settings)
@@ -144,11 +144,14 @@ def search_frame(search: Search, kept: KeptMean, number: int, verdicts: Sequence
             continue
         z = samples.marked_plane(i, channel)
         residuals(z, verdict, own, settings, number)
+        if not with_colour:
+            del verdict
         if "footprint" in means:
             smooth = smooth_part(z, own.protected)
             signs = find_footprints(z, own.protected, smooth)
             add_flags(found, grow(signs < 0, GROWTH), FOOTPRINT)
             add_flags(found, grow(signs > 0, GROWTH), BRIGHT)
+            del signs
         if with_colour:
             mark_hits(z, verdict, flags[-1])
         if own_mask is not None:
@@ -157,13 +160,16 @@ def search_frame(search: Search, kept: KeptMean, number: int, verdicts: Sequence
         if with_lines:
             together = z if together is None else np.add(together, z, out=together)
         del z
+    packed = [pack_flags(plane) for plane in flags]
+    del flags, found
     lines = []
     if together is not None:
         together /= np.float32(np.sqrt(channels))
-        # That of a single channel is known by now.
-        smooth = smooth if channels == 1 else None
-        lines = find_lines(together, np.logical_or.reduce(kept.protected, axis=0), smooth)
-    return Found(lines, [pack_flags(plane) for plane in flags])
+        if channels == 1:
+            lines = find_lines(together, kept.protected[0], smooth)
+        else:
+            lines = find_lines(together, kept.protected.any(axis=0))
+    return Found(lines, packed)
 
 
 def _grow_structures(found: np.ndarray, verdict: np.ndarray, settings: Settings) -> None:

@@ -49,7 +49,6 @@ def find_footprints(z: np.ndarray, protected: np.ndarray, smooth: Smooth | None 
         out: grow each sign by 2 pixels before they are counted.
     """
     total, number, _ = bin_residual(z, protected, SIDE, CUT, smooth)
-    found = np.zeros(z.shape, np.int8)
     # Bins without protected pixels tell the noise; in very small or patchy frames all bins.
     whole = some_places(number, SIDE**2)
     if not whole.size:
@@ -57,18 +56,21 @@ def find_footprints(z: np.ndarray, protected: np.ndarray, smooth: Smooth | None 
     # A bin is a box of this variance, which counts as smoothing.
     box = (SIDE**2 - 1) / 12
     fine = gaussian_alone(total, np.sqrt(SCALES[0] ** 2 - box) / SIDE)
+    del total
     coarse = gaussian_alone(fine, np.sqrt(SCALES[1] ** 2 - SCALES[0] ** 2) / SIDE)
     spreads = [robust_spread(plane.ravel()[whole]) for plane in (fine, coarse)]
     limits = [limit * s if s > 0 else np.inf for limit, s in zip(LIMITS, spreads, strict=True)]
-    low, high, near = (np.zeros(total.shape, bool) for _ in range(3))
+    low, high, near = (np.zeros(fine.shape, bool) for _ in range(3))
     _mark(fine, coarse, np.array(limits, np.float32), low, high)
     _surround(number, AROUND, near)
+    del fine, coarse, number
     places = np.packbits(near, axis=1)
     for marked in (low, high):
         bits = np.packbits(marked, axis=1)
         if (bits & places).any():
             _drop_mostly_on(places, bits.copy(), bits)
-            marked[:] = np.unpackbits(bits, axis=1, count=total.shape[1])
+            marked[:] = np.unpackbits(bits, axis=1, count=near.shape[1])
+    found = np.zeros(z.shape, np.int8)
     _spread(low, high, protected, found)
     return found
 

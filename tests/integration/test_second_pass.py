@@ -242,8 +242,8 @@ def test_table_and_trails_tell_what_fell_to_which_means(whole):
 def test_without_anything_found_the_bits_stay(folders, monkeypatch):
     folder = folders[1]
     plain = integrate(folder, recipe_for(footprints="off"))
-    monkeypatch.setattr("stacklib.integration.search.find_lines", lambda z, protected, smooth: [])
-    nothing = lambda z, protected, smooth: np.zeros(z.shape, np.int8)  # noqa: E731
+    monkeypatch.setattr("stacklib.integration.search.find_lines", lambda z, protected, smooth=None: [])
+    nothing = lambda z, protected, smooth=None: np.zeros(z.shape, np.int8)  # noqa: E731
     monkeypatch.setattr("stacklib.integration.search.find_footprints", nothing)
     found = integrate(folder, recipe_for(footprints="all"))
     assert_same(found, plain)
@@ -334,7 +334,7 @@ def test_some_sample_stays(folders, monkeypatch):
     """A mask of all samples of a pixel takes none."""
     recipe = recipe_for(footprints="trails")
     line = integrate(folders[1], recipe).masks.lines[2][0]
-    monkeypatch.setattr("stacklib.integration.search.find_lines", lambda z, protected, smooth: [line])
+    monkeypatch.setattr("stacklib.integration.search.find_lines", lambda z, protected, smooth=None: [line])
     fixed = lambda lines, shape: [[False] for _ in lines]  # noqa: E731
     monkeypatch.setattr(second_pass, "fixed_lines", fixed)
     found = integrate(folders[1], recipe)
