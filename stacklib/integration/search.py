@@ -168,7 +168,7 @@ def search_frame(search: Search, kept: KeptMean, number: int, verdicts: Sequence
         if channels == 1:
             lines = find_lines(together, kept.protected[0], smooth)
         else:
-            lines = find_lines(together, kept.protected.any(axis=0))
+            lines = find_lines(together, np.logical_or.reduce(kept.protected, axis=0))
     return Found(lines, packed)
 
 

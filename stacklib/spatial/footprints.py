@@ -60,7 +60,8 @@ def find_footprints(z: np.ndarray, protected: np.ndarray, smooth: Smooth | None 
     coarse = gaussian_alone(fine, np.sqrt(SCALES[1] ** 2 - SCALES[0] ** 2) / SIDE)
     spreads = [robust_spread(plane.ravel()[whole]) for plane in (fine, coarse)]
     limits = [limit * s if s > 0 else np.inf for limit, s in zip(LIMITS, spreads, strict=True)]
-    low, high, near = (np.zeros(fine.shape, bool) for _ in range(3))
+    shape = number.shape
+    low, high, near = (np.zeros(shape, bool) for _ in range(3))
     _mark(fine, coarse, np.array(limits, np.float32), low, high)
     _surround(number, AROUND, near)
     del fine, coarse, number
@@ -69,7 +70,7 @@ def find_footprints(z: np.ndarray, protected: np.ndarray, smooth: Smooth | None 
         bits = np.packbits(marked, axis=1)
         if (bits & places).any():
             _drop_mostly_on(places, bits.copy(), bits)
-            marked[:] = np.unpackbits(bits, axis=1, count=near.shape[1])
+            marked[:] = np.unpackbits(bits, axis=1, count=shape[1])
     found = np.zeros(z.shape, np.int8)
     _spread(low, high, protected, found)
     return found
