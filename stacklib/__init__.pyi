@@ -13,6 +13,7 @@ from .errors import (
     StacklibWarning,
 )
 from .explore.advisor import Advice, advise
+from stacklib.explore.blame import Blame, blame
 from .explore.explain import PixelStory, explain
 from .explore.sweep import Sweep, sweep
 from .frames.frame_set import Frame, FrameSet, open_frames
@@ -26,6 +27,7 @@ __version__: str
 
 __all__ = [
     "Advice",
+    "Blame",
     "DrizzleRecipe",
     "Drizzled",
     "Forecast",
@@ -43,6 +45,7 @@ __all__ = [
     "StacklibWarning",
     "Sweep",
     "advise",
+    "blame",
     "drizzle",
     "drizzle_forecast",
     "explain",

@@ -26,7 +26,7 @@ from stacklib.recipe.rules import RULES, RuleSpec
 from stacklib.rejection.clipping import CENTRE, LOWER, UPPER
 from stacklib.spatial.fallen import why_masked
 from stacklib.spatial.means import ABOVE, MEANS, describe
-from stacklib.utils.labels import own_parts, quoted, shortened
+from stacklib.utils.labels import channel_names, own_parts, quoted, shortened
 
 __all__ = ["BY_NEIGHBOURS", "PixelStory", "Round", "explain", "tell"]
 
@@ -88,6 +88,8 @@ class PixelStory:
         Frames that were left out, with the reason.
     in_image : float or None
         Value in the image of the result, after `output_range`. None without a result.
+    channels : int
+        Number of channels of the frames.
     means : tuple of str
         Names of the means of spatial rejection that took part, see `stacklib.spatial.means.MEANS`.
     flags : ndarray of uint8 or None
@@ -133,6 +135,13 @@ class PixelStory:
     in_image: float | None = None
     means: tuple[str, ...] = ()
     flags: np.ndarray | None = field(default=None, repr=False)
+    channels: int = 1
+
+    @property
+    def place(self) -> str:
+        """The pixel in words: column, row, and the channel if there are several."""
+        name = channel_names(self.channels)[self.channel] if self.channels > 1 else ""
+        return f"x {self.x}, y {self.y}" + f", {name}" * bool(name)
 
     def fates(self, number: int) -> np.ndarray:
         """Return the fate of each sample after a round, uint8 (frames,); `number` counts from 1.
@@ -217,8 +226,7 @@ class PixelStory:
         return "\n".join(self.tell_round(i + 1) for i in range(len(self.rounds)))
 
     def __str__(self) -> str:
-        where = f"Pixel x {self.x}, y {self.y}, channel {self.channel}"
-        lines = [f"{where}: {self.spec.label}, {len(self.files)} frames"]
+        lines = [f"Pixel {self.place}: {self.spec.label}, {len(self.files)} frames"]
         lines += [self.taken_in_words] * bool(self.fallen) + self.rounds_in_words.splitlines()
         lines += [f"Result: {self.summary}"]
         lines += [f"Left out: {excluded}" for excluded in self.excluded]
@@ -337,6 +345,7 @@ def explain(
         numbers=tuple(int(i) + 1 for i in p.used),
         excluded=excluded,
         in_image=in_image,
+        channels=p.frames.channels,
         means=() if masks is None else p.recipe.spatial_means(p.count, p.frames.channels),
     )
 

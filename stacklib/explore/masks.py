@@ -10,12 +10,14 @@ from stacklib.figures.screen import SCREEN_WIDTH
 from stacklib.integration.noise import read_with_excess, with_noise
 from stacklib.integration.result import Integration
 from stacklib.integration.samples import Region
-from stacklib.kernel.verdicts import HIGH, LOW, NO_DATA, verdicts
+from stacklib.kernel.verdicts import HIGH, KEPT, LOW, NO_DATA, verdicts
 from stacklib.recipe.rules import RULES
 from stacklib.spatial.means import ABOVE
 
 __all__ = [
     "BESIDE",
+    "box_around",
+    "clear_hit",
     "frame_mask",
     "frame_verdicts",
     "most_rejected",
@@ -30,6 +32,8 @@ BAND_SAMPLES = 1 << 24
 CANDIDATES = 60
 #: Pixels of the mark of a cosmic ray, which may include those that fell beside it.
 MARK = (3, 25)
+#: Side of the part in the middle of an image in which a good example is looked for.
+MIDDLE = 600
 #: Value of samples without data in `frame_mask`.
 MISSING = -1
 #: Added to the verdict on samples that fell to spatial rejection, not to the rule.
@@ -151,6 +155,49 @@ def most_rejected(result: Integration, channel: int = -1, side: str = "both") ->
     return left + int(column), top + int(row), int(plane)
 
 
+def clear_hit(result: Integration, channel: int = -1) -> tuple[int, int, int]:
+    """Find the clearest pixel that a single frame spoils, as a cosmic ray does.
+
+    Parameters
+    ----------
+    result : Integration
+        The result; the middle of its frames is read again.
+    channel : int
+        The channel; -1 for the first one that has such a pixel.
+
+    Returns
+    -------
+    x, y, channel : int
+        Pixel of the whole frames, as in `explain`, where one sample was rejected, too high, in a small mark
+        of its frame, and all others kept; that of `most_rejected` if there is none.
+    """
+    left, top, width, height = result.region
+    across, down = min(width, MIDDLE), min(height, MIDDLE)
+    first, second = left + (width - across) // 2, top + (height - down) // 2
+    for plane in range(len(result.image)) if channel < 0 else [channel]:
+        verdict, _ = frame_verdicts(result, plane, 1, (first, second, across, down))
+        found = np.sum(verdict == KEPT, axis=0) == len(verdict) - 1
+        found &= np.any([_small_marks(own % BESIDE == HIGH) for own in verdict], axis=0)
+        rows, columns = np.nonzero(found)
+        if rows.size:
+            p, places = result.preparation, (rows, first + columns)
+            compared = [p.read_rows(int(i), second, second + down, plane)[places] for i in p.used]
+            of_channel = p.rejection_factor[p.used, plane], p.rejection_offset[p.used, plane]
+            factor, offset = (values[:, np.newaxis] for values in of_channel)
+            best = int(_excess_of(np.array(compared) * factor + offset).argmax())
+            return first + int(columns[best]), second + int(rows[best]), plane
+    return most_rejected(result, channel)
+
+
+def box_around(result: Integration, place: dict[str, int], side: int = 64) -> Region:
+    """Return a box of this side around a pixel, moved to lie inside the region of the result."""
+    left, top, width, height = result.region
+    across, down = min(side, width), min(side, height)
+    x = min(max(place["x"] - across // 2, left), left + width - across)
+    y = min(max(place["y"] - down // 2, top), top + height - down)
+    return x, y, across, down
+
+
 def most_rejected_frame(result: Integration, side: str) -> int:
     """Return the number of the frame, from 1 over all frames, that lost most samples on a side.
 
@@ -219,8 +266,14 @@ def not_found(pixels: dict[str, dict[str, int]]) -> str:
 
 def _excess(result: Integration, place: dict[str, int]) -> float:
     """Return the distance of the brightest sample of a pixel from the median, relative to the spread."""
-    compared = explain(result, **place).compared
-    return float((compared.max() - np.median(compared)) / max(np.std(np.sort(compared)[:-1]), 1e-12))
+    return float(_excess_of(explain(result, **place).compared))
+
+
+def _excess_of(compared: np.ndarray) -> np.ndarray:
+    """Return the same of samples (frames, ...)."""
+    ordered = np.sort(compared, axis=0)
+    spread = np.maximum(np.std(ordered[:-1], axis=0), 1e-12)
+    return (ordered[-1] - np.median(ordered, axis=0)) / spread
 
 
 def _small_marks(plane: np.ndarray) -> np.ndarray:

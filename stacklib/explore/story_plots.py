@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from stacklib.explore.explain import BY_NEIGHBOURS, PixelStory, Round, explain
-from stacklib.explore.masks import frame_mask, frame_verdicts, most_rejected
+from stacklib.explore.masks import clear_hit, frame_mask, frame_verdicts
 from stacklib.figures.look import (
     EDGE,
     FAINT,
@@ -33,8 +33,10 @@ from stacklib.figures.screen import binned, stretch
 from stacklib.integration.result import Integration
 from stacklib.kernel.verdicts import HIGH, KEPT, LOW, NO_DATA
 from stacklib.spatial.means import MEANS
+from stacklib.utils.labels import channel_names
 
 __all__ = [
+    "MASK_CLASSES",
     "SYMBOLS",
     "VIEWS",
     "StoryAxes",
@@ -86,6 +88,10 @@ MASK_WORDS = (
     "for its neighbors (trail ...)",
     "rejected high (too bright)",
 )
+#: The classes of a mask, see `stacklib.explore.masks.frame_mask`: value, color, word.
+MASK_CLASSES = tuple(
+    zip(range(-1, 4), MASK_COLOURS.colors, ("no data", "kept", "low", "neighbors", "high"), strict=True)
+)
 #: Samples farther out than this many times the span of the limits are drawn at the edge.
 FAR = 2.0
 #: Samples within this many median absolute deviations are never drawn at the edge.
@@ -125,7 +131,7 @@ class StoryAxes:
             looks = {fate: {"marker": m, "color": c, "ms": ms} for fate, (m, c, ms, _) in chosen.items()}
             self.points.append({fate: axes.plot([], [], ls="", **look)[0] for fate, look in looks.items()})
             self.points[-1][NO_DATA].set_markeredgewidth(1.6)
-        left.set_ylabel("normalized sample (frame units)", color=INK, fontsize=9)
+        left.set_ylabel("normalized sample\n(frame units)", color=INK, fontsize=9)
         left.set_xlabel("frame number", color=INK)
         right.set_xlabel("rank, darkest first", color=INK)
         right.tick_params(left=False, labelleft=False)
@@ -212,11 +218,12 @@ class StoryAxes:
                 text.set_text(f"off the scale: {story.compared[extreme]:.4g}{more}")
                 text.set_position((place + gap, edge + sign * 0.045 * (high - low)))
         verdict = told.verdict
-        where = f"x {story.x}, y {story.y}, channel {story.channel}"
         counted = f"{np.sum(verdict == LOW)} low, {np.sum(verdict == HIGH)} high rejected so far"
         if story.fallen:
             counted += f", {story.fallen} for their neighbors"
-        self.heading = f"{where}. {story.spec.step.capitalize()} {number} of {len(story.rounds)}: {counted}"
+        self.heading = (
+            f"{story.place}. {story.spec.step.capitalize()} {number} of {len(story.rounds)}: {counted}"
+        )
         if self.title is not None:
             self.title.set_text(self.heading)
 
@@ -295,9 +302,14 @@ def picture_of(result: Integration, view: str, channel: int = 0) -> tuple[np.nda
     return 100 * plane[0], side, {"cmap": "inferno", "norm": PowerNorm(0.5, 0, map_top(result))}
 
 
+def _of_channel(result: Integration, channel: int) -> str:
+    name = channel_names(len(result.image))[channel]
+    return f", {name}" * bool(name)
+
+
 def _draw(axes: Axes, result: Integration, view: str, channel: int, title: str = ""):
     picture, side, look = picture_of(result, view, channel)
-    words = title or (view.capitalize() + ("" if view == "image" else f", channel {channel}"))
+    words = title or (view.capitalize() + ("" if view == "image" else _of_channel(result, channel)))
     shown = show_picture(axes, picture, words, side, corner=result.region[:2], **look)
     return shown
 
@@ -323,7 +335,7 @@ def figure_mask(result: Integration, number: int, channel: int = 0) -> Figure:
     height, width = mask.shape
     figure = _new(WIDTH, min(12.0, 0.8 * WIDTH * height / width + 1.1))
     axes = figure.subplots()
-    words = f"Frame {number}, {p.measurements.names[number - 1]}, channel {channel}"
+    words = f"Frame {number}, {p.measurements.names[number - 1]}{_of_channel(result, channel)}"
     show_picture(axes, mask, words, step, corner=result.region[:2], cmap=MASK_COLOURS, vmin=-1.5, vmax=3.5)
     known = max(1, int(np.sum(mask >= 0)))
     names = {1: "rejected low", 3: "rejected high"}
@@ -384,7 +396,7 @@ def figure_inspection(
     result : Integration
         The result.
     story : PixelStory, optional
-        The pixel. Default is the one with the most rejections.
+        The pixel. Default is a cosmic ray, see `stacklib.explore.masks.clear_hit`.
     number : int, optional
         The round, counted from 1. Default is the last one.
 
@@ -393,7 +405,7 @@ def figure_inspection(
     Figure
     """
     if story is None:
-        x, y, channel = most_rejected(result)
+        x, y, channel = clear_hit(result)
         story = explain(result, x=x, y=y, channel=channel)
     height, width = result.image.shape[1:]
     figure = _new(WIDTH, min(7.0, 0.46 * WIDTH * height / width) + 4.2)
@@ -404,5 +416,5 @@ def figure_inspection(
         axes.plot(story.x, story.y, "s", ms=13, mfc="none", mec="#ffffff", mew=1.6)
     dots[1].sharey(dots[0])
     StoryAxes(figure, *dots, means=story.means).show(story, number)
-    write_title(figure, textwrap.fill(f"Pixel x {story.x}, y {story.y}: {story.summary}", TITLE))
+    write_title(figure, textwrap.fill(f"Pixel {story.place}: {story.summary}", TITLE))
     return figure

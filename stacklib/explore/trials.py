@@ -176,6 +176,12 @@ class Trials:
         p = self.prepare(recipe)
         return integrate_samples(self._without_masked(p, search, report), p, true_claims=False)
 
+    def take_masks(self, recipe: Recipe, masks: FrameMasks) -> None:
+        """Take masks of whole frames, so that a recipe does not search for what looks at neighbors."""
+        p = self.prepare(recipe)
+        known = _Search(p.recipe, masks, self.samples.masked(masks))
+        self._searched[_search_key(p.recipe, p)] = known
+
     def searched_with(self, recipe: Recipe) -> Recipe | None:
         """Return the recipe for which the frames were searched that a trial of another one takes.
 

@@ -109,7 +109,7 @@ class InspectRejection(GoOn):
     """Parameters of 3_inspect_rejection."""
 
     x: int = count_field(
-        -1, -1, FAR, "Column of the first pixel shown, from 0; -1: most rejections.", unit=""
+        -1, -1, FAR, "Column of the first pixel shown, from 0; -1: at a cosmic ray.", unit=""
     )
     y: int = count_field(-1, -1, FAR, "Row of that pixel, from 0 at the top; -1 if x is -1.", unit="")
     channel: int = count_field(-1, -1, 1000, "Channel, from 0; -1 for that of the pixel.", unit="")

@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
 from functools import cached_property
+from typing import Any
 
 import ipywidgets as widgets
 import numpy as np
-from ipympl.backend_nbagg import Canvas
-from matplotlib.backend_bases import MouseEvent
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from stacklib.errors import StacklibError
+from stacklib.explore.blame import Blame, blame
 from stacklib.explore.explain import PixelStory, explain
-from stacklib.explore.masks import frame_mask, frame_verdicts, most_rejected
-from stacklib.explore.story_plots import (
-    MASK_COLOURS,
-    VIEWS,
-    StoryAxes,
-    figure_inspection,
-    legend_words,
-    picture_of,
-)
-from stacklib.figures.look import FAINT, GROUND, INK, dress_bar, show_picture
-from stacklib.figures.screen import screen_limits, stretch
+from stacklib.explore.masks import clear_hit, frame_mask, frame_verdicts
+from stacklib.explore.story_plots import MASK_CLASSES, VIEWS, StoryAxes, figure_inspection, legend_words
+from stacklib.figures.look import GROUND, map_top
+from stacklib.figures.screen import Levels
 from stacklib.integration.result import Integration
-from stacklib.panels.common import Readout, side_by_side
-from stacklib.panels.live_canvas import QuickCanvas, live_canvas
+from stacklib.integration.samples import Region
+from stacklib.panels.box_part import BoxPart
+from stacklib.panels.common import Readout, safe_label, side_by_side
 from stacklib.panels.pictures import FigurePicture
 from stacklib.panels.verdict_table import verdict_table
-from stacklib.utils.texts import one_line
+from stacklib.panels.viewer import Viewer
+from stacklib.utils.labels import channel_names, own_parts
 
 __all__ = ["MASK", "PixelInspector"]
 
@@ -37,14 +32,42 @@ __all__ = ["MASK", "PixelInspector"]
 MASK = "mask of a frame"
 #: Side of the close-up in pixels.
 CLOSE = 41
-#: Width of the whole picture, the close-up and the samples in screen pixels.
-WHOLE, ASIDE, WIDTH = 550, 390, 940
+#: Height of map and close-up, and width of the samples, in screen pixels.
+TALL, WIDTH = 300, 940
 #: Place of the cut between the samples in frame order and sorted.
 CUT = 0.56
+#: Attributes of the result that are maps, with their color map.
+MAPS = {
+    "rejected high": ("rejection_high", "inferno"),
+    "rejected low": ("rejection_low", "inferno"),
+    "coverage": ("coverage", "viridis"),
+}
+#: What map and close-up have in common.
+COMMON = ("curve", "balance", "target", "clip", "colours", "top", "plane")
+#: All is seen together. Where there is little room, the samples come before the close-up.
+STYLE = """<style>
+.stacklib-inspector-panel { container-type: inline-size; max-width: 980px }
+.stacklib-inspector { gap: 2px 10px; grid-template: "choice choice" auto "map close" auto "rounds rounds" auto
+  "samples samples" auto "box box" auto "words words" auto / minmax(0, 3fr) minmax(0, 2fr) }
+.stacklib-inspector > * { min-width: 0 }
+.stacklib-inspector .stacklib-viewer .readout { min-height: 1.4em }
+.stacklib-inspector-map { grid-area: map }
+.stacklib-inspector-close { grid-area: close; justify-content: flex-end }
+.stacklib-inspector-choice { grid-area: choice }
+.stacklib-inspector-rounds { grid-area: rounds }
+.stacklib-inspector-samples { grid-area: samples }
+.stacklib-inspector-box { grid-area: box }
+.stacklib-inspector-box .tools { display: none !important }
+.stacklib-inspector-words { grid-area: words }
+@container (max-width: 640px) {
+  .stacklib-inspector {
+    grid-template: "choice" "map" "rounds" "samples" "box" "close" "words" / minmax(0, 1fr) }
+  .stacklib-inspector .stacklib-viewer .stage { height: 220px !important } }
+</style>"""
 
 
 class PixelInspector:
-    """A panel that explains any pixel of a result.
+    """A panel that explains any pixel of a result, and tells which frames are to blame for what a box shows.
 
     Everything can be read and set from code. Pixels are those of the whole frames, counted from 0.
 
@@ -53,7 +76,7 @@ class PixelInspector:
     result : Integration
         The result; its frames are read again, one row at a time.
     x, y, channel : int
-        The first pixel; -1 for the one with the most rejections.
+        The first pixel; -1 for a cosmic ray, see `stacklib.explore.masks.clear_hit`.
 
     Attributes
     ----------
@@ -67,6 +90,10 @@ class PixelInspector:
         The picture that is shown: one of `stacklib.explore.story_plots.VIEWS`, or ``"mask of a frame"``.
     frame : int
         The frame of the mask, counted from 1 as in the tables; setting it shows its mask.
+    box : tuple of int
+        The box whose frames are ranked: left, top, width and height; () for none.
+    blame : Blame or None
+        The frames of the box, see `stacklib.blame`.
     """
 
     def __init__(self, result: Integration, x: int = -1, y: int = -1, channel: int = -1) -> None:
@@ -75,8 +102,10 @@ class PixelInspector:
         self._frame = int(result.preparation.used[0]) + 1
         self._masks: tuple[int, np.ndarray, int] | None = None
         self._busy = self._built = False
+        self._drawn: tuple = ()
+        self.blame: Blame | None = None
         known = (x, y, max(channel, 0))
-        x, y, channel = known if x >= 0 and y >= 0 else most_rejected(result, channel)
+        x, y, channel = known if x >= 0 and y >= 0 else clear_hit(result, channel)
         self._story = explain(result, x=x, y=y, channel=channel)
         self._round = len(self._story.rounds)
 
@@ -89,6 +118,8 @@ class PixelInspector:
     @selected.setter
     def selected(self, pixel: tuple[int, ...]) -> None:
         x, y, *channel = (int(value) for value in pixel)
+        if self.blame is not None:
+            self.box = ()
         self._story = explain(self.result, x=x, y=y, channel=channel[0] if channel else self.selected[2])
         self._round = len(self._story.rounds)
         self._refresh()
@@ -129,6 +160,15 @@ class PixelInspector:
         self._frame, self._view = number, MASK
         self._refresh(story=False)
 
+    @property
+    def box(self) -> Region | tuple[()]:
+        return () if self.blame is None else self.blame.box
+
+    @box.setter
+    def box(self, box: Region | tuple[()]) -> None:
+        self.blame = blame(self.result, box) if box else None
+        self._show_box()
+
     def mask(self) -> tuple[np.ndarray, int]:
         """Return the mask of the chosen frame, see `frame_mask`, and the step between its pixels.
 
@@ -146,7 +186,9 @@ class PixelInspector:
         return frame_mask(verdict[int(np.searchsorted(self.result.preparation.used, self._frame - 1))])
 
     def figure(self) -> Figure:
-        """Draw image, high map and samples of the pixel as a static figure."""
+        """Draw image, high map and samples of the pixel, or the frames of the box, as a static figure."""
+        if self.blame is not None:
+            return self.blame.figure()
         return figure_inspection(self.result, self._story, self._round)
 
     @property
@@ -160,7 +202,7 @@ class PixelInspector:
         value, error = float(self.result.image[at]), float(self.result.uncertainty[at])
         known = f" ± {error:.2g}" if np.isfinite(error) else ""
         part = f" (column {x - left}, row {y - top} of the region)" if left or top else ""
-        words = f"x {x}, y {y}, channel {channel}{part}: image {value:.6g}{known}; rejected low {low:.0f} %, "
+        words = f"{self._story.place}{part}: image {value:.6g}{known}; rejected low {low:.0f} %, "
         words += f"high {high:.0f} % of the frames; coverage {coverage:.0f} %."
         if self._view == MASK:
             mask, step = self.mask()
@@ -178,19 +220,25 @@ class PixelInspector:
     def widget(self) -> widgets.VBox:
         """The live panel."""
         p, (left, top, width, height) = self.result.preparation, self.result.region
-        names = [(one_line(f"{i + 1}: {p.measurements.names[i]}"), int(i) + 1) for i in p.used]
-        wide = {"description_width": "5em"}
-        choice = {"style": wide, "layout": widgets.Layout(width="280px")}
-        self._view_box = widgets.Dropdown(options=(*VIEWS, MASK), description="picture", **choice)
-        self._frame_box = widgets.Dropdown(options=names, description="frame", **choice)
+        labels = own_parts(p.measurements.names)
+        files = [(safe_label(f"{i + 1} ({labels[i]})"), int(i) + 1) for i in p.used]
+        self._view_box = _choice("picture", (*VIEWS, MASK), "230px")
+        self._frame_box = _choice("frame", files, "200px")
         self._x = _number_box("x", left, left + width - 1)
         self._y = _number_box("y", top, top + height - 1)
-        self._channel = _number_box("channel", 0, len(self.result.image) - 1)
+        names = channel_names(len(self.result.image))
+        options = [(name or "mono", i) for i, name in enumerate(names)]
+        self._channel = _choice("channel", options, "130px")
+        wide = {"description_width": "4em"}
         self._slider = widgets.IntSlider(1, 1, 1, description="round", readout=False, style=wide)
         self._number = _number_box("number", 1, 1)
         self._where, self._heading, self._what = Readout(), Readout(), Readout()
         self._table = widgets.HTML()
-        self._canvases, self._samples = self._make_pictures(), self._make_story()
+        self._map, self._close = self._make_viewers()
+        self._samples = self._make_story()
+        self._shares = BoxPart()
+        for viewer, name in itertools.product(self._shares.viewers[:2], COMMON[:4]):
+            widgets.jslink((self._map.widget, name), (viewer.widget, name))
         self._built = True
         self._refresh()
         for box in (self._x, self._y, self._channel):
@@ -199,20 +247,46 @@ class PixelInspector:
             box.observe(lambda change: self._from_browser("round", change["new"]), "value")
         self._view_box.observe(lambda change: self._from_browser("view", change["new"]), "value")
         self._frame_box.observe(lambda change: self._from_browser("frame", change["new"]), "value")
-        return widgets.VBox(
-            [
-                side_by_side(self._view_box, self._frame_box, self._x, self._y, self._channel),
-                side_by_side(*self._canvases),
-                self._where,
-                side_by_side(self._slider, self._number),
-                self._heading,
-                self._samples,
-                widgets.HTML(f'<div style="line-height:1.35">{legend_words(self._story.means)}</div>'),
-                self._what,
-                self._table,
-            ],
-            layout=widgets.Layout(max_width="980px"),
-        )
+        for viewer in (self._map, self._close):
+            viewer.on_pixel(lambda x, y: self._from_browser("selected", (x, y)))
+        self._map.on_box(self._take_box)
+        self._map.widget.observe(self._take_sharpness, "sharpness")
+        legend = widgets.HTML(f'<div style="line-height:1.35">{legend_words(self._story.means)}</div>')
+        parts = {
+            "choice": side_by_side(self._view_box, self._frame_box, self._x, self._y, self._channel),
+            "map": widgets.VBox([self._map.widget]),
+            "close": widgets.VBox([self._close.widget]),
+            "rounds": widgets.VBox([side_by_side(self._slider, self._number, self._heading)]),
+            "samples": widgets.VBox([self._samples, legend]),
+            "box": self._shares.widget,
+            "words": widgets.VBox([self._what, self._where, self._table]),
+        }
+        self._of_pixel = [parts["rounds"], parts["samples"], parts["words"]]
+        for name, box in parts.items():
+            box.add_class(f"stacklib-inspector-{name}")
+        grid = widgets.GridBox(tuple(parts.values()))
+        grid.add_class("stacklib-inspector")
+        panel = widgets.VBox([widgets.HTML(STYLE), grid])
+        panel.add_class("stacklib-inspector-panel")
+        self._show_box()
+        return panel
+
+    def _take_box(self, box: tuple[int, ...]) -> None:
+        try:
+            self.box = box
+        except StacklibError as error:
+            self._heading.say(str(error))
+
+    def _show_box(self) -> None:
+        """Show the frames of the box in the place of the story of the pixel, or the story."""
+        if not self._built:
+            return
+        self._map.widget.box = list(self.box)
+        for part in self._of_pixel:
+            part.layout.display = "none" if self.blame else None
+        self._shares.widget.layout.display = None if self.blame else "none"
+        if self.blame is not None:
+            self._shares.show(self.blame, self._map.widget.sharpness)
 
     def _from_browser(self, name: str, value: object) -> None:
         if not self._busy:
@@ -222,51 +296,31 @@ class PixelInspector:
     def _numbers(self) -> tuple[int, int, int]:
         return self._x.value, self._y.value, self._channel.value
 
-    def _make_pictures(self) -> list[Canvas]:
-        """Create the canvases of the whole picture and the close-up; a click chooses a pixel."""
-        _, _, width, height = self.result.region
-        across = 0.78 * WHOLE / 100
-        tall = float(np.clip(across * height / width, 2.2, 7.0)) + 0.84
-        whole = Figure(figsize=(WHOLE / 100, tall), dpi=100, facecolor=GROUND)
-        bottom, high = 0.52 / tall, 1 - 0.84 / tall
-        self._whole = whole.add_axes((0.09, bottom, 0.78, high))
-        self._bar = whole.add_axes((0.88, bottom, 0.02, high))
-        aside = Figure(figsize=(ASIDE / 100, ASIDE / 100), dpi=100, facecolor=GROUND)
-        self._close = aside.add_axes((0.05, 0.1, 0.9, 0.82))
-        self._limits = screen_limits(self.result.image)
-        blank = np.zeros((2, 2))
-        self._images = [show_picture(axes, blank, "") for axes in (self._whole, self._close)]
-        self._whole.set_aspect("equal", anchor="E")
-        self._marks = []
-        for axes, size in ((self._whole, 13), (self._close, 10)):
-            for colour, wide in (("black", 3.5), ("white", 1.6)):
-                look = {"marker": "s", "ms": size, "mfc": "none", "mec": colour, "mew": wide}
-                self._marks += axes.plot([0], [0], ls="", clip_on=False, **look)
-        self._close.set_title("Close-up", color=INK, fontsize=10, loc="left")
-        self._close.set(xticks=[], yticks=[], xlabel="", ylabel="")
-        self._part_shown = aside.text(0.5, 0.045, "", color=FAINT, fontsize=9, ha="center", va="center")
-        canvases = [live_canvas(figure) for figure in (whole, aside)]
-        moving = self._marks[:2], [self._images[1], self._part_shown, *self._marks[2:]]
-        self._quick = [QuickCanvas(*both) for both in zip(canvases, moving, strict=True)]
-        for canvas in canvases:
-            canvas.mpl_connect("button_press_event", self._clicked)
-        return canvases
+    def _make_viewers(self) -> tuple[Viewer, Viewer]:
+        """Create the viewers of the whole picture and of the close-up; a click chooses a pixel."""
+        self._look = self._whole()
+        whole, look = self._look
+        close, corner = self._part()
+        viewers = (
+            Viewer(whole, height=TALL, boxes=True, **look),
+            Viewer(close, height=TALL, compact=True, **look | {"title": "Close-up", "origin": corner}),
+        )
+        first, second = (viewer.widget for viewer in viewers)
+        for name in COMMON:
+            widgets.jslink((first, name), (second, name))
+        return viewers
 
     def _make_story(self) -> FigurePicture:
-        figure = Figure(figsize=(WIDTH / 100, 3.1), dpi=100, facecolor=GROUND)
-        left, right = figure.add_axes((0.095, 0.165, 0.435, 0.8)), figure.add_axes((0.56, 0.165, 0.325, 0.8))
+        figure = Figure(figsize=(WIDTH / 100, 2.45), dpi=100, facecolor=GROUND)
+        left, right = figure.add_axes((0.095, 0.2, 0.435, 0.76)), figure.add_axes((0.56, 0.2, 0.325, 0.76))
         right.sharey(left)
         self._dots = StoryAxes(figure, left, right, bare=True, means=self._story.means)
         # A fixed place: finding one would slow down every drawing.
-        left.yaxis.set_label_coords(-0.155, 0.5)
+        left.yaxis.set_label_coords(-0.125, 0.5)
         return FigurePicture(figure, self._dots.moving, [CUT])
 
-    def _clicked(self, event: MouseEvent) -> None:
-        if event.inaxes in (self._whole, self._close):
-            left, top, width, height = self.result.region
-            x = min(max(round(event.xdata), left), left + width - 1)
-            y = min(max(round(event.ydata), top), top + height - 1)
-            self.selected = (x, y, self.selected[2])
+    def _take_sharpness(self, change: dict[str, Any]) -> None:
+        self._samples.update(change["new"])
 
     # drawing ---------------------------------------------------------------------------------------
 
@@ -278,7 +332,7 @@ class PixelInspector:
         if story:
             # Send the samples to the browser before computing anything else.
             self._dots.show(self._story, self._round)
-            self._samples.update(self._canvases[0].device_pixel_ratio)
+            self._samples.update(self._map.widget.sharpness)
         self._busy = True
         try:
             self._x.value, self._y.value, self._channel.value = x, y, channel
@@ -293,78 +347,82 @@ class PixelInspector:
             self._heading.say(self._dots.heading)
             taken = [f"{self._story.taken_in_words}."] * bool(self._story.fallen)
             self._what.say(*taken, f"{told}.", f"Result: {summary}")
-            words = f"Samples of pixel x {x}, y {y}, channel {channel}"
+            words = f"Samples of pixel {self._story.place}"
             self._samples.describe(f"{words}, in the order of the frames. {told}", f"{words}, sorted")
             self._table.value = verdict_table(self._story, self._round)
         if picture:
-            self._draw_picture()
+            self._draw_pictures()
         self._where.say(self.text)
 
-    def _draw_picture(self) -> None:
+    def _draw_pictures(self) -> None:
+        x, y, channel = self.selected
+        key = (self._view, self._frame if self._view == MASK else 0, channel)
+        if key != self._drawn:
+            self._drawn, self._look = key, self._whole()
+            whole, look = self._look
+            self._map.show(whole, **look)
+        close, corner = self._part()
+        for viewer in (self._map, self._close):
+            viewer.mark(x, y)
+        height, width = close.shape[1:]
+        first, second = corner
+        title = f"x {first} to {first + width - 1}, y {second} to {second + height - 1}"
+        self._close.show(close, **self._look[1] | {"title": title, "origin": corner})
+
+    def _whole(self) -> tuple[np.ndarray, dict[str, Any]]:
+        """Return what the map shows, (channels, height, width), and how."""
+        result, (left, top, width, height) = self.result, self.result.region
+        channel = self.selected[2]
+        name = channel_names(len(result.image))[channel]
+        title, of = self._view.capitalize(), f", {name}" * bool(name)
+        look = {
+            "title": title + of,
+            "origin": (left, top),
+            "colours": "",
+            "classes": (),
+            "unit": None,
+            "top": 0.0,
+        }
+        look["levels"] = None
+        if self._view == "image":
+            known = Viewer(result)
+            return result.image, look | {"title": title, "unit": known.unit, "levels": known.levels}
+        if self._view == MASK:
+            mask, step = self.mask()
+            # Where the mask has every step-th pixel, each stands for those around it.
+            mask = mask.repeat(step, axis=0)[:height].repeat(step, axis=1)[:, :width]
+            edges = ((0, height - mask.shape[0]), (0, width - mask.shape[1]))
+            title = f"Where frame {self._frame} was rejected{of}"
+            mask = np.pad(mask, edges, mode="edge")[np.newaxis]
+            return mask, look | {"title": title, "classes": MASK_CLASSES, "levels": _plain(1, 3.0)}
+        attribute, colours = MAPS[self._view]
+        end = 1.0 if self._view == "coverage" else map_top(result) / 100
+        shown = getattr(result, attribute)[channel : channel + 1]
+        return shown, look | {"colours": colours, "top": end, "unit": ("%", 100.0), "levels": _plain(1, 1.0)}
+
+    def _part(self) -> tuple[np.ndarray, tuple[int, int]]:
+        """Cut out the close-up, and return its corner in the whole frames as well."""
         x, y, channel = self.selected
         left, top, width, height = self.result.region
-        key = (self._view, self._frame if self._view == MASK else 0, channel)
-        changed = key != getattr(self, "_drawn", None)
-        if changed:
-            self._drawn = key
-            self._draw_whole(channel)
         column, row = (
             int(np.clip(at - first - CLOSE // 2, 0, max(0, size - CLOSE)))
             for at, first, size in ((x, left, width), (y, top, height))
         )
         across, down = min(CLOSE, width), min(CLOSE, height)
-        first, second = left + column - 0.5, top + row - 0.5
-        self._images[1].set_data(self._part(column, row, across, down, channel))
-        self._images[1].set_extent((first, first + across, second + down, second))
-        for mark in self._marks:
-            mark.set_data([x], [y])
-        self._part_shown.set_text(
-            f"x {left + column} to {left + column + across - 1}, y {top + row} to {top + row + down - 1}"
-        )
-        for canvas in self._quick:
-            (canvas.redraw if changed else canvas.update)()
-
-    def _part(self, column: int, row: int, across: int, down: int, channel: int) -> np.ndarray:
-        """Cut out the close-up at full resolution."""
-        rows, columns = slice(row, row + down), slice(column, column + across)
-        if self._view == "image":
-            return stretch(self.result.image[:, rows, columns], self._limits)
-        if self._view == MASK:
-            mask, step = self.mask()
-            if step == 1:
-                return mask[rows, columns]
+        corner = left + column, top + row
+        if self._view == MASK and self.mask()[1] > 1:
             # The whole picture has left most pixels out; those few are judged now.
-            left, top, *_ = self.result.region
-            part = left + column, top + row, across, down
-            return self._mask_of(frame_verdicts(self.result, channel, step=1, part=part)[0])
-        names = {"rejected high": "rejection_high", "rejected low": "rejection_low", "coverage": "coverage"}
-        return 100 * getattr(self.result, names[self._view])[channel, rows, columns]
+            part = *corner, across, down
+            return self._mask_of(frame_verdicts(self.result, channel, step=1, part=part)[0])[
+                np.newaxis
+            ], corner
+        return self._look[0][:, row : row + down, column : column + across], corner
 
-    def _draw_whole(self, channel: int) -> None:
-        left, top, *_ = self.result.region
-        if self._view == MASK:
-            picture, side = self.mask()
-            look = {"cmap": MASK_COLOURS, "vmin": -1.5, "vmax": 3.5}
-            title = f"Where frame {self._frame} was rejected, channel {channel}"
-        else:
-            picture, side, look = picture_of(self.result, self._view, channel)
-            title = self._view.capitalize() + ("" if self._view == "image" else f", channel {channel}")
-        norm = look.get("norm") or Normalize(look["vmin"], look["vmax"])
-        for image in self._images:
-            image.set_cmap(look["cmap"])
-            image.set_norm(norm)
-        self._whole.set_title(title, color=INK, fontsize=10, loc="left")
-        height, width = picture.shape[:2]
-        self._images[0].set_data(picture)
-        self._images[0].set_extent(
-            (left - 0.5, left - 0.5 + width * side, top - 0.5 + height * side, top - 0.5)
-        )
-        self._bar.clear()
-        self._bar.set_visible(self._view != "image")
-        bar = self._bar.figure.colorbar(ScalarMappable(norm, look["cmap"]), cax=self._bar)
-        if self._view == MASK:
-            bar.set_ticks([-1, 0, 1, 2, 3], labels=["no data", "kept", "low", "trail ...", "high"])
-        dress_bar(bar, "" if self._view == MASK else "% of the frames")
+
+def _plain(channels: int, top: float) -> Levels:
+    """Return levels of a map, from which nothing but the end of its scale follows."""
+    nothing = (0.0,) * channels
+    return Levels(nothing, nothing, nothing, (top,) * channels)
 
 
 def _within(name: str, value: int, last: int) -> int:
@@ -373,7 +431,14 @@ def _within(name: str, value: int, last: int) -> int:
     return int(value)
 
 
-def _number_box(name: str, low: int, high: int, width: str = "9em") -> widgets.BoundedIntText:
+def _choice(name: str, options: Any, width: str) -> widgets.Dropdown:
     style = {"description_width": "4em"}
-    layout = widgets.Layout(width=width)
+    return widgets.Dropdown(
+        options=options, description=name, style=style, layout=widgets.Layout(width=width)
+    )
+
+
+def _number_box(name: str, low: int, high: int) -> widgets.BoundedIntText:
+    style = {"description_width": "initial"}
+    layout = widgets.Layout(width="7.5em")
     return widgets.BoundedIntText(low, min=low, max=high, description=name, style=style, layout=layout)

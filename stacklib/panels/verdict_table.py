@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from html import escape
+
 from stacklib.explore.explain import PixelStory
 from stacklib.explore.story_plots import SYMBOLS
 from stacklib.kernel.verdicts import KEPT, NO_DATA
 from stacklib.panels.common import safe_html
+from stacklib.utils.texts import printable
 
 __all__ = ["verdict_table"]
 
@@ -13,7 +16,7 @@ __all__ = ["verdict_table"]
 COLUMNS = {
     "": "white-space:nowrap",
     "frame": "white-space:nowrap",
-    "file": "overflow-wrap:anywhere;min-width:12em;font-weight:normal;font-size:92%",
+    "file": "white-space:nowrap;font-weight:normal",
     "raw": "white-space:nowrap",
     "compared": "white-space:nowrap",
     "verdict": "overflow-wrap:normal",
@@ -27,7 +30,8 @@ def verdict_table(story: PixelStory, number: int) -> str:
         now = int(fates[i])
         weight = "normal" if now in (KEPT, NO_DATA) else "bold"
         later = " (still kept in this round)" if now == KEPT != int(story.verdict[i]) else ""
-        cells = [SYMBOLS[now], str(story.numbers[i]), safe_html(name)]
+        file = f'<span title="{escape(printable(name))}">{safe_html(story.labels[i])}</span>'
+        cells = [SYMBOLS[now], str(story.numbers[i]), file]
         cells += [f"{story.raw[i]:.6g}", f"{story.compared[i]:.6g}", safe_html(why + later)]
         row = "".join(_cell("td", cell, style) for cell, style in zip(cells, COLUMNS.values(), strict=True))
         rows.append(f'<tr style="font-weight:{weight}">{row}</tr>')

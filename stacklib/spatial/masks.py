@@ -7,7 +7,7 @@ memory as long as the budget of a run allows, and on disk beyond that.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -197,6 +197,14 @@ class FrameMasks:
     planes: dict[tuple[int, int], tuple[tuple[int, ...], BitPlanes]] = field(default_factory=dict)
     lines: dict[int, list[Any]] = field(default_factory=dict)
     unused: set[tuple[int, int]] = field(default_factory=set)
+
+    def of_frames(self, numbers: Sequence[int]) -> FrameMasks:
+        """Return the masks of some frames, which are then counted in this order."""
+        places = {int(number): place for place, number in enumerate(numbers)}
+        planes = {(places[i], c): plane for (i, c), plane in self.planes.items() if i in places}
+        lines = {places[i]: lines for i, lines in self.lines.items() if i in places}
+        unused = {(places[i], line) for i, line in self.unused if i in places}
+        return FrameMasks(self.region, planes, lines, unused)
 
     def put(self, frame: int, channel: int, flags: np.ndarray, path: str | os.PathLike = "masks") -> None:
         """Store the mask of a plane, uint8 (height, width)."""

@@ -9,10 +9,22 @@ import reprlib
 from collections.abc import Collection, Sequence
 from typing import Any
 
-__all__ = ["clipped", "counted", "hint", "listed", "own_parts", "quoted", "shortened"]
+__all__ = ["channel_names", "clipped", "counted", "hint", "listed", "own_parts", "quoted", "shortened"]
 
 #: Longest value quoted in an error.
 QUOTED = 60
+
+
+def channel_names(count: int) -> tuple[str, ...]:
+    """Return short names of the channels: R, G and B, nothing for a single one, otherwise numbers from 0.
+
+    Examples
+    --------
+    >>> channel_names(3), channel_names(1), channel_names(2)
+    (('R', 'G', 'B'), ('',), ('channel 0', 'channel 1'))
+    """
+    known = {1: ("",), 3: ("R", "G", "B")}
+    return known.get(count, tuple(f"channel {i}" for i in range(count)))
 
 
 def clipped(text: str, most: int) -> str:

@@ -406,12 +406,13 @@ def take_suggestion(notebook: browser.Notebook) -> None:
 def click_pixels(notebook: browser.Notebook, root: Path, say: Say) -> None:
     """The story below the picture names the pixel and is that of `explain`."""
 
-    def pixel() -> tuple[int, ...]:
-        return tuple(map(int, re.search(r"x (\d+), y (\d+), channel (\d+)", notebook.readouts()).groups()))
+    def pixel() -> tuple[int, int, int]:
+        x, y, name = re.search(r"x (\d+), y (\d+), ([RGB])", notebook.readouts()).groups()
+        return int(x), int(y), "RGB".index(name)
 
     page = notebook.page
-    canvas = page.locator(".jupyter-matplotlib-canvas-div canvas").first
-    canvas.scroll_into_view_if_needed()
+    canvas = page.locator(".stacklib-inspector .stage").first
+    everything_is_seen(notebook)
     notebook.settled()
     box, measured = canvas.bounding_box(), []
     for across, down in (
@@ -437,6 +438,18 @@ def click_pixels(notebook: browser.Notebook, root: Path, say: Say) -> None:
     story = sl.explain(result, x=x, y=y, channel=channel)
     wait_until(notebook, lambda: story.summary in unescape(notebook.readouts()), "telling the story")
     assert f"x {x}, y {y}" in page.locator("img.stacklib-picture").first.get_attribute("title")
+
+
+def everything_is_seen(notebook: browser.Notebook) -> None:
+    """With the file browser open, map, close-up and samples are on the screen together."""
+    page = notebook.page
+    assert page.locator(".jp-FileBrowser").is_visible()
+    page.evaluate("() => document.querySelector('.stacklib-inspector').scrollIntoView()")
+    page.wait_for_timeout(300)
+    parts = [*page.locator(".stacklib-inspector .stage").all(), *page.locator("img.stacklib-picture").all()]
+    boxes = [part.bounding_box() for part in parts]
+    assert len(boxes) == 4
+    assert all(box["y"] > 0 and box["y"] + box["height"] <= page.viewport_size["height"] for box in boxes)
 
 
 #: What to do in a notebook after all its cells have run.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,9 +17,6 @@ from stacklib.kernel.verdicts import HIGH, LOW
 from stacklib.normalization.settings import Settings
 from stacklib.panels.pixel_inspector import MASK, PixelInspector
 
-# traitlets warns about the way ipympl creates its toolbar.
-pytestmark = pytest.mark.filterwarnings("ignore:Passing unrecognized arguments:DeprecationWarning")
-
 
 def png(figure) -> np.ndarray:
     drawn = io.BytesIO()
@@ -34,14 +30,26 @@ def panel(m101) -> PixelInspector:
     """A panel with its widgets."""
     inspector = PixelInspector(m101)
     assert inspector.widget is inspector.widget
-    for canvas in inspector._canvases:
-        canvas.draw()
     return inspector
 
 
-def test_begins_at_the_most_rejected_pixel(m101):
+@pytest.mark.parametrize("target", ["M101", "M13"])
+def test_begins_at_a_cosmic_ray(request, target):
+    result = request.getfixturevalue(target.lower())
+    story = PixelInspector(result).story
+    assert story.count(HIGH) == 1 and story.count(LOW) == 0
+    ordered = np.sort(story.compared)
+    # Its distance from the others is far more than their spread.
+    assert ordered[-1] - ordered[-2] > 8 * np.std(ordered[:-1])
+
+
+def test_begins_elsewhere_if_there_is_no_cosmic_ray():
+    result = integrate_quietly("M13", rejection="none")
+    assert PixelInspector(result).selected == masks.most_rejected(result)
+
+
+def test_begins_at_the_pixel_that_is_asked_for(m101):
     panel = PixelInspector(m101)
-    assert panel.selected == masks.most_rejected(m101)
     assert panel.round == len(panel.story.rounds)
     assert PixelInspector(m101, 115, 85).selected == (115, 85, 0)
     assert PixelInspector(m101, channel=1).selected[2] == 1
@@ -90,47 +98,32 @@ def test_widgets_reach_the_state(panel):
 
 def test_a_click_chooses_a_pixel(panel):
     panel.selected = (10, 10, 1)
-    panel._clicked(SimpleNamespace(inaxes=panel._whole, xdata=114.6, ydata=85.4))
+    panel._map.widget.pixel = [115, 85]
     assert panel.selected == (115, 85, 1)
-    panel._clicked(SimpleNamespace(inaxes=panel._bar, xdata=0.5, ydata=3.0))
-    assert panel.selected == (115, 85, 1)
-    panel._clicked(SimpleNamespace(inaxes=panel._close, xdata=299.4, ydata=-0.4))
+    panel._close.widget.pixel = [299, 0]
     assert panel.selected == (299, 0, 1)
-    assert all(mark.get_xdata()[0] == 299 for mark in panel._marks)
+    assert panel._map.widget.mark == panel._close.widget.mark == [299, 0]
 
 
-def test_a_click_leaves_nothing_of_what_was_drawn_before(panel):
-    panel.selected = (150, 100, 0)
-    for canvas in panel._canvases:
-        canvas.draw()
-    for place in ((40, 50), (200, 150), (299, 10)):
-        panel.selected = place
-        for canvas in panel._canvases:
-            quick = np.array(canvas.buffer_rgba())
-            canvas.draw()
-            np.testing.assert_array_equal(quick, np.array(canvas.buffer_rgba()))
-
-
-def test_clicks_in_quick_succession_are_drawn_whole(panel):
-    panel.selected = (39, 50, 0)
-    for canvas in panel._canvases:
-        canvas.draw()
-    panel._quick[1]._updated -= 10
-    panel.selected = (40, 50)
-    assert panel._canvases[1]._current_image_mode == "diff"
-    panel._quick[1]._updated += 10
-    panel.selected = (41, 50)
-    assert panel._canvases[1]._current_image_mode == "full"
+def shown(viewer) -> np.ndarray:
+    """What a viewer shows, (height, width) of the first channel."""
+    return viewer._pyramid.rows.read(0, viewer.shape[1])[0]
 
 
 @pytest.mark.parametrize("view", [*story_plots.VIEWS, MASK])
-def test_every_view_is_drawn_with_a_close_up(panel, view):
+def test_every_view_is_shown_with_a_close_up(panel, view):
     panel.view, panel.selected = view, (299, 223, 0)
-    whole, close = (image.get_array() for image in panel._images)
-    assert whole.shape[:2] == (224, 300) and close.shape[:2] == (41, 41)
-    np.testing.assert_array_equal(np.ma.getdata(close)[-1, -1], np.ma.getdata(whole)[-1, -1])
-    assert tuple(panel._images[1].get_extent()) == (258.5, 299.5, 223.5, 182.5)
-    assert png(panel._canvases[0].figure).shape[1] == 550
+    whole, close = shown(panel._map), shown(panel._close)
+    assert whole.shape == (224, 300) and close.shape == (41, 41)
+    np.testing.assert_array_equal(close, whole[-41:, -41:])
+    assert (
+        panel._close.widget.meta["origin"] == [259, 183]
+        and panel._close.title == "x 259 to 299, y 183 to 223"
+    )
+    known = {"image": "image", "coverage": "coverage", "rejected low": "rejection_low"}
+    if view in known:
+        np.testing.assert_array_equal(whole, getattr(panel.result, known[view])[0])
+    assert ", R" in panel._map.title or view == "image"
 
 
 def test_mask_is_that_of_the_frame(panel, m101):
@@ -148,10 +141,14 @@ def test_close_up_of_a_mask_is_whole_where_the_picture_leaves_pixels_out(m101, m
     assert panel.widget.children
     panel.selected, panel.frame = (151, 83, 1), 7
     assert panel.mask()[1] == 3
-    close = np.ma.getdata(panel._images[1].get_array())
-    left, right, bottom, top = (int(edge + 0.5) for edge in panel._images[1].get_extent())
-    np.testing.assert_array_equal(close, masks.frame_mask(whole[6])[top:bottom, left:right])
-    assert left <= 151 < right and top <= 83 < bottom
+    left, top = panel._close.widget.meta["origin"]
+    assert left <= 151 < left + 41 and top <= 83 < top + 41
+    np.testing.assert_array_equal(
+        shown(panel._close), masks.frame_mask(whole[6])[top : top + 41, left : left + 41]
+    )
+    # In the whole picture, each pixel that was judged stands for those around it.
+    assert shown(panel._map).shape == (224, 300)
+    np.testing.assert_array_equal(shown(panel._map)[1::3, 1::3], panel.mask()[0][:75, :100])
 
 
 def test_mask_colours_stay_apart_without_colour():
@@ -169,7 +166,8 @@ def test_a_trail_has_a_symbol_words_and_a_place_of_its_own(trailed):
     box = panel.widget
     table = panel._table.value
     assert table.count("◆") == 2 and "px long" in table and "found as a line" in table
-    assert "◆ trail" in box.children[6].value and "★" not in box.children[6].value
+    legends = [each.value for each in box.children[1].children[4].children if hasattr(each, "value")]
+    assert "◆ trail" in legends[0] and "★" not in legends[0]
     assert "Rejected for their neighbors: 0004 (trail" in panel._what.value
     panel.frame = 4
     assert panel.mask()[0][y, x] == 2 and "% for their neighbors" in panel.text
@@ -179,7 +177,7 @@ def test_table_shows_every_frame_by_symbol_and_word(panel):
     panel.selected = (115, 85, 0)
     table = panel._table.value
     assert table.count("<tr") == 21 and [table.count(symbol) for symbol in "▲★▼"] == [8, 1, 2]
-    assert "M101_Light_180s_0007_c_d_r.xisf" in table and "rejected high in round 1" in table
+    assert 'title="M101_Light_180s_0007_c_d_r.xisf">0007<' in table and "rejected high in round 1" in table
     panel.round = 1
     assert panel._table.value.count("▲") == 3 and "still kept in this round" in panel._table.value
 
@@ -210,11 +208,11 @@ def test_regions_and_mono_frames():
     )
     panel = PixelInspector(part)
     panel.selected = (100, 80, 0)
-    assert "column 0, row 0 of the region" in panel.text
+    assert "column 0, row 0 of the region" in panel.text and ", R" not in panel.text
     assert panel.widget.children
     panel.frame = 1
     assert panel.mask()[0].shape == (25, 30)
-    assert panel._images[0].get_extent()[0] == 99.5
+    assert panel._map.widget.meta["origin"] == [100, 80] and shown(panel._map).shape == (25, 30)
     assert png(panel.figure()).ndim == 3
 
 
@@ -255,3 +253,34 @@ def test_story_without_any_data_can_be_drawn():
     story = tell(np.zeros(5, np.float32), Settings.plain(sl.Recipe(), 5), tuple("abcde"))
     assert story.count(LOW) == 0
     assert png(story_plots.figure_story(story)).shape[1] == 980
+
+
+# boxes -------------------------------------------------------------------------------------------
+
+
+def test_a_box_ranks_the_frames_and_shows_it_without_one(panel):
+    panel.selected = (100, 100, 0)
+    panel._map.widget.box = [60, 50, 50, 40]
+    found = panel.blame
+    assert found is not None and found.box == panel.box == (60, 50, 50, 40)
+    assert panel._shares.widget.layout.display is None and panel._of_pixel[0].layout.display == "none"
+    ranking = panel._shares.ranking
+    assert [number for _, number in ranking.options] == [each.number for each in found.frames]
+    ranking.value = 7
+    box, without, difference = panel._shares.viewers
+    np.testing.assert_array_equal(without._pyramid.rows.read(0, 40), found.without(7).original)
+    np.testing.assert_array_equal(box._pyramid.rows.read(0, 40), found.present)
+    assert "Frame 7 (0007)" in panel._shares.reason.value and without.title == "Without frame 7 (0007)"
+    assert difference.widget.meta["scale"] == "both" and len({v.widget.group for v in (box, without)}) == 1
+    assert panel.figure().get_suptitle().startswith(f"Frame {found.frames[0].number}: ")
+    # A click brings the pixel back.
+    panel._map.widget.pixel = [120, 90]
+    assert panel.box == () and panel._map.widget.box == [] and panel.selected[:2] == (120, 90)
+    assert panel._shares.widget.layout.display == "none" and panel._of_pixel[0].layout.display is None
+
+
+def test_a_box_that_is_too_large_is_refused(panel, monkeypatch):
+    monkeypatch.setattr("stacklib.explore.blame.MOST_PIXELS", 100)
+    panel._map.widget.box = [0, 0, 50, 40]
+    assert panel.blame is None and "draw a smaller box" in panel._heading.value
+    panel._map.widget.box = []

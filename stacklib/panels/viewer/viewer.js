@@ -148,6 +148,7 @@ class Viewer {
     new ResizeObserver(() => this.resize()).observe(this.stage);
     this.resize();
     this.timer = setInterval(() => this.wait(), 1000);
+    if (model.get("sharpness") !== devicePixelRatio) this.set("sharpness", devicePixelRatio);
   }
 
   close() {

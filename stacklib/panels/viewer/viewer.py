@@ -31,6 +31,7 @@ from stacklib.panels.viewer.pixels import (
 from stacklib.panels.viewer.sky import Sky
 from stacklib.panels.viewer.stretches import Stretch
 from stacklib.panels.viewer.widget import BOTH_SIGNS, COLOURS, ViewerWidget, palette
+from stacklib.utils.labels import channel_names
 from stacklib.utils.progress import in_live_notebook
 from stacklib.utils.texts import one_line
 
@@ -185,8 +186,7 @@ class Viewer:
         bins = largest_of_bins if classes else mean_of_bins
         self._pyramid = Pyramid(rows, bins, levels)
         channels = self._pyramid.shape[0]
-        usual = {1: ("",), 3: ("R", "G", "B")}.get(channels, tuple(map(str, range(channels))))
-        self.names = tuple(names) or usual
+        self.names = tuple(names) or channel_names(channels)
         if len(self.names) != channels:
             raise ValueError(f"names: got {len(self.names)} names for {channels} channels")
         self._sky = Sky(wcs, *self._pyramid.shape[:0:-1]) if wcs is not None else None

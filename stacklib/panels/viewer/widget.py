@@ -58,6 +58,8 @@ class ViewerWidget(anywidget.AnyWidget):
     view = traitlets.List(traitlets.Float()).tag(sync=True)
     #: The pixel clicked last, x and y of the whole frames.
     pixel = traitlets.List(traitlets.Int()).tag(sync=True)
+    #: Screen pixels per pixel of the page, as the browser tells.
+    sharpness = traitlets.Float(1.0).tag(sync=True)
     #: A pixel that is marked, x and y of the whole frames; empty: none.
     mark = traitlets.List(traitlets.Int()).tag(sync=True)
     #: A box that is drawn, left, top, width and height in the whole frames; empty: none.

@@ -1,0 +1,104 @@
+"""The part of the inspector for a box: which frames are to blame, and how it looks without one of them."""
+
+from __future__ import annotations
+
+import ipywidgets as widgets
+import numpy as np
+from matplotlib.figure import Figure
+
+from stacklib.errors import StacklibError
+from stacklib.explore.blame import Blame
+from stacklib.explore.blame_plots import BlameAxes, difference_top
+from stacklib.figures.look import GROUND
+from stacklib.figures.screen import levels_of
+from stacklib.panels.common import Readout, safe_label, side_by_side
+from stacklib.panels.pictures import FigurePicture
+from stacklib.panels.viewer import Viewer, link
+from stacklib.panels.viewer.widget import BOTH_SIGNS
+
+__all__ = ["BoxPart"]
+
+#: Height of the pictures, and width and height of the samples, in screen pixels.
+TALL, WIDTH, HIGH = 170, 610, 180
+CAPTION = "Bar: 90 % of the kept samples, dot: their mean, dash: the outermost; cross: the outermost rejected"
+TITLES = ("The box", "Without the frame", "What the frame adds")
+
+
+class BoxPart:
+    """Frames ranked by what they do to a box, their samples, and the box without the chosen one.
+
+    Attributes
+    ----------
+    widget : ipywidgets.VBox
+        The widgets.
+    """
+
+    def __init__(self) -> None:
+        self._found: Blame | None = None
+        self._quiet = False
+        blank = np.zeros((1, 2, 2), np.float32)
+        looks = ({}, {}, {"colours": BOTH_SIGNS})
+        self.viewers = [
+            Viewer(blank, title=title, height=TALL, compact=True, **look)
+            for title, look in zip(TITLES, looks, strict=True)
+        ]
+        link(self.viewers)
+        self.ranking = widgets.Select(
+            description="frame", rows=8, style={"description_width": "3.5em"}, layout={"width": "310px"}
+        )
+        self.ranking.observe(lambda change: self._choose(), "value")
+        self.reason, self._plot = Readout(), widgets.Box()
+        for viewer in self.viewers:
+            viewer.widget.layout = widgets.Layout(flex="1 1 200px", min_width="200px")
+        room = widgets.Layout(flex_flow="row wrap", grid_gap="8px")
+        pictures = widgets.HBox([viewer.widget for viewer in self.viewers], layout=room)
+        caption = widgets.HTML(f'<div style="line-height:1.35;font-size:92%">{CAPTION}</div>')
+        samples = widgets.VBox([self._plot, caption])
+        self.widget = widgets.VBox([self.reason, pictures, side_by_side(self.ranking, samples)])
+
+    def show(self, found: Blame, sharpness: float = 1.0) -> None:
+        """Show the frames of a box, and the box without the first one."""
+        self._found, self._sharpness = found, sharpness
+        self._quiet = True
+        self.ranking.options = [
+            (safe_label(f"{each.number} ({each.label}): {100 * each.share:.0f} % of the blame"), each.number)
+            for each in found.frames
+        ]
+        self.ranking.value = found.frames[0].number
+        self._quiet = False
+        figure = Figure(figsize=(WIDTH / 100, HIGH / 100), dpi=100, facecolor=GROUND)
+        self._axes = BlameAxes(figure.add_axes((0.14, 0.24, 0.84, 0.72)), found)
+        self._samples = FigurePicture(figure, self._axes.moving)
+        self._plot.children = (self._samples,)
+        self._choose()
+
+    def _choose(self) -> None:
+        """Show the box without the chosen frame."""
+        found, number = self._found, self.ranking.value
+        if self._quiet or found is None or number is None:
+            return
+        share = next(each for each in found.frames if each.number == number)
+        self._axes.mark(number)
+        self._samples.update(self._sharpness)
+        self._samples.describe(f"Samples of each frame in the box; frame {number} is marked")
+        self.reason.say(f"Frame {number} ({share.label}): {share.reason}.")
+        box, corner = found.present, found.box[:2]
+        levels = levels_of(box)
+        try:
+            without = found.without(number).original
+        except StacklibError as error:
+            self.reason.say(f"Frame {number}: {error}")
+            return
+        adu = found.result.preparation.full_scale
+        unit = ("ADU", adu) if adu > 1 else None
+        difference = (box - without).mean(axis=0)
+        look = {"origin": corner, "unit": unit}
+        self.viewers[0].show(box, levels=levels, **look)
+        title = f"Without frame {number} ({share.label})"
+        self.viewers[1].show(without, levels=levels, title=title, **look)
+        self.viewers[2].show(difference, top=difference_top(difference), **look)
+        if not found.exact:
+            self.reason.say(
+                f"Frame {number} ({share.label}): {share.reason}.",
+                "Trails and the like are those that were found with all frames.",
+            )
