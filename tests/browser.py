@@ -82,7 +82,8 @@ PICTURES = """() => {
         canvas.getContext('2d').drawImage(image, 0, 0);
         return canvas.toDataURL();
     };
-    const canvases = [...document.querySelectorAll('.jupyter-matplotlib-canvas-div canvas')];
+    const kinds = '.jupyter-matplotlib-canvas-div canvas, .stacklib-viewer canvas';
+    const canvases = [...document.querySelectorAll(kinds)];
     const images = [...document.querySelectorAll('.jp-OutputArea img.widget-image, .widget-image img')];
     return canvases.map(c => c.width ? c.toDataURL() : '').concat(images.map(pixels)).join('|');
 }"""
@@ -91,9 +92,12 @@ PICTURES = """() => {
 # Measures the time from the next key or mouse button to the change of each of these pictures. The page does
 # the measuring: queries from outside would take longer than what is measured.
 STOPWATCH = """selector => {
-    const shown = [...document.querySelectorAll(selector)].map(element => ({element, before: element.src}));
+    // A viewer counts the images that it has shown as a whole.
+    const state = element => element.dataset.version ?? element.src;
+    const elements = [...document.querySelectorAll(selector)];
+    const shown = elements.map(element => ({element, before: state(element)}));
     if (!shown.length) throw new Error(`nothing matches ${selector}`);
-    const changed = ({element, before}) => element.src !== before && element.complete;
+    const changed = ({element, before}) => state(element) !== before && element.complete !== false;
     window.stopwatch = new Promise(resolve => {
         const start = event => {
             ['keydown', 'mousedown'].forEach(type => removeEventListener(type, start, true));
@@ -263,6 +267,10 @@ class Notebook:
         """Return the text of the panels."""
         return "\n".join(self.page.locator("[role=status][aria-live]").all_inner_texts())
 
+    def titles(self) -> str:
+        """Return the titles of the viewers."""
+        return "\n".join(self.page.locator(".stacklib-viewer .title").all_inner_texts())
+
     def pictures(self) -> str:
         """Return a fingerprint of all live pictures and canvases."""
         return hashlib.sha1(self.page.evaluate(PICTURES).encode()).hexdigest()
@@ -286,9 +294,9 @@ class Notebook:
         return measured
 
     def number_pictures(self) -> None:
-        """Give the pictures of the panels the ids picture-0, picture-1 and so on."""
+        """Give the pictures of the explorers the ids picture-0, picture-1 and so on."""
         self.page.evaluate(
-            "() => document.querySelectorAll('img.stacklib-picture')"
+            "() => document.querySelectorAll('.stacklib-pictures .stacklib-viewer')"
             ".forEach((picture, index) => { picture.id = `picture-${index}`; })"
         )
 

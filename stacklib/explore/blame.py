@@ -144,9 +144,7 @@ class Blame:
 
     @cached_property
     def _samples(self) -> Samples:
-        samples = Samples(self.result.preparation.frames, self.box)
-        samples.hold()
-        return samples
+        return Samples(self.result.preparation.frames, self.box)
 
     @property
     def exact(self) -> bool:
@@ -185,9 +183,9 @@ class Blame:
             raise IntegrationError(f"without: {len(left)} frames are left, expected at least 2")
         trials = Trials(frames[left])
         samples = Samples(trials.frames, self.box)
-        samples.held = np.ascontiguousarray(self._samples.held[:, left])
+        samples.held = np.ascontiguousarray(self._samples.hold()[:, left])
         trials.samples = samples
-        if not self.exact:
+        if self.result.masks is not None and not self.exact:
             trials.take_masks(recipe, self.result.masks.of_frames(left))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", StacklibWarning)
@@ -373,9 +371,9 @@ def _reason(
         else:
             words.append("faint structure below the limits: a trail, a cloud or a gradient")
     lost = {"too bright": parts["high"], "too dark": parts["low"], "for their neighbors": parts["beside"]}
-    said = [f"{100 * part:.1f} % {word}" for word, part in lost.items() if part >= 0.02]
-    if said:
-        words.append(f"rejected: {', '.join(said)}")
+    rejected = [f"{100 * part:.1f} % {word}" for word, part in lost.items() if part >= 0.02]
+    if rejected:
+        words.append(f"rejected: {', '.join(rejected)}")
     if parts["missing"] >= 0.02:
         words.append(f"no data in {100 * parts['missing']:.0f} % of the box: its edge lies here")
     return "; ".join(words) or "no more than its noise"

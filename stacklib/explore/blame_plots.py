@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -61,7 +61,7 @@ class BlameAxes:
             if lost.size:
                 rejected += [(number, value) for value in {float(lost.min()), float(lost.max())}]
         axes.add_collection(LineCollection(bars, colors=FAINT, linewidths=5, alpha=0.7))
-        looks = (
+        looks: tuple[tuple[list, dict[str, Any]], ...] = (
             (means, {"marker": "o", "ms": 5, "color": INK, "label": "mean of the kept samples"}),
             (kept, {"marker": "_", "ms": 7, "mew": 1.6, "color": LOW, "label": "outermost kept"}),
             (rejected, {"marker": "x", "ms": 5, "color": HIGH, "label": "outermost rejected"}),
@@ -99,24 +99,20 @@ def figure_blame(found: Blame, number: int = 0) -> Figure:
     present, without = found.present, found.without(number).original
     difference = (present - without).mean(axis=0)
     _, _, width, height = found.box
-    figure = new_figure(9.8, min(6.0, 3.0 * height / width + 0.6) + 3.6)
-    pictures, plot = figure.subfigures(2, 1, height_ratios=(min(6.0, 3.0 * height / width + 0.6), 2.8))
+    tall = min(6.0, 3.0 * height / width + 0.6)
+    figure = new_figure(9.8, tall + 3.6)
+    places = figure.subplot_mosaic([[0, 1, 2], [3, 3, 3]], height_ratios=(tall, 2.8))
     limits, corner = screen_limits(present), found.box[:2]
-    axes = pictures.subplots(1, 3)
-    label = share.label if share else ""
-    for place, image, title in zip(
-        axes, (present, without), ("Box", f"Without frame {number} ({label})"), strict=False
-    ):
-        show_picture(place, np.clip(stretch(image, limits), 0, 1), title, corner=corner)
+    title = f"Without frame {number} ({share.label if share else 'left out'})"
+    for k, (image, words) in enumerate(((present, "Box"), (without, title))):
+        show_picture(places[k], np.clip(stretch(image, limits), 0, 1), words, corner=corner)
     top = difference_top(difference)
-    look = {"cmap": "RdBu_r", "vmin": -top, "vmax": top}
-    mapped = show_picture(axes[2], difference, "What the frame adds", corner=corner, **look)
-    colour_bar(pictures, mapped, "frame units", axes[2])
-    samples = BlameAxes(plot.subplots(), found)
+    look: dict[str, Any] = {"cmap": "RdBu_r", "vmin": -top, "vmax": top}
+    mapped = show_picture(places[2], difference, "What the frame adds", corner=corner, **look)
+    colour_bar(figure, mapped, "frame units", places[2])
+    samples = BlameAxes(places[3], found)
     samples.mark(number)
     samples.axes.legend(frameon=False, labelcolor=INK, fontsize=8.5, ncols=3, loc="upper left")
     said = f"{100 * share.share:.0f} % of the blame. {share.reason}" if share else "left out"
     write_title(figure, f"Frame {number}: {said}")
-    for part in (pictures, plot):
-        part.set_facecolor("none")
     return figure

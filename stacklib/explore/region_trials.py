@@ -11,7 +11,7 @@ import numpy as np
 from stacklib.explore.advisor import Advice, advise
 from stacklib.explore.outliers import OutlierLight, window_sums
 from stacklib.explore.trials import NEAR, Trials, without_rule
-from stacklib.figures.screen import Limits, binned, screen_limits, stretch
+from stacklib.figures.screen import Levels, Limits, binned, levels_of, sampling, screen_limits, stretch
 from stacklib.figures.trail_plots import trails_in_words
 from stacklib.frames.frame_set import FrameSet, open_frames
 from stacklib.integration.result import Integration
@@ -20,7 +20,7 @@ from stacklib.recipe.recipe import Recipe
 from stacklib.recipe.rules import RULES, rule_in_words
 from stacklib.spatial.means import MEANS
 
-__all__ = ["SIDE", "RegionTrials", "brightest_region", "in_short"]
+__all__ = ["SIDE", "RegionTrials", "brightest_region", "in_short", "limits_preset"]
 
 #: Default side of the region, and the largest number of columns of its pictures.
 SIDE = 512
@@ -39,7 +39,8 @@ class RegionTrials:
     Default recipe is `Recipe()`; the rule ``auto`` becomes the one it selects. The region is moved and cut to
     lie inside the frames; default is 512 x 512 pixels at the brightest structure. `recipe` is the last recipe
     that could be used, `result` and `plain` the region with it and without rejection; the uncertainty is
-    not corrected for rejection. `overview` is the reference frame, binned by `overview_side`.
+    not corrected for rejection. `overview` is the frame of number `reference` (from 0), binned by
+    `overview_side`.
     """
 
     def __init__(
@@ -54,7 +55,8 @@ class RegionTrials:
         self.trials = Trials(self.frames)
         # Weights by noise can be chosen later: measure it while the frames are read anyway.
         self.trials.measure(self.recipe, noise=True)
-        reference = self.frames[self.trials.prepare(self.recipe).reference].read()
+        self.reference = self.trials.prepare(self.recipe).reference
+        reference = self.frames[self.reference].read()
         self.overview, self.overview_side = binned(reference, OVERVIEW)
         self.region = brightest_region(self.overview, self.overview_side) if region is None else region
 
@@ -192,10 +194,19 @@ class RegionTrials:
         """The stretch of all pictures; it changes only with region, normalization, weights or ranges."""
         if self._limits is None:
             self._limits = screen_limits(binned(self.plain.original, SIDE)[0])
+            plain = self.plain.original
+            step = sampling(plain)
+            self._levels = levels_of(plain[:, ::step, ::step])
             errors = self.plain.uncertainty[np.isfinite(self.plain.uncertainty)]
             usual = float(np.median(errors)) / self.plain.range_factor if errors.size else 0.0
             self.difference_top = DIFFERENCE_ERRORS * usual or 1e-6
         return self._limits
+
+    @property
+    def levels(self) -> Levels:
+        """Levels of the region without rejection, from which the stretch of the live pictures follows."""
+        self.limits  # noqa: B018 - measures them as well
+        return self._levels
 
     @property
     def map_top(self) -> float:
@@ -221,6 +232,12 @@ class RegionTrials:
         """Return the result minus another one, float32 (height, width); by default that without rejection."""
         return _mean(self.result.original - (self.plain if other is None else other).original)
 
+    def difference_of(self, result: Integration, other: Integration | None = None) -> np.ndarray:
+        """Return the same as `difference` in full resolution, of any result."""
+        self.limits  # noqa: B018 - sets the scale as well
+        changes = result.original - (self.plain if other is None else other).original
+        return changes[0] if len(changes) == 1 else changes.mean(axis=0)
+
     def difference_picture(self, other: Integration | None = None) -> np.ndarray:
         """Return the difference for the screen: uint8 levels, 0 for darker, 255 for brighter."""
         self.limits  # noqa: B018 - sets the scale as well
@@ -229,6 +246,25 @@ class RegionTrials:
         index += np.float32(127.5)
         np.nan_to_num(index, copy=False, nan=127.5)
         return np.clip(index, 0, 255, out=index).astype(np.uint8)
+
+
+def limits_preset(recipe: Recipe, rule: str, kind: str) -> Recipe:
+    """Return a recipe with other limits of a rule, if there are recommended ones.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        The settings.
+    rule : str
+        The rule whose limits are changed.
+    kind : {"tight", "default", "gentle"}
+        The lower ends of the recommended ranges, the default values, or the upper ends.
+    """
+    known, changes = Recipe.parameters(), {}
+    for name in RULES[rule].parameters:
+        if usual := known[name].recommended:
+            changes[name] = {"tight": usual[0], "default": known[name].default, "gentle": usual[1]}[kind]
+    return recipe.replace(**changes)
 
 
 def in_short(result: Integration) -> str:

@@ -35,8 +35,16 @@ MATHEMATICS = re.compile(r"[$\\]")
 YAML = (".yaml", ".yml")
 #: Width of the longest parameter name, of a number, and of the longest word of a unit.
 LABEL, BOX, UNIT = "12.5em", "5.4em", "4.8em"
-#: Height of the band below a slider that marks the recommended values.
-BAND_HEIGHT = 6
+#: Room of the handle at both ends of a slider, in screen pixels.
+HANDLE = 12
+#: The name stands above a slider, which is as wide as the panel; the description is for screen readers.
+SLIDER_STYLE = """<style>
+.stacklib-slider.widget-slider .widget-label { display: none }
+.stacklib-slider.widget-slider { margin: 0 2px; width: auto }
+.stacklib-track { position: relative; overflow: visible }
+.stacklib-track .stacklib-band { position: absolute; inset: 0; pointer-events: none; z-index: 1; margin: 0;
+  height: auto; overflow: visible }
+</style>"""
 #: The part of the range that a slider covers, and its step; the number box covers the whole range.
 SLIDERS = {
     "sigma_low": (1.0, 6.0, 0.1),
@@ -59,7 +67,7 @@ SLIDERS = {
 
 
 class NumberSlider(widgets.VBox):
-    """A slider with a number box for a parameter; the recommended values are marked below it.
+    """A slider with a number box for a parameter; the recommended values are marked on it.
 
     The slider covers the range from `low` to `high`; the number box covers the whole range.
     """
@@ -88,10 +96,10 @@ class NumberSlider(widgets.VBox):
             description=parameter.name,
             tooltip=parameter.help,
             readout=False,
-            style={"description_width": LABEL},
             layout=widgets.Layout(flex="1 1 auto", width="auto"),
             **options,
         )
+        self.slider.add_class("stacklib-slider")
         self.box = box_kind(
             value=value,
             min=parameter.low,
@@ -108,10 +116,16 @@ class NumberSlider(widgets.VBox):
             f'<div style="line-height:1.1;font-size:92%">{parameter.unit}</div>',
             layout=widgets.Layout(width=UNIT, flex="0 0 auto", align_self="center"),
         )
-        children = [widgets.HBox([self.slider, self.box, unit])]
-        if parameter.recommended:
-            children.append(_band(parameter.recommended, low, high))
-        super().__init__(children)
+        known = parameter.recommended
+        words = f"recommended: {known[0]:g} to {known[1]:g}" if known else ""
+        name = widgets.HTML(
+            f'<div style="line-height:1.2" title="{escape(parameter.help)}">{parameter.name}'
+            f'<div style="font-size:85%;opacity:.75">{words}</div></div>',
+            layout=widgets.Layout(flex="1 1 auto", align_self="center"),
+        )
+        track = widgets.Box([self.slider, *([_band(known, low, high)] if known else [])])
+        track.add_class("stacklib-track")
+        super().__init__([widgets.HTML(SLIDER_STYLE), widgets.HBox([name, self.box, unit]), track])
 
     @property
     def number(self) -> float:
@@ -141,16 +155,15 @@ class NumberSlider(widgets.VBox):
 
 
 def _band(recommended: tuple[float, float], low: float, high: float) -> widgets.HTML:
+    """Draw the recommended values on the track of a slider."""
     start, stop = (100 * (value - low) / (high - low) for value in recommended)
-    words = f"recommended: {recommended[0]:g} to {recommended[1]:g}"
-    return widgets.HTML(
-        f'<div title="{words}" style="margin:0 calc({BOX} + {UNIT} + 14px) 0 calc({LABEL} + 14px);'
-        f'height:{BAND_HEIGHT}px;position:relative">'
-        f'<div style="position:absolute;left:{start:.1f}%;width:{stop - start:.1f}%;height:100%;'
-        f'background:#0072b2;border-radius:3px"></div></div>'
-        f'<div style="margin-left:{LABEL};padding-left:10px;font-size:85%;opacity:.75;line-height:1.2">'
-        f"{words}</div>"
+    band = widgets.HTML(
+        f'<div style="position:absolute;inset:0 {HANDLE}px">'
+        f'<div style="position:absolute;left:{start:.1f}%;width:{stop - start:.1f}%;top:calc(50% - 4px);'
+        f'height:8px;background:#0072b2;opacity:.75;border-radius:3px"></div></div>'
     )
+    band.add_class("stacklib-band")
+    return band
 
 
 def safe_html(text: str) -> str:

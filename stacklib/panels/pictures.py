@@ -14,27 +14,16 @@ from matplotlib.figure import Figure
 from PIL import Image
 from traitlets import Unicode
 
-__all__ = ["FigurePicture", "Picture", "encoded"]
+__all__ = ["FigurePicture", "Picture"]
 
 
-def encoded(picture: np.ndarray, scale: int = 1, colours: np.ndarray | None = None) -> bytes:
-    """Encode a picture, uint8, as JPEG, or a gray one as PNG with a color table, uint8, shape (256, 3).
-
-    Each pixel is repeated `scale` times in both directions. A picture with a color table is mostly
-    background, for which PNG is faster and smaller than JPEG, and single pixels stay sharp.
-    """
+def encoded(picture: np.ndarray, scale: int = 1) -> bytes:
+    """Encode a picture, uint8, as JPEG. Each pixel is repeated `scale` times in both directions."""
     if scale > 1:
         picture = picture.repeat(scale, axis=0).repeat(scale, axis=1)
-    image = Image.fromarray(np.ascontiguousarray(picture))
-    if colours is None:
-        return _bytes(image, "JPEG", quality=90, subsampling=0)
-    image.putpalette(colours.tobytes())
-    return _bytes(image, "PNG", compress_level=1)
-
-
-def _bytes(image: Image.Image, kind: str, **options: int) -> bytes:
     stream = io.BytesIO()
-    image.save(stream, kind, **options)
+    image = Image.fromarray(np.ascontiguousarray(picture))
+    image.save(stream, "JPEG", quality=90, subsampling=0)
     return stream.getvalue()
 
 
@@ -64,9 +53,9 @@ class Picture(widgets.Image):
     def alt(self, text: str) -> None:
         self.tooltip = text
 
-    def show(self, picture: np.ndarray, scale: int = 1, colours: np.ndarray | None = None) -> None:
+    def show(self, picture: np.ndarray, scale: int = 1) -> None:
         """Show a picture, see `encoded`."""
-        self.value = encoded(picture, scale, colours)
+        self.value = encoded(picture, scale)
 
 
 class FigurePicture(widgets.HBox):

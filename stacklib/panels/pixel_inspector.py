@@ -16,7 +16,6 @@ from stacklib.explore.explain import PixelStory, explain
 from stacklib.explore.masks import clear_hit, frame_mask, frame_verdicts
 from stacklib.explore.story_plots import MASK_CLASSES, VIEWS, StoryAxes, figure_inspection, legend_words
 from stacklib.figures.look import GROUND, map_top
-from stacklib.figures.screen import Levels
 from stacklib.integration.result import Integration
 from stacklib.integration.samples import Region
 from stacklib.panels.box_part import BoxPart
@@ -24,6 +23,7 @@ from stacklib.panels.common import Readout, safe_label, side_by_side
 from stacklib.panels.pictures import FigurePicture
 from stacklib.panels.verdict_table import verdict_table
 from stacklib.panels.viewer import Viewer
+from stacklib.panels.viewer.viewer import plain_levels
 from stacklib.utils.labels import channel_names, own_parts
 
 __all__ = ["MASK", "PixelInspector"]
@@ -394,11 +394,16 @@ class PixelInspector:
             edges = ((0, height - mask.shape[0]), (0, width - mask.shape[1]))
             title = f"Where frame {self._frame} was rejected{of}"
             mask = np.pad(mask, edges, mode="edge")[np.newaxis]
-            return mask, look | {"title": title, "classes": MASK_CLASSES, "levels": _plain(1, 3.0)}
+            return mask, look | {"title": title, "classes": MASK_CLASSES, "levels": plain_levels(3.0)}
         attribute, colours = MAPS[self._view]
         end = 1.0 if self._view == "coverage" else map_top(result) / 100
         shown = getattr(result, attribute)[channel : channel + 1]
-        return shown, look | {"colours": colours, "top": end, "unit": ("%", 100.0), "levels": _plain(1, 1.0)}
+        return shown, look | {
+            "colours": colours,
+            "top": end,
+            "unit": ("%", 100.0),
+            "levels": plain_levels(1.0),
+        }
 
     def _part(self) -> tuple[np.ndarray, tuple[int, int]]:
         """Cut out the close-up, and return its corner in the whole frames as well."""
@@ -417,12 +422,6 @@ class PixelInspector:
                 np.newaxis
             ], corner
         return self._look[0][:, row : row + down, column : column + across], corner
-
-
-def _plain(channels: int, top: float) -> Levels:
-    """Return levels of a map, from which nothing but the end of its scale follows."""
-    nothing = (0.0,) * channels
-    return Levels(nothing, nothing, nothing, (top,) * channels)
 
 
 def _within(name: str, value: int, last: int) -> int:

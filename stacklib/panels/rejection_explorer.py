@@ -11,12 +11,13 @@ from html import escape
 from pathlib import Path
 
 import ipywidgets as widgets
+import numpy as np
 from matplotlib.figure import Figure
 
 from stacklib.errors import StacklibError, StacklibWarning
 from stacklib.explore.advisor import Advice
 from stacklib.explore.both_presets import COMPARED
-from stacklib.explore.region_trials import SIDE, RegionTrials, in_short
+from stacklib.explore.region_trials import SIDE, RegionTrials, in_short, limits_preset
 from stacklib.frames.finding import resolve_path
 from stacklib.frames.frame_set import FrameSet
 from stacklib.integration.result import Integration
@@ -33,9 +34,11 @@ from stacklib.panels.common import (
     set_control,
     side_by_side,
 )
-from stacklib.panels.pictures import Picture, encoded
-from stacklib.panels.region_figure import DIFFERENCE_COLOURS, MAP_COLOURS, figure_region
+from stacklib.panels.region_figure import figure_region
 from stacklib.panels.region_picker import RegionPicker
+from stacklib.panels.viewer import Viewer, link
+from stacklib.panels.viewer.viewer import plain_levels
+from stacklib.panels.viewer.widget import BOTH_SIGNS
 from stacklib.recipe.choices import choices_file, undo_write, write_settings
 from stacklib.recipe.recipe import NAMED_WEIGHTS, Recipe
 from stacklib.recipe.rules import RULES
@@ -66,16 +69,26 @@ BLINK = 600
 HEARD = 1.0
 #: Seconds after which a slider rests.
 REST = 0.5
-#: The pictures are beside the controls if there is room, otherwise below them; the region then comes last.
+#: Height of a picture in screen pixels.
+TALL = 250
+#: Names of the presets of limits.
+LIMITS = ("tight", "default", "gentle")
+#: Changes that can be undone.
+REMEMBERED = 100
+#: The pictures have twice the room of the controls, or are below them; the region then comes last.
 STYLE = """<style>
-.stacklib-panel { container-type: inline-size; max-width: 980px }
-.stacklib-explorer { gap: 4px 8px; grid-template: "controls pictures" auto "region pictures" 1fr
-  / 400px minmax(0, 1fr) }
+.stacklib-panel { container-type: inline-size; max-width: 1400px }
+.stacklib-explorer { gap: 4px 10px; grid-template: "controls pictures" auto "region pictures" 1fr
+  / minmax(280px, 1fr) minmax(0, 2fr) }
+.stacklib-explorer > * { min-width: 0 }
 .stacklib-controls { grid-area: controls }
 .stacklib-pictures { grid-area: pictures }
 .stacklib-region { grid-area: region; align-self: start }
+.stacklib-plain .tools { display: none !important }
+.stacklib-pictures .readout { min-height: 1.4em !important }
 @container (max-width: 780px) {
-  .stacklib-explorer { grid-template: "controls" "pictures" "region" / minmax(0, 1fr) } }
+  .stacklib-explorer { grid-template: "controls" "pictures" "region" / minmax(0, 1fr) }
+  .stacklib-pictures .stage { height: 200px !important } }
 </style>"""
 RESIDUAL_HELP = (
     "Wherever a sample is more than 5 sigma above the median of the frames: the excess of the result over "
@@ -130,9 +143,11 @@ class RejectionExplorer:
         self.a: Integration | None = None
         images = [frame.path for frame in self.model.frames]
         self.path, self.saved = resolve_path(path) if path else choices_file(images), ""
-        self._a_picture = b""
+        self._history: list[Recipe] = []
+        self._shown: Integration | None = None
         self._quiet = self._live = self._suggesting = False
         self._changes = 0
+        self._last_changed: list[str] = []
 
     # from code -----------------------------------------------------------------------------------
 
@@ -143,7 +158,10 @@ class RejectionExplorer:
 
     @recipe.setter
     def recipe(self, recipe: Recipe) -> None:
+        before = self.recipe
         self.model.integrate(recipe)
+        self._last_changed = []
+        self._remember(before)
         self._refresh()
 
     @property
@@ -153,9 +171,13 @@ class RejectionExplorer:
 
     @region.setter
     def region(self, region: Region) -> None:
-        self.a = None
         self.model.region = region
         self._refresh()
+        if self.a is not None:
+            # The same settings in the new place.
+            self.a = self.model.trials.integrate(self.a.recipe, search=False)
+            if self._live:
+                self._show_pictures()
 
     @property
     def result(self) -> Integration:
@@ -188,7 +210,6 @@ class RejectionExplorer:
         """Keep the result as setting A, to compare other settings with it."""
         self.a = self.result
         if self._live:
-            self._a_picture = encoded(self.model.picture(self.a))
             self._show_pictures()
             self._say(f"A is {in_short(self.a)}.")
         return self.a
@@ -226,6 +247,20 @@ class RejectionExplorer:
         self.recipe = advice.recipe
         self._say(f"Suggested. {advice.reason}")
         return advice
+
+    def step_back(self) -> Recipe:
+        """Undo the last change of the settings, and return what they are now."""
+        if self._history:
+            self.model.integrate(self._history.pop(), search=False)
+            self._refresh()
+        return self.recipe
+
+    def _remember(self, before: Recipe) -> None:
+        """Keep settings for `step_back`; steps of the same slider count as one."""
+        changed = [name for name, value in before.to_dict().items() if value != self.recipe.to_dict()[name]]
+        if changed and changed != self._last_changed:
+            self._history = [*self._history, before][-REMEMBERED:]
+        self._last_changed = changed
 
     def use(self, path: str | Path = "") -> Path:
         """Write recipe and frames as a job file, and return its path; `saved` says which frames it means.
@@ -294,8 +329,7 @@ class RejectionExplorer:
         others = [name for name in OF_NEIGHBOURS[1:] if name in self._controls]
         more = widgets.VBox([self._controls[name] for name in (*CHOICES[4:], *SWITCHES, *others)])
         accordion = widgets.Accordion([more], titles=("More: estimator, combination, switches",))
-        model, shape = self.model, (self.model.frames.width, self.model.frames.height)
-        self._picker = RegionPicker(model.overview, model.overview_side, shape, self._choose_region)
+        self._picker = RegionPicker(self.model.frames[self.model.reference], self._choose_region)
         self._preset = widgets.Dropdown(
             options=PRESETS_SHOWN,
             description="preset",
@@ -305,7 +339,10 @@ class RejectionExplorer:
         )
         self._preset.observe(lambda change: self._take_preset(), "value")
         parts = {
-            "controls": [self._preset, self._controls["rejection"], self._rule_box, *basics, accordion],
+            "controls": [
+                *(self._preset, self._controls["rejection"], self._rule_box, self._make_limits()),
+                *(*basics, accordion),
+            ],
             "pictures": [self._make_pictures(), self._make_comparison(), self._make_saving()],
             "region": [self._picker],
         }
@@ -337,25 +374,51 @@ class RejectionExplorer:
             controls[name] = control
         return controls
 
+    def _make_limits(self) -> widgets.Widget:
+        """Buttons for presets of limits, and for undoing a change."""
+        self._limits = [
+            widgets.Button(description=kind, layout=widgets.Layout(width="auto")) for kind in LIMITS
+        ]
+        for button, words in zip(
+            self._limits,
+            ("Lower ends of the recommended ranges", "Default limits", "Upper ends"),
+            strict=True,
+        ):
+            button.tooltip = words
+            button.on_click(lambda button: self._take_limits(button.description))
+        self._back = widgets.Button(
+            description="Undo",
+            tooltip="Undo the last change of the settings",
+            layout=widgets.Layout(width="auto"),
+        )
+        self._back.on_click(lambda button: self._step_back())
+        return widgets.HBox([widgets.Label("limits"), *self._limits, self._back])
+
     def _make_pictures(self) -> widgets.Widget:
-        self._pictures, self._titles, cells = {}, {}, []
-        for name in ("result", "low", "high", "difference"):
-            self._pictures[name] = Picture(name)
-            self._titles[name] = Readout()
-            cells.append(widgets.VBox([self._titles[name], self._pictures[name]]))
+        """Create the linked viewers of result, maps and difference."""
+        blank = np.zeros((1, 2, 2), np.float32)
+        maps = {"colours": "inferno", "unit": ("%", 100.0)}
+        looks = {"result": {}, "low": maps, "high": maps, "difference": {"colours": BOTH_SIGNS}}
+        self._pictures = {
+            name: Viewer(blank, title=name, height=TALL, compact=True, **look) for name, look in looks.items()
+        }
+        link(self._pictures.values())
+        for name, viewer in self._pictures.items():
+            if name != "result":
+                viewer.widget.add_class("stacklib-plain")
         # Titles of one and of two lines end at the same height.
         layout = widgets.Layout(
             grid_template_columns="repeat(2, minmax(0, 1fr))", grid_gap="6px", align_items="flex-end"
         )
-        return widgets.GridBox(cells, layout=layout)
+        return widgets.GridBox([viewer.widget for viewer in self._pictures.values()], layout=layout)
 
     def _make_comparison(self) -> widgets.Widget:
         self._numbers, self._message = Readout(), Readout()
         keep = widgets.Button(description="Keep as A", tooltip="Keep these settings for comparison")
         keep.on_click(lambda button: self.keep_as_a())
         self._play = widgets.Play(value=0, min=0, max=1, interval=BLINK, show_repeat=False, repeat=True)
-        self._play.observe(lambda change: self._show_result(), "value")
-        self._play.observe(lambda change: self._show_pictures(), "playing")
+        self._play.observe(lambda change: self._blink(), "value")
+        self._play.observe(lambda change: self._blink(), "playing")
         self._against = widgets.Dropdown(
             options=(NO_REJECTION, SETTING_A),
             description="Difference from",
@@ -396,8 +459,10 @@ class RejectionExplorer:
         if self._quiet or self._suggesting:
             return
         changes = {name: control_value(control) for name, control in self._controls.items()}
+        before = self.recipe
         if not self._try(self.recipe.replace(**changes)):
             return
+        self._remember(before)
         self._show_preset()
         self._show_rule()
         self._show_all()
@@ -439,8 +504,22 @@ class RejectionExplorer:
     def _take_preset(self) -> None:
         if self._quiet or self._suggesting or self._preset.value == OWN:
             return
-        self._try(self._with_preset(self._preset.value))
+        self._try_as_change(self._with_preset(self._preset.value))
+
+    def _take_limits(self, kind: str) -> None:
+        if not self._suggesting:
+            self._try_as_change(limits_preset(self.recipe, self.result.rule, kind))
+
+    def _try_as_change(self, recipe: Recipe) -> None:
+        before, self._last_changed = self.recipe, []
+        self._try(recipe)
+        self._remember(before)
         self._refresh()
+
+    def _step_back(self) -> None:
+        if not self._suggesting:
+            self.step_back()
+            self._say("" if self._history else "These are the settings at the start.")
 
     def _with_preset(self, name: str) -> Recipe:
         recipe = self.recipe.replace(preset=name)
@@ -512,7 +591,7 @@ class RejectionExplorer:
 
     def _enable(self, enabled: bool) -> None:
         """Enable or disable all controls."""
-        for control in (self._preset, *self._controls.values(), *self._buttons):
+        for control in (self._preset, *self._controls.values(), *self._buttons, *self._limits):
             enable_control(control, enabled)
         self._again.disabled = not (enabled and self._may_search)
         self._picker.enabled = enabled
@@ -523,54 +602,63 @@ class RejectionExplorer:
         children = tuple(self._controls[name] for name in names)
         if self._rule_box.children != children:
             self._rule_box.children = children
+        some = any(Recipe.parameters()[name].recommended for name in names)
+        for button in self._limits:
+            button.layout.display = None if some else "none"
 
     def _show_all(self) -> None:
-        self._again.disabled = not self._may_search
+        self._again.disabled, self._back.disabled = not self._may_search, not self._history
         # Send the pictures to the browser before computing the numbers.
         self._show_pictures()
         self._show_numbers()
 
-    def _show_pictures(self) -> None:
-        model = self.model
-        other = self.a if self._against.value == SETTING_A else None
-        # The result goes first: the browser shows it while the others are made.
-        self._b_picture = encoded(model.picture())
-        if self.a is not None and self._play.playing:
-            self._a_picture = encoded(model.picture(self.a))
-        self._show_result()
-        for side in ("low", "high"):
-            self._pictures[side].show(model.map_picture(side), colours=MAP_COLOURS)
-        self._pictures["difference"].show(model.difference_picture(other), colours=DIFFERENCE_COLOURS)
+    def _blink(self) -> None:
+        if self._seen is not self._shown:
+            self._show_pictures()
 
-    def _show_result(self) -> None:
-        """Show A or B while they blink, otherwise B, the current result."""
+    @property
+    def _seen(self) -> Integration:
+        """A or B while they blink, otherwise B, the current result."""
         shows_a = self.a is not None and self._play.playing and self._play.value == 0
-        self._pictures["result"].value = self._a_picture if shows_a else self._b_picture
-        name = (
-            ""
-            if self.a is None
-            else f" {'A' if shows_a else 'B'}: {in_short(self.a if shows_a else self.result)}"
+        return self.a if shows_a else self.result
+
+    def _show_pictures(self) -> None:
+        """Show result, maps and difference, each with the title that says what it is."""
+        model, seen, pictures = self.model, self._seen, self._pictures
+        self._shown = seen
+        name = "" if self.a is None else f" {'A' if seen is self.a else 'B'}"
+        corner, adu = self.region[:2], self.result.preparation.full_scale
+        unit = ("ADU", adu) if adu > 1 else None
+        said = f"{name}: {in_short(seen)}" if name else ""
+        # The result goes first: the browser shows it while the others are made.
+        pictures["result"].show(
+            seen.original, title=f"Result{said}", levels=model.levels, origin=corner, unit=unit
         )
-        self._title("result", f"Result{name}")
+        for side, word in (("low", "too dark"), ("high", "too bright")):
+            fractions = getattr(seen, f"rejection_{side}").mean(axis=0, dtype=np.float32)
+            lost = 100 * float(getattr(seen, f"rejected_{side}").mean())
+            title = f"Rejected {side}{name}: {lost:.3f} % {word}"
+            top = model.map_top
+            pictures[side].show(fractions, title=title, top=top, levels=plain_levels(top), origin=corner)
+        other = self.a if self._against.value == SETTING_A and self.a is not None else None
+        base = NO_REJECTION if other is None else SETTING_A
+        difference = model.difference_of(self.result, other)
+        top = model.difference_top
+        pictures["difference"].show(
+            difference,
+            title=f"{'Result' if self.a is None else 'B'} minus {base}",
+            top=top,
+            levels=plain_levels(top),
+            origin=corner,
+            unit=unit,
+        )
 
     def _show_numbers(self) -> None:
         numbers, model = self.numbers, self.model
-        top = 100 * model.map_top
-        scale, unit = model.difference_scale()
-        other = SETTING_A if self.a is not None and self._against.value == SETTING_A else NO_REJECTION
-        for side, word in (("low", "too dark"), ("high", "too bright")):
-            rejected = f"Rejected {side} ({word}): {numbers[f'rejected_{side}']:.3f} %"
-            self._title(side, f"{rejected}; scale: 0 to {top:.0f} % of the frames")
-        self._title("difference", f"Difference from {other}; blue to red: ±{scale:.3g} {unit}")
         lines = [safe_html(line) for line in model.words(numbers).splitlines()]
         lines += [f"Note: {safe_html(note)}" for note in self.result.preparation.notes]
         lines[3] = f'<span title="{escape(RESIDUAL_HELP)}">{lines[3]}</span>'
         self._numbers.say_html(*lines)
-
-    def _title(self, name: str, text: str) -> None:
-        """Write the title of a picture, which is also its name for screen readers."""
-        self._titles[name].say(text)
-        self._pictures[name].alt = text
 
     def _say(self, text: str) -> None:
         if self._live:

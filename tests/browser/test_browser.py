@@ -372,17 +372,17 @@ def blink(notebook: browser.Notebook) -> None:
     wait_until(notebook, lambda: "A is winsorized sigma" in notebook.readouts(), "keeping A")
     notebook.slider("sigma_high").focus()
     page.keyboard.press("ArrowRight")
-    wait_until(notebook, lambda: "Result B: winsorized sigma" in notebook.readouts(), "showing B")
+    wait_until(notebook, lambda: "Result B: winsorized sigma" in notebook.titles(), "showing B")
     assert slider_value(notebook) != kept
     play, stop = (page.locator(".widget-play button").nth(index) for index in (0, 1))
     play.click()
     for _ in range(2):
         for name in "AB":
             wait_until(
-                notebook, lambda name=name: f"Result {name}: " in notebook.readouts(), f"blinking {name}"
+                notebook, lambda name=name: f"Result {name}: " in notebook.titles(), f"blinking {name}"
             )
     stop.click()
-    wait_until(notebook, lambda: "Result B: " in notebook.readouts(), "stopping")
+    wait_until(notebook, lambda: "Result B: " in notebook.titles(), "stopping")
 
 
 def take_suggestion(notebook: browser.Notebook) -> None:
@@ -400,7 +400,7 @@ def take_suggestion(notebook: browser.Notebook) -> None:
     notebook.settled()
     proposed = re.search(r"Suggested\. sigma_low [\d.]+ and sigma_high ([\d.]+):", notebook.readouts())
     assert slider_value(notebook) == float(proposed[1])
-    assert "Result B: winsorized sigma" in notebook.readouts()
+    assert "Result B: winsorized sigma" in notebook.titles()
 
 
 def click_pixels(notebook: browser.Notebook, root: Path, say: Say) -> None:
@@ -522,13 +522,16 @@ def measure_steps(notebook: browser.Notebook, index: int, rule: str, count: int,
 def drag_the_region(notebook: browser.Notebook, folder: Path) -> None:
     """The region follows the rectangle; its numbers are those of `integrate`."""
     page = notebook.page
-    canvas = page.locator(".jupyter-matplotlib-canvas-div canvas").first
+    canvas = page.locator(".stacklib-region .stage").first
     canvas.scroll_into_view_if_needed()
     notebook.settled()
     box = canvas.bounding_box()
-    page.mouse.move(box["x"] + 0.45 * box["width"], box["y"] + 0.45 * box["height"])
+    # The frame has 600 x 540 pixels and fits the height of the stage.
+    scale = box["height"] / 540
+    middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(*middle)
     page.mouse.down()
-    page.mouse.move(box["x"] + 0.55 * box["width"], box["y"] + 0.51 * box["height"], steps=5)
+    page.mouse.move(middle[0] + 40 * scale, middle[1] + 14 * scale, steps=5)
     page.mouse.up()
     corner = [page.get_by_label(name, exact=True).first for name in ("left", "top")]
     wait_until(notebook, lambda: corner[0].input_value() != "0", "moving the region")
@@ -542,16 +545,40 @@ def drag_the_region(notebook: browser.Notebook, folder: Path) -> None:
     canvas.scroll_into_view_if_needed()
     notebook.settled()
     box = canvas.bounding_box()
-    page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 0.5 * box["height"])
+    middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(*middle)
     page.mouse.down()
-    page.mouse.move(box["x"] + 2, box["y"] + 0.5 * box["height"], steps=8)
-    page.mouse.move(box["x"] - 40, box["y"] + 0.5 * box["height"], steps=4)
+    page.mouse.move(box["x"] + 2, middle[1], steps=8)
+    page.mouse.move(box["x"] - 40, middle[1], steps=4)
     page.mouse.up()
     wait_until(notebook, lambda: corner[0].input_value() == "0", "taking the region of a drag that left")
     before = notebook.settled()
     page.mouse.move(box["x"] + 0.8 * box["width"], box["y"] + 0.8 * box["height"], steps=5)
+    page.mouse.move(10, 10)
     page.wait_for_timeout(500)
     assert corner[0].input_value() == "0" and notebook.settled() == before
+    resize_the_region(notebook, box, scale)
+
+
+def resize_the_region(notebook: browser.Notebook, box: dict[str, float], scale: float) -> None:
+    """A drag of its right edge makes the region narrower; Shift and a drag draw another one."""
+    page = notebook.page
+    width, left = (page.get_by_label(name, exact=True).first for name in ("width", "left"))
+    corner = box["x"] + box["width"] / 2 - 300 * scale, box["y"] + box["height"] / 2 - 270 * scale
+    page.mouse.move(corner[0] + 512 * scale, corner[1] + 200 * scale)
+    page.mouse.down()
+    page.mouse.move(corner[0] + 400 * scale, corner[1] + 200 * scale, steps=4)
+    page.mouse.up()
+    wait_until(notebook, lambda: width.input_value() != "512", "resizing the region")
+    assert abs(int(width.input_value()) - 400) <= 3 and left.input_value() == "0"
+    page.keyboard.down("Shift")
+    page.mouse.move(corner[0] + 100 * scale, corner[1] + 100 * scale)
+    page.mouse.down()
+    page.mouse.move(corner[0] + 300 * scale, corner[1] + 260 * scale, steps=4)
+    page.mouse.up()
+    page.keyboard.up("Shift")
+    wait_until(notebook, lambda: left.input_value() != "0", "drawing a region")
+    assert abs(int(left.input_value()) - 100) <= 3 and abs(int(width.input_value()) - 200) <= 3
 
 
 # the viewer --------------------------------------------------------------------------------------
@@ -805,7 +832,7 @@ def test_voila_serves_the_explorer_as_an_app(lab, root):
     with browser.Server(root, "notebooks/2_choose_rejection.ipynb") as server:
         notebook = browser.Notebook(page)
         page.goto(server.address(""), wait_until="commit", timeout=90_000)
-        page.wait_for_selector("img.stacklib-picture", timeout=120_000)
+        page.wait_for_selector(".stacklib-pictures .stacklib-viewer", timeout=120_000)
         notebook.settled()
         by_keyboard_and_mouse(notebook)
         assert notebook.errors() == []

@@ -12,20 +12,15 @@ import numpy as np
 import pytest
 from astropy.io import fits
 from conftest import SAMPLES
-from matplotlib.backend_bases import MouseEvent
-from PIL import Image
 
 import stacklib as sl
 from stacklib.errors import StacklibWarning
 from stacklib.explore import trials
 from stacklib.explore.region_trials import brightest_region
-from stacklib.panels.region_figure import MAP_COLOURS
+from stacklib.panels import Viewer
 from stacklib.panels.rejection_explorer import RejectionExplorer
 from stacklib.recipe.rules import RULES
 from stacklib.utils.parameters import read_yaml
-
-# traitlets warns about the way ipympl creates its toolbar.
-pytestmark = pytest.mark.filterwarnings("ignore:Passing unrecognized arguments to super.Toolbar")
 
 REGION = (60, 50, 96, 80)
 
@@ -43,6 +38,11 @@ def panel() -> RejectionExplorer:
 def live(panel) -> RejectionExplorer:
     assert panel.widget is panel.widget
     return panel
+
+
+def pixels(viewer: Viewer) -> np.ndarray:
+    """What a viewer of the panel shows, (channels, height, width)."""
+    return viewer._pyramid.rows.read(0, viewer.shape[1])
 
 
 def message(panel: RejectionExplorer) -> str:
@@ -163,7 +163,7 @@ def test_frames_with_borders_that_are_no_numbers(with_borders, region):
     panel.figure().savefig(io.BytesIO())
     assert "residual outlier signal" in panel.summary
     for name, picture in panel._pictures.items():
-        assert picture.value, name
+        assert picture.shape[1:] == panel.region[:1:-1], name
 
 
 def test_frames_without_noise_can_be_shown_without_weights(tmp_path):
@@ -259,10 +259,10 @@ def test_each_rule_shows_its_own_parameters(live, rule):
 
 
 def test_a_slider_changes_recipe_pictures_and_numbers(live):
-    before = live._pictures["high"].value, live._numbers.value
+    before, numbers = pixels(live._pictures["high"]), live._numbers.value
     live._controls["sigma_high"].slider.value = 2.0
     assert live.recipe.sigma_high == 2.0
-    assert live._pictures["high"].value != before[0] and live._numbers.value != before[1]
+    assert pixels(live._pictures["high"]).sum() > before.sum() and live._numbers.value != numbers
     assert f"{live.numbers['rejected_high']:.3f} %" in live._numbers.value
 
 
@@ -368,25 +368,76 @@ def test_a_preset_that_cannot_be_used_changes_nothing(live, monkeypatch):
 
 
 def test_a_and_b_blink(live):
-    first = live._pictures["result"].value
+    """Image and maps, each with the title of what is shown."""
+    names = ("result", "low", "high")
+    first = [pixels(live._pictures[name]) for name in names]
+    kept = live.keep_as_a()
+    live._controls["rejection"].value = "none"
+
+    def shown() -> str:
+        """A or B, by pixels and titles."""
+        pictures = [live._pictures[name] for name in names]
+        of_a = [np.array_equal(pixels(each), known) for each, known in zip(pictures, first, strict=True)]
+        assert len(set(of_a)) == 1
+        said = " A" if of_a[0] else " B"
+        assert all(f"{said}: " in each.title for each in pictures)
+        rejected = 100 * (kept if of_a[0] else live.result).rejected_high.mean()
+        assert f"{rejected:.3f} %" in pictures[2].title
+        return said.strip()
+
+    assert shown() == "B" and "B: no rejection" in live._pictures["result"].title
+    live._play.playing = True
+    assert shown() == "A" and "A: sigma" in live._pictures["result"].title
+    live._play.value = 1
+    assert shown() == "B"
+    live._play.value, live._play.playing = 0, False
+    assert shown() == "B"
+
+
+def test_a_follows_the_region(live):
     live.keep_as_a()
     live._controls["rejection"].value = "none"
-    second = live._pictures["result"].value
-    assert first != second
-    live._play.playing = True
-    assert live._pictures["result"].value == first and "A: sigma" in live._titles["result"].value
-    live._play.value = 1
-    assert live._pictures["result"].value == second and "B: no rejection" in live._titles["result"].value
-    live._play.value, live._play.playing = 0, False
-    assert live._pictures["result"].value == second
+    live._against.value = "setting A"
+    live.region = (100, 90, 70, 60)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", sl.StacklibWarning)
+        real = sl.integrate(live.model.frames, live.a.recipe, region=live.region, progress=False)
+    np.testing.assert_array_equal(live.a.image, real.image)
+    assert live._pictures["difference"].title == "B minus setting A"
+    expected = live.result.original[0] - live.a.original[0]
+    np.testing.assert_array_equal(pixels(live._pictures["difference"])[0], expected)
 
 
 def test_difference_against_setting_a(live):
     live.keep_as_a()
-    plain = live._pictures["difference"].value
+    assert pixels(live._pictures["difference"]).any()
     live._against.value = "setting A"
-    assert live._pictures["difference"].value != plain
-    assert not live.model.difference(live.a).any()
+    assert not pixels(live._pictures["difference"]).any() and not live.model.difference(live.a).any()
+
+
+def test_changes_are_undone_one_by_one(live):
+    start = live.recipe
+    assert live._back.disabled
+    for value in (2.5, 2.4, 2.3):
+        live._controls["sigma_high"].slider.value = value
+    live._controls["weights"].value = "none"
+    live._back.click()
+    assert live.recipe == start.replace(sigma_high=2.3) and live._controls["weights"].value == start.weights
+    # Steps of a slider are one change.
+    live._back.click()
+    assert live.recipe == start and live._controls["sigma_high"].number == start.sigma_high
+    assert live._back.disabled and live.step_back() == start
+
+
+def test_presets_of_limits(live):
+    live._controls["rejection"].value = "sigma"
+    for button in live._limits:
+        button.click()
+        expected = {"tight": (3.0, 2.8), "default": (3.2, 2.9), "gentle": (3.4, 3.0)}[button.description]
+        assert (live.recipe.sigma_low, live.recipe.sigma_high) == expected
+        assert live._controls["sigma_low"].number == expected[0]
+    live._controls["rejection"].value = "min_max"
+    assert all(button.layout.display == "none" for button in live._limits)
 
 
 def test_suggest_sets_the_recipe_and_says_why(live):
@@ -433,7 +484,7 @@ def test_nothing_changes_the_settings_while_limits_are_tried(live, monkeypatch):
     live._controls["sigma_high"].slider.value = 5.0
     live._controls["rejection"].value = "none"
     live._picker.boxes[0].value = 7
-    mouse(live, "button_press", 20, 20)
+    live._picker.viewer.widget.box = [20, 20, 30, 30]
     live._suggest.click()
     assert len(shown) == 1 and live.recipe == proposed and live.region == REGION
     (end,) = later
@@ -458,49 +509,20 @@ def test_why_there_is_no_suggestion(live, monkeypatch):
     assert live.recipe == before and "3 frames are too few" in message(live)
 
 
-def test_region_boxes_and_dragging_move_the_region(live):
+def test_the_region_is_typed_and_drawn(live):
     live._picker.boxes[0].value = 100
     assert live.region == (100, 50, 96, 80)
-    mouse(live, "button_press", 150, 100)
-    mouse(live, "motion_notify", 170, 120)
-    mouse(live, "button_release", 170, 120)
-    assert live.region == (122, 80, 96, 80)
-    assert [box.value for box in live._picker.boxes] == [122, 80]
-
-
-def mouse(panel: RejectionExplorer, kind: str, x: float, y: float, button: int = 1) -> None:
-    """Send a mouse event of the overview, as the browser does; button 0 means none."""
-    axes = panel._picker.rectangle.axes
-    canvas, name = axes.figure.canvas, f"{kind}_event"
-    event = MouseEvent(name, canvas, *axes.transData.transform((x, y)), button=button or None)
-    # Only moves have `buttons`, and not in older versions of matplotlib.
-    event.buttons = frozenset({button} - {0}) if kind == "motion_notify" else None
-    canvas.callbacks.process(name, event)
-
-
-@pytest.mark.parametrize(
-    ("end", "left"), [(("figure_leave", -30, 120), 0), (("motion_notify", 20, 120, 0), 122)]
-)
-def test_a_drag_that_ends_outside_ends(live, end, left):
-    mouse(live, "button_press", 150, 100)
-    mouse(live, "motion_notify", 170, 120)
-    assert live.region == REGION
-    mouse(live, *end)
-    assert live.region == (left, 80, 96, 80)
-    mouse(live, "motion_notify", 60, 60)
-    assert live._picker.rectangle.get_xy() == (left, 80)
-
-
-def test_the_browser_gets_a_whole_picture_after_a_drag(live):
-    canvas = live._picker.canvas
-    canvas.draw()
-    assert not canvas._force_full
-    mouse(live, "button_press", 150, 100)
-    for x in range(150, 170, 4):
-        mouse(live, "motion_notify", x, 120)
-        assert not canvas._force_full
-    mouse(live, "button_release", 170, 120)
-    assert canvas._force_full
+    live._picker.boxes[3].value = 40
+    assert live.region == (100, 50, 96, 40)
+    overview = live._picker.viewer.widget
+    overview.box = [122, 80, 60, 50]
+    assert live.region == (122, 80, 60, 50) and live.result.image.shape == (1, 50, 60)
+    assert [box.value for box in live._picker.boxes] == [122, 80, 60, 50]
+    assert all(picture.shape[1:] == (50, 60) for picture in live._pictures.values())
+    assert live._pictures["low"].widget.meta["origin"] == [122, 80]
+    # There is always a region.
+    overview.box = []
+    assert live.region == (122, 80, 60, 50) and overview.box == [122, 80, 60, 50]
 
 
 def test_use_these_says_where(live, tmp_path):
@@ -513,21 +535,17 @@ def test_use_these_says_where(live, tmp_path):
     assert message(live)
 
 
-def test_pictures_are_those_of_the_region(live):
-    for picture in live._pictures.values():
-        assert Image.open(io.BytesIO(picture.value)).size == REGION[2:]
-
-
-def test_maps_are_shown_exactly(live):
+def test_pictures_are_those_of_the_result(live):
+    pictures, result = live._pictures, live.result
+    np.testing.assert_array_equal(pixels(pictures["result"]), result.original)
     for side in ("low", "high"):
-        shown = Image.open(io.BytesIO(live._pictures[side].value)).convert("RGB")
-        np.testing.assert_array_equal(np.asarray(shown), MAP_COLOURS[live.model.map_picture(side)])
+        np.testing.assert_array_equal(pixels(pictures[side]), getattr(result, f"rejection_{side}"))
+    np.testing.assert_array_equal(pixels(pictures["difference"]), result.original - live.model.plain.original)
+    assert len({picture.widget.group for picture in pictures.values()}) == 1
 
 
 def test_every_picture_has_a_name_for_screen_readers(live):
     for picture in live._pictures.values():
-        # The front end shows a title only if there is an empty description.
-        state = picture.get_state()
-        assert state["tooltip"] == picture.alt != "" and state["description"] == ""
+        assert picture.title in picture.widget.alt != ""
     live._controls["sigma_high"].slider.value = 2.0
     assert f"{live.numbers['rejected_high']:.3f} %" in live._pictures["high"].alt

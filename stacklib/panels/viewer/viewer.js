@@ -213,11 +213,12 @@ class Viewer {
       made.addEventListener("click", action);
       return made;
     };
-    const zooms = meta.compact ? [] : [
+    const zooms = [
       button("Fit", "Fit the whole image (f)", () => this.fit()),
-      button("1:1", "One screen pixel for each pixel (1)", () => this.zoomTo(1 / devicePixelRatio)),
+      button("1:1", "One screen pixel for each pixel (1)", () => this.zoomTo(1 / devicePixelRatio))];
+    if (!meta.compact) zooms.push(
       button("+", "Zoom in (+)", () => this.zoomBy(1.5)),
-      button("−", "Zoom out (-)", () => this.zoomBy(1 / 1.5))];
+      button("−", "Zoom out (-)", () => this.zoomBy(1 / 1.5)));
     const tools = element("div", { class: "tools" }, ...zooms);
     if (meta.channels > 1) {
       const all = meta.palettes ? "mean" : meta.channels === 3 ? meta.names.join("") : null;
@@ -230,8 +231,9 @@ class Viewer {
       if (meta.scale !== "classes") tools.append(this.slider("scale", "top", meta.tops[0], meta.tops[1], true));
     } else {
       tools.append(this.choice("stretch", "curve", CURVES));
-      if (meta.channels > 1) tools.append(this.choice("black point", "balance", BALANCES));
-      tools.append(this.slider("brightness", "target", 0.02, 0.6), this.slider("sigma to black", "clip", 0.5, 10));
+      if (meta.channels > 1 && !meta.compact) tools.append(this.choice("black point", "balance", BALANCES));
+      tools.append(this.slider("brightness", "target", 0.02, 0.6));
+      if (!meta.compact) tools.append(this.slider("sigma to black", "clip", 0.5, 10));
     }
     if (!meta.compact) tools.append(button("Auto", "Back to the automatic stretch", () => this.reset()));
     if (meta.boxes) {

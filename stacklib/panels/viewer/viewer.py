@@ -35,7 +35,7 @@ from stacklib.utils.labels import channel_names
 from stacklib.utils.progress import in_live_notebook
 from stacklib.utils.texts import one_line
 
-__all__ = ["Viewer", "link"]
+__all__ = ["Viewer", "link", "plain_levels"]
 
 #: What can be shown.
 Image: TypeAlias = np.ndarray | Integration | Frame | str | Path
@@ -342,6 +342,12 @@ class Viewer:
         from IPython.display import display
 
         display(self.widget if in_live_notebook() else self.figure())
+
+
+def plain_levels(top: float, channels: int = 1) -> Levels:
+    """Return levels of a map, from which nothing but the end of its scale follows."""
+    nothing = (0.0,) * channels
+    return Levels(nothing, nothing, nothing, (top,) * channels)
 
 
 def link(viewers: Iterable[Viewer]) -> None:
