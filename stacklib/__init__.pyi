@@ -13,7 +13,7 @@ from .errors import (
     StacklibWarning,
 )
 from .explore.advisor import Advice, advise
-from .explore.blame import Blame, blame
+from .explore.boxes.blame import Blame, blame
 from .explore.explain import PixelStory, explain
 from .explore.sweep import Sweep, sweep
 from .frames.frame_set import Frame, FrameSet, open_frames

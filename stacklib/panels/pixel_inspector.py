@@ -11,17 +11,18 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from stacklib.errors import StacklibError
-from stacklib.explore.blame import Blame, blame
+from stacklib.explore.boxes.blame import Blame, blame
+from stacklib.explore.boxes.blame_plots import figure_blame
 from stacklib.explore.explain import PixelStory, explain
 from stacklib.explore.masks import clear_hit, frame_mask, frame_verdicts
 from stacklib.explore.story_plots import MASK_CLASSES, VIEWS, StoryAxes, figure_inspection, legend_words
 from stacklib.figures.look import GROUND, map_top
 from stacklib.integration.result import Integration
 from stacklib.integration.samples import Region
-from stacklib.panels.box_part import BoxPart
 from stacklib.panels.common import Readout, safe_label, side_by_side
+from stacklib.panels.parts.box_part import BoxPart
+from stacklib.panels.parts.verdict_table import verdict_table
 from stacklib.panels.pictures import FigurePicture
-from stacklib.panels.verdict_table import verdict_table
 from stacklib.panels.viewer import Viewer
 from stacklib.panels.viewer.viewer import plain_levels
 from stacklib.utils.labels import channel_names, own_parts
@@ -188,7 +189,7 @@ class PixelInspector:
     def figure(self) -> Figure:
         """Draw image, high map and samples of the pixel, or the frames of the box, as a static figure."""
         if self.blame is not None:
-            return self.blame.figure()
+            return figure_blame(self.blame)
         return figure_inspection(self.result, self._story, self._round)
 
     @property

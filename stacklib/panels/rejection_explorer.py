@@ -34,8 +34,8 @@ from stacklib.panels.common import (
     set_control,
     side_by_side,
 )
-from stacklib.panels.region_figure import figure_region
-from stacklib.panels.region_picker import RegionPicker
+from stacklib.panels.parts.region_figure import figure_region
+from stacklib.panels.parts.region_picker import RegionPicker
 from stacklib.panels.viewer import Viewer, link
 from stacklib.panels.viewer.viewer import plain_levels
 from stacklib.panels.viewer.widget import BOTH_SIGNS

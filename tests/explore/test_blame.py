@@ -12,6 +12,7 @@ from astropy.io import fits
 from conftest import SAMPLES
 
 import stacklib as sl
+from stacklib.explore.boxes.blame_plots import figure_blame
 from stacklib.explore.masks import box_around
 
 BOX = (40, 30, 60, 50)
@@ -117,7 +118,7 @@ def test_trails_found_with_all_frames_are_taken(trailed):
 def test_table_and_figure(result):
     found = sl.blame(result, BOX)
     assert list(found.table["frame"]) == [each.number for each in found.frames]
-    figure = found.figure(5)
+    figure = figure_blame(found, 5)
     figure.savefig(io.BytesIO())
     assert figure.get_suptitle().startswith("Frame 5: ")
 

@@ -280,7 +280,7 @@ def test_a_box_ranks_the_frames_and_shows_it_without_one(panel):
 
 
 def test_a_box_that_is_too_large_is_refused(panel, monkeypatch):
-    monkeypatch.setattr("stacklib.explore.blame.MOST_PIXELS", 100)
+    monkeypatch.setattr("stacklib.explore.boxes.blame.MOST_PIXELS", 100)
     panel._map.widget.box = [0, 0, 50, 40]
     assert panel.blame is None and "draw a smaller box" in panel._heading.value
     panel._map.widget.box = []

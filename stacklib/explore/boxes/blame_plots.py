@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from stacklib.explore.boxes.blame import Blame
 from stacklib.figures.look import (
     EDGE,
     FAINT,
@@ -24,9 +25,6 @@ from stacklib.figures.look import (
     write_title,
 )
 from stacklib.figures.screen import screen_limits, stretch
-
-if TYPE_CHECKING:
-    from stacklib.explore.blame import Blame
 
 __all__ = ["BlameAxes", "difference_top", "figure_blame"]
 

@@ -8,10 +8,8 @@ from functools import cached_property
 
 import numpy as np
 from astropy.table import Table
-from matplotlib.figure import Figure
 
 from stacklib.errors import IntegrationError, StacklibWarning
-from stacklib.explore.blame_plots import figure_blame
 from stacklib.explore.masks import BESIDE, frame_verdicts
 from stacklib.explore.trials import NEAR, Trials
 from stacklib.integration.result import Integration
@@ -190,16 +188,6 @@ class Blame:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", StacklibWarning)
             return trials.integrate(recipe, search=self.exact)
-
-    def figure(self, number: int = 0) -> Figure:
-        """Draw the box, the box without a frame, the difference, and the samples of all frames.
-
-        Parameters
-        ----------
-        number : int
-            The frame, counted from 1; 0 for the one to blame.
-        """
-        return figure_blame(self, number)
 
 
 def blame(result: Integration, box: Region) -> Blame:

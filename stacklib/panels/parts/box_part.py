@@ -7,8 +7,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from stacklib.errors import StacklibError
-from stacklib.explore.blame import Blame
-from stacklib.explore.blame_plots import BlameAxes, difference_top
+from stacklib.explore.boxes.blame import Blame
+from stacklib.explore.boxes.blame_plots import BlameAxes, difference_top
 from stacklib.figures.look import GROUND
 from stacklib.figures.screen import levels_of
 from stacklib.panels.common import Readout, safe_label, side_by_side

@@ -1,0 +1,1 @@
+"""Boxes of an image: which frames made what is seen there."""

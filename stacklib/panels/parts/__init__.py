@@ -1,0 +1,1 @@
+"""Parts of the explorer and of the inspector."""
