@@ -171,11 +171,12 @@ class RejectionExplorer:
 
     @region.setter
     def region(self, region: Region) -> None:
+        # A has the pixels of the old region until it is integrated again.
+        kept, self.a = self.a, None
         self.model.region = region
         self._refresh()
-        if self.a is not None:
-            # The same settings in the new place.
-            self.a = self.model.trials.integrate(self.a.recipe, search=False)
+        if kept is not None:
+            self.a = self.model.trials.integrate(kept.recipe, search=False)
             if self._live:
                 self._show_pictures()
 
