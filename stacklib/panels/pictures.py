@@ -17,16 +17,6 @@ from traitlets import Unicode
 __all__ = ["FigurePicture", "Picture"]
 
 
-def encoded(picture: np.ndarray, scale: int = 1) -> bytes:
-    """Encode a picture, uint8, as JPEG. Each pixel is repeated `scale` times in both directions."""
-    if scale > 1:
-        picture = picture.repeat(scale, axis=0).repeat(scale, axis=1)
-    stream = io.BytesIO()
-    image = Image.fromarray(np.ascontiguousarray(picture))
-    image.save(stream, "JPEG", quality=90, subsampling=0)
-    return stream.getvalue()
-
-
 def _at_most(width: str) -> widgets.Layout:
     return widgets.Layout(width=width, max_width="100%", height="auto", margin="0", object_fit="contain")
 
@@ -53,9 +43,12 @@ class Picture(widgets.Image):
     def alt(self, text: str) -> None:
         self.tooltip = text
 
-    def show(self, picture: np.ndarray, scale: int = 1) -> None:
-        """Show a picture, see `encoded`."""
-        self.value = encoded(picture, scale)
+    def show(self, picture: np.ndarray) -> None:
+        """Show a picture, uint8 (height, width, 3)."""
+        stream = io.BytesIO()
+        image = Image.fromarray(np.ascontiguousarray(picture))
+        image.save(stream, "JPEG", quality=90, subsampling=0)
+        self.value = stream.getvalue()
 
 
 class FigurePicture(widgets.HBox):

@@ -270,7 +270,6 @@ def test_a_new_rule_equals_its_reference(grown):
         assert expected.all() == (frames < 4)
 
 
-@pytest.mark.filterwarnings("ignore:Passing unrecognized arguments:DeprecationWarning")
 def test_a_new_rule_is_in_the_panel(grown):
     recipe = grown.sl.Recipe(rejection="toy", weights="none")
     panel = grown.RejectionExplorer(grown.frames, recipe, region=REGION)
