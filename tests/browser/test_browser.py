@@ -22,6 +22,7 @@ from conftest import ROOT, SAMPLES
 from nbformat.v4 import new_code_cell, new_notebook
 
 import stacklib as sl
+from stacklib.notebook.app import app_notebook
 from stacklib.panels import Viewer
 from stacklib.panels.viewer.stretches import CURVES, Stretch
 
@@ -826,15 +827,30 @@ def test_large_frames_blink(lab, root, say):
         assert notebook.errors() == []
 
 
-def test_voila_serves_the_explorer_as_an_app(lab, root):
+def test_voila_serves_all_steps_as_an_app(lab, root):
     pytest.importorskip("voila", reason="no Voila for the test of make app: pip install voila")
-    page = lab.browser.new_page(viewport={"width": 1000, "height": 800})
-    with browser.Server(root, "notebooks/2_choose_rejection.ipynb") as server:
+    folder = root / "app" / "M101" / "4_Registered"
+    shutil.copytree(root / "sample_data" / "M101" / "4_Registered", folder)
+    page = lab.browser.new_page(viewport={"width": 1400, "height": 1000})
+    with browser.Server(root, str(app_notebook(root / "app", str(folder)))) as server:
         notebook = browser.Notebook(page)
         page.goto(server.address(""), wait_until="commit", timeout=90_000)
+        page.get_by_role("button", name="Measure these frames").click(timeout=120_000)
+        page.get_by_text("20 of 20 frames are selected").wait_for(timeout=120_000)
+        page.get_by_text("2 Rejection").click()
         page.wait_for_selector(".stacklib-pictures .stacklib-viewer", timeout=120_000)
         notebook.settled()
         by_keyboard_and_mouse(notebook)
+        page.get_by_text("3 Pixels").click()
+        wait_until(notebook, lambda: "rejected" in notebook.readouts(), "the story of a pixel")
+        page.get_by_text("4 Integrate").click()
+        page.get_by_role("button", name="Integrate", exact=True).click(timeout=60_000)
+        link = page.get_by_role("link", name=".xisf").first
+        link.wait_for(timeout=120_000)
+        with page.expect_download() as download:
+            link.click()
+        saved = folder.parent / "5_Integration" / download.value.suggested_filename
+        assert Path(download.value.path()).read_bytes() == saved.read_bytes()
         assert notebook.errors() == []
         page.close()
 
