@@ -89,6 +89,9 @@ def show_picture(
     pixels covers `side` pixels of the image each way; `corner` is the (left, top) pixel of the image at its
     top left corner. Options go to ``imshow``.
     """
+    if picture.ndim == 3:
+        # Means of bins may be a last digit above 1, of which matplotlib would warn.
+        picture = np.clip(picture, 0, 1)
     height, width = picture.shape[:2]
     x, y = corner[0] - 0.5, corner[1] - 0.5
     options = {"vmin": 0, "vmax": 1, "cmap": "gray"} | options if "norm" not in options else options
