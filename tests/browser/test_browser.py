@@ -169,8 +169,14 @@ def shows(notebook: browser.Notebook, frame: int) -> None:
     """Wait until picture, table, plots and words show a frame."""
     wait_until(notebook, lambda: notebook.page.evaluate(SHOWN_FRAME) == frame, f"showing frame {frame}")
     current = notebook.page.locator(".stacklib-blinker tr[aria-current]")
-    assert current.count() == 1 and current.get_attribute("data-frame") == str(frame)
-    assert f"{frame + 1:04d}, " in notebook.page.locator(".stacklib-blinker .shown").inner_text()
+    # The kernel tells the table, a moment after the browser has changed the picture.
+    wait_until(
+        notebook,
+        lambda: current.count() == 1 and current.get_attribute("data-frame") == str(frame),
+        f"marking frame {frame}",
+    )
+    words = notebook.page.locator(".stacklib-blinker .shown")
+    wait_until(notebook, lambda: f"{frame + 1:04d}, " in words.inner_text(), f"naming frame {frame}")
 
 
 def look_at_frames(notebook: browser.Notebook) -> None:
@@ -199,10 +205,19 @@ def look_at_frames(notebook: browser.Notebook) -> None:
     seen = []
     for place in (0, 1):
         shows(notebook, order[place])
-        wait_until(notebook, lambda: re.search(pattern, readout(notebook)), "telling a pixel")
-        x, y, red, green, zoom = re.search(pattern, readout(notebook)).groups()
-        pixel = frames[order[place]].read()[:, int(y), int(x)]
-        assert np.float32(red) == pixel[0] and np.float32(green) == pixel[1]
+        image = frames[order[place]].read()
+
+        def told(image=image) -> tuple[str, ...] | None:
+            """Place and zoom, once the values are those of the frame."""
+            found = re.search(pattern, readout(notebook))
+            if found is None:
+                return None
+            x, y, red, green, zoom = found.groups()
+            pixel = image[:, int(y), int(x)]
+            return (x, y, zoom) if np.float32(red) == pixel[0] and np.float32(green) == pixel[1] else None
+
+        wait_until(notebook, told, "telling a pixel")
+        x, y, zoom = told()
         seen.append((x, y, zoom))
         page.keyboard.press("ArrowRight")
     assert seen[0] == seen[1] and float(seen[0][2]) > 300

@@ -1,5 +1,6 @@
 """Integration on a Dask cluster: the same bits, within the memory of the workers, also when one dies."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -41,9 +42,9 @@ LIMIT = 640_000_000
 PLAIN = sl.Recipe(rejection="winsorized_sigma", weights="none")
 
 
-@pytest.fixture(scope="module")
-def client():
-    """Two worker processes, for all tests of this module: to start them takes seconds."""
+@contextlib.contextmanager
+def two_workers():
+    """Two worker processes, and their client."""
     with (
         distributed.LocalCluster(
             n_workers=2,
@@ -54,6 +55,13 @@ def client():
         ) as workers,
         distributed.Client(workers) as client,
     ):
+        yield client
+
+
+@pytest.fixture(scope="module")
+def client():
+    """Two worker processes, for all tests of this module: to start them takes seconds."""
+    with two_workers() as client:
         yield client
 
 
@@ -209,8 +217,15 @@ def test_a_worker_may_die(when, client, slow_store, tmp_path, m101, monkeypatch)
     assert_same(there, m101)
 
 
-def test_without_any_worker_left_the_search_ends_with_one_error(client, tmp_path, m101, monkeypatch):
-    search = cluster.Cluster.search
+@pytest.fixture
+def own_workers():
+    """Workers of one test: dask does not start each one again that was killed."""
+    with two_workers() as client:
+        yield client
+
+
+def test_without_any_worker_left_the_search_ends_with_one_error(own_workers, tmp_path, m101, monkeypatch):
+    client, search = own_workers, cluster.Cluster.search
 
     def dying(self, *arguments):
         for number, found in enumerate(search(self, *arguments)):
@@ -228,22 +243,21 @@ def test_without_any_worker_left_the_search_ends_with_one_error(client, tmp_path
         sl.integrate(folder, recipe, client=client, progress=False)
     assert sorted(tmp_path.rglob("*")) == before
     monkeypatch.undo()
-    client.wait_for_workers(2, timeout=120)
+    client.wait_for_workers(1, timeout=120)
     assert idle(client)
     there = sl.integrate(folder, recipe, client=client, progress=False)
     assert_same(there, sl.integrate(folder, recipe, progress=False))
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc to read the peak memory from")
-def test_workers_stay_within_their_memory(client, tmp_path):
+def test_workers_stay_within_their_memory(own_workers, tmp_path):
     """The samples are many times what a worker has left for them."""
     random = np.random.default_rng(1)
     plane = random.normal(0.1, 0.01, (1, 1000, 2000)).astype(np.float32)
     for number in range(36):
         xisf.write_image(tmp_path / f"a{number:02d}.xisf", plane, image_id="a")
-    client.wait_for_workers(2, timeout=120)
-    result = sl.integrate(tmp_path, PLAIN, client=client, progress=False)
-    peaks = client.run(peak_memory)
+    result = sl.integrate(tmp_path, PLAIN, client=own_workers, progress=False)
+    peaks = own_workers.run(peak_memory)
     assert len(peaks) == 2 and max(peaks.values()) < LIMIT
     assert result.rejection_low.max() == 0 and np.abs(result.image - plane).max() < 1e-6
 

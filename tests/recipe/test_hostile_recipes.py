@@ -25,6 +25,8 @@ from stacklib.utils.resources import parse_memory
 LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12)
 )
+#: CPU seconds on a busy machine; what does harm takes minutes or all memory.
+AT_ONCE = 5
 HOSTILE = {
     "references in each other": (LAUGHS, "more than 10 references"),
     "references in a value": ("frames: [&a [x], *a" + ", *a" * 20 + "]", "more than 10 references"),
@@ -76,7 +78,7 @@ def test_hostile_files_are_refused_at_once_and_in_a_line(tmp_path, name):
         start = time.process_time()
         with pytest.raises(RecipeError, match=rf"(?s)recipe\.yaml: .*{message}") as error:
             kind.load(path)
-        assert time.process_time() - start < 2
+        assert time.process_time() - start < AT_ONCE
         assert len(str(error.value)) < 300 + len(str(path))
         assert str(error.value).isprintable()
 
@@ -201,7 +203,7 @@ def test_hostile_records_are_refused_at_once_and_in_a_line(tmp_path, name):
         start = time.process_time()
         with pytest.raises(RecipeError, match=rf"result\.xisf: .*{message}") as error:
             call(path)
-        assert time.process_time() - start < 2
+        assert time.process_time() - start < AT_ONCE
         assert len(str(error.value)) < 300 + len(str(path)) and str(error.value).isprintable()
 
 
