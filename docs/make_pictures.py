@@ -39,7 +39,8 @@ def main() -> None:
     """Integrate, draw, and write small PNG files."""
     result = sl.integrate(SAMPLES / "M101" / "4_Registered")
     result_with_trails = sl.integrate(SAMPLES / "M101" / "4_Registered", sl.Recipe(footprints="trails"))
-    cosmic_ray = sl.explain(result, **masks.typical_pixels(result)["cosmic ray"])
+    x, y, channel = masks.clear_hit(result)
+    cosmic_ray = sl.explain(result, x=x, y=y, channel=channel)
     figures = {
         "before_after": plots.figure_before_after(result),
         "both_ways": figure_both_ways(),
