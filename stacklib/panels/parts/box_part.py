@@ -81,7 +81,10 @@ class BoxPart:
         self._axes.mark(number)
         self._samples.update(self._sharpness)
         self._samples.describe(f"Samples of each frame in the box; frame {number} is marked")
-        self.reason.say(f"Frame {number} ({share.label}): {share.reason}.")
+        lines = [f"Frame {number} ({share.label}): {share.reason}."]
+        if not found.exact:
+            lines.append("Trails and the like are those that were found with all frames.")
+        self.reason.say(*lines)
         box, corner = found.present, found.box[:2]
         levels = levels_of(box)
         try:
@@ -97,8 +100,3 @@ class BoxPart:
         title = f"Without frame {number} ({share.label})"
         self.viewers[1].show(without, levels=levels, title=title, **look)
         self.viewers[2].show(difference, top=difference_top(difference), **look)
-        if not found.exact:
-            self.reason.say(
-                f"Frame {number} ({share.label}): {share.reason}.",
-                "Trails and the like are those that were found with all frames.",
-            )
