@@ -27,6 +27,7 @@ __all__ = [
     "safe_label",
     "set_control",
     "side_by_side",
+    "text_button",
 ]
 
 #: Characters by which MathJax, which JupyterLab runs on widgets and tables, knows mathematics.
@@ -229,6 +230,14 @@ def enable_control(control: widgets.Widget, enabled: bool) -> None:
     parts = (control.slider, control.box) if isinstance(control, NumberSlider) else (control,)
     for part in parts:
         part.disabled = not enabled
+
+
+def text_button(text: str, call: Callable[[], object], **options: Any) -> widgets.Button:
+    """Create a button as wide as its text; options such as ``tooltip`` are those of the widget."""
+    layout = widgets.Layout(width="auto", align_self="flex-start")
+    button = widgets.Button(description=text, layout=layout, **options)
+    button.on_click(lambda _: call())
+    return button
 
 
 def side_by_side(*parts: widgets.Widget) -> widgets.HBox:

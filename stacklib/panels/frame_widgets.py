@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import ipywidgets as widgets
 import numpy as np
 
 from stacklib.errors import RecipeError, StacklibError
 from stacklib.explore.frame_choice import FrameChoice
 from stacklib.panels.blinker import RATES, Blinker, frame_grid
-from stacklib.panels.common import Readout, chosen_file, side_by_side
+from stacklib.panels.common import Readout, chosen_file, side_by_side, text_button
 from stacklib.panels.frame_plots import PLOTTED, time_axis
 from stacklib.panels.viewer import PagesViewer
 
@@ -53,19 +51,25 @@ class SelectorWidgets:
         selector = self.selector
         return side_by_side(
             self.expression,
-            _button("Apply", "Keep only those selected frames for which the expression holds", self._apply),
-            _button("Leave out suggested", "Leave out the frames that look bad", selector.suggest),
-            _button("Select all", "Select every frame", self._all),
-            _button("Undo", "Undo the last change of the selection (u)", self._step_back),
-            _button("Reset", "Back to the selection at the start", selector.reset),
+            text_button(
+                "Apply", self._apply, tooltip="Keep only those selected frames for which the expression holds"
+            ),
+            text_button(
+                "Leave out suggested", selector.suggest, tooltip="Leave out the frames that look bad"
+            ),
+            text_button("Select all", self._all, tooltip="Select every frame"),
+            text_button("Undo", self._step_back, tooltip="Undo the last change of the selection (u)"),
+            text_button("Reset", selector.reset, tooltip="Back to the selection at the start"),
         )
 
     def _saving(self) -> widgets.Widget:
         self.file = widgets.Text(
             str(self.selector.path), description="saved in", layout=widgets.Layout(flex="1 1 300px")
         )
-        save = _button("Save", "Write the selected frames to this file", self._save)
-        undo = _button("Undo save", "Go back to the file as it was before the last save", self._undo)
+        save = text_button("Save", self._save, tooltip="Write the selected frames to this file")
+        undo = text_button(
+            "Undo save", self._undo, tooltip="Go back to the file as it was before the last save"
+        )
         return side_by_side(self.file, save, undo)
 
     def refresh(self) -> None:
@@ -130,9 +134,3 @@ def _meta(selector: FrameChoice) -> dict:
         plots.append({"title": title.replace(" ({level})", ""), "values": known})
     names = selector.short_names
     return {"names": names, "x": x.tolist(), "x_label": label, "plots": plots, "rates": list(RATES)}
-
-
-def _button(text: str, tooltip: str, call: Callable[[], object]) -> widgets.Button:
-    button = widgets.Button(description=text, tooltip=tooltip, layout=widgets.Layout(width="auto"))
-    button.on_click(lambda _: call())
-    return button

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ from stacklib.frames.frame_set import FrameSet
 from stacklib.integration.result import Integration
 from stacklib.integration.run import integrate
 from stacklib.panels.app.downloads import Downloads
-from stacklib.panels.common import Readout
+from stacklib.panels.common import Readout, text_button
 from stacklib.panels.folder_chooser import FolderChooser
 from stacklib.panels.frame_selector import FrameSelector
 from stacklib.panels.pixel_inspector import PixelInspector
@@ -157,7 +157,7 @@ class _Select(_Step):
 
     def __init__(self, bench: Workbench) -> None:
         super().__init__(bench)
-        measure = _button("Measure these frames", self.open)
+        measure = text_button("Measure these frames", self.open, button_style="primary")
         self.box.children = (bench.chooser.widget, measure, *self.box.children)
 
     def needs(self) -> Any:
@@ -211,7 +211,7 @@ class _Integrate(_Step):
         of = f"{counted(len(chosen), 'frame')} of {target_name([frame.path for frame in chosen])}"
         words = Readout()
         words.say(f"{of}, all pixels.", *recipe.in_words(len(chosen)))
-        return [words, _button("Integrate", self._run), widgets.VBox()]
+        return [words, text_button("Integrate", self._run, button_style="primary"), widgets.VBox()]
 
     def _run(self) -> None:
         bench = self.bench
@@ -231,10 +231,3 @@ class _Integrate(_Step):
                 self.said.say()
         finally:
             before[-1].disabled = False
-
-
-def _button(words: str, call: Callable[[], None]) -> widgets.Button:
-    layout = {"width": "auto", "align_self": "flex-start"}
-    button = widgets.Button(description=words, button_style="primary", layout=layout)
-    button.on_click(lambda _: call())
-    return button
