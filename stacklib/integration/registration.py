@@ -8,7 +8,10 @@ which would raise the noise).
 
 from __future__ import annotations
 
+import heapq
 import math
+import os
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,7 +22,7 @@ from scipy import fft
 from scipy.ndimage import find_objects, label, median_filter
 
 from stacklib.errors import IntegrationError
-from stacklib.measurement.cache import kept_for_set
+from stacklib.measurement.cache import kept_by_frame, kept_for_set
 from stacklib.normalization.preparation import Preparation
 from stacklib.utils.compiled import compiled
 from stacklib.utils.filters.smoothing import box_mean
@@ -31,6 +34,7 @@ __all__ = [
     "check_registration",
     "measure_shifts",
     "registration_of",
+    "stacked_frames",
     "window_of",
     "window_reader",
 ]
@@ -77,6 +81,8 @@ CUT_MEAN, LEFT_OF_NOISE = 0.757, 0.2
 #: ``read(k, window)`` returns samples of frame `k` in a window (left, top, width, height), float32 (height,
 #: width), NaN for no data.
 ReadWindow = Callable[[int, tuple[int, int, int, int]], np.ndarray]
+#: See `measure_shifts`.
+Keep = Callable[[int, list[int], Callable[[list[int]], np.ndarray]], np.ndarray]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +124,26 @@ class Registration:
             return np.flatnonzero(self.distance - 3 * self.error > limit).tolist()
 
 
+def stacked_frames(names: Sequence[str]) -> list[int]:
+    """Choose the frames whose sum or median the others are compared with.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Names of all frames, in their order.
+
+    Returns
+    -------
+    list of int
+        All of a few frames. Of many, some from all over the first ones: no others are chosen when a frame is
+        added or left out, as a rule, so that what was found of the frames holds.
+    """
+    if len(names) <= STACKED:
+        return list(range(len(names)))
+    first = range(1 << len(names).bit_length() - 1)
+    return sorted(heapq.nsmallest(STACKED, first, key=lambda i: zlib.crc32(os.fsencode(names[i]))))
+
+
 def registration_of(
     preparation: Preparation, held: np.ndarray | None = None, threads: int | None = None
 ) -> Registration:
@@ -143,9 +169,16 @@ def registration_of(
     low, _ = p.settings(channel).data_range
     read = window_reader(p, channel, held)
     first = int(np.searchsorted(p.used, p.reference))
+    stacked = stacked_frames([frame.name for frame in p.used_frames])
+
+    def keep(side: int, chosen: list[int], find: Callable[[list[int]], np.ndarray]) -> np.ndarray:
+        return kept_by_frame(
+            p.used_frames, chosen, ("peaks", side, channel, low, chosen.index(first), p.marks), find
+        )
 
     def measure() -> Registration:
-        return measure_shifts(read, p.count, (p.frames.height, p.frames.width), first, threads)
+        shape = p.frames.height, p.frames.width
+        return measure_shifts(read, p.count, shape, first, threads, stacked=stacked, keep=keep)
 
     inputs = ("registration", channel, low, first, p.used, p.marks)
     return kept_for_set(p.used_frames, inputs, measure, Registration.to_arrays, Registration.from_arrays)
@@ -241,6 +274,9 @@ def measure_shifts(
     shape: tuple[int, int],
     first: int = 0,
     threads: int | None = None,
+    *,
+    stacked: Sequence[int] | None = None,
+    keep: Keep | None = None,
 ) -> Registration:
     """Measure how frames lie on each other, in a window in their middle.
 
@@ -257,6 +293,11 @@ def measure_shifts(
         A good frame, such as the reference.
     threads : int, optional
         Number of frames that are measured at the same time. Default is one per CPU.
+    stacked : sequence of int, optional
+        The frames whose sum the others are compared with, see `stacked_frames`. Default is the first ones.
+    keep : callable, optional
+        ``keep(side, stacked, find)`` returns what ``find(indices)`` finds of frames, for all of them, in a
+        window of this side. By default it is found.
 
     Returns
     -------
@@ -266,23 +307,32 @@ def measure_shifts(
     height, width = shape
     if min(shape) < LEAST_SIDE:
         return _unknown(count)
+    chosen = sorted({first, *(range(min(count, STACKED)) if stacked is None else stacked)})
     for side in SIDES:
         window = window_of(width, height, side)
 
         def part(i: int, window: tuple[int, int, int, int] = window) -> np.ndarray:
             return read(i, window)
 
+        def kept(find: Callable[[list[int]], np.ndarray], side: int = side) -> np.ndarray:
+            return find(list(range(count))) if keep is None else keep(side, chosen, find)
+
         with ThreadPoolExecutor(checked_threads(threads)) as pool:
-            found = _measure(part, count, first, pool)
+            found = _measure(part, count, (first, chosen), pool, kept)
         if side >= max(height, width) or np.mean(np.isfinite(found.error)) >= MOST:
             break
     return found
 
 
 def _measure(
-    read: Callable[[int], np.ndarray], count: int, first: int, pool: ThreadPoolExecutor
+    read: Callable[[int], np.ndarray],
+    count: int,
+    stacked: tuple[int, list[int]],
+    pool: ThreadPoolExecutor,
+    kept: Callable[[Callable[[list[int]], np.ndarray]], np.ndarray],
 ) -> Registration:
-    chosen = sorted({first, *np.linspace(0, count - 1, min(count, STACKED)).astype(int).tolist()})
+    """Measure all frames against the sum of the stacked ones, of which the first is named first."""
+    first, chosen = stacked
     shape = read(first).shape
 
     def spectrum_of(i: int) -> np.ndarray:
@@ -298,7 +348,8 @@ def _measure(
         spectrum = spectra[i] if i in spectra else spectrum_of(i)
         return _peak(spectrum, total - moved[i] if i in moved else total, shape)
 
-    peaks = list(pool.map(peak_of, range(count)))
+    found = kept(lambda some: np.array(list(pool.map(peak_of, some)), np.float64))
+    peaks = [_Peak(y, x, error, bool(matches)) for y, x, error, matches in found.tolist()]
     shift = np.array([[p.x, p.y] if p.matches else [math.nan] * 2 for p in peaks])
     error = np.array([p.error if p.matches else math.nan for p in peaks])
     if not np.isfinite(error).any():

@@ -16,8 +16,8 @@ import numpy as np
 from stacklib.frames.differences import mosaic_period
 from stacklib.frames.frame import Frame
 from stacklib.frames.kinds import CALIBRATION, kind_of
-from stacklib.integration.registration import Registration, window_of, window_reader
-from stacklib.measurement.cache import kept_for_set
+from stacklib.integration.registration import Registration, stacked_frames, window_of, window_reader
+from stacklib.measurement.cache import kept_by_frame, kept_for_set
 from stacklib.measurement.light.binning import bin_plane
 from stacklib.measurement.light.photometry import StarFluxes, Template, compare_stars, make_template
 from stacklib.measurement.light.ratio import FEWEST
@@ -31,8 +31,6 @@ __all__ = ["Starlight", "compared_light", "starlight_notes", "starlight_of"]
 #: Side of the window in the middle of the frames, and the one that is tried if fewer stars than this are in
 #: it; no more than the second number are measured.
 SIDES, ENOUGH, PLENTY = (512, 1024), 20, 40
-#: Number of frames in the median.
-STACKED = 15
 #: Discs are wider than for exact photometry by this factor: two and a half FWHM hold nearly all of a star.
 WIDER = 1.7
 #: Frames off by more than this many pixels have other stars in the discs.
@@ -186,7 +184,7 @@ def _measure(
     factors, offsets = (
         table[p.used, channel].astype(np.float32) for table in (p.rejection_factor, p.rejection_offset)
     )
-    some = sorted({*np.linspace(0, p.count - 1, min(p.count, STACKED)).astype(int).tolist()})
+    some = stacked_frames([frame.name for frame in p.used_frames])
     for side in SIDES:
         left, top, width, height = window_of(p.frames.width, p.frames.height, side)
         window = left - left % period, top - top % period, width, height
@@ -210,7 +208,11 @@ def _measure(
     def light_of(k: int) -> tuple[float, float]:
         return _light(known[k] if k in known else part(k), stars)
 
-    light, error = np.array(list(pool.map(light_of, range(p.count)))).T
+    inputs = ("light", channel, p.settings(channel).data_range, full, factors[some], offsets[some], p.marks)
+    found = kept_by_frame(
+        p.used_frames, some, inputs, lambda frames: np.array(list(pool.map(light_of, frames)))
+    )
+    light, error = found.T
     # A single frame with light among many without any makes no template.
     return (light, error) if np.count_nonzero(light > 0) > p.count / 2 else (light * np.nan, error)
 

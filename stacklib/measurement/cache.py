@@ -40,6 +40,7 @@ __all__ = [
     "Entries",
     "PlaneMeasurements",
     "cache_file",
+    "kept_by_frame",
     "kept_for_set",
     "known_planes",
     "open_stores",
@@ -51,6 +52,8 @@ __all__ = [
 UNUSED_DAYS, VANISHED_DAYS = 365, 30
 #: Files of sets that are kept for a folder, those used last, and days after which they are removed.
 SETS, SET_DAYS = 60, 90
+#: Most frames whose numbers are kept in one of these files, those found last.
+MOST_FRAMES = 5000
 #: Longest part of the name of a cache file that comes from the folder.
 LONGEST_NAME = 60
 #: Increases whenever a measured number changes.
@@ -262,6 +265,49 @@ def sets_folder(folder: str | Path) -> Path:
     return cache_file(folder).with_suffix("")
 
 
+def kept_by_frame(
+    frames: Sequence[Frame],
+    stacked: Sequence[int],
+    settings: Sequence[Any],
+    find: Callable[[list[int]], np.ndarray],
+) -> np.ndarray:
+    """Return what was found of frames that are compared with some of them, and find what is missing.
+
+    Parameters
+    ----------
+    frames : sequence of Frame
+        The frames. Others than the stacked ones may be added and left out.
+    stacked : sequence of int
+        Those that all are compared with. If they or their files change, everything is found again.
+    settings : sequence
+        See `kept_for_set`.
+    find : callable
+        Returns the numbers of frames by index, float64 (some frames, ...).
+
+    Returns
+    -------
+    ndarray of float64, shape (frames, ...)
+        The numbers of all frames.
+    """
+    place = _set_file([frames[i] for i in stacked], settings)
+    names = [_identity(frame) for frame in frames]
+    if place is None or None in names:
+        return find(list(range(len(frames))))
+    known: dict[str, np.ndarray] = {}
+    # A damaged file is as good as none, whatever the damage.
+    with contextlib.suppress(Exception), np.load(io.BytesIO(place.read_bytes())) as arrays:
+        known = dict(zip(arrays["names"].tolist(), arrays["numbers"], strict=True))
+    if missing := [i for i, name in enumerate(names) if name not in known]:
+        found = find(missing)
+        known |= {names[i]: numbers for i, numbers in zip(missing, found, strict=True)}
+        # The files may have changed meanwhile.
+        changed = [i for i in missing if _identity(frames[i]) != names[i]]
+        latest = list(known)[-MOST_FRAMES:]
+        if not changed and _set_file([frames[i] for i in stacked], settings) == place:
+            _keep(place, {"names": np.array(latest), "numbers": np.stack([known[name] for name in latest])})
+    return np.stack([known[name] for name in names])
+
+
 Found = TypeVar("Found")
 
 
@@ -304,15 +350,31 @@ def kept_for_set(
     found = find()
     # The files may have changed meanwhile.
     if path is not None and _set_file(frames, settings) == path:
-        try:
-            buffer = io.BytesIO()
-            np.savez(buffer, **pack(found))
-            path.parent.mkdir(parents=True, exist_ok=True)
-            replace_atomically(path, buffer.getvalue())
-            _remove_old_sets(path.parent)
-        except (SaveError, OSError, ValueError) as error:
-            _log.debug("the cache %s is not written: %s", path, error)
+        _keep(path, pack(found))
     return found
+
+
+def _keep(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays if possible."""
+    try:
+        buffer = io.BytesIO()
+        np.savez(buffer, **arrays)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_atomically(path, buffer.getvalue())
+        _remove_old_sets(path.parent)
+    except (SaveError, OSError, ValueError) as error:
+        _log.debug("the cache %s is not written: %s", path, error)
+
+
+def _identity(frame: Frame) -> str | None:
+    """Return what tells the file of a frame from others, None if it is not a file."""
+    try:
+        path = Path(frame.path)
+        stat = path.stat()
+        name = os.fsencode(os.path.realpath(path)) + f" {stat.st_size} {stat.st_mtime_ns}\n".encode()
+    except (OSError, TypeError):
+        return None
+    return hashlib.sha256(name).hexdigest()[:32]
 
 
 def _set_file(frames: Sequence[Frame], settings: Sequence[Any]) -> Path | None:

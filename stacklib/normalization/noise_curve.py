@@ -31,6 +31,8 @@ APART, FLAT, ENOUGH = 2, 2.0, 200
 LEVELS = (*np.linspace(0, 0.9, 9), 0.95, 0.98, 0.99, 0.995, 1.0)
 #: A rise from one level to the next counts from this many standard errors.
 RISE = 3.0
+#: With a smaller singular value than this, the frames cannot be told apart.
+SINGULAR = 0.1
 #: Samples farther out than this many sigma are outliers.
 CLIP = 5.0
 #: Samples farther out than this many sigma of all frames are moved there before frames are compared.
@@ -252,11 +254,21 @@ def _relative_noise(beyond: np.ndarray, known: np.ndarray, n: np.ndarray, floor:
         return ones
     mixed = np.identity(frames) + _shares_of_others(known, others)
     # With little more than two frames at a pixel, either may be the noisy one.
-    if np.linalg.svd(mixed, compute_uv=False)[-1] < 0.1:
+    if _may_be_singular(mixed) and np.linalg.svd(mixed, compute_uv=False)[-1] < SINGULAR:
         return ones
     own = np.linalg.solve(mixed, found)
     own = np.sqrt(np.maximum(own, 0.04 * found))
     return own / own.min()
+
+
+def _may_be_singular(mixed: np.ndarray) -> bool:
+    """Return whether the least singular value of a matrix may be below `SINGULAR`.
+
+    It is at least that of the identity less the largest one of the rest. With many frames that tells enough,
+    and takes no time.
+    """
+    rest = np.abs(mixed - np.identity(len(mixed)))
+    return 1 - float(np.sqrt(rest.sum(axis=0).max() * rest.sum(axis=1).max())) < 2 * SINGULAR
 
 
 def _shares_of_others(known: np.ndarray, others: np.ndarray) -> np.ndarray:

@@ -1,5 +1,7 @@
 """Frames that do not lie on each other are named; those that do never are."""
 
+import shutil
+
 import numpy as np
 import pytest
 from astropy.io import fits
@@ -7,7 +9,13 @@ from scipy.ndimage import shift as interpolated
 
 import stacklib as sl
 from stacklib.errors import IntegrationError, StacklibWarning
-from stacklib.integration.registration import check_registration, measure_shifts, window_of
+from stacklib.integration.registration import (
+    check_registration,
+    measure_shifts,
+    stacked_frames,
+    window_of,
+)
+from stacklib.measurement.cache import sets_folder
 
 SHAPE = (160, 200)
 
@@ -217,3 +225,40 @@ def test_frames_used_count_and_no_others(tmp_path):
     with pytest.warns(StacklibWarning, match="left out by min_weight"):
         result = sl.integrate(folder, recipe, progress=False)
     assert np.isnan(result.frames["shift_x"][0]) and np.isfinite(result.frames["shift_x"][1:]).all()
+
+
+def test_frames_to_compare_with_are_the_same_when_one_is_added_or_left_out():
+    names = [f"light_{i:04d}" for i in range(210)]
+    assert stacked_frames(names[:15]) == list(range(15))
+    few = stacked_frames(names[:200])
+    assert len(few) == 15 and few == sorted(set(few)) and few[-1] < 128 < 200
+    assert stacked_frames(names) == few
+    chosen = {names[i] for i in few}
+    same = 0
+    for i in range(200):
+        left = names[:i] + names[i + 1 : 200]
+        same += {left[k] for k in stacked_frames(left)} == chosen
+    assert same > 150
+
+
+def test_shifts_of_frames_added_later_are_those_of_all_at_once(tmp_path):
+    rng = np.random.default_rng(313)
+    files = saved(tmp_path / "frames", night(rng, 22, rng.uniform(-0.3, 0.3, (22, 2))))
+    recipe = sl.Recipe(rejection="sigma", weights="none", reference="f3")
+    paths = [str(frame.path) for frame in files]
+
+    def shifts(some):
+        return sl.integrate(some, recipe, progress=False).shift
+
+    shifts(paths[:18])
+    later, without = shifts(paths), shifts(paths[:5] + paths[6:])
+    forget(tmp_path / "frames")
+    np.testing.assert_array_equal(later, shifts(paths))
+    forget(tmp_path / "frames")
+    np.testing.assert_array_equal(without, shifts(paths[:5] + paths[6:]))
+    assert np.isfinite(later).all() and np.ptp(later) > 0.2
+
+
+def forget(folder):
+    """Remove what is kept of the frames in a folder."""
+    shutil.rmtree(sets_folder(folder))

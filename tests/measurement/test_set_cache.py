@@ -12,7 +12,7 @@ import pytest
 
 from stacklib.errors import SaveError
 from stacklib.measurement import cache
-from stacklib.measurement.cache import kept_for_set, sets_folder
+from stacklib.measurement.cache import kept_by_frame, kept_for_set, sets_folder
 
 
 @dataclass
@@ -160,3 +160,58 @@ def test_few_files_are_kept(frames, finder, monkeypatch):
     finder(frames, 5)
     assert len(list(folder.glob("*"))) == 2
     assert newest.exists()
+
+
+class ByFrame:
+    """Finds a number of each frame, and tells of which it had to."""
+
+    def __init__(self) -> None:
+        self.found: list[list[str]] = []
+
+    def __call__(self, frames, stacked, *settings) -> list[float]:
+        def find(some: list[int]) -> np.ndarray:
+            self.found.append([frames[i].path.stem for i in some])
+            return np.array([[len(self.found) + ord(frames[i].path.stem) / 1000, np.nan] for i in some])
+
+        numbers = kept_by_frame(frames, stacked, ("by frame", *settings), find)
+        assert numbers.shape == (len(frames), 2) and np.isnan(numbers[:, 1]).all()
+        return numbers[:, 0].tolist()
+
+
+def test_only_frames_that_are_new_are_looked_at(frames):
+    find, a, b, c = ByFrame(), 0.097, 0.098, 0.099
+    assert find(frames[:2], [0]) == [1 + a, 1 + b]
+    assert find(frames, [0]) == [1 + a, 1 + b, 2 + c]
+    # Without one, and in another order.
+    assert find([frames[2], frames[0]], [1]) == [2 + c, 1 + a]
+    assert find.found == [["a", "b"], ["c"]]
+    frames[1].path.write_bytes(b"another")
+    assert find(frames, [0]) == [1 + a, 3 + b, 2 + c]
+    assert find.found[2:] == [["b"]]
+
+
+def test_other_frames_to_compare_with_or_settings_find_everything_again(frames):
+    find = ByFrame()
+    find(frames, [0])
+    find(frames, [1])
+    find(frames, [0], 1.0)
+    frames[0].path.write_bytes(b"another")
+    find(frames, [0])
+    assert find.found == [["a", "b", "c"]] * 4
+
+
+def test_a_damaged_file_of_frames_is_made_again(frames):
+    find = ByFrame()
+    find(frames, [0])
+    (path,) = sets_folder(frames[0].path.parent).glob("by frame-*.npz")
+    path.write_bytes(path.read_bytes()[:100])
+    find(frames, [0])
+    find(frames, [0])
+    assert find.found == [["a", "b", "c"]] * 2
+
+
+def test_a_frame_that_is_no_file_is_looked_at_again(frames):
+    find = ByFrame()
+    for _ in range(2):
+        find([*frames, SimpleNamespace(path=frames[0].path.with_name("d"))], [0])
+    assert find.found == [["a", "b", "c", "d"]] * 2
