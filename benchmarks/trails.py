@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -124,19 +124,29 @@ class Run:
 
     @cached_property
     def light(self) -> np.ndarray:
-        """Light of the scene in a perfect master of these shares, (height, width)."""
-        return self.night.ideal(self.shares / self.shares.sum()).mean(axis=0)
+        """Light of the scene in a perfect master of these shares, mean of its channels, (height, width)."""
+        return self._lights.mean(axis=0)
+
+    @cached_property
+    def _lights(self) -> np.ndarray:
+        return self.night.ideal(self.shares / self.shares.sum())
+
+    @cached_property
+    def errors(self) -> np.ndarray:
+        """Master minus light less the medians of blocks, which are background; (channels, height, width)."""
+        errors = self.result.original - self._lights
+        for top in range(0, errors.shape[1], BLOCK):
+            for first in range(0, errors.shape[2], BLOCK):
+                part = np.s_[top : top + BLOCK, first : first + BLOCK]
+                known = self.covered[part]
+                for error in errors:
+                    error[part] -= np.median(error[part][known]) if known.any() else 0
+        return errors
 
     @cached_property
     def error(self) -> np.ndarray:
-        """Master minus light, without the medians of blocks, which are background; (height, width)."""
-        error = self.image - self.light
-        for top in range(0, error.shape[0], BLOCK):
-            for first in range(0, error.shape[1], BLOCK):
-                part = np.s_[top : top + BLOCK, first : first + BLOCK]
-                known = self.covered[part]
-                error[part] -= np.median(error[part][known]) if known.any() else 0
-        return error
+        """The mean error of the channels, (height, width)."""
+        return self.errors.mean(axis=0)
 
     def noise(self) -> float:
         """Return the noise of the sky."""
@@ -144,10 +154,10 @@ class Run:
         sigma = night.sky_sigma[night.reference].mean()
         return float(np.std(self.error[self.covered & (self.light < 0.1 * sigma)]))
 
-    def masked(self, frame: int) -> np.ndarray:
-        """Return where a frame has a mask in the first channel, (height, width)."""
+    def masked(self, frame: int, channel: int = 0) -> np.ndarray:
+        """Return where a frame has a mask, (height, width)."""
         masks = self.result.masks
-        return masks.flags(frame, 0) != 0 if masks else np.zeros(self.image.shape, bool)
+        return masks.flags(frame, channel) != 0 if masks else np.zeros(self.image.shape, bool)
 
     def star_flux(self) -> float:
         """Return the flux of the bright stars all together."""
@@ -198,29 +208,32 @@ def crossing_trails(frame: int, shape: tuple[int, int], peak: float) -> list[Tra
     return [Trail(frame, *pair, peak=peak, fwhm=3.0) for pair in ends]
 
 
-def left(run: Run, clean: Run, frame: int, added: np.ndarray, near: np.ndarray) -> tuple[float, float]:
-    """Return the light that a master has of what was added to a frame, and that it has without rejection.
+def left(run: Run, clean: Run, added: Mapping[int, np.ndarray], near: np.ndarray) -> tuple[float, float]:
+    """Return the light that a master has of what was added to frames, and that it has without rejection.
 
     It is the difference of two masters of the same noise, with and without what was added, less the level
-    around. Where a mask took the frame, the master also loses the noise of the frame. It is known and is
+    around. Where a mask took a frame, the master also loses the noise of the frame. It is known and is
     subtracted.
     """
     night, preparation = run.night, run.result.preparation
     change = run.image - clean.image
-    masked = run.masked(frame)
-    if masked.any() and night.shape[0] == 1:
+    for frame in added:
         position = int(np.searchsorted(run.used, frame))
-        weights, factor = preparation.weights[run.used, 0], preparation.factor[run.used, 0][position]
-        own = (clean.night.frame(frame) - night.expected(frame))[0] * factor
-        share = weights[position] / (weights.sum() - weights[position])
-        change -= np.where(masked, share * (clean.error - own), 0)
+        own = clean.night.frame(frame) - night.expected(frame)
+        for channel in range(channels := night.shape[0]):
+            weights = preparation.weights[run.used, channel]
+            factor = preparation.factor[run.used, channel][position]
+            share = weights[position] / (weights.sum() - weights[position])
+            lost = share * (clean.errors[channel] - own[channel] * factor)
+            change -= np.where(run.masked(frame, channel), lost, 0) / channels
     # Trails in many frames change level and scale of the whole master, so the level around is that of pixels
     # as dark as those that count.
     dark = run.covered & (run.light < night.sky_sigma[night.reference].mean())
     use = near & dark
     ring = ndimage.binary_dilation(near, iterations=25) & ~ndimage.binary_dilation(near, iterations=3)
     change -= np.median(change[ring & dark])
-    return float(change[use].sum()), float((run.shares[frame] * added)[use].sum())
+    whole = sum((run.shares[frame] * light)[use].sum() for frame, light in added.items())
+    return float(change[use].sum()), float(whole)
 
 
 def light_of(night: ChangingNight, trails: list[Trail]) -> np.ndarray:
@@ -257,7 +270,7 @@ def light_left(size: tuple[int, int], nights: int, numbers: Sequence[int]) -> Ro
                 for trail in trails:
                     near = distance(trail, size) <= NEAR
                     without = clean[way.partition(",")[0]]
-                    part = left(run, without, trail.frame, light_of(night, [trail]), near)
+                    part = left(run, without, {trail.frame: light_of(night, [trail])}, near)
                     sums[way][PEAKS.index(trail.peak)] += part
                     if way == ALL_OF_IT:
                         added = light_of(night, [trail])[near & run.covered]
@@ -284,9 +297,12 @@ def several(size: tuple[int, int], nights: int, numbers: Sequence[int]) -> Rows:
                 trails = crossing_trails(count // 2, size, peak)
                 run = Run(replace(night, trails=tuple(trails)), ALL_OF_IT)
                 near = np.min([distance(trail, size) for trail in trails], axis=0) <= NEAR
-                rest, whole = left(run, clean, count // 2, light_of(night, trails), near)
-                share = rest / whole
-                cells.append(f"{100 * share:.0f} %, {sum(map(len, run.lines().values()))} lines")
+                light = light_of(night, trails)
+                rest, whole = left(run, clean, {count // 2: light}, near)
+                bare = [~run.masked(count // 2, channel)[near] for channel in range(channels)]
+                bare_share = np.mean([light[near][part].sum() for part in bare]) / light[near].sum()
+                lines = sum(map(len, run.lines().values()))
+                cells.append(f"{100 * rest / whole:.0f} %, {100 * bare_share:.2f} %, {lines} lines")
             name = f"{kind}, {'RGB' if channels == 3 else 'mono'}"
             rows.append(say([name, str(count), *cells]))
     return ["three trails in one frame", "frames", *(f"{peak:g} sigma" for peak in PEAKS[:3])], rows
@@ -407,8 +423,8 @@ def kinds(size: tuple[int, int], nights: int, numbers: Sequence[int]) -> Rows:
         cells = []
         for way in ways:
             run = Run(night, way, extra)
-            parts = [left(run, clean, i, light, light > 1e-3 * light.max()) for i, light in extra.items()]
-            rest, whole = np.sum(parts, axis=0)
+            near = np.any([light > 1e-3 * light.max() for light in extra.values()], axis=0)
+            rest, whole = left(run, clean, extra, near)
             cells.append(f"{100 * rest / whole:.0f} %")
         rows.append(say([name, *cells]))
     return ["light left", *(way.replace("measured, ", "") for way in ways)], rows
@@ -493,7 +509,11 @@ PARTS: dict[str, tuple[Callable[..., Rows], tuple[int, int]]] = {
 
 #: What is said above some of the tables.
 HEADINGS = {
-    "several": "Three trails in one frame that cross each other, one of which ends in the frame:\n\n",
+    "several": (
+        "Three trails in one frame that cross each other, one of which ends in the frame. What is left in "
+        "one night, the\npart of the light under no mask, and the lines found. Three trails in so small "
+        "a frame change its background\nas well, by some percent of their light:\n\n"
+    ),
     "kinds": (
         "## Other hits\n\nTwenty frames. The light left of what is no straight trail. An asteroid that moves "
         "by less than its width\nfrom frame to frame is at one place in several frames, and is spared like a "
