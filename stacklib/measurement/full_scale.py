@@ -61,8 +61,9 @@ def brightness(plane: np.ndarray) -> Brightness:
         return Brightness(math.nan, math.nan, False)
     lone = max(3, sample.size * LONE // SAMPLES)
     ranks = [math.ceil(0.99 * sample.size) - 1, max(sample.size - 1 - lone, 0)]
-    ordered = np.partition(sample, ranks)
-    counts = bool(sample.max() > 1 and np.array_equal(sample, np.rint(sample)))
+    # Sorting is faster than a partition at two ranks.
+    ordered = np.sort(sample)
+    counts = bool(ordered[-1] > 1 and np.array_equal(sample, np.rint(sample)))
     return Brightness(float(ordered[ranks[0]]), float(ordered[ranks[1]]), counts)
 
 

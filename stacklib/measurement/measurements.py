@@ -27,6 +27,7 @@ from stacklib.measurement.statistics import (
     ESTIMATORS,
     UNIT_BOUNDS,
     PlaneStatistics,
+    count_between,
     finite_range,
     grid_step,
     measure_plane,
@@ -186,18 +187,24 @@ def channel_mean(values: np.ndarray) -> np.ndarray:
 
 
 def measure_samples(
-    plane: np.ndarray, estimator: str, low: float, high: float, extremes: tuple[float, float]
+    plane: np.ndarray,
+    estimator: str,
+    low: float,
+    high: float,
+    extremes: tuple[float, float],
+    threads: int = 1,
 ) -> PlaneStatistics:
     """Measure a plane as `measure_plane` does, but spread coarsely quantized samples first.
 
     With a noise of about one step the median jumps by a whole step, and the scales on its two sides by
     factors. So samples are spread by `spread_evenly` if the scale is less than five steps.
     """
-    measured = measure_plane(plane, estimator, low, high, extremes)
+    measured = measure_plane(plane, estimator, low, high, extremes, threads)
     step = quantization_step(plane, low, high)
     if not min(measured.scale_low, measured.scale_high) < COARSE * step:
         return measured
-    return measure_plane(spread_evenly(plane, step, low, high), estimator, -math.inf, math.inf, extremes)
+    even = spread_evenly(plane, step, low, high)
+    return measure_plane(even, estimator, -math.inf, math.inf, extremes, threads)
 
 
 def without_cut(measured: PlaneStatistics, cut: float) -> PlaneStatistics:
@@ -227,11 +234,6 @@ def plane_bounds(unit: bool, low: float, bordered: bool) -> tuple[float, float]:
     """
     lowest = UNIT_BOUNDS[0] if unit and low == 0 else low
     return -math.inf if bordered else lowest, UNIT_BOUNDS[1] if unit else math.inf
-
-
-def _below(plane: np.ndarray, low: float, high: float) -> int:
-    """Return the number of samples above `low` and up to `high`."""
-    return np.count_nonzero((plane > np.float32(low)) & (plane <= np.float32(high)))
 
 
 def raw_limit(limit: float, frame: Frame, unit: bool) -> float:
@@ -315,11 +317,11 @@ class _Meter:
         return known is None or (self.noise and known.noise is None and not (self.keywords and known.unit))
 
     def complete(
-        self, plane: np.ndarray, frame: Frame, known: Known, unit: bool | None = None
+        self, plane: np.ndarray, frame: Frame, known: Known, unit: bool | None = None, threads: int = 1
     ) -> PlaneMeasurements:
         """Measure what is not known of a plane; `unit` measures it again with that scale."""
         if known is None or unit is not None:
-            extremes, bright = finite_range(plane), brightness(plane)
+            extremes, bright = finite_range(plane, threads), brightness(plane)
             if unit is None:
                 unit = in_unit_range(frame, *bright)
             # Another limit than 0 is the choice of the user, and means what it says.
@@ -329,11 +331,11 @@ class _Meter:
             data = plane
             if border is not None:
                 data, low = border.without(plane), -math.inf
-            measured = measure_samples(data, self.estimator, *bounds, extremes)
-            filled = np.count_nonzero((data > np.float32(low)) & (data < math.inf))
-            if measured.count < filled / 2 and _below(data, low, bounds[0]) > filled / 2:
+            measured = measure_samples(data, self.estimator, *bounds, extremes, threads)
+            filled = count_between(data, low, math.inf, threads)
+            if measured.count < filled / 2 and filled - count_between(data, bounds[0], math.inf) > filled / 2:
                 # In units of flux the whole sky may be below the lowest value of 16 bits.
-                measured = measure_samples(data, self.estimator, low, bounds[1], extremes)
+                measured = measure_samples(data, self.estimator, low, bounds[1], extremes, threads)
             cut = np.count_nonzero(data == 0) / max(measured.count, 1) if border is not None else 0.0
             measured = without_cut(measured, cut)
             across, down = gradient(data, low)
@@ -403,8 +405,10 @@ class _Work:
         self, todo: list[tuple[int, int]], entries: Entries, threads: int
     ) -> Iterator[tuple[int, int, PlaneMeasurements]]:
         """Measure in threads of this process; yield frame, channel and measurements of each plane."""
+        # Several threads work on each of a few large planes.
+        each = -(-threads // max(len(todo), 1))
         with ThreadPoolExecutor(max_workers=threads) as pool:
-            measured = pool.map(lambda job: self.measure(*job, entries[job[0]][job[1]]), todo)
+            measured = pool.map(lambda job: self.measure(*job, entries[job[0]][job[1]], threads=each), todo)
             for job, plane in zip(todo, measured, strict=True):
                 yield *job, plane
 
@@ -428,9 +432,11 @@ class _Work:
             return self.planes(i, channel)
         return self.frames[i].read(channel=channel)
 
-    def measure(self, i: int, channel: int, known: Known, unit: bool | None = None) -> PlaneMeasurements:
+    def measure(
+        self, i: int, channel: int, known: Known, unit: bool | None = None, threads: int = 1
+    ) -> PlaneMeasurements:
         """Read a plane and measure what is not known of it."""
-        return self.meter.complete(self.read(i, channel), self.frames[i], known, unit)
+        return self.meter.complete(self.read(i, channel), self.frames[i], known, unit, threads)
 
     def settle(self, entries: Entries, unit: bool) -> None:
         """Measure the planes again that do not look like the scale of the set."""

@@ -8,17 +8,20 @@ computes the sums.
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 from stacklib.utils.compiled import compiled
 from stacklib.utils.ranks import Ranks
+from stacklib.utils.resources import by_parts
 
 __all__ = [
     "ESTIMATORS",
     "UNIT_BOUNDS",
     "PlaneStatistics",
+    "count_between",
     "finite_range",
     "grid_step",
     "location",
@@ -56,6 +59,8 @@ IKSS_CLIP, IKSS_CHANGE, IKSS_ROUNDS = 4.0, 1e-6, 100
 #: Sums use this many interleaved float64 accumulators in a fixed order, so that the result depends neither
 #: on threads nor on the vector width of the machine.
 LANES = 256
+#: Rows of samples that are added together, and samples in a cache line.
+ROWS, LINE = 4, 16
 
 
 class PlaneStatistics(NamedTuple):
@@ -82,19 +87,21 @@ def measure_plane(
     low: float = UNIT_BOUNDS[0],
     high: float = UNIT_BOUNDS[1],
     extremes: tuple[float, float] | None = None,
+    threads: int = 1,
 ) -> PlaneStatistics:
     """Measure all statistics of a plane, float32 of any shape, in three passes.
 
     Valid are samples that are finite and strictly between `low` and `high`, compared in float32; infinite for
-    no bound. `extremes` is the result of `finite_range`, if already known.
+    no bound. `extremes` is the result of `finite_range`, if already known. The result does not depend on
+    `threads`, which take a part of the plane each.
     """
     flat = _as_flat(plane)
-    minimum, maximum = finite_range(flat) if extremes is None else extremes
-    halves = _halves(flat, low, high, _width(plane))
+    minimum, maximum = finite_range(flat, threads) if extremes is None else extremes
+    halves = _halves(flat, low, high, _width(plane), threads)
     if halves is None:
         nan = math.nan
         return PlaneStatistics(nan, nan, nan, nan, nan, 0, minimum, maximum)
-    sums = _side_sums(flat, *_bounds(low, high), halves.median, halves.mad_low, halves.mad_high)
+    sums = _side_sums(flat, *_bounds(low, high), *halves[:3], threads)
     median = halves.median
     count = halves.count_low + halves.count_high
     mean = float(median + (sums[5] - sums[4]) / count)
@@ -162,13 +169,22 @@ def scale(
     return both or _whole_scale("avgdev", valid, halves.median)
 
 
-def finite_range(plane: np.ndarray) -> tuple[float, float]:
+def finite_range(plane: np.ndarray, threads: int = 1) -> tuple[float, float]:
     """Return the smallest and largest finite sample, NaN and NaN if there is none."""
-    least, most = _finite_keys(_as_flat(plane).view(np.int32))
+    bits = _as_flat(plane).view(np.int32)
+    found = by_parts(partial(_finite_keys, bits), bits.size, threads)
+    least, most = min(pair[0] for pair in found), max(pair[1] for pair in found)
     if least > most:
         return math.nan, math.nan
     low, high = (np.int32(key if key >= 0 else key ^ 0x7FFFFFFF).view(np.float32) for key in (least, most))
     return float(low), float(high)
+
+
+def count_between(plane: np.ndarray, low: float, high: float, threads: int = 1) -> int:
+    """Count the samples strictly between two values, compared in float32."""
+    flat = _as_flat(plane)
+    work = partial(_count_between, flat, *_bounds(low, high))
+    return sum(by_parts(work, flat.size, threads))
 
 
 def quantization_step(plane: np.ndarray, low: float = UNIT_BOUNDS[0], high: float = UNIT_BOUNDS[1]) -> float:
@@ -262,10 +278,10 @@ def _side_scales(estimator: str, halves: _Halves, sums: np.ndarray) -> tuple[flo
     return float(low or both), float(high or both)
 
 
-def _halves(flat: np.ndarray, low: float, high: float, width: int) -> _Halves | None:
+def _halves(flat: np.ndarray, low: float, high: float, width: int, threads: int = 1) -> _Halves | None:
     """Compute the exact median and MADs of both sides; None if no sample is valid."""
     lower, upper = _bounds(low, high)
-    ranks = Ranks(flat, lower, upper, width)
+    ranks = Ranks(flat, lower, upper, width, threads)
     if ranks.count == 0:
         return None
     below, above = ranks.value((ranks.count - 1) // 2), ranks.value(ranks.count // 2)
@@ -413,41 +429,66 @@ def _qn(x):
             low = middle
 
 
-@compiled
-def _side_sums(flat, low, high, median, mad_low, mad_high):
+def _side_sums(
+    flat: np.ndarray,
+    low: np.float32,
+    high: np.float32,
+    median: float,
+    mad_low: float,
+    mad_high: float,
+    threads: int = 1,
+) -> np.ndarray:
     """Sum over the samples x <= median (even index) and x > median (odd index).
 
     Returns numerators and denominators of the biweight midvariance and absolute deviations, float64 (6,).
     """
-    inverse_low = 1.0 / (9.0 * mad_low) if mad_low > 0 else 0.0
-    inverse_high = 1.0 / (9.0 * mad_high) if mad_high > 0 else 0.0
-    lanes = np.zeros((6, LANES))
-    num_low, num_high, den_low, den_high, dev_low, dev_high = lanes
-    for start in range(0, flat.size, LANES):
-        part = flat[start : min(start + LANES, flat.size)]
-        for i in range(part.size):
-            x = part[i]
-            valid = (x > low) & (x < high)
-            d = np.float64(x) - median
-            upper = d > 0
-            y = d * (inverse_high if upper else inverse_low)
-            y2 = y * y
-            u = 1.0 - y2
-            used = valid & (u > 0)
-            num = d * d * (u * u) * (u * u) if used else 0.0
-            den = u * (1.0 - 5.0 * y2) if used else 0.0
-            dev = abs(d) if valid else 0.0
-            num_low[i] += 0.0 if upper else num
-            den_low[i] += 0.0 if upper else den
-            dev_low[i] += 0.0 if upper else dev
-            num_high[i] += num if upper else 0.0
-            den_high[i] += den if upper else 0.0
-            dev_high[i] += dev if upper else 0.0
-    sums = np.zeros(6)
-    for k in range(6):
-        for i in range(LANES):
-            sums[k] += lanes[k, i]
-    return sums
+    inverse_low, inverse_high = (1.0 / (9.0 * mad) if mad > 0 else 0.0 for mad in (mad_low, mad_high))
+    # Each thread has some of the accumulators, so that the sums do not depend on their number.
+    work = partial(_some_sums, flat, low, high, median, inverse_low, inverse_high)
+    return np.cumsum(np.concatenate(by_parts(work, LANES, threads, LINE), axis=1), axis=1)[:, -1]
+
+
+@compiled
+def _some_sums(flat, low, high, median, inverse_low, inverse_high, first, last):
+    """Return the accumulators ``first:last`` of `_side_sums`, float64 (6, accumulators)."""
+    n = last - first
+    # One flat array: the compiler sees that its parts do not overlap, and vectorizes.
+    sums = np.zeros(6 * n)
+    # NaN, which adds nothing, fills the last rows.
+    padded = np.full(ROWS * LANES, np.float32(np.nan))
+    for start in range(0, flat.size, ROWS * LANES):
+        part = flat[start : start + ROWS * LANES]
+        if part.size < ROWS * LANES:
+            padded[: part.size] = part
+            part = padded
+        part = part[first:]
+        for i in range(n):
+            num_low, num_high = sums[i], sums[n + i]
+            den_low, den_high = sums[2 * n + i], sums[3 * n + i]
+            dev_low, dev_high = sums[4 * n + i], sums[5 * n + i]
+            # Some rows at a time, so that the sums are loaded and stored less often.
+            for row in range(ROWS):
+                x = part[row * LANES + i]
+                valid = (x > low) & (x < high)
+                d = np.float64(x) - median
+                upper = d > 0
+                y = d * (inverse_high if upper else inverse_low)
+                y2 = y * y
+                u = 1.0 - y2
+                used = valid & (u > 0)
+                num = d * d * (u * u) * (u * u) if used else 0.0
+                den = u * (1.0 - 5.0 * y2) if used else 0.0
+                dev = abs(d) if valid else 0.0
+                num_low += 0.0 if upper else num
+                den_low += 0.0 if upper else den
+                dev_low += 0.0 if upper else dev
+                num_high += num if upper else 0.0
+                den_high += den if upper else 0.0
+                dev_high += dev if upper else 0.0
+            sums[i], sums[n + i] = num_low, num_high
+            sums[2 * n + i], sums[3 * n + i] = den_low, den_high
+            sums[4 * n + i], sums[5 * n + i] = dev_low, dev_high
+    return sums.reshape(6, n)
 
 
 @compiled
@@ -464,12 +505,28 @@ def _spread(flat, low, high, step):
 
 
 @compiled
-def _finite_keys(bits):
-    """Find the smallest and largest finite float32 samples with these bits, as ordered integers.
+def _count_between(flat, low, high, first, last):
+    part = flat[first:last]
+    count = np.int64(0)
+    for start in range(0, part.size, LANES):
+        some = part[start : start + LANES]
+        # A small counter keeps more comparisons in one vector.
+        found = np.int32(0)
+        for i in range(some.size):
+            found = np.int32(found + np.int32((some[i] > low) & (some[i] < high)))
+        count += found
+    return count
 
-    Integers compare like floats once the lower bits of negative ones are flipped, and the loop vectorizes.
+
+@compiled
+def _finite_keys(bits, first, last):
+    """Find the smallest and largest of the finite float32 samples with the bits ``first:last``.
+
+    Returned are integers in the same order: bits compare like floats once the lower ones of negative numbers
+    are flipped, and the loop vectorizes.
     """
     least, most = np.int32(0x7FFFFFFF), np.int32(-0x80000000)
+    bits = bits[first:last]
     for i in range(bits.size):
         key = np.int32(bits[i] ^ ((bits[i] >> np.int32(31)) & np.int32(0x7FFFFFFF)))
         finite = (key > np.int32(-0x7F800001)) & (key < np.int32(0x7F800000))

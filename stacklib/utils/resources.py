@@ -10,11 +10,15 @@ import re
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from stacklib.errors import RecipeError
 from stacklib.utils.labels import quoted
 
-__all__ = ["by_rows", "checked_threads", "give_back_memory", "parse_memory"]
+__all__ = ["by_parts", "by_rows", "checked_threads", "give_back_memory", "parse_memory"]
+
+#: What is found in a part of something.
+Part = TypeVar("Part")
 
 #: Size in bytes of a large array, and the number by which glibc knows this setting.
 LARGE, M_MMAP_THRESHOLD = 16 << 20, -3
@@ -52,11 +56,34 @@ def checked_threads(threads: int | None) -> int:
 
 def by_rows(fill: Callable[[int, int], None], height: int, threads: int) -> None:
     """Call a function with the first and the last row of parts of a plane, in threads."""
-    step = max(1, -(-height // (4 * threads)))
-    starts = range(0, height, step)
+    by_parts(fill, height, threads)
+
+
+def by_parts(work: Callable[[int, int], Part], size: int, threads: int, multiple: int = 1) -> list[Part]:
+    """Call a function with the start and the stop of parts of `size` things, in threads.
+
+    Parameters
+    ----------
+    work : callable
+        ``work(start, stop)``.
+    size : int
+        Number of things. The function is called once for 0.
+    threads : int
+        Number of threads; 1 calls it once, in this thread.
+    multiple : int
+        All parts but the last one hold a multiple of this.
+
+    Returns
+    -------
+    list
+        What the calls returned, in the order of the parts.
+    """
+    if threads == 1 or size <= multiple:
+        return [work(0, size)]
+    step = -(-size // (4 * threads * multiple)) * multiple
+    starts = range(0, size, step)
     with ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(fill, starts, [min(start + step, height) for start in starts]):
-            pass
+        return list(pool.map(work, starts, [min(start + step, size) for start in starts]))
 
 
 def give_back_memory() -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from stacklib.measurement import statistics
 from stacklib.measurement.statistics import (
     UNIT_BOUNDS,
+    count_between,
     finite_range,
     location,
     measure_plane,
@@ -208,6 +209,27 @@ def test_mirrored_data_swap_the_sides():
     # The sample that is the median counts to the low side.
     assert (b.scale_high, b.scale_low) == pytest.approx((a.scale_low, a.scale_high), rel=1e-3)
     assert b.median == -a.median
+
+
+@pytest.mark.parametrize("shape", [(700, 401), (400_001,), (5, 3)])
+def test_several_threads_change_no_bit(shape):
+    plane = sky(shape, 21)
+    plane[np.random.default_rng(22).random(shape) < 0.02] = np.nan
+    plane[..., :2] = 1
+    expected = measure_plane(plane, "bwmv", *UNIT_BOUNDS)
+    for threads in (2, 3, 16, 40):
+        assert measure_plane(plane, "bwmv", *UNIT_BOUNDS, threads=threads) == expected
+        assert finite_range(plane, threads) == finite_range(plane)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_samples_between_two_values_are_counted(threads):
+    plane = sky((300, 501), 23)
+    plane[:7] = np.nan
+    plane[9] = [np.inf, *[0.1] * 500]
+    expected = np.count_nonzero((plane > np.float32(0.1)) & (plane < np.float32(0.104)))
+    assert count_between(plane, 0.1, 0.104, threads) == expected
+    assert count_between(plane, -math.inf, math.inf, threads) == np.count_nonzero(np.isfinite(plane))
 
 
 def test_other_types_and_layouts():

@@ -33,3 +33,12 @@ def test_other_libraries_are_left_alone(monkeypatch, error):
 
     monkeypatch.setattr(resources.ctypes, "CDLL", missing)
     resources.give_back_memory()
+
+
+@pytest.mark.parametrize("size", [0, 1, 7, 8, 64, 1000])
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("multiple", [1, 8])
+def test_parts_cover_everything_once_and_in_order(size, threads, multiple):
+    parts = resources.by_parts(lambda start, stop: (start, stop), size, threads, multiple)
+    assert [i for start, stop in parts for i in range(start, stop)] == list(range(size))
+    assert all((stop - start) % multiple == 0 for start, stop in parts[:-1])
