@@ -1,5 +1,6 @@
 """The command line: ``stacklib run`` integrates one target, ``batch`` many, ``rerun`` repeats a saved run.
 
+``stacklib watch`` integrates the frames of a night while they come in.
 ``stacklib drizzle`` deposits the unregistered frames of a target on a finer grid, ``stacklib lab`` opens the
 notebooks, and ``stacklib sample`` makes frames to try things on. Each is a module of `stacklib.commands`,
 imported when it is needed, so that help comes at once.
@@ -26,6 +27,7 @@ __all__ = ["main"]
 COMMANDS = {
     "run": "integrate one target, and keep the executed notebook beside the result",
     "batch": "integrate all new or changed targets below a folder",
+    "watch": "integrate the frames of a night while they come in, and show how it goes on a page",
     "drizzle": "drizzle the unregistered frames of one target, color mosaics without debayering",
     "rerun": "repeat the run of a saved image, and compare the results",
     "lab": "open the notebooks in JupyterLab",
@@ -42,6 +44,7 @@ examples:
   stacklib run recipe.yaml
   stacklib run recipe.yaml -p frames path/to/4_Registered
   stacklib batch sample_data -p memory 4GB
+  stacklib watch path/to/4_Registered
   stacklib rerun 5_Integration/20210815_M101_ZWOASI294_0000.xisf
   stacklib drizzle path/to/target -p scale 2
   stacklib drizzle path/to/3_Calibrated --registered path/to/4_Registered

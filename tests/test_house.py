@@ -32,6 +32,7 @@ ROOMS = [
     "lessons",
     "panels",
     "batch",
+    "watch",
     "commands",
     "__init__",
     "cli",

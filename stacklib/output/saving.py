@@ -23,11 +23,12 @@ from stacklib.output.mask_files import masked_frames, masks_of, save_masks
 from stacklib.output.naming import SavedFiles, base_name, default_folder, free_number
 from stacklib.output.provenance import Provenance, collect, keywords, properties
 from stacklib.output.report import report as describe
+from stacklib.utils.atomic_files import rename
 from stacklib.utils.file_sets import existing_folder, name_all, workroom
 from stacklib.utils.labels import listed
 from stacklib.utils.texts import ecsv, printable
 
-__all__ = ["save"]
+__all__ = ["replace_master", "save"]
 
 #: Attempts to find a number that no other process takes at the same moment.
 ATTEMPTS = 1000
@@ -107,6 +108,19 @@ def save(
     except (StacklibError, OSError) as error:
         raise SaveError(f"{error}; the result itself is saved as {saved.images[0]}") from error
     return saved
+
+
+def replace_master(result: IntegratedImage, path: Path) -> None:
+    """Write the image alone as an XISF file, in place of one that is there.
+
+    It is for a result that goes on growing. A reader sees the old file or the new one, never a part. Raises
+    `SaveError`.
+    """
+    facts = collect(result, with_checksums=False)
+    with _explained(path.parent), existing_folder(path.parent), workroom(path.parent) as room:
+        products, remarks = _in_unit_range(_products(result, maps=False)[:1], result)
+        (staged,) = _write_xisf(result, facts, products, remarks, room, path.parent)
+        rename(staged, path)
 
 
 def _unknown(result: IntegratedImage, facts: Provenance) -> list[str]:

@@ -10,7 +10,7 @@ import numpy as np
 from stacklib.normalization.preparation import Preparation
 from stacklib.utils.labels import listed
 
-__all__ = ["best_gains", "frame_gains", "gain_of_another", "worth_in_words"]
+__all__ = ["best_gains", "frame_gains", "gain_of_another", "gain_of_more", "worth_in_words"]
 
 #: A frame that lowers the signal-to-noise ratio by more than this fraction is named.
 HARMFUL = 0.001
@@ -84,10 +84,15 @@ def gain_of_another(gains: np.ndarray) -> float:
 
     A frame of gain g has the share ``1 - 1 / (1 + g)^2`` of the squared signal-to-noise ratio.
     """
+    return gain_of_more(gains, 1)
+
+
+def gain_of_more(gains: np.ndarray, count: float) -> float:
+    """Return the gain by so many more frames like the usual one of some, whose `frame_gains` are given."""
     known = gains[np.isfinite(gains)]
     if not known.size:
         return math.nan
-    return math.sqrt(1 + float(np.median(1 - (1 + known) ** -2))) - 1
+    return math.sqrt(1 + count * float(np.median(1 - (1 + known) ** -2))) - 1
 
 
 def worth_in_words(gains: np.ndarray, names: Sequence[str]) -> list[str]:
