@@ -97,8 +97,10 @@ class RegionTrials:
     @property
     def outdated(self) -> str:
         """Rule and limits for which the frames were searched, if they are other ones now; else empty."""
+        if self.result.masks is None:
+            return ""
         known = self.trials.searched_with(self.recipe)
-        if self.result.masks is None or known is None or known == self.recipe:
+        if known is None or known == self.recipe:
             return ""
         return rule_in_words(known.rule_for(self.result.preparation.count), known.to_dict())
 

@@ -326,7 +326,6 @@ def blink_frames(notebook: browser.Notebook, count: int, say: Say) -> None:
     frames, pauses = page.evaluate(PLAY, 3)
     median = float(np.median(pauses))
     say(f"blinking {count} frames: {1000 / median:.1f} a second (wanted: 10)")
-    assert median < PATIENCE * 100
     start = order.index(frames[0])
     assert frames == [order[(start + i) % len(order)] for i in range(len(frames))] and len(frames) > 2
     page.get_by_label("only selected").uncheck()

@@ -5,7 +5,7 @@
 // common. The pages that are wanted next are asked for ahead, so that they can follow each other quickly.
 
 const ALL_KEPT = 640 << 20; // bytes of tiles of all pages
-const OWN = ["tiles", "asked", "exact", "question", "version", "tables", "stamp", "problem"]; // what each page has for itself
+const OWN = ["tiles", "asked", "exact", "question", "version", "tables", "made", "stamp", "problem"]; // what each page has for itself
 const LOST = 60000; // milliseconds after which a tile is asked for again
 
 class Pages extends Viewer {
@@ -21,7 +21,7 @@ class Pages extends Viewer {
     if (before) for (const name of OWN) before[name] = this[name];
     if (!this.sheets.has(page)) {
       this.sheets.set(page, { tiles: new Map(), asked: new Map(), exact: new Map(), question: null, version: 0, stamp: -1,
-        tables: [], problem: undefined });
+        tables: [], made: "", problem: undefined });
     }
     Object.assign(this, this.sheets.get(page));
     this.turned = page;

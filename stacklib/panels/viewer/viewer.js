@@ -81,6 +81,14 @@ function tabulate(shape, sky, entry, kind) {
 
 const gray = (y) => 0xff000000 | (Math.round(255 * y) * 0x010101);
 
+/** The 256 colors of a palette, from its hexadecimal digits. */
+function shadesOf(palette) {
+  return Uint32Array.from({ length: 256 }, (_, i) => {
+    const colour = parseInt(palette.slice(6 * i, 6 * i + 6), 16);
+    return 0xff000000 | ((colour & 0xff) << 16) | (colour & 0xff00) | (colour >> 16);
+  });
+}
+
 // what is written -----------------------------------------------------------------------------------
 
 /** The shortest decimal number that is this float32. */
@@ -414,38 +422,50 @@ class Viewer {
 
   // stretch -------------------------------------------------------------------------------------------
 
+  /** Make the tables anew, unless nothing has changed that they follow from. */
   restretch() {
     const { model, meta } = this;
     const get = (name) => model.get(name);
-    if (meta.palettes) {
-      const colours = meta.palettes[get("colours")] ?? Object.values(meta.palettes)[0];
-      const entry = (y) => {
-        const at = 6 * Math.round(255 * y);
-        const [r, g, b] = [0, 2, 4].map((i) => parseInt(colours.slice(at + i, at + i + 2), 16));
-        return 0xff000000 | (b << 16) | (g << 8) | r;
-      };
-      // A root shows small values; values of both signs and classes are evenly spread.
-      const [shape, low, high] = {
-        root: () => [Math.sqrt, 0, get("top")],
-        both: () => [(x) => x, -get("top"), get("top")],
-        classes: () => [(x) => x, meta.classes[0][0] - 0.5, meta.classes.at(-1)[0] + 0.5],
-      }[meta.scale]();
-      const table = { black: low, gain: 1 / (high - low), ...tabulate(shape, 1, entry, Uint32Array) };
-      this.tables = meta.names.map(() => table);
-      this.describe(colours);
-    } else {
-      const many = this.plane < 0;
-      const [entry, kind] = many ? [(y) => Math.round(255 * y), Uint8Array] : [gray, Uint32Array];
-      const shapes = new Map(); // most channels share one
-      this.tables = placements(meta.statistics, get("balance"), get("clip")).map(({ black, span, sky }) => {
-        const key = sky.toPrecision(9);
-        if (!shapes.has(key)) shapes.set(key, tabulate(curve(get("curve"), sky, get("target")), sky, entry, kind));
-        return { black, gain: 1 / span, ...shapes.get(key) };
-      });
+    const colours = meta.palettes && (meta.palettes[get("colours")] ?? Object.values(meta.palettes)[0]);
+    const own = colours ? [colours, meta.scale, meta.classes, meta.unit, meta.factor, get("top")]
+      : [meta.statistics, ...["curve", "balance", "target", "clip"].map(get)];
+    const made = JSON.stringify([this.plane, meta.names, ...own]);
+    if (made !== this.made) {
+      this.made = made;
+      if (colours) this.colour(colours);
+      else this.shade();
+      this.version++;
     }
-    if (!meta.palettes) this.legend.replaceChildren();
-    this.version++;
     this.draw();
+  }
+
+  /** Tables of a color map. */
+  colour(colours) {
+    const { meta } = this, top = this.model.get("top");
+    const shades = shadesOf(colours);
+    // A root shows small values; values of both signs and classes are evenly spread.
+    const [shape, low, high] = {
+      root: () => [Math.sqrt, 0, top],
+      both: () => [(x) => x, -top, top],
+      classes: () => [(x) => x, meta.classes[0][0] - 0.5, meta.classes.at(-1)[0] + 0.5],
+    }[meta.scale]();
+    const entry = (y) => shades[Math.round(255 * y)];
+    const table = { black: low, gain: 1 / (high - low), ...tabulate(shape, 1, entry, Uint32Array) };
+    this.tables = meta.names.map(() => table);
+    this.describe(colours);
+  }
+
+  /** Tables of a stretch. */
+  shade() {
+    const get = (name) => this.model.get(name);
+    const [entry, kind] = this.plane < 0 ? [(y) => Math.round(255 * y), Uint8Array] : [gray, Uint32Array];
+    const shapes = new Map(); // most channels share one
+    this.tables = placements(this.meta.statistics, get("balance"), get("clip")).map(({ black, span, sky }) => {
+      const key = sky.toPrecision(9);
+      if (!shapes.has(key)) shapes.set(key, tabulate(curve(get("curve"), sky, get("target")), sky, entry, kind));
+      return { black, gain: 1 / span, ...shapes.get(key) };
+    });
+    this.legend.replaceChildren();
   }
 
   /** The channel that is shown; -1: all of them, as a color or as their mean. */

@@ -30,7 +30,7 @@ from stacklib.panels.viewer.pixels import (
 )
 from stacklib.panels.viewer.sky import Sky
 from stacklib.panels.viewer.stretches import Stretch
-from stacklib.panels.viewer.widget import BOTH_SIGNS, COLOURS, ViewerWidget, palette
+from stacklib.panels.viewer.widget import BOTH_SIGNS, COLOURS, ViewerWidget, named_palette, palette
 from stacklib.utils.labels import channel_names
 from stacklib.utils.progress import in_live_notebook
 from stacklib.utils.texts import one_line
@@ -260,7 +260,7 @@ class Viewer:
         if self.classes:
             return {"classes": palette(ListedColormap([colour for _, colour, _ in self.classes]))}
         names = (self.colours,) if self.colours == BOTH_SIGNS else COLOURS
-        return {name: palette(name) for name in names} if self.colours else None
+        return {name: named_palette(name) for name in names} if self.colours else None
 
     def _meta(self) -> dict[str, Any]:
         channels, height, width = self._pyramid.shape

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from stacklib.panels.viewer.pixels import Pyramid
 from stacklib.panels.viewer.sky import Sky
 from stacklib.panels.viewer.stretches import BALANCES, CURVES
 
-__all__ = ["BOTH_SIGNS", "COLOURS", "ViewerWidget", "palette"]
+__all__ = ["BOTH_SIGNS", "COLOURS", "ViewerWidget", "named_palette", "palette"]
 
 HERE = Path(__file__).parent
 #: Color maps that look alike for every kind of color vision.
@@ -28,10 +29,15 @@ BOTH_SIGNS = "RdBu_r"
 SENT_AHEAD = 8
 
 
-def palette(colours: str | Colormap) -> str:
+@cache
+def named_palette(name: str) -> str:
+    """Return the `palette` of a color map of Matplotlib."""
+    return palette(colormaps[name])
+
+
+def palette(colours: Colormap) -> str:
     """Return the 256 colors of a color map, as hexadecimal digits."""
-    chosen = colormaps[colours] if isinstance(colours, str) else colours
-    return chosen(np.linspace(0, 1, 256), bytes=True)[:, :3].tobytes().hex()
+    return colours(np.linspace(0, 1, 256), bytes=True)[:, :3].tobytes().hex()
 
 
 class ViewerWidget(anywidget.AnyWidget):
