@@ -492,7 +492,7 @@ def large(root) -> Path:
 
 
 def test_large_regions_are_quick_and_can_be_dragged(lab, large, root, say):
-    cells = ["from stacklib.panels.rejection_explorer import RejectionExplorer"]
+    cells = ["from stacklib.panels import RejectionExplorer"]
     for number, pattern in ((20, "light_[01]*.fits"), (50, "light_*.fits")):
         start = f"RejectionExplorer('large/{pattern}', region=(0, 0, 512, 512))"
         cells.append(f"panel_{number} = {start}\npanel_{number}.widget")

@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
+import ipywidgets as widgets
 import numpy as np
 import pytest
 from astropy.io import fits
@@ -17,8 +18,7 @@ import stacklib as sl
 from stacklib.errors import StacklibWarning
 from stacklib.explore import trials
 from stacklib.explore.region_trials import brightest_region
-from stacklib.panels import Viewer
-from stacklib.panels.rejection_explorer import RejectionExplorer
+from stacklib.panels import RejectionExplorer, Viewer
 from stacklib.recipe.rules import RULES
 from stacklib.utils.parameters import read_yaml
 
@@ -45,8 +45,17 @@ def pixels(viewer: Viewer) -> np.ndarray:
     return viewer._pyramid.rows.read(0, viewer.shape[1])
 
 
+def control(panel: RejectionExplorer, name: str) -> widgets.Widget:
+    """The control of a parameter."""
+    return panel._panel.controls.each[name]
+
+
+def viewers(panel: RejectionExplorer) -> dict[str, Viewer]:
+    return panel._panel.pictures.viewers
+
+
 def message(panel: RejectionExplorer) -> str:
-    return panel._message.value
+    return panel._panel.message.value
 
 
 # from code ---------------------------------------------------------------------------------------
@@ -162,7 +171,7 @@ def test_frames_with_borders_that_are_no_numbers(with_borders, region):
     assert panel.widget is not None
     panel.figure().savefig(io.BytesIO())
     assert "residual outlier signal" in panel.summary
-    for name, picture in panel._pictures.items():
+    for name, picture in viewers(panel).items():
         assert picture.shape[1:] == panel.region[:1:-1], name
 
 
@@ -209,8 +218,8 @@ def test_use_refuses_the_file_of_another_target(live, tmp_path, listed):
     path.write_text(text, encoding="utf-8")
     with pytest.raises(sl.RecipeError, match="none of the 12 shown here; it belongs to another target"):
         live.use(path)
-    live._path.value = str(path)
-    live._save()
+    live._panel.file.value = str(path)
+    live._panel._save()
     assert "Not saved" in message(live) and path.read_text(encoding="utf-8") == text
 
 
@@ -225,11 +234,11 @@ def test_use_saves_beside_the_frames_and_undo_brings_the_former_settings_back(tm
     panel.recipe = panel.recipe.replace(sigma_high=2.2)
     assert "holds other settings" in panel.saved_in_words()
     assert panel.widget is not None
-    panel._save()
+    panel._panel._save()
     assert sl.Recipe.load(path).sigma_high == 2.2
-    panel._undo()
+    panel._panel._undo()
     assert sl.Recipe.load(path).sigma_high == panel.recipe.sigma_high == 2.9
-    assert panel._controls["sigma_high"].number == 2.9 and "as it was before" in message(panel)
+    assert control(panel, "sigma_high").number == 2.9 and "as it was before" in message(panel)
 
 
 def test_use_refuses_to_replace_what_is_no_job_file(panel, tmp_path):
@@ -254,36 +263,36 @@ def test_figure_shows_four_pictures_and_the_numbers(panel):
 @pytest.mark.parametrize("rule", RULES)
 def test_each_rule_shows_its_own_parameters(live, rule):
     live.recipe = live.recipe.replace(rejection=rule)
-    shown = tuple(getattr(c, "name", None) or c.description for c in live._rule_box.children)
+    shown = tuple(getattr(c, "name", None) or c.description for c in live._panel.controls.rule_box.children)
     assert shown == RULES[rule].parameters
 
 
 def test_a_slider_changes_recipe_pictures_and_numbers(live):
-    before, numbers = pixels(live._pictures["high"]), live._numbers.value
-    live._controls["sigma_high"].slider.value = 2.0
+    before, numbers = pixels(viewers(live)["high"]), live._panel.numbers.value
+    control(live, "sigma_high").slider.value = 2.0
     assert live.recipe.sigma_high == 2.0
-    assert pixels(live._pictures["high"]).sum() > before.sum() and live._numbers.value != numbers
-    assert f"{live.numbers['rejected_high']:.3f} %" in live._numbers.value
+    assert pixels(viewers(live)["high"]).sum() > before.sum() and live._panel.numbers.value != numbers
+    assert f"{live.numbers['rejected_high']:.3f} %" in live._panel.numbers.value
 
 
 def test_a_slider_gives_round_numbers(live):
-    live._controls["sigma_high"].slider.value = 2.7000000000000006
-    assert live._controls["sigma_high"].box.value == 2.7 == live.recipe.sigma_high
+    control(live, "sigma_high").slider.value = 2.7000000000000006
+    assert control(live, "sigma_high").box.value == 2.7 == live.recipe.sigma_high
 
 
 def test_setting_the_recipe_moves_the_widgets(live):
     recipe = live.recipe.replace(rejection="gesd", gesd_significance=0.1, weights="none", clip_low=False)
     live.recipe = recipe
     assert live.recipe == recipe
-    assert live._controls["gesd_significance"].number == 0.1
-    assert live._controls["weights"].value == "none" and not live._controls["clip_low"].value
+    assert control(live, "gesd_significance").number == 0.1
+    assert control(live, "weights").value == "none" and not control(live, "clip_low").value
 
 
 def test_unusable_settings_are_reported_and_change_nothing(live):
     live.recipe = before = live.recipe.replace(weight_keyword="NOWEIGHT")
-    live._controls["weights"].value = "keyword"
+    control(live, "weights").value = "keyword"
     assert live.recipe == before and "NOWEIGHT" in message(live)
-    live._controls["weights"].value = "noise"
+    control(live, "weights").value = "noise"
     assert "NOWEIGHT" not in message(live)
 
 
@@ -296,29 +305,33 @@ def test_trails_are_switched_on_and_kept(trailed_folder, monkeypatch):
 
     monkeypatch.setattr(trials, "find_masks", counted)
     panel = RejectionExplorer(trailed_folder, region=(40, 20, 96, 80))
-    assert panel.widget.children and "neighbors" not in panel._numbers.value
-    panel._controls["footprints"].value = "trails"
+    assert panel.widget.children and "neighbors" not in panel._panel.numbers.value
+    control(panel, "footprints").value = "trails"
     first = panel.recipe
     assert searched == [first] and first.footprints == "trails"
-    assert panel._again.disabled and "2 trails found in 2 of 10 frames" in panel._numbers.value
+    assert panel._panel.again.disabled and "2 trails found in 2 of 10 frames" in panel._panel.numbers.value
     masked = panel.numbers["masked"]
-    assert masked > 0.5 and f"trail {masked:.3f} %" in panel._numbers.value
+    assert masked > 0.5 and f"trail {masked:.3f} %" in panel._panel.numbers.value
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", StacklibWarning)
         whole = sl.integrate(trailed_folder, first, region=panel.region, progress=False)
     np.testing.assert_array_equal(panel.result.image, whole.image)
     # A step of a slider takes what is known, and says so.
-    panel._controls["sigma_high"].slider.value = 2.4
+    control(panel, "sigma_high").slider.value = 2.4
     assert len(searched) == 1 and panel.result.masks is not None
-    assert not panel._again.disabled and "search again for these settings" in panel._numbers.value
-    panel._again.click()
-    assert len(searched) == 2 and panel._again.disabled and "search again" not in panel._numbers.value
+    assert not panel._panel.again.disabled and "search again for these settings" in panel._panel.numbers.value
+    panel._panel.again.click()
+    assert (
+        len(searched) == 2
+        and panel._panel.again.disabled
+        and "search again" not in panel._panel.numbers.value
+    )
     # Another region has the same trails.
     panel.region = (30, 20, 80, 80)
     assert len(searched) == 2 and "2 trails found" in panel.summary
-    panel._controls["footprints"].value = "off"
-    assert panel.result.masks is None and "neighbors" not in panel._numbers.value
-    panel._controls["footprints"].value = "trails"
+    control(panel, "footprints").value = "off"
+    assert panel.result.masks is None and "neighbors" not in panel._panel.numbers.value
+    control(panel, "footprints").value = "trails"
     assert len(searched) == 2
     # From code the result is that of integrate.
     panel.recipe = first
@@ -328,30 +341,30 @@ def test_trails_are_switched_on_and_kept(trailed_folder, monkeypatch):
 def test_hits_in_colour_are_up_to_date_when_the_slider_rests():
     panel = make("M101")
     assert panel.widget.children and panel.numbers["masked"] > 0
-    panel._controls["sigma_high"].slider.value = 2.3
-    assert panel._again.disabled and not panel.model.outdated
-    assert "joint_colour" not in make("M13")._make_controls()
+    control(panel, "sigma_high").slider.value = 2.3
+    assert panel._panel.again.disabled and not panel.model.outdated
+    assert "joint_colour" not in make("M13")._panel.controls.each
 
 
 def test_weights_that_need_a_name_are_offered_with_a_name_only(live):
-    assert not {"keyword", "csv"} & set(live._controls["weights"].options)
+    assert not {"keyword", "csv"} & set(control(live, "weights").options)
     live.recipe = live.recipe.replace(weight_file="weights.csv", weights="exposure")
-    assert "csv" in live._controls["weights"].options and "keyword" not in live._controls["weights"].options
-    assert live._controls["weights"].value == "exposure" == live.recipe.weights
+    assert "csv" in control(live, "weights").options and "keyword" not in control(live, "weights").options
+    assert control(live, "weights").value == "exposure" == live.recipe.weights
 
 
 def test_a_preset_sets_what_belongs_together(live):
     pytest.importorskip("sep")
     live.recipe = live.recipe.replace(preset="classic", rejection="sigma", sigma_high=2.6)
-    assert live._preset.value == "classic"
-    live._preset.value = "measured"
+    assert live._panel.controls.preset.value == "classic"
+    live._panel.controls.preset.value = "measured"
     recipe = live.recipe
     assert recipe == recipe.replace(preset="measured") and recipe.sigma_high == 2.6
-    assert live._controls["rejection"].value == "noise_model" and "Comparing" not in message(live)
-    assert "noise for equal starlight" in live._numbers.value
-    live._controls["weights"].value = "none"
-    assert live._preset.value == "other settings"
-    live._preset.value = "classic"
+    assert control(live, "rejection").value == "noise_model" and "Comparing" not in message(live)
+    assert "noise for equal starlight" in live._panel.numbers.value
+    control(live, "weights").value = "none"
+    assert live._panel.controls.preset.value == "other settings"
+    live._panel.controls.preset.value = "classic"
     assert live.recipe.rejection == "sigma" and live.recipe.weights == "noise"
 
 
@@ -362,21 +375,21 @@ def test_a_preset_that_cannot_be_used_changes_nothing(live, monkeypatch):
         raise sl.IntegrationError("sep is not installed")
 
     monkeypatch.setattr(live.model, "integrate", refuse)
-    live._preset.value = "measured"
-    assert live.recipe == before and live._preset.value == "classic"
+    live._panel.controls.preset.value = "measured"
+    assert live.recipe == before and live._panel.controls.preset.value == "classic"
     assert "sep is not installed" in message(live)
 
 
 def test_a_and_b_blink(live):
     """Image and maps, each with the title of what is shown."""
     names = ("result", "low", "high")
-    first = [pixels(live._pictures[name]) for name in names]
+    first = [pixels(viewers(live)[name]) for name in names]
     kept = live.keep_as_a()
-    live._controls["rejection"].value = "none"
+    control(live, "rejection").value = "none"
 
     def shown() -> str:
         """A or B, by pixels and titles."""
-        pictures = [live._pictures[name] for name in names]
+        pictures = [viewers(live)[name] for name in names]
         of_a = [np.array_equal(pixels(each), known) for each, known in zip(pictures, first, strict=True)]
         assert len(set(of_a)) == 1
         said = " A" if of_a[0] else " B"
@@ -385,68 +398,68 @@ def test_a_and_b_blink(live):
         assert f"{rejected:.3f} %" in pictures[2].title
         return said.strip()
 
-    assert shown() == "B" and "B: no rejection" in live._pictures["result"].title
-    live._play.playing = True
-    assert shown() == "A" and "A: sigma" in live._pictures["result"].title
-    live._play.value = 1
+    assert shown() == "B" and "B: no rejection" in viewers(live)["result"].title
+    live._panel.pictures.play.playing = True
+    assert shown() == "A" and "A: sigma" in viewers(live)["result"].title
+    live._panel.pictures.play.value = 1
     assert shown() == "B"
-    live._play.value, live._play.playing = 0, False
+    live._panel.pictures.play.value, live._panel.pictures.play.playing = 0, False
     assert shown() == "B"
 
 
 def test_a_follows_the_region(live):
     live.keep_as_a()
-    live._controls["rejection"].value = "none"
-    live._against.value = "setting A"
+    control(live, "rejection").value = "none"
+    live._panel.pictures.against.value = "setting A"
     live.region = (100, 90, 70, 60)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", sl.StacklibWarning)
         real = sl.integrate(live.model.frames, live.a.recipe, region=live.region, progress=False)
     np.testing.assert_array_equal(live.a.image, real.image)
-    assert live._pictures["difference"].title == "B minus setting A"
+    assert viewers(live)["difference"].title == "B minus setting A"
     expected = live.result.original[0] - live.a.original[0]
-    np.testing.assert_array_equal(pixels(live._pictures["difference"])[0], expected)
+    np.testing.assert_array_equal(pixels(viewers(live)["difference"])[0], expected)
 
 
 def test_difference_against_setting_a(live):
     live.keep_as_a()
-    assert pixels(live._pictures["difference"]).any()
-    live._against.value = "setting A"
-    assert not pixels(live._pictures["difference"]).any() and not live.model.difference(live.a).any()
+    assert pixels(viewers(live)["difference"]).any()
+    live._panel.pictures.against.value = "setting A"
+    assert not pixels(viewers(live)["difference"]).any() and not live.model.difference(live.a).any()
 
 
 def test_changes_are_undone_one_by_one(live):
     start = live.recipe
-    assert live._back.disabled
+    assert live._panel.controls.back.disabled
     for value in (2.5, 2.4, 2.3):
-        live._controls["sigma_high"].slider.value = value
-    live._controls["weights"].value = "none"
-    live._back.click()
-    assert live.recipe == start.replace(sigma_high=2.3) and live._controls["weights"].value == start.weights
+        control(live, "sigma_high").slider.value = value
+    control(live, "weights").value = "none"
+    live._panel.controls.back.click()
+    assert live.recipe == start.replace(sigma_high=2.3) and control(live, "weights").value == start.weights
     # Steps of a slider are one change.
-    live._back.click()
-    assert live.recipe == start and live._controls["sigma_high"].number == start.sigma_high
-    assert live._back.disabled and live.step_back() == start
+    live._panel.controls.back.click()
+    assert live.recipe == start and control(live, "sigma_high").number == start.sigma_high
+    assert live._panel.controls.back.disabled and live.step_back() == start
 
 
 def test_presets_of_limits(live):
-    live._controls["rejection"].value = "sigma"
-    for button in live._limits:
+    control(live, "rejection").value = "sigma"
+    for button in live._panel.controls.limits:
         button.click()
         expected = {"tight": (3.0, 2.8), "default": (3.2, 2.9), "gentle": (3.4, 3.0)}[button.description]
         assert (live.recipe.sigma_low, live.recipe.sigma_high) == expected
-        assert live._controls["sigma_low"].number == expected[0]
-    live._controls["rejection"].value = "min_max"
-    assert all(button.layout.display == "none" for button in live._limits)
+        assert control(live, "sigma_low").number == expected[0]
+    control(live, "rejection").value = "min_max"
+    assert all(button.layout.display == "none" for button in live._panel.controls.limits)
 
 
 def test_suggest_sets_the_recipe_and_says_why(live):
-    live._controls["weights"].value = "none"
+    control(live, "weights").value = "none"
     advice = sl.advise(live.model.frames, live.recipe, live.region, progress=False)
-    live._suggest.click()
+    live._panel.suggest.click()
     assert live.recipe == advice.recipe and live.recipe.weights == "none"
     assert advice.reason in message(live)
-    assert live._controls["sigma_high"].number == advice.recipe.sigma_high
+    assert control(live, "sigma_high").number == advice.recipe.sigma_high
 
 
 def test_suggest_without_widgets(panel):
@@ -474,28 +487,35 @@ def test_nothing_changes_the_settings_while_limits_are_tried(live, monkeypatch):
 
     def advise(*arguments, report, **options):
         report(0.42)
-        shown.append((message(live), live._controls["sigma_high"].slider.disabled, live._suggest.disabled))
+        shown.append(
+            (
+                message(live),
+                control(live, "sigma_high").slider.disabled,
+                live._panel.suggest.disabled,
+            )
+        )
         return SimpleNamespace(recipe=proposed, reason="because.")
 
     monkeypatch.setattr("stacklib.explore.region_trials.advise", advise)
-    monkeypatch.setattr("stacklib.panels.rejection_explorer._later", lambda _, call: later.append(call))
-    live._suggest.click()
+    monkeypatch.setattr("stacklib.panels.explorer.live._later", lambda _, call: later.append(call))
+    live._panel.suggest.click()
     assert "42 %" in shown[0][0] and shown[0][1:] == (True, True)
-    live._controls["sigma_high"].slider.value = 5.0
-    live._controls["rejection"].value = "none"
-    live._picker.boxes[0].value = 7
-    live._picker.viewer.widget.box = [20, 20, 30, 30]
-    live._suggest.click()
+    control(live, "sigma_high").slider.value = 5.0
+    control(live, "rejection").value = "none"
+    live._panel.picker.boxes[0].value = 7
+    live._panel.picker.viewer.widget.box = [20, 20, 30, 30]
+    live._panel.suggest.click()
     assert len(shown) == 1 and live.recipe == proposed and live.region == REGION
     (end,) = later
     end()
-    assert live.recipe == proposed and live._controls["sigma_high"].number == 2.2
+    assert live.recipe == proposed and control(live, "sigma_high").number == 2.2
     assert (
-        live._controls["rejection"].value == proposed.rejection and live._picker.boxes[0].value == REGION[0]
+        control(live, "rejection").value == proposed.rejection
+        and live._panel.picker.boxes[0].value == REGION[0]
     )
-    assert not live._suggest.disabled and not live._controls["sigma_high"].box.disabled
+    assert not live._panel.suggest.disabled and not control(live, "sigma_high").box.disabled
     assert "because." in message(live)
-    live._controls["sigma_high"].slider.value = 5.0
+    control(live, "sigma_high").slider.value = 5.0
     assert live.recipe.sigma_high == 5.0
 
 
@@ -505,38 +525,38 @@ def test_why_there_is_no_suggestion(live, monkeypatch):
 
     monkeypatch.setattr("stacklib.explore.region_trials.advise", refuse)
     before = live.recipe
-    live._suggest.click()
+    live._panel.suggest.click()
     assert live.recipe == before and "3 frames are too few" in message(live)
 
 
 def test_the_region_is_typed_and_drawn(live):
-    live._picker.boxes[0].value = 100
+    live._panel.picker.boxes[0].value = 100
     assert live.region == (100, 50, 96, 80)
-    live._picker.boxes[3].value = 40
+    live._panel.picker.boxes[3].value = 40
     assert live.region == (100, 50, 96, 40)
-    overview = live._picker.viewer.widget
+    overview = live._panel.picker.viewer.widget
     overview.box = [122, 80, 60, 50]
     assert live.region == (122, 80, 60, 50) and live.result.image.shape == (1, 50, 60)
-    assert [box.value for box in live._picker.boxes] == [122, 80, 60, 50]
-    assert all(picture.shape[1:] == (50, 60) for picture in live._pictures.values())
-    assert live._pictures["low"].widget.meta["origin"] == [122, 80]
+    assert [box.value for box in live._panel.picker.boxes] == [122, 80, 60, 50]
+    assert all(picture.shape[1:] == (50, 60) for picture in viewers(live).values())
+    assert viewers(live)["low"].widget.meta["origin"] == [122, 80]
     # There is always a region.
     overview.box = []
     assert live.region == (122, 80, 60, 50) and overview.box == [122, 80, 60, 50]
 
 
 def test_use_these_says_where(live, tmp_path):
-    live._path.value = str(tmp_path / "chosen.yaml")
-    live._save()
+    live._panel.file.value = str(tmp_path / "chosen.yaml")
+    live._panel._save()
     assert "chosen.yaml" in message(live)
     assert sl.Recipe.load(tmp_path / "chosen.yaml") == live.recipe
-    live._path.value = str(tmp_path / "missing" / "chosen.yaml")
-    live._save()
+    live._panel.file.value = str(tmp_path / "missing" / "chosen.yaml")
+    live._panel._save()
     assert message(live)
 
 
 def test_pictures_are_those_of_the_result(live):
-    pictures, result = live._pictures, live.result
+    pictures, result = viewers(live), live.result
     np.testing.assert_array_equal(pixels(pictures["result"]), result.original)
     for side in ("low", "high"):
         np.testing.assert_array_equal(pixels(pictures[side]), getattr(result, f"rejection_{side}"))
@@ -545,7 +565,7 @@ def test_pictures_are_those_of_the_result(live):
 
 
 def test_every_picture_has_a_name_for_screen_readers(live):
-    for picture in live._pictures.values():
+    for picture in viewers(live).values():
         assert picture.title in picture.widget.alt != ""
-    live._controls["sigma_high"].slider.value = 2.0
-    assert f"{live.numbers['rejected_high']:.3f} %" in live._pictures["high"].alt
+    control(live, "sigma_high").slider.value = 2.0
+    assert f"{live.numbers['rejected_high']:.3f} %" in viewers(live)["high"].alt

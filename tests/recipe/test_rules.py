@@ -223,7 +223,7 @@ def grown():
         patch.setattr(sys, "meta_path", [Editor, *sys.meta_path])
         patch.setitem(reference.RULES, "toy", slow_toy)
         import stacklib
-        from stacklib.panels.rejection_explorer import RejectionExplorer
+        from stacklib.panels import RejectionExplorer
         from stacklib.recipe import rules
 
         assert rules.RULES is not RULES
@@ -274,9 +274,12 @@ def test_a_new_rule_is_in_the_panel(grown):
     recipe = grown.sl.Recipe(rejection="toy", weights="none")
     panel = grown.RejectionExplorer(grown.frames, recipe, region=REGION)
     assert panel.widget is not None
-    assert panel._controls["rejection"].value == "toy" and "toy" in panel._controls["rejection"].options
-    assert [control.name for control in panel._rule_box.children] == ["toy_low", "toy_high"]
-    panel._controls["toy_high"].number = 2.0
+    assert (
+        panel._panel.controls.each["rejection"].value == "toy"
+        and "toy" in panel._panel.controls.each["rejection"].options
+    )
+    assert [control.name for control in panel._panel.controls.rule_box.children] == ["toy_low", "toy_high"]
+    panel._panel.controls.each["toy_high"].number = 2.0
     assert panel.recipe.toy_high == 2.0 and panel.result.rejected_high.mean() > 0
 
 

@@ -18,10 +18,10 @@ from stacklib.integration.result import Integration
 from stacklib.integration.run import integrate
 from stacklib.panels.app.downloads import Downloads
 from stacklib.panels.common import Readout, text_button
+from stacklib.panels.explorer import RejectionExplorer
 from stacklib.panels.folder_chooser import FolderChooser
 from stacklib.panels.frame_selector import FrameSelector
 from stacklib.panels.pixel_inspector import PixelInspector
-from stacklib.panels.rejection_explorer import RejectionExplorer
 from stacklib.panels.viewer import ResultViewer
 from stacklib.recipe.choices import read_choices, target_name
 from stacklib.recipe.recipe import Recipe
