@@ -71,7 +71,7 @@ def jobs(monkeypatch) -> list[sl.Job]:
     """The jobs that would have been run."""
     begun: list[sl.Job] = []
     done = running.Run([], Path("notebook.ipynb"), Path("page.html"), None, "done")
-    monkeypatch.setattr("stacklib.commands.run.run_job", lambda job: begun.append(job) or done)
+    monkeypatch.setattr("stacklib.notebook.running.run_job", lambda job: begun.append(job) or done)
     return begun
 
 
@@ -336,7 +336,7 @@ def test_a_run_that_is_told_to_end_does_so_in_order(monkeypatch, capsys, name):
             before.append("cleared")
 
     usual = signal.getsignal(number)
-    monkeypatch.setattr("stacklib.commands.run.run_job", run)
+    monkeypatch.setattr("stacklib.notebook.running.run_job", run)
     assert cli.main(["run", str(M13)]) == 128 + number
     assert before == ["cleared"] and capsys.readouterr().err.splitlines()[-1] == "stacklib: stopped"
     assert signal.getsignal(number) == usual

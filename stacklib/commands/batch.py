@@ -5,17 +5,20 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from stacklib.batch import ADVISE, Batch
 from stacklib.commands.parameters import add_parameters, parameter_list, texts_of, typed
 from stacklib.commands.printing import say
 from stacklib.frames.finding import resolve_path
-from stacklib.notebook.session import NOTE
+from stacklib.notebook.executed import NOTE
 from stacklib.recipe.batch_job import BatchJob
 from stacklib.recipe.presets import PRESET
 from stacklib.recipe.recipe import Recipe
 from stacklib.utils.parameters import Parameter
 from stacklib.utils.texts import one_line, printable_table
+
+if TYPE_CHECKING:
+    from stacklib.batch import Batch
 
 __all__ = ["add_arguments", "batch_from_arguments", "known_parameters", "main"]
 
@@ -64,6 +67,9 @@ def batch_from_arguments(folder: str, parameters: Sequence[tuple[str, str]] = ()
     """
     known = known_parameters()
     values = {n: typed(known[n], text) for n, text in texts_of(parameters, known).items()}
+    # Here, so that help and wrong parameters are answered at once.
+    from stacklib.batch import ADVISE, Batch
+
     of_recipe = {name: values.pop(name) for name in list(values) if name not in BatchJob.parameters()}
     job = BatchJob.from_dict({"folder": folder} | values)
     if not of_recipe:

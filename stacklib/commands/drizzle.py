@@ -10,7 +10,6 @@ from stacklib.commands.parameters import add_parameters, frames_of, parameter_li
 from stacklib.commands.printing import say, say_run
 from stacklib.errors import RecipeError
 from stacklib.notebook.parameters import cell_parameters
-from stacklib.notebook.running import run_drizzle
 from stacklib.recipe.drizzle_job import DrizzleJob
 from stacklib.utils.parameters import Parameter
 from stacklib.utils.resources import parse_memory
@@ -48,6 +47,9 @@ def known_parameters() -> dict[str, Parameter]:
 
 def main(options: argparse.Namespace) -> int:
     """Drizzle a target."""
+    # Here, so that help and the usual errors come at once.
+    from stacklib.notebook.running import run_drizzle
+
     say("Reading the headers of the frames ...")
     frames = frames_of(options.target)
     say_run(

@@ -12,7 +12,8 @@ from typing import Any
 from stacklib.commands.printing import say
 from stacklib.errors import RecipeError
 from stacklib.frames.frame_set import as_pattern
-from stacklib.notebook.session import NOTE, describe
+from stacklib.notebook.executed import NOTE
+from stacklib.notebook.parameters import describe
 from stacklib.utils.parameters import Parameter, refuse_unknown
 from stacklib.utils.texts import one_line
 

@@ -7,10 +7,9 @@ import warnings
 from typing import Any
 
 from stacklib.commands.printing import say
-from stacklib.drizzle.rerun import rerun
 from stacklib.errors import StacklibWarning
 from stacklib.frames.finding import expanded
-from stacklib.integration.rerun import also_saved, repeats
+from stacklib.recipe.run_record import read_run
 
 __all__ = ["add_arguments", "main"]
 
@@ -29,6 +28,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     """Repeat a run and compare. Return 0 if the images are identical."""
+    # Whether there is a record is known long before all that integrates is imported.
+    read_run(options.file)
+    from stacklib.drizzle.rerun import rerun
+    from stacklib.integration.rerun import also_saved, repeats
+
     with warnings.catch_warnings(record=True) as notes:
         warnings.simplefilter("always", StacklibWarning)
         result = rerun(options.file, options.frames)

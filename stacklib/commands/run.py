@@ -12,7 +12,6 @@ from stacklib.commands.printing import say, say_run
 from stacklib.errors import RecipeError
 from stacklib.frames.finding import FRAMES_FOLDER, resolve_path
 from stacklib.notebook.parameters import cell_parameters
-from stacklib.notebook.running import run_job
 from stacklib.recipe.choices import file_values, job_with_choices
 from stacklib.recipe.recipe import Job
 from stacklib.utils.labels import listed
@@ -49,6 +48,9 @@ def known_parameters() -> dict[str, Parameter]:
 
 def main(options: argparse.Namespace) -> int:
     """Integrate a target."""
+    # Here, so that help and the usual errors come at once.
+    from stacklib.notebook.running import run_job
+
     say("Reading the headers of the frames ...")
     job, line = job_from_arguments(frames_of(options.target), options.parameters, options.output)
     if line:

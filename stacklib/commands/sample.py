@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from stacklib.simulate import KINDS, large_mosaics, large_night, make_large_mosaics, make_large_night
+from stacklib.simulate.targets import KINDS
 
 __all__ = ["add_arguments", "main"]
 
@@ -50,6 +50,9 @@ def _whole_number(low: int, high: int) -> Callable[[str], int]:
 
 def main(options: argparse.Namespace) -> int:
     """Make frames."""
+    # Here, so that help comes at once.
+    from stacklib.simulate import large_mosaics, large_night, make_large_mosaics, make_large_night
+
     kind, count, seed, mosaic = options.kind, options.count, options.seed, options.mosaic
     call = f"{kind!r}, {count}, {seed}"
     if mosaic:

@@ -15,7 +15,7 @@ import numpy as np
 
 from stacklib.explore.outliers import OutlierLight
 from stacklib.frames.frame_masks import open_masks
-from stacklib.frames.frame_set import FrameSet
+from stacklib.frames.frame_set import FrameSet, refuse_single
 from stacklib.integration.noise import NEIGHBOURHOOD, known_excess, with_noise
 from stacklib.integration.result import Integration
 from stacklib.integration.run import integrate_samples
@@ -26,7 +26,7 @@ from stacklib.kernel.limit_trials import LimitTrials, can_share, without_limits
 from stacklib.kernel.passes import try_tiles
 from stacklib.kernel.pixels import Pixels
 from stacklib.measurement.measurements import FrameMeasurements, measure_frames
-from stacklib.normalization.preparation import Preparation, prepare, refuse_single
+from stacklib.normalization.preparation import Preparation, prepare
 from stacklib.normalization.settings import Settings
 from stacklib.normalization.weighting import needs_noise
 from stacklib.output.integrated_image import bring_into_range, undo_range

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from stacklib.errors import FrameError, StacklibWarning
-from stacklib.formats import fits, xisf
+from stacklib.formats import xisf
 from stacklib.formats.source import FileStamp, ImageSource, regular_file_size, unreadable
 from stacklib.frames.finding import ENDINGS
 from stacklib.frames.headers import HeaderFacts
@@ -247,7 +247,13 @@ def _open_source(path: Path, stamp: FileStamp) -> ImageSource:
     if not name.endswith(ENDINGS):
         raise FrameError(f"{path}: is not a supported image; supported endings are {', '.join(ENDINGS)}")
     stamp.check(path)
-    source = (xisf if name.endswith(".xisf") else fits).open_image(path)
+    if name.endswith(".xisf"):
+        source = xisf.open_image(path)
+    else:
+        # Here, because astropy takes longer to import than all XISF files take to open.
+        from stacklib.formats import fits
+
+        source = fits.open_image(path)
     source.stamp = stamp
     source.check_unchanged()
     return source

@@ -11,12 +11,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
-from astropy.table import MaskedColumn, Table
 
-from stacklib.errors import FrameError, StacklibWarning
+from stacklib.errors import FrameError, IntegrationError, StacklibWarning
 from stacklib.frames.differences import differences, mosaic_note
 from stacklib.frames.finding import (
     ENDINGS,
@@ -32,6 +31,9 @@ from stacklib.frames.twins import without_twins
 from stacklib.utils.labels import counted, listed
 from stacklib.utils.texts import one_line
 
+if TYPE_CHECKING:
+    from astropy.table import MaskedColumn, Table
+
 __all__ = [
     "Frame",
     "FrameSet",
@@ -39,6 +41,7 @@ __all__ = [
     "choose",
     "header_notes",
     "open_frames",
+    "refuse_single",
     "resolve_path",
     "used_files",
 ]
@@ -172,6 +175,9 @@ class FrameSet(Sequence[Frame]):
         Columns: file, object, filter, exposure (s), date (ISO, UTC), camera, gain, temperature
         (deg C), format, width, height, channels.
         """
+        # Here, because a run does without tables of headers.
+        from astropy.table import Table
+
         dates = [frame.date.strftime("%Y-%m-%dT%H:%M:%S") if frame.date else "" for frame in self]
         table = Table()
         table["file"] = self.names
@@ -194,12 +200,27 @@ class FrameSet(Sequence[Frame]):
 
 
 def _text_column(values: list[str]) -> MaskedColumn:
+    # See `FrameSet.table`.
+    from astropy.table import MaskedColumn
+
     return MaskedColumn(values, mask=[not value for value in values], dtype=str)
 
 
 def _number_column(values: list[float | None], unit: str | None = None) -> MaskedColumn:
+    # See `FrameSet.table`.
+    from astropy.table import MaskedColumn
+
     filled = np.array(values, float)
     return MaskedColumn(filled, mask=np.isnan(filled), unit=unit)
+
+
+def refuse_single(frames: FrameSet) -> None:
+    """Raise `IntegrationError` if there is only one frame."""
+    if len(frames) < 2:
+        raise IntegrationError(
+            f"{frames[0].path}: is the only frame; an integration needs at least 2 frames, preferably 8 or "
+            "more. Add registered frames of the same field"
+        )
 
 
 def _refuse_duplicates(paths: Sequence[Path]) -> None:

@@ -12,13 +12,15 @@ import operator
 import re
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from astropy.table import Table
 
 from stacklib.errors import RecipeError
 from stacklib.utils.labels import hint, quoted
+
+if TYPE_CHECKING:
+    from astropy.table import Table
 
 __all__ = ["evaluate", "select"]
 

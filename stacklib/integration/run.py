@@ -14,7 +14,7 @@ import numpy as np
 
 from stacklib.errors import StacklibWarning
 from stacklib.formats.scratch import MEMORY_IN_ALL, memory_held, memory_limited
-from stacklib.frames.frame_set import FrameSet, open_frames
+from stacklib.frames.frame_set import FrameSet, open_frames, refuse_single
 from stacklib.integration.cluster import Cluster
 from stacklib.integration.noise import Work, known_excess, with_noise
 from stacklib.integration.noise_image import measure_noise, noise_window
@@ -26,7 +26,7 @@ from stacklib.integration.starlight import starlight_notes
 from stacklib.integration.threads import Threads, in_threads
 from stacklib.kernel.pixels import DATA, Counts, Pixels
 from stacklib.kernel.scatter import widen
-from stacklib.normalization.preparation import Preparation, prepare, refuse_single
+from stacklib.normalization.preparation import Preparation, prepare
 from stacklib.output.history import range_warnings
 from stacklib.recipe.recipe import Recipe
 from stacklib.spatial.masks import FrameMasks

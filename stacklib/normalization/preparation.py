@@ -12,7 +12,7 @@ import numpy as np
 from stacklib.errors import IntegrationError
 from stacklib.frames.frame import Frame
 from stacklib.frames.frame_masks import open_masks
-from stacklib.frames.frame_set import FrameSet
+from stacklib.frames.frame_set import FrameSet, refuse_single
 from stacklib.measurement.border import DataRange
 from stacklib.measurement.cache import kept_for_set
 from stacklib.measurement.full_scale import ADU
@@ -40,7 +40,7 @@ from stacklib.recipe.recipe import BY_LIGHT, Recipe
 from stacklib.recipe.rules import RULES
 from stacklib.utils.labels import listed
 
-__all__ = ["Preparation", "prepare", "refuse_single"]
+__all__ = ["Preparation", "prepare"]
 
 #: Why frames are left out that show no light where others do.
 NO_LIGHT = "none of the light that the others show, as behind clouds"
@@ -347,15 +347,6 @@ def prepare(
     )
     notes += about_ranges(recipe, measurements, used, found.full_scale)
     return replace(found, notes=tuple(dict.fromkeys(notes)))
-
-
-def refuse_single(frames: FrameSet) -> None:
-    """Raise `IntegrationError` if there is only one frame."""
-    if len(frames) < 2:
-        raise IntegrationError(
-            f"{frames[0].path}: is the only frame; an integration needs at least 2 frames, preferably 8 or "
-            "more. Add registered frames of the same field"
-        )
 
 
 def _pedestals(frames: list[Frame], unit: bool) -> np.ndarray:

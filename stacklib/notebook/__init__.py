@@ -1,43 +1,5 @@
 """Run a notebook by hand or through papermill."""
 
-from stacklib.notebook.drizzling import frames_to_drizzle, integrate_registered
-from stacklib.notebook.parameters import ChooseRejection, HowIntegrationWorks, InspectRejection, SelectFrames
-from stacklib.notebook.sample import show_for_sample
-from stacklib.notebook.session import (
-    compare_presets,
-    is_live,
-    read_parameters,
-    save_choice,
-    set_up_session,
-    show_advice,
-    show_drizzled,
-    show_files,
-    show_night,
-    show_panel,
-    show_table,
-    show_trails,
-)
-from stacklib.recipe.drizzle_job import DrizzleJob
+import lazy_loader
 
-__all__ = [
-    "ChooseRejection",
-    "DrizzleJob",
-    "HowIntegrationWorks",
-    "InspectRejection",
-    "SelectFrames",
-    "compare_presets",
-    "frames_to_drizzle",
-    "integrate_registered",
-    "is_live",
-    "read_parameters",
-    "save_choice",
-    "set_up_session",
-    "show_advice",
-    "show_drizzled",
-    "show_files",
-    "show_for_sample",
-    "show_night",
-    "show_panel",
-    "show_table",
-    "show_trails",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import textwrap
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from stacklib.errors import RecipeError
 from stacklib.frames.finding import expanded
-from stacklib.frames.frame_set import FrameSet, open_frames
-from stacklib.integration.samples import Region
 from stacklib.recipe.batch_job import BatchJob
 from stacklib.recipe.choices import NO_FILE
 from stacklib.recipe.drizzle_job import DrizzleJob
 from stacklib.recipe.presets import PRESET
 from stacklib.recipe.recipe import Job, Recipe
 from stacklib.utils.parameters import Checked, Parameter, count_field, list_field, switch_field, text_field
+
+if TYPE_CHECKING:
+    from stacklib.frames.frame_set import FrameSet
+    from stacklib.integration.samples import Region
 
 __all__ = [
     "NOTEBOOKS",
@@ -25,6 +30,8 @@ __all__ = [
     "InspectRejection",
     "SelectFrames",
     "cell_parameters",
+    "describe",
+    "parameters_cell",
 ]
 
 #: Beyond the last pixel of any frame.
@@ -134,6 +141,9 @@ class InspectRejection(GoOn):
         `RecipeError` is raised if `x`, `y` or `channel` lies outside the frames, `FrameError` if they cannot
         be opened.
         """
+        # What opens frames is not needed for the parameters.
+        from stacklib.frames.frame_set import open_frames
+
         frames = open_frames(self.frames)
         sizes = {"x": frames.width, "y": frames.height, "channel": frames.channels}
         for name, size in sizes.items():
@@ -165,6 +175,19 @@ FIRST = (
 FIRST_OF_DRIZZLE = ("frames", "registered", "scale", "drop", "output")
 
 
+#: Headings in the parameters cell of the integration, each above the parameter named here.
+HEADINGS = {
+    "frames": "Start with these",
+    "interactive": "The run",
+    "clip_low": "Rejection: each rule uses its own limits",
+    "footprints": "Trails, tracks, colored dots: rejection that looks at neighbors",
+    "range_clip_low": "Range: border without data, saturated samples",
+    "rejection_normalization": "Normalization, weights, combination",
+}
+#: Columns of the parameters cell.
+WIDTH = 110
+
+
 def cell_parameters(kind: type[Checked]) -> dict[str, Parameter]:
     """Return the parameters of a notebook by name, in the order of its parameters cell.
 
@@ -180,6 +203,48 @@ def cell_parameters(kind: type[Checked]) -> dict[str, Parameter]:
 
 def _ordered(first: tuple[str, ...], known: dict[str, Parameter]) -> dict[str, Parameter]:
     return {name: known[name] for name in dict.fromkeys((*first, *known))}
+
+
+def parameters_cell(kind: type[Checked]) -> str:
+    """Return the source of the parameters cell of a notebook.
+
+    Each line is a literal assignment with its type and help text, as ``papermill --help-notebook`` reads it:
+    a second ``=`` or a ``|`` would hide the line. Choices or a range that do not fit are written above it.
+    """
+    lines = []
+    for name, parameter in cell_parameters(kind).items():
+        if name in HEADINGS and kind is Job:
+            lines += [""] * bool(lines) + [f"# {HEADINGS[name]}"]
+        annotation = "str" if parameter.kind is list else parameter.kind.__name__
+        assignment = f"{name}: {annotation} = {_literal(parameter.default)}  #"
+        line = f"{assignment} {describe(parameter)}"
+        if len(line) > WIDTH:
+            lines += textwrap.wrap(allowed(parameter), WIDTH, initial_indent="# ", subsequent_indent="# ")
+            line = f"{assignment} {parameter.help}"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def allowed(parameter: Parameter) -> str:
+    """Return the choices or the range of a parameter with its unit; empty if there are none."""
+    if parameter.choices:
+        return ", ".join(parameter.choices)
+    if parameter.kind not in (int, float):
+        return ""
+    unit = f" {parameter.unit}" if parameter.unit else ""
+    form = "" if parameter.kind is int else "g"
+    usual = "; recommended {:g} to {:g}".format(*parameter.recommended) if parameter.recommended else ""
+    return f"{parameter.low:{form}} to {parameter.high:{form}}{unit}{usual}"
+
+
+def describe(parameter: Parameter) -> str:
+    """Return the help text of a parameter with its range or choices, on one line."""
+    return f"{parameter.help} [{allowed(parameter)}]" if allowed(parameter) else parameter.help
+
+
+def _literal(value: Any) -> str:
+    # Double quotes, as everywhere else; repr prefers single ones.
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
 
 
 def _refuse_unwritable(file: str) -> None:

@@ -6,11 +6,13 @@ import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from stacklib.errors import StacklibWarning
 from stacklib.utils.file_sets import WORK_FOLDER
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["PREVIEW", "save_preview"]
 

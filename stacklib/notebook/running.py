@@ -10,20 +10,15 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from stacklib.drizzle.deposit import require_drizzle
-from stacklib.drizzle.frames import STARS, open_unregistered, refuse_few
 from stacklib.errors import FrameError, RunError, SaveError, StacklibError
 from stacklib.frames.finding import expanded, resolve_path
-from stacklib.frames.frame_set import open_frames
-from stacklib.normalization.preparation import refuse_single
-from stacklib.notebook.drizzling import NOTHING, Places, find_places
+from stacklib.frames.frame_set import open_frames, refuse_single
 from stacklib.notebook.executed import Executed
-from stacklib.notebook.page import notebook_page
+from stacklib.notebook.parameters import parameters_cell
 from stacklib.notebook.preview import PREVIEW
 from stacklib.notebook.process import NotebookProcess
-from stacklib.notebook.session import parameters_cell
 from stacklib.output.naming import default_folder
 from stacklib.recipe.choices import NO_FILE
 from stacklib.recipe.drizzle_job import DrizzleJob
@@ -33,6 +28,9 @@ from stacklib.utils.atomic_files import explained
 from stacklib.utils.file_sets import existing_folder, name_all, whole_sets_from, workroom
 from stacklib.utils.parameters import Checked, Parameter
 from stacklib.utils.texts import utf8_path
+
+if TYPE_CHECKING:
+    from stacklib.notebook.drizzling import Places
 
 __all__ = ["Run", "drizzle_process", "finish", "notebooks_folder", "process_for", "run_drizzle", "run_job"]
 
@@ -77,6 +75,11 @@ def run_job(job: Job) -> Run:
 
 def run_drizzle(job: DrizzleJob) -> Run:
     """Drizzle through the notebook, without a person, as `run_job` integrates."""
+    # Here and below: what drizzles takes as long to import as some runs of `run_job` take to start.
+    from stacklib.drizzle.deposit import require_drizzle
+    from stacklib.drizzle.frames import open_unregistered, refuse_few
+    from stacklib.notebook.drizzling import find_places
+
     places = find_places(job.frames, job.registered)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -121,6 +124,9 @@ def process_for(job: Job, output: Path, room: Path, silent: bool = False) -> Not
 
 def drizzle_process(job: DrizzleJob, places: Places, output: Path, room: Path) -> NotebookProcess:
     """Return the process that drizzles the frames at `places` in the work folder `room`."""
+    from stacklib.drizzle.frames import STARS
+    from stacklib.notebook.drizzling import NOTHING
+
     values = _changed(job.to_dict(), DrizzleJob.parameters()) | {
         "frames": _absolute(places.frames),
         "registered": _absolute(places.registered) if places.registered else NOTHING,
@@ -223,6 +229,9 @@ def _keep_all(
 
     A page or a preview that could not be made is None, with a note.
     """
+    # Here, because templates are not needed before the end of a run.
+    from stacklib.notebook.page import notebook_page
+
     made, page, preview = (
         {"_notebook.ipynb": executed},
         executed.with_suffix(".html"),

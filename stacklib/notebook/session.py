@@ -5,9 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import difflib
-import json
 import sys
-import textwrap
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -26,7 +24,14 @@ from stacklib.figures.trail_plots import figure_trails, trails_in_words
 from stacklib.frames.finding import resolve_path
 from stacklib.integration.result import Integration
 from stacklib.notebook.executed import NOTE, RESULT_MIME
-from stacklib.notebook.parameters import NOTEBOOKS, RECIPE_FILE, GoOn, SelectFrames, cell_parameters
+from stacklib.notebook.parameters import (
+    NOTEBOOKS,
+    RECIPE_FILE,
+    GoOn,
+    SelectFrames,
+    cell_parameters,
+    parameters_cell,
+)
 from stacklib.notebook.preview import save_preview
 from stacklib.output.report import numbers
 from stacklib.recipe.choices import NO_FILE, job_with_choices
@@ -38,9 +43,7 @@ from stacklib.utils.texts import one_line, printable, printable_table
 
 __all__ = [
     "compare_presets",
-    "describe",
     "is_live",
-    "parameters_cell",
     "read_parameters",
     "save_choice",
     "set_up_session",
@@ -54,18 +57,6 @@ __all__ = [
 
 Read = TypeVar("Read", bound=Checked)
 
-#: Headings in the parameters cell of the integration, each above the parameter named here.
-HEADINGS = {
-    "frames": "Start with these",
-    "interactive": "The run",
-    "clip_low": "Rejection: each rule uses its own limits",
-    "footprints": "Trails, tracks, colored dots: rejection that looks at neighbors",
-    "range_clip_low": "Range: border without data, saturated samples",
-    "rejection_normalization": "Normalization, weights, combination",
-}
-#: Columns of the parameters cell.
-WIDTH = 110
-
 #: Makes tables of many columns narrow.
 NARROW = """<style>
 .stacklib-table th, .stacklib-table td {padding: 2px 3px !important; font-size: 12px}
@@ -73,26 +64,6 @@ NARROW = """<style>
 
 #: Types of a variable that may be a misspelt parameter.
 _LITERALS = (bool, int, float, str, list)
-
-
-def parameters_cell(kind: type[Checked]) -> str:
-    """Return the source of the parameters cell of a notebook.
-
-    Each line is a literal assignment with its type and help text, as ``papermill --help-notebook`` reads it:
-    a second ``=`` or a ``|`` would hide the line. Choices or a range that do not fit are written above it.
-    """
-    lines = []
-    for name, parameter in cell_parameters(kind).items():
-        if name in HEADINGS and kind is Job:
-            lines += [""] * bool(lines) + [f"# {HEADINGS[name]}"]
-        annotation = "str" if parameter.kind is list else parameter.kind.__name__
-        assignment = f"{name}: {annotation} = {_literal(parameter.default)}  #"
-        line = f"{assignment} {describe(parameter)}"
-        if len(line) > WIDTH:
-            lines += textwrap.wrap(allowed(parameter), WIDTH, initial_indent="# ", subsequent_indent="# ")
-            line = f"{assignment} {parameter.help}"
-        lines.append(line)
-    return "\n".join(lines)
 
 
 def read_parameters(kind: type[Read], namespace: Mapping[str, Any]) -> Read:
@@ -289,28 +260,6 @@ def _show_paths(paths: list[Path], summary: str, facts: dict[str, Any]) -> None:
     text = printable("\n".join([f"in {paths[0].parent}", *lines]))
     known = {"files": [str(path) for path in paths], "summary": summary, "numbers": facts}
     display({"text/plain": text, RESULT_MIME: known}, raw=True)
-
-
-def _literal(value: Any) -> str:
-    # Double quotes, as everywhere else; repr prefers single ones.
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
-
-
-def allowed(parameter: Parameter) -> str:
-    """Return the choices or the range of a parameter with its unit; empty if there are none."""
-    if parameter.choices:
-        return ", ".join(parameter.choices)
-    if parameter.kind not in (int, float):
-        return ""
-    unit = f" {parameter.unit}" if parameter.unit else ""
-    form = "" if parameter.kind is int else "g"
-    usual = "; recommended {:g} to {:g}".format(*parameter.recommended) if parameter.recommended else ""
-    return f"{parameter.low:{form}} to {parameter.high:{form}}{unit}{usual}"
-
-
-def describe(parameter: Parameter) -> str:
-    """Return the help text of a parameter with its range or choices, on one line."""
-    return f"{parameter.help} [{allowed(parameter)}]" if allowed(parameter) else parameter.help
 
 
 def _assigned(namespace: Mapping[str, Any]) -> Mapping[str, Any]:

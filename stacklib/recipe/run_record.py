@@ -11,8 +11,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from stacklib.errors import FrameError, RecipeError
-from stacklib.formats import fits, xisf
-from stacklib.formats.fits_header import CARD, header_bytes
+from stacklib.formats import xisf
 from stacklib.frames.finding import ENDINGS, expanded
 from stacklib.utils.labels import quoted
 from stacklib.utils.parameters import parse_yaml
@@ -63,6 +62,9 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
     if _is_xisf(path):
         found = _recipe(path, _properties(path))
     else:
+        # Here and below, because XISF files do without astropy.
+        from stacklib.formats import fits
+
         fits.open_image(path).close()
         found = _from_history(_history(path))
     if not found:
@@ -185,6 +187,8 @@ def _input(result: Path, entry: dict[str, Any]) -> InputFile:
 
 def _history(path: Path) -> list[str]:
     """Return the HISTORY of a FITS file. Its own cards are read, without the checks of a whole header."""
+    from stacklib.formats.fits_header import CARD, header_bytes
+
     with path.open("rb") as file:
         packed = file.read(len(GZIP)) == GZIP
     with gzip.open(path) if packed else path.open("rb") as stream:

@@ -17,49 +17,6 @@ as registration does. `simulate_dithered` makes unregistered frames, color mosai
 ``python -m stacklib.simulate sample_data`` regenerates the sample data.
 """
 
-from stacklib.simulate.changing_night import ChangingNight, simulate_night
-from stacklib.simulate.defects import Trail
-from stacklib.simulate.mosaic_samples import (
-    large_mosaics,
-    make_large_mosaics,
-    mosaic_sample,
-    sample_mosaics,
-)
-from stacklib.simulate.mosaics import DitheredNight, simulate_dithered
-from stacklib.simulate.night import Session, Simulation, simulate_frames
-from stacklib.simulate.samples import (
-    large_night,
-    make_benchmark_frames,
-    make_large_night,
-    make_sample_data,
-    sample_m13,
-    sample_m63,
-    sample_m101,
-)
-from stacklib.simulate.scene import Scene, make_scene
-from stacklib.simulate.targets import KINDS
+import lazy_loader
 
-__all__ = [
-    "KINDS",
-    "ChangingNight",
-    "DitheredNight",
-    "Scene",
-    "Session",
-    "Simulation",
-    "Trail",
-    "large_mosaics",
-    "large_night",
-    "make_benchmark_frames",
-    "make_large_mosaics",
-    "make_large_night",
-    "make_sample_data",
-    "make_scene",
-    "mosaic_sample",
-    "sample_m13",
-    "sample_m63",
-    "sample_m101",
-    "sample_mosaics",
-    "simulate_dithered",
-    "simulate_frames",
-    "simulate_night",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

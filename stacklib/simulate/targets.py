@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import ndimage
 
 __all__ = ["KINDS", "field_stars"]
 
@@ -72,6 +71,9 @@ def _clouds(rng: np.random.Generator, height: int, width: int, size: float) -> n
 
 def _blurred(image: np.ndarray, sigma: float) -> np.ndarray:
     """Blur an image by a Gaussian that wraps around at the edges."""
+    # Here and below, because `KINDS` is wanted without scipy.
+    from scipy import ndimage
+
     if sigma > WIDE:
         waves = ndimage.fourier_gaussian(np.fft.rfft2(image), sigma, n=image.shape[1])
         return np.fft.irfft2(waves, image.shape)
@@ -80,6 +82,8 @@ def _blurred(image: np.ndarray, sigma: float) -> np.ndarray:
 
 def _knots(rng: np.random.Generator, density: np.ndarray, unit: int) -> np.ndarray:
     """Generate pink HII regions and blue star clouds, distributed by `density`."""
+    from scipy import ndimage
+
     height, width = density.shape
     image = np.zeros((3, height, width))
     count = 300
@@ -100,6 +104,8 @@ def _knots(rng: np.random.Generator, density: np.ndarray, unit: int) -> np.ndarr
 
 def _spiral(rng: np.random.Generator, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     """Generate an inclined spiral: differential rotation has wound up its gas and dust to streaks."""
+    from scipy import ndimage
+
     unit = min(height, width)
     scale_length = 0.15 * unit
     angle, tilt = np.radians(-28), np.cos(np.radians(56))

@@ -11,12 +11,14 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from astropy.table import MaskedColumn, Table
 
 from stacklib.errors import HIDDEN, printable
+
+if TYPE_CHECKING:
+    from astropy.table import Table
 
 __all__ = [
     "FORMULAS",
@@ -47,6 +49,9 @@ def one_line(text: str) -> str:
 
 def printable_table(table: Table) -> Table:
     """Return a copy of a table with its text, that of `meta` included, as by `one_line`."""
+    # Whoever has a table has imported it; everyone else does without.
+    from astropy.table import MaskedColumn
+
     found = table.copy()
     for name in table.colnames:
         column = table[name]

@@ -27,11 +27,13 @@ from stacklib.notebook import session as notebook
 from stacklib.notebook.parameters import (
     FIRST,
     RECIPE_FILE,
+    WIDTH,
     ChooseRejection,
     HowIntegrationWorks,
     InspectRejection,
     SelectFrames,
     cell_parameters,
+    parameters_cell,
 )
 from stacklib.notebook.parameters import (
     NOTEBOOKS as KINDS,
@@ -100,19 +102,19 @@ def test_nothing_draws_where_it_could_hang():
 @pytest.mark.parametrize("path", MADE, ids=lambda path: path.stem)
 def test_parameters_cell_equals_the_package(path):
     cell = next(cell for cell in code_cells(read(path)) if is_parameters(cell))
-    assert cell.source == notebook.parameters_cell(KINDS[path.stem]), (
+    assert cell.source == parameters_cell(KINDS[path.stem]), (
         f"write it anew with: python -m stacklib.notebook.session notebooks/{path.name}"
     )
 
 
 @pytest.mark.parametrize("path", MADE, ids=lambda path: path.stem)
 def test_parameters_cell_is_readable(path):
-    lines = notebook.parameters_cell(KINDS[path.stem]).splitlines()
-    assert not [line for line in lines if len(line) > notebook.WIDTH]
+    lines = parameters_cell(KINDS[path.stem]).splitlines()
+    assert not [line for line in lines if len(line) > WIDTH]
 
 
 def test_what_a_line_does_not_hold_is_written_above_it():
-    cell = notebook.parameters_cell(sl.Job)
+    cell = parameters_cell(sl.Job)
     assert cell.index("# none, exposure, noise, snr") < cell.index("weights: str =") < cell.index("# The run")
 
 
@@ -150,7 +152,7 @@ def test_help_lists_every_parameter(path):
 def namespace(**changes: object) -> dict[str, object]:
     """The variables of a notebook after its parameters cell."""
     variables: dict[str, object] = {"__name__": "__main__", "In": ["", "x"], "exit": object()}
-    exec(notebook.parameters_cell(sl.Job), variables)
+    exec(parameters_cell(sl.Job), variables)
     return variables | changes
 
 

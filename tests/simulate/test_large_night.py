@@ -17,7 +17,7 @@ def small_night(*arguments, **options):
 
 
 def test_frames_come_with_their_truth(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("stacklib.commands.sample.large_night", small_night)
+    monkeypatch.setattr("stacklib.simulate.large_night", small_night)
     arguments = ["sample", str(tmp_path / "night"), "--count", "5", "--seed", "3", "--kind", "nebula"]
     assert cli.main(arguments) == 0
     assert "stacklib run" in capsys.readouterr().out

@@ -22,7 +22,7 @@ def small_night(*arguments, **options):
 
 
 def test_large_mosaics_come_with_their_truth(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("stacklib.commands.sample.large_mosaics", small_night)
+    monkeypatch.setattr("stacklib.simulate.large_mosaics", small_night)
     arguments = ["sample", str(tmp_path), "--mosaic", "--count", "4", "--seed", "3", "--format", "fits"]
     assert cli.main(arguments) == 0
     assert f"stacklib drizzle {tmp_path} drizzles them." in capsys.readouterr().out
