@@ -10,12 +10,14 @@ import sys
 import pytest
 from conftest import ROOT, SAMPLES
 
+from stacklib import cli
+
 #: Packages that take longer to import than a command takes to answer.
 HEAVY = {
     *("numba", "llvmlite", "scipy", "matplotlib", "astropy", "sep", "drizzle", "dask", "distributed"),
     *("IPython", "ipywidgets", "anywidget", "itables", "papermill", "nbformat", "jinja2", "PIL"),
 }
-COMMANDS = ("run", "batch", "drizzle", "rerun", "lab", "sample")
+COMMANDS = tuple(cli.COMMANDS)
 M13 = str(SAMPLES / "M13" / "4_Registered")
 
 #: Calls `main` as the console script does, and prints which packages are there at the end.

@@ -9,7 +9,7 @@ from pathlib import Path
 from stacklib.commands.parameters import add_parameters, parameter_list
 from stacklib.commands.printing import say
 from stacklib.commands.run import job_from_arguments, known_parameters
-from stacklib.watch.watching import EVERY, Watch
+from stacklib.watch.incoming import EVERY
 
 __all__ = ["add_arguments", "main"]
 
@@ -46,6 +46,9 @@ def _seconds(text: str) -> float:
 
 def main(options: argparse.Namespace) -> int:
     """Watch a folder until Ctrl-C."""
+    # Here, so that help and the usual errors come at once.
+    from stacklib.watch.watching import Watch
+
     job, line = job_from_arguments(options.target, options.parameters, options.output)
     if line:
         say(line)

@@ -19,6 +19,8 @@ from stacklib.frames.frame_set import FrameSet, choose
 
 __all__ = ["Arrived", "Incoming"]
 
+#: Seconds between two looks at the folder.
+EVERY = 3.0
 #: Seconds for which size and time of a file must not change until it is taken for whole.
 SETTLE = 4.0
 #: A file that was changed so many seconds before it is first seen is whole.

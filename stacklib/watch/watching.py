@@ -22,7 +22,7 @@ from stacklib.recipe.recipe import Job
 from stacklib.utils.atomic_files import replace_atomically
 from stacklib.utils.file_sets import existing_folder
 from stacklib.utils.labels import counted
-from stacklib.watch.incoming import AGAIN, Arrived, Incoming
+from stacklib.watch.incoming import AGAIN, EVERY, Arrived, Incoming
 from stacklib.watch.page import Shown, watch_page
 from stacklib.watch.plots import master_picture, noise_plot, png_of
 from stacklib.watch.record import Entry, entry_of, read_entries, save_entries
@@ -35,8 +35,6 @@ LIVE_FOLDER = "live"
 PAGE, MASTER, ENTRIES, LOCK = "live.html", "live_master.xisf", "live.json", ".live.lock"
 #: Fewest frames of an integration.
 FEWEST = 2
-#: Seconds between two looks at the folder.
-EVERY = 3.0
 
 
 class Watch:
