@@ -63,7 +63,7 @@ class Line:
     width : float
         Full width within which it stands out, wings included, in pixels.
     peak : float
-        Peak brightness in sigma of a sample.
+        Peak brightness in sigma of a sample. Of color frames the mean of the channels.
     significance : float
         Brightness of the whole trail in sigma of such a sum.
     """
@@ -101,7 +101,8 @@ def find_lines(z: np.ndarray, protected: np.ndarray, smooth: Smooth | None = Non
     Returns
     -------
     list of Line
-        In the order in which they were found, roughly the brightest ones first.
+        In the order in which they were found, roughly the brightest ones first. Their `peak` is in units of
+        `z`.
     """
     side = int(np.clip(math.ceil(math.sqrt(z.size / ENOUGH_BINS)), *SIDES))
     side = max(side, -(-max(z.shape) // MOST_BINS))

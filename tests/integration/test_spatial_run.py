@@ -12,7 +12,7 @@ from stacklib.batch.summary import summary_table
 from stacklib.formats import fits, xisf
 from stacklib.frames.frame_masks import open_masks, read_mask
 from stacklib.output.report import numbers
-from stacklib.simulate import Session, simulate_frames
+from stacklib.simulate import Session, Trail, simulate_frames
 from stacklib.spatial.lines import line_mask
 from stacklib.spatial.means import FOOTPRINT, MEANS
 
@@ -56,6 +56,19 @@ def test_the_report_names_what_was_found(result):
     known = numbers(result)
     assert known["trails"] == 1
     assert known["masked"] == pytest.approx(sum(part.mean() for part in result.masked.values()))
+
+
+def test_brightness_is_in_sigma_of_a_sample_of_one_channel(tmp_path):
+    added = Trail(3, (-20.0, 30.0), (220.0, 110.0), peak=6.0)
+    found = []
+    for channels in (1, 3):
+        folder = tmp_path / str(channels) / "4_Registered"
+        simulate_frames(8, *SHAPE, channels, "field", 5, trails=(added,), cloudy=0).save(folder)
+        (trail,) = integrate(folder, sl.Recipe(footprints="trails")).trails
+        found.append(trail["peak"])
+    # The mean of the others has noise, too, so the difference is fainter in units of its own.
+    assert found == pytest.approx([added.peak] * 2, rel=0.2)
+    assert found[1] == pytest.approx(found[0], rel=0.1)
 
 
 def test_the_report_is_as_before_without_it(frames):
