@@ -133,9 +133,9 @@ def integrate(
             warnings.warn(note, StacklibWarning, stacklevel=2)
         if spatial_means(preparation):
             masks = _searched(samples, preparation, workers, progress)
-            samples, unknown = samples.masked(masks), _unknown_trails(preparation, masks)
-            preparation = replace(preparation, notes=(*preparation.notes, *unknown))
-            for note in unknown:
+            samples, said = samples.masked(masks), [*_unknown_trails(preparation, masks), *masks.notes]
+            preparation = replace(preparation, notes=(*preparation.notes, *said))
+            for note in said:
                 warnings.warn(note, StacklibWarning, stacklevel=2)
         result = integrate_samples(samples, preparation, progress, work=workers.integrate)
         result.shift = shift

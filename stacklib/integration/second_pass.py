@@ -33,6 +33,7 @@ from stacklib.spatial.lines import Line, along_edge, fixed_lines, line_mask
 from stacklib.spatial.masks import BitPlanes, FrameMasks, count_bits
 from stacklib.spatial.means import ABOVE, COLOUR, FOOTPRINT, LARGE_HIGH, LARGE_LOW, LINE, OWN
 from stacklib.spatial.residuals import KeptMean, protected_places
+from stacklib.utils.labels import counted, listed
 
 __all__ = ["Workers", "find_masks", "passes", "spatial_means"]
 
@@ -219,6 +220,8 @@ class _Searched:
         self.found = FrameMasks(search.samples.region)
         #: Trails by number of the frame that the user wants to stay.
         self.left_in: dict[int, list[Line]] = {}
+        #: Frames in which the user's mask marks something.
+        self.marked: set[int] = set()
         channels, height, width = judged.count.shape
         # In how many frames there are dark and bright footprints, and hits.
         rows = height * ("footprint" in search.means)
@@ -242,6 +245,8 @@ class _Searched:
                 for channel, (present, packed) in enumerate(result.planes):
                     self.found.put_packed(int(used[number]), channel, present, packed, paths[number])
                     self._count(channel, present, packed)
+                    if OWN in present:
+                        self.marked.add(int(used[number]))
                 done += 1
                 report(pixels * done // used.size - pixels * (done - 1) // used.size)
         self._choose_lines(preparation, lines)
@@ -256,7 +261,8 @@ class _Searched:
                     for counts, bits in zip(masked, future.result(), strict=True):
                         if bits is not None:
                             count_bits(counts, bits)
-        self._leave_some(masked, paths)
+        spared = self._leave_some(masked, paths)
+        self.found.notes += self._about_own_masks(spared)
         return self.found
 
     def _at_edge(self, line: Line) -> bool:
@@ -371,15 +377,34 @@ class _Searched:
                 _add(bits, without_common(found[flag], places | spared), FOOTPRINT, above)
         return bits
 
-    def _leave_some(self, masked: np.ndarray, paths: list[Any]) -> None:
-        """Take the masks off pixels that they would leave without any sample."""
+    def _leave_some(self, masked: np.ndarray, paths: list[Any]) -> int:
+        """Take the masks off pixels that they would leave without any sample.
+
+        Returns at how many pixels the user's masks are not heeded for that reason.
+        """
         bare = (masked > 0) & (masked >= self.judged.count)
+        own = np.zeros(bare.shape[1:], bool)
         for channel in np.flatnonzero(bare.any(axis=(1, 2))).tolist():
             for i, path in zip(self.search.used, paths, strict=True):
                 flags = self.found.flags(int(i), channel)
                 if flags[bare[channel]].any():
+                    own |= bare[channel] & ((flags & np.uint8(OWN)) != 0)
                     flags[bare[channel]] = 0
                     self.found.put(int(i), channel, flags, path)
+        return int(np.count_nonzero(own))
+
+    def _about_own_masks(self, spared: int) -> list[str]:
+        """Return notes about masks that mark nothing, and about pixels that they would leave empty."""
+        used, masks = set(self.search.used.tolist()), self.search.own_masks
+        blank = [mask.name for i, mask in masks.items() if i in used - self.marked]
+        notes = []
+        if blank:
+            notes.append(f"masks: {listed(blank)}: all values are 0, so nothing is rejected")
+        if spared:
+            notes.append(
+                f"masks: yours leave no sample at {counted(spared, 'pixel')}; they are ignored there"
+            )
+        return notes
 
 
 def _add(bits: dict[int, np.ndarray], where: np.ndarray, means: int, above: bool) -> None:

@@ -189,6 +189,8 @@ class FrameMasks:
     unused : set of tuple
         Frame and position, from 0, of lines that took no samples: the user wants it so, or they lie at the
         same place in many frames.
+    notes : list of str
+        What the user should know about trails to ignore and masks of their own.
 
     Masks can be pickled. In a mask, flags are those of `stacklib.spatial.means`.
     """
@@ -197,6 +199,7 @@ class FrameMasks:
     planes: dict[tuple[int, int], tuple[tuple[int, ...], BitPlanes]] = field(default_factory=dict)
     lines: dict[int, list[Any]] = field(default_factory=dict)
     unused: set[tuple[int, int]] = field(default_factory=set)
+    notes: list[str] = field(default_factory=list)
 
     def of_frames(self, numbers: Sequence[int]) -> FrameMasks:
         """Return the masks of some frames, which are then counted in this order."""

@@ -179,3 +179,24 @@ def test_an_own_mask_takes_what_it_marks(frames, tmp_path):
     part = integrate(frames, result.recipe, region=(50, 30, 60, 40))
     np.testing.assert_array_equal(part.image, result.image[:, 30:70, 50:110])
     assert summary_table([], tmp_path).colnames.index("masked") > 0
+
+
+def test_own_masks_that_do_nothing_are_told(frames, tmp_path):
+    lights = sl.open_frames(frames)
+    mask = np.zeros(SHAPE, np.float32)
+    mask[40:50, 60:90] = 1
+    for frame in lights:
+        fits.write_image(tmp_path / f"{frame.path.stem}_mask.fits", mask)
+    blank = tmp_path / f"{lights[2].path.stem}_mask.fits"
+    recipe = sl.Recipe(rejection="none", weights="exposure", masks=str(tmp_path))
+    with pytest.warns(sl.StacklibWarning, match=r"^masks: yours leave no sample at 300 pixels; they are ig"):
+        result = sl.integrate(frames, recipe, progress=False)
+    assert not result.masks and result.image[0, 45, 75] > 0
+    assert "leave no sample at 300 pixels" in " ".join(result.report().split())
+    blank.unlink()
+    fits.write_image(blank, np.zeros(SHAPE, np.float32))
+    with pytest.warns(sl.StacklibWarning, match=f"^masks: {blank.name}: all values are 0, so nothing is rej"):
+        result = sl.integrate(frames, recipe, progress=False)
+    assert (result.coverage[:, 45, 75] == 1).all()
+    assert not any("no sample" in note for note in result.preparation.notes)
+    assert result.masked["own"][:, 0].nonzero()[0].tolist() == [0, 1, 3, 4, 5, 6, 7, 8, 9]
