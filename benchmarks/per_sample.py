@@ -134,7 +134,7 @@ def measuring(folder: Path) -> dict[str, tuple[Callable[[], object], int]]:
         "reading as float32": read,
         "median and two-sided biweight": each(measure_plane, planes),
         "all that `integrate` measures": partial(measure_frames, frames, noise=False, **how),
-        "noise": each(plane_noise, planes),
+        "noise": each(partial(plane_noise, fill=float(np.median(planes))), planes),
     }
     found = {name: (call, planes.size) for name, call in calls.items()}
     return found | {"noise of a residual in layer 3": (each(scale_noise, residuals), residuals.size)}

@@ -356,7 +356,7 @@ class _Meter:
             if known.border:
                 plane, low = Border.from_text(known.border).without(plane), -math.inf
             fill = known.location if math.isfinite(known.location) else None
-            known = known._replace(noise=float(plane_noise(plane, low, fill).sigma))
+            known = known._replace(noise=float(plane_noise(plane, low, fill, threads).sigma))
         return known
 
 

@@ -13,7 +13,6 @@ import math
 from typing import Protocol
 
 import numpy as np
-from scipy.sparse import csr_array
 
 from stacklib.utils.compiled import compiled
 from stacklib.utils.ranks import median_of
@@ -41,6 +40,8 @@ ENOUGH = 300
 ENOUGH_BLOCKS = 60
 #: Outliers are clipped beyond this many sigma; standard deviation of a unit Gaussian that is cut there.
 CLIP, CUT_AT_3 = 3.0, 0.98658
+#: Sums use this many interleaved accumulators.
+LANES = 64
 
 
 class Plane(Protocol):
@@ -105,9 +106,10 @@ def scale_noise(residual: Plane, structure: np.ndarray | None = None) -> float:
         if structure is not None:
             good &= ~structure[rows]
         if min(good.shape) >= STEP:
-            layer, share = _third_layer(np.where(good, values, np.float32(0)), good)
-            layers.append(layer[share >= CLEAN])
-            shares.append(share[share >= CLEAN])
+            layer, share = _third_layer(_only_good(np.ascontiguousarray(values), good), good)
+            clean = share >= CLEAN
+            layers.append(layer[clean])
+            shares.append(share[clean])
     layer, share = np.concatenate(layers or [[]]), np.concatenate(shares or [[]])
     if layer.size < ENOUGH and structure is not None and structure.any():
         return scale_noise(residual)
@@ -244,21 +246,56 @@ def _by_blocks(kernel: np.ndarray) -> np.ndarray:
 
 
 def _smooth(plane: np.ndarray, kernel: np.ndarray, step: int = 1) -> np.ndarray:
-    """Smooth a plane, 0 beyond its edges, in both directions; return every `step`-th pixel."""
-    down = _smoother(plane.shape[0], tuple(kernel.tolist()), step) @ plane
-    return (_smoother(plane.shape[1], tuple(kernel.tolist()), step) @ down.T).T
+    """Smooth a plane, 0 beyond its edges, in both directions; return every pixel, or every `STEP`-th one."""
+    return _smooth_plane(np.ascontiguousarray(plane), kernel.astype(np.float32), step)
 
 
-@functools.lru_cache(maxsize=64)
-def _smoother(size: int, kernel: tuple[float, ...], step: int) -> csr_array:
-    """Return the matrix that smooths `size` samples and keeps those in the middle of each `step`."""
-    middles = np.arange(size // step) * step + step // 2
-    reach = len(kernel) // 2
-    columns = middles[:, None] + np.arange(-reach, reach + 1)
-    rows = np.broadcast_to(np.arange(middles.size)[:, None], columns.shape)
-    inside = (columns >= 0) & (columns < size)
-    taps = np.broadcast_to(np.array(kernel, np.float32), columns.shape)
-    return csr_array((taps[inside], (rows[inside], columns[inside])), shape=(middles.size, size))
+@compiled
+def _smooth_plane(plane, kernel, step):
+    """Do `_smooth` for float32."""
+    height, width = plane.shape
+    reach = kernel.size // 2
+    out = np.zeros((height // step, width // step), np.float32)
+    padded = np.zeros(width + 2 * reach, np.float32)
+    line = padded[reach : reach + width]
+    for i in range(out.shape[0]):
+        middle = i * step + step // 2
+        line[:] = 0.0
+        first, last = max(middle - reach, 0), min(middle + reach + 1, height)
+        # Four rows at a time, so that the sums are loaded and stored less often.
+        fours = first + (last - first) // 4 * 4
+        for r in range(first, fours, 4):
+            a, b, c, d = plane[r], plane[r + 1], plane[r + 2], plane[r + 3]
+            k = r - middle + reach
+            ta, tb, tc, td = kernel[k], kernel[k + 1], kernel[k + 2], kernel[k + 3]
+            for x in range(width):
+                line[x] = line[x] + ta * a[x] + tb * b[x] + tc * c[x] + td * d[x]
+        for r in range(fours, last):
+            a, ta = plane[r], kernel[r - middle + reach]
+            for x in range(width):
+                line[x] += ta * a[x]
+        own = out[i]
+        for j in range(kernel.size):
+            shifted, tap = padded[step // 2 + j :], kernel[j]
+            # A constant step lets the compiler vectorize.
+            if step == STEP:
+                for x in range(own.size):
+                    own[x] += tap * shifted[x * STEP]
+            else:
+                for x in range(own.size):
+                    own[x] += tap * shifted[x]
+    return out
+
+
+@compiled
+def _only_good(values, good):
+    """Return values with 0 where they are not good."""
+    out = np.empty(values.shape, np.float32)
+    for r in range(values.shape[0]):
+        row, there, own = values[r], good[r], out[r]
+        for x in range(row.size):
+            own[x] = row[x] if there[x] else np.float32(0.0)
+    return out
 
 
 def _clipped_deviation(values: np.ndarray) -> float:
@@ -277,21 +314,18 @@ def _clipped(values):
     sigma = 1.4826 * median_of(away)
     for _ in range(20):
         limit = np.float32(CLIP * sigma)
-        squares, kept = np.zeros(8), np.zeros(8, np.int64)
-        whole = away.size // 8 * 8
-        for i in range(0, whole, 8):
-            for k in range(8):
-                value = away[i + k]
-                near = value < limit
-                squares[k] += np.float64(value) * np.float64(value) if near else 0.0
-                kept[k] += near
-        for i in range(whole, away.size):
-            if away[i] < limit:
-                squares[0] += np.float64(away[i]) ** 2
-                kept[0] += 1
-        if kept.sum() == 0:
+        squares, kept = np.zeros(LANES), np.zeros(LANES)
+        for start in range(0, away.size, LANES):
+            part = away[start : start + LANES]
+            for i in range(part.size):
+                near = part[i] < limit
+                value = np.float64(part[i]) if near else 0.0
+                squares[i] += value * value
+                kept[i] += 1.0 if near else 0.0
+        count = kept.sum()
+        if count == 0:
             return sigma
-        last, sigma = sigma, math.sqrt(squares.sum() / kept.sum()) / CUT_AT_3
+        last, sigma = sigma, math.sqrt(squares.sum() / count) / CUT_AT_3
         if abs(sigma - last) <= 1e-4 * sigma:
             break
     return sigma

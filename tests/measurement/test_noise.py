@@ -64,10 +64,20 @@ def test_stars_and_a_gradient():
     assert noise.method == "multiresolution"
 
 
-@pytest.mark.parametrize("shape", [(128, 164), (129, 170), (157, 200), (300, 141), (449, 333)])
-def test_bands_give_what_whole_planes_give(shape):
+@pytest.mark.parametrize(
+    "shape", [(128, 164), (129, 170), (300, 141), (449, 333), (513, 65), (90, 1025), (1040, 1100)]
+)
+def test_parts_give_what_whole_planes_give(shape):
     plane = white(shape, 3) + star_field(shape, 4, 5).astype(np.float32)
     assert plane_noise(plane).sigma == pytest.approx(reference(plane), rel=3e-4)
+
+
+def test_several_threads_change_no_bit():
+    plane = white((1100, 1200), 9)
+    plane[:40, 1000:] = np.nan
+    plane[700, 3:9] = 0
+    expected = plane_noise(plane)
+    assert all(plane_noise(plane, threads=threads) == expected for threads in (2, 3, 16))
 
 
 def test_black_borders_do_not_count():
