@@ -12,7 +12,7 @@ import numpy as np
 from astropy.stats import mad_std
 from scipy import ndimage
 
-from stacklib.integration.samples import Samples
+from stacklib.integration.samples import Samples, parts, wait
 from stacklib.kernel.passes import Tile
 from stacklib.normalization.preparation import Preparation
 from stacklib.normalization.settings import Settings
@@ -228,24 +228,25 @@ def _measure_all(samples: Samples, preparation: Preparation) -> tuple[np.ndarray
     channels, used = preparation.frames.channels, preparation.used
     _, _, width, height = samples.region
     found = np.empty((3, channels, height * width), np.float32)
-    with closing(samples.marked(preparation.marks).read_ahead(used)) as bands:
+    samples = samples.marked(preparation.marks)
+    with ThreadPoolExecutor(samples.threads) as workers, closing(samples.read_ahead(used)) as bands:
         for channel, start, stop, raw in bands:
-            here = slice(start * width, stop * width)
-            _measure(raw, preparation.settings(channel), *found[:, channel, here])
+            settings, out = preparation.settings(channel), found[:, channel, start * width : stop * width]
+            pieces = parts(raw.shape[1], samples.threads)
+            wait([workers.submit(_measure, raw, settings, out, *piece) for piece in pieces])
             del raw
     return tuple(found.reshape(3, channels, height, width))
 
 
-def _measure(
-    raw: np.ndarray, settings: Settings, middle: np.ndarray, spread: np.ndarray, largest: np.ndarray
-) -> None:
+def _measure(raw: np.ndarray, settings: Settings, out: np.ndarray, first: int, last: int) -> None:
+    """Measure the pixels ``first:last`` of a band."""
     # Normalize for output, not for rejection.
     combined = replace(settings, rejection_factor=settings.factor, rejection_offset=settings.offset)
     tile = Tile(combined)
-    for start in range(0, raw.shape[1], tile.pixels):
-        stop = min(start + tile.pixels, raw.shape[1])
+    for start in range(first, last, tile.pixels):
+        stop = min(start + tile.pixels, last)
         samples = tile.sort(raw, start, stop)
-        _measure_tile(samples.ordered, samples.count, start, stop, middle, spread, largest)
+        _measure_tile(samples.ordered, samples.count, start, stop, *out)
 
 
 @compiled

@@ -73,7 +73,10 @@ class RegionTrials:
         left = min(max(left, 0), self.frames.width - width)
         top = min(max(top, 0), self.frames.height - height)
         self.trials.read((left, top, width, height))
-        self.frames.close()
+        pixels = self.frames.channels * self.frames.height * self.frames.width
+        if 4 * len(self.frames) * pixels > self.trials.samples.spare:
+            # Decompressed frames are kept for the next region if the budget has room for all.
+            self.frames.close()
         self._basis: Recipe | None = None
         self.integrate(self.recipe, search=False)
 
@@ -90,6 +93,8 @@ class RegionTrials:
         if basis != self._basis:
             self._basis = basis
             self._limits: Limits | None = None
+            self._levels: Levels | None = None
+            self._difference_top: float | None = None
             self._light: OutlierLight | None = None
             self.plain = self.trials.integrate(basis)
         return self.result
@@ -193,22 +198,28 @@ class RegionTrials:
 
     @property
     def limits(self) -> Limits:
-        """The stretch of all pictures; it changes only with region, normalization, weights or ranges."""
+        """The stretch of static pictures; it changes only with region, normalization, weights or ranges."""
         if self._limits is None:
             self._limits = screen_limits(binned(self.plain.original, SIDE)[0])
-            plain = self.plain.original
-            step = sampling(plain)
-            self._levels = levels_of(plain[:, ::step, ::step])
-            errors = self.plain.uncertainty[np.isfinite(self.plain.uncertainty)]
-            usual = float(np.median(errors)) / self.plain.range_factor if errors.size else 0.0
-            self.difference_top = DIFFERENCE_ERRORS * usual or 1e-6
         return self._limits
 
     @property
     def levels(self) -> Levels:
         """Levels of the region without rejection, from which the stretch of the live pictures follows."""
-        self.limits  # noqa: B018 - measures them as well
+        if self._levels is None:
+            plain = self.plain.original
+            step = sampling(plain)
+            self._levels = levels_of(plain[:, ::step, ::step])
         return self._levels
+
+    @property
+    def difference_top(self) -> float:
+        """End of the scale of the difference, in the units of the frames."""
+        if self._difference_top is None:
+            errors = self.plain.uncertainty[np.isfinite(self.plain.uncertainty)]
+            usual = float(np.median(errors)) / self.plain.range_factor if errors.size else 0.0
+            self._difference_top = DIFFERENCE_ERRORS * usual or 1e-6
+        return self._difference_top
 
     @property
     def map_top(self) -> float:
@@ -236,13 +247,11 @@ class RegionTrials:
 
     def difference_of(self, result: Integration, other: Integration | None = None) -> np.ndarray:
         """Return the same as `difference` in full resolution, of any result."""
-        self.limits  # noqa: B018 - sets the scale as well
         changes = result.original - (self.plain if other is None else other).original
         return changes[0] if len(changes) == 1 else changes.mean(axis=0)
 
     def difference_picture(self, other: Integration | None = None) -> np.ndarray:
         """Return the difference for the screen: uint8 levels, 0 for darker, 255 for brighter."""
-        self.limits  # noqa: B018 - sets the scale as well
         index = self.difference(other)
         index *= np.float32(127.5 / self.difference_top)
         index += np.float32(127.5)

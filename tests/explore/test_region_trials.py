@@ -5,9 +5,11 @@ import warnings
 
 import numpy as np
 import pytest
+from xisf import XISF
 
 import stacklib as sl
 from stacklib.explore.region_trials import RegionTrials
+from stacklib.formats.xisf_blocks import StoredBlock
 from stacklib.integration.run import integrate_samples
 from stacklib.integration.samples import Samples
 from stacklib.simulate import simulate_night
@@ -85,3 +87,28 @@ def test_a_window_of_the_samples_has_noise_of_its_own(tmp_path):
     np.testing.assert_array_equal(found.uncertainty, trial.result.uncertainty[:, 10:40, 10:50])
     before = trial.result.image
     np.testing.assert_array_equal(trial.integrate(trial.recipe).image, before)
+
+
+@pytest.mark.parametrize(("memory", "again"), [("2GB", 0), (1_300_000, 4)])
+def test_compressed_frames_are_unpacked_once_if_the_budget_has_room(tmp_path, monkeypatch, memory, again):
+    night = simulate_night(4, 240, 320, 1, "field", 6303)
+    for number, frame in enumerate(night.frames):
+        XISF.write(str(tmp_path / f"{number}.xisf"), np.moveaxis(frame, 0, -1), codec="lz4", shuffle=True)
+    trial = RegionTrials(tmp_path, sl.Recipe(rejection="sigma"), (100, 60, 96, 80))
+    unpacked, inflate = [], StoredBlock._inflated
+
+    def counted(self, compression):
+        unpacked.append(self.path)
+        return inflate(self, compression)
+
+    monkeypatch.setattr(StoredBlock, "_inflated", counted)
+    trial.trials.memory = memory
+    with warnings.catch_warnings():
+        # So small a budget is told.
+        warnings.simplefilter("ignore", sl.StacklibWarning)
+        for region in ((10, 20, 96, 80), (150, 100, 96, 80)):
+            unpacked.clear()
+            trial.region = region
+        assert len(unpacked) == again
+        known = sl.integrate(tmp_path, trial.recipe, region, progress=False)
+    np.testing.assert_array_equal(trial.result.image, known.image)

@@ -306,7 +306,9 @@ def test_the_panel_says_what_it_shows(m101):
 
 def test_another_image_is_sent_with_the_tiles_that_are_seen(image):
     viewer, sent = Viewer(image, title="one"), []
-    asked(viewer, ask="tile", key="0/1/2")
+    # A view that was closed, one that sees a tile, and one that still has an image of another size.
+    for view, keys in (("a", ["0/0/0"]), ("b", ["0/1/2"]), ("a", []), ("c", ["0/9/9", "7/0/0"])):
+        viewer.widget._answer(None, {"ask": "seen", "view": view, "keys": keys}, [])
     viewer.widget.send = lambda content, buffers=(): sent.append((content, list(buffers)))
     viewer.widget.view, viewer.widget.target = [100, 100, 50], 0.4
     viewer.show(2 * image, title="two")

@@ -61,6 +61,9 @@ class Pages extends Viewer {
     super.send({ ...message, page: this.turned });
   }
 
+  /** Pages are asked for ahead anyway. */
+  tellSeen() {}
+
   take(message, buffers) {
     const page = message.page ?? this.page;
     if (message.statistics) {
@@ -95,8 +98,11 @@ class Pages extends Viewer {
   }
 
   mark() {
+    const reading = !this.tiles.size && !this.problem;
+    if (reading || this.reading) this.marked = "";
+    this.reading = reading;
     super.mark();
-    if (this.tiles.size || this.problem) return;
+    if (!reading) return;
     const context = this.marks.getContext("2d");
     context.font = "14px system-ui, sans-serif";
     context.fillStyle = "#ffffff";
@@ -119,7 +125,7 @@ class Pages extends Viewer {
   }
 
   lookAhead() {
-    if (this.ended.signal.aborted || !this.stage.clientWidth) return;
+    if (this.ended.signal.aborted || !this.wide) return;
     const wanted = this.wanted();
     const missing = (page) => wanted.filter((key) => !this.sheets.get(page)?.tiles.has(key));
     // A file that cannot be read is passed over: its page says so.

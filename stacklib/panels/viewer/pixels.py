@@ -114,6 +114,12 @@ class Pyramid:
         largest = max(self.shape[1:])
         self.count = 1 + next(k for k in range(64) if -(-largest >> k) <= TILE)
 
+    def has(self, level: int, column: int, row: int) -> bool:
+        """Return whether there is such a tile."""
+        _, height, width = self.shape
+        size = TILE << max(level, 0)
+        return 0 <= level < self.count and 0 <= column * size < width and 0 <= row * size < height
+
     def tile(self, level: int, column: int, row: int) -> np.ndarray:
         """Return a tile, float32 (channels, height, width), at most `TILE` pixels each way.
 
@@ -122,14 +128,13 @@ class Pyramid:
         ValueError
             If there is no such tile.
         """
-        _, height, width = self.shape
-        size = TILE << max(level, 0)
-        left, top = column * size, row * size
-        if not (0 <= level < self.count and 0 <= left < width and 0 <= top < height):
+        if not self.has(level, column, row):
             raise ValueError(
                 f"tile: got level {level}, column {column}, row {row}, which the image does not have"
             )
         if level < KEPT:
+            height, size = self.shape[1], TILE << level
+            left, top = column * size, row * size
             part = self.rows.read(top, min(top + size, height))[:, :, left : left + size]
             return self.bins(part, 1 << level)
         columns, rows = slice(column * TILE, (column + 1) * TILE), slice(row * TILE, (row + 1) * TILE)

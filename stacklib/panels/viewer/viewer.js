@@ -122,6 +122,11 @@ function element(tag, attributes = {}, ...children) {
   return made;
 }
 
+/** Write a text unless it stands there: the browser would arrange the page anew. */
+function write(place, text) {
+  if (place.textContent !== text) place.textContent = text;
+}
+
 // the viewer ----------------------------------------------------------------------------------------
 
 /** What the tools and the size of the stage depend on. */
@@ -148,6 +153,7 @@ class Viewer {
     this.cursor = null; // column and row
     this.exact = new Map(); // "x,y" to what the kernel said about a pixel
     this.question = null;
+    this.wide = this.tall = 0; // size of the stage
     this.ended = new AbortController();
     this.furnished = new AbortController(); // ended when the tools are made anew
     this.build(root);
@@ -163,6 +169,8 @@ class Viewer {
     this.ended.abort();
     this.furnished.abort();
     clearInterval(this.timer);
+    clearTimeout(this.telling);
+    this.send({ ask: "seen", view: String(this.id), keys: [] });
   }
 
   // page ----------------------------------------------------------------------------------------------
@@ -209,6 +217,7 @@ class Viewer {
     if (["width", "height", "channels"].some((name) => before[name] !== meta[name])) {
       this.tiles.clear();
       this.cursor = null;
+      this.told = undefined;
     }
     if (this.kind !== kindOf(meta)) this.furnish();
     this.restretch();
@@ -393,6 +402,14 @@ class Viewer {
     }
   }
 
+  /** Tell which tiles are seen: those of the next image come without being asked for. */
+  tellSeen(keys) {
+    if (String(keys) === this.told) return;
+    this.told = String(keys);
+    clearTimeout(this.telling);
+    this.telling = setTimeout(() => this.send({ ask: "seen", view: String(this.id), keys }), 100);
+  }
+
   /** Mention a kernel that does not answer; ask again, as it may have been busy. */
   wait() {
     const since = Math.min(...this.asked.values(), this.question?.since ?? Infinity);
@@ -563,7 +580,7 @@ class Viewer {
 
   /** Screen pixels (of the page) per pixel at which the whole image fits. */
   get fitted() {
-    return Math.min(this.stage.clientWidth / this.meta.width, this.stage.clientHeight / this.meta.height) || 1;
+    return Math.min(this.wide / this.meta.width, this.tall / this.meta.height) || 1;
   }
 
   /** Center of the view, in pixels from the corner of the image, and screen pixels per pixel. */
@@ -592,11 +609,11 @@ class Viewer {
   }
 
   /** Zoom so that the image stays where it is at a place of the stage, by default at its center. */
-  zoomTo(scale, at = [this.stage.clientWidth / 2, this.stage.clientHeight / 2]) {
+  zoomTo(scale, at = [this.wide / 2, this.tall / 2]) {
     const [x, y] = this.image(at);
     scale = Math.min(Math.max(scale, this.fitted / 4), LARGEST);
-    const across = (at[0] - this.stage.clientWidth / 2) / scale;
-    const down = (at[1] - this.stage.clientHeight / 2) / scale;
+    const across = (at[0] - this.wide / 2) / scale;
+    const down = (at[1] - this.tall / 2) / scale;
     this.show({ x: x - across, y: y - down, scale });
   }
 
@@ -612,14 +629,14 @@ class Viewer {
   /** From a place on the stage to the image. */
   image([left, top]) {
     const { x, y, scale } = this.view;
-    return [x + (left - this.stage.clientWidth / 2) / scale, y + (top - this.stage.clientHeight / 2) / scale];
+    return [x + (left - this.wide / 2) / scale, y + (top - this.tall / 2) / scale];
   }
 
   place([x, y]) {
     const view = this.view;
     return [
-      (x - view.x) * view.scale + this.stage.clientWidth / 2,
-      (y - view.y) * view.scale + this.stage.clientHeight / 2,
+      (x - view.x) * view.scale + this.wide / 2,
+      (y - view.y) * view.scale + this.tall / 2,
     ];
   }
 
@@ -724,7 +741,7 @@ class Viewer {
     const near = [x - left, y - top, x - right, y - bottom].map((distance) => Math.abs(distance) <= EDGE);
     if (near.some(Boolean)) return near;
     // The image can be moved by a box that fills the stage.
-    const fills = right - left > 0.9 * this.stage.clientWidth && bottom - top > 0.9 * this.stage.clientHeight;
+    const fills = right - left > 0.9 * this.wide && bottom - top > 0.9 * this.tall;
     return fills ? null : [true, true, true, true];
   }
 
@@ -771,7 +788,7 @@ class Viewer {
     if (this.meta.boxes && this.box) actions.Escape = () => this.choose("box", []);
     const arrow = arrows[event.key];
     if (arrow && event.shiftKey) this.step(arrow);
-    else if (arrow) this.pan(-arrow[0] * this.stage.clientWidth / 10, -arrow[1] * this.stage.clientHeight / 10);
+    else if (arrow) this.pan(-arrow[0] * this.wide / 10, -arrow[1] * this.tall / 10);
     else if (actions[event.key]) actions[event.key]();
     else return;
     event.preventDefault();
@@ -786,7 +803,7 @@ class Viewer {
     const next = this.inside([Math.floor(x) + across, Math.floor(y) + down]);
     if (!next) return;
     const [left, top] = this.place(next);
-    if (left < 0 || top < 0 || left > this.stage.clientWidth || top > this.stage.clientHeight) {
+    if (left < 0 || top < 0 || left > this.wide || top > this.tall) {
       this.show({ x: next[0], y: next[1], scale: this.view.scale });
     }
     this.point(next);
@@ -818,7 +835,7 @@ class Viewer {
     const zoom = `zoom ${rounded(100 * this.view.scale * devicePixelRatio, 3)} %`;
     const scale = meta.sky ? `, ${rounded(meta.sky.scale, 4)}″ per pixel` : "";
     if (!cursor) {
-      this.readout.textContent = `${meta.width} x ${meta.height} pixels${scale}; ${zoom}`;
+      write(this.readout, `${meta.width} x ${meta.height} pixels${scale}; ${zoom}`);
       return;
     }
     const { values, sky } = this.values(cursor);
@@ -826,7 +843,7 @@ class Viewer {
     const words = [`x ${cursor[0] + meta.origin[0]}, y ${cursor[1] + meta.origin[1]}`];
     words.push(values ? this.inUnits(values) : "…");
     if (sky) words.push(sky);
-    this.readout.textContent = [...words, zoom].join("   ");
+    write(this.readout, [...words, zoom].join("   "));
   }
 
   /** The values as they are, and in the other unit. */
@@ -850,11 +867,13 @@ class Viewer {
   // drawing -------------------------------------------------------------------------------------------
 
   resize() {
-    const [width, height] = [this.stage.clientWidth, this.stage.clientHeight];
-    if (!width || !height) return;
+    // Kept, as the browser would have to arrange the page before it can tell again.
+    [this.wide, this.tall] = [this.stage.clientWidth, this.stage.clientHeight];
+    this.marked = "";
+    if (!this.wide || !this.tall) return;
     for (const canvas of [this.canvas, this.marks]) {
-      canvas.width = Math.round(width * devicePixelRatio);
-      canvas.height = Math.round(height * devicePixelRatio);
+      canvas.width = Math.round(this.wide * devicePixelRatio);
+      canvas.height = Math.round(this.tall * devicePixelRatio);
     }
     this.draw();
   }
@@ -862,7 +881,7 @@ class Viewer {
   draw() {
     this.due ??= requestAnimationFrame(() => {
       this.due = null;
-      if (this.ended.signal.aborted || !this.stage.clientWidth) return;
+      if (this.ended.signal.aborted || !this.wide) return;
       const start = performance.now();
       this.drawPicture();
       this.mark();
@@ -886,6 +905,7 @@ class Viewer {
     const waiting = keys.map(([column, row]) => `${level}/${column}/${row}`).filter((key) => !this.has(key));
     this.ask([`${last}/0/0`, ...waiting]);
     this.root.dataset.waiting = this.has(`${last}/0/0`) ? waiting.length : -1;
+    this.tellSeen([...new Set([`${last}/0/0`, ...keys.map(([column, row]) => `${level}/${column}/${row}`)])]);
     // Counted when a new image is seen as a whole, for those who measure.
     if (!waiting.length) this.root.dataset.version = this.meta.version;
   }
@@ -894,7 +914,7 @@ class Viewer {
   seen(level) {
     const size = this.meta.tile * 2 ** level;
     const [left, top] = this.image([0, 0]);
-    const [right, bottom] = this.image([this.stage.clientWidth, this.stage.clientHeight]);
+    const [right, bottom] = this.image([this.wide, this.tall]);
     const range = (from, to, most) => {
       const [first, end] = [Math.max(Math.floor(from / size), 0), Math.min(Math.ceil(to / size), Math.ceil(most / size))];
       return Array.from({ length: Math.max(end - first, 0) }, (_, i) => first + i);
@@ -940,7 +960,7 @@ class Viewer {
   partSeen(tile, bin, [left, top, right, bottom]) {
     const [column, row] = tile.key.split("/").slice(1).map(Number);
     const inTile = ([x, y]) => [x / bin - column * this.meta.tile, y / bin - row * this.meta.tile];
-    const from = inTile(this.image([0, 0])), to = inTile(this.image([this.stage.clientWidth, this.stage.clientHeight]));
+    const from = inTile(this.image([0, 0])), to = inTile(this.image([this.wide, this.tall]));
     const [x0, y0] = [Math.max(left, Math.floor(from[0]) - 1, 0), Math.max(top, Math.floor(from[1]) - 1, 0)];
     const x1 = Math.min(right, Math.ceil(to[0]) + 1), y1 = Math.min(bottom, Math.ceil(to[1]) + 1);
     return [x0, y0, Math.max(x1, x0 + 1), Math.max(y1, y0 + 1)];
@@ -948,9 +968,13 @@ class Viewer {
 
   /** Crosshair, scale bar and directions, above the picture. */
   mark() {
+    const { wide: width, tall: height } = this;
+    const box = this.drawn ?? this.box, chosen = this.model.get("mark");
+    const marked = JSON.stringify([this.view, this.cursor, box, chosen, this.meta.origin, this.meta.sky]);
+    if (marked === this.marked) return;
+    this.marked = marked;
     const context = this.marks.getContext("2d");
     context.setTransform(devicePixelRatio, 0, 0, devicePixelRatio, 0, 0);
-    const { clientWidth: width, clientHeight: height } = this.stage;
     context.clearRect(0, 0, width, height);
     const twice = (draw, light = "#ffffff") => {
       for (const [colour, wide] of [["rgba(0, 0, 0, .75)", 3.4], [light, 1.6]]) {
@@ -961,7 +985,7 @@ class Viewer {
         context.stroke();
       }
     };
-    const write = (text, x, y) => {
+    const label = (text, x, y) => {
       context.font = "12px system-ui, sans-serif";
       context.strokeStyle = "rgba(0, 0, 0, .75)";
       context.lineWidth = 3;
@@ -979,12 +1003,10 @@ class Viewer {
         }
       });
     }
-    const box = this.drawn ?? this.box;
     if (box) {
       const [[left, top], [right, bottom]] = [this.place(box.slice(0, 2)), this.place(box.slice(2))];
       twice(() => context.rect(left, top, Math.max(right - left, 2), Math.max(bottom - top, 2)), "#f0a63a");
     }
-    const chosen = this.model.get("mark");
     if (chosen.length === 2) {
       const [x, y] = this.place(chosen.map((value, i) => value - this.meta.origin[i] + 0.5));
       const half = Math.max(7, this.view.scale / 2 + 1);
@@ -998,11 +1020,11 @@ class Viewer {
       context.lineTo(12 + long, height - 12);
       context.lineTo(12 + long, height - 18);
     });
-    write(text, 14, height - 22);
-    if (this.meta.sky) this.markDirections(width, height, twice, write, context);
+    label(text, 14, height - 22);
+    if (this.meta.sky) this.markDirections(width, height, twice, label, context);
   }
 
-  markDirections(width, height, twice, write, context) {
+  markDirections(width, height, twice, label, context) {
     const { north, east } = this.meta.sky;
     const [x, y] = [width - 44, height - 44];
     for (const [name, [across, down]] of [["N", north], ["E", east]]) {
@@ -1010,7 +1032,7 @@ class Viewer {
         context.moveTo(x, y);
         context.lineTo(x + 24 * across, y + 24 * down);
       });
-      write(name, x + 33 * across - 4, y + 33 * down + 4);
+      label(name, x + 33 * across - 4, y + 33 * down + 4);
     }
   }
 

@@ -27,6 +27,8 @@ COLOURS = ("inferno", "viridis", "cividis", "gray")
 BOTH_SIGNS = "RdBu_r"
 #: Tiles of an image that takes the place of another one that are sent without being asked for.
 SENT_AHEAD = 8
+#: Views of one panel that are remembered.
+VIEWS = 4
 
 
 @cache
@@ -76,8 +78,8 @@ class ViewerWidget(anywidget.AnyWidget):
     def __init__(self, pyramid: Pyramid, sky: Sky | None, meta: dict[str, Any], **state: Any) -> None:
         super().__init__(meta=meta | {"version": 0}, **state)
         self._pyramid, self._sky = pyramid, sky
-        # Tiles that the browser has asked for, the last ones at the end.
-        self._seen: dict[str, None] = {}
+        # Tiles that are seen in each view of the browser.
+        self._seen: dict[str, list[str]] = {}
         self.on_msg(self._answer)
 
     def replace(self, pyramid: Pyramid, sky: Sky | None, meta: dict[str, Any]) -> None:
@@ -87,7 +89,9 @@ class ViewerWidget(anywidget.AnyWidget):
             self._seen.clear()
             self.view = []
         self._pyramid, self._sky = pyramid, sky
-        sent = [self._tile(key, meta["version"]) for key in list(self._seen)[-SENT_AHEAD:]]
+        # The view that has told last comes first.
+        seen = dict.fromkeys(key for keys in reversed(self._seen.values()) for key in keys)
+        sent = [self._tile(key, meta["version"]) for key in list(seen)[:SENT_AHEAD]]
         answer = {"kind": "image", "meta": meta, "tiles": [tile for tile, _ in sent]}
         self.send(answer, [values for _, values in sent])
         # For a browser that connects later.
@@ -97,19 +101,29 @@ class ViewerWidget(anywidget.AnyWidget):
         """Send a tile, or the values of a pixel."""
         try:
             if question.get("ask") == "tile":
-                key = str(question["key"])
-                tile, values = self._tile(key, self.meta["version"])
-                self._seen.pop(key, None)
-                self._seen[key] = None
+                tile, values = self._tile(str(question["key"]), self.meta["version"])
                 self.send({"kind": "tile", **tile}, [values])
+            elif question.get("ask") == "seen":
+                self._note_seen(str(question["view"]), question["keys"])
             elif question.get("ask") == "pixel":
                 self._send_pixel(int(question["x"]), int(question["y"]))
         except StacklibError as error:
             # The file was changed or removed since.
             self.send({"kind": "problem", "text": str(error)})
 
+    def _note_seen(self, view: str, keys: list[str]) -> None:
+        """Remember what is seen in a view; nothing is seen in one that was closed."""
+        self._seen.pop(view, None)
+        # An image of another size may have been shown meanwhile.
+        known = [str(key) for key in keys if self._pyramid.has(*_place(key))]
+        if known:
+            self._seen[view] = known
+        # Views of a page that was closed do not say so.
+        while len(self._seen) > VIEWS:
+            self._seen.pop(next(iter(self._seen)))
+
     def _tile(self, key: str, version: int) -> tuple[dict[str, Any], memoryview]:
-        level, column, row = map(int, key.split("/"))
+        level, column, row = _place(key)
         tile = self._pyramid.tile(level, column, row)
         _, height, width = tile.shape
         answer = {"key": key, "level": level, "width": width, "height": height, "version": version}
@@ -120,3 +134,9 @@ class ViewerWidget(anywidget.AnyWidget):
         values = [float(value) if abs(value) < float("inf") else None for value in self._pyramid.pixel(x, y)]
         sky = self._sky(x, y) if self._sky else ""
         self.send({"kind": "pixel", "x": x, "y": y, "values": values, "sky": sky})
+
+
+def _place(key: str) -> tuple[int, int, int]:
+    """Return level, column and row of a tile."""
+    level, column, row = map(int, key.split("/"))
+    return level, column, row
