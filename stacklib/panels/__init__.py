@@ -3,7 +3,7 @@
 from stacklib.panels.explorer import RejectionExplorer
 from stacklib.panels.folder_chooser import FolderChooser
 from stacklib.panels.frame_selector import FrameSelector
-from stacklib.panels.pixel_inspector import PixelInspector
+from stacklib.panels.inspector import PixelInspector
 from stacklib.panels.viewer import ResultViewer, Viewer, link
 
 __all__ = [

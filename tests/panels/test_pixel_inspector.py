@@ -15,7 +15,8 @@ from stacklib.explore import masks, story_plots
 from stacklib.explore.explain import tell
 from stacklib.kernel.verdicts import HIGH, LOW
 from stacklib.normalization.settings import Settings
-from stacklib.panels.pixel_inspector import MASK, PixelInspector
+from stacklib.panels import PixelInspector
+from stacklib.panels.inspector.inspection import MASK
 
 
 def png(figure) -> np.ndarray:
@@ -58,17 +59,19 @@ def test_begins_at_the_pixel_that_is_asked_for(m101):
 def test_state_from_code_reaches_the_widgets(panel):
     panel.selected = (115, 85, 0)
     assert panel.story.count(HIGH) == 9 and panel.round == 8
-    assert (panel._x.value, panel._y.value, panel._channel.value) == (115, 85, 0)
-    assert panel._slider.max == panel._slider.value == 8
+    assert (panel._panel.x.value, panel._panel.y.value, panel._panel.channel.value) == (115, 85, 0)
+    assert panel._panel.rounds[0].max == panel._panel.rounds[0].value == 8
     panel.round = 2
-    assert panel._slider.value == panel._number.value == 2
-    assert panel.story.tell_round(2) in panel._what.value and panel.story.tell_round(2)[:8] == "Round 2:"
-    assert panel._dots.points[0][HIGH].get_xdata().size == 4
+    assert panel._panel.rounds[0].value == panel._panel.rounds[1].value == 2
+    assert (
+        panel.story.tell_round(2) in panel._panel.told.value and panel.story.tell_round(2)[:8] == "Round 2:"
+    )
+    assert panel._panel.dots.points[0][HIGH].get_xdata().size == 4
     panel.view = "coverage"
-    assert panel._view_box.value == "coverage"
+    assert panel._panel.view.value == "coverage"
     panel.frame = 7
-    assert panel.view == MASK and panel._view_box.value == MASK and panel._frame_box.value == 7
-    assert "Frame 7 lost" in panel._where.value
+    assert panel.view == MASK and panel._panel.view.value == MASK and panel._panel.frame.value == 7
+    assert "Frame 7 lost" in panel._panel.where.value
     panel.selected = 100, 100
     assert panel.selected == (100, 100, 0)
 
@@ -76,33 +79,33 @@ def test_state_from_code_reaches_the_widgets(panel):
 def test_value_of_the_image_and_of_the_story_are_distinguished(panel):
     panel.selected = (115, 85, 0)
     value = f"{panel.result.image[0, 85, 115]:.6g}"
-    assert f"image {value}" in panel._where.value
-    assert f"{value} in the image after output_range" in panel._what.value
+    assert f"image {value}" in panel._panel.where.value
+    assert f"{value} in the image after output_range" in panel._panel.told.value
 
 
 def test_widgets_reach_the_state(panel):
     panel.selected = (115, 85, 0)
-    panel._number.value = 3
-    assert panel.round == 3 == panel._slider.value
-    panel._slider.value = 1
+    panel._panel.rounds[1].value = 3
+    assert panel.round == 3 == panel._panel.rounds[0].value
+    panel._panel.rounds[0].value = 1
     assert panel.round == 1
-    panel._x.value = 120
+    panel._panel.x.value = 120
     assert panel.selected == (120, 85, 0)
-    panel._channel.value = 2
+    panel._panel.channel.value = 2
     assert panel.story.channel == 2
-    panel._view_box.value = "image"
+    panel._panel.view.value = "image"
     assert panel.view == "image"
-    panel._frame_box.value = 10
+    panel._panel.frame.value = 10
     assert (panel.frame, panel.view) == (10, MASK)
 
 
 def test_a_click_chooses_a_pixel(panel):
     panel.selected = (10, 10, 1)
-    panel._map.widget.pixel = [115, 85]
+    panel._panel.map.widget.pixel = [115, 85]
     assert panel.selected == (115, 85, 1)
-    panel._close.widget.pixel = [299, 0]
+    panel._panel.close.widget.pixel = [299, 0]
     assert panel.selected == (299, 0, 1)
-    assert panel._map.widget.mark == panel._close.widget.mark == [299, 0]
+    assert panel._panel.map.widget.mark == panel._panel.close.widget.mark == [299, 0]
 
 
 def shown(viewer) -> np.ndarray:
@@ -113,17 +116,17 @@ def shown(viewer) -> np.ndarray:
 @pytest.mark.parametrize("view", [*story_plots.VIEWS, MASK])
 def test_every_view_is_shown_with_a_close_up(panel, view):
     panel.view, panel.selected = view, (299, 223, 0)
-    whole, close = shown(panel._map), shown(panel._close)
+    whole, close = shown(panel._panel.map), shown(panel._panel.close)
     assert whole.shape == (224, 300) and close.shape == (41, 41)
     np.testing.assert_array_equal(close, whole[-41:, -41:])
     assert (
-        panel._close.widget.meta["origin"] == [259, 183]
-        and panel._close.title == "x 259 to 299, y 183 to 223"
+        panel._panel.close.widget.meta["origin"] == [259, 183]
+        and panel._panel.close.title == "x 259 to 299, y 183 to 223"
     )
     known = {"image": "image", "coverage": "coverage", "rejected low": "rejection_low"}
     if view in known:
         np.testing.assert_array_equal(whole, getattr(panel.result, known[view])[0])
-    assert ", R" in panel._map.title or view == "image"
+    assert ", R" in panel._panel.map.title or view == "image"
 
 
 def test_mask_is_that_of_the_frame(panel, m101):
@@ -141,14 +144,14 @@ def test_close_up_of_a_mask_is_whole_where_the_picture_leaves_pixels_out(m101, m
     assert panel.widget.children
     panel.selected, panel.frame = (151, 83, 1), 7
     assert panel.mask()[1] == 3
-    left, top = panel._close.widget.meta["origin"]
+    left, top = panel._panel.close.widget.meta["origin"]
     assert left <= 151 < left + 41 and top <= 83 < top + 41
     np.testing.assert_array_equal(
-        shown(panel._close), masks.frame_mask(whole[6])[top : top + 41, left : left + 41]
+        shown(panel._panel.close), masks.frame_mask(whole[6])[top : top + 41, left : left + 41]
     )
     # In the whole picture, each pixel that was judged stands for those around it.
-    assert shown(panel._map).shape == (224, 300)
-    np.testing.assert_array_equal(shown(panel._map)[1::3, 1::3], panel.mask()[0][:75, :100])
+    assert shown(panel._panel.map).shape == (224, 300)
+    np.testing.assert_array_equal(shown(panel._panel.map)[1::3, 1::3], panel.mask()[0][:75, :100])
 
 
 def test_mask_colours_stay_apart_without_colour():
@@ -164,28 +167,35 @@ def test_a_trail_has_a_symbol_words_and_a_place_of_its_own(trailed):
     x, y = (round(float(line[f"{name}0"] + line[f"{name}1"]) / 2) for name in "xy")
     panel = PixelInspector(trailed, x=x, y=y)
     box = panel.widget
-    table = panel._table.value
+    table = panel._panel.table.value
     assert table.count("◆") == 2 and "px long" in table and "found as a line" in table
     legends = [each.value for each in box.children[1].children[4].children if hasattr(each, "value")]
     assert "◆ trail" in legends[0] and "★" not in legends[0]
-    assert "Rejected for their neighbors: 0004 (trail" in panel._what.value
+    assert "Rejected for their neighbors: 0004 (trail" in panel._panel.told.value
     panel.frame = 4
     assert panel.mask()[0][y, x] == 2 and "% for their neighbors" in panel.text
 
 
 def test_table_shows_every_frame_by_symbol_and_word(panel):
     panel.selected = (115, 85, 0)
-    table = panel._table.value
+    table = panel._panel.table.value
     assert table.count("<tr") == 21 and [table.count(symbol) for symbol in "▲★▼"] == [8, 1, 2]
     assert 'title="M101_Light_180s_0007_c_d_r.xisf">0007<' in table and "rejected high in round 1" in table
     panel.round = 1
-    assert panel._table.value.count("▲") == 3 and "still kept in this round" in panel._table.value
+    assert panel._panel.table.value.count("▲") == 3 and "still kept in this round" in panel._panel.table.value
 
 
 def test_keyboard_and_screen_readers_have_names(panel):
-    boxes = (panel._x, panel._y, panel._channel, panel._number, panel._slider, panel._view_box)
+    boxes = (
+        panel._panel.x,
+        panel._panel.y,
+        panel._panel.channel,
+        panel._panel.rounds[1],
+        panel._panel.rounds[0],
+        panel._panel.view,
+    )
     assert all(box.description for box in boxes)
-    assert "aria-live" in panel._where.value and "aria-live" in panel._what.value
+    assert "aria-live" in panel._panel.where.value and "aria-live" in panel._panel.told.value
 
 
 @pytest.mark.parametrize(
@@ -212,7 +222,7 @@ def test_regions_and_mono_frames():
     assert panel.widget.children
     panel.frame = 1
     assert panel.mask()[0].shape == (25, 30)
-    assert panel._map.widget.meta["origin"] == [100, 80] and shown(panel._map).shape == (25, 30)
+    assert panel._panel.map.widget.meta["origin"] == [100, 80] and shown(panel._panel.map).shape == (25, 30)
     assert png(panel.figure()).ndim == 3
 
 
@@ -260,27 +270,33 @@ def test_story_without_any_data_can_be_drawn():
 
 def test_a_box_ranks_the_frames_and_shows_it_without_one(panel):
     panel.selected = (100, 100, 0)
-    panel._map.widget.box = [60, 50, 50, 40]
+    panel._panel.map.widget.box = [60, 50, 50, 40]
     found = panel.blame
     assert found is not None and found.box == panel.box == (60, 50, 50, 40)
-    assert panel._shares.widget.layout.display is None and panel._of_pixel[0].layout.display == "none"
-    ranking = panel._shares.ranking
+    assert (
+        panel._panel.shares.widget.layout.display is None
+        and panel._panel.of_pixel[0].layout.display == "none"
+    )
+    ranking = panel._panel.shares.ranking
     assert [number for _, number in ranking.options] == [each.number for each in found.frames]
     ranking.value = 7
-    box, without, difference = panel._shares.viewers
+    box, without, difference = panel._panel.shares.viewers
     np.testing.assert_array_equal(without._pyramid.rows.read(0, 40), found.without(7).original)
     np.testing.assert_array_equal(box._pyramid.rows.read(0, 40), found.present)
-    assert "Frame 7 (0007)" in panel._shares.reason.value and without.title == "Without frame 7 (0007)"
+    assert "Frame 7 (0007)" in panel._panel.shares.reason.value and without.title == "Without frame 7 (0007)"
     assert difference.widget.meta["scale"] == "both" and len({v.widget.group for v in (box, without)}) == 1
     assert panel.figure().get_suptitle().startswith(f"Frame {found.frames[0].number}: ")
     # A click brings the pixel back.
-    panel._map.widget.pixel = [120, 90]
-    assert panel.box == () and panel._map.widget.box == [] and panel.selected[:2] == (120, 90)
-    assert panel._shares.widget.layout.display == "none" and panel._of_pixel[0].layout.display is None
+    panel._panel.map.widget.pixel = [120, 90]
+    assert panel.box == () and panel._panel.map.widget.box == [] and panel.selected[:2] == (120, 90)
+    assert (
+        panel._panel.shares.widget.layout.display == "none"
+        and panel._panel.of_pixel[0].layout.display is None
+    )
 
 
 def test_a_box_that_is_too_large_is_refused(panel, monkeypatch):
     monkeypatch.setattr("stacklib.explore.boxes.blame.MOST_PIXELS", 100)
-    panel._map.widget.box = [0, 0, 50, 40]
-    assert panel.blame is None and "draw a smaller box" in panel._heading.value
-    panel._map.widget.box = []
+    panel._panel.map.widget.box = [0, 0, 50, 40]
+    assert panel.blame is None and "draw a smaller box" in panel._panel.heading.value
+    panel._panel.map.widget.box = []

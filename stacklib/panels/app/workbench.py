@@ -21,7 +21,7 @@ from stacklib.panels.common import Readout, text_button
 from stacklib.panels.explorer import RejectionExplorer
 from stacklib.panels.folder_chooser import FolderChooser
 from stacklib.panels.frame_selector import FrameSelector
-from stacklib.panels.pixel_inspector import PixelInspector
+from stacklib.panels.inspector import PixelInspector
 from stacklib.panels.viewer import ResultViewer
 from stacklib.recipe.choices import read_choices, target_name
 from stacklib.recipe.recipe import Recipe
