@@ -39,7 +39,7 @@ def figure_trails(result: Integration, frames: Sequence[int] | None = None, chan
     Each picture shows what a frame has more than the result, smoothed by binning. Two lines enclose each
     trail: solid ones if its samples were rejected, dashed ones if not. At its middle are its number and its
     brightness in sigma of a sample. A line that is no trail can be named in the parameter `ignore_trails`,
-    by the file above the picture and its number, such as ``light_007.xisf:1``.
+    as in the column ``name`` of `Integration.trails`, such as ``light_007.xisf:12,30-300,150``.
 
     Parameters
     ----------
@@ -126,9 +126,7 @@ def _heading(result: Integration, wanted: list[int]) -> str:
     if not len(used):
         return text
     example = used[int(np.argmin(used["significance"]))]
-    return f"{text}.\nTo keep one that is no trail, set ignore_trails to its file and number: " + (
-        f"{example['file']}:{example['number']}"
-    )
+    return f"{text}.\nTo keep one that is no trail, set ignore_trails to its name, as {example['name']}"
 
 
 def _mark(axes: Axes, trail: Row, apart: float, region: tuple[int, int, int, int], points: float) -> None:

@@ -31,7 +31,6 @@ from stacklib.output.history import range_warnings
 from stacklib.recipe.recipe import Recipe
 from stacklib.spatial.masks import FrameMasks
 from stacklib.utils.compiled import not_kept
-from stacklib.utils.labels import listed
 from stacklib.utils.progress import progress_bar
 from stacklib.utils.resources import give_back_memory
 
@@ -133,9 +132,9 @@ def integrate(
             warnings.warn(note, StacklibWarning, stacklevel=2)
         if spatial_means(preparation):
             masks = _searched(samples, preparation, workers, progress)
-            samples, said = samples.masked(masks), [*_unknown_trails(preparation, masks), *masks.notes]
-            preparation = replace(preparation, notes=(*preparation.notes, *said))
-            for note in said:
+            samples = samples.masked(masks)
+            preparation = replace(preparation, notes=(*preparation.notes, *masks.notes))
+            for note in masks.notes:
                 warnings.warn(note, StacklibWarning, stacklevel=2)
         result = integrate_samples(samples, preparation, progress, work=workers.integrate)
         result.shift = shift
@@ -177,22 +176,6 @@ def _searched(samples: Samples, preparation: Preparation, workers: Workers, prog
         masks = find_masks(samples, preparation, workers, bar.update)
         bar.update(total - bar.n)
     return masks
-
-
-def _unknown_trails(preparation: Preparation, masks: FrameMasks) -> list[str]:
-    """Return a note if `ignore_trails` names trails that were not found."""
-    if preparation.recipe.footprints == "off":
-        return []
-    names = preparation.measurements.names
-    found = {(names[i], k + 1) for i, lines in masks.lines.items() for k in range(len(lines))}
-    missing = [
-        f"{name}:{number}"
-        for name, number in preparation.recipe.ignored_trails
-        if (name, number) not in found
-    ]
-    if not missing:
-        return []
-    return [f"ignore_trails: no such trail was found: {listed(missing)}; see the trails in the report"]
 
 
 @contextmanager

@@ -19,30 +19,30 @@ import numpy as np
 from stacklib.integration.noise import Parts, known_excess, with_noise
 from stacklib.integration.samples import RESULT_BYTES, Samples, cancelled_on_error
 from stacklib.integration.search import BRIGHT, Found, JudgedBand, Search, search_bytes
-from stacklib.integration.starlight import compared_light
+from stacklib.integration.starlight import settings_by_starlight
 from stacklib.integration.threads import Threads
 from stacklib.kernel.passes import NO_EXCESS
 from stacklib.kernel.pixels import Pixels, Ratios
 from stacklib.kernel.scatter import find_excess
 from stacklib.normalization.preparation import Preparation
 from stacklib.normalization.settings import Settings
-from stacklib.rejection.calibration import typical_variance
 from stacklib.spatial.colour import around_hits
 from stacklib.spatial.footprints import common_places, most_frames, without_common
+from stacklib.spatial.ignored_trails import find_ignored
 from stacklib.spatial.lines import Line, along_edge, fixed_lines, line_mask
 from stacklib.spatial.masks import BitPlanes, FrameMasks, count_bits
 from stacklib.spatial.means import ABOVE, COLOUR, FOOTPRINT, LARGE_HIGH, LARGE_LOW, LINE, OWN
-from stacklib.spatial.residuals import KeptMean, protected_places
+from stacklib.spatial.residuals import KeptMean, protected_places, write_noise
 from stacklib.utils.labels import counted, listed
 
 __all__ = ["Workers", "find_masks", "passes", "spatial_means"]
 
 #: Bytes of what is kept of a pixel between the passes, in each channel.
 KEPT_BYTES = 23
-#: Pixels whose noise is computed at once.
-PIECE = 1 << 20
 #: The footprints of a trail reach so many pixels farther to each side than the trail stands out.
 REACH = 8.0
+#: Why a trail takes no samples.
+IGNORED, AT_ONE_PLACE = "ignored", "at this place in many frames"
 
 
 class Workers(Protocol):
@@ -111,26 +111,9 @@ def find_masks(
     used, channels = preparation.used, preparation.frames.channels
     settings = [with_noise(preparation, channel) for channel in range(channels)]
     judged = _judge(samples, preparation, settings, workers, report)
-    matched = _by_starlight(preparation, settings, samples.threads)
+    matched = settings_by_starlight(preparation, settings, samples.threads)
     search = Search(samples, used, matched, spatial_means(preparation), preparation.own_masks)
     return _Searched(search, judged).masks(preparation, workers, report)
-
-
-def _by_starlight(preparation: Preparation, settings: list[Settings], threads: int | None) -> list[Settings]:
-    """Return settings by which the stars of all frames are equally bright; the sky stays as bright as it is.
-
-    Otherwise the stars of frames that are matched by their spread would be left in the residuals.
-    """
-    p, matched = preparation, []
-    # A channel without an image has no level.
-    levels = np.nan_to_num(p.measurements.location[p.reference]) * p.rejection_factor[p.reference]
-    levels += p.rejection_offset[p.reference]
-    for own, light, level in zip(settings, compared_light(p, threads).T, levels, strict=True):
-        factor = own.rejection_factor / light
-        offset = (own.rejection_offset - level) / light + level
-        noise = own.relative_noise / light
-        matched.append(replace(own, rejection_factor=factor, rejection_offset=offset, noise=noise))
-    return matched
 
 
 @dataclass(eq=False)
@@ -187,19 +170,8 @@ def _judge(
             ratios = Ratios(further[channel], counted, counted, counted)
             factor = find_excess(ratios, own.relative_noise)
         kept.protected[channel] = protected_places(factor)
-        _write_noise(kept.part(channel), factor, own)
+        write_noise(kept.part(channel), factor, own)
     return found
-
-
-def _write_noise(kept: KeptMean, factor: np.ndarray, settings: Settings) -> None:
-    """Write the noise by the curve, and what exceeds it by a `factor`, to the planes of a channel."""
-    levels, variances = settings.curve if settings.curve is not None else np.array([[0.0], [0.0]])
-    typical = typical_variance(tuple(settings.relative_noise.tolist()))
-    rows = max(1, PIECE // factor.shape[1])
-    for start in range(0, len(factor), rows):
-        part = slice(start, start + rows)
-        kept.sigma[part] = np.sqrt(np.interp(kept.mean[part], levels, variances))
-        kept.further[part] = typical * (factor[part].astype(np.float64) ** 2 - 1)
 
 
 class _Common(NamedTuple):
@@ -300,18 +272,16 @@ class _Searched:
         """Keep the lines, and note which of them take no samples."""
         _, height, width = self.judged.count.shape
         used, names = self.search.used, preparation.measurements.names
-        ignored = set(preparation.recipe.ignored_trails)
-        fixed = fixed_lines(lines, (height, width))
-        for number, (own, lie_fixed) in enumerate(zip(lines, fixed, strict=True)):
-            i = int(used[number])
-            if own:
-                self.found.lines[i] = own
-            for position, (line, is_fixed) in enumerate(zip(own, lie_fixed, strict=True)):
-                is_ignored = (names[i], position + 1) in ignored
-                if is_fixed or is_ignored:
-                    self.found.unused.add((i, position))
-                if is_ignored:
-                    self.left_in.setdefault(i, []).append(line)
+        self.found.lines = {int(i): own for i, own in zip(used, lines, strict=True) if own}
+        for i, lie_fixed in zip(used, fixed_lines(lines, (height, width)), strict=True):
+            fixed = [(int(i), position) for position, is_fixed in enumerate(lie_fixed) if is_fixed]
+            self.found.unused |= dict.fromkeys(fixed, AT_ONE_PLACE)
+        if "line" in self.search.means:
+            ignored, notes = find_ignored(preparation.recipe.ignored_trails, self.found.lines, names)
+            self.found.notes += notes
+            self.found.unused |= dict.fromkeys(ignored, IGNORED)
+            for i, position in sorted(ignored):
+                self.left_in.setdefault(i, []).append(self.found.lines[i][position])
 
     def _finish(self, number: int, path: Any, common: _Common) -> list[np.ndarray | None]:
         """Complete the masks of a frame; returns where they are by channel, bits (height, bytes)."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -24,9 +25,10 @@ from stacklib.measurement.light.ratio import FEWEST
 from stacklib.normalization.doubts import Matched, doubts_about_starlight, goes_by_spread
 from stacklib.normalization.preparation import Preparation
 from stacklib.normalization.robust_stack import median_stack
+from stacklib.normalization.settings import Settings
 from stacklib.utils.resources import checked_threads
 
-__all__ = ["Starlight", "compared_light", "starlight_notes", "starlight_of"]
+__all__ = ["Starlight", "compared_light", "settings_by_starlight", "starlight_notes", "starlight_of"]
 
 #: Side of the window in the middle of the frames, and the one that is tried if fewer stars than this are in
 #: it; no more than the second number are measured.
@@ -232,3 +234,22 @@ def _darkness(fluxes: StarFluxes) -> tuple[float, float]:
         return np.nan, np.nan
     weight = np.sum((fluxes.stack[good] / np.maximum(fluxes.error[good], 1e-30)) ** 2)
     return 0.0, float(weight**-0.5)
+
+
+def settings_by_starlight(
+    preparation: Preparation, settings: list[Settings], threads: int | None
+) -> list[Settings]:
+    """Return settings by which the stars of all frames are equally bright; the sky stays as bright as it is.
+
+    Otherwise the stars of frames that are matched by their spread would be left in the residuals.
+    """
+    p, matched = preparation, []
+    # A channel without an image has no level.
+    levels = np.nan_to_num(p.measurements.location[p.reference]) * p.rejection_factor[p.reference]
+    levels += p.rejection_offset[p.reference]
+    for own, light, level in zip(settings, compared_light(p, threads).T, levels, strict=True):
+        factor = own.rejection_factor / light
+        offset = (own.rejection_offset - level) / light + level
+        noise = own.relative_noise / light
+        matched.append(replace(own, rejection_factor=factor, rejection_offset=offset, noise=noise))
+    return matched

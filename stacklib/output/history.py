@@ -51,7 +51,7 @@ def _history(result: IntegratedImage, facts: Provenance, more: Iterable[str]) ->
         yield f"frames that do not tell their exposure, not included in EXPTIME: {facts.without_exposure}"
     trails: dict[str, list[str]] = {}
     for trail in result.trails:
-        words = f"  trail {trail['number']}: {trail_in_words(trail)}"
+        words = f"  trail {trail['number']}: {trail_in_words(trail)}; {trail['name'].rpartition(':')[2]}"
         trails.setdefault(trail["file"], []).append(words)
     position = {int(i): k for k, i in enumerate(p.used)}
     for i, name in enumerate(p.measurements.names):

@@ -18,6 +18,7 @@ from stacklib.measurement.noise import plane_noise
 from stacklib.normalization.preparation import Preparation
 from stacklib.output.worth import frame_gains
 from stacklib.recipe.recipe import Recipe
+from stacklib.recipe.trail_names import TrailName
 from stacklib.spatial.masks import FrameMasks, MaskCounts
 from stacklib.spatial.means import MEANS
 
@@ -248,17 +249,24 @@ class IntegratedImage:
 
         Columns: file, number (counted from 1 in each frame), x0, y0, x1, y1 (its ends), length and width
         (pix), peak (its brightness in sigma of a sample), significance,
-        used (whether its samples are rejected). Coordinates are those of whole frames.
+        used (whether its samples are rejected), reason (if not), name (as `ignore_trails` takes it).
+        Coordinates are those of whole frames.
         """
-        lines, unused = ({}, set()) if self.masks is None else (self.masks.lines, self.masks.unused)
+        lines, unused = ({}, {}) if self.masks is None else (self.masks.lines, self.masks.unused)
         names = self.preparation.measurements.names
         rows = [
-            (names[i], k + 1, *(getattr(line, name) for name in LINE_COLUMNS), (i, k) not in unused)
+            (
+                *(names[i], k + 1),
+                *(getattr(line, name) for name in LINE_COLUMNS),
+                *((i, k) not in unused, unused.get((i, k), "")),
+                str(TrailName.at(names[i], (line.x0, line.y0, line.x1, line.y1))),
+            )
             for i in sorted(lines)
             for k, line in enumerate(lines[i])
         ]
-        columns = ("file", "number", *LINE_COLUMNS, "used")
-        table = Table(rows=rows or None, names=columns, dtype=(str, int, *[float] * len(LINE_COLUMNS), bool))
+        columns = ("file", "number", *LINE_COLUMNS, "used", "reason", "name")
+        kinds = (str, int, *[float] * len(LINE_COLUMNS), bool, str, str)
+        table = Table(rows=rows or None, names=columns, dtype=kinds)
         for name in LINE_COLUMNS[:6]:
             table[name].unit = "pix"
         return table

@@ -318,7 +318,8 @@ def _neighbors(result: IntegratedImage) -> list[str]:
 def _trails(result: IntegratedImage) -> list[str]:
     """List the trails found, with the names that `ignore_trails` takes."""
     lines = [
-        f"{one_line(trail['file'])}:{trail['number']}: {trail_in_words(trail)}" for trail in result.trails
+        f"{one_line(trail['name'])}: trail {trail['number']}, {trail_in_words(trail)}"
+        for trail in result.trails
     ]
     more = len(lines) - TRAILS
     return lines[:TRAILS] + [f"and {more} more, see result.trails"] * (more > 0)

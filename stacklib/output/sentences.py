@@ -54,12 +54,9 @@ def maps_in_words(result: IntegratedImage) -> str:
 
 
 def trail_in_words(trail: Row) -> str:
-    """Describe a row of `IntegratedImage.trails`: length, width, brightness and ends."""
-    length, width, x0, y0, x1, y1 = (
-        round(float(trail[name])) for name in ("length", "width", "x0", "y0", "x1", "y1")
-    )
-    words = f"{length} px long, {width} px wide, {trail['peak']:.1f} sigma, from ({x0}, {y0}) to ({x1}, {y1})"
-    return words if trail["used"] else f"{words}; not rejected: ignored, or at this place in many frames"
+    """Describe a row of `IntegratedImage.trails`: length, width, brightness, why it was not used."""
+    words = f"{trail['length']:.0f} px long, {trail['width']:.0f} px wide, {trail['peak']:.1f} sigma"
+    return words if trail["used"] else f"{words}; not rejected: {trail['reason']}"
 
 
 def losses_in_words(result: IntegratedImage) -> str:

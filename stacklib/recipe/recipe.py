@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import numbers
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from stacklib.frames.kinds import kind_of
 from stacklib.recipe.presets import PRESETS, with_preset
 from stacklib.recipe.rules import RULES, RejectionParameters, RuleSpec
 from stacklib.recipe.run_record import read_recipe
+from stacklib.recipe.trail_names import TrailName
 from stacklib.utils.atomic_files import replace_atomically
 from stacklib.utils.labels import quoted
 from stacklib.utils.parameters import (
@@ -44,8 +44,6 @@ NAMED_WEIGHTS = {"keyword": "weight_keyword", "csv": "weight_file", "formula": "
 BY_LIGHT = ("photometric", "local")
 #: Weights that need the light and the noise of the frames.
 WEIGHTS_BY_LIGHT = ("measured", "information", "psf_signal", "psf_snr", "formula")
-#: Names of trails in `ignore_trails`: the file name of the frame, a colon, and the number of the trail.
-TRAIL = re.compile(r"\s*(?P<frame>.+?):(?P<number>\d{1,4})\s*(?:,|$)")
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,7 @@ class Recipe(RejectionParameters):
         "Find straight trails below the noise of a pixel; all: also tracks and blobs.",
     )
     ignore_trails: str | list[str] = list_field(
-        "", "Trails found that are none, such as light_007.xisf:1; the report numbers them."
+        "", "Trails found that are none, such as light_007.xisf:12,30-300,150; the report names them."
     )
     joint_colour: bool = switch_field(
         True, "Color: a hit over 5 sigma takes its 3 x 3 pixels in all channels with it."
@@ -190,19 +188,9 @@ class Recipe(RejectionParameters):
         return hash(tuple(tuple(value) if isinstance(value, list) else value for value in values))
 
     @property
-    def ignored_trails(self) -> list[tuple[str, int]]:
-        """Trails not to be used: file name of the frame, and number of the trail in it, from 1."""
-        given = self.ignore_trails
-        found = []
-        for entry in [given] if isinstance(given, str) else given:
-            names = list(TRAIL.finditer(entry))
-            if "".join(match[0] for match in names).strip() != entry.strip():
-                raise RecipeError(
-                    f"ignore_trails: got {quoted(entry)}, expected file name and number of a trail as in the "
-                    "report, such as light_007.xisf:1"
-                )
-            found += [(match["frame"], int(match["number"])) for match in names]
-        return found
+    def ignored_trails(self) -> list[TrailName]:
+        """Trails not to be used."""
+        return TrailName.read(self.ignore_trails, "ignore_trails")
 
     @classmethod
     def suggest(cls, frames: Any) -> Recipe:

@@ -19,7 +19,7 @@ from stacklib.spatial.radon import LEAST_LENGTH, Peak, find_peaks
 from stacklib.spatial.strips import Strip, align, find_extent, moved, profile
 from stacklib.utils.compiled import compiled
 
-__all__ = ["Line", "along_edge", "find_lines", "fixed_lines", "line_mask"]
+__all__ = ["Line", "along_edge", "at_one_place", "find_lines", "fixed_lines", "line_mask"]
 
 #: Least significance of a line. Among the lines of a frame of noise, 5.5 occurs by chance.
 SIGNIFICANCE = 7.0
@@ -267,7 +267,7 @@ def fixed_lines(lines: Sequence[Sequence[Line]], shape: tuple[int, int]) -> list
     """
     most = most_frames(len(lines))
     return [
-        [sum(any(_same(line, other) for other in others) for others in lines) > most for line in own]
+        [sum(any(at_one_place(line, other) for other in others) for others in lines) > most for line in own]
         for own in lines
     ]
 
@@ -306,7 +306,7 @@ def along_edge(line: Line, count: np.ndarray) -> bool:
     return False
 
 
-def _same(line: Line, other: Line) -> bool:
+def at_one_place(line: Line, other: Line) -> bool:
     """Return whether two lines lie at one place: whether the shorter one lies along the longer one."""
     longer, shorter = (line, other) if line.length >= other.length else (other, line)
     start = np.array([longer.x0, longer.y0])

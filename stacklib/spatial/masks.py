@@ -186,9 +186,9 @@ class FrameMasks:
         returns them. Planes without any masked sample are missing.
     lines : dict
         Trails found in each frame, by its number: a list of lines, in the order of their numbers.
-    unused : set of tuple
-        Frame and position, from 0, of lines that took no samples: the user wants it so, or they lie at the
-        same place in many frames.
+    unused : dict
+        By frame and position, from 0, why lines took no samples, in words: the user wants it so, or they lie
+        at the same place in many frames.
     notes : list of str
         What the user should know about trails to ignore and masks of their own.
 
@@ -198,7 +198,7 @@ class FrameMasks:
     region: Region
     planes: dict[tuple[int, int], tuple[tuple[int, ...], BitPlanes]] = field(default_factory=dict)
     lines: dict[int, list[Any]] = field(default_factory=dict)
-    unused: set[tuple[int, int]] = field(default_factory=set)
+    unused: dict[tuple[int, int], str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def of_frames(self, numbers: Sequence[int]) -> FrameMasks:
@@ -206,7 +206,7 @@ class FrameMasks:
         places = {int(number): place for place, number in enumerate(numbers)}
         planes = {(places[i], c): plane for (i, c), plane in self.planes.items() if i in places}
         lines = {places[i]: lines for i, lines in self.lines.items() if i in places}
-        unused = {(places[i], line) for i, line in self.unused if i in places}
+        unused = {(places[i], k): why for (i, k), why in self.unused.items() if i in places}
         return FrameMasks(self.region, planes, lines, unused)
 
     def put(self, frame: int, channel: int, flags: np.ndarray, path: str | os.PathLike = "masks") -> None:

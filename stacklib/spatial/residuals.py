@@ -16,15 +16,18 @@ from scipy import ndimage
 
 from stacklib.kernel.verdicts import KEPT, NO_DATA
 from stacklib.normalization.settings import Settings
+from stacklib.rejection.calibration import typical_variance
 from stacklib.utils.compiled import compiled
 
-__all__ = ["KeptMean", "protected_places", "residuals", "unpack_verdicts"]
+__all__ = ["KeptMean", "protected_places", "residuals", "unpack_verdicts", "write_noise"]
 
 #: Where the noise around a pixel is this many times that of the curve, frames disagree: stars whose seeing
 #: changes, edges.
 DISAGREE = 1.34
 #: A sample has others if their share of the weight is at least this.
 LEAST_SHARE = 1e-6
+#: Pixels whose noise is computed at once.
+PIECE = 1 << 20
 
 
 class KeptMean(NamedTuple):
@@ -100,3 +103,14 @@ def residuals(rows: np.ndarray, verdict: np.ndarray, kept: KeptMean, settings: S
     own = settings.rejection_factor, settings.rejection_offset, weights, noise
     frame = tuple(float(values[number]) for values in own)
     _residuals(rows, verdict, kept, frame, shared)
+
+
+def write_noise(kept: KeptMean, factor: np.ndarray, settings: Settings) -> None:
+    """Write the noise by the curve, and what exceeds it by a `factor`, to the planes of a channel."""
+    levels, variances = settings.curve if settings.curve is not None else np.array([[0.0], [0.0]])
+    typical = typical_variance(tuple(settings.relative_noise.tolist()))
+    rows = max(1, PIECE // factor.shape[1])
+    for start in range(0, len(factor), rows):
+        part = slice(start, start + rows)
+        kept.sigma[part] = np.sqrt(np.interp(kept.mean[part], levels, variances))
+        kept.further[part] = typical * (factor[part].astype(np.float64) ** 2 - 1)

@@ -37,11 +37,11 @@ def test_every_trail_is_drawn_with_its_number_and_brightness(trailed, name):
         assert number == "1" and float(words.split()[0]) == pytest.approx(sigma, rel=0.3)
         assert lines(axes) == [("-", True)] * 2
     assert "2 trails found in 2 of 10 frames" in figure.get_suptitle()
-    assert f"ignore_trails to its file and number: {name}:1" in figure.get_suptitle()
+    assert f"set ignore_trails to its name, as {name}:0,36-169,90" in figure.get_suptitle()
 
 
-def test_an_ignored_trail_is_dashed(trailed_folder, name):
-    recipe = sl.Recipe(footprints="trails", ignore_trails=[f"{name}:1"])
+def test_an_ignored_trail_is_dashed(trailed_folder, trailed):
+    recipe = sl.Recipe(footprints="trails", ignore_trails=[trailed.trails["name"][0]])
     result = sl.integrate(trailed_folder, recipe, progress=False)
     first, second = figure_trails(result).axes
     assert lines(first) == [("--", False)] * 2 and lines(second) == [("-", True)] * 2

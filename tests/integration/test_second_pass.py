@@ -16,6 +16,7 @@ from stacklib.integration.noise import read_with_excess, with_noise
 from stacklib.integration.run import integrate_samples
 from stacklib.integration.samples import Samples
 from stacklib.integration.second_pass import find_masks
+from stacklib.integration.starlight import settings_by_starlight
 from stacklib.kernel.verdicts import HIGH, KEPT, LOW, NO_DATA, verdicts
 from stacklib.normalization.preparation import prepare
 from stacklib.rejection.calibration import typical_variance
@@ -115,7 +116,7 @@ def slow_masks(p, lines_used):
     z = np.empty((channels, p.count, height, width), np.float32)
     verdict = np.empty(z.shape, np.uint8)
     protected = np.empty((channels, height, width), bool)
-    by_starlight = second_pass._by_starlight(p, [with_noise(p, c) for c in range(channels)], 1)
+    by_starlight = settings_by_starlight(p, [with_noise(p, c) for c in range(channels)], 1)
     for c in range(channels):
         settings = with_noise(p, c)
         raw, excess = read_with_excess(p, settings, c, (0, height), slice(0, width))
@@ -322,8 +323,9 @@ def test_masks_of_your_own(whole, tmp_path):
 
 
 def test_trails_can_be_ignored(whole):
-    found = integrate(folder_of(whole), whole.recipe.replace(ignore_trails="light_02.fits:1"))
+    found = integrate(folder_of(whole), whole.recipe.replace(ignore_trails=whole.trails["name"][0]))
     assert found.trails["used"].tolist() == [False, True]
+    assert found.trails["reason"].tolist() == ["ignored", ""]
     for name in ("x0", "y0", "x1", "y1", "peak"):
         np.testing.assert_array_equal(found.trails[name], whole.trails[name])
     flags = [found.masks.flags(i, 0) & LINE for i in (2, 5)]

@@ -43,7 +43,7 @@ def result(frames):
 def test_the_report_names_what_was_found(result):
     (trail,) = result.trails
     report = result.report()
-    assert f"\nTrails\n  {trail['file']}:1: " in report
+    assert f"\nTrails\n  {trail['name']}: trail 1, " in report
     for words in ("Rejected for their neighbors\n  trail  ", "\n  footprint  ", "\n  color of a hit  "):
         assert words in report
     assert " masked %\n" in report
@@ -129,7 +129,7 @@ def test_a_run_is_repeated(result, tmp_path):
 
 def test_a_trail_can_be_left_in(result, frames):
     (trail,) = result.trails
-    name = f"{trail['file']}:{trail['number']}"
+    name = trail["name"]
     other = integrate(frames, RECIPE.replace(footprints="trails", ignore_trails=name))
     assert not other.trails["used"].any()
     assert other.masked["line"].sum() == 0 < result.masked["line"].sum()
@@ -150,10 +150,12 @@ def test_a_trail_can_be_left_in(result, frames):
         ],
     )
     # With a name that means none.
-    recipe = RECIPE.replace(footprints="trails", ignore_trails=[name, "light.xisf:3"])
-    with pytest.warns(sl.StacklibWarning, match=r"ignore_trails: no such trail was found: light.xisf:3;"):
+    recipe = RECIPE.replace(footprints="trails", ignore_trails=[name, "light.xisf:3,4-50,60"])
+    with pytest.warns(
+        sl.StacklibWarning, match=r"ignore_trails: no such trail was found: light.xisf:3,4-50,60; "
+    ):
         again = sl.integrate(frames, recipe, progress=False)
-    assert any("light.xisf:3" in note for note in again.preparation.notes)
+    assert any("light.xisf:3,4" in note for note in again.preparation.notes)
 
 
 def test_masks_are_checked_before_frames_are_measured(frames, tmp_path, monkeypatch):

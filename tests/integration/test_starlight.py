@@ -8,7 +8,7 @@ import pytest
 import stacklib as sl
 from stacklib.errors import StacklibWarning
 from stacklib.formats import fits
-from stacklib.integration import second_pass
+from stacklib.integration import second_pass, starlight
 from stacklib.integration.registration import registration_of
 from stacklib.integration.samples import Samples
 from stacklib.integration.starlight import compared_light, starlight_notes, starlight_of
@@ -213,5 +213,5 @@ def test_searches_go_by_starlight(cloudy, monkeypatch):
         return np.mean([masks.flags(i, 0)[y, x] != 0 for i in range(len(frames))])
 
     by_starlight = lost()
-    monkeypatch.setattr(second_pass, "compared_light", lambda p, threads: np.ones((p.used.size, 1)))
+    monkeypatch.setattr(starlight, "compared_light", lambda p, threads: np.ones((p.used.size, 1)))
     assert by_starlight < 0.4 * lost()

@@ -64,7 +64,7 @@ def test_wrong_values_are_refused_by_name(kind, parameter):
 @pytest.mark.parametrize(("kind", "parameter"), EVERY, ids=lambda value: getattr(value, "name", ""))
 def test_right_values_are_taken(kind, parameter):
     right = {bool: [True, False], str: ["x", ""], list: ["x", ["x", "y"]]}.get(parameter.kind, [])
-    of_a_form = {"region": "1, 2, 3, 4", "ignore_trails": "a.xisf:1, b.xisf:12"}
+    of_a_form = {"region": "1, 2, 3, 4", "ignore_trails": "a.xisf:1,2-3,4, b.xisf:0,12-300,7"}
     if parameter.name in of_a_form:
         text = of_a_form[parameter.name]
         right = [text, text.split(", ")]
@@ -138,7 +138,7 @@ def test_an_unknown_name_gets_a_suggestion(tmp_path, name, hint):
 
 def values_of(parameter):
     if parameter.name == "ignore_trails":
-        return st.lists(st.sampled_from(["a, b.xisf:1", "c:d.fits:12"]), min_size=1, max_size=2)
+        return st.lists(st.sampled_from(["a, b.xisf:1,2-3,4", "c:d.fits:12,0-5,99"]), min_size=1, max_size=2)
     if parameter.choices:
         return st.sampled_from(parameter.choices)
     if parameter.kind is bool:

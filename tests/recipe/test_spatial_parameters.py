@@ -42,9 +42,12 @@ def test_off_without_quotes():
     ("given", "found"),
     [
         ("", []),
-        ("light 7.xisf:1", [("light 7.xisf", 1)]),
-        ("a, b.fits:2, C:c.fits:13", [("a, b.fits", 2), ("C:c.fits", 13)]),
-        (["a.fits:1", "b.fits:2"], [("a.fits", 1), ("b.fits", 2)]),
+        ("light 7.xisf:1,2-3,4", [("light 7.xisf", 1, 2, 3, 4)]),
+        (
+            "a, b.fits:2,0-99,5, C:c.fits:13,7-8,9",
+            [("a, b.fits", 2, 0, 99, 5), ("C:c.fits", 13, 7, 8, 9)],
+        ),
+        (["a.fits:1,2-3,4", "b.fits:5,6-7,8"], [("a.fits", 1, 2, 3, 4), ("b.fits", 5, 6, 7, 8)]),
     ],
 )
 def test_names_of_trails(given, found):
@@ -56,14 +59,16 @@ def test_names_of_trails(given, found):
     assert _value(plain(recipe.ignore_trails)) == recipe.ignore_trails
 
 
-@pytest.mark.parametrize("given", ["light.xisf", "light.xisf:", "light.xisf:1 b", ["a.fits:1", "b.fits"]])
+@pytest.mark.parametrize(
+    "given", ["light.xisf", "light.xisf:1", "light.xisf:1,2-3,4 b", ["a.fits:1,2-3,4", "b.fits"]]
+)
 def test_a_name_that_is_none(given):
-    with pytest.raises(RecipeError, match=r"ignore_trails: got '.*', expected file name and number"):
+    with pytest.raises(RecipeError, match=r"ignore_trails: got '.*', expected file name and ends"):
         Recipe(ignore_trails=given)
 
 
 def test_settings_without_effect_are_told():
-    idle = Recipe(ignore_trails="a.fits:1", large_scale_growth=3).warnings_for(20)
+    idle = Recipe(ignore_trails="a.fits:1,2-3,4", large_scale_growth=3).warnings_for(20)
     assert idle == [
         "without effect: ignore_trails (footprints is off), large_scale_growth (large_scale_low and "
         "large_scale_high are off)"
