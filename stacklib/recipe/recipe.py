@@ -66,7 +66,7 @@ class Recipe(RejectionParameters):
         "Find straight trails below the noise of a pixel; all: also tracks and blobs.",
     )
     ignore_trails: str | list[str] = list_field(
-        "", "Trails found that are none, such as light_007.xisf:12,30-300,150; the report names them."
+        "", "Trails that are none, as the report names them: light_007.xisf:12,30-300,150."
     )
     joint_colour: bool = switch_field(
         True, "Color: a hit over 5 sigma takes its 3 x 3 pixels in all channels with it."
