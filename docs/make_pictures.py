@@ -8,7 +8,6 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import stacklib as sl
-from stacklib.explore import masks, story_plots
 from stacklib.figures import result_plots as plots
 from stacklib.figures.look import new_figure, show_picture, write_title
 from stacklib.figures.screen import screen_limits, stretch
@@ -39,14 +38,11 @@ def main() -> None:
     """Integrate, draw, and write small PNG files."""
     result = sl.integrate(SAMPLES / "M101" / "4_Registered")
     result_with_trails = sl.integrate(SAMPLES / "M101" / "4_Registered", sl.Recipe(footprints="trails"))
-    x, y, channel = masks.clear_hit(result)
-    cosmic_ray = sl.explain(result, x=x, y=y, channel=channel)
     figures = {
         "before_after": plots.figure_before_after(result),
         "both_ways": figure_both_ways(),
         "result": plots.figure_result(result),
         "trails_found": figure_trails(result_with_trails),
-        "pixel": story_plots.figure_inspection(result, cosmic_ray, 1),
     }
     for name, figure in figures.items():
         drawn = io.BytesIO()
