@@ -32,7 +32,7 @@ import math
 
 import numpy as np
 
-from stacklib.rejection.estimators import CENTRES, SQUARES, SUMS, median, moments, sums_in_order
+from stacklib.rejection.estimators import CENTRES, SQUARES, SUMS, median, moments, sums_about_median
 from stacklib.rejection.sorting import LANES
 from stacklib.utils.compiled import compiled, larger
 
@@ -149,16 +149,7 @@ def percentile(ordered, count, limits, table, max_iterations, low, high, detail)
 @compiled
 def _block_moments(block, count, none_below, sums, scale):
     """Compute `median` and standard deviation (`moments`) of each pixel of a block, bit for bit."""
-    frames = block.shape[0]
-    if count.min() == frames:
-        lower, upper = block[(frames - 1) // 2], block[frames // 2]
-        for p in range(LANES):
-            sums[CENTRES + p] = 0.5 * (np.float64(lower[p]) + np.float64(upper[p]))
-    else:
-        for p in range(LANES):
-            n = count[p]
-            sums[CENTRES + p] = median(block[:, p], 0, n) if n > 0 else 0.0
-    sums_in_order(block, none_below, count, sums)
+    sums_about_median(block, count, none_below, sums)
     for p in range(LANES):
         n = np.float64(max(count[p], 2))
         variance = larger(sums[SQUARES + p] - sums[SUMS + p] * sums[SUMS + p] / n, 0.0) / (n - 1.0)

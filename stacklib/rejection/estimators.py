@@ -19,6 +19,7 @@ __all__ = [
     "moments",
     "sn_scale",
     "sn_scale_block",
+    "sums_about_median",
     "sums_in_order",
 ]
 
@@ -97,6 +98,24 @@ def sums_in_order(block, low, high, sums):
             sums[SQUARES + p] = sums[SQUARES + p] + d1 * d1 + d2 * d2 + d3 * d3 + d4 * d4
     for i in range(fours, frames):
         _add_some(block[i], i, low, high, sums)
+
+
+@compiled
+def sums_about_median(block, count, none_below, sums):
+    """Compute `median` and `deviation_sums` about it for the samples of each pixel of a block, bit for bit.
+
+    Fills `sums`, see `sums_in_order`. `none_below` is zeros, int32 (LANES,).
+    """
+    frames = block.shape[0]
+    if count.min() == frames:
+        lower, upper = block[(frames - 1) // 2], block[frames // 2]
+        for p in range(LANES):
+            sums[CENTRES + p] = 0.5 * (np.float64(lower[p]) + np.float64(upper[p]))
+    else:
+        for p in range(LANES):
+            n = count[p]
+            sums[CENTRES + p] = median(block[:, p], 0, n) if n > 0 else 0.0
+    sums_in_order(block, none_below, count, sums)
 
 
 @compiled

@@ -19,8 +19,10 @@ WINSORIZATION = 1.5
 WINSORIZED_CONSTANT = 1.134
 #: Largest number of passes until mean and sigma settle.
 WINSORIZATIONS = 100
-#: With at least this many pixels, working on the whole block at once is faster.
-TOGETHER = 20
+#: With at least this many pixels, working on them at once is faster; of these, a multiple goes as fast.
+TOGETHER, FILLED = 10, 32
+#: With fewer pixels that have not settled, they are worked on one by one.
+FEW = 4
 
 
 @compiled
@@ -105,13 +107,13 @@ def _winsorized(x, low, high, m, s, cutoff, value, size):
     return m, s
 
 
-#: Parts of the state of a block, float64: winsorized mean (from the median) and sigma so far; factors of the
-#: sums for mean and variance; rows beyond the samples; 1 if another pass is needed; sums of the clamped
-#: deviations and of their squares, and the contribution of the core to them.
-MEAN, SIGMA, PER_SIZE, PER_FREEDOM, BEYOND, ACTIVE = (part * LANES for part in range(6))
-SUM, SQUARES, CORE_SUM, CORE_SQUARES = (part * LANES for part in range(6, 10))
+#: Parts of the state of a block, float64: winsorized mean (from the median) and sigma so far; 1 if another
+#: pass is needed; sums of the clamped deviations and of their squares, and the contribution of the core.
+PARTS = 7
+MEAN, SIGMA, ACTIVE, SUM, SQUARES, CORE_SUM, CORE_SQUARES = (part * LANES for part in range(PARTS))
 #: Parts of its limits, float32: clamping limits of the deviations, and extremes of the core.
-BOTTOM, TOP, CORE_LOWEST, CORE_HIGHEST = (part * LANES for part in range(4))
+EXTREMES = 4
+BOTTOM, TOP, CORE_LOWEST, CORE_HIGHEST = (part * LANES for part in range(EXTREMES))
 
 
 class Clamping(NamedTuple):
@@ -119,12 +121,13 @@ class Clamping(NamedTuple):
 
     `cleaned` holds the deviations of the samples from the median, float32 (frames, LANES), 0 beyond the
     cutoff; `limits`, float32 (4 * LANES,), those at which they are clamped, and extremes of the core;
-    `state`, float64 (10 * LANES,), mean, sigma and sums.
+    `state`, float64 (7 * LANES,), mean, sigma and sums; `lane` which pixel is in a lane.
     """
 
     cleaned: np.ndarray
     limits: np.ndarray
     state: np.ndarray
+    lane: np.ndarray
 
 
 class Estimates(NamedTuple):
@@ -140,10 +143,22 @@ def _sum_core(cleaned, pixels, limits, state):
     """Compute sums and extremes of the core, the middle half of the samples, which is rarely clamped."""
     frames = cleaned.shape[0]
     state[CORE_SUM : CORE_SQUARES + LANES] = 0.0
-    for p in range(pixels):
-        limits[CORE_LOWEST + p] = 0.0
-        limits[CORE_HIGHEST + p] = 0.0
-    for i in range(frames // 4, frames - frames // 4):
+    limits[CORE_LOWEST : CORE_HIGHEST + LANES] = 0.0
+    first, last = frames // 4, frames - frames // 4
+    # Four rows at a time, so that the sums are loaded and stored less often.
+    fours = first + (last - first) // 4 * 4
+    for i in range(first, fours, 4):
+        c1, c2, c3, c4 = cleaned[i], cleaned[i + 1], cleaned[i + 2], cleaned[i + 3]
+        for p in range(pixels):
+            least = smaller(smaller(c1[p], c2[p]), smaller(c3[p], c4[p]))
+            most = larger(larger(c1[p], c2[p]), larger(c3[p], c4[p]))
+            limits[CORE_LOWEST + p] = smaller(limits[CORE_LOWEST + p], least)
+            limits[CORE_HIGHEST + p] = larger(limits[CORE_HIGHEST + p], most)
+        for p in range(pixels):
+            d1, d2, d3, d4 = np.float64(c1[p]), np.float64(c2[p]), np.float64(c3[p]), np.float64(c4[p])
+            state[CORE_SUM + p] = state[CORE_SUM + p] + d1 + d2 + d3 + d4
+            state[CORE_SQUARES + p] = state[CORE_SQUARES + p] + d1 * d1 + d2 * d2 + d3 * d3 + d4 * d4
+    for i in range(fours, last):
         clean = cleaned[i]
         for p in range(pixels):
             limits[CORE_LOWEST + p] = smaller(limits[CORE_LOWEST + p], clean[p])
@@ -215,17 +230,23 @@ def _sum_clamped_alone(cleaned, p, limits, state):
 
 
 @compiled
-def _take_pass(first, last, iteration, cutoff, limits, state, scale):
-    """Compute mean and sigma of pixels ``first:last`` from their sums, and the next limits."""
+def _take_pass(first, last, n, iteration, cutoff, clamping, scale):
+    """Compute mean and sigma of lanes ``first:last`` from their sums, and the next limits.
+
+    A pixel whose clamped samples lie beyond the cutoff gets a `scale` of NaN.
+    """
+    limits, state = clamping.limits, clamping.state
+    beyond, per_size = np.float64(clamping.cleaned.shape[0] - n), 1.0 / n
+    per_freedom = WINSORIZED_CONSTANT**2 / (n - 1.0)
     for p in range(first, last):
         bottom, top = limits[BOTTOM + p], limits[TOP + p]
         # Rows beyond the samples of a pixel hold its median, which may be clamped as well.
         d = _clamped(np.float32(0.0), bottom, top)
-        total = state[SUM + p] - state[BEYOND + p] * d
-        squares = state[SQUARES + p] - state[BEYOND + p] * d * d
+        total = state[SUM + p] - beyond * d
+        squares = state[SQUARES + p] - beyond * d * d
         previous = state[SIGMA + p]
-        mean = total * state[PER_SIZE + p]
-        new = math.sqrt(larger(squares - total * mean, 0.0) * state[PER_FREEDOM + p])
+        mean = total * per_size
+        new = math.sqrt(larger(squares - total * mean, 0.0) * per_freedom)
         settled = (new == 0.0) | ((iteration > 0) & (abs(previous - new) < 0.0005 * previous))
         lower = larger(bottom, np.float32(mean - WINSORIZATION * new))
         upper = smaller(top, np.float32(mean + WINSORIZATION * new))
@@ -241,132 +262,224 @@ def _take_pass(first, last, iteration, cutoff, limits, state, scale):
 
 
 @compiled
-def _winsorized_block(block, count, pixels, cutoff, estimates, clamping):
+def _clean(block, n, pixels, cutoff, estimates, clamping):
+    """Find the deviations of the samples from the median, and start with the first limits."""
+    start, centre, scale = estimates
+    cleaned, limits, state = clamping.cleaned, clamping.limits, clamping.state
+    for p in range(pixels):
+        state[MEAN + p] = 0.0
+        state[SIGMA + p] = start[p]
+        state[ACTIVE + p] = 1.0 if start[p] > 0.0 else 0.0
+        limits[BOTTOM + p] = -WINSORIZATION * start[p]
+        limits[TOP + p] = WINSORIZATION * start[p]
+        scale[p] = 0.0
+    for i in range(n):
+        sample, clean = block[i], cleaned[i]
+        for p in range(pixels):
+            d = np.float64(sample[p]) - centre[p]
+            clean[p] = np.float32(0.0 if abs(d) > cutoff * start[p] else d)
+    cleaned[n:] = 0.0
+    _sum_core(cleaned, pixels, limits, state)
+
+
+@compiled
+def _write_settled(pixels, estimates, clamping, found):
+    """Add mean and sigma of the pixels that need no further pass to what `centre` and `scale` hold."""
+    state, lane = clamping.state, clamping.lane
+    for k in range(pixels):
+        if state[ACTIVE + k] == 0.0:
+            estimates.centre[lane[k]] += state[MEAN + k]
+            estimates.scale[lane[k]] = found[k] + state[SIGMA + k]
+
+
+@compiled
+def _move_together(pixels, clamping, found):
+    """Move the pixels that need another pass to the first lanes, and return their number."""
+    cleaned, limits, state, lane = clamping
+    number = 0
+    for p in range(pixels):
+        if state[ACTIVE + p] > 0.0:
+            # Lanes are moved down only.
+            for part in range(PARTS):
+                state[part * LANES + number] = state[part * LANES + p]
+            for part in range(EXTREMES):
+                limits[part * LANES + number] = limits[part * LANES + p]
+            for i in range(cleaned.shape[0]):
+                cleaned[i, number] = cleaned[i, p]
+            lane[number] = lane[p]
+            found[number] = 0.0
+            number += 1
+    for p in range(number, FILLED):
+        state[ACTIVE + p] = 0.0
+    return number
+
+
+@compiled
+def _winsorized_block(block, n, pixels, cutoff, estimates, clamping, found):
     """Do `_winsorized` for the first `pixels` pixels of a block and fill `centre` and `scale`.
 
     The start is `centre` and `start`. Repeated clamping equals clamping once at the innermost limits so far,
     unless the scale shrinks so much that a clamped sample lies beyond the cutoff. Such a pixel gets a `scale`
-    of NaN and is left to `_winsorized`. Samples are float32 deviations from the median.
+    of NaN and is left to `_winsorized`. Samples are float32 deviations from the median. `found` is scratch.
     """
-    start, centre, scale = estimates
-    cleaned, limits, state = clamping
-    frames = block.shape[0]
+    cleaned, limits, state, lane = clamping
+    _clean(block, n, pixels, cutoff, estimates, clamping)
     for p in range(pixels):
-        n = np.float64(max(count[p], 2))
-        state[MEAN + p] = 0.0
-        state[SIGMA + p] = start[p]
-        state[BEYOND + p] = frames - n
-        state[PER_SIZE + p] = 1.0 / n
-        state[PER_FREEDOM + p] = WINSORIZED_CONSTANT**2 / (n - 1.0)
-        state[ACTIVE + p] = 1.0 if (count[p] >= 3) & (start[p] > 0.0) else 0.0
-        limits[BOTTOM + p] = -WINSORIZATION * start[p]
-        limits[TOP + p] = WINSORIZATION * start[p]
-        scale[p] = 0.0
-    for i in range(frames):
-        sample = block[i]
-        clean = cleaned[i]
-        for p in range(pixels):
-            d = np.float64(sample[p]) - centre[p]
-            far = (np.int32(i) >= count[p]) | (abs(d) > cutoff * start[p])
-            clean[p] = np.float32(0.0 if far else d)
-    _sum_core(cleaned, pixels, limits, state)
-    iteration = 0
+        lane[p] = p
+        found[p] = 0.0
+    iteration, used = 0, pixels
     while iteration < WINSORIZATIONS:
         active = np.int32(0)
         apart = np.int32(0)
-        for p in range(pixels):
+        for p in range(used):
             needed = state[ACTIVE + p] > 0.0
             active = np.int32(active + np.int32(needed))
             apart = np.int32(apart + np.int32(needed & _core_is_clamped(p, limits)))
-        if active < TOGETHER:
+        if active < FEW:
             break
-        _sum_clamped(cleaned, pixels, limits, state)
+        if active <= FILLED < used:
+            _write_settled(used, estimates, clamping, found)
+            pixels, used = _move_together(used, clamping, found), FILLED
+        _sum_clamped(cleaned, used, limits, state)
         if apart > 0:
-            for p in range(pixels):
-                if _core_is_clamped(p, limits):
+            for p in range(used):
+                if (state[ACTIVE + p] > 0.0) & _core_is_clamped(p, limits):
                     _sum_clamped_alone(cleaned, p, limits, state)
-        _take_pass(0, pixels, iteration, cutoff, limits, state, scale)
+        _take_pass(0, used, n, iteration, cutoff, clamping, found)
         iteration += 1
     # The few that have not settled continue one by one.
     for p in range(pixels):
         own = iteration
         while state[ACTIVE + p] > 0.0 and own < WINSORIZATIONS:
             _sum_clamped_alone(cleaned, p, limits, state)
-            _take_pass(p, p + 1, own, cutoff, limits, state, scale)
+            _take_pass(p, p + 1, n, own, cutoff, clamping, found)
             own += 1
-    for p in range(pixels):
-        centre[p] += state[MEAN + p]
-        scale[p] += state[SIGMA + p]
+        state[ACTIVE + p] = 0.0
+    _write_settled(pixels, estimates, clamping, found)
 
 
 @compiled
-def _start(block, count, pixels, network, distances, work, centre, scale):
-    """Compute median and Sn of the pixels of a block, or the standard deviation if Sn is 0."""
-    # Pixels with as many samples as the middle one, usually most of them, go together, others one by one.
-    n = count[pixels // 2]
-    together = np.int32(0)
-    for p in range(pixels):
-        together = np.int32(together + np.int32(count[p] == n))
-    if n >= 3 and together >= min(TOGETHER, pixels):
+def _start(block, n, pixels, network, distances, work, centre, scale):
+    """Compute median and Sn of the n samples of each pixel, or the standard deviation if Sn is 0."""
+    if pixels >= TOGETHER:
         sn_scale_block(block, n, pixels, network, distances, scale)
-        lower, upper = block[(n - 1) // 2], block[n // 2]
-        for p in range(pixels):
-            centre[p] = 0.5 * (np.float64(lower[p]) + np.float64(upper[p]))
     else:
-        n = np.int32(-1)
-        together = np.int32(0)
-    zeros = np.int32(0)
-    if together < pixels:
         for p in range(pixels):
-            if count[p] != n:
-                scale[p] = sn_scale(block[:, p], 0, count[p], work)
-                centre[p] = median(block[:, p], 0, count[p]) if count[p] > 0 else 0.0
+            scale[p] = sn_scale(block[:, p], 0, n, work)
+    lower, upper = block[(n - 1) // 2], block[n // 2]
+    zeros = np.int32(0)
     for p in range(pixels):
+        centre[p] = 0.5 * (np.float64(lower[p]) + np.float64(upper[p]))
         zeros = np.int32(zeros + np.int32(scale[p] == 0.0))
     if zeros > 0:
         for p in range(pixels):
-            if scale[p] == 0.0 and count[p] >= 3:
-                scale[p] = moments(block[:, p], 0, count[p], centre[p])[1]
+            if scale[p] == 0.0:
+                scale[p] = moments(block[:, p], 0, n, centre[p])[1]
 
 
 @compiled
-def _pack(ordered, chosen, low, high, block, count):
-    """Copy the kept samples of some pixels into a block. Beyond them the largest is repeated."""
-    for k in range(chosen.size):
-        b, p = chosen[k] // LANES, chosen[k] % LANES
-        count[k] = high[b, p] - low[b, p]
-    for i in range(block.shape[0]):
-        for k in range(chosen.size):
-            b, p = chosen[k] // LANES, chosen[k] % LANES
-            block[i, k] = ordered[b, min(low[b, p] + i, high[b, p] - 1), p]
+def _pack(ordered, low, n, chosen, pixels, places, block):
+    """Copy the n kept samples of each of the chosen pixels into a block. Beyond them the largest is repeated.
+
+    The last of the chosen pixels fills the lanes up to `pixels`. `places` is scratch.
+    """
+    frames = ordered.shape[1]
+    samples = ordered.reshape(-1)
+    for k in range(pixels):
+        q = chosen[min(k, chosen.size - 1)]
+        b, p = q // LANES, q % LANES
+        # An index without a sign needs no test for negative ones.
+        places[k] = np.uint64((b * frames + low[b, p]) * LANES + p)
+    for i in range(frames):
+        row, further = block[i], np.uint64(min(i, n - 1) * LANES)
+        for k in range(pixels):
+            row[k] = samples[places[k] + further]
 
 
 @compiled
-def _by_count(chosen, low, high, frames):
-    """Sort pixels of a tile by number of kept samples."""
-    start = np.zeros(frames + 2, np.int64)
-    for q in chosen:
-        start[high[q // LANES, q % LANES] - low[q // LANES, q % LANES] + 1] += 1
-    start = np.cumsum(start)
-    in_order = np.empty_like(chosen)
-    for q in chosen:
-        n = high[q // LANES, q % LANES] - low[q // LANES, q % LANES]
-        in_order[start[n]] = q
-        start[n] += 1
-    return in_order
-
-
-@compiled
-def _decide(block, last, count, pixels, limits, estimates, drops):
+def _decide(block, n, pixels, limits, estimates, drops):
     """Finish the scales, NaN if there is none, and find the pixels that drop a sample."""
     start, centre, scale = estimates
+    first, last = block[0], block[n - 1]
     for p in range(pixels):
         s = larger(scale[p], limits[2])
-        clips = (count[p] >= 3) & (start[p] > 0.0) & (s > 0.0)
-        drops[p] = ((centre[p] - block[0, p]) / s > limits[0]) | ((last[p] - centre[p]) / s > limits[1])
+        clips = (start[p] > 0.0) & (s > 0.0)
+        drops[p] = ((centre[p] - first[p]) / s > limits[0]) | ((last[p] - centre[p]) / s > limits[1])
         drops[p] &= clips
         scale[p] = s if clips else np.nan
         centre[p] = centre[p] if clips else np.nan
+
+
+class Round(NamedTuple):
+    """What a round works with, besides its block: the sorting network, and scratch."""
+
+    network: np.ndarray
+    distances: np.ndarray
+    work: np.ndarray
+    found: np.ndarray
+    estimates: Estimates
+    clamping: Clamping
+    value: np.ndarray
+    size: np.ndarray
+
+
+@compiled
+def _round(block, n, pixels, cutoff, limits, scratch, drops):
+    """Estimate center and scale of the n samples of each pixel of a block, and find those that drop one."""
+    centre, scale = scratch.estimates.centre, scratch.estimates.scale
+    start = scratch.estimates.start
+    _start(block, n, pixels, scratch.network, scratch.distances, scratch.work, centre, start)
+    _winsorized_block(block, n, pixels, cutoff, scratch.estimates, scratch.clamping, scratch.found)
+    for p in range(pixels):
+        if np.isnan(scale[p]):
+            m = median(block[:, p], 0, n)
+            centre[p], scale[p] = _winsorized(
+                block[:, p], 0, n, m, start[p], cutoff, scratch.value, scratch.size
+            )
+    _decide(block, n, pixels, limits, scratch.estimates, drops)
+
+
+class Waiting(NamedTuple):
+    """Pixels of a tile that wait for a round, in lists by number of kept samples and whether it is the first.
+
+    `head` has the first pixel of each list, `after` the next one of each pixel, -1 for none; `rounds` the
+    number of rounds that a pixel had.
+    """
+
+    head: np.ndarray
+    after: np.ndarray
+    rounds: np.ndarray
+
+
+@compiled
+def _wait(waiting, q, n):
+    """Add a pixel with n kept samples to those that wait."""
+    first = np.int64(waiting.rounds[q] == 0)
+    waiting.after[q] = waiting.head[n, first]
+    waiting.head[n, first] = q
+
+
+@compiled
+def _take(waiting, n, first, chosen):
+    """Take pixels with n kept samples from those that wait, as many as fit, and return their number."""
+    size = 0
+    q = waiting.head[n, first]
+    while q >= 0 and size < chosen.size:
+        chosen[size] = q
+        size += 1
+        q = waiting.after[q]
+    waiting.head[n, first] = q
+    return size
+
+
+@compiled
+def _clip_pixel(block, k, q, n, limits, estimates, low, high):
+    """Move the ends of pixel q, in lane k of a block, past the samples beyond the limits."""
+    b, p = q // LANES, q % LANES
+    lo, hi = clip(block[:, k], 0, n, estimates.centre[k], estimates.scale[k], limits[0], limits[1])
+    high[b, p] = low[b, p] + hi
+    low[b, p] += lo
+    return hi - lo
 
 
 @compiled
@@ -374,74 +487,71 @@ def winsorized_sigma(ordered, count, limits, table, max_iterations, low, high, d
     """Clip about the winsorized mean in units of the winsorized sigma, until nothing drops.
 
     The start is median and Sn, or the standard deviation if Sn is 0 because more than half of the samples are
-    equal. The first round uses the cutoff and the blocks as they are. Pixels that dropped a sample are packed
-    into new blocks for the next round.
+    equal. The first round uses the cutoff. Blocks of pixels that have data in all frames are used as they
+    are. The other pixels, and those that dropped a sample, are packed into new blocks, the pixels with the
+    most samples first, so that all pixels of a block have equally many.
     """
-    cutoff = limits[3]
     blocks, frames = ordered.shape[0], ordered.shape[1]
-    network = np.ascontiguousarray(table).view(np.int64)
     packed = np.empty((frames, LANES), np.float32)
-    packed_count = np.empty(LANES, np.int32)
-    distances = np.empty((frames, LANES), np.float32)
-    cleaned = np.empty((frames, LANES), np.float32)
-    clamping = Clamping(cleaned, np.empty(4 * LANES, np.float32), np.empty(10 * LANES))
-    start = np.empty(LANES)
-    centre = np.empty(LANES)
-    scale = np.empty(LANES)
-    estimates = Estimates(start, centre, scale)
-    last = np.empty(LANES, np.float32)
+    scratch = Round(
+        np.ascontiguousarray(table).view(np.int64),
+        np.empty((frames, LANES), np.float32),
+        np.empty(frames),
+        np.empty(LANES),
+        Estimates(np.empty(LANES), np.empty(LANES), np.empty(LANES)),
+        Clamping(
+            np.empty((frames, LANES), np.float32),
+            np.empty(EXTREMES * LANES, np.float32),
+            np.empty(PARTS * LANES),
+            np.empty(LANES, np.int64),
+        ),
+        np.empty(WINSORIZATIONS + 2),
+        np.empty(WINSORIZATIONS + 2, np.int64),
+    )
+    estimates = scratch.estimates
+    centre, scale = estimates.centre, estimates.scale
     drops = np.empty(LANES, np.bool_)
-    work = np.empty(frames)
-    value = np.empty(WINSORIZATIONS + 2)
-    size = np.empty(WINSORIZATIONS + 2, np.int64)
+    chosen, places = np.empty(LANES, np.int64), np.empty(LANES, np.uint64)
+    waiting = Waiting(
+        np.full((frames + 1, 2), -1), np.empty(blocks * LANES, np.int64), np.zeros(blocks * LANES, np.int64)
+    )
     low[:] = 0
     high[:] = count
     detail[:, :SLOPE] = np.nan
     detail[:, SLOPE] = 0.0
-    waiting = np.arange(blocks * LANES)
-    for iteration in range(max_iterations):
-        if iteration > 0:
-            waiting = _by_count(waiting, low, high, frames)
-            cutoff = np.inf
-        dropped = 0
-        for first in range(0, waiting.size, LANES):
-            chosen = waiting[first : first + LANES]
-            pixels = chosen.size
-            if iteration == 0:
-                block, n = ordered[first // LANES], count[first // LANES]
-                for p in range(LANES):
-                    last[p] = block[max(n[p], 1) - 1, p]
-            else:
-                block, n = packed, packed_count
-                _pack(ordered, chosen, low, high, block, n)
-                last[:] = block[frames - 1]
-            _start(block, n, pixels, network, distances, work, centre, start)
-            _winsorized_block(block, n, pixels, cutoff, estimates, clamping)
-            for p in range(pixels):
-                if np.isnan(scale[p]):
-                    m = median(block[:, p], 0, n[p])
-                    centre[p], scale[p] = _winsorized(block[:, p], 0, n[p], m, start[p], cutoff, value, size)
-            _decide(block, last, n, pixels, limits, estimates, drops)
-            if iteration == 0:
-                noted = detail[first // LANES]
-                for p in range(LANES):
-                    note_limits(noted, p, centre[p], scale[p], limits)
-            else:
-                for k in range(pixels):
-                    if scale[k] > 0.0:
-                        note_limits(
-                            detail[chosen[k] // LANES], chosen[k] % LANES, centre[k], scale[k], limits
-                        )
-            for k in range(pixels):
-                if drops[k]:
+    if max_iterations < 1:
+        return
+    for b in range(blocks):
+        if frames < 3 or count[b].min() < frames:
+            for p in range(LANES):
+                if count[b, p] >= 3:
+                    _wait(waiting, b * LANES + p, count[b, p])
+            continue
+        block, noted = ordered[b], detail[b]
+        _round(block, frames, LANES, limits[3], limits, scratch, drops)
+        for p in range(LANES):
+            note_limits(noted, p, centre[p], scale[p], limits)
+        for p in range(LANES):
+            q = b * LANES + p
+            waiting.rounds[q] = 1
+            if drops[p]:
+                left = _clip_pixel(block, p, q, frames, limits, estimates, low, high)
+                if 3 <= left < frames and max_iterations > 1:
+                    _wait(waiting, q, left)
+    for n in range(frames, 2, -1):
+        for first in range(2):
+            while waiting.head[n, first] >= 0:
+                size = _take(waiting, n, first, chosen)
+                # Vectors are filled, unless there are so few pixels that they go one by one.
+                pixels = size if size < TOGETHER else (size + FILLED - 1) // FILLED * FILLED
+                _pack(ordered, low, n, chosen[:size], pixels, places, packed)
+                _round(packed, n, pixels, limits[3] if first else np.inf, limits, scratch, drops)
+                for k in range(size):
                     q = chosen[k]
-                    b, p = q // LANES, q % LANES
-                    lo, hi = clip(block[:, k], 0, n[k], centre[k], scale[k], limits[0], limits[1])
-                    high[b, p] = low[b, p] + hi
-                    low[b, p] += lo
-                    if 3 <= hi - lo < n[k]:
-                        waiting[dropped] = q
-                        dropped += 1
-        if dropped == 0:
-            break
-        waiting = waiting[:dropped]
+                    waiting.rounds[q] += 1
+                    if scale[k] > 0.0:
+                        note_limits(detail[q // LANES], q % LANES, centre[k], scale[k], limits)
+                    if drops[k]:
+                        left = _clip_pixel(packed, k, q, n, limits, estimates, low, high)
+                        if 3 <= left < n and waiting.rounds[q] < max_iterations:
+                            _wait(waiting, q, left)
