@@ -50,6 +50,8 @@ LARGE, LARGE_NUMBERS = (1500, 2000), (10,)
 BLOCK = 50
 #: Light is summed within this many pixels of a trail.
 NEAR = 15.0
+#: What finding trails may cost: noise without a trail and with one, flux of the stars without and with one.
+COST_LIMITS = (0.001, 0.003, 0.001, 0.001)
 #: Times each finder is run; the table has the median.
 SPEED_ROUNDS = 9
 #: Frames without trails in which lines are looked for.
@@ -314,7 +316,9 @@ def cost(size: tuple[int, int], nights: int, numbers: Sequence[int]) -> Rows:
     if size == USUAL:
         rows += [_cost_row(LARGE, 1, count) for count in LARGE_NUMBERS if count in numbers]
     head = ["frames", "width x height", "nights"]
-    return [*head, "noise, no trail", "noise, one trail", "stars, no trail", "stars, one trail"], rows
+    columns = ("noise, no trail", "noise, one trail", "stars, no trail", "stars, one trail")
+    columns = [f"{name} (limit {100 * most:g} %)" for name, most in zip(columns, COST_LIMITS, strict=True)]
+    return [*head, *columns], rows
 
 
 def _cost_row(size: tuple[int, int], nights: int, count: int) -> list[str]:
@@ -335,9 +339,17 @@ def _cost_row(size: tuple[int, int], nights: int, count: int) -> list[str]:
     values = np.array(found)
     worst = values[np.argmax(np.abs(values), axis=0), np.arange(4)]
     cells = [
-        f"{100 * mean:+.2f} % ({100 * most:+.2f} %)" for mean, most in zip(values.mean(0), worst, strict=True)
+        f"{100 * mean:+.2f} % ({100 * most:+.2f} %), {verdict(mean, most, limit)}"
+        for mean, most, limit in zip(values.mean(0), worst, COST_LIMITS, strict=True)
     ]
     return say([str(count), f"{size[1]} x {size[0]}", str(nights), *cells])
+
+
+def verdict(mean: float, worst: float, limit: float) -> str:
+    """Say whether a limit is kept on average and in the worst night."""
+    if abs(mean) > limit:
+        return "missed"
+    return "ok" if abs(worst) <= limit else "worst missed"
 
 
 def false_lines(size: tuple[int, int], nights: int, numbers: Sequence[int]) -> Rows:

@@ -44,6 +44,7 @@ RESULTS = 512 << 20
 #: Parameters of what looks at neighbors.
 OF_NEIGHBOURS = (
     "footprints",
+    "footprint_strength",
     "ignore_trails",
     "joint_colour",
     "large_scale_low",

@@ -133,6 +133,7 @@ def search_frame(search: Search, kept: KeptMean, number: int, verdicts: Sequence
     with_lines, with_colour = "line" in means, "colour" in means
     flags = np.zeros((channels + with_colour, height, width), np.uint8)
     together = smooth = None
+    strength = search.settings[0].recipe.footprint_strength
     i = int(search.used[number])
     own_mask = search.own_mask(i)
     for channel, settings in enumerate(search.settings):
@@ -149,7 +150,7 @@ def search_frame(search: Search, kept: KeptMean, number: int, verdicts: Sequence
             del verdict
         if "footprint" in means:
             smooth = smooth_part(z, own.protected)
-            signs = find_footprints(z, own.protected, smooth)
+            signs = find_footprints(z, own.protected, smooth, strength)
             add_flags(found, grow(signs < 0, GROWTH), FOOTPRINT)
             add_flags(found, grow(signs > 0, GROWTH), BRIGHT)
             del signs
@@ -167,9 +168,11 @@ def search_frame(search: Search, kept: KeptMean, number: int, verdicts: Sequence
     if together is not None:
         together /= np.float32(np.sqrt(channels))
         if channels == 1:
-            lines = find_lines(together, kept.protected[0], smooth)
+            lines = find_lines(together, kept.protected[0], smooth, strength)
         else:
-            found_lines = find_lines(together, np.logical_or.reduce(kept.protected, axis=0))
+            found_lines = find_lines(
+                together, np.logical_or.reduce(kept.protected, axis=0), strength=strength
+            )
             # A trail as bright in every channel stands out this many times more in their sum.
             lines = [replace(line, peak=line.peak / math.sqrt(channels)) for line in found_lines]
     return Found(lines, packed)

@@ -26,7 +26,9 @@ FEW, FRACTION = 2, 0.03
 MOSTLY, AROUND = 0.5, 1
 
 
-def find_footprints(z: np.ndarray, protected: np.ndarray, smooth: Smooth | None = None) -> np.ndarray:
+def find_footprints(
+    z: np.ndarray, protected: np.ndarray, smooth: Smooth | None = None, strength: float = 1.0
+) -> np.ndarray:
     """Find blobs and streaks in the residual of a frame.
 
     A bright trail leaves its negative image in the residuals of the other frames, so the two signs must be
@@ -41,6 +43,8 @@ def find_footprints(z: np.ndarray, protected: np.ndarray, smooth: Smooth | None 
         beside them, or beside pixels without data, do not count either.
     smooth : Smooth, optional
         The smooth part of the residual. By default it is measured.
+    strength : float
+        What stands out is divided by it.
 
     Returns
     -------
@@ -59,7 +63,7 @@ def find_footprints(z: np.ndarray, protected: np.ndarray, smooth: Smooth | None 
     del total
     coarse = gaussian_alone(fine, np.sqrt(SCALES[1] ** 2 - SCALES[0] ** 2) / SIDE)
     spreads = [robust_spread(plane.ravel()[whole]) for plane in (fine, coarse)]
-    limits = [limit * s if s > 0 else np.inf for limit, s in zip(LIMITS, spreads, strict=True)]
+    limits = [limit / strength * s if s > 0 else np.inf for limit, s in zip(LIMITS, spreads, strict=True)]
     shape = number.shape
     low, high, near = (np.zeros(shape, bool) for _ in range(3))
     _mark(fine, coarse, np.array(limits, np.float32), low, high)

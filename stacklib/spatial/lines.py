@@ -23,11 +23,11 @@ __all__ = ["Line", "along_edge", "at_one_place", "find_lines", "fixed_lines", "l
 
 #: Least significance of a line. Among the lines of a frame of noise, 5.5 occurs by chance.
 SIGNIFICANCE = 7.0
-#: A line as measured may be somewhat less significant than its peak.
-MEASURED = SIGNIFICANCE - 1
-#: Without the brightest quarter of its parts, a line must keep this significance and this fraction of it:
-#: some stars in a row are no line.
-STEADY, STEADY_FRACTION = 3.5, 0.35
+#: A line as measured may be less significant than its peak by so much.
+LESS = 1.0
+#: Without the brightest quarter of its parts, a line must keep this part of the least significance, and this
+#: fraction of its own: some stars in a row are no line.
+STEADY, STEADY_FRACTION = 0.5, 0.35
 #: Samples are cut at this many sigma, for the search and when a line is measured.
 CUT, MEASURED_CUT = 3.5, 6.0
 #: Offsets of rows and columns beyond this many sigma of all of them are no banding.
@@ -82,7 +82,9 @@ class Line:
         return math.hypot(self.x1 - self.x0, self.y1 - self.y0)
 
 
-def find_lines(z: np.ndarray, protected: np.ndarray, smooth: Smooth | None = None) -> list[Line]:
+def find_lines(
+    z: np.ndarray, protected: np.ndarray, smooth: Smooth | None = None, strength: float = 1.0
+) -> list[Line]:
     """Find straight trails in the residual of a frame.
 
     Only bright ones are found: a dark line is the image of a trail in another frame. Trails may cross the
@@ -97,6 +99,8 @@ def find_lines(z: np.ndarray, protected: np.ndarray, smooth: Smooth | None = Non
         Pixels that cannot be judged, such as cores of stars whose seeing changes.
     smooth : Smooth, optional
         The smooth part of the residual. By default it is measured.
+    strength : float
+        The least significance of a line is divided by it.
 
     Returns
     -------
@@ -109,11 +113,12 @@ def find_lines(z: np.ndarray, protected: np.ndarray, smooth: Smooth | None = Non
     binned = _without_banding(bin_residual(z, protected, side, CUT, smooth))
     spared = protected
     found: list[Line] = []
+    least = SIGNIFICANCE / strength
     for _ in range(SEARCHES):
-        peaks = find_peaks(binned, side, SIGNIFICANCE)
+        peaks = find_peaks(binned, side, least)
         if peaks and spared is protected:
             spared = protected.copy()
-        new = _measure_peaks(z, spared, binned.trend, peaks, side)
+        new = _measure_peaks(z, spared, binned.trend, peaks, side, least)
         if not new:
             break
         found += new
@@ -143,7 +148,7 @@ def _without_banding(binned: Binned) -> Binned:
 
 
 def _measure_peaks(
-    z: np.ndarray, spared: np.ndarray, trend: np.ndarray, peaks: Sequence[Peak], side: int
+    z: np.ndarray, spared: np.ndarray, trend: np.ndarray, peaks: Sequence[Peak], side: int, least: float
 ) -> list[Line]:
     """Measure the lines of peaks, and add those that are some to the spared pixels."""
     found: list[Line] = []
@@ -155,7 +160,7 @@ def _measure_peaks(
         if any(np.abs(peak.ends - ends).max() < SAME * side for ends in tried):
             continue
         tried.append(peak.ends)
-        line = _measure(z, spared, trend, peak, side)
+        line = _measure(z, spared, trend, peak, side, least)
         if line is None:
             failed += 1
         else:
@@ -164,7 +169,9 @@ def _measure_peaks(
     return found
 
 
-def _measure(z: np.ndarray, spared: np.ndarray, trend: np.ndarray, peak: Peak, side: int) -> Line | None:
+def _measure(
+    z: np.ndarray, spared: np.ndarray, trend: np.ndarray, peak: Peak, side: int, least: float
+) -> Line | None:
     """Measure a line at full resolution; None if it is none after all."""
     ends, noise = peak.ends, peak.noise
     reach, sigma = REACH, PROFILE
@@ -174,7 +181,7 @@ def _measure(z: np.ndarray, spared: np.ndarray, trend: np.ndarray, peak: Peak, s
     if span[1] - span[0] < LEAST_LENGTH:
         return None
     fit = align(strip.between(*span), sigma, reach, FIRST_MOVE * side, CUT)
-    if fit.strength < MEASURED * noise:
+    if fit.strength < (least - LESS) * noise:
         return None
     ends = moved(ends, span, fit.shifts)
     for move in MOVES:
@@ -191,9 +198,9 @@ def _measure(z: np.ndarray, spared: np.ndarray, trend: np.ndarray, peak: Peak, s
             reach *= 2
         fit = align(part, sigma, reach, max(move, 0.5 * sigma), MEASURED_CUT)
         ends = moved(ends, span, fit.shifts)
-    if fit.strength < MEASURED * noise:
+    if fit.strength < (least - LESS) * noise:
         return None
-    if fit.steady_strength < max(STEADY * noise, STEADY_FRACTION * fit.strength):
+    if fit.steady_strength < max(STEADY * least * noise, STEADY_FRACTION * fit.strength):
         return None
     length = float(np.hypot(*(ends[1] - ends[0])))
     height, _, half = profile(Strip.cut(z, spared, trend, ends, reach).between(0.0, length), reach, noise)

@@ -332,11 +332,20 @@ def test_trails_can_be_ignored(whole):
     assert not flags[0].any() and flags[1].any()
 
 
+def test_strength_reaches_the_search(folders):
+    found = [
+        integrate(folders[1], recipe_for(footprints="all", footprint_strength=strength))
+        for strength in (0.5, 1.3)
+    ]
+    shares = [each.masked["footprint"].mean() + each.masked["line"].mean() for each in found]
+    assert shares[0] < 0.5 * shares[1]
+
+
 def test_some_sample_stays(folders, monkeypatch):
     """A mask of all samples of a pixel takes none."""
     recipe = recipe_for(footprints="trails")
     line = integrate(folders[1], recipe).masks.lines[2][0]
-    monkeypatch.setattr("stacklib.integration.search.find_lines", lambda z, protected, smooth=None: [line])
+    monkeypatch.setattr("stacklib.integration.search.find_lines", lambda *given, **options: [line])
     fixed = lambda lines, shape: [[False] for _ in lines]  # noqa: E731
     monkeypatch.setattr(second_pass, "fixed_lines", fixed)
     found = integrate(folders[1], recipe)

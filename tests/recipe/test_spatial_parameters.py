@@ -68,10 +68,12 @@ def test_a_name_that_is_none(given):
 
 
 def test_settings_without_effect_are_told():
-    idle = Recipe(ignore_trails="a.fits:1,2-3,4", large_scale_growth=3).warnings_for(20)
+    idle = Recipe(footprint_strength=1.1, ignore_trails="a.fits:1,2-3,4", large_scale_growth=3).warnings_for(
+        20
+    )
     assert idle == [
-        "without effect: ignore_trails (footprints is off), large_scale_growth (large_scale_low and "
-        "large_scale_high are off)"
+        "without effect: footprint_strength (footprints is off), ignore_trails (footprints is off), "
+        "large_scale_growth (large_scale_low and large_scale_high are off)"
     ]
     assert "large_scale_high (rejection is none)" in Recipe(
         rejection="none", large_scale_high=True
@@ -83,6 +85,12 @@ def test_settings_without_effect_are_told():
 
 def test_the_settings_in_the_report():
     words = Recipe(footprints="all", large_scale_high=True, masks="own").in_words(20, 3)
-    for line in ("footprints: all", "joint_colour: yes", "masks: own", "large_scale_growth: 2 pixels"):
+    for line in (
+        "footprints: all",
+        "footprint_strength: 1",
+        "joint_colour: yes",
+        "masks: own",
+        "large_scale_growth: 2 pixels",
+    ):
         assert line in words
     assert not any("joint" in line or "large" in line for line in Recipe().in_words(20, 1))

@@ -28,6 +28,16 @@ def test_noise_has_few_footprints(blur):
     assert abs((found == 1).mean() - (found == -1).mean()) < 1.5e-4
 
 
+def test_strength_takes_more_of_everything():
+    z = noise(44)
+    weak, usual, strong = (
+        find_footprints(z, nothing_protected(z), strength=strength) for strength in (0.7, 1.0, 1.2)
+    )
+    assert np.array_equal(usual, find(z))
+    shares = [(found != 0).mean() for found in (weak, usual, strong)]
+    assert shares[0] < 1e-5 and shares[1] < 3e-4 < shares[2] < 3e-3
+
+
 def test_smooth_light_is_no_footprint():
     y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
     halo = 2.0 * np.exp(-0.5 * ((x - 200) ** 2 + (y - 150) ** 2) / 120**2)

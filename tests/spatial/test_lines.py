@@ -70,6 +70,15 @@ def test_faint_trails_are_found_with_their_light(where, blur):
     assert 5 < lines[0].width < 14
 
 
+def test_strength_finds_fainter_trails():
+    found = []
+    for strength in (0.7, 1.0, 1.3):
+        faint = [noise(seed) + trail(*ACROSS["flat"], 0.35) for seed in range(61, 69)]
+        lines = [find_lines(z, nothing_protected(z), strength=strength) for z in faint]
+        found.append(sum(map(bool, lines)))
+    assert found[0] < found[1] < found[2]
+
+
 @pytest.mark.parametrize("shape", [(900, 1100), (1500, 2000)])
 def test_large_frames_have_larger_bins(shape):
     light = trail((-20, 300), (2100, 700), 1.5, shape=shape)
