@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import convolve
+import scipy
 
 from stacklib.errors import FrameError
 from stacklib.frames.differences import mosaic_of
@@ -166,8 +166,8 @@ def debayered(plane: np.ndarray, sites: Sites, method: str = "bilinear") -> np.n
     out = np.empty((sites.channels, *plane.shape), np.float32)
     for channel in range(sites.channels):
         own = colors == channel
-        total = convolve(np.where(own, plane, 0).astype(np.float64), near, mode="mirror")
-        out[channel] = total / convolve(own.astype(np.float64), near, mode="mirror")
+        total = scipy.ndimage.convolve(np.where(own, plane, 0).astype(np.float64), near, mode="mirror")
+        out[channel] = total / scipy.ndimage.convolve(own.astype(np.float64), near, mode="mirror")
         out[channel][own] = plane[own]
     if method == "malvar":
         _correct_by_slope(out, plane.astype(np.float64), colors)
@@ -176,9 +176,9 @@ def debayered(plane: np.ndarray, sites: Sites, method: str = "bilinear") -> np.n
 
 def _correct_by_slope(out: np.ndarray, plane: np.ndarray, colors: np.ndarray) -> None:
     green, in_row, cross = (
-        convolve(plane, np.array(kernel) / 8, mode="mirror") for kernel in (_GREEN, _IN_ROW, _CROSS)
+        scipy.ndimage.convolve(plane, np.array(kernel) / 8, mode="mirror") for kernel in (_GREEN, _IN_ROW, _CROSS)
     )
-    in_column = convolve(plane, np.array(_IN_ROW).T / 8, mode="mirror")
+    in_column = scipy.ndimage.convolve(plane, np.array(_IN_ROW).T / 8, mode="mirror")
     is_green = colors == 1
     out[1][~is_green] = green[~is_green]
     for channel in (0, 2):

@@ -18,8 +18,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from scipy import fft
-from scipy.ndimage import find_objects, label, median_filter
+import scipy
 
 from stacklib.errors import IntegrationError
 from stacklib.measurement.cache import kept_by_frame, kept_for_set
@@ -336,7 +335,7 @@ def _measure(
     shape = read(first).shape
 
     def spectrum_of(i: int) -> np.ndarray:
-        return fft.rfft2(_spots(read(i)))
+        return scipy.fft.rfft2(_spots(read(i)))
 
     spectra = dict(zip(chosen, pool.map(spectrum_of, chosen), strict=True))
     moved = _aligned(spectra, first, shape)
@@ -359,11 +358,11 @@ def _measure(
     for i in np.flatnonzero(np.hypot(*(shift - middle).T) > ACCEPTED).tolist():
         # Without the frame itself, whose cosmic rays are in the sum as well.
         others, number = (total - moved[i], len(moved) - 1) if i in moved else (total, len(moved))
-        if not _meet(_spots(read(i)), fft.irfft2(others, s=shape) > number * IN_MOST, shift[i]):
+        if not _meet(_spots(read(i)), scipy.fft.irfft2(others, s=shape) > number * IN_MOST, shift[i]):
             shift[i] = error[i] = math.nan
     if np.count_nonzero(np.isfinite(error)) <= max(1, count / 2):
         return _unknown(count)
-    stars = fft.irfft2(total, s=shape) > len(moved) * IN_MOST
+    stars = scipy.fft.irfft2(total, s=shape) > len(moved) * IN_MOST
     return Registration(shift=shift - middle, error=error, apart=_apart(read, stars, shift))
 
 
@@ -384,7 +383,7 @@ def _meet(spots: np.ndarray, stars: np.ndarray, shift: np.ndarray) -> bool:
 
 def _common(spots: np.ndarray, stars: np.ndarray, shift: np.ndarray) -> tuple[int, int]:
     """Count the spots of a frame, and those that are stars if it was moved by a shift in x and y."""
-    found, count = label(spots > SPOT_SIGMA - FAINTEST)
+    found, count = scipy.ndimage.label(spots > SPOT_SIGMA - FAINTEST)
     across, down = np.rint(shift).astype(int)
     met = np.unique(found[np.roll(stars, (down, across), axis=(0, 1))])
     return count, int(np.count_nonzero(met))
@@ -421,15 +420,15 @@ def _round_spots(window: np.ndarray) -> int:
     """Count the round spots of a frame: its stars, but not the tracks of cosmic rays, nor hot pixels."""
     good = np.isfinite(window)
     filled = np.where(good, window, np.median(window[good]) if good.any() else 0).astype(np.float32)
-    smooth = median_filter(filled, 3)
+    smooth = scipy.ndimage.median_filter(filled, 3)
     away = np.abs(filled - smooth)[good]
     # Of quantized samples most are equal after the filter: the scatter that is left is not their noise.
     cut = np.quantile(away, 0.9) if away.size else 0.0
     noise = float(np.minimum(away, cut).mean()) / CUT_MEAN if away.size else 0.0
     smooth[~good] = np.nan
-    spots, _ = label(_band_passed(smooth, LEFT_OF_NOISE * noise) > SPOT_SIGMA)
+    spots, _ = scipy.ndimage.label(_band_passed(smooth, LEFT_OF_NOISE * noise) > SPOT_SIGMA)
     sizes = np.bincount(spots.ravel())[1:]
-    boxes = [(part.stop - part.start for part in place) for place in find_objects(spots)]
+    boxes = [(part.stop - part.start for part in place) for place in scipy.ndimage.find_objects(spots)]
     least, most = STAR_PIXELS
     return sum(
         least <= size <= most and max(box) <= ROUND * min(box)
@@ -457,14 +456,14 @@ def _aligned(spectra: dict[int, np.ndarray], first: int, shape: tuple[int, int])
 
 def _phases(shape: tuple[int, int], y: float, x: float) -> np.ndarray:
     """Return the factors of a spectrum that move its image back by a shift, complex64."""
-    down = np.exp(2j * np.pi * y * fft.fftfreq(shape[0]))
-    across = np.exp(2j * np.pi * x * fft.rfftfreq(shape[1]))
+    down = np.exp(2j * np.pi * y * scipy.fft.fftfreq(shape[0]))
+    across = np.exp(2j * np.pi * x * scipy.fft.rfftfreq(shape[1]))
     return (down[:, None] * across).astype(np.complex64)
 
 
 def _peak(spectrum: np.ndarray, stack: np.ndarray, shape: tuple[int, int]) -> _Peak:
     """Find the shift of a frame against a stack from their spectra."""
-    surface = fft.irfft2(spectrum * np.conj(stack), s=shape)
+    surface = scipy.fft.irfft2(spectrum * np.conj(stack), s=shape)
     y, x = np.unravel_index(int(np.argmax(surface)), shape)
     # The peak in the middle: neighbors across the edges, too.
     surface = np.roll(surface, (shape[0] // 2 - y, shape[1] // 2 - x), axis=(0, 1))

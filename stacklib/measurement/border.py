@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
+import scipy
 
 __all__ = ["NOTHING", "Border", "DataRange", "find_border"]
 
@@ -275,7 +275,7 @@ def _constant_areas(same: np.ndarray, inside: bool = True) -> np.ndarray:
     if not seeds.any():
         return seeds
     # Where zeros are scattered over the sky, single ones beside a run do not belong to it.
-    areas, count = ndimage.label(same if chance <= SCATTERED else across | along.T)
+    areas, count = scipy.ndimage.label(same if chance <= SCATTERED else across | along.T)
     chosen = np.zeros(count + 1, np.bool_)
     chosen[areas[seeds]] = True
     return chosen[areas]

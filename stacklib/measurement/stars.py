@@ -8,10 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from astropy.stats import mad_std
-from scipy.optimize import least_squares
-from scipy.spatial import cKDTree
-from scipy.special import erfc
+import scipy
 
 from stacklib.errors import IntegrationError
 
@@ -188,9 +185,12 @@ def psf_light(plane: np.ndarray) -> PsfLight:
 
 def _winsorized(values: np.ndarray) -> np.ndarray:
     """Replace outliers by the nearest value that is none: fewer than half a value is expected as far out."""
+    # Here and below, because only few runs look at stars.
+    from astropy.stats import mad_std
+
     away = np.abs(values - np.median(values))
     with np.errstate(divide="ignore", invalid="ignore"):
-        usual = values.size * erfc(away / (math.sqrt(2) * float(mad_std(values)))) >= 0.5
+        usual = values.size * scipy.special.erfc(away / (math.sqrt(2) * float(mad_std(values)))) >= 0.5
     # All alike: the others are outliers.
     usual = np.where(np.isfinite(away) & (away == 0), True, usual)
     return np.clip(values, values[usual].min(), values[usual].max())
@@ -251,12 +251,14 @@ def _common_shape(flat: np.ndarray, found: np.ndarray, light: np.ndarray, rms: f
     column, row = np.clip(column, 0, width - 1), np.clip(row, 0, height - 1)
     clean = inside & (light[row, column] < full) & (found["peak"] > 10 * rms) & (found["flag"] == 0)
     if np.count_nonzero(clean) >= 8:
+        from astropy.stats import mad_std
+
         # Knots of galaxies and blends are wider than stars.
         size = np.sqrt(found["a"] * found["b"])
         centre = float(np.median(size[clean]))
         sigma = float(mad_std(size[clean]))
         clean &= np.abs(size - centre) < max(2.5 * sigma, 0.2 * centre)
-    tree = cKDTree(np.c_[found["x"], found["y"]])
+    tree = scipy.spatial.cKDTree(np.c_[found["x"], found["y"]])
     alone = np.array([len(near) == 1 for near in tree.query_ball_point(tree.data, REACH)])
     clean = clean & alone if np.count_nonzero(clean & alone) >= 5 else clean
     chosen = np.flatnonzero(clean)[:SHAPES]
@@ -292,7 +294,7 @@ def _fit_moffat(
         return weights * (np.exp(p[0]) * (1 + u**2 + v**2) ** -np.exp(p[4]) - values)
 
     bounds = ([-9, -5, -3, -5, np.log(1.5)], [3, 2, 3, 2, np.log(12)])
-    fit = least_squares(residuals, (-2.0, -0.7, 0.0, -0.7, 1.1), loss="soft_l1", f_scale=3.0, bounds=bounds)
+    fit = scipy.optimize.least_squares(residuals, (-2.0, -0.7, 0.0, -0.7, 1.1), loss="soft_l1", f_scale=3.0, bounds=bounds)
     _, first, shear, second, power = fit.x
     form = np.array([[np.exp(2 * first), np.exp(first) * shear], [0, shear**2 + np.exp(2 * second)]])
     form[1, 0] = form[0, 1]
@@ -330,11 +332,11 @@ def match(reference: Stars, other: Stars) -> tuple[float, float, float, float]:
     if not len(offsets):
         return math.nan, math.nan, math.nan, 0.0
     # The true offset is shared by most pairs.
-    pairs = cKDTree(offsets)
+    pairs = scipy.spatial.cKDTree(offsets)
     shift = offsets[int(np.argmax(pairs.query_ball_point(offsets, CLOSE, return_length=True)))]
     for _ in range(3):
         shift = np.median(offsets[pairs.query_ball_point(shift, CLOSE)], axis=0)
-    distance, nearest = cKDTree(here).query(there - shift)
+    distance, nearest = scipy.spatial.cKDTree(here).query(there - shift)
     close = distance < CLOSE
     pairs_of = np.unique(nearest[close]).size
     light = (

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from scipy import optimize
+import scipy
 
 __all__ = ["BLOCK", "MEDIAN_ERROR", "FrameNoise", "NoiseCurve", "blocks_of", "spread_rows"]
 
@@ -84,7 +84,7 @@ class NoiseCurve:
         found = np.array([np.median(variance[part]) for part in parts]) / below
         levels = np.array([np.median(level[part]) for part in parts])
         sizes = np.array([part.stop - part.start for part in parts], float)
-        rising = optimize.isotonic_regression(found, weights=sizes).x
+        rising = scipy.optimize.isotonic_regression(found, weights=sizes).x
         # The highest of equal levels is the noisiest by chance: a rise must be larger than that.
         errors = MEDIAN_ERROR * np.sqrt(2 / (freedom * sizes))
         for k in range(1, rising.size):

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from stacklib.errors import IntegrationError
-from stacklib.formats.fits_header import astropy_alone
 from stacklib.formats.source import parse_decimal_comma
 from stacklib.frames.finding import resolve_path
 from stacklib.frames.selection import evaluate
@@ -429,8 +428,10 @@ def _places(names: Sequence[str], keys: Callable[[str], list[str]]) -> dict[str,
 
 
 def _read_table(path: str) -> Any:
-    # Late: astropy.table takes a moment to import, and few runs need it.
+    # Late: astropy takes a moment to import, and few runs need it here.
     from astropy.table import Table
+
+    from stacklib.formats.fits_header import astropy_alone
 
     if not path:
         raise IntegrationError(

@@ -7,10 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
-from typing import NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
-from astropy.table import Table
 
 from stacklib.kernel.expectation import expected_noise_factor, expected_rejection
 from stacklib.kernel.pixels import Counts, Pixels
@@ -21,6 +20,9 @@ from stacklib.recipe.recipe import Recipe
 from stacklib.recipe.trail_names import TrailName
 from stacklib.spatial.masks import FrameMasks, MaskCounts
 from stacklib.spatial.means import MEANS
+
+if TYPE_CHECKING:
+    from astropy.table import Table
 
 __all__ = ["IntegratedImage", "ScaleNoise", "bring_into_range", "image_noise", "undo_range"]
 
@@ -252,6 +254,9 @@ class IntegratedImage:
         used (whether its samples are rejected), reason (if not), name (as `ignore_trails` takes it).
         Coordinates are those of whole frames.
         """
+        # Here and below, because what asks for no table does without astropy.
+        from astropy.table import Table
+
         lines, unused = ({}, {}) if self.masks is None else (self.masks.lines, self.masks.unused)
         names = self.preparation.measurements.names
         rows = [
@@ -284,6 +289,8 @@ class IntegratedImage:
         stars, sky, pixel_noise and fwhm (pix), see `Photometry` of `stacklib.normalization.light`, and gain,
         see `stacklib.output.worth.frame_gains`. After a run there are shift_x and shift_y (pix).
         """
+        from astropy.table import Table
+
         p = self.preparation
         count, channels = p.weights.shape
         table = Table()

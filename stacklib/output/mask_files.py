@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from stacklib.errors import SaveError
-from stacklib.formats import fits
 from stacklib.frames.finding import expanded
 from stacklib.frames.frame_masks import mask_names
 from stacklib.frames.frame_set import FrameSet
@@ -53,6 +52,9 @@ def save_masks(folder: str | Path, masks: Iterable[tuple[int, np.ndarray]], fram
     SaveError
         If a file exists or cannot be written. Then there are none.
     """
+    # Here, because few runs write FITS, and astropy takes long to import.
+    from stacklib.formats import fits
+
     folder = expanded(folder).absolute()
     names = mask_names(frames.names)
     cards = _legend()

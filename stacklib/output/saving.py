@@ -9,12 +9,12 @@ import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from astropy.table import Table
 
 from stacklib.errors import RecipeError, SaveError, StacklibError, StacklibWarning
-from stacklib.formats import fits, xisf
+from stacklib.formats import xisf
 from stacklib.frames.finding import expanded
 from stacklib.output.drizzle_data import Judged, about_drizzle_data, drizzle_folder, save_drizzle_data
 from stacklib.output.history import changes_in_words, history, range_warnings
@@ -27,6 +27,9 @@ from stacklib.utils.atomic_files import rename
 from stacklib.utils.file_sets import existing_folder, name_all, workroom
 from stacklib.utils.labels import listed
 from stacklib.utils.texts import ecsv, printable
+
+if TYPE_CHECKING:
+    from astropy.table import Table
 
 __all__ = ["replace_master", "save"]
 
@@ -245,6 +248,9 @@ def _write_fits(
     result: IntegratedImage, facts: Provenance, products: list[Product], room: Path
 ) -> tuple[list[Path], list[str]]:
     """Write the images as FITS, in the units of the frames. Also returns what FITS cannot hold, in words."""
+    # Here, because few runs write FITS, and astropy takes long to import.
+    from stacklib.formats import fits
+
     cards = keywords(result, facts, history(result, facts, _flipped(result)), "fits")
     left_out = [f"FITS: keyword {name} is left out ({why})" for name, why in fits.unwritable(cards).items()]
     # Frames that do not tell the order of their rows are not given one.

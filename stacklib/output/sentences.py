@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
-from astropy.table import Row
 
 from stacklib.errors import FrameError
 from stacklib.output.integrated_image import IntegratedImage
 from stacklib.utils.labels import listed
+
+if TYPE_CHECKING:
+    from astropy.table import Row
 
 __all__ = [
     "before_and_after",

@@ -9,15 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from astropy.io import fits
-from astropy.wcs import WCS
 
-from stacklib.formats.fits_header import astropy_alone
 from stacklib.frames.frame import Frame
 from stacklib.output.integrated_image import IntegratedImage
+
+if TYPE_CHECKING:
+    from astropy.wcs import WCS
 
 __all__ = [
     "WORLD",
@@ -217,6 +217,12 @@ def _system(cards: Mapping[str, Any]) -> WCS | None:
     """Return the system of coordinates of the sky that keywords describe, or None."""
     if not cards:
         return None
+    # Here, because many frames have no world coordinates.
+    from astropy.io import fits
+    from astropy.wcs import WCS
+
+    from stacklib.formats.fits_header import astropy_alone
+
     try:
         with astropy_alone(Warning):
             header = fits.Header()
@@ -312,6 +318,9 @@ def _directions(cards: dict[str, Any], frame: Frame) -> np.ndarray | None:
     system = _system(cards)
     if system is None:
         return None
+    # As above.
+    from stacklib.formats.fits_header import astropy_alone
+
     try:
         with astropy_alone(Warning):
             longitude, latitude = np.radians(system.all_pix2world(x, y, 1))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
-from scipy import optimize, special
+import scipy
 
 __all__ = ["critical_values", "median_deviation_factors", "typical_variance"]
 
@@ -88,10 +88,10 @@ def critical_values(sigma_low: float, sigma_high: float, frames: int) -> np.ndar
     tested = others >= 2
     for side, sigma in enumerate((sigma_low, sigma_high)):
         shifts = [np.interp(sigma, SIGMAS, row) for row in LEVELS.values()]
-        level = special.log_ndtr(-sigma) + np.interp(1 / np.maximum(n, 1), 1 / known[::-1], shifts[::-1])
+        level = scipy.special.log_ndtr(-sigma) + np.interp(1 / np.maximum(n, 1), 1 / known[::-1], shifts[::-1])
         levels = np.broadcast_to(np.exp(level)[:, np.newaxis], others.shape)[tested]
         m = others[tested].astype(np.float64)
-        values[side][tested] = special.stdtrit(m - 1, levels) ** 2 * (1 + 1 / m) / (m - 1)
+        values[side][tested] = scipy.special.stdtrit(m - 1, levels) ** 2 * (1 + 1 / m) / (m - 1)
     table = values.reshape(2 * (frames + 1), tests)
     table.flags.writeable = False
     return table
@@ -137,7 +137,7 @@ def typical_variance(noise: tuple[float, ...]) -> float:
     if np.ptp(sigma) == 0:
         return float(sigma[0] ** 2)
     # Half of the samples of a mixture lie within its quartile.
-    within = optimize.brentq(
-        lambda q: np.mean(special.erf(q / sigma / np.sqrt(2))) - 0.5, 0.1 * sigma.min(), 2 * sigma.max()
+    within = scipy.optimize.brentq(
+        lambda q: np.mean(scipy.special.erf(q / sigma / np.sqrt(2))) - 0.5, 0.1 * sigma.min(), 2 * sigma.max()
     )
     return float((within / QUARTILE) ** 2)

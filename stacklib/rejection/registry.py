@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special
+import scipy
 
 from stacklib.recipe.recipe import Recipe
 from stacklib.recipe.rules import RULES, RuleSpec
@@ -39,7 +39,7 @@ def _gesd_table(recipe: Recipe, frames: int) -> np.ndarray:
     n = np.arange(frames + 1, dtype=np.float64)
     critical = np.full(frames + 1, np.inf)
     left = n[3:]
-    t = -special.stdtrit(left - 2, recipe.gesd_significance / (2 * left))
+    t = -scipy.special.stdtrit(left - 2, recipe.gesd_significance / (2 * left))
     critical[3:] = t * (left - 1) / np.sqrt((left - 2 + t * t) * left)
     return critical[np.newaxis]
 
@@ -51,10 +51,10 @@ def _chauvenet_table(recipe: Recipe, frames: int) -> np.ndarray:
     limit.
     """
     table = np.zeros((frames + 1, frames + 1))
-    table[0, 1:] = math.sqrt(2) * special.erfcinv(2 * recipe.chauvenet_limit / np.arange(1, frames + 1))
+    table[0, 1:] = math.sqrt(2) * scipy.special.erfcinv(2 * recipe.chauvenet_limit / np.arange(1, frames + 1))
     for n in range(3, frames + 1):
         i = np.arange(1, int(0.683 * n + 0.317) + 1)
-        table[n, : i.size] = math.sqrt(2) * special.erfinv((i - 0.317) / n)
+        table[n, : i.size] = math.sqrt(2) * scipy.special.erfinv((i - 0.317) / n)
     return table
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import ndimage
+import scipy
 
 from stacklib.spatial.lines import Line
 from stacklib.spatial.masks import FrameMasks
@@ -84,7 +84,7 @@ def _line_in_words(masks: FrameMasks, frame: int, x: int, y: int) -> str:
 
 def _area(found: np.ndarray, row: int, column: int) -> str:
     """Return the number of pixels that hang together with one of them, in words."""
-    labels, _ = ndimage.label(found, np.ones((3, 3), bool))
+    labels, _ = scipy.ndimage.label(found, np.ones((3, 3), bool))
     rows, columns = np.nonzero(labels == labels[row, column])
     cut = max(np.abs(rows - row).max(), np.abs(columns - column).max()) == AROUND
     return f"{'at least ' * bool(cut)}{rows.size} px"

@@ -12,7 +12,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy import ndimage
+import scipy
 
 from stacklib.kernel.verdicts import KEPT, NO_DATA
 from stacklib.normalization.settings import Settings
@@ -61,7 +61,7 @@ def protected_places(excess: np.ndarray) -> np.ndarray:
 
     `excess`, float32 of that shape, is how far the noise exceeds its curve, see `stacklib.kernel.scatter`.
     """
-    return ndimage.binary_dilation(excess > DISAGREE)
+    return scipy.ndimage.binary_dilation(excess > DISAGREE)
 
 
 @compiled

@@ -24,6 +24,7 @@ from typing import Any
 import numba
 from llvmlite import ir
 from numba.core import event
+from numba.core.runtime import rtsys
 from numba.extending import intrinsic
 
 from stacklib.utils.package import CACHE_VARIABLE, FOLDER, cache_folder
@@ -135,7 +136,24 @@ class _Lenient:
     def load_overload(self, *arguments: Any) -> Any:
         """Return what is kept, None if it cannot be read or is damaged, in any way that a pickle can be."""
         with contextlib.suppress(Exception):
-            return self._cache.load_overload(*arguments)
+            return self._load(*arguments)
+
+    @property
+    def _load(self) -> Callable:
+        """What loads: of numba's own method the part that is needed, for code that is not compiled here.
+
+        The other part registers all that can be compiled, which takes longer than to load all that a run
+        needs. Whatever has to be compiled registers it anyway.
+        """
+        load = getattr(self._cache, "_load_overload", None)
+        if load is None:
+            return self._cache.load_overload
+
+        def load_alone(signature: Any, context: Any) -> Any:
+            rtsys.initialize(context)
+            return load(signature, context)
+
+        return load_alone
 
     def save_overload(self, *arguments: Any) -> None:
         """Keep compiled code if possible."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import ndimage
+import scipy
 
 __all__ = [
     "bin_plane",
@@ -41,8 +41,8 @@ def without_holes(image: np.ndarray, like: np.ndarray) -> np.ndarray:
         A copy. Larger holes, and the border, are NaN.
     """
     there = np.isfinite(like) & np.isfinite(image)
-    share = ndimage.uniform_filter(there.astype(np.float32), AROUND_HOLE)
-    near = ndimage.uniform_filter(np.where(there, image, np.float32(0)), AROUND_HOLE)
+    share = scipy.ndimage.uniform_filter(there.astype(np.float32), AROUND_HOLE)
+    near = scipy.ndimage.uniform_filter(np.where(there, image, np.float32(0)), AROUND_HOLE)
     with np.errstate(divide="ignore", invalid="ignore"):
         filled = np.where(share >= LEAST_AROUND, near / share, np.float32(np.nan))
     return np.where(there, image, filled)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
-from scipy import special
+import scipy
 
 __all__ = [
     "FINENESS",
@@ -69,20 +69,20 @@ def make_filters(fwhm: float, power: float, seeing: float, discs: Sequence[float
 def _transform(count: int) -> np.ndarray:
     """Return the matrix of the Hankel transform to the first distances."""
     k = FREQUENCIES
-    return special.j0(np.outer(np.arange(count) * FINENESS, k)) * (k * np.gradient(k) / (2 * math.pi))
+    return scipy.special.j0(np.outer(np.arange(count) * FINENESS, k)) * (k * np.gradient(k) / (2 * math.pi))
 
 
 def _disc(k: np.ndarray, radius: float) -> np.ndarray:
     """Return the transform of a disc."""
-    return 2 * math.pi * radius * special.j1(k * radius) / k
+    return 2 * math.pi * radius * scipy.special.j1(k * radius) / k
 
 
 @lru_cache(maxsize=64)
 def _profile(fwhm: float, power: float) -> np.ndarray:
     """Return the logarithm of the transform of a Moffat profile of flux 1."""
     k, order = FREQUENCIES * _width(fwhm, power), power - 1
-    bessel = np.log(special.kve(order, k)) - k
-    return order * np.log(k / 2) + bessel + math.log(2) - special.gammaln(order)
+    bessel = np.log(scipy.special.kve(order, k)) - k
+    return order * np.log(k / 2) + bessel + math.log(2) - scipy.special.gammaln(order)
 
 
 def _width(fwhm: float, power: float) -> float:

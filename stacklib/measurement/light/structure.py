@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy import ndimage
+import scipy
 
 from stacklib.measurement.light.binning import bin_plane
 from stacklib.measurement.light.ratio import NO_LIGHT, Light, clipped_slope
@@ -48,9 +48,9 @@ def _band_slope(plane: np.ndarray, stack: np.ndarray, fine: float, coarse: float
     if missing.mean() > 0.9:
         return NO_LIGHT
     reach = math.ceil(2 * coarse)
-    near = ndimage.maximum_filter(missing, size=2 * reach + 1) if missing.any() else missing
+    near = scipy.ndimage.maximum_filter(missing, size=2 * reach + 1) if missing.any() else missing
     own, others = (
-        ndimage.gaussian_filter(filled, fine) - ndimage.gaussian_filter(filled, coarse)
+        scipy.ndimage.gaussian_filter(filled, fine) - scipy.ndimage.gaussian_filter(filled, coarse)
         for filled in (np.where(missing, np.median(values[~missing]), values) for values in (plane, stack))
     )
     own, others = own[~near], others[~near]

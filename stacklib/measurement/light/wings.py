@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy import interpolate
+import scipy
 
 from stacklib.measurement.light.photometry import StarPair, Template, slope_of
 from stacklib.measurement.light.profiles import POWER_SPREAD, USUAL_POWER
@@ -92,7 +92,7 @@ def best_power(excess: list[np.ndarray]) -> tuple[float, float]:
         value = value - np.sum(weight * value, axis=0) / np.sum(weight, axis=0)
         own = np.sum(weight * value**2, axis=0)
         own /= max(1.0, own.min() / (len(known) - 2))
-        misfit += interpolate.CubicSpline(tried, own)(power)
+        misfit += scipy.interpolate.CubicSpline(tried, own)(power)
     likely = np.exp((misfit.min() - misfit) / 2)
     likely /= likely.sum()
     mean = float(likely @ power)
