@@ -176,7 +176,8 @@ def debayered(plane: np.ndarray, sites: Sites, method: str = "bilinear") -> np.n
 
 def _correct_by_slope(out: np.ndarray, plane: np.ndarray, colors: np.ndarray) -> None:
     green, in_row, cross = (
-        scipy.ndimage.convolve(plane, np.array(kernel) / 8, mode="mirror") for kernel in (_GREEN, _IN_ROW, _CROSS)
+        scipy.ndimage.convolve(plane, np.array(kernel) / 8, mode="mirror")
+        for kernel in (_GREEN, _IN_ROW, _CROSS)
     )
     in_column = scipy.ndimage.convolve(plane, np.array(_IN_ROW).T / 8, mode="mirror")
     is_green = colors == 1

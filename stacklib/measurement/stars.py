@@ -294,7 +294,9 @@ def _fit_moffat(
         return weights * (np.exp(p[0]) * (1 + u**2 + v**2) ** -np.exp(p[4]) - values)
 
     bounds = ([-9, -5, -3, -5, np.log(1.5)], [3, 2, 3, 2, np.log(12)])
-    fit = scipy.optimize.least_squares(residuals, (-2.0, -0.7, 0.0, -0.7, 1.1), loss="soft_l1", f_scale=3.0, bounds=bounds)
+    fit = scipy.optimize.least_squares(
+        residuals, (-2.0, -0.7, 0.0, -0.7, 1.1), loss="soft_l1", f_scale=3.0, bounds=bounds
+    )
     _, first, shear, second, power = fit.x
     form = np.array([[np.exp(2 * first), np.exp(first) * shear], [0, shear**2 + np.exp(2 * second)]])
     form[1, 0] = form[0, 1]

@@ -88,7 +88,9 @@ def critical_values(sigma_low: float, sigma_high: float, frames: int) -> np.ndar
     tested = others >= 2
     for side, sigma in enumerate((sigma_low, sigma_high)):
         shifts = [np.interp(sigma, SIGMAS, row) for row in LEVELS.values()]
-        level = scipy.special.log_ndtr(-sigma) + np.interp(1 / np.maximum(n, 1), 1 / known[::-1], shifts[::-1])
+        level = scipy.special.log_ndtr(-sigma) + np.interp(
+            1 / np.maximum(n, 1), 1 / known[::-1], shifts[::-1]
+        )
         levels = np.broadcast_to(np.exp(level)[:, np.newaxis], others.shape)[tested]
         m = others[tested].astype(np.float64)
         values[side][tested] = scipy.special.stdtrit(m - 1, levels) ** 2 * (1 + 1 / m) / (m - 1)
