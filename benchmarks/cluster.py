@@ -21,7 +21,7 @@ from report import table, write_readme
 import stacklib as sl
 from stacklib.formats.source import FileBlock
 from stacklib.formats.xisf import write_image
-from stacklib.measurement.cache import cache_file
+from stacklib.measurement.cache.planes import cache_file
 
 HERE = Path(__file__).resolve().parent
 BEGIN, END = "<!-- begin: cluster -->", "<!-- end: cluster -->"

@@ -13,7 +13,7 @@ import numpy as np
 import stacklib
 from stacklib.kernel.passes import run_tiles
 from stacklib.kernel.pixels import Pixels
-from stacklib.measurement.cache import cache_file, sets_folder
+from stacklib.measurement.cache.planes import cache_file, sets_folder
 from stacklib.normalization.preparation import prepare
 from stacklib.normalization.settings import Settings
 from stacklib.recipe.presets import with_preset

@@ -22,6 +22,8 @@ STORED = ("float32", "float64", "uint16")
 _SPELT_OUT = str.maketrans(
     {"°": "deg", "µ": "u", "μ": "u", "ß": "ss", "ø": "o", "Ø": "O", "æ": "ae", "–": "-", "—": "-", "’": "'"}
 )
+#: Codes of the ASCII characters that cannot be printed.
+_CONTROL = (*range(32), 127)
 
 
 def ascii_text(text: str, keep: str = "") -> str:
@@ -29,10 +31,12 @@ def ascii_text(text: str, keep: str = "") -> str:
 
     The `xisf` package cannot read back its own files if the metadata are not ASCII.
     """
-    plain = unicodedata.normalize("NFKD", str(text).translate(_SPELT_OUT))
-    plain = "".join(letter for letter in plain if not unicodedata.combining(letter))
-    plain = plain.encode("ascii", "backslashreplace").decode("ascii")
-    return "".join(letter if letter.isprintable() or letter in keep else " " for letter in plain)
+    plain = str(text)
+    if not plain.isascii():
+        plain = unicodedata.normalize("NFKD", plain.translate(_SPELT_OUT))
+        plain = "".join(letter for letter in plain if not unicodedata.combining(letter))
+        plain = plain.encode("ascii", "backslashreplace").decode("ascii")
+    return plain.translate({code: " " for code in _CONTROL if chr(code) not in keep})
 
 
 @contextmanager

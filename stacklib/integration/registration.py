@@ -21,7 +21,7 @@ import numpy as np
 import scipy
 
 from stacklib.errors import IntegrationError
-from stacklib.measurement.cache import kept_by_frame, kept_for_set
+from stacklib.measurement.cache.sets import kept_by_frame, kept_for_set
 from stacklib.normalization.preparation import Preparation
 from stacklib.utils.compiled import compiled
 from stacklib.utils.filters.smoothing import box_mean

@@ -18,7 +18,7 @@ from stacklib.frames.differences import mosaic_period
 from stacklib.frames.frame import Frame
 from stacklib.frames.kinds import CALIBRATION, kind_of
 from stacklib.integration.registration import Registration, stacked_frames, window_of, window_reader
-from stacklib.measurement.cache import kept_by_frame, kept_for_set
+from stacklib.measurement.cache.sets import kept_by_frame, kept_for_set
 from stacklib.measurement.light.binning import bin_plane
 from stacklib.measurement.light.photometry import StarFluxes, Template, compare_stars, make_template
 from stacklib.measurement.light.ratio import FEWEST

@@ -20,6 +20,7 @@ import numpy as np
 
 from stacklib.kernel.passes import run_tiles
 from stacklib.kernel.pixels import Pixels
+from stacklib.measurement.cache.sets import kept_for_settings
 from stacklib.normalization.settings import Settings
 from stacklib.recipe.recipe import Recipe
 from stacklib.recipe.rules import RULES
@@ -73,6 +74,20 @@ def _table(
     floor: float,
     full_scale: float,
 ) -> np.ndarray:
+    inputs = recipe, level, sigma, noise, weights, floor, full_scale
+    return kept_for_settings(("claims", *inputs), lambda: _simulated(*inputs))
+
+
+def _simulated(
+    recipe: Recipe,
+    level: float,
+    sigma: float,
+    noise: tuple[float, ...],
+    weights: tuple[float, ...],
+    floor: float,
+    full_scale: float,
+) -> np.ndarray:
+    """Measure the factors on simulated samples."""
     frames = len(weights)
     settings = replace(
         Settings.plain(recipe, frames),

@@ -18,7 +18,7 @@ import numpy as np
 
 from stacklib.frames.frame import Frame
 from stacklib.measurement.border import NOTHING, DataRange
-from stacklib.measurement.cache import (
+from stacklib.measurement.cache.planes import (
     Entries,
     PlaneMeasurements,
     Store,

@@ -14,7 +14,7 @@ import numpy as np
 
 from stacklib.errors import FrameError
 from stacklib.frames.frame import Frame
-from stacklib.measurement.cache import Entries, PlaneMeasurements
+from stacklib.measurement.cache.planes import Entries, PlaneMeasurements
 from stacklib.utils.labels import listed
 
 __all__ = ["ADU", "UNIT_MAXIMUM", "Brightness", "FullScale", "brightness", "full_scale_of", "in_unit_range"]

@@ -13,7 +13,7 @@ import numpy as np
 
 from stacklib.frames.frame import Frame
 from stacklib.measurement.border import Border, DataRange, find_border
-from stacklib.measurement.cache import (
+from stacklib.measurement.cache.planes import (
     Entries,
     PlaneMeasurements,
     known_planes,
@@ -140,7 +140,7 @@ def measure_frames(
     border, see `stacklib.measurement.border`; None for none. `threads` planes are measured, and held in
     memory, at the same time, by default as many as there are processors; the result does not depend on it.
     ``progress(done, total)`` is called after each plane, always from the calling thread. With `cache`, what
-    was measured before is not measured again, see `stacklib.measurement.cache`.
+    was measured before is not measured again, see `stacklib.measurement.cache.planes`.
     ``planes(i, channel)`` returns a plane that is already in memory, float32 (height, width). `spread`
     measures frames in other processes, which open the files themselves; see `Spread`; by default threads of
     this process measure them. Coarsely quantized planes are measured as described in `measure_samples`.

@@ -12,7 +12,7 @@ from astropy.stats import mad_std
 from astropy.table import MaskedColumn, Table
 
 from stacklib.frames.frame_set import FrameSet
-from stacklib.measurement.cache import kept_for_set
+from stacklib.measurement.cache.sets import kept_for_set
 from stacklib.measurement.measurements import FrameMeasurements, channel_mean, measure_frames
 from stacklib.measurement.stars import Stars, find_stars, match_all, pack_stars, require_sep, unpack_stars
 

@@ -14,7 +14,7 @@ from stacklib.frames.frame import Frame
 from stacklib.frames.frame_masks import open_masks
 from stacklib.frames.frame_set import FrameSet, refuse_single
 from stacklib.measurement.border import DataRange
-from stacklib.measurement.cache import kept_for_set
+from stacklib.measurement.cache.sets import kept_for_set
 from stacklib.measurement.full_scale import ADU
 from stacklib.measurement.measurements import FrameMeasurements, Planes, Spread, measure_frames
 from stacklib.normalization.coverage import Compared, compare

@@ -10,6 +10,8 @@ from functools import lru_cache
 import numpy as np
 import scipy
 
+from stacklib.measurement.cache.sets import kept_for_settings
+
 __all__ = ["critical_values", "median_deviation_factors", "typical_variance"]
 
 #: Limits in sigma for which the test levels of `calibrated_sigma` are known.
@@ -138,8 +140,15 @@ def typical_variance(noise: tuple[float, ...]) -> float:
     sigma = np.array(noise)
     if np.ptp(sigma) == 0:
         return float(sigma[0] ** 2)
-    # Half of the samples of a mixture lie within its quartile.
-    within = scipy.optimize.brentq(
-        lambda q: np.mean(scipy.special.erf(q / sigma / np.sqrt(2))) - 0.5, 0.1 * sigma.min(), 2 * sigma.max()
-    )
+
+    def find() -> float:
+        # Half of the samples of a mixture lie within its quartile.
+        return scipy.optimize.brentq(
+            lambda q: np.mean(scipy.special.erf(q / sigma / np.sqrt(2))) - 0.5,
+            0.1 * sigma.min(),
+            2 * sigma.max(),
+        )
+
+    # Kept, because scipy.optimize takes longer to import than a small set to integrate.
+    within = kept_for_settings(("quartile", sigma), lambda: np.array(find()))
     return float((within / QUARTILE) ** 2)

@@ -16,7 +16,7 @@ from simulated_targets import frames as simulated_frames
 import stacklib as sl
 from stacklib.errors import FrameError, SaveError, StacklibError
 from stacklib.formats import scratch
-from stacklib.measurement.cache import cache_file
+from stacklib.measurement.cache.planes import cache_file
 from stacklib.utils import atomic_files
 from stacklib.utils.package import CACHE_VARIABLE
 

@@ -17,7 +17,7 @@ from stacklib.errors import FrameError, IntegrationError, RecipeError, StacklibW
 from stacklib.formats import fits
 from stacklib.frames.frame_set import Frame
 from stacklib.integration import samples
-from stacklib.measurement.cache import cache_file
+from stacklib.measurement.cache.planes import cache_file
 from stacklib.recipe.rules import RULES
 from stacklib.simulate import Trail, simulate_frames
 from stacklib.utils.resources import parse_memory

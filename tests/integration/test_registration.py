@@ -15,7 +15,7 @@ from stacklib.integration.registration import (
     stacked_frames,
     window_of,
 )
-from stacklib.measurement.cache import sets_folder
+from stacklib.measurement.cache.planes import sets_folder
 
 SHAPE = (160, 200)
 

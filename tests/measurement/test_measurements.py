@@ -15,9 +15,9 @@ import platformdirs
 import pytest
 
 from stacklib.errors import FrameError, SaveError
-from stacklib.measurement import cache as measurement_cache
 from stacklib.measurement import measurements
-from stacklib.measurement.cache import cache_file
+from stacklib.measurement.cache import planes as measurement_cache
+from stacklib.measurement.cache.planes import cache_file
 from stacklib.measurement.measurements import measure_frames
 from stacklib.measurement.noise import plane_noise
 from stacklib.measurement.statistics import UNIT_BOUNDS, measure_plane

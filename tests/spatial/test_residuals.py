@@ -4,13 +4,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 import stacklib as sl
 from stacklib.kernel.passes import NO_EXCESS
 from stacklib.kernel.pixels import Judgement
 from stacklib.kernel.verdicts import KEPT, NO_DATA, judge_tiles, verdicts
 from stacklib.normalization.settings import Settings
-from stacklib.spatial.residuals import KeptMean, residuals, unpack_verdicts
+from stacklib.spatial.residuals import DISAGREE, KeptMean, protected_places, residuals, unpack_verdicts
 
 HEIGHT, WIDTH, FRAMES = 50, 64, 7
 RULES = ["winsorized_sigma", "noise_model", "none", "min_max"]
@@ -112,3 +113,10 @@ def test_verdicts_are_packed_in_two_bits():
     verdict = np.random.default_rng(4).integers(0, 4, (5, 13)).astype(np.uint8)
     packed = np.stack([np.packbits(verdict & 1, axis=1), np.packbits(verdict >> 1, axis=1)])
     np.testing.assert_array_equal(unpack_verdicts(packed, 13), verdict)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (7, 1), (30, 40)])
+def test_protected_places_are_those_of_scipy(shape):
+    excess = np.random.default_rng(1).random(shape) * 1.1 * DISAGREE
+    expected = ndimage.binary_dilation(excess > DISAGREE)
+    np.testing.assert_array_equal(protected_places(excess), expected)

@@ -16,7 +16,7 @@ import numpy as np
 
 from stacklib.frames.differences import mosaic_period
 from stacklib.frames.frame import Frame
-from stacklib.measurement.cache import kept_for_set
+from stacklib.measurement.cache.sets import kept_for_set
 from stacklib.measurement.measurements import FrameMeasurements, Planes, Progress
 from stacklib.normalization.light.comparison import (
     WIDE,

@@ -3,8 +3,7 @@
 The JSON file holds ``{"folder": ..., "version": ..., "frames": {name: {"size", "mtime_ns", "sets":
 {"bwmv 0.0": [plane, ...]}}}}`` with one `PlaneMeasurements` for each channel. An entry is valid for the same
 file name, size, modification time, estimator, `range_low` and version only. What is found by comparing frames
-with each other holds for a set of frames: it is in a folder beside the JSON file, one file of arrays for each
-set and all that went into it; see `kept_for_set`.
+with each other is in a folder beside the JSON file, see `stacklib.measurement.cache.sets`.
 
 A cache that cannot be read or written is ignored. Files that were not used for a year are removed, and after
 a month those of folders that have vanished: a folder on a disk that is unplugged comes back.
@@ -14,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import json
 import logging
 import math
@@ -22,26 +20,21 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
-from functools import lru_cache
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
-
-import numpy as np
+from typing import NamedTuple
 
 from stacklib.errors import SaveError
 from stacklib.frames.frame import Frame
 from stacklib.measurement.border import Border
 from stacklib.utils.atomic_files import replace_atomically
-from stacklib.utils.package import FOLDER, VERSION, cache_folder
+from stacklib.utils.package import cache_folder
 
 __all__ = [
     "Entries",
     "PlaneMeasurements",
     "cache_file",
-    "kept_by_frame",
-    "kept_for_set",
     "known_planes",
     "open_stores",
     "save_stores",
@@ -50,10 +43,6 @@ __all__ = [
 
 #: Days without use after which a cache file is removed, and if the folder of its frames is not there.
 UNUSED_DAYS, VANISHED_DAYS = 365, 30
-#: Files of sets that are kept for a folder, those used last, and days after which they are removed.
-SETS, SET_DAYS = 60, 90
-#: Most frames whose numbers are kept in one of these files, those found last.
-MOST_FRAMES = 5000
 #: Longest part of the name of a cache file that comes from the folder.
 LONGEST_NAME = 60
 #: Increases whenever a measured number changes.
@@ -263,174 +252,6 @@ def _folder_of(path: Path) -> Path:
 def sets_folder(folder: str | Path) -> Path:
     """Return the cache folder for sets of frames in a folder, beside its `cache_file`."""
     return cache_file(folder).with_suffix("")
-
-
-def kept_by_frame(
-    frames: Sequence[Frame],
-    stacked: Sequence[int],
-    settings: Sequence[Any],
-    find: Callable[[list[int]], np.ndarray],
-) -> np.ndarray:
-    """Return what was found of frames that are compared with some of them, and find what is missing.
-
-    Parameters
-    ----------
-    frames : sequence of Frame
-        The frames. Others than the stacked ones may be added and left out.
-    stacked : sequence of int
-        Those that all are compared with. If they or their files change, everything is found again.
-    settings : sequence
-        See `kept_for_set`.
-    find : callable
-        Returns the numbers of frames by index, float64 (some frames, ...).
-
-    Returns
-    -------
-    ndarray of float64, shape (frames, ...)
-        The numbers of all frames.
-    """
-    place = _set_file([frames[i] for i in stacked], settings)
-    names = [_identity(frame) for frame in frames]
-    if place is None or None in names:
-        return find(list(range(len(frames))))
-    known: dict[str, np.ndarray] = {}
-    # A damaged file is as good as none, whatever the damage.
-    with contextlib.suppress(Exception), np.load(io.BytesIO(place.read_bytes())) as arrays:
-        known = dict(zip(arrays["names"].tolist(), arrays["numbers"], strict=True))
-    if missing := [i for i, name in enumerate(names) if name not in known]:
-        found = find(missing)
-        known |= {names[i]: numbers for i, numbers in zip(missing, found, strict=True)}
-        # The files may have changed meanwhile.
-        changed = [i for i in missing if _identity(frames[i]) != names[i]]
-        latest = list(known)[-MOST_FRAMES:]
-        if not changed and _set_file([frames[i] for i in stacked], settings) == place:
-            _keep(place, {"names": np.array(latest), "numbers": np.stack([known[name] for name in latest])})
-    return np.stack([known[name] for name in names])
-
-
-Found = TypeVar("Found")
-
-
-def kept_for_set(
-    frames: Sequence[Frame],
-    settings: Sequence[Any],
-    find: Callable[[], Found],
-    pack: Callable[[Found], Mapping[str, np.ndarray]],
-    unpack: Callable[[Mapping[str, np.ndarray]], Found],
-) -> Found:
-    """Return what was found from a set of frames before, or find it and keep it.
-
-    Parameters
-    ----------
-    frames : sequence of Frame
-        The frames. It is found again if one of their files has changed, if there are more or fewer of them or
-        in another order, and if this package has changed.
-    settings : sequence
-        All else that the result depends on, its name first: text, numbers, arrays, None, and tuples, mappings
-        and dataclasses of these.
-    find : callable
-        Finds it.
-    pack, unpack : callable
-        Turn it into arrays by name, and back to the last bit.
-
-    Returns
-    -------
-    Any
-        What `find` or `unpack` returned.
-    """
-    path = _set_file(frames, settings)
-    # A damaged file is as good as none, whatever the damage.
-    with contextlib.suppress(Exception):
-        if path is not None and path.is_file():
-            with np.load(io.BytesIO(path.read_bytes())) as arrays:
-                found = unpack({name: arrays[name] for name in arrays.files})
-            with contextlib.suppress(OSError):
-                os.utime(path)
-            return found
-    found = find()
-    # The files may have changed meanwhile.
-    if path is not None and _set_file(frames, settings) == path:
-        _keep(path, pack(found))
-    return found
-
-
-def _keep(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write arrays if possible."""
-    try:
-        buffer = io.BytesIO()
-        np.savez(buffer, **arrays)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        replace_atomically(path, buffer.getvalue())
-        _remove_old_sets(path.parent)
-    except (SaveError, OSError, ValueError) as error:
-        _log.debug("the cache %s is not written: %s", path, error)
-
-
-def _identity(frame: Frame) -> str | None:
-    """Return what tells the file of a frame from others, None if it is not a file."""
-    try:
-        path = Path(frame.path)
-        stat = path.stat()
-        name = os.fsencode(os.path.realpath(path)) + f" {stat.st_size} {stat.st_mtime_ns}\n".encode()
-    except (OSError, TypeError):
-        return None
-    return hashlib.sha256(name).hexdigest()[:32]
-
-
-def _set_file(frames: Sequence[Frame], settings: Sequence[Any]) -> Path | None:
-    """Return the file for a set of frames and settings, None if a frame is not a file."""
-    digest = hashlib.sha256(_code().encode())
-    try:
-        for frame in frames:
-            path = Path(frame.path)
-            stat = path.stat()
-            digest.update(os.fsencode(os.path.realpath(path)))
-            digest.update(f" {stat.st_size} {stat.st_mtime_ns}\n".encode())
-        folder = sets_folder(Path(frames[0].path).parent)
-    except (OSError, TypeError, IndexError):
-        return None
-    _feed(digest, tuple(settings))
-    return folder / f"{settings[0]}-{digest.hexdigest()[:24]}.npz"
-
-
-@lru_cache(maxsize=1)
-def _code() -> str:
-    """Return what tells this state of the package from others."""
-    states = [VERSION]
-    for source in sorted(FOLDER.rglob("*.py")):
-        with contextlib.suppress(OSError):
-            stat = source.stat()
-            states.append(f"{source.relative_to(FOLDER)} {stat.st_size} {stat.st_mtime_ns}")
-    return "\n".join(states)
-
-
-def _feed(digest: hashlib._Hash, value: Any) -> None:
-    """Add a value to a checksum, with its type, so that different values never look alike."""
-    if isinstance(value, np.ndarray):
-        digest.update(f"array {value.dtype.str} {value.shape}\n".encode())
-        digest.update(np.ascontiguousarray(value).tobytes())
-    elif is_dataclass(value):
-        digest.update(f"{type(value).__name__}\n".encode())
-        _feed(digest, {field.name: getattr(value, field.name) for field in fields(value)})
-    elif isinstance(value, Mapping):
-        _feed(digest, tuple(sorted(value.items(), key=lambda item: repr(item[0]))))
-    elif isinstance(value, tuple | list):
-        digest.update(f"sequence {len(value)}\n".encode())
-        for each in value:
-            _feed(digest, each)
-    else:
-        digest.update(f"{type(value).__name__} {value!r}\n".encode())
-
-
-def _remove_old_sets(folder: Path) -> None:
-    """Remove the files of sets that were not used lately."""
-    # Another run may remove them at the same moment.
-    with contextlib.suppress(OSError):
-        files = sorted(folder.glob("*.npz"), key=lambda path: path.stat().st_mtime, reverse=True)
-        oldest = time.time() - SET_DAYS * 86400
-        for number, path in enumerate(files):
-            if number >= SETS or path.stat().st_mtime < oldest:
-                path.unlink(missing_ok=True)
 
 
 def _unchanged(store: Store, frame: Frame) -> bool:

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from stacklib.errors import SaveError
-from stacklib.measurement import cache
-from stacklib.measurement.cache import kept_by_frame, kept_for_set, sets_folder
+from stacklib.measurement.cache import sets
+from stacklib.measurement.cache.planes import sets_folder
+from stacklib.measurement.cache.sets import kept_by_frame, kept_for_set, kept_for_settings
+from stacklib.utils.package import CACHE_VARIABLE
 
 
 @dataclass
@@ -109,7 +111,7 @@ def test_other_settings_are_another_result(frames, finder, one, other):
 
 def test_another_state_of_the_package_finds_it_again(frames, finder, monkeypatch):
     finder(frames)
-    monkeypatch.setattr(cache, "_code", lambda: "newer")
+    monkeypatch.setattr(sets, "_code", lambda: "newer")
     finder(frames)
     assert finder.calls == 2
 
@@ -138,7 +140,7 @@ def test_frames_without_files_and_a_full_disk(frames, finder, monkeypatch):
     def refuse(path, content):
         raise SaveError("no room")
 
-    monkeypatch.setattr(cache, "replace_atomically", refuse)
+    monkeypatch.setattr(sets, "replace_atomically", refuse)
     assert finder(frames).size == 4
     monkeypatch.undo()
     frames[0].path.unlink()
@@ -148,7 +150,7 @@ def test_frames_without_files_and_a_full_disk(frames, finder, monkeypatch):
 
 
 def test_few_files_are_kept(frames, finder, monkeypatch):
-    monkeypatch.setattr(cache, "SETS", 3)
+    monkeypatch.setattr(sets, "SETS", 3)
     for number in range(5):
         finder(frames, number)
     folder = sets_folder(frames[0].path.parent)
@@ -156,7 +158,7 @@ def test_few_files_are_kept(frames, finder, monkeypatch):
     # Those used last, and only for a time.
     (newest, *others) = sorted(folder.glob("*"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in others:
-        os.utime(path, (time.time() - (cache.SET_DAYS + 1) * 86400,) * 2)
+        os.utime(path, (time.time() - (sets.SET_DAYS + 1) * 86400,) * 2)
     finder(frames, 5)
     assert len(list(folder.glob("*"))) == 2
     assert newest.exists()
@@ -215,3 +217,32 @@ def test_a_frame_that_is_no_file_is_looked_at_again(frames):
     for _ in range(2):
         find([*frames, SimpleNamespace(path=frames[0].path.with_name("d"))], [0])
     assert find.found == [["a", "b", "c", "d"]] * 2
+
+
+def test_what_follows_from_settings_alone_is_found_once(monkeypatch, tmp_path):
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    calls = []
+
+    def find(size=3):
+        calls.append(size)
+        return np.full(size, np.pi)
+
+    first, again = (kept_for_settings(("numbers", 1.5), find) for _ in range(2))
+    assert calls == [3] and first.tobytes() == again.tobytes()
+    kept_for_settings(("numbers", 1.25), find)
+    assert calls == [3, 3] and len(list((tmp_path / sets.NUMBERS).glob("*.npz"))) == 2
+    # A large array takes less time to find than to read.
+    for _ in range(2):
+        kept_for_settings(("large",), lambda: find(sets.LARGEST))
+    assert calls[2:] == [sets.LARGEST] * 2
+
+
+def test_of_what_is_found_on_the_way_to_something_else_only_that_is_kept(monkeypatch, tmp_path):
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    outer = kept_for_settings(("outer",), lambda: 2 * kept_for_settings(("inner",), lambda: np.ones(1)))
+    (path,) = (tmp_path / sets.NUMBERS).glob("*.npz")
+    assert outer == 2 and path.name.startswith("outer")
+    with pytest.raises(ZeroDivisionError):
+        kept_for_settings(("failed",), lambda: np.array(1 / 0))
+    assert kept_for_settings(("inner",), lambda: np.ones(1)) == 1
+    assert len(list((tmp_path / sets.NUMBERS).glob("inner*"))) == 1

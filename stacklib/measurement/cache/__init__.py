@@ -1,0 +1,1 @@
+"""What was measured is kept in the cache folder of the user: of planes, of sets of frames, of settings."""
