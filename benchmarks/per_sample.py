@@ -149,7 +149,9 @@ def kernel(frames: sl.FrameSet, cube: np.ndarray, rule: str) -> Callable[[], obj
         ratios = Ratios.empty(cube.shape[1])
         scatter_tiles(cube, settings, ratios)
         planes = Ratios(*(plane.reshape(HEIGHT, WIDTH) for plane in ratios))
-        excess = find_excess(planes, settings.relative_noise, settings.contrast).reshape(-1)
+        excess = find_excess(
+            planes, settings.relative_noise, settings.contrast, places=settings.places_from(0, 0)
+        ).reshape(-1)
     pixels = Pixels.empty(cube.shape[1], settings, excess=excess)
     return partial(run_tiles, cube, settings, pixels)
 

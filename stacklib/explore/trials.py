@@ -202,7 +202,8 @@ class Trials:
         known = self._searched.get(key)
         if known is None or (search and known.recipe != p.recipe):
             near = not set(means) - NEAR
-            samples = self.samples.widened(NEIGHBOURHOOD + 1) if near else self.samples
+            around = NEIGHBOURHOOD * p.settings(0).period + 1
+            samples = self.samples.widened(around) if near else self.samples
             _, _, width, height = samples.region if near else (0, 0, self.frames.width, self.frames.height)
             total, done = passes(p) * self.frames.channels * width * height, 0
 

@@ -39,7 +39,9 @@ def with_noise(preparation: Preparation, channel: int, claims: bool = False) -> 
     noise = preparation.frame_noise(channel)
     # Only limits of a frame need it: the others see the scatter of such pixels.
     contrast = noise.contrast if preparation.by_frame else 0.0
-    settings = replace(settings, noise=noise.relative, curve=noise.curve.table, contrast=contrast)
+    settings = replace(
+        settings, noise=noise.relative, curve=noise.curve.table, places=noise.places, contrast=contrast
+    )
     if not claims:
         return settings
     # A channel without an image has no level.
@@ -69,7 +71,7 @@ def known_excess(
     known = samples.kept.get(key)
     if known is not None and known[0] is preparation.noise_by_channel:
         return known[1]
-    wide = samples.widened(NEIGHBOURHOOD).marked(preparation.marks)
+    wide = samples.widened(NEIGHBOURHOOD * settings[0].period).marked(preparation.marks)
     (left, top, width, height), region = wide.region, samples.region
     down, right = region[1] - top, region[0] - left
     inside = slice(down, down + region[3]), slice(right, right + region[2])
@@ -82,7 +84,9 @@ def known_excess(
     excess = np.empty((len(settings), region[2] * region[3]), np.float32)
     for channel, each in enumerate(settings):
         planes = Ratios(*(plane.reshape(height, width) for plane in ratios.part(channel)))
-        found = find_excess(planes, each.relative_noise, each.contrast, samples.threads)
+        found = find_excess(
+            planes, each.relative_noise, each.contrast, samples.threads, each.places_from(left, top)
+        )
         excess[channel] = found[inside].reshape(-1)
     samples.kept.clear()
     samples.kept[key] = preparation.noise_by_channel, excess
@@ -122,8 +126,9 @@ def read_with_excess(
         See `stacklib.kernel.scatter`. It has the bits of an integration of the whole image.
     """
     frames = preparation.frames
-    first, last = max(rows[0] - NEIGHBOURHOOD, 0), min(rows[1] + NEIGHBOURHOOD, frames.height)
-    left, right = max(columns.start - NEIGHBOURHOOD, 0), min(columns.stop + NEIGHBOURHOOD, frames.width)
+    around = NEIGHBOURHOOD * settings.period
+    first, last = max(rows[0] - around, 0), min(rows[1] + around, frames.height)
+    left, right = max(columns.start - around, 0), min(columns.stop + around, frames.width)
     raw = np.stack(
         [preparation.read_rows(int(i), first, last, channel)[:, left:right] for i in preparation.used]
     )
@@ -133,7 +138,9 @@ def read_with_excess(
     ratios = Ratios.empty(raw[0].size)
     scatter_tiles(raw.reshape(len(raw), -1), settings, ratios)
     planes = Ratios(*(plane.reshape(raw[0].shape) for plane in ratios))
-    excess = find_excess(planes, settings.relative_noise, settings.contrast)
+    excess = find_excess(
+        planes, settings.relative_noise, settings.contrast, places=settings.places_from(left, first)
+    )
     inside = slice(rows[0] - first, rows[1] - first)
     across = slice(columns.start - left, columns.stop - left, columns.step)
     return np.ascontiguousarray(raw[:, inside, across]), excess[inside, across]

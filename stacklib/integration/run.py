@@ -227,7 +227,8 @@ def integrate_samples(
         for own, part in zip(settings, planes, strict=True):
             shape = height, width
             ratio, coverage = part.ratio.reshape(shape), part.coverage.reshape(shape)
-            widen(part.uncertainty.reshape(shape), ratio, coverage, own.relative_noise, samples.threads)
+            widened, places = part.uncertainty.reshape(shape), own.places_from(*samples.region[:2])
+            widen(widened, ratio, coverage, own.relative_noise, samples.threads, places)
     masks, fallen = samples.masks, []
     if masks is not None:
         for channel, (part, counted) in enumerate(zip(planes, counts, strict=True)):

@@ -168,7 +168,7 @@ def _judge(
             counted = count[channel].astype(np.float32)
             # Without contrast, levels and noise do not matter.
             ratios = Ratios(further[channel], counted, counted, counted)
-            factor = find_excess(ratios, own.relative_noise)
+            factor = find_excess(ratios, own.relative_noise, places=own.places_from(*samples.region[:2]))
         kept.protected[channel] = protected_places(factor)
         write_noise(kept.part(channel), factor, own)
     return found

@@ -251,7 +251,7 @@ def combine(band, samples, table, data_range, how, claims, pixels, tally):
                 uncertainty[first + p] = error[p]
             if excess.size > 0:
                 for p in range(there):
-                    uncertainty[first + p] *= excess[first + p]
+                    uncertainty[first + p] *= abs(excess[first + p])
         if ratio.size > 0:
             for p in range(there):
                 known = count[b, p] > 1 and scatter[b, MODEL, p] > 0.0

@@ -33,7 +33,7 @@ class Pixels(NamedTuple):
     and as too high, `coverage` the number of samples that are data, saturated ones included. `slope` is that
     of the linear fit, per frame, empty for other rules. `ratio` is the variance of the samples relative to
     the noise curve, empty if not wanted. `excess` is an input: how far the noise around each pixel exceeds
-    the curve, empty if that is not known yet; see `stacklib.kernel.scatter`.
+    the curve, empty if that is not known yet; see `stacklib.kernel.scatter.find_excess`.
     """
 
     image: np.ndarray

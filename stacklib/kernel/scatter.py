@@ -4,17 +4,23 @@ The scatter of a pixel is the square of the median absolute deviation of its sam
 mean scatter of a pixel and its neighbors is significantly larger than the curve, in stars whose seeing
 changes or at edges, the noise is that much larger: the `excess`. With few frames such pixels do not stand out
 one by one. There the noise of pixels in which the levels bend as much counts, for rules that need it.
+
+In a mosaic of color filters the neighbors of a pixel are the nearest ones in the same place of the pattern:
+the colors of an even sky differ, which is neither scatter nor a bend. Where one place is noisier than another
+at the same level, as after a flat that is not gray, its excess is negative: its size is a factor of the noise
+of all frames, not something that they disagree by.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
 
 from stacklib.kernel.pixels import Ratios
-from stacklib.normalization.noise_curve import MEDIAN_ERROR
+from stacklib.normalization.noise_curve import MEDIAN_ERROR, NO_PATTERN
 from stacklib.rejection.calibration import median_deviation_factors, typical_variance
 from stacklib.rejection.estimators import absolute_deviation, median
 from stacklib.rejection.noise_model import MODEL, OWN
@@ -24,7 +30,7 @@ from stacklib.utils.resources import by_rows
 
 __all__ = ["NEIGHBOURHOOD", "find_excess", "measure_scatter", "widen", "write_ratios"]
 
-#: Pixels on each side that matter to a pixel: its neighbors, and theirs.
+#: Pixels on each side that matter to a pixel: its neighbors, and theirs. In a mosaic so many periods of it.
 NEIGHBOURHOOD = 2
 #: By how many standard errors the mean scatter of a pixel and its neighbors must exceed the curve.
 SIGNIFICANT = 2.5
@@ -199,7 +205,20 @@ def _widen(ratio, coverage, errors, uncertainty, first, last):
             uncertainty[row, c] *= _excess(total[c], largest[c], n[c], errors[samples])
 
 
-def find_excess(ratios: Ratios, noise: np.ndarray, contrast: float = 0.0, threads: int = 1) -> np.ndarray:
+def _cells(places: np.ndarray) -> Iterator[tuple[tuple[slice, slice], np.float32]]:
+    """Yield the rows and columns of the pixels in each place of a color filter pattern, and its noise."""
+    period = len(places)
+    for (row, column), factor in np.ndenumerate(places):
+        yield (slice(row, None, period), slice(column, None, period)), np.float32(factor)
+
+
+def find_excess(
+    ratios: Ratios,
+    noise: np.ndarray,
+    contrast: float = 0.0,
+    threads: int = 1,
+    places: np.ndarray = NO_PATTERN,
+) -> np.ndarray:
     """Find by how much the noise around each pixel exceeds the curve.
 
     Parameters
@@ -213,14 +232,24 @@ def find_excess(ratios: Ratios, noise: np.ndarray, contrast: float = 0.0, thread
         `stacklib.normalization.noise_curve.FrameNoise`.
     threads : int
         Number of threads.
+    places : ndarray of float64, shape (period, period)
+        Noise of the places of the color filter pattern relative to the curve, from the first pixel on.
 
     Returns
     -------
     ndarray of float32, shape (height, width)
         Factor of sigma: 1, or more where the mean of the ratios of a pixel and its neighbors is
-        significantly larger, or their levels bend.
+        significantly larger, or their levels bend. Negative if it is only that of the place.
     """
     out = np.empty(ratios.ratio.shape, np.float32)
+    if len(places) > 1:
+        for cell, factor in _cells(places):
+            own = Ratios(*(np.array(plane[cell]) for plane in ratios))
+            own.ratio[:] /= factor**2
+            own.sigma[:] *= factor
+            found = find_excess(own, noise, contrast, threads)
+            out[cell] = np.where(found > 1, factor * found, -factor if factor > 1 else 1)
+        return out
     frames = tuple(noise.tolist())
     errors, contrast = median_deviation_factors(frames)[1], contrast / typical_variance(frames)
     bends = np.empty(out.shape if contrast > 0 else (0, out.shape[1]), np.float32)
@@ -231,8 +260,18 @@ def find_excess(ratios: Ratios, noise: np.ndarray, contrast: float = 0.0, thread
 
 
 def widen(
-    uncertainty: np.ndarray, ratio: np.ndarray, coverage: np.ndarray, noise: np.ndarray, threads: int = 1
+    uncertainty: np.ndarray,
+    ratio: np.ndarray,
+    coverage: np.ndarray,
+    noise: np.ndarray,
+    threads: int = 1,
+    places: np.ndarray = NO_PATTERN,
 ) -> None:
     """Multiply an uncertainty in place by `find_excess`; arrays are float32 of shape (height, width)."""
+    if len(places) > 1:
+        ratios = Ratios(ratio, coverage, coverage, coverage)
+        # The product of both factors, as the kernel gets it: for the same bits.
+        uncertainty *= np.abs(find_excess(ratios, noise, threads=threads, places=places))
+        return
     errors = median_deviation_factors(tuple(noise.tolist()))[1]
     by_rows(partial(_widen, ratio, coverage, errors, uncertainty), len(ratio), threads)

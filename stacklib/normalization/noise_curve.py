@@ -3,18 +3,21 @@
 A few samples at one pixel say little about their noise, but all pixels of one level share it. Here it is
 learned from bands of rows spread over the frames: the relative noise of each frame, and the variance of a
 frame of noise 1 against the level. `stacklib.kernel.scatter` adds what single pixels show beyond that.
+
+In a mosaic of color filters a block has pixels in the same place of the pattern only: an even sky has a level
+for each color. Divided by a flat, colors of one level may differ in noise: each place has a factor.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
 import scipy
 
-__all__ = ["BLOCK", "MEDIAN_ERROR", "FrameNoise", "NoiseCurve", "blocks_of", "spread_rows"]
+__all__ = ["BLOCK", "MEDIAN_ERROR", "NO_PATTERN", "FrameNoise", "NoiseCurve", "blocks_of", "spread_rows"]
 
 #: Side of the blocks whose variance is pooled, in pixels.
 BLOCK = 4
@@ -29,6 +32,8 @@ NEIGHBOURS = 16
 APART, FLAT, ENOUGH = 2, 2.0, 200
 #: Levels at which the variance is pooled, as fractions of the blocks: most are sky, the last ones are stars.
 LEVELS = (*np.linspace(0, 0.9, 9), 0.95, 0.98, 0.99, 0.995, 1.0)
+#: The same for each place of a color filter pattern, which has fewer blocks.
+LEVELS_OF_A_PLACE = (0.0, 0.45, 0.9, 0.95, 0.98, 0.99, 0.995, 1.0)
 #: A rise from one level to the next counts from this many standard errors.
 RISE = 3.0
 #: With a smaller singular value than this, the frames cannot be told apart.
@@ -46,6 +51,10 @@ COVERED = 0.95
 MEDIAN_ERROR = float(np.sqrt(np.pi / 2))
 #: Sigma of Gaussian samples in median absolute deviations.
 SIGMA = 1.4826
+#: Noise of the places of a color filter pattern where there is none.
+NO_PATTERN = np.ones((1, 1))
+#: Rounds in which the curve and the noise of the places are told apart, and fewest blocks of a place.
+ROUNDS, OF_A_PLACE = 3, 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +68,9 @@ class NoiseCurve:
     variance: np.ndarray
 
     @classmethod
-    def fit(cls, level: np.ndarray, variance: np.ndarray, freedom: float) -> NoiseCurve:
+    def fit(
+        cls, level: np.ndarray, variance: np.ndarray, freedom: float, place: np.ndarray | None = None
+    ) -> NoiseCurve:
         """Fit a curve to variances, each with so many degrees of freedom, at their levels.
 
         The median of the variances at similar levels counts, as stars whose seeing changes are no noise.
@@ -70,28 +81,34 @@ class NoiseCurve:
             The measured variances and their levels.
         freedom : float
             Degrees of freedom of one variance.
+        place : ndarray of int, shape (n,), optional
+            Place of each in a color filter pattern. Those of one place are pooled: between the levels of two
+            colors there is nothing.
 
         Returns
         -------
         NoiseCurve
         """
         order = np.argsort(level, kind="stable")
-        level, variance = level[order], variance[order]
-        ends = np.unique(np.rint(np.array(LEVELS) * level.size).astype(int))
-        parts = [slice(*pair) for pair in pairwise(ends)]
+        parts = []
+        for k in [None] if place is None else np.unique(place):
+            own, levels = (order, LEVELS) if k is None else (order[place[order] == k], LEVELS_OF_A_PLACE)
+            ends = np.unique(np.rint(np.array(levels) * own.size).astype(int))
+            parts += [own[slice(*pair)] for pair in pairwise(ends)]
+        parts.sort(key=lambda part: np.median(level[part]))
         # Median of a chi-squared variable over its mean (Wilson and Hilferty 1931).
         below = (1 - 2 / (9 * freedom)) ** 3
         found = np.array([np.median(variance[part]) for part in parts]) / below
-        levels = np.array([np.median(level[part]) for part in parts])
-        sizes = np.array([part.stop - part.start for part in parts], float)
+        middles = np.array([np.median(level[part]) for part in parts])
+        sizes = np.array([part.size for part in parts], float)
         rising = scipy.optimize.isotonic_regression(found, weights=sizes).x
         # The highest of equal levels is the noisiest by chance: a rise must be larger than that.
         errors = MEDIAN_ERROR * np.sqrt(2 / (freedom * sizes))
         for k in range(1, rising.size):
             if rising[k] < rising[k - 1] * (1 + RISE * errors[k]):
                 rising[k] = rising[k - 1]
-        levels, first = np.unique(levels, return_index=True)
-        return cls(levels, rising[first])
+        middles, first = np.unique(middles, return_index=True)
+        return cls(middles, rising[first])
 
     def at(self, level: np.ndarray) -> np.ndarray:
         """Return the variance at some levels, float64."""
@@ -115,15 +132,19 @@ class FrameNoise:
 
     `larger` is the relative noise of means over blocks, float64 (frames,): registration hides noise of pixels
     there, more in some frames than in others, and little of that.
+
+    `places` is the noise of the places of a color filter pattern relative to the curve, which is that of the
+    quietest one, float64 (period, period).
     """
 
     relative: np.ndarray
     curve: NoiseCurve
     larger: np.ndarray
     contrast: float = 0.0
+    places: np.ndarray = field(default_factory=NO_PATTERN.copy)
 
     @classmethod
-    def measure(cls, samples: np.ndarray, floor: float = 0.0) -> FrameNoise:
+    def measure(cls, samples: np.ndarray, floor: float = 0.0, period: int = 1, bands: int = 1) -> FrameNoise:
         """Measure the noise of frames from normalized samples.
 
         Parameters
@@ -133,6 +154,10 @@ class FrameNoise:
             two frames.
         floor : float
             Smallest credible noise, of quantized data.
+        period : int
+            Period of the color filter pattern.
+        bands : int
+            Number of bands that `blocks_of` has cut into these blocks.
 
         Returns
         -------
@@ -145,10 +170,11 @@ class FrameNoise:
         usable = n.mean(axis=1) >= max(2, frames / 2)
         if not usable.any():
             usable = n.max(axis=1) >= 2
+        place = _places(samples.shape[1], period, bands)[usable]
         samples, known, n = samples[:, usable], known[:, usable], n[usable]
         if not samples.size:
             flat = NoiseCurve(np.zeros(1), np.full(1, max(floor, _LEAST) ** 2))
-            return cls(np.ones(frames), flat, np.ones(frames))
+            return cls(np.ones(frames), flat, np.ones(frames), places=np.ones((period, period)))
         middle = _medians(np.moveaxis(samples, 0, -1), np.moveaxis(known, 0, -1))
         beyond = np.where(known, samples - middle, 0.0)
         relative, larger = (
@@ -169,24 +195,52 @@ class FrameNoise:
         pooled = np.where(counted, variance, 0.0).sum(axis=1)[some] / parts
         level = np.where(counted, middle, 0.0).sum(axis=1)[some] / parts
         freedom = float(np.median(np.where(counted, count - 1, 0).sum(axis=1)[some]))
-        curve = NoiseCurve.fit(level, pooled, freedom)
+        curve, places = _curve_and_places(level, pooled, freedom, place[some], period)
         curve = NoiseCurve(curve.level, np.maximum(curve.variance, least**2))
-        error = MEDIAN_ERROR * np.sqrt(curve.at(middle) / np.maximum(n, 1)) * relative.mean()
+        own = places.reshape(-1, 1)[place] ** 2
+        error = MEDIAN_ERROR * np.sqrt(curve.at(middle) * own / np.maximum(n, 1)) * relative.mean()
         # At the level of stars the curve has learned from stars, and a frame of better seeing is no outlier.
         sky = float(curve.at(np.median(level))) * np.mean(relative**2)
-        beyond_sky = _variances(beyond, known, np.ones(frames))[0] - sky
-        return cls(relative, curve, larger, _contrast_noise(middle, beyond_sky, error, counted))
+        beyond_sky = _variances(beyond, known, np.ones(frames))[0] - sky * own
+        contrast = _contrast_noise(middle, beyond_sky, error, counted)
+        return cls(relative, curve, larger, contrast, places)
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Return all of it as arrays by name, for the cache."""
-        noise = {"relative": self.relative, "larger": self.larger}
+        noise = {"relative": self.relative, "larger": self.larger, "places": self.places}
         return {**noise, "curve": self.curve.table, "contrast": np.array(self.contrast)}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> FrameNoise:
         """Return what `to_arrays` turned into arrays."""
         curve, contrast = NoiseCurve(*arrays["curve"]), float(arrays["contrast"])
-        return cls(arrays["relative"], curve, arrays["larger"], contrast)
+        return cls(arrays["relative"], curve, arrays["larger"], contrast, arrays.get("places", NO_PATTERN))
+
+
+def _places(blocks: int, period: int, bands: int) -> np.ndarray:
+    """Return the place in a color filter pattern of each of the blocks of so many bands, by number."""
+    each, rest = divmod(blocks, bands * period**2)
+    # An image smaller than a block of each place has one for all of them.
+    return np.zeros(blocks, int) if rest else np.tile(np.repeat(np.arange(period**2), each), bands)
+
+
+def _curve_and_places(
+    level: np.ndarray, variance: np.ndarray, freedom: float, place: np.ndarray, period: int
+) -> tuple[NoiseCurve, np.ndarray]:
+    """Fit a curve that holds in all places of a pattern, and their noise relative to it, at least 1."""
+    places = np.ones(period**2)
+    if period == 1:
+        return NoiseCurve.fit(level, variance, freedom), places.reshape(1, 1)
+    curve = NoiseCurve.fit(level, variance, freedom, place)
+    for _ in range(ROUNDS):
+        for k in range(places.size):
+            own = place == k
+            if np.count_nonzero(own) >= OF_A_PLACE:
+                places[k] = np.sqrt(np.median(variance[own] / curve.at(level[own])))
+        # A place without noise has no error that another one could be a multiple of.
+        places = places / places.min() if (places > 0).all() else np.ones(period**2)
+        curve = NoiseCurve.fit(level, variance / places[place] ** 2, freedom, place)
+    return curve, places.reshape(period, period)
 
 
 def _variances(beyond: np.ndarray, known: np.ndarray, relative: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -325,25 +379,33 @@ def _clipped_variance(deviations: np.ndarray, floor: float) -> float:
     return sigma**2
 
 
-def spread_rows(height: int, width: int, frames: int) -> Iterator[tuple[int, slice]]:
+def spread_rows(height: int, width: int, frames: int, period: int = 1) -> Iterator[tuple[int, slice]]:
     """Yield the first row of bands of `BLOCK` rows spread over an image, and their columns.
 
     The columns are one slice for all bands; its step is the distance of the blocks to be used. They depend on
-    the shape of the image and the number of frames only.
+    the shape of the image and the number of frames only. With the `period` of a color filter pattern, a band
+    has `BLOCK` rows for each row of it.
     """
+    side = BLOCK * period
     pixels = min(SAMPLES // max(frames, 1), MOST_PIXELS)
-    across, down = max(width // BLOCK, 1), max(height // BLOCK, 1)
-    bands = min(max(BANDS, pixels // (BLOCK * width)), down)
-    step = max(1, bands * across * BLOCK**2 // max(pixels, 1))
+    across, down = max(width // side, 1), max(height // side, 1)
+    bands = min(max(BANDS, pixels // (side * width)), down)
+    step = max(1, bands * across * side**2 // max(pixels, 1))
     for k in range(bands):
-        yield (2 * k + 1) * down // (2 * bands) * BLOCK, slice(0, across, step)
+        yield (2 * k + 1) * down // (2 * bands) * side, slice(0, across, step)
 
 
-def blocks_of(rows: np.ndarray, columns: slice) -> np.ndarray:
+def blocks_of(rows: np.ndarray, columns: slice, period: int = 1) -> np.ndarray:
     """Cut a band of `BLOCK` rows into blocks of neighboring pixels, (blocks, pixels), and take some of them.
 
-    A band that is smaller than a block is one.
+    A band that is smaller than a block is one. With the `period` of a color filter pattern, the pixels of a
+    block are neighbors in the same place of it, and blocks in the same place follow each other.
     """
+    if period > 1 and min(rows.shape) >= BLOCK * period:
+        # Whole periods, so that all places have blocks as large.
+        rows = rows[: BLOCK * period, : rows.shape[1] // (BLOCK * period) * BLOCK * period]
+        places = np.ndindex(period, period)
+        return np.concatenate([blocks_of(rows[y::period, x::period], columns) for y, x in places])
     height, width = rows.shape
     across = width // BLOCK
     if height < BLOCK or across < 1:

@@ -10,6 +10,7 @@ from functools import cached_property, partial
 import numpy as np
 
 from stacklib.errors import IntegrationError
+from stacklib.frames.differences import mosaic_period
 from stacklib.frames.frame import Frame
 from stacklib.frames.frame_masks import open_masks
 from stacklib.frames.frame_set import FrameSet, refuse_single
@@ -129,6 +130,7 @@ class Preparation:
             floor=float((steps * factor).max() * HALF_STEP),
             full_scale=self.full_scale,
             bounds=self.data_limits,
+            period=mosaic_period(self.used_frames),
         )
 
     @cached_property
@@ -176,12 +178,13 @@ class Preparation:
             least = settings.floor / (HALF_STEP * math.sqrt(12))
 
             def measure() -> FrameNoise:
-                bands = spread_rows(self.frames.height, self.frames.width, self.count)
+                bands = spread_rows(self.frames.height, self.frames.width, self.count, settings.period)
                 read = self.read_rows if planes is None else partial(self._rows_of, planes)
                 blocks = [self._blocks(settings, channel, start, columns, read) for start, columns in bands]
-                return FrameNoise.measure(np.concatenate(blocks, axis=1), least)
+                return FrameNoise.measure(np.concatenate(blocks, axis=1), least, settings.period, len(blocks))
 
             inputs = ("noise", channel, settings.data_range, *compared, least, self.used, self.marks)
+            inputs += (settings.period,) if settings.period > 1 else ()
             self.noise_by_channel[key] = kept_for_set(
                 self.used_frames, inputs, measure, FrameNoise.to_arrays, FrameNoise.from_arrays
             )
@@ -217,8 +220,8 @@ class Preparation:
         for i, factor, offset in zip(
             self.used, settings.rejection_factor, settings.rejection_offset, strict=True
         ):
-            stop = min(start + BLOCK, self.frames.height)
-            blocks = blocks_of(read(int(i), start, stop, channel), columns)
+            stop = min(start + BLOCK * settings.period, self.frames.height)
+            blocks = blocks_of(read(int(i), start, stop, channel), columns, settings.period)
             data = (blocks > low) & (blocks < high)
             found.append(np.where(data, blocks * factor + offset, np.nan).astype(np.float32))
         return np.stack(found)

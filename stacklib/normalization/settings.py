@@ -27,8 +27,10 @@ class Settings:
     the compared samples of each frame relative to the quietest one, by default equal, and `curve`, float64
     (2, knots), levels and variances of a frame of noise 1, see `stacklib.normalization.noise_curve`; None if
     it is only known from the samples of each pixel. `contrast` is the further variance in the cores
-    of stars, relative to the square of their bend. `claims`, (hits, frames + 1, frames + 1), corrects
-    the standard error of a pixel for rejection, see `stacklib.kernel.uncertainty`; None for no correction.
+    of stars, relative to the square of their bend. `period` is that of the color filter pattern, `places`,
+    float64 (period, period), the noise of its places relative to the curve; None for equal noise. `claims`,
+    (hits, frames + 1, frames + 1), corrects the standard error of a pixel for rejection, see
+    `stacklib.kernel.uncertainty`; None for no correction.
     `bounds` are the limits of `data_range` in the units of the samples, by default those of the recipe.
     """
 
@@ -43,6 +45,8 @@ class Settings:
     noise: np.ndarray | None = None
     curve: np.ndarray | None = None
     contrast: float = 0.0
+    period: int = 1
+    places: np.ndarray | None = None
     claims: np.ndarray | None = None
     bounds: tuple[float, float] | None = None
 
@@ -68,6 +72,12 @@ class Settings:
     def relative_noise(self) -> np.ndarray:
         """Noise of each frame relative to the quietest one, (frames,)."""
         return np.ones(self.frames) if self.noise is None else self.noise
+
+    def places_from(self, left: int, top: int) -> np.ndarray:
+        """Return the noise of the places of the color filter pattern from a pixel on, (period, period)."""
+        if self.places is None:
+            return np.ones((self.period, self.period))
+        return np.roll(self.places, (-top, -left), axis=(0, 1))
 
     @property
     def data_range(self) -> tuple[float, float]:

@@ -59,6 +59,8 @@ def _start(samples, b, excess, floor, typical, by_pixel, by_sample):
         by_pixel[CENTRE, p] = median(ordered[:, p], 0, n) if n > 0 else 0.0
         beyond = np.float64(excess[p]) if p < excess.size else 1.0
         variance = max(scatter[MODEL, p], floor * floor)
+        if beyond < 0.0:
+            variance *= beyond * beyond
         by_pixel[FURTHER, p] = 0.0
         if beyond > 1.0 and variance > 0.0:
             shown = max(scatter[MODEL, p] * beyond * beyond, LEAST_OWN * LEAST_OWN * scatter[OWN, p])
@@ -200,7 +202,8 @@ def noise_model(samples, judged, noise, typical, excess, limits, max_iterations)
     and `detail` are filled as by other rules, for a frame of relative noise 1, but refer to `judged`.
     `noise`, float64 (frames,), is the relative noise of the frames, and `typical` the variance that the
     median deviation of their samples shows, see `stacklib.rejection.calibration.typical_variance`. `excess`,
-    float32 (pixels,), by which the noise exceeds the curve, may be empty. `limits` are those of the low and
+    float32 (pixels,), by which the noise exceeds the curve, may be empty; negative where that is noise of the
+    frames, see `stacklib.kernel.scatter`. `limits` are those of the low and
     high side in sigma and the floor of sigma.
 
     A sample is rejected beyond ``k sigma sqrt(s_i^2 + t + 1 / W)``, where W is the sum of the weights

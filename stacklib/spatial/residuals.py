@@ -118,4 +118,10 @@ def write_noise(kept: KeptMean, factor: np.ndarray, settings: Settings) -> None:
     for start in range(0, len(factor), rows):
         part = slice(start, start + rows)
         kept.sigma[part] = np.sqrt(np.interp(kept.mean[part], levels, variances))
-        kept.further[part] = typical * (factor[part].astype(np.float64) ** 2 - 1)
+        square = factor[part].astype(np.float64) ** 2
+        own = factor[part] < 0
+        if own.any():
+            # Noise of the frames, see `stacklib.kernel.scatter`.
+            kept.sigma[part][own] *= np.sqrt(square[own])
+            square[own] = 1
+        kept.further[part] = typical * (square - 1)

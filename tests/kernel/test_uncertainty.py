@@ -14,20 +14,29 @@ PLAIN = {"normalization": "none", "rejection_normalization": "none"}
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Registration hides noise"),
     pytest.mark.filterwarnings("ignore:.*cannot reject anything"),
+    pytest.mark.filterwarnings("ignore:.*not debayered"),
     pytest.mark.filterwarnings("ignore:.*without data .* in a large part of the image"),
 ]
 
 
-def sky(folder, noise, height=130, width=130, coverage=None, seed=5):
-    """Frames of nothing but noise; `coverage` (height, width) frames have data at a pixel."""
+def sky(folder, noise, height=130, width=130, coverage=None, seed=5, mosaic=None):
+    """Frames of nothing but noise; `coverage` (height, width) frames have data at a pixel.
+
+    `mosaic` has level and noise of the places of a color filter pattern, relative to those of other frames.
+    """
     rng = np.random.default_rng(seed)
     folder.mkdir()
     order = rng.permutation(len(noise))
+    levels = 1.0 if mosaic is None else np.tile(mosaic[0], (height // 2, width // 2))
     for i, sigma in enumerate(noise):
-        image = (LEVEL + sigma * rng.standard_normal((height, width))).astype(np.float32)
+        deviation = sigma * rng.standard_normal((height, width))
+        if mosaic is not None:
+            deviation *= np.tile(mosaic[1], (height // 2, width // 2))
+        image = (LEVEL * levels + deviation).astype(np.float32)
         if coverage is not None:
             image[order[i] >= coverage] = 0
         cards = [("NOISE00", sigma, ""), ("ROWORDER", "TOP-DOWN", "")]
+        cards += [] if mosaic is None else [("BAYERPAT", "GRBG", "")]
         fits.write_image(folder / f"sky_{i:02d}.fits", image, cards)
     return sl.open_frames(folder)
 
@@ -76,6 +85,42 @@ def test_every_rule(skies, rule, kind, count, weights):
     assert np.isfinite(z).all()
     assert z.std() == pytest.approx(1, abs=0.03)
     assert ratio == pytest.approx(1, abs=0.04)
+
+
+#: Level and noise of the places: of one noise, of photon noise, and after a flat that is not gray.
+GRBG = np.array([[1.2, 0.8], [0.6, 1.2]])
+MOSAICS = {
+    "white": (GRBG, np.ones((2, 2))),
+    "photons": (GRBG, np.sqrt(GRBG)),
+    "flat": (np.ones((2, 2)), np.array([[1, 1.5], [1.8, 1]])),
+}
+
+
+@pytest.mark.parametrize("kind", MOSAICS)
+@pytest.mark.parametrize(
+    ("rule", "count"), [("noise_model", 6), ("noise_model", 20), ("winsorized_sigma", 20)]
+)
+@pytest.mark.parametrize("unequal", [False, True])
+def test_every_color_of_a_mosaic(tmp_path, kind, rule, count, unequal):
+    noise = noises("unequal" if unequal else "equal", count)
+    frames = sky(tmp_path / "a", noise, 240, 240, mosaic=MOSAICS[kind])
+    recipe = sl.Recipe(**PLAIN, rejection=rule, weights="noise", reference=frames[0].name)
+    result = sl.integrate(frames, recipe, progress=False)
+    z = (result.image[0] - LEVEL * np.tile(MOSAICS[kind][0], (120, 120))) / result.uncertainty[0]
+    for row, column in np.ndindex(2, 2):
+        assert z[row::2, column::2].std() == pytest.approx(1, abs=0.03), (row, column)
+    if rule == "noise_model":
+        rejected = result.rejection_low + result.rejection_high
+        for row, column in np.ndindex(2, 2):
+            # One-sided rates of a Gaussian beyond 3.2 and 2.9 sigma.
+            rate = rejected[0, row::2, column::2].mean()
+            assert rate == pytest.approx(0.000687 + 0.001866, rel=0.2), (row, column)
+    # The edge of a region has the same neighbors as in the whole image, wherever it begins.
+    left, top, width, height = region = (31, 42, 50, 41)
+    part = sl.integrate(frames, recipe, region=region, progress=False)
+    inside = np.s_[:, top : top + height, left : left + width]
+    np.testing.assert_array_equal(part.image, result.image[inside])
+    np.testing.assert_array_equal(part.uncertainty, result.uncertainty[inside])
 
 
 @pytest.mark.parametrize("rule", RULES)

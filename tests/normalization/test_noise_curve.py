@@ -90,15 +90,47 @@ def test_curve_of_points():
 @pytest.mark.parametrize(
     ("height", "width", "frames"), [(3, 5, 4), (64, 64, 5), (1500, 2000, 20), (4000, 6000, 200)]
 )
-def test_rows_are_spread_over_the_image(height, width, frames):
-    bands = list(spread_rows(height, width, frames))
+@pytest.mark.parametrize("period", [1, 2])
+def test_rows_are_spread_over_the_image(height, width, frames, period):
+    bands = list(spread_rows(height, width, frames, period))
     starts = [start for start, _ in bands]
-    assert starts == sorted(set(starts)) and starts[-1] + min(BLOCK, height) <= height
-    rows = np.zeros((min(BLOCK, height), width), np.float32)
-    pixels = sum(blocks_of(rows, columns).size for _, columns in bands)
+    side = BLOCK * period
+    assert starts == sorted(set(starts)) and starts[-1] + min(side, height) <= height
+    assert all(start % side == 0 for start in starts)
+    rows = np.zeros((min(side, height), width), np.float32)
+    pixels = sum(blocks_of(rows, columns, period).size for _, columns in bands)
     assert min(height * width * 0.5, 500) < pixels <= 200_000
     if height > 1000:
         assert starts[0] < height / 10 and starts[-1] > 0.9 * height
+
+
+@pytest.mark.parametrize("period", [2, 6])
+def test_blocks_of_a_mosaic_have_one_color(period):
+    places = np.arange(period**2).reshape(period, period)
+    rows = np.tile(places, (BLOCK, 3 * BLOCK + 1)).astype("f4")
+    blocks = blocks_of(rows, slice(None), period)
+    assert blocks.shape == (3 * period**2, BLOCK**2)
+    np.testing.assert_array_equal(blocks, np.repeat(np.arange(period**2), 3)[:, None] * np.ones(BLOCK**2))
+
+
+def test_noise_of_places_of_one_level_and_of_levels():
+    rng = np.random.default_rng(45)
+    true = np.array([[1.0, 1.5], [1.8, 1.0]])
+    level = np.array([[0.1, 0.1], [0.1, 0.2]])
+    sigma = 1e-3 * true * np.sqrt(level / 0.1)
+    size = BLOCK * 2 * 30
+    frames = rng.standard_normal((10, 8 * size, size)) * np.tile(sigma, (4 * size, size // 2))
+    frames += np.tile(level, (4 * size, size // 2))
+    bands = range(0, 8 * size, 2 * BLOCK)
+    cut = [
+        np.stack([blocks_of(frame[k : k + 2 * BLOCK], slice(None), 2) for frame in frames.astype("f4")])
+        for k in bands
+    ]
+    found = FrameNoise.measure(np.concatenate(cut, axis=1), 0.0, 2, len(bands))
+    noise = found.places * np.sqrt(found.curve.at(level))
+    np.testing.assert_allclose(noise, sigma, rtol=0.02)
+    assert found.places.min() == 1
+    assert FrameNoise.from_arrays(found.to_arrays()).places.tolist() == found.places.tolist()
 
 
 def test_noise_of_means_is_not_hidden():
