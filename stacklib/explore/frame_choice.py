@@ -15,6 +15,7 @@ from stacklib.errors import IntegrationError, RecipeError
 from stacklib.figures.screen import read_binned, screen_limits, stretch
 from stacklib.frames.finding import resolve_path
 from stacklib.frames.frame_set import FrameSet, open_frames
+from stacklib.frames.kinds import calibration_kind
 from stacklib.frames.selection import select
 from stacklib.integration.registration import Registration, check_registration, registration_of
 from stacklib.measurement.full_scale import ADU
@@ -410,6 +411,8 @@ def _compare(frames: FrameSet, recipe: Recipe, measured: FrameMeasurements) -> t
         return nothing, ""
     gains = best_gains(p.photometry.transparency, p.photometry.noise)
     names = own_parts([Path(name).stem for name in frames.names])
+    if calibration_kind(p.used_frames):
+        return gains, "\n".join(worth_in_words(gains, names))
     found = registration_of(p)
     lines = check_registration(found, [names[i] for i in p.used], allowed=True) or [_registered(found)]
     return gains, "\n".join([*lines, *worth_in_words(gains, names)])

@@ -11,7 +11,7 @@ from stacklib.errors import FrameError
 from stacklib.frames.frame import Frame
 from stacklib.utils.labels import listed, quoted
 
-__all__ = ["CALIBRATION", "Kind", "kind_of", "sift"]
+__all__ = ["CALIBRATION", "Kind", "calibration_kind", "kind_of", "sift"]
 
 #: Keywords with the kind of an image, and with the number of frames in it.
 TYPES = ("IMAGETYP", "FRAME", "FRAMETYP", "OBSTYPE")
@@ -70,6 +70,13 @@ def kind_of(frame: Frame) -> Kind | None:
     return None
 
 
+def calibration_kind(frames: Sequence[Frame]) -> str:
+    """Return which of `CALIBRATION` all frames are; empty if they are not of one such kind."""
+    kinds = {kind.what if (kind := kind_of(frame)) else "" for frame in frames}
+    only = kinds.pop() if len(kinds) == 1 else ""
+    return only if only in CALIBRATION else ""
+
+
 def sift(frames: Sequence[Frame], named: Sequence[bool]) -> tuple[list[bool], list[str]]:
     """Return which frames to use, and notes about the others: masters, maps and calibration frames.
 
@@ -124,14 +131,14 @@ def sift(frames: Sequence[Frame], named: Sequence[bool]) -> tuple[list[bool], li
 
 
 def _without_lights(frames: Sequence[Frame], kinds: Sequence[Kind | None]) -> list[str]:
-    """Warn of a set of calibration frames or maps, which are integrated like light frames."""
+    """Say that a set is one of calibration frames or maps."""
     places = [i for i, kind in enumerate(kinds) if kind is not None]
     if all(kind is None or kind.what == MASTER for kind in kinds):
         return []
     shown = _each([frames[i].path for i in places], kinds, places)
     return [
-        f"no light frames: {shown}; all are used, and treated like light frames. For calibration frames "
-        "there are the presets bias, dark and flat"
+        f"no light frames: {shown}; all are used. For calibration frames there are the presets bias, dark "
+        "and flat"
     ]
 
 

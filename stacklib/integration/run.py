@@ -15,6 +15,7 @@ import numpy as np
 from stacklib.errors import StacklibWarning
 from stacklib.formats.scratch import MEMORY_IN_ALL, memory_held, memory_limited
 from stacklib.frames.frame_set import FrameSet, open_frames, refuse_single
+from stacklib.frames.kinds import calibration_kind
 from stacklib.integration.cluster import Cluster
 from stacklib.integration.noise import Work, known_excess, with_noise
 from stacklib.integration.noise_image import measure_noise, noise_window
@@ -150,11 +151,15 @@ def _without_claims(samples: Samples, preparation: Preparation) -> Integration:
     return integrate_samples(samples, preparation, true_claims=False)
 
 
-def _checked(preparation: Preparation, samples: Samples) -> tuple[Preparation, np.ndarray]:
+def _checked(preparation: Preparation, samples: Samples) -> tuple[Preparation, np.ndarray | None]:
     """Check that the frames lie on each other, and what their factors and weights go by.
 
-    Returns the shift of each, (frames, 2), NaN if not known.
+    Returns the shift of each, (frames, 2), NaN if not known; None for calibration frames, whose pixels are
+    those of the camera.
     """
+    if calibration_kind(preparation.used_frames):
+        notes = [*preparation.notes, *preparation.doubts_about_weights()]
+        return replace(preparation, notes=tuple(notes)), None
     held = samples.held if samples.whole else None
     found = registration_of(preparation, held, samples.threads)
     used = preparation.used

@@ -131,13 +131,12 @@ def compared_light(preparation: Preparation, threads: int | None = None) -> np.n
 
 def _unknown_light(p: Preparation) -> bool:
     """Return whether frames are matched without regard to their stars although they have some."""
-    return goes_by_spread(p.recipe) and not any(map(_is_calibration, p.used_frames))
+    return goes_by_spread(p.recipe) and not _has_calibration(p.used_frames)
 
 
-def _is_calibration(frame: Frame) -> bool:
-    """Return whether a frame is a bias, dark or flat, whose hot pixels are no stars."""
-    kind = kind_of(frame)
-    return kind is not None and kind.what in CALIBRATION
+def _has_calibration(frames: list[Frame]) -> bool:
+    """Return whether there is a bias, dark or flat, whose hot pixels are no stars."""
+    return any((kind := kind_of(frame)) is not None and kind.what in CALIBRATION for frame in frames)
 
 
 def starlight_of(

@@ -14,6 +14,7 @@ from stacklib.frames.differences import mosaic_period
 from stacklib.frames.frame import Frame
 from stacklib.frames.frame_masks import open_masks
 from stacklib.frames.frame_set import FrameSet, refuse_single
+from stacklib.frames.kinds import calibration_kind
 from stacklib.measurement.border import DataRange
 from stacklib.measurement.cache.sets import kept_for_set
 from stacklib.measurement.full_scale import ADU
@@ -37,6 +38,7 @@ from stacklib.normalization.weighting import (
     needs_noise,
     star_weights,
 )
+from stacklib.recipe.presets import PRESETS
 from stacklib.recipe.recipe import BY_LIGHT, Recipe
 from stacklib.recipe.rules import RULES
 from stacklib.utils.labels import listed
@@ -237,6 +239,15 @@ class Preparation:
         return noise[self.used, channel] * self.factor[self.used, channel]
 
 
+def _about_kind(frames: list[Frame], recipe: Recipe) -> list[str]:
+    """Return a note if calibration frames are matched like light frames."""
+    kind = calibration_kind(frames)
+    fields = ("normalization", "rejection_normalization")
+    if not kind or all(getattr(recipe, name) == PRESETS[kind][name] for name in fields):
+        return []
+    return [f"these are {kind} frames, treated like light frames; with preset {kind} they are not"]
+
+
 def prepare(
     frames: FrameSet,
     recipe: Recipe,
@@ -305,7 +316,7 @@ def prepare(
         if by_light and recipe.normalization in BY_LIGHT
         else output_coefficients(recipe.normalization, *arguments, pedestal=pedestal)
     )
-    notes += _about_pedestals(pedestal, some, recipe)
+    notes += [*_about_pedestals(pedestal, some, recipe), *_about_kind(some, recipe)]
     measured = compared.measured
     if pedestal.any():
         above = {name: getattr(measured, name) - pedestal for name in ("location", "mean")}

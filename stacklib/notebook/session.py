@@ -22,6 +22,7 @@ from stacklib.figures.night_plots import figure_night
 from stacklib.figures.result_plots import figure_preview
 from stacklib.figures.trail_plots import figure_trails, trails_in_words
 from stacklib.frames.finding import resolve_path
+from stacklib.frames.kinds import calibration_kind
 from stacklib.integration.result import Integration
 from stacklib.notebook.executed import NOTE, RESULT_MIME
 from stacklib.notebook.parameters import (
@@ -189,6 +190,9 @@ def show_night(result: Integration) -> None:
     """Display transparency, sky and surfaces of the frames, if they were compared by their light."""
     from IPython.display import display
 
+    if calibration_kind(result.preparation.used_frames):
+        print("These are calibration frames: there is no light of stars to compare them by.")
+        return
     if result.preparation.photometry is None:
         print('These frames were not compared by their light; with preset = "measured" they are.')
         return

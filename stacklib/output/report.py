@@ -14,6 +14,7 @@ from stacklib.errors import FrameError
 from stacklib.frames.differences import exposure_text
 from stacklib.frames.finding import find_images
 from stacklib.frames.frame_set import FrameSet, header_notes
+from stacklib.frames.kinds import calibration_kind
 from stacklib.measurement.measurements import channel_mean
 from stacklib.measurement.scale_noise import APERTURES
 from stacklib.normalization.light.photometric import Photometry
@@ -346,15 +347,26 @@ def _noise(result: IntegratedImage) -> list[str]:
         ("reference frame, before", before, 4),
         ("integration, after", after, 4),
         ("after / before", ratio, 3),
-        ("expected, these frames", result.allowed_noise_ratio, 3),
     ]
+    allowed = result.allowed_noise_ratio
+    known = bool(np.isfinite(allowed).any())
+    rows += [("expected, these frames", allowed, 3)] if known else []
     rows += [("with the best weights", result.best_noise_ratio, 3)] if by_light else []
     for name, values, digits in rows:
         lines.append(f"  {name:<24}" + "".join(f"{_number(value, digits):>12}" for value in values))
     count = result.preparation.count
     lines.append(f"  {f'1/sqrt({count}), equal frames':<24}{_number(result.expected_noise_ratio, 3):>12}")
+    kind = calibration_kind(result.preparation.used_frames)
+    if kind:
+        lines.append(
+            f"  What {kind} frames have in common, such as fixed pattern and hot pixels, is in it and stays."
+        )
+    elif not known:
+        lines.append(
+            "  What these frames allow is not known: the weights do not need the noise of each frame."
+        )
     cost = 100 * (result.expected_noise_factor - 1)
-    if cost >= 0.05:
+    if cost >= 0.05 and known:
         lines.append(f"  The expected noise includes {cost:.1f} % from rejection and combination.")
     if by_light:
         lines.append(f"  It is measured at {SCALE}, where registration does not hide it.")
@@ -411,6 +423,8 @@ def _frames(result: IntegratedImage) -> list[str]:
     legend = ["* reference frame"] + ["! see below"] * bool(unusual)
     legend += ["transp.: light relative to the reference; FWHM in pixels"] * by_light
     legend += ["masked: for their neighbors"] * bool(result.masked)
+    noises = p.measurements.noise if p.photometry is None else p.photometry.noise
+    legend += ["noise: not measured, as the weights do not need it"] * (not np.isfinite(noises[p.used]).any())
     legend += ["means over the channels"] * (len(result.image) > 1)
     words = f"({'; '.join(legend)})"
     return [*lines, textwrap.fill(words, WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 7)]

@@ -16,6 +16,8 @@ _UNMATCHED = {
     "normalization": "none",
     "rejection_normalization": "none",
     "weights": "none",
+    # It sees a cosmic ray among few frames, and goes by the noise of each pixel: hot ones are noisier.
+    "rejection": "calibrated_sigma",
     "range_clip_low": False,
     "joint_colour": False,
 }
@@ -44,6 +46,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "normalization": "multiplicative",
         "rejection_normalization": "equalize_fluxes",
         "weights": "none",
+        "rejection": "calibrated_sigma",
         "joint_colour": False,
     },
 }

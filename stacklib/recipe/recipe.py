@@ -15,8 +15,8 @@ from typing import Any
 from stacklib.errors import RecipeError
 from stacklib.frames.finding import beside, expanded
 from stacklib.frames.frame_set import open_frames
-from stacklib.frames.kinds import kind_of
-from stacklib.recipe.presets import PRESETS, with_preset
+from stacklib.frames.kinds import calibration_kind
+from stacklib.recipe.presets import with_preset
 from stacklib.recipe.rules import RULES, RejectionParameters, RuleSpec
 from stacklib.recipe.run_record import read_recipe
 from stacklib.recipe.trail_names import TrailName
@@ -229,9 +229,7 @@ class Recipe(RejectionParameters):
         -------
         Recipe
         """
-        kinds = {kind.what if (kind := kind_of(frame)) else "" for frame in open_frames(frames)}
-        only = kinds.pop() if len(kinds) == 1 else ""
-        return cls.from_dict({"preset": only if only in PRESETS else "measured"})
+        return cls.from_dict({"preset": calibration_kind(open_frames(frames)) or "measured"})
 
     def replace(self, **changes: Any) -> Recipe:
         """Return a copy with some parameters changed.

@@ -207,6 +207,54 @@ def test_every_rule_on_darks(darks, dark_stack, rule):
         np.testing.assert_allclose(image, crop.mean(axis=0), rtol=1e-5)
 
 
+@pytest.fixture
+def said(recwarn):
+    """Return what a run warned of."""
+    return lambda: " ".join(str(warning.message) for warning in recwarn)
+
+
+@pytest.mark.filterwarnings("default::stacklib.errors.StacklibWarning")
+def test_the_preset_for_darks(darks, dark_stack, said):
+    recipe = sl.Recipe.best(darks)
+    assert recipe == sl.Recipe.from_dict({"preset": "dark"})
+    result = sl.integrate(darks, recipe, progress=False)
+    assert said() == ""
+    median, ordered = np.median(dark_stack, axis=0), np.sort(dark_stack, axis=0)
+    level = np.median(median)
+    hot = median > level + 1000
+    ratio = (result.image[0] * FULL - level)[hot] / (median - level)[hot]
+    assert hot.sum() == 101 and ratio.min() > 0.9 and ratio.max() < 1.1
+    own = 1.4826 * np.median(np.abs(dark_stack - median), axis=0)
+    noise = np.maximum(own, np.median(own))
+    struck = (ordered[-1] > median + 8 * noise) & (ordered[-2] < median + 4 * noise) & ~hot
+    assert struck.sum() > 50
+    assert (result.rejection_high[0][struck] > 0).all()
+    # Asked for are .069 % and .187 %.
+    assert result.rejected_low.mean() == pytest.approx(0.00069, rel=0.2)
+    assert result.rejected_high.mean() == pytest.approx(0.00187, rel=0.2)
+    text = " ".join(result.report().split())
+    assert "Registered" not in text and "expected, these frames" not in text
+    assert "What dark frames have in common" in text and "noise: not measured" in text
+
+
+@pytest.mark.filterwarnings("default::stacklib.errors.StacklibWarning")
+def test_darks_that_are_matched_like_lights_are_named(darks, said):
+    sl.integrate(darks, sl.Recipe.suggest(darks), region=(0, 0, 300, 300), progress=False)
+    assert "these are dark frames, treated like light frames; with preset dark they are not" in said()
+
+
+@pytest.mark.filterwarnings("default::stacklib.errors.StacklibWarning")
+def test_the_preset_for_bias_frames(tmp_path, said):
+    frames = sl.open_frames(linked("calib_asi120mc/bias", tmp_path))
+    result = sl.integrate(frames, sl.Recipe.from_dict({"preset": "bias"}), progress=False)
+    assert "treated like" not in said() and "lie on" not in said()
+    stack = np.stack([frame.read(channel=0) for frame in frames])
+    assert np.median(np.abs(result.image[0] - stack.mean(axis=0))) < 0.1 * np.median(stack.std(axis=0))
+    assert result.rejected_high.mean() < 0.01
+    text = " ".join(result.report().split())
+    assert "Registered" not in text and "have in common" in text
+
+
 # Others -------------------------------------------------------------------------------------------------
 
 

@@ -43,7 +43,7 @@ def test_an_unknown_preset_is_an_error_that_lists_them(tmp_path):
         sl.Recipe.from_dict({"preset": "best"})
 
 
-def make(folder, kind, count=3):
+def make(folder, kind, count=4):
     from astropy.io import fits
 
     folder.mkdir(parents=True)
