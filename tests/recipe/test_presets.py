@@ -72,7 +72,7 @@ def test_a_preset_given_overrides_saved_choices(tmp_path):
     job, line = job_from_arguments(str(folder), [("preset", "flat")])
     assert (job.recipe.normalization, job.recipe.rejection, job.recipe.sigma_low) == (
         "multiplicative",
-        "sigma",
+        "calibrated_sigma",
         3.3,
     )
     assert "Changed here: normalization multiplicative" in line
