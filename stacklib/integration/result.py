@@ -54,6 +54,8 @@ class Integration(IntegratedImage):
         `stacklib.integration.registration`.
     saved : SavedFiles or None
         Files written by the last `save`.
+    how : str
+        With `keep_samples`, which frames were added to those known before, or why all were integrated.
 
     Examples
     --------
@@ -62,6 +64,7 @@ class Integration(IntegratedImage):
     """
 
     saved: SavedFiles | None = field(default=None, compare=False)
+    how: str = field(default="", compare=False)
 
     @property
     def summary(self) -> str:

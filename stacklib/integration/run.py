@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from stacklib.formats.scratch import MEMORY_IN_ALL, memory_held, memory_limited
 from stacklib.frames.frame_set import FrameSet, open_frames, refuse_single
 from stacklib.frames.kinds import calibration_kind
 from stacklib.integration.cluster import Cluster
+from stacklib.integration.kept.growing import Keeper
 from stacklib.integration.noise import Work, known_excess, with_noise
 from stacklib.integration.noise_image import measure_noise, noise_window
 from stacklib.integration.registration import check_registration, registration_of
@@ -53,6 +54,7 @@ def integrate(
     threads: int | None = None,
     progress: bool = True,
     client: Client | None = None,
+    keep_samples: bool = False,
 ) -> Integration:
     """Integrate registered frames into one image.
 
@@ -77,12 +79,15 @@ def integrate(
         Measure and integrate on the workers of a Dask cluster. They read the frames from the same paths.
         `memory` is then the budget of each worker, within its own limit. See
         `stacklib.integration.cluster`.
+    keep_samples : bool
+        Keep the sorted samples in the cache folder, and use those that are there: when some frames were
+        added or left out, only what matters is looked at again. `Integration.how` says whether.
 
     Returns
     -------
     Integration
-        The image, its maps and the frame table. They do not depend on `memory`, `threads` and `client`, to
-        the last bit.
+        The image, its maps and the frame table. They do not depend on `memory`, `threads`, `client` and
+        `keep_samples`, to the last bit.
 
     Raises
     ------
@@ -111,6 +116,7 @@ def integrate(
     give_back_memory()
     samples = Samples(frames, region, threads, memory)
     cluster = None if client is None else Cluster(client, frames, memory)
+    keeper = Keeper(frames, keep_samples and cluster is None)
     workers: Workers = Threads() if cluster is None else cluster
     spread = None if cluster is None else cluster.measure
     spare = samples.spare if cluster is None else MEMORY_IN_ALL
@@ -119,11 +125,12 @@ def integrate(
         frames.close()
     with memory_limited(spare):
         with _measuring(progress, frames) as report:
-            planes = None
-            if cluster is None and samples.whole and samples.fits():
+            planes: Callable[[int, int], Any] | None = None
+            if cluster is None and samples.whole and samples.fits() and not keeper.expected:
                 samples.hold()
                 planes = samples.plane
             preparation = prepare(frames, recipe, samples.threads, report, planes, spread=spread)
+        planes = planes or keeper.planes
         if planes is not None:
             for channel in range(frames.channels):
                 preparation.frame_noise(channel, planes)
@@ -137,11 +144,13 @@ def integrate(
             preparation = replace(preparation, notes=(*preparation.notes, *masks.notes))
             for note in masks.notes:
                 warnings.warn(note, StacklibWarning, stacklevel=2)
-        result = integrate_samples(samples, preparation, progress, work=workers.integrate)
-        result.shift = shift
+        spatial = samples.masks is not None
+        with keeper.work(samples, preparation, spatial, workers.integrate) as work:
+            result = integrate_samples(samples, preparation, progress, work=work)
+        result.shift, result.how = shift, keeper.words
         result.measure_scale = partial(measure_noise, noise_window(samples), _without_claims)
     notes = range_warnings(result.range_factor, result.truncated, result.recipe.output_range)
-    for note in filter(None, [*notes, not_kept()]):
+    for note in filter(None, [*notes, keeper.note, not_kept()]):
         warnings.warn(note, StacklibWarning, stacklevel=2)
     frames.close()
     return result

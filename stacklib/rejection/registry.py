@@ -11,6 +11,7 @@ import scipy
 
 from stacklib.recipe.recipe import Recipe
 from stacklib.recipe.rules import RULES, RuleSpec
+from stacklib.rejection import ends
 from stacklib.rejection.calibration import critical_values
 from stacklib.rejection.clipping import averaged_sigma, ccd_noise, min_max, none, percentile, sigma
 from stacklib.rejection.line_fitting import linear_fit
@@ -70,13 +71,15 @@ class CompiledRule:
 
     `more_limits` takes recipe and full scale (ADU at the value 1) and returns the limits after the first
     three; `first_round_limit` is the position of the limit that applies to the first round only, if any.
-    `table` takes recipe and number of frames.
+    `table` takes recipe and number of frames. `by_ends` is the number of the rule in
+    `stacklib.rejection.ends`, if it needs no more than that.
     """
 
     spec: RuleSpec
     function: Callable
     more_limits: Callable[[Recipe, float], tuple[float, ...]] = lambda recipe, full_scale: ()
     first_round_limit: int | None = None
+    by_ends: int | None = None
     table: Callable[[Recipe, int], np.ndarray] = _no_table
 
     def limits(self, recipe: Recipe, floor: float, full_scale: float) -> np.ndarray:
@@ -91,10 +94,10 @@ class CompiledRule:
 COMPILED: dict[str, CompiledRule] = {
     rule.spec.name: rule
     for rule in (
-        CompiledRule(spec=RULES["none"], function=none),
-        CompiledRule(spec=RULES["min_max"], function=min_max),
-        CompiledRule(spec=RULES["percentile"], function=percentile),
-        CompiledRule(spec=RULES["sigma"], function=sigma),
+        CompiledRule(spec=RULES["none"], function=none, by_ends=ends.NONE),
+        CompiledRule(spec=RULES["min_max"], function=min_max, by_ends=ends.MIN_MAX),
+        CompiledRule(spec=RULES["percentile"], function=percentile, by_ends=ends.PERCENTILE),
+        CompiledRule(spec=RULES["sigma"], function=sigma, by_ends=ends.SIGMA),
         CompiledRule(
             spec=RULES["winsorized_sigma"],
             function=winsorized_sigma,
@@ -102,7 +105,7 @@ COMPILED: dict[str, CompiledRule] = {
             first_round_limit=3,
             table=_network_table,
         ),
-        CompiledRule(spec=RULES["averaged_sigma"], function=averaged_sigma),
+        CompiledRule(spec=RULES["averaged_sigma"], function=averaged_sigma, by_ends=ends.AVERAGED_SIGMA),
         CompiledRule(spec=RULES["linear_fit"], function=linear_fit),
         CompiledRule(
             spec=RULES["gesd"],
@@ -125,6 +128,7 @@ COMPILED: dict[str, CompiledRule] = {
         CompiledRule(
             spec=RULES["ccd_noise"],
             function=ccd_noise,
+            by_ends=ends.CCD_NOISE,
             more_limits=lambda recipe, full_scale: (
                 recipe.ccd_read_noise,
                 recipe.ccd_gain,

@@ -150,8 +150,15 @@ class Watch:
         frames = arrived.frame_set()
         with warnings.catch_warnings(record=True) as notes:
             warnings.simplefilter("always")
-            result = integrate(frames, job.recipe, job.part, memory=job.memory, progress=False)
-        entry = entry_of(result, time.monotonic() - began, "", datetime.now())
+            result = integrate(
+                frames,
+                job.recipe,
+                job.part,
+                memory=job.memory,
+                progress=False,
+                keep_samples=job.keep_samples,
+            )
+        entry = entry_of(result, time.monotonic() - began, result.how, datetime.now())
         self.result, self.entries = result, [*self.entries, entry]
         shown = self.shown
         shown.error, shown.notes = "", list(dict.fromkeys(str(note.message) for note in notes))

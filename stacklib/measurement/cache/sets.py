@@ -29,7 +29,7 @@ from stacklib.measurement.cache.planes import sets_folder
 from stacklib.utils.atomic_files import replace_atomically
 from stacklib.utils.package import FOLDER, VERSION, cache_folder
 
-__all__ = ["kept_by_frame", "kept_for_set", "kept_for_settings"]
+__all__ = ["identity", "kept_by_frame", "kept_for_set", "kept_for_settings"]
 
 #: Files of sets that are kept for a folder, those used last, and days after which they are removed.
 SETS, SET_DAYS = 60, 90
@@ -67,7 +67,7 @@ def kept_by_frame(
         The numbers of all frames.
     """
     place = _set_file([frames[i] for i in stacked], settings)
-    names = [_identity(frame) for frame in frames]
+    names = [identity(frame) for frame in frames]
     if place is None or None in names:
         return find(list(range(len(frames))))
     known: dict[str, np.ndarray] = {}
@@ -78,7 +78,7 @@ def kept_by_frame(
         found = find(missing)
         known |= {names[i]: numbers for i, numbers in zip(missing, found, strict=True)}
         # The files may have changed meanwhile.
-        changed = [i for i in missing if _identity(frames[i]) != names[i]]
+        changed = [i for i in missing if identity(frames[i]) != names[i]]
         latest = list(known)[-MOST_FRAMES:]
         if not changed and _set_file([frames[i] for i in stacked], settings) == place:
             _keep(place, {"names": np.array(latest), "numbers": np.stack([known[name] for name in latest])})
@@ -184,7 +184,7 @@ def _keep(path: Path, arrays: Mapping[str, np.ndarray], most: int | None = None)
         _log.debug("the cache %s is not written: %s", path, error)
 
 
-def _identity(frame: Frame) -> str | None:
+def identity(frame: Frame) -> str | None:
     """Return what tells the file of a frame from others, None if it is not a file."""
     try:
         path = Path(frame.path)
