@@ -195,14 +195,16 @@ def _variance_at(curve, slopes, centre):
 
 
 @compiled
-def _sorted_more(more, first, last, places, table, how, block, some, sums):
+def _sorted_more(more, first, last, places, table, how, rooms, sums):
     """Normalize and sort the samples of the other frames of a block of pixels.
 
-    Fills `some`, float32 (LANES, others + 1), infinite at the end and from the start on if one of them is no
-    data, and adds them up. `how` is (data_range, sorting network), `sums` are the center of each pixel,
-    float64 (LANES,), and the sums of `Known` of these samples, float64 (3, LANES), which are filled.
+    The second of `rooms`, float32 (LANES, others + 1), is filled with them, infinite at the end, and at the
+    start if one of them is no data; the first, float32 (others, LANES), is for the work. `how` is
+    (data_range, sorting network), `sums` are the center of each pixel, float64 (LANES,), and the sums of `Known` of these
+    samples, float64 (3, LANES), which are filled.
     """
     (data_low, data_high), network = how
+    block, some = rooms
     padded = np.empty(LANES, np.float32)
     good = np.ones(LANES, np.bool_)
     level, added = sums
@@ -340,9 +342,8 @@ def grow(known, more, places, tables, how, statistics, pixels, counted):
             sums[0, :there] = known.level[q : q + there]
             for k in range(there):
                 sums[1, k], sums[2, k], sums[3, k] = known.sums[q + k]
-            _sorted_more(
-                more, q, q + there, places, table, (data_range, network), block, some, (sums[0], added)
-            )
+            sorting = data_range, network
+            _sorted_more(more, q, q + there, places, table, sorting, (block, some), (sums[0], added))
         # Whatever ends this round early leaves the pixel.
         left[waiting] = q
         waiting += 1
