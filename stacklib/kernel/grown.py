@@ -199,9 +199,9 @@ def _sorted_more(more, first, last, places, table, how, rooms, sums):
     """Normalize and sort the samples of the other frames of a block of pixels.
 
     The second of `rooms`, float32 (LANES, others + 1), is filled with them, infinite at the end, and at the
-    start if one of them is no data; the first, float32 (others, LANES), is for the work. `how` is
-    (data_range, sorting network), `sums` are the center of each pixel, float64 (LANES,), and the sums of `Known` of these
-    samples, float64 (3, LANES), which are filled.
+    start if one of them is no data; the first, float32 (others, LANES), is for the work. `how` is the range
+    of data and a sorting network; `sums` are the center of each pixel, float64 (LANES,), and the sums of
+    `Known` of these samples, float64 (3, LANES), which are filled.
     """
     (data_low, data_high), network = how
     block, some = rooms
