@@ -12,7 +12,7 @@ from stacklib.rejection.clipping import SLOPE
 from stacklib.rejection.estimators import CENTRES, SUMS, median, sums_in_order
 from stacklib.rejection.noise_model import FAR, MODEL, OWN
 from stacklib.rejection.sorting import LANES, sort_block
-from stacklib.utils.compiled import compiled
+from stacklib.utils.compiled import compiled, lowest, sum_of
 
 __all__ = ["combine", "combine_by_order", "fill_saturated"]
 
@@ -188,7 +188,7 @@ def combine(band, samples, table, data_range, how, claims, pixels, tally):
         same &= table[REJECTION_FACTOR, i] == table[FACTOR, i]
         same &= table[REJECTION_OFFSET, i] == table[OFFSET, i]
         equal &= table[WEIGHT, i] == table[WEIGHT, 0]
-    rescaled = table[FACTOR].sum() / table[REJECTION_FACTOR].sum()
+    rescaled = sum_of(table[FACTOR]) / sum_of(table[REJECTION_FACTOR])
     with_error = uncertainty.size > 0
     # Summed as in `_weighted_noise`, for the same bits.
     squares, weights = 0.0, 0.0
@@ -200,7 +200,7 @@ def combine(band, samples, table, data_range, how, claims, pixels, tally):
     for b in range(ordered.shape[0]):
         first = start + b * LANES
         rejected = _limits_by_value(ordered[b], count[b], low[b], high[b], limit[:LANES], limit[LANES:])
-        whole = count[b].min() == frames
+        whole = lowest(count[b]) == frames
         if rejected:
             _count_rejected(values[b], whole, limit, tally)
         if whole:

@@ -25,7 +25,7 @@ from stacklib.rejection.calibration import median_deviation_factors, typical_var
 from stacklib.rejection.estimators import absolute_deviation, median
 from stacklib.rejection.noise_model import MODEL, OWN
 from stacklib.rejection.sorting import LANES
-from stacklib.utils.compiled import compiled, larger, smaller
+from stacklib.utils.compiled import compiled, fill_from, larger, lowest, smaller
 from stacklib.utils.resources import by_rows
 
 __all__ = ["NEIGHBOURHOOD", "find_excess", "measure_scatter", "widen", "write_ratios"]
@@ -62,7 +62,7 @@ def measure_scatter(ordered, count, curve, unbiased, scatter):
     centre = np.empty(LANES)
     for b in range(ordered.shape[0]):
         block, own = ordered[b], scatter[b, OWN]
-        if count[b].min() == frames:
+        if lowest(count[b]) == frames:
             lower, upper = block[(frames - 1) // 2], block[frames // 2]
             size = frames // 2
             for p in range(LANES):
@@ -110,7 +110,7 @@ def _sum_around(ratio, row, padded, total, largest, n):
     largest[:] = 0.0
     n[:] = 0
     for y in range(max(row - 1, 0), min(row + 2, ratio.shape[0])):
-        padded[1 : 1 + width] = ratio[y]
+        fill_from(ratio[y], padded[1:])
         for x in range(3):
             near = padded[x : x + width]
             for c in range(width):
@@ -142,7 +142,7 @@ def _fill_bends(level, bends, first, last):
         total[:] = 0.0
         n[:] = 0
         for y in range(max(row - 1, 0), min(row + 2, level.shape[0])):
-            padded[1 : 1 + width] = level[y]
+            fill_from(level[y], padded[1:])
             for x in range(3):
                 if y == row and x == 1:
                     continue
@@ -163,7 +163,7 @@ def _largest_around(plane, row, padded, largest):
     width = largest.size
     largest[:] = 0.0
     for y in range(max(row - 1, 0), min(row + 2, plane.shape[0])):
-        padded[1 : 1 + width] = plane[y]
+        fill_from(plane[y], padded[1:])
         for x in range(3):
             near = padded[x : x + width]
             for c in range(width):

@@ -17,7 +17,7 @@ from stacklib.recipe.recipe import Recipe
 from stacklib.rejection.noise_model import MODEL, OWN
 from stacklib.rejection.registry import ALL_ITERATIONS, rule_for
 from stacklib.rejection.sorting import LANES
-from stacklib.utils.compiled import compiled
+from stacklib.utils.compiled import compiled, fill_from
 
 __all__ = [
     "HIGH",
@@ -84,7 +84,7 @@ def _write_judged(band, samples, table, judged):
                 found[p] = (KEPT if keep else LOW if below else HIGH) if data else NO_DATA
                 total[p] += w * (np.float64(row[p]) * f + o) if keep else 0.0
                 weights[p] += w if keep else 0.0
-            verdict[i, first : first + there] = found[:there]
+            fill_from(found[:there], verdict[i, first:])
         for p in range(there):
             q = first + p
             mean[q] = total[p] / weights[p] if weights[p] > 0.0 else np.nan

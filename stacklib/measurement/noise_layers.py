@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stacklib.utils.compiled import compiled, larger
+from stacklib.utils.compiled import any_of, compiled, larger
 
 __all__ = ["SQUARE", "count_empty", "finest_rows", "transform_part"]
 
@@ -204,7 +204,7 @@ def transform_part(plane, low, fill, squares, inverse, limits, rows, columns):
             continue
         if y == top or y % SQUARE == 0:
             border = squares[y // SQUARE]
-            bordered = border.any()
+            bordered = any_of(border)
         image = ring[y & MODULO[0]]
         smoothed = (
             ring[FIRST[1] + (y & MODULO[1])],

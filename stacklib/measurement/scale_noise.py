@@ -14,7 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
-from stacklib.utils.compiled import compiled
+from stacklib.utils.compiled import compiled, sum_of
 from stacklib.utils.ranks import median_of
 
 __all__ = ["APERTURES", "Plane", "aperture_noise", "pixel_noise", "scale_noise"]
@@ -322,10 +322,10 @@ def _clipped(values):
                 value = np.float64(part[i]) if near else 0.0
                 squares[i] += value * value
                 kept[i] += 1.0 if near else 0.0
-        count = kept.sum()
+        count = sum_of(kept)
         if count == 0:
             return sigma
-        last, sigma = sigma, math.sqrt(squares.sum() / count) / CUT_AT_3
+        last, sigma = sigma, math.sqrt(sum_of(squares) / count) / CUT_AT_3
         if abs(sigma - last) <= 1e-4 * sigma:
             break
     return sigma

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stacklib.utils.compiled import compiled
+from stacklib.utils.compiled import compiled, fill_from
 from stacklib.utils.ranks import Ranks
 from stacklib.utils.resources import by_parts
 
@@ -459,7 +459,7 @@ def _some_sums(flat, low, high, median, inverse_low, inverse_high, first, last):
     for start in range(0, flat.size, ROWS * LANES):
         part = flat[start : start + ROWS * LANES]
         if part.size < ROWS * LANES:
-            padded[: part.size] = part
+            fill_from(part, padded)
             part = padded
         part = part[first:]
         for i in range(n):

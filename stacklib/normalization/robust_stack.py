@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from stacklib.utils.compiled import compiled, larger, smaller
+from stacklib.utils.compiled import compiled, fill_from, larger, lowest, smaller
 from stacklib.utils.resources import checked_threads
 
 __all__ = ["clipped_mean", "median_stack"]
@@ -97,15 +97,15 @@ def _combine(values, noise, out):
     for first in range(0, pixels, LANES):
         lanes = min(LANES, pixels - first)
         for k in range(count):
-            own[k, :lanes] = values[k, first : first + lanes]
+            fill_from(values[k, first : first + lanes], own[k])
             own[k, lanes:] = 0.0
         _sort(own, ordered, n)
-        if n.min() == count:
+        if lowest(n) == count:
             _combine_all(own, ordered, noise, result)
         else:
             for p in range(lanes):
                 result[p] = _combine_some(own[:, p], ordered[: n[p], p], noise)
-        out[first : first + lanes] = result[:lanes]
+        fill_from(result[:lanes], out[first:])
 
 
 @compiled

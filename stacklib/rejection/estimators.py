@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from stacklib.rejection.sorting import LANES, sort_block
-from stacklib.utils.compiled import compiled, larger, smaller
+from stacklib.utils.compiled import compiled, highest, larger, lowest, smaller
 
 __all__ = [
     "CENTRES",
@@ -79,7 +79,7 @@ def sums_in_order(block, low, high, sums):
     """
     frames = block.shape[0]
     sums[SUMS : SQUARES + LANES] = 0.0
-    start, stop = low.max(), high.min()
+    start, stop = highest(low), lowest(high)
     if start >= stop:
         start = stop = frames
     for i in range(start):
@@ -107,7 +107,7 @@ def sums_about_median(block, count, none_below, sums):
     Fills `sums`, see `sums_in_order`. `none_below` is zeros, int32 (LANES,).
     """
     frames = block.shape[0]
-    if count.min() == frames:
+    if lowest(count) == frames:
         lower, upper = block[(frames - 1) // 2], block[frames // 2]
         for p in range(LANES):
             sums[CENTRES + p] = 0.5 * (np.float64(lower[p]) + np.float64(upper[p]))

@@ -20,7 +20,7 @@ from stacklib.rejection.estimators import (
 )
 from stacklib.rejection.line_fitting import l1_line
 from stacklib.rejection.sorting import LANES
-from stacklib.utils.compiled import compiled, larger
+from stacklib.utils.compiled import compiled, highest, larger
 
 __all__ = ["calibrated_sigma", "chauvenet", "gesd"]
 
@@ -111,7 +111,7 @@ def _take_out(p, active, upper, state):
 def _sum_again(block, state):
     """Sum again where most of a sum went."""
     places, sums = state.places, state.sums
-    if places[RESUM : RESUM + LANES].max() > 0:
+    if highest(places[RESUM : RESUM + LANES]) > 0:
         for p in range(LANES):
             if places[RESUM + p] > 0:
                 low, high = places[FIRST + p], places[LAST + p]
@@ -194,7 +194,7 @@ def gesd(ordered, count, limits, table, max_iterations, low, high, detail):
             n = count[b, p]
             tests = min(min(max(int(fraction * n), 1), n - 2), max_iterations)
             places[TESTS + p] = tests if used and n >= 3 else 0
-        for i in range(places[TESTS : TESTS + LANES].max()):
+        for i in range(highest(places[TESTS : TESTS + LANES])):
             _find_ends(block, state)
             for p in range(LANES):
                 n = places[LAST + p] - places[FIRST + p]
@@ -266,7 +266,7 @@ def calibrated_sigma(ordered, count, limits, table, max_iterations, low, high, d
             n = count[b, p]
             tests = min(max(min(2 * n // 5, n - 3), 1), max_iterations)
             places[TESTS + p] = tests if (use_low or use_high) and n >= 3 else 0
-        for i in range(places[TESTS : TESTS + LANES].max()):
+        for i in range(highest(places[TESTS : TESTS + LANES])):
             _find_ends(block, state)
             _take_farther(i, per_low, per_high, state)
             _sum_again(block, state)

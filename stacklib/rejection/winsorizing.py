@@ -10,7 +10,7 @@ import numpy as np
 from stacklib.rejection.clipping import SLOPE, clip, note_limits
 from stacklib.rejection.estimators import median, moments, sn_scale, sn_scale_block
 from stacklib.rejection.sorting import LANES
-from stacklib.utils.compiled import compiled, larger, smaller
+from stacklib.utils.compiled import compiled, larger, lowest, smaller
 
 __all__ = ["winsorized_sigma"]
 
@@ -522,7 +522,7 @@ def winsorized_sigma(ordered, count, limits, table, max_iterations, low, high, d
     if max_iterations < 1:
         return
     for b in range(blocks):
-        if frames < 3 or count[b].min() < frames:
+        if frames < 3 or lowest(count[b]) < frames:
             for p in range(LANES):
                 if count[b, p] >= 3:
                     _wait(waiting, b * LANES + p, count[b, p])

@@ -30,13 +30,18 @@ from numba.extending import intrinsic
 from stacklib.utils.package import CACHE_VARIABLE, FOLDER, cache_folder
 
 __all__ = [
+    "any_of",
     "compiled",
     "compiling",
+    "fill_from",
+    "highest",
     "is_kept",
     "larger",
+    "lowest",
     "not_kept",
     "seconds_of_compiling",
     "smaller",
+    "sum_of",
     "tell_of_compiling",
 ]
 
@@ -285,3 +290,50 @@ def tell_of_compiling(tell: Callable[[], None]) -> None:
 _place = _Place(FOLDER)
 _watch = _Watch()
 event.register("numba:compile", _watch)
+
+
+# For compiled code, in place of methods of arrays and of assignments of one array to another: numba compiles
+# these for a second or more, and to load code with them it imports all of its linear algebra.
+
+
+@compiled
+def lowest(values):
+    """Return the smallest of some numbers, none of them NaN."""
+    least = values[0]
+    for i in range(1, values.size):
+        least = values[i] if values[i] < least else least
+    return least
+
+
+@compiled
+def highest(values):
+    """Return the largest of some numbers, none of them NaN."""
+    most = values[0]
+    for i in range(1, values.size):
+        most = values[i] if values[i] > most else most
+    return most
+
+
+@compiled
+def sum_of(values):
+    """Return the sum of some numbers, added in their order."""
+    found = 0.0
+    for i in range(values.size):
+        found += values[i]
+    return found
+
+
+@compiled
+def any_of(values):
+    """Return whether any value is true."""
+    found = False
+    for i in range(values.size):
+        found = found or values[i]
+    return found
+
+
+@compiled
+def fill_from(source, out):
+    """Write values to the first places of an array."""
+    for i in range(source.size):
+        out[i] = source[i]

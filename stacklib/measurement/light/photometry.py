@@ -21,10 +21,10 @@ from stacklib.measurement.light.profiles import (
     make_filters,
     steps_of,
 )
-from stacklib.measurement.light.ratio import FEWEST, Light, clipped_slope
+from stacklib.measurement.light.ratio import FEWEST, NO_LIGHT, Light, clipped_slope
 from stacklib.measurement.light.sums import LightByDistance, measure_surroundings, whole_stars
 from stacklib.measurement.stars import Stars, find_stars
-from stacklib.utils.compiled import compiled
+from stacklib.utils.ranks import middle_of
 
 __all__ = [
     "CELLS",
@@ -268,17 +268,11 @@ class StarPair:
 
 def slope_of(fluxes: StarFluxes) -> Light:
     """Return the slope of the fluxes over those of the stack."""
-    return Light(*_slope_of_stars(*fluxes))
-
-
-@compiled
-def _slope_of_stars(flux, error, stack, stack_error):
-    """Return slope, error and number of stars that can be compared, as for `Light`."""
-    good = np.isfinite(flux) & (stack > SIGNIFICANT * stack_error)
-    flux, error, stack = flux[good], error[good], stack[good]
+    good = fluxes.good
+    flux, error, stack = fluxes.own[good], fluxes.error[good], fluxes.stack[good]
     if flux.size < FEWEST:
-        return np.nan, np.nan, 0
+        return NO_LIGHT
     # The better half tells a first value.
     certain = stack / np.maximum(error, LEAST_ERROR * stack)
-    slope = np.median((flux / stack)[certain >= np.median(certain)])
-    return clipped_slope(flux, stack, error, LEAST_ERROR, slope, True, 1.0)
+    slope = middle_of((flux / stack)[certain >= middle_of(certain)])
+    return Light(*clipped_slope(flux, stack, error, LEAST_ERROR, slope, True, 1.0))

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from stacklib.utils.compiled import compiled
+from stacklib.utils.ranks import middle_of
 
 __all__ = [
     "FEWEST",
@@ -52,10 +53,10 @@ def clipped_slope(own, others, noise, fraction, slope, centred, independent):
         for i in range(own.size):
             variance[i] = noise[i] ** 2 + (fraction * slope * others[i]) ** 2
             z[i] = (own[i] - slope * others[i]) / math.sqrt(variance[i])
-        middle = np.median(z) if centred else 0.0
+        middle = middle_of(z) if centred else 0.0
         for i in range(own.size):
             away[i] = abs(z[i] - middle)
-        spread = max(1.0, 1.4826 * np.median(away))
+        spread = max(1.0, 1.4826 * middle_of(away))
         total, weight, kept = 0.0, 0.0, 0
         for i in range(own.size):
             if away[i] < 3 * spread:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from stacklib.utils.compiled import compiled
+from stacklib.utils.compiled import any_of, compiled
 
 __all__ = ["grow", "reached"]
 
@@ -46,14 +46,14 @@ def _reached(mask, halves, least, out):
     for y in range(-reach, height + reach):
         place = (y + reach) % rows
         source = mask[_mirrored(y, height)]
-        filled[place] = source.any()
+        filled[place] = any_of(source)
         if filled[place]:
             _totals(source, reach, totals[place])
         middle = y - reach
         if middle < 0:
             continue
         out[middle] = False
-        if not filled.any():
+        if not any_of(filled):
             continue
         for k in range(halves.shape[0]):
             count[:] = 0
