@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sep
 
 import stacklib as sl
 from stacklib.errors import StacklibWarning
@@ -101,6 +102,26 @@ def test_cosmic_rays_go_by_the_measured_preset(hatp32, tracks):
         assert np.abs(residual(result, track) - raised).max() < 3
     assert 0.0002 < result.rejected_high.mean() < 0.01
     assert result.rejected_low.mean() < 0.01
+
+
+def test_bright_stars_keep_their_flux(hatp32):
+    def flux_by(rule, stars=None):
+        image = sl.integrate(hatp32, sl.Recipe(rejection=rule), progress=False).original[0].astype(float)
+        if stars is None:
+            background = sep.Background(image)
+            stars = sep.extract(image - background, 20, err=background.globalrms)
+            inside = (stars["x"] > 14) & (stars["x"] < 538) & (stars["y"] > 14) & (stars["y"] < 462)
+            stars = stars[inside]
+            stars = stars[np.argsort(-stars["flux"])[:30]]
+        return sep.sum_circle(image, stars["x"], stars["y"], 6.0, bkgann=(8, 12))[0], stars
+
+    whole, stars = flux_by("none")
+    assert stars.size == 30
+    lost = {rule: 1 - flux_by(rule, stars)[0] / whole for rule in ("noise_model", "winsorized_sigma")}
+    # The frames were aligned by whole pixels, and the seeing changes.
+    assert abs(np.median(lost["noise_model"])) < 0.002
+    assert np.abs(lost["noise_model"]).max() < 0.01
+    assert np.median(lost["winsorized_sigma"]) > 0.02
 
 
 def test_without_rejection_they_stay(hatp32, tracks):
