@@ -29,6 +29,7 @@ _BINARY: dict[type, Callable] = {
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
     ast.Div: operator.truediv,
+    ast.Pow: operator.pow,
 }
 _COMPARE: dict[type, Callable] = {
     ast.Lt: operator.lt,
@@ -41,7 +42,9 @@ _COMPARE: dict[type, Callable] = {
 _FUNCTIONS: dict[str, Callable] = {"abs": np.abs}
 #: Words of an expression besides columns, written in any case.
 _WORDS = re.compile(rf"\b(?:{'|'.join(['and', 'or', 'not', *_FUNCTIONS])})\b", re.IGNORECASE)
-ALLOWED = f"columns, numbers, < <= > >= == !=, and, or, not, + - * /, {', '.join(_FUNCTIONS)}() and brackets"
+ALLOWED = (
+    f"columns, numbers, < <= > >= == !=, and, or, not, + - * / **, {', '.join(_FUNCTIONS)}() and brackets"
+)
 #: Largest number of characters, and of brackets or operations inside each other.
 LONGEST, DEEPEST = 1000, 50
 
@@ -85,8 +88,8 @@ def evaluate(
     Parameters
     ----------
     expression : str
-        Columns, numbers, comparisons, ``and``, ``or``, ``not``, ``+ - * /``, ``abs()`` and brackets, in upper
-        or lower case. Nothing else is allowed, and no code is executed.
+        Columns, numbers, comparisons, ``and``, ``or``, ``not``, ``+ - * / **``, ``abs()`` and brackets, in
+        upper or lower case. Nothing else is allowed, and no code is executed.
     table : Table or mapping of str to ndarray
         The expression may use its numeric columns, all of the same length and with one value a row.
     field : str
@@ -98,7 +101,7 @@ def evaluate(
     -------
     ndarray of float64 or bool, shape (rows,)
         Numbers, or the truth of a condition. Masked values count as NaN, and comparisons with NaN are False.
-        Dividing by 0 gives infinity or NaN.
+        Dividing by 0 gives infinity or NaN, and so do powers that are too large or have no real value.
 
     Raises
     ------
@@ -169,7 +172,8 @@ class _Reader:
             case ast.UnaryOp(op=ast.UAdd()):
                 return self.number(node.operand)
             case ast.BinOp() if type(node.op) in _BINARY:
-                # Arrays and NumPy scalars: Python would raise an error where a number is divided by 0.
+                # Arrays and NumPy scalars: Python would raise an error where a number is divided by 0, and
+                # take long for powers of large integers.
                 left, right = (np.float64(self.number(side)) for side in (node.left, node.right))
                 return _BINARY[type(node.op)](left, right)
             case ast.Compare():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -11,12 +11,13 @@ import numpy as np
 from astropy.stats import mad_std
 from astropy.table import MaskedColumn, Table
 
+from stacklib.frames.frame import Frame
 from stacklib.frames.frame_set import FrameSet
 from stacklib.measurement.cache.sets import kept_for_set
 from stacklib.measurement.measurements import FrameMeasurements, channel_mean, measure_frames
 from stacklib.measurement.stars import Stars, find_stars, match_all, pack_stars, require_sep, unpack_stars
 
-__all__ = ["UNITS", "measure_quality", "suggest_exclusions"]
+__all__ = ["UNITS", "measure_quality", "stars_of", "suggest_exclusions"]
 
 #: Units of the columns that have one.
 UNITS = {"hours": "h", "exposure": "s", "fwhm": "pix", "shift_x": "pix", "shift_y": "pix"}
@@ -31,6 +32,28 @@ _SHOWN = {
     **dict.fromkeys(("sky", "noise", "scale"), ".3g"),
     **dict.fromkeys(("shift_x", "shift_y"), "+.2f"),
 }
+
+
+def stars_of(
+    frames: Sequence[Frame],
+    threads: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Stars]:
+    """Find the stars of frames, or take from the cache what was found before."""
+
+    def find() -> list[Stars]:
+        stars: list[Stars] = []
+        with ThreadPoolExecutor(max_workers=threads or 2) as pool:
+            for found in pool.map(lambda frame: find_stars(frame.read()), frames):
+                stars.append(found)
+                if progress is not None:
+                    progress(len(stars), len(frames))
+        return stars
+
+    stars = kept_for_set(frames, ("stars",), find, pack_stars, unpack_stars)
+    if progress is not None:
+        progress(len(stars), len(frames))
+    return stars
 
 
 def measure_quality(
@@ -65,18 +88,7 @@ def measure_quality(
     if measurements is None:
         measurements = measure_frames(frames, threads=threads)
 
-    def find() -> list[Stars]:
-        stars: list[Stars] = []
-        with ThreadPoolExecutor(max_workers=threads or 2) as pool:
-            for found in pool.map(lambda frame: find_stars(frame.read()), frames):
-                stars.append(found)
-                if progress is not None:
-                    progress(len(stars), len(frames))
-        return stars
-
-    stars = kept_for_set(frames, ("stars",), find, pack_stars, unpack_stars)
-    if progress is not None:
-        progress(len(stars), len(frames))
+    stars = stars_of(frames, threads, progress)
     table = _header_columns(frames)
     # Integers of more than 16 bits with counts are read as fractions.
     adu = 1.0 if measurements.unit_range else max(frame.full_scale for frame in frames)

@@ -19,6 +19,8 @@ from stacklib.measurement.border import DataRange
 from stacklib.measurement.cache.sets import kept_for_set
 from stacklib.measurement.full_scale import ADU
 from stacklib.measurement.measurements import FrameMeasurements, Planes, Spread, measure_frames
+from stacklib.measurement.quality import stars_of
+from stacklib.measurement.stars import require_sep
 from stacklib.normalization.coverage import Compared, compare
 from stacklib.normalization.doubts import doubts_about_noise, doubts_about_scale
 from stacklib.normalization.light.photometric import Photometry, measure_photometry
@@ -420,10 +422,17 @@ def _star_weights(
 ) -> dict[str, np.ndarray]:
     """Measure the weights that go by all stars of a frame, if the recipe uses them."""
     named = recipe.weights if recipe.weights != "formula" else recipe.weight_formula.lower()
-    if recipe.combination != "average" or "psf_s" not in named:
+    if recipe.combination != "average":
         return {}
-    noise = usable.part(photometry.noise)
-    return star_weights(frames, measurements, usable, noise, threads, planes)
+    found = {}
+    if "psf_s" in named:
+        noise = usable.part(photometry.noise)
+        found = star_weights(frames, measurements, usable, noise, threads, planes)
+    if "eccentricity" in named:
+        require_sep()
+        own = [stars.eccentricity for stars in stars_of(list(frames), threads)]
+        found["eccentricity"] = usable.part(np.repeat(np.array(own)[:, np.newaxis], frames.channels, axis=1))
+    return found
 
 
 def _choose_reference(

@@ -77,7 +77,7 @@ def frame_weights(
     psf_signal  see `stacklib.measurement.stars.PsfLight`
     psf_snr     the same
     formula     the expression ``recipe.weight_formula`` of the columns in `light`, and of exposure,
-                location and scale
+                location, scale and eccentricity
     keyword     the FITS keyword ``recipe.weight_keyword``
     csv         the column ``weight`` of the table ``recipe.weight_file``
     ==========  ===================================================================================

@@ -122,8 +122,5 @@ def worth_in_words(gains: np.ndarray, names: Sequence[str]) -> list[str]:
     harmful = [names[i] for i in order if gains[i] < -HARMFUL]
     if harmful:
         lines.append(f"It would be better without {listed(harmful)}.")
-    lines.append(
-        f"One more frame like the usual one would add {100 * gain_of_another(gains):.2g} %, another night "
-        f"like this one {100 * (math.sqrt(2) - 1):.0f} %."
-    )
+    lines.append(f"One more frame like the usual one would add {100 * gain_of_another(gains):.2g} %.")
     return lines

@@ -56,7 +56,7 @@ PRESET = Parameter(
     name="preset",
     kind=str,
     default="none",
-    help="Settings that belong together; other parameters given override them.",
+    help="Settings that others here override; for lights take measured, classic matches other programs.",
     choices=("none", *PRESETS),
 )
 

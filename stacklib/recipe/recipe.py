@@ -120,12 +120,12 @@ class Recipe(RejectionParameters):
             "photometric",
             "local",
         ),
-        "How frames are matched in the image; photometric: by starlight.",
+        "How frames are matched: additive_scaling by spread, wrong under clouds; photometric by stars.",
     )
     rejection_normalization: str = choice_field(
         "scale_zero_offset",
         ("none", "scale_zero_offset", "equalize_fluxes", "photometric", "local"),
-        "How frames are matched before samples are compared.",
+        "The same for comparing samples; scale_zero_offset is misled by clouds and noise.",
     )
     scale_estimator: str = choice_field(
         "bwmv",
@@ -146,14 +146,14 @@ class Recipe(RejectionParameters):
             "keyword",
             "csv",
         ),
-        "What the weight of a frame is computed from (average combination only).",
+        "Weight of a frame (average only); noise misjudges clouds and resampling, measured does not.",
     )
     weight_keyword: str = text_field("", "For weights keyword: FITS keyword that holds the weight.")
     weight_file: str = text_field(
         "", "For weights csv: table with the columns file and weight (CSV or ECSV)."
     )
     weight_formula: str = text_field(
-        "", "For weights formula: an expression, such as transparency / (noise * fwhm)."
+        "", "For weights formula: an expression, such as (transparency / (noise * fwhm)) ** 2."
     )
     min_weight: float = number_field(
         0.005, 0.0, 1.0, "Leave out frames with less than this fraction of the best weight."

@@ -59,7 +59,12 @@ def why_masked(masks: FrameMasks, frame: int, channel: int, x: int, y: int) -> s
     flags = masks.flags(frame, channel, first, stop)[:, left:right]
     row, column = y - first, x - edge - left
     words = []
-    for means in means_of(int(flags[row, column])):
+    taking = means_of(int(flags[row, column]))
+    in_line = any(means.name == "line" for means in taking)
+    for means in taking:
+        if means.name == "footprint" and in_line:
+            # What the smoothed frame shows of a trail is that trail.
+            continue
         found = means.found(flags)
         if means.name == "line":
             words.append(_line_in_words(masks, frame, x, y))

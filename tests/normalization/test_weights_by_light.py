@@ -7,6 +7,7 @@ import pytest
 
 import stacklib as sl
 from stacklib.errors import IntegrationError, RecipeError
+from stacklib.measurement.quality import measure_quality
 from stacklib.measurement.stars import PsfLight, _winsorized, psf_light
 from stacklib.normalization.preparation import prepare
 from stacklib.normalization.weighting import frame_weights
@@ -143,6 +144,17 @@ def test_weights_of_stars_prefer_clear_and_sharp_frames(tmp_path, kind):
     light, width = np.array(night.transparency), np.array(night.fwhm)
     expected = (light / width) ** 2 if kind == "information" else light**2
     assert np.corrcoef(np.log(p.weights[:, 0]), np.log(expected))[0, 1] > 0.9
-    formula = "transparency*transparency/(noise*noise*fwhm*fwhm)" if kind == "information" else f"3 * {kind}"
+    formula = "(transparency / (noise * fwhm)) ** 2" if kind == "information" else f"3 * {kind}"
     same = prepare(frames, sl.Recipe(**PHOTOMETRIC, weights="formula", weight_formula=formula))
     np.testing.assert_allclose(same.weights, p.weights, rtol=1e-9)
+
+
+def test_a_formula_knows_how_round_stars_are(tmp_path):
+    night = simulate_night(6, 300, 400, 1, "field", 9048, noise=(0.5,), transparency=(0.8, 1.0))
+    night.save(tmp_path, "fits", "f32")
+    frames = sl.open_frames(tmp_path)
+    formula = "(1 - eccentricity) ** 2"
+    p = prepare(frames, sl.Recipe(**PHOTOMETRIC, weights="formula", weight_formula=formula, min_weight=0.0))
+    expected = (1 - measure_quality(frames)["eccentricity"]) ** 2
+    assert np.ptp(expected) > 0
+    np.testing.assert_allclose(p.weights[:, 0], expected / expected.max(), rtol=1e-9)

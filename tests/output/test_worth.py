@@ -54,7 +54,7 @@ def test_the_gain_is_in_the_table_and_in_the_report(night):
     result = sl.integrate(frames, RECIPE, progress=False)
     np.testing.assert_allclose(result.frames["gain"], frame_gains(result.preparation))
     text = " ".join(result.report().split())
-    assert "Worth of the frames" in text and "another night like this one 41 %" in text
+    assert "Worth of the frames" in text and "another night" not in text
     least = frames.names[int(np.argmin(result.frames["gain"]))]
     assert f"({least}) to" in text
     lines = result.report().splitlines()

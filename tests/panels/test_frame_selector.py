@@ -413,4 +413,6 @@ def test_controls_have_words(live):
 def test_gain_and_remarks_are_shown(panel):
     assert panel.overview.colnames[-1] == "gain"
     assert np.argmin(panel.table["gain"]) == CLOUDY and 0 < panel.table["gain"][CLOUDY] < 1
-    assert "lie on each other within" in panel.remarks and "another night" in panel.remarks
+    assert (
+        "lie on each other within" in panel.remarks and "One more frame like the usual one" in panel.remarks
+    )
