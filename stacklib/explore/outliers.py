@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
-from astropy.stats import mad_std
 from scipy import ndimage
 
 from stacklib.integration.samples import Samples, parts, wait
 from stacklib.kernel.passes import Tile
+from stacklib.measurement.stars import mad_sigma
 from stacklib.normalization.preparation import Preparation
 from stacklib.normalization.settings import Settings
 from stacklib.rejection.estimators import absolute_deviation, median
@@ -164,7 +164,7 @@ def _sigma(values: np.ndarray, known: np.ndarray) -> float:
     some = values[known]
     if some.size == 0:
         return np.inf
-    return float(mad_std(some)) or np.inf
+    return mad_sigma(some) or np.inf
 
 
 # what is left ------------------------------------------------------------------------------------

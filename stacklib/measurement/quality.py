@@ -8,14 +8,21 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-from astropy.stats import mad_std
 from astropy.table import MaskedColumn, Table
 
 from stacklib.frames.frame import Frame
 from stacklib.frames.frame_set import FrameSet
 from stacklib.measurement.cache.sets import kept_for_set
 from stacklib.measurement.measurements import FrameMeasurements, channel_mean, measure_frames
-from stacklib.measurement.stars import Stars, find_stars, match_all, pack_stars, require_sep, unpack_stars
+from stacklib.measurement.stars import (
+    Stars,
+    find_stars,
+    mad_sigma,
+    match_all,
+    pack_stars,
+    require_sep,
+    unpack_stars,
+)
 
 __all__ = ["UNITS", "measure_quality", "stars_of", "suggest_exclusions"]
 
@@ -184,7 +191,7 @@ def _usual(values: Any) -> tuple[float, float]:
     known = known[np.isfinite(known)]
     if not known.size:
         return math.nan, math.nan
-    return float(np.median(known)), float(mad_std(known))
+    return float(np.median(known)), mad_sigma(known)
 
 
 # the columns -------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ __all__ = [
     "StarPlaces",
     "Stars",
     "find_stars",
+    "mad_sigma",
     "match",
     "match_all",
     "pack_stars",
@@ -24,6 +25,8 @@ __all__ = [
     "unpack_stars",
 ]
 
+#: Standard deviation over median absolute deviation.
+MAD_SIGMA = 1.482602218505602
 #: Detection threshold in sigmas, and mesh size of the background in pixels.
 DETECTION, MESH = 5.0, 32
 #: The same for places: fainter, in an image smoothed by a Gaussian of this many pixels (sigma).
@@ -183,14 +186,17 @@ def psf_light(plane: np.ndarray) -> PsfLight:
     return PsfLight(float(flux.sum()), float(mean.sum()), -float(np.median(below)))
 
 
+def mad_sigma(values: np.ndarray) -> float:
+    """Return the standard deviation of Gaussian values as their median absolute deviation tells it."""
+    # As astropy.stats.mad_std, which takes long to import.
+    return float(np.median(np.abs(values - np.median(values))) * MAD_SIGMA)
+
+
 def _winsorized(values: np.ndarray) -> np.ndarray:
     """Replace outliers by the nearest value that is none: fewer than half a value is expected as far out."""
-    # Here and below, because only few runs look at stars.
-    from astropy.stats import mad_std
-
     away = np.abs(values - np.median(values))
     with np.errstate(divide="ignore", invalid="ignore"):
-        usual = values.size * scipy.special.erfc(away / (math.sqrt(2) * float(mad_std(values)))) >= 0.5
+        usual = values.size * scipy.special.erfc(away / (math.sqrt(2) * mad_sigma(values))) >= 0.5
     # All alike: the others are outliers.
     usual = np.where(np.isfinite(away) & (away == 0), True, usual)
     return np.clip(values, values[usual].min(), values[usual].max())
@@ -251,12 +257,10 @@ def _common_shape(flat: np.ndarray, found: np.ndarray, light: np.ndarray, rms: f
     column, row = np.clip(column, 0, width - 1), np.clip(row, 0, height - 1)
     clean = inside & (light[row, column] < full) & (found["peak"] > 10 * rms) & (found["flag"] == 0)
     if np.count_nonzero(clean) >= 8:
-        from astropy.stats import mad_std
-
         # Knots of galaxies and blends are wider than stars.
         size = np.sqrt(found["a"] * found["b"])
         centre = float(np.median(size[clean]))
-        sigma = float(mad_std(size[clean]))
+        sigma = mad_sigma(size[clean])
         clean &= np.abs(size - centre) < max(2.5 * sigma, 0.2 * centre)
     tree = scipy.spatial.cKDTree(np.c_[found["x"], found["y"]])
     alone = np.array([len(near) == 1 for near in tree.query_ball_point(tree.data, REACH)])

@@ -18,12 +18,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numba
 from llvmlite import ir
 from numba.core import event
+from numba.core.caching import FunctionCache, NullCache
 from numba.core.runtime import rtsys
 from numba.extending import intrinsic
 
@@ -55,25 +57,9 @@ _IMPORT = re.compile(rb"^from ([\w.]+) import (?:\(([^)]*)\)|([^(\n]+))", re.MUL
 
 def compiled(function: Callable) -> Callable:
     """Compile a function on its first call. It runs without the GIL."""
-    if _place.problem:
-        return _compiled(function)
-    usual = _config.CACHE_DIR
-    try:
-        # Numba looks for the folder when the function is decorated.
-        _config.CACHE_DIR = str(_place.folder or usual)
-        found = _compiled(function, cache=True)
-    except RuntimeError as error:
-        # Numba found no place, such as in a subfolder of its own permissions.
-        _place.problem = str(error)
-        return _compiled(function)
-    finally:
-        _config.CACHE_DIR = usual
-    found._cache = _Lenient(found._cache)
+    found: Any = numba.njit(nogil=True, error_model="numpy")(function)
+    found._cache = _Kept(function)
     return found
-
-
-def _compiled(function: Callable, **options: Any) -> Any:
-    return numba.njit(nogil=True, error_model="numpy", **options)(function)
 
 
 def _float_operation(name: str):
@@ -129,11 +115,29 @@ class _Place:
             _forget_others(self.folder)
 
 
-class _Lenient:
-    """A cache of a compiled function that does without a file it cannot read or write, as on a full disk."""
+class _Kept:
+    """The compiled code of a function that is kept.
 
-    def __init__(self, cache: Any) -> None:
-        self._cache = cache
+    It is looked for on the first call, as most functions are not called in most runs. It does without a file
+    that cannot be read or written, as on a full disk.
+    """
+
+    def __init__(self, function: Callable) -> None:
+        self._function = function
+
+    @cached_property
+    def _cache(self) -> Any:
+        usual = _config.CACHE_DIR
+        try:
+            # Numba looks for the folder when the cache is made.
+            _config.CACHE_DIR = str(_place.folder or usual)
+            return NullCache() if _place.problem else FunctionCache(self._function)
+        except RuntimeError as error:
+            # Numba found no place, such as in a subfolder of its own permissions.
+            _place.problem = str(error)
+            return NullCache()
+        finally:
+            _config.CACHE_DIR = usual
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._cache, name)

@@ -8,8 +8,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import platformdirs
-
 __all__ = ["CACHE_VARIABLE", "FOLDER", "VERSION", "cache_folder"]
 
 VERSION = "0.1.0"
@@ -21,4 +19,9 @@ CACHE_VARIABLE = "STACKLIB_CACHE"
 def cache_folder() -> Path:
     """Return the cache folder of stacklib, which need not exist: STACKLIB_CACHE, or the one of the system."""
     given = os.environ.get(CACHE_VARIABLE)
-    return Path(given).expanduser().absolute() if given else platformdirs.user_cache_path("stacklib", False)
+    if given:
+        return Path(given).expanduser().absolute()
+    # Here, because what only has a version asks for no folder.
+    import platformdirs
+
+    return platformdirs.user_cache_path("stacklib", False)

@@ -6,11 +6,11 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
-from tqdm.auto import tqdm as live_tqdm
 
 from stacklib.utils.compiled import compiling, is_kept, seconds_of_compiling, tell_of_compiling
 from stacklib.utils.file_sets import WORK_FOLDER
@@ -122,8 +122,16 @@ class _Timed:
         super().close()  # type: ignore[misc]
 
 
-class _LiveBar(_Timed, live_tqdm):
-    """A bar in a live notebook."""
+@cache
+def _live_bar() -> type[tqdm]:
+    """Return the class of bars in a live notebook."""
+    # Here, because most runs have none.
+    from tqdm.auto import tqdm as live_tqdm
+
+    class _LiveBar(_Timed, live_tqdm):
+        """A bar in a live notebook."""
+
+    return _LiveBar
 
 
 class _TextBar(_Timed, tqdm):
@@ -162,7 +170,7 @@ def progress_bar(
         tell_what_takes_long()
     if in_live_notebook():
         placed = shown and _place is not None
-        bar = _LiveBar(**common, **({"display": False} if placed else {}))
+        bar = _live_bar()(**common, **({"display": False} if placed else {}))
         if placed and _place is not None:
             _place[0](bar.container)
     else:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from astropy.stats import mad_std
 from astropy.table import Table
 from conftest import SAMPLES
 from scipy import ndimage
@@ -13,7 +14,7 @@ from scipy import ndimage
 import stacklib as sl
 from stacklib.measurement import quality
 from stacklib.measurement.quality import measure_quality, suggest_exclusions
-from stacklib.measurement.stars import find_stars, match
+from stacklib.measurement.stars import find_stars, mad_sigma, match
 from stacklib.simulate import sample_m101, simulate_frames
 from stacklib.simulate.night import write_fits
 
@@ -194,3 +195,11 @@ def test_known_stars_are_not_looked_for_again(tmp_path, monkeypatch):
     write_fits(folder / "frame_3.fits", images[2], {})
     changed = measure_quality(sl.open_frames(folder))
     assert len(looked) == 6 and changed["matched"][2] != first["matched"][2]
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+@pytest.mark.parametrize("size", [1, 2, 7, 100])
+def test_sigma_by_the_median_deviation_is_that_of_astropy(kind, size):
+    values = np.random.default_rng(size).normal(3, 2, size).astype(kind)
+    assert mad_sigma(values) == float(mad_std(values))
+    assert np.isnan(mad_sigma(np.append(values, np.nan)))

@@ -135,7 +135,7 @@ def test_bars_are_shown_in_a_panel(monkeypatch):
         """What tqdm takes by itself in a notebook."""
 
     monkeypatch.setenv("JPY_SESSION_NAME", "notebook")
-    monkeypatch.setattr(progress, "_LiveBar", LiveBar)
+    monkeypatch.setattr(progress, "_live_bar", lambda: LiveBar)
     shown, words = [], []
     with bars_shown_by(shown.append, words.append), progress_bar(3, "Working", "frame") as bar:
         bar.update(2)

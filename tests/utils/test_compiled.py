@@ -144,14 +144,11 @@ def test_numba_without_a_locator(tmp_path, monkeypatch):
     """A folder of the package of its own permissions, and no home."""
     folder = package(tmp_path / "package")
     place(folder)
-    original = numba.njit
 
-    def njit(*args, **kwargs):
-        if kwargs.get("cache"):
-            raise RuntimeError("cannot cache function: no locator available")
-        return original(*args, **kwargs)
+    def refuse(function):
+        raise RuntimeError("cannot cache function: no locator available")
 
-    monkeypatch.setattr(compiled.numba, "njit", njit)
+    monkeypatch.setattr(compiled, "FunctionCache", refuse)
     assert compiled.compiled(function(folder))(2) == 4
     assert "no locator available" in compiled.not_kept()
     assert numba.config.CACHE_DIR == ""
