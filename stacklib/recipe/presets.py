@@ -56,7 +56,7 @@ PRESET = Parameter(
     name="preset",
     kind=str,
     default="none",
-    help="Settings that others here override; for lights take measured, classic matches other programs.",
+    help="Settings that those below override: measured for lights, or classic.",
     choices=("none", *PRESETS),
 )
 

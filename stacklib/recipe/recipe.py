@@ -120,12 +120,12 @@ class Recipe(RejectionParameters):
             "photometric",
             "local",
         ),
-        "How frames are matched: additive_scaling by spread, wrong under clouds; photometric by stars.",
+        "How frames are matched; under clouds only photometric is right.",
     )
     rejection_normalization: str = choice_field(
         "scale_zero_offset",
         ("none", "scale_zero_offset", "equalize_fluxes", "photometric", "local"),
-        "The same for comparing samples; scale_zero_offset is misled by clouds and noise.",
+        "The same to compare samples; clouds mislead the spread.",
     )
     scale_estimator: str = choice_field(
         "bwmv",
@@ -146,7 +146,7 @@ class Recipe(RejectionParameters):
             "keyword",
             "csv",
         ),
-        "Weight of a frame (average only); noise misjudges clouds and resampling, measured does not.",
+        "Weight of a frame (average only); noise misjudges clouds, measured does not.",
     )
     weight_keyword: str = text_field("", "For weights keyword: FITS keyword that holds the weight.")
     weight_file: str = text_field(
