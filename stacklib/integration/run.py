@@ -17,6 +17,7 @@ from stacklib.formats.scratch import MEMORY_IN_ALL, memory_held, memory_limited
 from stacklib.frames.frame_set import FrameSet, open_frames, refuse_single
 from stacklib.frames.kinds import calibration_kind
 from stacklib.integration.cluster import Cluster
+from stacklib.integration.colour.one_pass import fill_without_hits, takes_one_pass
 from stacklib.integration.kept.growing import Keeper
 from stacklib.integration.noise import Work, known_excess, with_noise
 from stacklib.integration.noise_image import measure_noise, noise_window
@@ -29,6 +30,7 @@ from stacklib.integration.threads import Threads, in_threads
 from stacklib.kernel.pixels import DATA, Counts, Pixels
 from stacklib.kernel.scatter import widen
 from stacklib.normalization.preparation import Preparation, prepare
+from stacklib.normalization.settings import Settings
 from stacklib.output.history import range_warnings
 from stacklib.recipe.recipe import Recipe
 from stacklib.spatial.masks import FrameMasks
@@ -138,15 +140,19 @@ def integrate(
         samples = samples.settled(preparation.marks, preparation.used)
         for note in preparation.notes:
             warnings.warn(note, StacklibWarning, stacklevel=2)
-        if spatial_means(preparation):
+        one_pass = cluster is None and takes_one_pass(samples, preparation)
+        if not one_pass and spatial_means(preparation):
             masks = _searched(samples, preparation, workers, progress)
             samples = samples.masked(masks)
             preparation = replace(preparation, notes=(*preparation.notes, *masks.notes))
             for note in masks.notes:
                 warnings.warn(note, StacklibWarning, stacklevel=2)
-        spatial = samples.masks is not None
+        spatial = one_pass or samples.masks is not None
         with keeper.work(samples, preparation, spatial, workers.integrate) as work:
-            result = integrate_samples(samples, preparation, progress, work=work)
+            if one_pass:
+                samples, result = _without_hits(samples, preparation, progress)
+            else:
+                result = integrate_samples(samples, preparation, progress, work=work)
         result.shift, result.how = shift, keeper.words
         result.measure_scale = partial(measure_noise, noise_window(samples), _without_claims)
     notes = range_warnings(result.range_factor, result.truncated, result.recipe.output_range)
@@ -237,7 +243,31 @@ def integrate_samples(
             for channel, pixels, found in done:
                 counts[channel].add(found)
                 bar.update(pixels)
-    if excess is None:
+    return _assembled(samples, preparation, settings, whole, counts)
+
+
+def _without_hits(samples: Samples, preparation: Preparation, progress: bool) -> tuple[Samples, Integration]:
+    """Integrate samples without what hits in color took with them; returns the samples left, too."""
+    frames, used = preparation.frames, preparation.used
+    total = frames.channels * frames.width * frames.height * (1 + preparation.by_frame)
+    title = f"{used.size} frames integrated"
+    with progress_bar(total, title, " pixels", progress, scale=True, part=INTEGRATING) as bar:
+        filled = fill_without_hits(samples, preparation, bar.update)
+    left = samples.masked(filled.masks)
+    return left, _assembled(left, preparation, *filled[1:])
+
+
+def _assembled(
+    samples: Samples,
+    preparation: Preparation,
+    settings: list[Settings],
+    whole: Pixels,
+    counts: list[Counts],
+) -> Integration:
+    """Return the result of planes and counts by channel."""
+    _, _, width, height = samples.region
+    used, planes = preparation.used, [whole.part(channel) for channel in range(len(settings))]
+    if whole.ratio.size:
         for own, part in zip(settings, planes, strict=True):
             shape = height, width
             ratio, coverage = part.ratio.reshape(shape), part.coverage.reshape(shape)

@@ -142,8 +142,11 @@ class Tile:
         self.rule(samples, judged, noise, self.typical, excess, self.limits, self.max_iterations)
         return samples._replace(values=judged.values, ordered=judged.ordered)
 
-    def combine(self, band: Band, samples: TileSamples, pixels: Pixels, counts: Counts) -> None:
-        """Reject among the sorted samples, combine the survivors and count the others."""
+    def combine(self, band: Band, samples: TileSamples, pixels: Pixels, counts: Counts) -> TileSamples:
+        """Reject among the sorted samples, combine the survivors and count the others.
+
+        Returns the samples as `reject` does.
+        """
         excess = pixels.excess[band.start : band.stop] if self.by_frame else NO_EXCESS
         samples = self.reject(samples, excess)
         recipe = self.settings.recipe
@@ -155,6 +158,7 @@ class Tile:
         if recipe.range_clip_high:
             data_high = self.data_range[1]
             fill_saturated(band, samples.count, self.table, data_high, pixels.image, pixels.coverage)
+        return samples
 
 
 #: Relative position of the combined value among the sorted survivors.

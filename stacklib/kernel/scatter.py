@@ -28,7 +28,7 @@ from stacklib.rejection.sorting import LANES
 from stacklib.utils.compiled import compiled, fill_from, larger, lowest, smaller
 from stacklib.utils.resources import by_rows
 
-__all__ = ["NEIGHBOURHOOD", "find_excess", "measure_scatter", "widen", "write_ratios"]
+__all__ = ["NEIGHBOURHOOD", "curve_at", "find_excess", "measure_scatter", "widen", "write_ratios"]
 
 #: Pixels on each side that matter to a pixel: its neighbors, and theirs. In a mosaic so many periods of it.
 NEIGHBOURHOOD = 2
@@ -39,7 +39,7 @@ BEND = 2.5
 
 
 @compiled
-def _curve_at(curve, centre, out):
+def curve_at(curve, centre, out):
     """Evaluate the noise curve at the levels of a block: a sum of rises, one for each part of the curve."""
     for p in range(LANES):
         out[p] = curve[1, 0]
@@ -83,7 +83,7 @@ def measure_scatter(ordered, count, curve, unbiased, scatter):
                 spread = absolute_deviation(column, 0, n, centre[p], n // 2) if n > 1 else 0.0
                 own[p] = unbiased[n] * spread * spread
         if curve.shape[1] > 0:
-            _curve_at(curve, centre, scatter[b, MODEL])
+            curve_at(curve, centre, scatter[b, MODEL])
         else:
             for p in range(LANES):
                 scatter[b, MODEL, p] = own[p]

@@ -18,7 +18,7 @@ from stacklib.normalization.settings import Settings
 from stacklib.rejection.calibration import typical_variance
 from stacklib.utils.compiled import compiled
 
-__all__ = ["KeptMean", "protected_places", "residuals", "unpack_verdicts", "write_noise"]
+__all__ = ["KeptMean", "protected_places", "residuals", "residuals_of", "unpack_verdicts", "write_noise"]
 
 #: Where the noise around a pixel is this many times that of the curve, frames disagree: stars whose seeing
 #: changes, edges.
@@ -70,21 +70,37 @@ def protected_places(excess: np.ndarray) -> np.ndarray:
 
 
 @compiled
+def _residual(value, code, pixel, frame, shared):
+    mean, total, s, further = pixel
+    factor, offset, own, noise = frame
+    total, s = np.float64(total), np.float64(s)
+    apart = np.float64(value) * factor + offset - np.float64(mean)
+    others = total
+    if code == KEPT:
+        others = total - own
+        apart *= total / others
+    known = (code != NO_DATA) & (others > LEAST_SHARE * total) & (s > 0.0)
+    error = s * math.sqrt(noise * noise + further + shared / others) if known else 1.0
+    return apart / error if known else np.nan
+
+
+@compiled
 def _residuals(rows, verdict, kept, frame, shared):
     mean, weight, sigma, further, _ = kept
-    factor, offset, own, noise = frame
     for r in range(rows.shape[0]):
         for q in range(rows.shape[1]):
-            m, total, s = np.float64(mean[r, q]), np.float64(weight[r, q]), np.float64(sigma[r, q])
-            code = verdict[r, q]
-            apart = np.float64(rows[r, q]) * factor + offset - m
-            others = total
-            if code == KEPT:
-                others = total - own
-                apart *= total / others
-            known = (code != NO_DATA) & (others > LEAST_SHARE * total) & (s > 0.0)
-            error = s * math.sqrt(noise * noise + further[r, q] + shared / others) if known else 1.0
-            rows[r, q] = apart / error if known else np.nan
+            pixel = mean[r, q], weight[r, q], sigma[r, q], further[r, q]
+            rows[r, q] = _residual(rows[r, q], verdict[r, q], pixel, frame, shared)
+
+
+@compiled
+def _some_residuals(values, verdict, kept, numbers, frames, shared, out):
+    mean, weight, sigma, further, _ = kept
+    for k in range(values.size):
+        i = numbers[k]
+        frame = frames[0, i], frames[1, i], frames[2, i], frames[3, i]
+        pixel = mean[k], weight[k], sigma[k], further[k]
+        out[k] = _residual(values[k], verdict[k], pixel, frame, shared)
 
 
 def residuals(rows: np.ndarray, verdict: np.ndarray, kept: KeptMean, settings: Settings, number: int) -> None:
@@ -103,11 +119,29 @@ def residuals(rows: np.ndarray, verdict: np.ndarray, kept: KeptMean, settings: S
     number : int
         Position of the frame among those used.
     """
+    by_frame, shared = _frames(settings)
+    _residuals(rows, verdict, kept, tuple(by_frame[:, number].tolist()), shared)
+
+
+def residuals_of(
+    values: np.ndarray, verdict: np.ndarray, kept: KeptMean, settings: Settings, numbers: np.ndarray
+) -> np.ndarray:
+    """Return the residuals of single samples, float32 (n,), as `residuals` does.
+
+    `values` are raw samples, `kept` what the rule kept of their pixels, and `numbers`, integers, the
+    positions of their frames, all arrays (n,).
+    """
+    out = np.empty(values.size, np.float32)
+    by_frame, shared = _frames(settings)
+    _some_residuals(values, verdict, kept, numbers, by_frame, shared, out)
+    return out
+
+
+def _frames(settings: Settings) -> tuple[np.ndarray, float]:
+    """Return factor, offset, weight and noise of the frames, float64 (4, frames), and what they share."""
     weights, noise = settings.weights, settings.relative_noise
     shared = float(np.sum((weights * noise) ** 2) / weights.sum())
-    own = settings.rejection_factor, settings.rejection_offset, weights, noise
-    frame = tuple(float(values[number]) for values in own)
-    _residuals(rows, verdict, kept, frame, shared)
+    return np.stack([settings.rejection_factor, settings.rejection_offset, weights, noise]), shared
 
 
 def write_noise(kept: KeptMean, factor: np.ndarray, settings: Settings) -> None:

@@ -243,8 +243,8 @@ def test_table_and_trails_tell_what_fell_to_which_means(whole):
 def test_without_anything_found_the_bits_stay(folders, monkeypatch):
     folder = folders[1]
     plain = integrate(folder, recipe_for(footprints="off"))
-    monkeypatch.setattr("stacklib.integration.search.find_lines", lambda z, protected, smooth=None: [])
-    nothing = lambda z, protected, smooth=None: np.zeros(z.shape, np.int8)  # noqa: E731
+    monkeypatch.setattr("stacklib.integration.search.find_lines", lambda *given, **options: [])
+    nothing = lambda z, *given: np.zeros(z.shape, np.int8)  # noqa: E731
     monkeypatch.setattr("stacklib.integration.search.find_footprints", nothing)
     found = integrate(folder, recipe_for(footprints="all"))
     assert_same(found, plain)

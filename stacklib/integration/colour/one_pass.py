@@ -1,0 +1,231 @@
+"""Integrate color frames in one pass, and again the few pixels that lose samples beside a hit.
+
+The result is that of a search for hits in all frames followed by an integration without what they take with
+them, see `stacklib.integration.second_pass`, bit for bit. Here the samples are judged while they are in the
+cache of the processor for the integration, and only those far from the others are looked at again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from typing import NamedTuple
+
+import numpy as np
+
+from stacklib.integration.colour.marks import HitMarks
+from stacklib.integration.noise import with_noise
+from stacklib.integration.samples import Samples, cancelled_on_error, parts, wait
+from stacklib.integration.starlight import settings_by_starlight
+from stacklib.integration.threads import in_threads
+from stacklib.kernel.passes import run_tiles, scatter_tiles
+from stacklib.kernel.pixels import Counts, Pixels, Ratios
+from stacklib.kernel.scatter import find_excess
+from stacklib.kernel.suspects import Suspects, run_tiles_with_suspects
+from stacklib.kernel.verdicts import HIGH, LOW
+from stacklib.normalization.preparation import Preparation
+from stacklib.normalization.settings import Settings
+from stacklib.spatial.colour import HIT, KEPT_HIT
+from stacklib.spatial.masks import FrameMasks
+from stacklib.spatial.residuals import KeptMean, residuals_of, write_noise
+
+__all__ = ["Filled", "fill_without_hits", "takes_one_pass"]
+
+
+class Filled(NamedTuple):
+    """Planes and counts of an integration by channel, before the maps count what fell to a mask.
+
+    `masks` are what hits took with them.
+    """
+
+    masks: FrameMasks
+    settings: list[Settings]
+    whole: Pixels
+    counts: list[Counts]
+
+
+def takes_one_pass(samples: Samples, preparation: Preparation) -> bool:
+    """Return whether one pass will do: hits alone are looked for, in whole frames held in memory."""
+    means = preparation.recipe.spatial_means(preparation.count, preparation.frames.channels)
+    if means != ("colour",) or not samples.whole or samples.held is None:
+        return False
+    if samples.marked(preparation.marks).marks is not None:
+        return False
+    # In a mosaic some places are noisier than the curve says.
+    return all(with_noise(preparation, channel).period == 1 for channel in range(preparation.frames.channels))
+
+
+def fill_without_hits(
+    samples: Samples, preparation: Preparation, report: Callable[[int], None] = lambda pixels: None
+) -> Filled:
+    """Integrate samples of whole frames without what hits take with them.
+
+    Parameters
+    ----------
+    samples : Samples
+        The samples, see `takes_one_pass`.
+    preparation : Preparation
+        The prepared frames.
+    report : callable
+        Called with numbers of pixels that are done: all of them once, or twice if the noise is measured
+        first.
+
+    Returns
+    -------
+    Filled
+    """
+    return _Run(samples, preparation).fill(report)
+
+
+class _Run:
+    """An integration, step by step."""
+
+    def __init__(self, samples: Samples, preparation: Preparation) -> None:
+        self.samples, self.preparation = samples, preparation
+        self.used, channels = preparation.used, range(preparation.frames.channels)
+        _, _, self.width, self.height = samples.region
+        self.settings = [with_noise(preparation, channel, claims=True) for channel in channels]
+        self.compared = settings_by_starlight(preparation, self.settings, samples.threads)
+        shape = len(channels), self.width * self.height
+        self.ratios = Ratios.empty(shape if preparation.by_frame else (len(channels), 0))
+        self.number = np.empty(shape, np.float32)
+        self.counts = [Counts.zeros(self.used.size) for _ in channels]
+
+    def fill(self, report: Callable[[int], None]) -> Filled:
+        """Integrate, find the hits, and integrate again what they touch."""
+        excess, channels = None, range(len(self.settings))
+        if self.preparation.by_frame:
+            planes = [self.ratios.part(channel) for channel in channels]
+            with closing(in_threads(self.samples, self.used, self.settings, planes)) as done:
+                for _, pixels, _ in done:
+                    report(pixels)
+            excess = np.stack([self._excess(channel) for channel in channels])
+        whole = Pixels.empty(self.number.shape, self.settings[0], excess=excess)
+        marks = HitMarks(self.used.size, (self.height, self.width))
+        for channel, suspects in enumerate(self._integrate(whole, report)):
+            self._mark(marks, channel, suspects, whole)
+        marks.grow()
+        taken = [self._without(whole, channel, marks) for channel in channels]
+        masks = marks.masks(self.samples.region, taken, self._paths(), self.used)
+        return Filled(masks, self.settings, whole, self.counts)
+
+    def _paths(self) -> list:
+        return [self.preparation.frames[int(i)].path for i in self.used]
+
+    def _excess(self, channel: int) -> np.ndarray:
+        """Return by how much the noise of a channel exceeds the curve, (pixels,)."""
+        own = self.settings[channel]
+        planes = Ratios(*(array.reshape(self.height, self.width) for array in self.ratios.part(channel)))
+        return find_excess(planes, own.relative_noise, own.contrast, self.samples.threads).reshape(-1)
+
+    def _integrate(self, whole: Pixels, report: Callable[[int], None]) -> list[Suspects]:
+        """Integrate all samples, and return the suspects of each channel, by place in the plane."""
+        found: list[list[Suspects]] = [[] for _ in self.settings]
+        threads, width = self.samples.threads, self.width
+        with (
+            ThreadPoolExecutor(threads) as workers,
+            closing(self.samples.read_ahead(self.used)) as bands,
+        ):
+            for channel, start, stop, raw in bands:
+                own, compared = self.settings[channel], self.compared[channel]
+                band = slice(start * width, stop * width)
+                out, number = whole.part(channel).part(band), self.number[channel, band]
+                pieces = parts(raw.shape[1], threads)
+                running = [
+                    workers.submit(run_tiles_with_suspects, raw, own, compared, out, number, *piece)
+                    for piece in pieces
+                ]
+                with cancelled_on_error(running):
+                    for (first, last), future in zip(pieces, running, strict=True):
+                        counts, suspects = future.result()
+                        self.counts[channel].add(counts)
+                        found[channel].append(suspects._replace(pixel=suspects.pixel + start * width))
+                        report(last - first)
+        return [Suspects.joined(each) for each in found]
+
+    def _mark(self, marks: HitMarks, channel: int, suspects: Suspects, whole: Pixels) -> None:
+        """Mark those of the suspects of a channel that are hits."""
+        own = self.settings[channel]
+        if whole.excess.size:
+            factor = whole.excess[channel]
+        else:
+            shape = self.height, self.width
+            number = self.number[channel].reshape(shape)
+            # Without contrast, levels and noise do not matter.
+            ratios = Ratios(whole.ratio[channel].reshape(shape), number, number, number)
+            factor = find_excess(ratios, own.relative_noise, threads=self.samples.threads).ravel()
+        column = suspects.pixel.size, 1
+        mean, weight = suspects.mean.reshape(column), suspects.weight.reshape(column)
+        sigma, further = np.empty(column, np.float32), np.empty(column, np.float32)
+        kept = KeptMean(mean, weight, sigma, further, np.zeros(column, bool))
+        write_noise(kept, factor[suspects.pixel].reshape(column), own)
+        kept = KeptMean(*(array[:, 0] for array in kept))
+        z = residuals_of(suspects.value, suspects.verdict, kept, self.compared[channel], suspects.frame)
+        rejected = (suspects.verdict == LOW) | (suspects.verdict == HIGH)
+        above = (z > KEPT_HIT) | (rejected & (z > HIT))
+        marks.add(suspects.frame, suspects.pixel, above, above | (rejected & (z < -HIT)))
+
+    def _columns(self, channel: int, places: np.ndarray) -> np.ndarray:
+        """Return the samples of some pixels, (frames, pixels)."""
+        assert self.samples.held is not None
+        planes = self.samples.held[channel].reshape(len(self.preparation.frames), -1)
+        return np.stack([planes[i].take(places) for i in self.used])
+
+    def _without(self, whole: Pixels, channel: int, marks: HitMarks) -> np.ndarray:
+        """Integrate the marked pixels of a channel again without the samples that hits take.
+
+        Returns the flags of these samples, uint8 (frames, marked pixels).
+        """
+        raw, own = self._columns(channel, marks.pixels), self.settings[channel]
+        low, high = own.data_range
+        data = (raw > low) & (raw < high)
+        taken = np.where(data, marks.flags, np.uint8(0))
+        # Some sample stays.
+        taken[:, np.count_nonzero(taken, axis=0) >= data.sum(axis=0)] = 0
+        changed = taken.any(axis=0)
+        places, plane = marks.pixels[changed], whole.part(channel)
+        raw, lost = raw[:, changed], taken[:, changed] != 0
+        left = np.where(lost, np.float32(np.nan), raw)
+        if not self.preparation.by_frame:
+            self._again(plane, channel, places, (raw, left))
+            return taken
+        ratios = Ratios.empty(places.size)
+        scatter_tiles(left, own, ratios)
+        for target, new in zip(self.ratios.part(channel), ratios, strict=True):
+            target[places] = new
+        excess = self._excess(channel)
+        # Around them the noise has changed as well.
+        noisier = excess != plane.excess
+        noisier[places] = False
+        more = np.flatnonzero(noisier)
+        beside = self._columns(channel, more)
+        both = [np.concatenate([part, beside], axis=1) for part in (raw, left)]
+        self._again(plane, channel, np.concatenate([places, more]), both, excess)
+        plane.excess[:] = excess
+        return taken
+
+    def _again(
+        self,
+        plane: Pixels,
+        channel: int,
+        places: np.ndarray,
+        both: Sequence[np.ndarray],
+        excess: np.ndarray | None = None,
+    ) -> None:
+        """Integrate some pixels of a channel again.
+
+        `both` are their samples as they were and without those that are taken, `excess` is that of the plane
+        without them.
+        """
+        own, counts = self.settings[channel], self.counts[channel]
+        known = (None, None) if excess is None else (plane.excess[places], excess[places])
+        pieces = parts(places.size, self.samples.threads)
+        with ThreadPoolExecutor(self.samples.threads) as workers:
+            for sign, raw, noise in zip((-1, 1), both, known, strict=True):
+                out = Pixels.empty(places.size, own, excess=noise)
+                for found in wait([workers.submit(run_tiles, raw, own, out, *piece) for piece in pieces]):
+                    counts.table += sign * found.table
+        for name, values in out._asdict().items():
+            if values.size and name != "excess":
+                getattr(plane, name)[places] = values
