@@ -101,7 +101,7 @@ def test_a_page_that_cannot_be_made_is_a_note(tmp_path, monkeypatch):
     def fail(*arguments):
         raise RuntimeError("no template")
 
-    monkeypatch.setattr(running, "notebook_page", fail)
+    monkeypatch.setattr("stacklib.notebook.page.notebook_page", fail)
     run = finish(tmp_path)
     assert run.page is None and run.notebook.exists() and run.preview.exists()
     assert "no template" in run.notes[-1] and "JupyterLab" in run.notes[-1]

@@ -46,7 +46,7 @@ UNUSED_DAYS, VANISHED_DAYS = 365, 30
 #: Longest part of the name of a cache file that comes from the folder.
 LONGEST_NAME = 60
 #: Increases whenever a measured number changes.
-MEASUREMENT_VERSION = 8
+MEASUREMENT_VERSION = 9
 _log = logging.getLogger(__name__)
 
 
