@@ -39,8 +39,8 @@ class RegionTrials:
     Default recipe is `Recipe()`; the rule ``auto`` becomes the one it selects. The region is moved and cut to
     lie inside the frames; default is 512 x 512 pixels at the brightest structure. `recipe` is the last recipe
     that could be used, `result` and `plain` the region with it and without rejection; the uncertainty is
-    not corrected for rejection. `overview` is the frame of number `reference` (from 0), binned by
-    `overview_side`.
+    not corrected for rejection. `shown` is the same as `result`, perhaps without uncertainty. `overview` is
+    the frame of number `reference` (from 0), binned by `overview_side`.
     """
 
     def __init__(
@@ -78,17 +78,21 @@ class RegionTrials:
             # Decompressed frames are kept for the next region if the budget has room for all.
             self.frames.close()
         self._basis: Recipe | None = None
-        self.integrate(self.recipe, search=False)
+        self.integrate(self.recipe, search=False, with_uncertainty=False)
 
     def integrate(
-        self, recipe: Recipe, search: bool = True, report: Callable[[float], None] | None = None
+        self,
+        recipe: Recipe,
+        search: bool = True,
+        report: Callable[[float], None] | None = None,
+        with_uncertainty: bool = True,
     ) -> Integration:
         """Integrate the region with another recipe, and keep the recipe if that is possible.
 
-        For `search` and `report` see `stacklib.explore.trials.Trials.integrate`.
+        For the options see `stacklib.explore.trials.Trials.integrate`.
         """
-        self.result = self.trials.integrate(recipe, search, report)
-        self.recipe = recipe
+        self.shown = self.trials.integrate(recipe, search, report, with_uncertainty)
+        self.recipe, self._complete = recipe, with_uncertainty
         basis = without_rule(recipe)
         if basis != self._basis:
             self._basis = basis
@@ -97,22 +101,29 @@ class RegionTrials:
             self._difference_top: float | None = None
             self._light: OutlierLight | None = None
             self.plain = self.trials.integrate(basis)
-        return self.result
+        return self.shown
+
+    @property
+    def result(self) -> Integration:
+        """The region with the recipe, with its uncertainty."""
+        if not self._complete:
+            self.shown, self._complete = self.trials.integrate(self.recipe, search=False), True
+        return self.shown
 
     @property
     def outdated(self) -> str:
         """Rule and limits for which the frames were searched, if they are other ones now; else empty."""
-        if self.result.masks is None:
+        if self.shown.masks is None:
             return ""
         known = self.trials.searched_with(self.recipe)
         if known is None or known == self.recipe:
             return ""
-        return rule_in_words(known.rule_for(self.result.preparation.count), known.to_dict())
+        return rule_in_words(known.rule_for(self.shown.preparation.count), known.to_dict())
 
     @property
     def searches_region(self) -> bool:
         """Whether a search needs the region only, which takes about as long as integrating it."""
-        return not set(self.result.masked) - NEAR
+        return not set(self.shown.masked) - NEAR
 
     # numbers -------------------------------------------------------------------------------------
 
@@ -124,7 +135,7 @@ class RegionTrials:
         the best weights, in percent of the reference frame. Where neighbors are looked at, also `masked`, the
         samples rejected for their neighbors.
         """
-        result = self.result
+        result = self.shown
         expected = result.expected_rejection
         return {
             "rejected_low": 100 * float(result.rejected_low.mean()),
@@ -145,12 +156,12 @@ class RegionTrials:
         """Light of outliers left, in percent of that without rejection; NaN without outliers."""
         if self._light is None:
             self._light = self.trials.outlier_light(self._basis, self.plain.original)
-        return self._light.left(self.result.original)
+        return self._light.left(self.shown.original)
 
     def advise(self, report: Callable[[float], None] | None = None) -> Advice:
         """Return the proposal of `stacklib.advise`, for a slow rule from 256 x 256 pixels in the middle."""
         region = self.region
-        if RULES[self.result.rule].slow:
+        if RULES[self.shown.rule].slow:
             left, top, *size = region
             width, height = (min(side, SLOW_SIDE) for side in size)
             region = left + (size[0] - width) // 2, top + (size[1] - height) // 2, width, height
@@ -178,7 +189,7 @@ class RegionTrials:
 
     def _masked_in_words(self) -> str:
         """Say what was rejected for its neighbors, in lines of their own; empty if they are not looked at."""
-        result = self.result
+        result = self.shown
         if not result.masked:
             return ""
         lost = (
@@ -224,26 +235,26 @@ class RegionTrials:
     @property
     def map_top(self) -> float:
         """End of the scale of the maps, as a fraction of the frames."""
-        return min(1.0, MAP_FRAMES / self.result.preparation.count)
+        return min(1.0, MAP_FRAMES / self.shown.preparation.count)
 
     def difference_scale(self) -> tuple[float, str]:
         """End of the scale of the difference, and its unit."""
-        adu = self.result.preparation.full_scale
+        adu = self.shown.preparation.full_scale
         return self.difference_top * adu, "ADU" if adu > 1 else "raw value"
 
     def picture(self, result: Integration | None = None) -> np.ndarray:
         """Return a result for the screen, uint8."""
-        image = (self.result if result is None else result).original
+        image = (self.shown if result is None else result).original
         return np.rint(255 * stretch(binned(image, SIDE)[0], self.limits)).astype(np.uint8)
 
     def map_picture(self, side: str) -> np.ndarray:
         """Return a rejection map (low, high) for the screen: uint8 levels on a square root scale."""
-        fractions = _mean(getattr(self.result, f"rejection_{side}"))
+        fractions = _mean(getattr(self.shown, f"rejection_{side}"))
         return (255 * np.sqrt(np.minimum(fractions / np.float32(self.map_top), 1))).astype(np.uint8)
 
     def difference(self, other: Integration | None = None) -> np.ndarray:
         """Return the result minus another one, float32 (height, width); by default that without rejection."""
-        return _mean(self.result.original - (self.plain if other is None else other).original)
+        return _mean(self.shown.original - (self.plain if other is None else other).original)
 
     def difference_of(self, result: Integration, other: Integration | None = None) -> np.ndarray:
         """Return the same as `difference` in full resolution, of any result."""

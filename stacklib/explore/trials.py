@@ -166,16 +166,23 @@ class Trials:
         return known
 
     def integrate(
-        self, recipe: Recipe, search: bool = True, report: Callable[[float], None] | None = None
+        self,
+        recipe: Recipe,
+        search: bool = True,
+        report: Callable[[float], None] | None = None,
+        with_uncertainty: bool = True,
     ) -> Integration:
         """Integrate the region like `stacklib.integrate`; the uncertainty is not corrected for rejection.
+
+        It can be left out, to be quick, and is NaN then.
 
         What is rejected for its neighbors depends a little on the rule and its limits. Without `search`, what
         was found with other ones is taken, if it is known. `report` is called with the finished fraction of
         a search.
         """
         p = self.prepare(recipe)
-        return integrate_samples(self._without_masked(p, search, report), p, true_claims=False)
+        samples = self._without_masked(p, search, report)
+        return integrate_samples(samples, p, true_claims=False, with_uncertainty=with_uncertainty)
 
     def take_masks(self, recipe: Recipe, masks: FrameMasks) -> None:
         """Take masks of whole frames, so that a recipe does not search for what looks at neighbors."""

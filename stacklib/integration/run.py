@@ -218,17 +218,23 @@ def integrate_samples(
     progress: bool = False,
     true_claims: bool = True,
     work: Work = in_threads,
+    with_uncertainty: bool = True,
 ) -> Integration:
     """Integrate samples of prepared frames.
 
     `true_claims` corrects the uncertainty for rejection, see `stacklib.kernel.uncertainty`. That takes a
-    fraction of a second, whatever the size of the region. `work` integrates the bands. Samples with masks,
-    see `Samples.masked`, count as data and as rejected, and are absent otherwise.
+    fraction of a second, whatever the size of the region. Without uncertainty, which is NaN then, the noise
+    of the frames is measured only if the rule needs it. `work` integrates the bands. Samples with masks, see
+    `Samples.masked`, count as data and as rejected, and are absent otherwise.
     """
     _, _, width, height = samples.region
     channels, used = preparation.frames.channels, preparation.used
     samples = samples.marked(preparation.marks)
-    settings = [with_noise(preparation, channel, true_claims) for channel in range(channels)]
+    true_claims = true_claims and with_uncertainty
+    if with_uncertainty or preparation.by_frame:
+        settings = [with_noise(preparation, channel, true_claims) for channel in range(channels)]
+    else:
+        settings = [preparation.settings(channel) for channel in range(channels)]
     # The edge of a region has the same neighbors as in the whole image.
     first_pass = preparation.by_frame or (true_claims and not samples.whole)
     percent = INTEGRATING if samples.masks is None else (SEARCHING[1], INTEGRATING[1])
@@ -237,12 +243,14 @@ def integrate_samples(
     with progress_bar(total * (1 + first_pass), title, " pixels", progress, scale=True, part=percent) as bar:
         excess = known_excess(samples, preparation, settings, work, bar.update) if first_pass else None
         bar.update(total * first_pass - bar.n)
-        whole = Pixels.empty((channels, width * height), settings[0], excess=excess)
+        whole = Pixels.empty((channels, width * height), settings[0], with_uncertainty, excess)
         planes = [whole.part(channel) for channel in range(channels)]
         with closing(work(samples, used, settings, planes)) as done:
             for channel, pixels, found in done:
                 counts[channel].add(found)
                 bar.update(pixels)
+    if not with_uncertainty:
+        whole = whole._replace(uncertainty=np.full_like(whole.coverage, np.nan))
     return _assembled(samples, preparation, settings, whole, counts)
 
 

@@ -104,6 +104,7 @@ def test_without_a_frame_is_the_real_run(target, changes, numbers):
     assert found.exact
     for name in ("image", "rejection_low", "rejection_high", "coverage"):
         np.testing.assert_array_equal(getattr(without, name), getattr(real, name), err_msg=name)
+    np.testing.assert_array_equal(found.image_without(*numbers), real.original)
 
 
 def test_trails_found_with_all_frames_are_taken(trailed):

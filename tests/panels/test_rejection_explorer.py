@@ -275,6 +275,20 @@ def test_a_slider_changes_recipe_pictures_and_numbers(live):
     assert f"{live.numbers['rejected_high']:.3f} %" in live._panel.numbers.value
 
 
+def test_what_a_slider_leaves_out_is_made_when_it_is_asked_for(live):
+    control(live, "sigma_high").slider.value = 2.4
+    shown = live.model.shown
+    assert np.isnan(shown.uncertainty).all()
+    result = live.result
+    assert live.result is result is live.model.shown
+    expected = live.model.trials.integrate(live.recipe)
+    for name in ("image", "rejection_low", "rejection_high", "coverage", "uncertainty"):
+        np.testing.assert_array_equal(getattr(result, name), getattr(expected, name), err_msg=name)
+    for name in ("image", "rejection_low", "rejection_high", "coverage"):
+        np.testing.assert_array_equal(getattr(shown, name), getattr(result, name), err_msg=name)
+    assert np.isfinite(result.uncertainty).any()
+
+
 def test_a_slider_gives_round_numbers(live):
     control(live, "sigma_high").slider.value = 2.7000000000000006
     assert control(live, "sigma_high").box.value == 2.7 == live.recipe.sigma_high
@@ -371,7 +385,7 @@ def test_a_preset_sets_what_belongs_together(live):
 def test_a_preset_that_cannot_be_used_changes_nothing(live, monkeypatch):
     live.recipe = before = live.recipe.replace(preset="classic", rejection="sigma")
 
-    def refuse(*arguments):
+    def refuse(*arguments, **options):
         raise sl.IntegrationError("sep is not installed")
 
     monkeypatch.setattr(live.model, "integrate", refuse)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -18,6 +19,7 @@ from stacklib.integration.second_pass import spatial_means
 from stacklib.kernel.verdicts import HIGH, KEPT, LOW, NO_DATA
 from stacklib.output.integrated_image import undo_range
 from stacklib.utils.labels import own_parts
+from stacklib.utils.resources import checked_threads
 
 __all__ = ["MOST_PIXELS", "Blame", "FrameShare", "blame"]
 
@@ -172,6 +174,29 @@ class Blame:
         IntegrationError
             If there is no such frame, or fewer than two are left.
         """
+        return self._integrated_without(numbers, with_uncertainty=True)
+
+    def image_without(self, *numbers: int) -> np.ndarray:
+        """Return the image of `without`, before `output_range`, in a part of the time.
+
+        Parameters
+        ----------
+        *numbers : int
+            The frames, counted from 1.
+
+        Returns
+        -------
+        ndarray of float32, shape (channels, height, width)
+            The box as it would be in the image.
+
+        Raises
+        ------
+        IntegrationError
+            If there is no such frame, or fewer than two are left.
+        """
+        return self._integrated_without(numbers, with_uncertainty=False).original
+
+    def _integrated_without(self, numbers: tuple[int, ...], with_uncertainty: bool) -> Integration:
         frames, recipe = self.result.preparation.frames, self.result.recipe
         wrong = [number for number in numbers if not 1 <= number <= len(frames)]
         if wrong:
@@ -187,7 +212,7 @@ class Blame:
             trials.take_masks(recipe, self.result.masks.of_frames(left))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", StacklibWarning)
-            return trials.integrate(recipe, search=self.exact)
+            return trials.integrate(recipe, search=self.exact, with_uncertainty=with_uncertainty)
 
 
 def blame(result: Integration, box: Region) -> Blame:
@@ -269,7 +294,7 @@ def _shares(
     p = result.preparation
     names = [p.measurements.names[int(i)] for i in p.used]
     labels, stars = own_parts(names), _stars(light)
-    sigmas = np.stack([_spread(own) for own in apart])
+    sigmas = _spreads(apart)
     beyond = []
     for k, own in enumerate(effects):
         here = verdicts[k] == KEPT
@@ -307,12 +332,16 @@ def _shares(
     return tuple(sorted(found, key=lambda each: (-each.share, each.number)))
 
 
-def _spread(apart: np.ndarray) -> np.ndarray:
-    """Return the noise of the samples of a frame in each channel, robustly, about its own level."""
-    with warnings.catch_warnings():
+def _spreads(apart: np.ndarray) -> np.ndarray:
+    """Return the noise of the samples of each frame in each channel, robustly, about its own level."""
+
+    def spread(own: np.ndarray) -> np.ndarray:
+        centre = np.nanmedian(own, axis=(1, 2), keepdims=True)
+        return np.nan_to_num(1.4826 * np.nanmedian(np.abs(own - centre), axis=(1, 2)))
+
+    with warnings.catch_warnings(), ThreadPoolExecutor(checked_threads(None)) as pool:
         warnings.simplefilter("ignore", RuntimeWarning)
-        centre = np.nanmedian(apart, axis=(1, 2), keepdims=True)
-        return np.nan_to_num(1.4826 * np.nanmedian(np.abs(apart - centre), axis=(1, 2)))
+        return np.stack(list(pool.map(spread, apart)))
 
 
 def _stars(light: np.ndarray) -> np.ndarray:

@@ -122,10 +122,10 @@ class LiveExplorer:
 
         Frames that were searched for trails with another rule or other limits are searched again on request.
         """
-        if recipe.needs_photometry and self.choice.result.preparation.photometry is None:
+        if recipe.needs_photometry and self.model.shown.preparation.photometry is None:
             self.say(COMPARING)
         try:
-            self.model.integrate(recipe, search, self._say_searched)
+            self.model.integrate(recipe, search, self._say_searched, with_uncertainty=False)
         except StacklibError as error:
             self.say(f"{str(error).rstrip('.')}. The pictures still show the previous settings.")
             return False
@@ -147,7 +147,7 @@ class LiveExplorer:
 
     def _take_limits(self, kind: str) -> None:
         if not self._suggesting:
-            self._try_as_change(limits_preset(self.choice.recipe, self.choice.result.rule, kind))
+            self._try_as_change(limits_preset(self.choice.recipe, self.model.shown.rule, kind))
 
     def _try_as_change(self, recipe: Recipe) -> None:
         before = self.choice.recipe
@@ -221,7 +221,7 @@ class LiveExplorer:
         """Show preset and rule, and what can be undone or searched again."""
         known = (name for name in COMPARED if self._with_preset(name) == self.choice.recipe)
         self.controls.show_preset(next(known, OWN))
-        self.controls.show_rule(self.choice.result.rule)
+        self.controls.show_rule(self.model.shown.rule)
         self.controls.back.disabled = not self.choice.has_history
         self.again.disabled = self._suggesting or not self._may_search
 
@@ -249,7 +249,7 @@ class LiveExplorer:
     def _show_numbers(self) -> None:
         model = self.model
         lines = [safe_html(line) for line in model.words(self.choice.numbers).splitlines()]
-        lines += [f"Note: {safe_html(note)}" for note in self.choice.result.preparation.notes]
+        lines += [f"Note: {safe_html(note)}" for note in model.shown.preparation.notes]
         lines[3] = f'<span title="{escape(RESIDUAL_HELP)}">{lines[3]}</span>'
         self.numbers.say_html(*lines)
 

@@ -80,7 +80,7 @@ class Pictures:
     def _seen(self) -> Integration:
         """A or B while they blink, otherwise B, the current result."""
         a = self.choice.a
-        return a if a is not None and self.play.playing and self.play.value == 0 else self.choice.result
+        return a if a is not None and self.play.playing and self.play.value == 0 else self.choice.model.shown
 
     def show(self) -> None:
         """Show result, maps and difference, each with the title that says what it is."""
@@ -101,7 +101,7 @@ class Pictures:
 
     @property
     def _unit(self) -> tuple[str, float] | None:
-        adu = self.choice.result.preparation.full_scale
+        adu = self.choice.model.shown.preparation.full_scale
         return ("ADU", adu) if adu > 1 else None
 
     def _show_result(self, seen: Integration) -> None:
@@ -122,7 +122,7 @@ class Pictures:
     def _show_difference(self) -> None:
         choice, model = self.choice, self.choice.model
         other = choice.a if self.against.value == SETTING_A else None
-        difference = model.difference_of(choice.result, other)
+        difference = model.difference_of(model.shown, other)
         now, base = "Result" if choice.a is None else "B", NO_REJECTION if other is None else SETTING_A
         top = model.difference_top
         look = {"top": top, "levels": plain_levels(top), "origin": choice.region[:2], "unit": self._unit}

@@ -23,7 +23,7 @@ DIFFERENCE_COLOURS = np.rint(255 * colormaps["RdBu_r"](np.arange(256))[:, :3]).a
 
 def figure_region(model: RegionTrials, other: Integration | None = None) -> Figure:
     """Draw the four pictures of a region with color bars, and its numbers."""
-    result, (left, top, width, height) = model.result, model.region
+    result, (left, top, width, height) = model.shown, model.region
     figure = Figure(
         figsize=(9.6, 7.9 * height / width + 1.9), dpi=100, facecolor=GROUND, layout="constrained"
     )

@@ -88,7 +88,7 @@ class BoxPart:
         box, corner = found.present, found.box[:2]
         levels = levels_of(box)
         try:
-            without = found.without(number).original
+            without = found.image_without(number)
         except StacklibError as error:
             self.reason.say(f"Frame {number}: {error}")
             return
