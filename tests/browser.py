@@ -15,11 +15,15 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from playwright.sync_api import Browser, Locator, Page, sync_playwright
+
+import stacklib as sl
 
 #: Names of the browser on different systems.
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -89,18 +93,18 @@ PICTURES = """() => {
 }"""
 
 
-# Measures the time from the next key or mouse button to the change of each of these pictures. The page does
-# the measuring: queries from outside would take longer than what is measured.
-STOPWATCH = """selector => {
+# Measures the time from the next event of some types to the change of each of these pictures or texts. The
+# page does the measuring: queries from outside would take longer than what is measured.
+STOPWATCH = """([selector, types]) => {
     // A viewer counts the images that it has shown as a whole.
-    const state = element => element.dataset.version ?? element.src;
+    const state = element => element.dataset.version ?? element.src ?? element.textContent;
     const elements = [...document.querySelectorAll(selector)];
     const shown = elements.map(element => ({element, before: state(element)}));
     if (!shown.length) throw new Error(`nothing matches ${selector}`);
     const changed = ({element, before}) => state(element) !== before && element.complete !== false;
     window.stopwatch = new Promise(resolve => {
         const start = event => {
-            ['keydown', 'mousedown'].forEach(type => removeEventListener(type, start, true));
+            types.forEach(type => removeEventListener(type, start, true));
             const times = shown.map(() => null);
             const look = now => {
                 const passed = performance.now() - event.timeStamp;
@@ -112,8 +116,19 @@ STOPWATCH = """selector => {
             };
             requestAnimationFrame(look);
         };
-        ['keydown', 'mousedown'].forEach(type => addEventListener(type, start, true));
+        types.forEach(type => addEventListener(type, start, true));
     });
+}"""
+
+
+ASK = """async code => {
+    const {kernel} = window.jupyterapp.shell.currentWidget.sessionContext.session;
+    const asked = kernel.requestExecute({code});
+    let said = '';
+    asked.onIOPub = ({header, content}) => { if (header.msg_type === 'stream') said += content.text; };
+    const {content} = await asked.done;
+    if (content.status !== 'ok') throw new Error(content.evalue);
+    return said;
 }"""
 
 
@@ -283,15 +298,26 @@ class Notebook:
             self.page.wait_for_timeout(1e3 * pause)
         return now
 
-    def start_stopwatch(self, selector: str) -> None:
-        """Measure the time from the next key or mouse button to the change of each matching picture."""
-        self.page.evaluate(STOPWATCH, selector)
+    def start_stopwatch(self, selector: str, types: tuple[str, ...] = ("keydown", "mousedown")) -> None:
+        """Measure the time from the next key or mouse button to the change of each matching element."""
+        self.page.evaluate(STOPWATCH, [selector, types])
 
     def stopwatch(self) -> list[float]:
-        """Return the time of each picture in milliseconds."""
+        """Return the time of each element in milliseconds."""
         measured = self.page.evaluate("() => window.stopwatch")
-        assert None not in measured, "a picture did not change within 20 s"
+        assert None not in measured, "a picture or a text did not change within 20 s"
         return measured
+
+    def ask(self, code: str) -> str:
+        """Run code in the kernel, and return what it prints."""
+        return self.page.evaluate(ASK, code).strip()
+
+    def wait_until(self, holds: Callable[[], object], what: str, timeout: float = 30) -> None:
+        """Wait until something holds."""
+        end = time.monotonic() + timeout
+        while not holds():
+            assert time.monotonic() < end, f"{what} did not happen within {timeout:g} s: {self.readouts()}"
+            self.page.wait_for_timeout(20)
 
     def number_pictures(self) -> None:
         """Give the pictures of the explorers the ids picture-0, picture-1 and so on."""
@@ -308,6 +334,10 @@ class Notebook:
         handle.scroll_into_view_if_needed()
         return handle
 
+    def slider_value(self, name: str = "sigma_high", index: int = 0) -> float:
+        """Return the value of the slider with this description."""
+        return float(self.slider(name, index).get_attribute("aria-valuetext"))
+
 
 @contextlib.contextmanager
 def laboratory(root: Path, chromium: str) -> Iterator[Lab]:
@@ -318,3 +348,44 @@ def laboratory(root: Path, chromium: str) -> Iterator[Lab]:
             yield Lab(server, browser)
         finally:
             browser.close()
+
+
+# what panels show, and how quickly ---------------------------------------------------------------
+
+Say = Callable[[str], None]
+#: Milliseconds in which a person should see it on a quiet machine. Test machines are busy: times are printed.
+TARGETS = {"without": 300, "50 frames": 180, "20 frames": 100, "click": 150, "region moved": 500}
+
+
+#: Prints a fingerprint of the pixels of a box without a frame, as the inspector `panel` shows them.
+SHOWN_WITHOUT = """import hashlib
+shown = panel._panel.shares.viewers[1]._pyramid.rows
+print(hashlib.sha256(shown.read(0, shown.shape[1]).tobytes()).hexdigest())"""
+
+
+def report(say: Say, what: str, measured: list[float]) -> None:
+    """Print the median."""
+    median = float(np.median(measured))
+    target = next(limit for name, limit in TARGETS.items() if name in what)
+    each = ", ".join(f"{value:.0f}" for value in measured)
+    say(f"{what}: median {median:.0f} ms, {median / target:.2f} of the target of {target} ms ({each})")
+
+
+def integrate(frames: object, recipe: sl.Recipe, region: tuple[int, ...] | None = None) -> sl.Integration:
+    """Integrate quietly, to compare with what a panel shows."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", sl.StacklibWarning)
+        return sl.integrate(frames, recipe, region=region, progress=False)
+
+
+def without_frame(result: sl.Integration, number: int, box: tuple[int, ...]) -> np.ndarray:
+    """Return a box of the image as a run without a frame makes it, before `output_range`."""
+    frames = result.preparation.frames
+    others = frames[[i for i in range(len(frames)) if i + 1 != number]]
+    return integrate(others, result.recipe, box).original
+
+
+def rejected(result: sl.Integration) -> list[str]:
+    """Write the numbers as the explorer does."""
+    parts = (("low", result.rejected_low), ("high", result.rejected_high))
+    return [f"rejected {side} {100 * fraction.mean():.3f} %" for side, fraction in parts]

@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,17 @@ def integrate_quietly(target: str, **changes) -> sl.Integration:
         warnings.simplefilter("ignore", sl.StacklibWarning)
         folder = SAMPLES / target / "4_Registered"
         return sl.integrate(folder, sl.Recipe().replace(**changes), progress=False)
+
+
+@pytest.fixture
+def say(capsys) -> Callable[[str], None]:
+    """Print measurements even if the test passes."""
+
+    def print_it(text: str) -> None:
+        with capsys.disabled():
+            print(f"\n{text}", end="")
+
+    return print_it
 
 
 @pytest.fixture(scope="session")

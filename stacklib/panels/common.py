@@ -19,6 +19,7 @@ from stacklib.utils.texts import one_line, printable
 __all__ = [
     "NumberSlider",
     "Readout",
+    "beside_note",
     "chosen_file",
     "control_value",
     "enable_control",
@@ -238,6 +239,17 @@ def text_button(text: str, call: Callable[[], object], **options: Any) -> widget
     button = widgets.Button(description=text, layout=layout, **options)
     button.on_click(lambda _: call())
     return button
+
+
+def beside_note() -> list[widgets.HTML]:
+    """Create a line that says how to keep a panel beside the notebook; none in a web app."""
+    if in_web_app():
+        return []
+    words = (
+        "Keep this panel beside the notebook: right-click it, <i>Create New View for Cell Output</i>, and "
+        "drag the new tab to the side."
+    )
+    return [widgets.HTML(f'<div style="line-height:1.3;font-size:85%;opacity:.75">{words}</div>')]
 
 
 def side_by_side(*parts: widgets.Widget) -> widgets.HBox:

@@ -8,7 +8,7 @@ import numpy as np
 from stacklib.errors import RecipeError, StacklibError
 from stacklib.explore.frame_choice import FrameChoice
 from stacklib.panels.blinker import RATES, Blinker, frame_grid
-from stacklib.panels.common import Readout, chosen_file, side_by_side, text_button
+from stacklib.panels.common import Readout, beside_note, chosen_file, side_by_side, text_button
 from stacklib.panels.frame_plots import PLOTTED, time_axis
 from stacklib.panels.viewer import PagesViewer
 
@@ -70,7 +70,7 @@ class SelectorWidgets:
         undo = text_button(
             "Undo save", self._undo, tooltip="Go back to the file as it was before the last save"
         )
-        return side_by_side(self.file, save, undo)
+        return side_by_side(self.file, save, undo, *beside_note())
 
     def refresh(self) -> None:
         """Update all widgets."""

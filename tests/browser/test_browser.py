@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
 import subprocess
 import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from html import unescape
 from pathlib import Path
@@ -29,15 +29,12 @@ from stacklib.panels.viewer.stretches import CURVES, Stretch
 pytest.importorskip("playwright", reason="no playwright for the browser tests: pip install playwright")
 
 import browser
+from browser import Say, integrate, rejected, report, without_frame
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
 M101 = "sample_data/M101/4_Registered"
-#: Longest acceptable wait in milliseconds on a quiet machine. Test machines are busy: times are printed only.
-TARGETS = {"20 frames": 120, "50 frames": 180, "click": 150}
 #: Seconds from opening a notebook to its last output, on such a machine.
 COLD = 30
-
-Say = Callable[[str], None]
 
 
 @pytest.fixture(scope="module")
@@ -56,17 +53,6 @@ def lab(root) -> Iterator[browser.Lab]:
     """One JupyterLab and one browser for all tests."""
     with browser.laboratory(root, browser.chromium_or_skip()) as running:
         yield running
-
-
-@pytest.fixture
-def say(capsys) -> Say:
-    """Print measurements even if the test passes."""
-
-    def print_it(text: str) -> None:
-        with capsys.disabled():
-            print(f"\n{text}", end="")
-
-    return print_it
 
 
 # The notebooks after the fourth have no panels; tests/notebooks runs them.
@@ -88,33 +74,6 @@ def test_notebook_runs_in_the_browser(lab, path, root, say):
 # what a person does ------------------------------------------------------------------------------
 
 
-def wait_until(notebook: browser.Notebook, holds: Callable[[], bool], what: str, timeout: float = 30) -> None:
-    end = time.monotonic() + timeout
-    while not holds():
-        assert time.monotonic() < end, f"{what} did not happen within {timeout:g} s: {notebook.readouts()}"
-        notebook.page.wait_for_timeout(20)
-
-
-def integrate(frames: object, recipe: sl.Recipe, region: tuple[int, int, int, int] | None = None):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", sl.StacklibWarning)
-        return sl.integrate(frames, recipe, region=region, progress=False)
-
-
-def rejected(result: sl.Integration) -> list[str]:
-    """Write the numbers as the explorer does."""
-    parts = (("low", result.rejected_low), ("high", result.rejected_high))
-    return [f"rejected {side} {100 * fraction.mean():.3f} %" for side, fraction in parts]
-
-
-def report(say: Say, what: str, measured: list[float]) -> None:
-    """Print the median."""
-    median = float(np.median(measured))
-    target = next(limit for name, limit in TARGETS.items() if name in what)
-    each = ", ".join(f"{value:.0f}" for value in measured)
-    say(f"{what}: median {median:.0f} ms, {median / target:.2f} of the target of {target} ms ({each})")
-
-
 def choose_frames(notebook: browser.Notebook, root: Path, say: Say) -> None:
     """Frames are looked at and chosen; a frame that is left out is not in the result."""
 
@@ -131,12 +90,12 @@ def choose_frames(notebook: browser.Notebook, root: Path, say: Say) -> None:
     for number, tick in enumerate(ticks, start=1):
         assert tick.is_checked()
         tick.click()
-        wait_until(notebook, lambda number=number: selected() == before - number, "leaving out a frame")
+        notebook.wait_until(lambda number=number: selected() == before - number, "leaving out a frame")
     ticks[0].click()
-    wait_until(notebook, lambda: selected() == before - 1, "taking it back")
+    notebook.wait_until(lambda: selected() == before - 1, "taking it back")
     notebook.page.get_by_role("button", name="Save", exact=True).click()
     path = root / "sample_data" / "M101" / "recipe.yaml"
-    wait_until(notebook, lambda: f"Saved {path}" in notebook.readouts(), "saving")
+    notebook.wait_until(lambda: f"Saved {path}" in notebook.readouts(), "saving")
     job = sl.Job.load(path)
     files = integrate(job.frames, job.recipe).frames["file"]
     assert len(files) == before - 1
@@ -164,16 +123,15 @@ ROWS = "() => [...document.querySelectorAll('tr[data-frame]')].map(row => Number
 
 def shows(notebook: browser.Notebook, frame: int) -> None:
     """Wait until picture, table, plots and words show a frame."""
-    wait_until(notebook, lambda: notebook.page.evaluate(SHOWN_FRAME) == frame, f"showing frame {frame}")
+    notebook.wait_until(lambda: notebook.page.evaluate(SHOWN_FRAME) == frame, f"showing frame {frame}")
     current = notebook.page.locator(".stacklib-blinker tr[aria-current]")
     # The kernel tells the table, a moment after the browser has changed the picture.
-    wait_until(
-        notebook,
+    notebook.wait_until(
         lambda: current.count() == 1 and current.get_attribute("data-frame") == str(frame),
         f"marking frame {frame}",
     )
     words = notebook.page.locator(".stacklib-blinker .shown")
-    wait_until(notebook, lambda: f"{frame + 1:04d}, " in words.inner_text(), f"naming frame {frame}")
+    notebook.wait_until(lambda: f"{frame + 1:04d}, " in words.inner_text(), f"naming frame {frame}")
 
 
 def look_at_frames(notebook: browser.Notebook) -> None:
@@ -182,7 +140,7 @@ def look_at_frames(notebook: browser.Notebook) -> None:
     shows(notebook, 0)
     assert page.evaluate(BEYOND) <= 0
     page.locator(".stacklib-blinker th", has_text="FWHM").click()
-    wait_until(notebook, lambda: page.evaluate(ROWS) != list(range(20)), "sorting")
+    notebook.wait_until(lambda: page.evaluate(ROWS) != list(range(20)), "sorting")
     order = page.evaluate(ROWS)
     assert sorted(order) == list(range(20))
     page.locator(f"tr[data-frame='{order[0]}'] td").nth(3).click()
@@ -213,7 +171,7 @@ def look_at_frames(notebook: browser.Notebook) -> None:
             pixel = image[:, int(y), int(x)]
             return (x, y, zoom) if np.float32(red) == pixel[0] and np.float32(green) == pixel[1] else None
 
-        wait_until(notebook, told, "telling a pixel")
+        notebook.wait_until(told, "telling a pixel")
         x, y, zoom = told()
         seen.append((x, y, zoom))
         page.keyboard.press("ArrowRight")
@@ -224,9 +182,9 @@ def look_at_frames(notebook: browser.Notebook) -> None:
     shows(notebook, 16)
     own = brightness(notebook)
     page.get_by_label("stretch of the frames").select_option("alike")
-    wait_until(notebook, lambda: brightness(notebook) > own + 40, "a bright sky that is shown as bright")
+    notebook.wait_until(lambda: brightness(notebook) > own + 40, "a bright sky that is shown as bright")
     page.get_by_label("stretch of the frames").select_option("own")
-    wait_until(notebook, lambda: abs(brightness(notebook) - own) < 2, "a sky of its own")
+    notebook.wait_until(lambda: abs(brightness(notebook) - own) < 2, "a sky of its own")
 
 
 #: Mean of the picture of the viewer.
@@ -247,27 +205,27 @@ def change_the_selection(notebook: browser.Notebook, selected: Callable[[], int]
     order = page.evaluate(ROWS)
     page.locator("tr[data-frame='5'] td").nth(3).click()
     page.keyboard.press("x")
-    wait_until(notebook, lambda: selected() == before - 1, "x")
+    notebook.wait_until(lambda: selected() == before - 1, "x")
     assert not page.locator("tr[data-frame='5'] input").is_checked()
     page.keyboard.press("u")
-    wait_until(notebook, lambda: selected() == before, "u")
+    notebook.wait_until(lambda: selected() == before, "u")
     # The first point of the first plot, then without it.
     point = page.locator(".stacklib-blinker .plots svg").first.locator("path").first
     point.click()
     shows(notebook, 0)
     point.click(modifiers=["Shift"])
-    wait_until(notebook, lambda: selected() == before - 1, "a point that is left out")
+    notebook.wait_until(lambda: selected() == before - 1, "a point that is left out")
     page.keyboard.press("u")
-    wait_until(notebook, lambda: selected() == before, "u")
+    notebook.wait_until(lambda: selected() == before, "u")
     field = page.get_by_label("keep where")
     field.click()
     page.keyboard.type("FRAME <= 8 and Weight > 0")
     page.keyboard.press("Enter")
-    wait_until(notebook, lambda: selected() == 8, "the expression")
+    notebook.wait_until(lambda: selected() == 8, "the expression")
     assert field.input_value() == "FRAME <= 8 and Weight > 0"
     for name, count in (("Undo", before), ("Select all", 20), ("Reset", 20), ("Leave out suggested", before)):
         page.get_by_role("button", name=name, exact=True).click()
-        wait_until(notebook, lambda count=count: selected() == count, name)
+        notebook.wait_until(lambda count=count: selected() == count, name)
     page.get_by_role("button", name="Columns").click()
     page.locator(".dt-button-collection").get_by_text("shift x (px)").click()
     page.locator(".stacklib-blinker th", has_text="shift x (px)").wait_for()
@@ -339,9 +297,9 @@ def choose_rejection(notebook: browser.Notebook, root: Path, say: Say) -> None:
     page = notebook.page
     page.get_by_role("button", name="Use these").click()
     chosen = root / "sample_data" / "M101" / "recipe.yaml"
-    wait_until(notebook, lambda: f"Saved in {chosen}" in notebook.readouts(), "saving")
+    notebook.wait_until(lambda: f"Saved in {chosen}" in notebook.readouts(), "saving")
     recipe = sl.Recipe.load(chosen)
-    assert recipe.sigma_high == slider_value(notebook)
+    assert recipe.sigma_high == notebook.slider_value()
     command = [sys.executable, "-m", "papermill", "notebooks/4_integrate.ipynb", "run.ipynb"]
     run = subprocess.run(command, cwd=root, capture_output=True, text=True, encoding="utf-8", timeout=300)
     assert run.returncode == 0, run.stderr
@@ -351,50 +309,44 @@ def choose_rejection(notebook: browser.Notebook, root: Path, say: Say) -> None:
     chosen.unlink()
 
 
-def slider_value(notebook: browser.Notebook, name: str = "sigma_high") -> float:
-    return float(notebook.slider(name).get_attribute("aria-valuetext"))
-
-
 def by_keyboard_and_mouse(notebook: browser.Notebook) -> None:
     """Picture and numbers follow the slider and are those of `integrate`."""
     handle, page = notebook.slider("sigma_high"), notebook.page
     handle.focus()
     for _ in range(2):
-        before, value = notebook.settled(), slider_value(notebook)
+        before, value = notebook.settled(), notebook.slider_value()
         page.keyboard.press("ArrowLeft")
-        wait_until(notebook, lambda value=value: slider_value(notebook) < value, "moving the handle")
-        wait_until(notebook, lambda before=before: notebook.pictures() != before, "a new picture")
-    before, value, box = notebook.settled(), slider_value(notebook), handle.bounding_box()
+        notebook.wait_until(lambda value=value: notebook.slider_value() < value, "moving the handle")
+        notebook.wait_until(lambda before=before: notebook.pictures() != before, "a new picture")
+    before, value, box = notebook.settled(), notebook.slider_value(), handle.bounding_box()
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     page.mouse.move(x, y)
     page.mouse.down()
     page.mouse.move(x + 25, y, steps=8)
     page.mouse.up()
-    wait_until(notebook, lambda: slider_value(notebook) > value, "moving the handle")
-    wait_until(notebook, lambda: notebook.pictures() != before, "a new picture")
-    recipe = sl.Recipe.suggest(20).replace(sigma_high=slider_value(notebook))
+    notebook.wait_until(lambda: notebook.slider_value() > value, "moving the handle")
+    notebook.wait_until(lambda: notebook.pictures() != before, "a new picture")
+    recipe = sl.Recipe.suggest(20).replace(sigma_high=notebook.slider_value())
     for words in rejected(integrate(SAMPLES / "M101" / "4_Registered", recipe)):
-        wait_until(notebook, lambda words=words: words in notebook.readouts(), words)
+        notebook.wait_until(lambda words=words: words in notebook.readouts(), words)
 
 
 def blink(notebook: browser.Notebook) -> None:
     """Two settings alternate in one place until they are stopped."""
-    page, kept = notebook.page, slider_value(notebook)
+    page, kept = notebook.page, notebook.slider_value()
     page.get_by_role("button", name="Keep as A").click()
-    wait_until(notebook, lambda: "A is winsorized sigma" in notebook.readouts(), "keeping A")
+    notebook.wait_until(lambda: "A is winsorized sigma" in notebook.readouts(), "keeping A")
     notebook.slider("sigma_high").focus()
     page.keyboard.press("ArrowRight")
-    wait_until(notebook, lambda: "Result B: winsorized sigma" in notebook.titles(), "showing B")
-    assert slider_value(notebook) != kept
+    notebook.wait_until(lambda: "Result B: winsorized sigma" in notebook.titles(), "showing B")
+    assert notebook.slider_value() != kept
     play, stop = (page.locator(".widget-play button").nth(index) for index in (0, 1))
     play.click()
     for _ in range(2):
         for name in "AB":
-            wait_until(
-                notebook, lambda name=name: f"Result {name}: " in notebook.titles(), f"blinking {name}"
-            )
+            notebook.wait_until(lambda name=name: f"Result {name}: " in notebook.titles(), f"blinking {name}")
     stop.click()
-    wait_until(notebook, lambda: "Result B: " in notebook.titles(), "stopping")
+    notebook.wait_until(lambda: "Result B: " in notebook.titles(), "stopping")
 
 
 def take_suggestion(notebook: browser.Notebook) -> None:
@@ -405,13 +357,13 @@ def take_suggestion(notebook: browser.Notebook) -> None:
     handle.focus()
     for _ in range(3):
         page.keyboard.press("ArrowRight")
-    wait_until(notebook, lambda: re.search(r"on these frames: \d+ %", notebook.readouts()), "telling how far")
+    notebook.wait_until(lambda: re.search(r"on these frames: \d+ %", notebook.readouts()), "telling how far")
     assert suggest.is_disabled()
-    wait_until(notebook, lambda: "Suggested. " in notebook.readouts(), "suggesting", 60)
-    wait_until(notebook, suggest.is_enabled, "taking up again")
+    notebook.wait_until(lambda: "Suggested. " in notebook.readouts(), "suggesting", 60)
+    notebook.wait_until(suggest.is_enabled, "taking up again")
     notebook.settled()
     proposed = re.search(r"Suggested\. sigma_low [\d.]+ and sigma_high ([\d.]+):", notebook.readouts())
-    assert slider_value(notebook) == float(proposed[1])
+    assert notebook.slider_value() == float(proposed[1])
     assert "Result B: winsorized sigma" in notebook.titles()
 
 
@@ -426,7 +378,7 @@ def click_pixels(notebook: browser.Notebook, root: Path, say: Say) -> None:
     canvas = page.locator(".stacklib-inspector .stage").first
     everything_is_seen(notebook)
     notebook.settled()
-    box, measured = canvas.bounding_box(), []
+    box, measured, told = canvas.bounding_box(), [], []
     for across, down in (
         (0.25, 0.5),
         (0.4, 0.6),
@@ -439,17 +391,60 @@ def click_pixels(notebook: browser.Notebook, root: Path, say: Say) -> None:
         known = pixel()
         page.mouse.move(box["x"] + across * box["width"], box["y"] + down * box["height"])
         page.wait_for_timeout(300)
-        notebook.start_stopwatch("img.stacklib-picture")
+        # The pictures of a box are hidden.
+        notebook.start_stopwatch(f".stacklib-inspector-samples img, {STORY}")
         page.mouse.down()
         page.mouse.up()
-        measured.append(max(notebook.stopwatch()))
-        wait_until(notebook, lambda known=known: pixel() != known, "choosing a pixel")
+        words, *pictures = notebook.stopwatch()
+        told.append(words)
+        measured.append(max(pictures))
+        notebook.wait_until(lambda known=known: pixel() != known, "choosing a pixel")
+    report(say, "click to the words about the pixel", told)
     report(say, "click to the story of the pixel", measured)
     x, y, channel = pixel()
     result = integrate(SAMPLES / "M101" / "4_Registered", sl.Recipe())
     story = sl.explain(result, x=x, y=y, channel=channel)
-    wait_until(notebook, lambda: story.summary in unescape(notebook.readouts()), "telling the story")
+    notebook.wait_until(lambda: story.summary in unescape(notebook.readouts()), "telling the story")
     assert f"x {x}, y {y}" in page.locator("img.stacklib-picture").first.get_attribute("title")
+    draw_a_box(notebook, result)
+
+
+def draw_a_box(notebook: browser.Notebook, result: sl.Integration) -> None:
+    """Its frames are ranked, and it is shown as a run without the first of them makes it."""
+    page = notebook.page
+    box = page.locator(".stacklib-inspector .stage").first.bounding_box()
+    page.keyboard.down("Shift")
+    page.mouse.move(box["x"] + 0.45 * box["width"], box["y"] + 0.3 * box["height"])
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 0.6 * box["height"], steps=4)
+    page.mouse.up()
+    page.keyboard.up("Shift")
+    ranking = page.locator(".stacklib-inspector-box select[size] option")
+    notebook.wait_until(lambda: ranking.count() == 20, "ranking the frames")
+    drawn = tuple(map(int, notebook.ask("print(*panel.box)").split()))
+    found = sl.blame(result, drawn)
+    ranked = [int(text.split()[0]) for text in ranking.all_inner_texts()]
+    assert ranked == [each.number for each in found.frames] and found.frames[0].reason in notebook.readouts()
+    notebook.wait_until(lambda: f"Without frame {ranked[0]} " in notebook.titles(), "the first preview")
+    notebook.settled()
+    real = without_frame(result, ranked[0], drawn)
+    assert notebook.ask(browser.SHOWN_WITHOUT) == hashlib.sha256(real.tobytes()).hexdigest()
+    # In the browser it has the same values.
+    viewer = page.locator(".stacklib-inspector-box .stacklib-viewer").nth(1)
+    stage = viewer.locator(".stage").bounding_box()
+    page.mouse.move(stage["x"] + 0.5 * stage["width"], stage["y"] + 0.4 * stage["height"], steps=3)
+    pattern, readout = (
+        r"x (\d+), y (\d+)\s+R ([\d.e-]+)\s+G ([\d.e-]+)\s+B ([\d.e-]+)",
+        viewer.locator(".readout"),
+    )
+    notebook.wait_until(lambda: re.search(pattern, readout.inner_text()), "telling the values")
+    x, y, *values = re.search(pattern, readout.inner_text()).groups()
+    pixel = real[:, int(y) - drawn[1], int(x) - drawn[0]]
+    assert np.array_equal(np.array(values, np.float32), pixel)
+
+
+#: What is said of the pixel above its samples.
+STORY = ".stacklib-inspector-rounds .widget-html-content"
 
 
 def everything_is_seen(notebook: browser.Notebook) -> None:
@@ -471,127 +466,6 @@ USES = {
     "2_choose_rejection": choose_rejection,
     "3_inspect_rejection": click_pixels,
 }
-
-
-# a region of large frames ------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def large(root) -> Path:
-    """Fifty frames of noise and stars, larger than the region."""
-    folder = root / "large"
-    folder.mkdir()
-    random = np.random.default_rng(5)
-    sky = np.full((540, 600), 0.1, np.float32)
-    sky[random.integers(0, 540, 80), random.integers(0, 600, 80)] += 0.3
-    for number in range(50):
-        frame = sky + 0.004 * random.standard_normal(sky.shape, dtype=np.float32)
-        frame[random.integers(0, 540, 60), random.integers(0, 600, 60)] += 0.2
-        fits.writeto(folder / f"light_{number:02d}.fits", frame)
-    return folder
-
-
-def test_large_regions_are_quick_and_can_be_dragged(lab, large, root, say):
-    cells = ["from stacklib.panels import RejectionExplorer"]
-    for number, pattern in ((20, "light_[01]*.fits"), (50, "light_*.fits")):
-        start = f"RejectionExplorer('large/{pattern}', region=(0, 0, 512, 512))"
-        cells.append(f"panel_{number} = {start}\npanel_{number}.widget")
-    # Without a kernel name JupyterLab asks for one.
-    known = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
-    content = new_notebook(cells=[new_code_cell(cell) for cell in cells], metadata=known)
-    nbformat.write(content, root / "notebooks" / "large.ipynb")
-    with lab.open("notebooks/large.ipynb") as notebook:
-        notebook.run_all()
-        notebook.settled()
-        for index, count in enumerate((20, 50)):
-            measure_steps(notebook, index, "winsorized_sigma", count, say)
-            choose_rule(notebook, index, "sigma")
-            measure_steps(notebook, index, "sigma", count, say)
-        drag_the_region(notebook, large)
-        assert notebook.errors() == []
-
-
-def choose_rule(notebook: browser.Notebook, index: int, rule: str) -> None:
-    notebook.page.get_by_label("rejection", exact=True).nth(index).select_option(rule)
-    notebook.settled()
-
-
-def measure_steps(notebook: browser.Notebook, index: int, rule: str, count: int, say: Say) -> None:
-    """Measure the time from a key to the picture of the result, and to all four pictures."""
-    notebook.number_pictures()
-    handle = notebook.slider("sigma_high", index)
-    handle.focus()
-    measured = []
-    for key in ["ArrowLeft"] * 4 + ["ArrowRight"] * 3:
-        notebook.page.wait_for_timeout(300)
-        notebook.start_stopwatch(", ".join(f"#picture-{4 * index + place}" for place in range(4)))
-        notebook.page.keyboard.press(key)
-        measured.append(notebook.stopwatch())
-    what = f"{rule}, 512 x 512, {count} frames"
-    report(say, f"slider key to the result, {what}", [first for first, *_ in measured])
-    report(say, f"slider key to all four pictures, {what}", [max(each) for each in measured])
-
-
-def drag_the_region(notebook: browser.Notebook, folder: Path) -> None:
-    """The region follows the rectangle; its numbers are those of `integrate`."""
-    page = notebook.page
-    canvas = page.locator(".stacklib-region .stage").first
-    canvas.scroll_into_view_if_needed()
-    notebook.settled()
-    box = canvas.bounding_box()
-    # The frame has 600 x 540 pixels and fits the height of the stage.
-    scale = box["height"] / 540
-    middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    page.mouse.move(*middle)
-    page.mouse.down()
-    page.mouse.move(middle[0] + 40 * scale, middle[1] + 14 * scale, steps=5)
-    page.mouse.up()
-    corner = [page.get_by_label(name, exact=True).first for name in ("left", "top")]
-    wait_until(notebook, lambda: corner[0].input_value() != "0", "moving the region")
-    left, top = (int(box.input_value()) for box in corner)
-    assert 0 < left <= 88 and 0 < top <= 28
-    recipe = sl.Recipe(rejection="sigma", sigma_high=slider_value(notebook))
-    result = integrate(str(folder / "light_[01]*.fits"), recipe, (left, top, 512, 512))
-    for words in rejected(result):
-        wait_until(notebook, lambda words=words: words in notebook.readouts(), words)
-    # Drag over the left edge, release the button there, and come back.
-    canvas.scroll_into_view_if_needed()
-    notebook.settled()
-    box = canvas.bounding_box()
-    middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    page.mouse.move(*middle)
-    page.mouse.down()
-    page.mouse.move(box["x"] + 2, middle[1], steps=8)
-    page.mouse.move(box["x"] - 40, middle[1], steps=4)
-    page.mouse.up()
-    wait_until(notebook, lambda: corner[0].input_value() == "0", "taking the region of a drag that left")
-    before = notebook.settled()
-    page.mouse.move(box["x"] + 0.8 * box["width"], box["y"] + 0.8 * box["height"], steps=5)
-    page.mouse.move(10, 10)
-    page.wait_for_timeout(500)
-    assert corner[0].input_value() == "0" and notebook.settled() == before
-    resize_the_region(notebook, box, scale)
-
-
-def resize_the_region(notebook: browser.Notebook, box: dict[str, float], scale: float) -> None:
-    """A drag of its right edge makes the region narrower; Shift and a drag draw another one."""
-    page = notebook.page
-    width, left = (page.get_by_label(name, exact=True).first for name in ("width", "left"))
-    corner = box["x"] + box["width"] / 2 - 300 * scale, box["y"] + box["height"] / 2 - 270 * scale
-    page.mouse.move(corner[0] + 512 * scale, corner[1] + 200 * scale)
-    page.mouse.down()
-    page.mouse.move(corner[0] + 400 * scale, corner[1] + 200 * scale, steps=4)
-    page.mouse.up()
-    wait_until(notebook, lambda: width.input_value() != "512", "resizing the region")
-    assert abs(int(width.input_value()) - 400) <= 3 and left.input_value() == "0"
-    page.keyboard.down("Shift")
-    page.mouse.move(corner[0] + 100 * scale, corner[1] + 100 * scale)
-    page.mouse.down()
-    page.mouse.move(corner[0] + 300 * scale, corner[1] + 260 * scale, steps=4)
-    page.mouse.up()
-    page.keyboard.up("Shift")
-    wait_until(notebook, lambda: left.input_value() != "0", "drawing a region")
-    assert abs(int(left.input_value()) - 100) <= 3 and abs(int(width.input_value()) - 200) <= 3
 
 
 # the viewer --------------------------------------------------------------------------------------
@@ -675,7 +549,7 @@ def see_all_tiles(notebook: browser.Notebook) -> None:
     def missing() -> list[str | None]:
         return [views.nth(index).get_attribute("data-waiting") for index in (0, 1)]
 
-    wait_until(notebook, lambda: missing() == ["0", "0"], "showing all tiles")
+    notebook.wait_until(lambda: missing() == ["0", "0"], "showing all tiles")
 
 
 def readout(notebook: browser.Notebook, index: int = 0) -> str:
@@ -685,7 +559,7 @@ def readout(notebook: browser.Notebook, index: int = 0) -> str:
 def told(notebook: browser.Notebook, index: int = 0) -> tuple[int, int, str, float]:
     """Wait for x, y, value and zoom in the readout."""
     pattern = r"x (\d+), y (\d+)\s+([\d.]+) .*zoom ([\d.]+) %"
-    wait_until(notebook, lambda: re.search(pattern, readout(notebook, index)), "telling a pixel")
+    notebook.wait_until(lambda: re.search(pattern, readout(notebook, index)), "telling a pixel")
     x, y, value, zoom = re.search(pattern, readout(notebook, index)).groups()
     return int(x), int(y), value, float(zoom)
 
@@ -701,10 +575,10 @@ def use_the_mouse(notebook: browser.Notebook, image: np.ndarray, root: Path) -> 
     assert np.float32(value) == image[y, x]
     sky = WCS(fits.getheader(root / "notebooks" / "master.fits")).pixel_to_world(x, y)
     words = sky.ra.to_string("hour", precision=2, pad=True)
-    wait_until(notebook, lambda: f"RA {words}" in readout(notebook), "telling the place in the sky")
+    notebook.wait_until(lambda: f"RA {words}" in readout(notebook), "telling the place in the sky")
     for _ in range(8):
         page.mouse.wheel(0, -200)
-    wait_until(notebook, lambda: told(notebook)[3] > 20 * fitted, "zooming")
+    notebook.wait_until(lambda: told(notebook)[3] > 20 * fitted, "zooming")
     see_all_tiles(notebook)
     close_x, close_y, value, zoom = told(notebook)
     assert abs(close_x - x) <= 8 and abs(close_y - y) <= 8
@@ -715,12 +589,12 @@ def use_the_mouse(notebook: browser.Notebook, image: np.ndarray, root: Path) -> 
     page.mouse.up()
     # What was under the cursor is still there.
     under = np.array([close_x, close_y])
-    wait_until(notebook, lambda: abs(told(notebook)[:2] - under).max() <= 1, "moving with the cursor")
+    notebook.wait_until(lambda: abs(told(notebook)[:2] - under).max() <= 1, "moving with the cursor")
     page.mouse.move(across, down)
     moved_x, moved_y, *_ = told(notebook)
     assert abs(close_x - moved_x - 120 / zoom * 100) <= 2 and abs(close_y - moved_y - 60 / zoom * 100) <= 2
     page.mouse.dblclick(across, down)
-    wait_until(notebook, lambda: abs(told(notebook)[3] / fitted - 1) < 0.05, "seeing the whole image")
+    notebook.wait_until(lambda: abs(told(notebook)[3] / fitted - 1) < 0.05, "seeing the whole image")
 
 
 def use_the_keyboard(notebook: browser.Notebook, image: np.ndarray) -> None:
@@ -731,18 +605,18 @@ def use_the_keyboard(notebook: browser.Notebook, image: np.ndarray) -> None:
     page.keyboard.press("c")
     x, y, *_ = told(notebook)
     page.keyboard.press("1")
-    wait_until(notebook, lambda: told(notebook)[3] == 100, "1:1")
+    notebook.wait_until(lambda: told(notebook)[3] == 100, "1:1")
     see_all_tiles(notebook)
     page.keyboard.press("Shift+ArrowRight")
     page.keyboard.press("Shift+ArrowDown")
-    wait_until(notebook, lambda: told(notebook)[:2] == (x + 1, y + 1), "moving the crosshair")
+    notebook.wait_until(lambda: told(notebook)[:2] == (x + 1, y + 1), "moving the crosshair")
     value = told(notebook)[2]
     assert np.float32(value) == image[y + 1, x + 1]
-    wait_until(notebook, lambda: f"x {x + 1}, y {y + 1}" in notebook.readouts(), "saying so")
+    notebook.wait_until(lambda: f"x {x + 1}, y {y + 1}" in notebook.readouts(), "saying so")
     before = notebook.page.evaluate(SHOWN)
     for key in ("ArrowLeft", "+", "-", "ArrowRight"):
         page.keyboard.press(key)
-        wait_until(notebook, lambda before=before: page.evaluate(SHOWN) != before, key)
+        notebook.wait_until(lambda before=before: page.evaluate(SHOWN) != before, key)
         before = page.evaluate(SHOWN)
     page.keyboard.press("f")
     height, width = image.shape
@@ -753,7 +627,7 @@ def use_the_keyboard(notebook: browser.Notebook, image: np.ndarray) -> None:
         whole = 100 * min(box["width"] / width, box["height"] / height)
         return abs(told(notebook)[3] / whole - 1) < 0.01
 
-    wait_until(notebook, fits, "f")
+    notebook.wait_until(fits, "f")
     # The notebook has not taken the keys for its own.
     assert page.locator(".jp-Cell").count() == cells and page.locator(".jp-MarkdownCell").count() == 0
 
@@ -774,7 +648,7 @@ def compare_the_stretch(notebook: browser.Notebook, image: np.ndarray) -> None:
     """Pixels of the screen are those of the formulas, for every curve."""
     page = notebook.page
     page.get_by_role("button", name="One screen pixel for each pixel").first.click()
-    wait_until(notebook, lambda: "zoom 100 %" in readout(notebook), "1:1 about the center")
+    notebook.wait_until(lambda: "zoom 100 %" in readout(notebook), "1:1 about the center")
     see_all_tiles(notebook)
     levels = Viewer(image).levels
     select = page.get_by_label("stretch", exact=True)
@@ -839,7 +713,7 @@ def test_large_frames_blink(lab, root, say):
         page.locator(".stacklib-blinker .stage").focus()
         page.keyboard.press("c")
         pattern = r"x (\d+), y (\d+)\s+[\d.]+\s+\((\d+) ADU\)"
-        wait_until(notebook, lambda: re.search(pattern, readout(notebook)), "telling a pixel")
+        notebook.wait_until(lambda: re.search(pattern, readout(notebook)), "telling a pixel")
         x, y, value = map(int, re.search(pattern, readout(notebook)).groups())
         file = root / "notebooks" / "sky" / f"light_{count - 1:02d}.fits"
         assert value == fits.getdata(file)[y, x]
@@ -861,7 +735,7 @@ def test_voila_serves_all_steps_as_an_app(lab, root):
         notebook.settled()
         by_keyboard_and_mouse(notebook)
         page.get_by_text("3 Pixels").click()
-        wait_until(notebook, lambda: "rejected" in notebook.readouts(), "the story of a pixel")
+        notebook.wait_until(lambda: "rejected" in notebook.readouts(), "the story of a pixel")
         page.get_by_text("4 Integrate").click()
         page.get_by_role("button", name="Integrate", exact=True).click(timeout=60_000)
         link = page.get_by_role("link", name=".xisf").first

@@ -166,7 +166,7 @@ def test_a_trail_has_a_symbol_words_and_a_place_of_its_own(trailed):
     line = trailed.trails[trailed.trails["file"] == trailed.preparation.measurements.names[3]][0]
     x, y = (round(float(line[f"{name}0"] + line[f"{name}1"]) / 2) for name in "xy")
     panel = PixelInspector(trailed, x=x, y=y)
-    box = panel.widget
+    box, panel._panel.listed.selected_index = panel.widget, 0
     table = panel._panel.table.value
     assert table.count("◆") == 2 and "px long" in table and "found as a line" in table
     legends = [each.value for each in box.children[1].children[4].children if hasattr(each, "value")]
@@ -177,25 +177,25 @@ def test_a_trail_has_a_symbol_words_and_a_place_of_its_own(trailed):
 
 
 def test_table_shows_every_frame_by_symbol_and_word(panel):
+    live = panel._panel
+    live.table.value = ""
     panel.selected = (115, 85, 0)
-    table = panel._panel.table.value
+    # It is written when it is opened.
+    assert live.table.value == ""
+    live.listed.selected_index = 0
+    table = live.table.value
     assert table.count("<tr") == 21 and [table.count(symbol) for symbol in "▲★▼"] == [8, 1, 2]
     assert 'title="M101_Light_180s_0007_c_d_r.xisf">0007<' in table and "rejected high in round 1" in table
     panel.round = 1
-    assert panel._panel.table.value.count("▲") == 3 and "still kept in this round" in panel._panel.table.value
+    assert live.table.value.count("▲") == 3 and "still kept in this round" in live.table.value
+    live.listed.selected_index = None
 
 
 def test_keyboard_and_screen_readers_have_names(panel):
-    boxes = (
-        panel._panel.x,
-        panel._panel.y,
-        panel._panel.channel,
-        panel._panel.rounds[1],
-        panel._panel.rounds[0],
-        panel._panel.view,
-    )
+    live = panel._panel
+    boxes = (live.x, live.y, live.channel, *live.rounds, live.view, live.frame)
     assert all(box.description for box in boxes)
-    assert "aria-live" in panel._panel.where.value and "aria-live" in panel._panel.told.value
+    assert "aria-live" in live.where.value and "aria-live" in live.told.value
 
 
 @pytest.mark.parametrize(
@@ -269,30 +269,25 @@ def test_story_without_any_data_can_be_drawn():
 
 
 def test_a_box_ranks_the_frames_and_shows_it_without_one(panel):
+    live = panel._panel
     panel.selected = (100, 100, 0)
-    panel._panel.map.widget.box = [60, 50, 50, 40]
+    live.map.widget.box = [60, 50, 50, 40]
     found = panel.blame
     assert found is not None and found.box == panel.box == (60, 50, 50, 40)
-    assert (
-        panel._panel.shares.widget.layout.display is None
-        and panel._panel.of_pixel[0].layout.display == "none"
-    )
-    ranking = panel._panel.shares.ranking
+    assert live.shares.widget.layout.display is None and live.of_pixel[0].layout.display == "none"
+    ranking = live.shares.ranking
     assert [number for _, number in ranking.options] == [each.number for each in found.frames]
     ranking.value = 7
-    box, without, difference = panel._panel.shares.viewers
+    box, without, difference = live.shares.viewers
     np.testing.assert_array_equal(without._pyramid.rows.read(0, 40), found.without(7).original)
     np.testing.assert_array_equal(box._pyramid.rows.read(0, 40), found.present)
-    assert "Frame 7 (0007)" in panel._panel.shares.reason.value and without.title == "Without frame 7 (0007)"
+    assert "Frame 7 (0007)" in live.shares.reason.value and without.title == "Without frame 7 (0007)"
     assert difference.widget.meta["scale"] == "both" and len({v.widget.group for v in (box, without)}) == 1
     assert panel.figure().get_suptitle().startswith(f"Frame {found.frames[0].number}: ")
     # A click brings the pixel back.
-    panel._panel.map.widget.pixel = [120, 90]
-    assert panel.box == () and panel._panel.map.widget.box == [] and panel.selected[:2] == (120, 90)
-    assert (
-        panel._panel.shares.widget.layout.display == "none"
-        and panel._panel.of_pixel[0].layout.display is None
-    )
+    live.map.widget.pixel = [120, 90]
+    assert panel.box == () and live.map.widget.box == [] and panel.selected[:2] == (120, 90)
+    assert live.shares.widget.layout.display == "none" and live.of_pixel[0].layout.display is None
 
 
 def test_a_box_that_is_too_large_is_refused(panel, monkeypatch):

@@ -56,8 +56,8 @@ class Controls:
 
     Attributes
     ----------
-    box : ipywidgets.VBox
-        All of them.
+    rule, others : ipywidgets.VBox
+        The controls of the rule, and all others.
     each : dict of str to Widget
         Control of each parameter.
     preset : ipywidgets.Dropdown
@@ -95,14 +95,12 @@ class Controls:
         )
         others = [name for name in OF_NEIGHBOURS[1:] if name in self.each]
         more = widgets.VBox([self.each[name] for name in (*CHOICES[4:], *SWITCHES, *others)])
-        self.box = widgets.VBox(
+        limits = widgets.HBox([widgets.Label("limits"), *self.limits, self.back])
+        self.rule = widgets.VBox([self.preset, self.each["rejection"], self.rule_box, limits])
+        self.others = widgets.VBox(
             [
-                self.preset,
-                self.each["rejection"],
-                self.rule_box,
-                widgets.HBox([widgets.Label("limits"), *self.limits, self.back]),
                 *(self.each[name] for name in (*OF_NEIGHBOURS[:1], *CHOICES[1:4])),
-                widgets.Accordion([more], titles=("More: estimator, combination, switches",)),
+                widgets.Accordion([more], titles=("More settings",)),
             ]
         )
 

@@ -13,7 +13,15 @@ from stacklib.errors import StacklibError
 from stacklib.explore.both_presets import COMPARED
 from stacklib.explore.region_trials import limits_preset
 from stacklib.integration.samples import Region
-from stacklib.panels.common import Readout, chosen_file, enable_control, safe_html, side_by_side, text_button
+from stacklib.panels.common import (
+    Readout,
+    beside_note,
+    chosen_file,
+    enable_control,
+    safe_html,
+    side_by_side,
+    text_button,
+)
 from stacklib.panels.explorer.choice import RejectionChoice
 from stacklib.panels.explorer.controls import OWN, Controls
 from stacklib.panels.explorer.pictures import Pictures
@@ -29,20 +37,27 @@ COMPARING = (
 HEARD = 1.0
 #: Seconds after which a slider rests.
 REST = 0.5
-#: The pictures have twice the room of the controls, or are below them; the region then comes last.
+#: The pictures have twice the room of the controls. Where there is little room, they follow the sliders,
+#: which then have two columns, so that both are seen.
 STYLE = """<style>
 .stacklib-panel { container-type: inline-size; max-width: 1400px }
-.stacklib-explorer { gap: 4px 10px; grid-template: "controls pictures" auto "region pictures" 1fr
-  / minmax(280px, 1fr) minmax(0, 2fr) }
+.stacklib-explorer { gap: 4px 10px; grid-template: "rule pictures" auto "others pictures" auto
+  "region pictures" 1fr / minmax(280px, 1fr) minmax(0, 2fr) }
 .stacklib-explorer > * { min-width: 0 }
-.stacklib-controls { grid-area: controls }
+.stacklib-rule { grid-area: rule }
+.stacklib-rule .jupyter-button { flex: 0 0 auto; margin: 2px 1px; padding: 0 8px }
+.stacklib-others { grid-area: others }
 .stacklib-pictures { grid-area: pictures }
 .stacklib-region { grid-area: region; align-self: start }
 .stacklib-plain .tools { display: none !important }
 .stacklib-pictures .readout { min-height: 1.4em !important }
 @container (max-width: 780px) {
-  .stacklib-explorer { grid-template: "controls" "pictures" "region" / minmax(0, 1fr) }
-  .stacklib-pictures .stage { height: 200px !important } }
+  .stacklib-explorer { grid-template: "rule" "pictures" "others" "region" / minmax(0, 1fr) }
+  .stacklib-rule, .stacklib-rule > .widget-vbox { display: grid; gap: 0 10px;
+    grid-template-columns: repeat(2, minmax(0, 1fr)) }
+  .stacklib-rule > .widget-vbox, .stacklib-rule > .widget-hbox { grid-column: 1 / -1 }
+  .stacklib-rule > .widget-dropdown > .widget-label { width: auto !important }
+  .stacklib-pictures .stage { height: 175px !important } }
 </style>"""
 RESIDUAL_HELP = (
     "Wherever a sample is more than 5 sigma above the median of the frames: the excess of the result over "
@@ -63,15 +78,17 @@ class LiveExplorer:
         self.controls.on_change(self._take_values, self._take_preset, self._take_limits, self._step_back)
         self.pictures = Pictures(choice)
         self.picker = RegionPicker(self.model.frames[self.model.reference], self._take_region)
+        below = (self.numbers, self._comparing(), self.message, self._saving(), *beside_note())
         parts = {
-            "controls": [self.controls.box],
-            "pictures": [self.pictures.box, self.numbers, self._comparing(), self.message, self._saving()],
-            "region": [self.picker],
+            "rule": self.controls.rule,
+            "others": self.controls.others,
+            "pictures": widgets.VBox([self.pictures.box, *below]),
+            "region": widgets.VBox([self.picker]),
         }
-        boxes = [widgets.VBox(children).add_class(f"stacklib-{name}") for name, children in parts.items()]
+        boxes = [part.add_class(f"stacklib-{name}") for name, part in parts.items()]
         grid = widgets.GridBox(boxes).add_class("stacklib-explorer")
         self.box = widgets.VBox([widgets.HTML(STYLE), grid], layout=widgets.Layout(width="100%"))
-        self.box.add_class("stacklib-panel")
+        self.box.add_class("stacklib-panel").add_class("stacklib-keys")
         choice.changed, choice.compared, choice.told = self.refresh, self.pictures.show, self.say
         self.refresh()
 

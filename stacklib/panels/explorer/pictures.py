@@ -20,7 +20,7 @@ NO_REJECTION, SETTING_A = "no rejection", "setting A"
 #: Milliseconds that A and B are each shown while they blink.
 BLINK = 600
 #: Height of a picture in screen pixels.
-TALL = 250
+TALL = 240
 
 
 class Pictures:
@@ -62,13 +62,14 @@ class Pictures:
         )
         self.box = widgets.GridBox([viewer.widget for viewer in self.viewers.values()], layout=layout)
         self.play = widgets.Play(value=0, min=0, max=1, interval=BLINK, show_repeat=False, repeat=True)
+        self.play.layout.width = "80px"
         for name in ("value", "playing"):
             self.play.observe(lambda change: self._blink(), name)
         self.against = widgets.Dropdown(
             options=(NO_REJECTION, SETTING_A),
             description="Difference from",
             style={"description_width": "initial"},
-            layout=widgets.Layout(width="auto"),
+            layout=widgets.Layout(width="212px"),
         )
         self.against.observe(lambda change: self.show(), "value")
 

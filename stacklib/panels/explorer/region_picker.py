@@ -14,7 +14,7 @@ from stacklib.panels.viewer import Viewer
 __all__ = ["RegionPicker"]
 
 #: Height of the picture in screen pixels.
-TALL = 210
+TALL = 190
 
 
 class RegionPicker(widgets.VBox):

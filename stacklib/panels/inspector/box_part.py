@@ -14,6 +14,7 @@ from stacklib.figures.screen import levels_of
 from stacklib.panels.common import Readout, safe_label, side_by_side
 from stacklib.panels.pictures import FigurePicture
 from stacklib.panels.viewer import Viewer, link
+from stacklib.panels.viewer.viewer import plain_levels
 from stacklib.panels.viewer.widget import BOTH_SIGNS
 
 __all__ = ["BoxPart"]
@@ -85,18 +86,16 @@ class BoxPart:
         if not found.exact:
             lines.append("Trails and the like are those that were found with all frames.")
         self.reason.say(*lines)
-        box, corner = found.present, found.box[:2]
-        levels = levels_of(box)
+        box, adu = found.present, found.result.preparation.full_scale
+        look = {"origin": found.box[:2], "unit": ("ADU", adu) if adu > 1 else None, "levels": levels_of(box)}
+        # The box is seen while the other pictures are made.
+        self.viewers[0].show(box, **look)
         try:
             without = found.image_without(number)
         except StacklibError as error:
             self.reason.say(f"Frame {number}: {error}")
             return
-        adu = found.result.preparation.full_scale
-        unit = ("ADU", adu) if adu > 1 else None
+        self.viewers[1].show(without, title=f"Without frame {number} ({share.label})", **look)
         difference = (box - without).mean(axis=0)
-        look = {"origin": corner, "unit": unit}
-        self.viewers[0].show(box, levels=levels, **look)
-        title = f"Without frame {number} ({share.label})"
-        self.viewers[1].show(without, levels=levels, title=title, **look)
-        self.viewers[2].show(difference, top=difference_top(difference), **look)
+        top = difference_top(difference)
+        self.viewers[2].show(difference, **look | {"top": top, "levels": plain_levels(top)})

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from stacklib.errors import StacklibError
 from stacklib.explore.story_plots import VIEWS, StoryAxes, legend_words
 from stacklib.figures.look import GROUND
-from stacklib.panels.common import Readout, safe_label, side_by_side
+from stacklib.panels.common import Readout, beside_note, safe_label, side_by_side
 from stacklib.panels.inspector.box_part import BoxPart
 from stacklib.panels.inspector.inspection import MASK, PixelInspection
 from stacklib.panels.inspector.verdict_table import verdict_table
@@ -23,7 +23,7 @@ from stacklib.utils.labels import channel_names, own_parts
 __all__ = ["LiveInspector"]
 
 #: Height of map and close-up, and width of the samples, in screen pixels.
-TALL, WIDTH = 300, 940
+TALL, WIDTH = 260, 940
 #: Place of the cut between the samples in frame order and sorted.
 CUT = 0.56
 #: What map and close-up have in common.
@@ -32,7 +32,8 @@ COMMON = ("curve", "balance", "target", "clip", "colours", "top", "plane")
 STYLE = """<style>
 .stacklib-inspector-panel { container-type: inline-size; max-width: 980px }
 .stacklib-inspector { gap: 2px 10px; grid-template: "choice choice" auto "map close" auto "rounds rounds" auto
-  "samples samples" auto "box box" auto "words words" auto / minmax(0, 3fr) minmax(0, 2fr) }
+  "samples samples" auto "box box" auto "words words" auto "beside beside" auto
+  / minmax(0, 3fr) minmax(0, 2fr) }
 .stacklib-inspector > * { min-width: 0 }
 .stacklib-inspector .stacklib-viewer .readout { min-height: 1.4em }
 .stacklib-inspector-map { grid-area: map }
@@ -40,12 +41,16 @@ STYLE = """<style>
 .stacklib-inspector-choice { grid-area: choice }
 .stacklib-inspector-rounds { grid-area: rounds }
 .stacklib-inspector-samples { grid-area: samples }
+.stacklib-inspector-samples > .widget-hbox { flex-wrap: nowrap !important }
+.stacklib-inspector-samples .stacklib-picture { flex: 0 1 auto; min-width: 0 }
 .stacklib-inspector-box { grid-area: box }
 .stacklib-inspector-box .tools { display: none !important }
 .stacklib-inspector-words { grid-area: words }
+.stacklib-inspector-beside { grid-area: beside }
 @container (max-width: 640px) {
   .stacklib-inspector {
-    grid-template: "choice" "map" "rounds" "samples" "box" "close" "words" / minmax(0, 1fr) }
+    grid-template: "choice" "map" "rounds" "samples" "box" "close" "words" "beside" / minmax(0, 1fr) }
+  .stacklib-inspector-samples > .widget-hbox { flex-wrap: wrap !important }
   .stacklib-inspector .stacklib-viewer .stage { height: 220px !important } }
 </style>"""
 
@@ -62,6 +67,7 @@ class LiveInspector:
         self.choices = self._choices()
         self.heading, self.told, self.where = Readout(), Readout(), Readout()
         self.table = widgets.HTML()
+        self.listed = widgets.Accordion([self.table], titles=("Sample and verdict of each frame",))
         self.map, self.close = self._viewers()
         self.samples = self._samples()
         self.shares = BoxPart()
@@ -126,13 +132,15 @@ class LiveInspector:
             "rounds": widgets.VBox([side_by_side(*self.rounds, self.heading)]),
             "samples": widgets.VBox([self.samples, self.legend]),
             "box": self.shares.widget,
-            "words": widgets.VBox([self.told, self.where, self.table]),
+            "words": widgets.VBox([self.told, self.where, self.listed]),
+            "beside": widgets.VBox(beside_note()),
         }
         self.of_pixel = [parts["rounds"], parts["samples"], parts["words"]]
         for name, part in parts.items():
             part.add_class(f"stacklib-inspector-{name}")
         grid = widgets.GridBox(tuple(parts.values())).add_class("stacklib-inspector")
-        return widgets.VBox([widgets.HTML(STYLE), grid]).add_class("stacklib-inspector-panel")
+        panel = widgets.VBox([widgets.HTML(STYLE), grid]).add_class("stacklib-inspector-panel")
+        return panel.add_class("stacklib-keys")
 
     # from the browser ----------------------------------------------------------------------------
 
@@ -144,6 +152,7 @@ class LiveInspector:
                 box.observe(lambda change, name=name: self._take(name, change["new"]), "value")
         for viewer in (self.map, self.close):
             viewer.on_pixel(lambda x, y: self._take("selected", (x, y)))
+        self.listed.observe(lambda change: self._show_table(), "selected_index")
         self.map.on_box(self._take_box)
         self.map.widget.observe(lambda change: self.samples.update(change["new"]), "sharpness")
 
@@ -169,7 +178,7 @@ class LiveInspector:
         self._show_pictures()
 
     def show_story(self) -> None:
-        """Show the story of the pixel: words first, then samples, then the table."""
+        """Show the story of the pixel: words first, then samples, then all others."""
         story, number = self.inspection.story, self.inspection.round
         told, pixel = story.tell_round(number), f"Samples of pixel {story.place}"
         taken = [f"{story.taken_in_words}."] * bool(story.fallen)
@@ -179,8 +188,13 @@ class LiveInspector:
         self.samples.update(self.map.widget.sharpness)
         self.samples.describe(f"{pixel}, in the order of the frames. {told}", f"{pixel}, sorted")
         self._show_choices()
-        self.table.value = verdict_table(story, number)
+        self._show_table()
         self.where.say(self.inspection.text)
+
+    def _show_table(self) -> None:
+        """Write the table, if it is seen."""
+        if self.listed.selected_index is not None:
+            self.table.value = verdict_table(self.inspection.story, self.inspection.round)
 
     def show_view(self) -> None:
         """Show another view, or the mask of another frame."""

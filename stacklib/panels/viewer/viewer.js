@@ -864,9 +864,20 @@ class Viewer {
     this.send({ ask: "pixel", x, y });
   }
 
+  /** Arrows in a list or a menu of the panel around are not for the notebook, which would go to another cell. */
+  keepKeys() {
+    const panel = this.root.closest(".stacklib-keys");
+    if (!panel || panel.dataset.keys) return;
+    panel.dataset.keys = "own";
+    panel.addEventListener("keydown", (event) => {
+      if (!event.ctrlKey && !event.metaKey && !event.altKey) event.stopPropagation();
+    });
+  }
+
   // drawing -------------------------------------------------------------------------------------------
 
   resize() {
+    this.keepKeys();
     // Kept, as the browser would have to arrange the page before it can tell again.
     [this.wide, this.tall] = [this.stage.clientWidth, this.stage.clientHeight];
     this.marked = "";

@@ -1,0 +1,398 @@
+"""Panels in JupyterLab in a browser: large frames, boxes, two views of one panel, their size."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+from astropy.io import fits
+from conftest import SAMPLES
+from nbformat.v4 import new_code_cell, new_notebook
+
+import stacklib as sl
+
+pytest.importorskip("playwright", reason="no playwright for the browser tests: pip install playwright")
+
+import browser
+from browser import Say, integrate, rejected, report, without_frame
+
+#: Frames of 26 megapixels; LARGE=16 takes sixteen of them.
+LARGE = int(os.environ.get("LARGE", "4"))
+#: Height and width of these.
+TALL, WIDE = 4176, 6248
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    """A folder for frames and notebooks."""
+    return tmp_path_factory.mktemp("panels")
+
+
+@pytest.fixture(scope="module")
+def lab(root) -> Iterator[browser.Lab]:
+    """One JupyterLab and one browser for all tests."""
+    with browser.laboratory(root, browser.chromium_or_skip()) as running:
+        yield running
+
+
+def write_notebook(root: Path, name: str, *cells: str) -> str:
+    """Write a notebook, and return its name."""
+    # Without a kernel name JupyterLab asks for one.
+    known = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
+    content = new_notebook(cells=[new_code_cell(cell) for cell in cells], metadata=known)
+    nbformat.write(content, root / name)
+    return name
+
+
+@pytest.fixture(scope="module")
+def large(root) -> Path:
+    """Fifty frames of noise and stars, larger than the region."""
+    folder = root / "large"
+    folder.mkdir()
+    random = np.random.default_rng(5)
+    sky = np.full((540, 600), 0.1, np.float32)
+    sky[random.integers(0, 540, 80), random.integers(0, 600, 80)] += 0.3
+    for number in range(50):
+        frame = sky + 0.004 * random.standard_normal(sky.shape, dtype=np.float32)
+        frame[random.integers(0, 540, 60), random.integers(0, 600, 60)] += 0.2
+        fits.writeto(folder / f"light_{number:02d}.fits", frame)
+    return folder
+
+
+# a slider and the region -------------------------------------------------------------------------
+
+
+def test_large_regions_are_quick_and_can_be_dragged(lab, large, root, say):
+    cells = ["from stacklib.panels import RejectionExplorer"]
+    for number, pattern in ((20, "light_[01]*.fits"), (50, "light_*.fits")):
+        start = f"RejectionExplorer('large/{pattern}', region=(0, 0, 512, 512))"
+        cells.append(f"panel_{number} = {start}\npanel_{number}.widget")
+    with lab.open(write_notebook(root, "large.ipynb", *cells)) as notebook:
+        notebook.run_all()
+        notebook.settled()
+        for index, count in enumerate((20, 50)):
+            measure_steps(notebook, index, "winsorized_sigma", count, say)
+            choose_rule(notebook, index, "sigma")
+            measure_steps(notebook, index, "sigma", count, say)
+        drag_the_region(notebook, large)
+        assert notebook.errors() == []
+
+
+def choose_rule(notebook: browser.Notebook, index: int, rule: str) -> None:
+    notebook.page.get_by_label("rejection", exact=True).nth(index).select_option(rule)
+    notebook.settled()
+
+
+def measure_steps(notebook: browser.Notebook, index: int, rule: str, count: int, say: Say) -> None:
+    """Measure the time from a key to the picture of the result, and to all four pictures."""
+    notebook.number_pictures()
+    handle = notebook.slider("sigma_high", index)
+    handle.focus()
+    measured = []
+    for key in ["ArrowLeft"] * 4 + ["ArrowRight"] * 3:
+        notebook.page.wait_for_timeout(300)
+        notebook.start_stopwatch(", ".join(f"#picture-{4 * index + place}" for place in range(4)))
+        notebook.page.keyboard.press(key)
+        measured.append(notebook.stopwatch())
+    what = f"{rule}, 512 x 512, {count} frames"
+    report(say, f"slider key to the result, {what}", [first for first, *_ in measured])
+    report(say, f"slider key to all four pictures, {what}", [max(each) for each in measured])
+
+
+def drag_the_region(notebook: browser.Notebook, folder: Path) -> None:
+    """The region follows the rectangle; its numbers are those of `integrate`."""
+    page = notebook.page
+    canvas = page.locator(".stacklib-region .stage").first
+    canvas.scroll_into_view_if_needed()
+    notebook.settled()
+    box = canvas.bounding_box()
+    # The frame has 600 x 540 pixels and fits the height of the stage.
+    scale = box["height"] / 540
+    middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(*middle)
+    page.mouse.down()
+    page.mouse.move(middle[0] + 40 * scale, middle[1] + 14 * scale, steps=5)
+    page.mouse.up()
+    corner = [page.get_by_label(name, exact=True).first for name in ("left", "top")]
+    notebook.wait_until(lambda: corner[0].input_value() != "0", "moving the region")
+    left, top = (int(box.input_value()) for box in corner)
+    assert 0 < left <= 88 and 0 < top <= 28
+    recipe = sl.Recipe(rejection="sigma", sigma_high=notebook.slider_value())
+    result = integrate(str(folder / "light_[01]*.fits"), recipe, (left, top, 512, 512))
+    for words in rejected(result):
+        notebook.wait_until(lambda words=words: words in notebook.readouts(), words)
+    # Drag over the left edge, release the button there, and come back.
+    canvas.scroll_into_view_if_needed()
+    notebook.settled()
+    box = canvas.bounding_box()
+    middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(*middle)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 2, middle[1], steps=8)
+    page.mouse.move(box["x"] - 40, middle[1], steps=4)
+    page.mouse.up()
+    notebook.wait_until(lambda: corner[0].input_value() == "0", "taking the region of a drag that left")
+    before = notebook.settled()
+    page.mouse.move(box["x"] + 0.8 * box["width"], box["y"] + 0.8 * box["height"], steps=5)
+    page.mouse.move(10, 10)
+    page.wait_for_timeout(500)
+    assert corner[0].input_value() == "0" and notebook.settled() == before
+    resize_the_region(notebook, box, scale)
+
+
+def resize_the_region(notebook: browser.Notebook, box: dict[str, float], scale: float) -> None:
+    """A drag of its right edge makes the region narrower; Shift and a drag draw another one."""
+    page = notebook.page
+    width, left = (page.get_by_label(name, exact=True).first for name in ("width", "left"))
+    corner = box["x"] + box["width"] / 2 - 300 * scale, box["y"] + box["height"] / 2 - 270 * scale
+    page.mouse.move(corner[0] + 512 * scale, corner[1] + 200 * scale)
+    page.mouse.down()
+    page.mouse.move(corner[0] + 400 * scale, corner[1] + 200 * scale, steps=4)
+    page.mouse.up()
+    notebook.wait_until(lambda: width.input_value() != "512", "resizing the region")
+    assert abs(int(width.input_value()) - 400) <= 3 and left.input_value() == "0"
+    page.keyboard.down("Shift")
+    page.mouse.move(corner[0] + 100 * scale, corner[1] + 100 * scale)
+    page.mouse.down()
+    page.mouse.move(corner[0] + 300 * scale, corner[1] + 260 * scale, steps=4)
+    page.mouse.up()
+    page.keyboard.up("Shift")
+    notebook.wait_until(lambda: left.input_value() != "0", "drawing a region")
+    assert abs(int(left.input_value()) - 100) <= 3 and abs(int(width.input_value()) - 200) <= 3
+
+
+@pytest.fixture(scope="module")
+def night(root) -> Path:
+    """Frames of 26 megapixels with stars, noise and hits."""
+    folder, random = root / "night", np.random.default_rng(7)
+    folder.mkdir()
+    noise = random.normal(0, 0.004, (1100, 1300)).astype(np.float32)
+    sky = np.full((TALL, WIDE), 0.1, np.float32)
+    sky[random.integers(0, TALL, 9000), random.integers(0, WIDE, 9000)] += 0.3
+    for number in range(LARGE):
+        shifted = np.roll(noise, random.integers(0, 1000, 2), (0, 1))
+        frame = sky + np.tile(shifted, (4, 5))[:TALL, :WIDE]
+        frame[random.integers(0, TALL, 3000), random.integers(0, WIDE, 3000)] += 0.2
+        fits.writeto(folder / f"light_{number:02d}.fits", frame)
+    return folder
+
+
+def test_the_region_moves_on_large_frames(lab, night, root, say):
+    """From the end of a drag to all four pictures of another region; numbers are those of a run."""
+    cell = (
+        "from stacklib.panels import RejectionExplorer\n"
+        "panel = RejectionExplorer('night', region=(2000, 1500, 512, 512))\n"
+        "panel.widget"
+    )
+    with lab.open(write_notebook(root, "night.ipynb", cell)) as notebook:
+        notebook.run_all()
+        notebook.settled()
+        notebook.number_pictures()
+        measured = [drag_by(notebook, 30, 10 * (-1) ** step) for step in range(7)]
+        report(say, f"region moved on {LARGE} frames of 26 megapixels", measured)
+        region = place_of_region(notebook)
+        assert region[0] > 2300 and region[2:] == (512, 512)
+        for words in rejected(integrate(night, sl.Recipe.suggest(LARGE), region)):
+            notebook.wait_until(lambda words=words: words in notebook.readouts(), words)
+        assert notebook.errors() == []
+
+
+def place_of_region(notebook: browser.Notebook) -> tuple[int, ...]:
+    names = ("left", "top", "width", "height")
+    boxes = [notebook.page.get_by_label(name, exact=True).first for name in names]
+    return tuple(int(box.input_value()) for box in boxes)
+
+
+def drag_by(notebook: browser.Notebook, across: int, down: int) -> float:
+    """Drag the region by pixels of the screen, and return the time from the end to all pictures."""
+    page, stage = notebook.page, notebook.page.locator(".stacklib-region .stage").first
+    stage.scroll_into_view_if_needed()
+    box, (left, top, width, height) = stage.bounding_box(), place_of_region(notebook)
+    scale = min(box["width"] / WIDE, box["height"] / TALL)
+    x = box["x"] + box["width"] / 2 + (left + width / 2 - WIDE / 2) * scale
+    y = box["y"] + box["height"] / 2 + (top + height / 2 - TALL / 2) * scale
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + across, y + down, steps=4)
+    page.wait_for_timeout(300)
+    notebook.start_stopwatch(", ".join(f"#picture-{place}" for place in range(4)), ("mouseup",))
+    page.mouse.up()
+    measured = max(notebook.stopwatch())
+    notebook.wait_until(lambda: place_of_region(notebook)[:2] != (left, top), "telling the region")
+    notebook.settled()
+    return measured
+
+
+# a box and its frames ----------------------------------------------------------------------------
+
+#: Viewers of the box, of the box without a frame, and of what the frame adds.
+BOX_VIEWERS = ".stacklib-inspector-box .stacklib-viewer"
+
+
+def test_a_box_is_seen_without_a_frame(lab, large, root, say):
+    """Another frame of the ranking: from the key to both pictures, which are those of a run without it."""
+    cell = (
+        "import stacklib as sl\n"
+        "from stacklib.panels import PixelInspector\n"
+        "result = sl.integrate('large/light_[01]*.fits', progress=False)\n"
+        "panel = PixelInspector(result)\n"
+        "panel.widget"
+    )
+    with lab.open(write_notebook(root, "blame.ipynb", cell)) as notebook:
+        notebook.run_all()
+        notebook.settled()
+        page = notebook.page
+        page.evaluate("() => document.querySelector('.stacklib-inspector').scrollIntoView()")
+        page.get_by_role("button", name="Draw a box").click()
+        box = page.locator(".stacklib-inspector .stage").first.bounding_box()
+        scale = min(box["width"] / 600, box["height"] / 540)
+        left, top = box["x"] + box["width"] / 2 - 300 * scale, box["y"] + box["height"] / 2 - 270 * scale
+        page.mouse.move(left + 20 * scale, top + 15 * scale)
+        page.mouse.down()
+        page.mouse.move(left + 532 * scale, top + 527 * scale, steps=4)
+        page.mouse.up()
+        ranking = page.locator(".stacklib-inspector-box select[size]")
+        notebook.wait_until(lambda: ranking.locator("option").count() == 20, "ranking the frames")
+        notebook.settled()
+        region = tuple(map(int, notebook.ask("print(*panel.box)").split()))
+        assert all(abs(size - 512) <= 4 for size in region[2:])
+        order = [int(text.split()[0]) for text in ranking.locator("option").all_inner_texts()]
+        result = integrate(str(large / "light_[01]*.fits"), sl.Recipe.suggest(20))
+        found = sl.blame(result, region)
+        assert order == [each.number for each in found.frames]
+        ranking.focus()
+        measured = []
+        for number in order[1:8]:
+            page.wait_for_timeout(300)
+            notebook.start_stopwatch(BOX_VIEWERS)
+            page.keyboard.press("ArrowDown")
+            measured.append(max(notebook.stopwatch()))
+            notebook.wait_until(
+                lambda number=number: f"Without frame {number} " in notebook.titles(), "its title"
+            )
+        report(say, "a box of 512 x 512 pixels of 20 frames without one of them", measured)
+        real = without_frame(result, number, region)
+        assert notebook.ask(browser.SHOWN_WITHOUT) == hashlib.sha256(real.tobytes()).hexdigest()
+        assert notebook.errors() == []
+
+
+# two views of one panel, and its size ------------------------------------------------------------
+
+#: The entry of the menu by which JupyterLab shows an output in a second view.
+WORDS = "Create New View for Cell Output"
+#: Where a panel ends, and the room that its notebook or its view has for it.
+PLACES = """selector => [...document.querySelectorAll(selector)].map(panel => {
+    const room = panel.closest('.jp-WindowedPanel-outer, .jp-LinkedOutputView') ?? document.documentElement;
+    const beyond = panel.scrollWidth - panel.clientWidth;
+    return {height: panel.offsetHeight, beyond, room: room.clientHeight};
+})"""
+PANELS = {
+    "explorer": (".stacklib-panel", "RejectionExplorer('M101')"),
+    "inspector": (".stacklib-inspector-panel", "PixelInspector(sl.integrate('M101', progress=False))"),
+    "selector": (".stacklib-blinker", "FrameSelector('M101', progress=False)"),
+}
+
+
+@pytest.fixture(scope="module")
+def m101_copy(root) -> Path:
+    shutil.copytree(SAMPLES / "M101" / "4_Registered", root / "M101")
+    return root / "M101"
+
+
+@pytest.mark.parametrize("name", PANELS)
+def test_a_panel_is_seen_whole_and_works_in_two_views(lab, m101_copy, root, name):
+    selector, made = PANELS[name]
+    start = (
+        "import stacklib as sl\n"
+        "from stacklib import notebook\n"
+        "from stacklib.panels import *\n"
+        "notebook.set_up_session()\n"
+    )
+    path = write_notebook(root, f"{name}.ipynb", f"{start}panel = {made}", "panel.widget")
+    with lab.open(path) as notebook:
+        notebook.run_all()
+        notebook.settled()
+        page, size = notebook.page, {"width": 1400, "height": 1000}
+        assert page.locator(".jp-FileBrowser").is_visible() and page.viewport_size == size
+        (place,) = page.evaluate(PLACES, selector)
+        assert 800 < place["room"] < 900 and place["height"] <= place["room"] and place["beyond"] <= 0
+        page.set_viewport_size({"width": 1000, "height": 800})
+        notebook.settled()
+        (place,) = page.evaluate(PLACES, selector)
+        assert place["beyond"] <= 0
+        page.set_viewport_size(size)
+        # As the panel says.
+        page.locator(selector).scroll_into_view_if_needed()
+        page.locator(f"{selector} .stage").first.click(button="right")
+        page.locator(".lm-Menu-itemLabel", has_text=WORDS).click()
+        page.locator(selector).nth(1).wait_for()
+        notebook.settled()
+        assert WORDS in page.locator(selector).nth(1).inner_text()
+        for view in (1, 0):
+            KEYS[name](notebook, view)
+        page.locator(".lm-TabBar-tab", has_text="Output View").locator(".lm-TabBar-tabCloseIcon").click()
+        notebook.wait_until(lambda: page.locator(selector).count() == 1, "closing the view")
+        KEYS[name](notebook, 0)
+        assert notebook.errors() == []
+
+
+def slide(notebook: browser.Notebook, view: int) -> None:
+    """A slider of one view moves that of the other, and all pictures."""
+    handles, page = notebook.page.locator(".stacklib-panel"), notebook.page
+    count, before = handles.count(), notebook.slider_value(index=view)
+    notebook.slider("sigma_high", view).focus()
+    shown = page.evaluate(VERSIONS)
+    page.keyboard.press("ArrowLeft")
+    values = lambda: [notebook.slider_value(index=index) for index in range(count)]  # noqa: E731
+    notebook.wait_until(lambda: len(set(values())) == 1 and values()[0] < before, "moving both sliders")
+
+    def renewed() -> bool:
+        now = page.evaluate(VERSIONS)
+        return len(now) == 4 * count and all(int(a) > int(b) for a, b in zip(now, shown, strict=True))
+
+    notebook.wait_until(renewed, "new pictures in both views")
+
+
+#: Which image each viewer of the explorers shows.
+VERSIONS = (
+    "() => [...document.querySelectorAll('.stacklib-pictures .stacklib-viewer')].map(v => v.dataset.version)"
+)
+
+
+def choose_a_pixel(notebook: browser.Notebook, view: int) -> None:
+    """The crosshair of one view chooses the pixel that both tell of."""
+    panels, page = notebook.page.locator(".stacklib-inspector-panel"), notebook.page
+    count, stage = panels.count(), panels.nth(view).locator(".stage").first
+    place = (150 + 3 * view, 112 + 5 * count)
+    page.evaluate("() => document.activeElement?.blur()")
+    stage.focus()
+    page.keyboard.press("c")
+    for key, steps in (("Shift+ArrowRight", place[0] - 150), ("Shift+ArrowDown", place[1] - 112)):
+        for _ in range(steps):
+            page.keyboard.press(key)
+    page.keyboard.press("Enter")
+    words = f"x {place[0]}, y {place[1]}, "
+    told = lambda: page.locator(".stacklib-inspector-rounds [role=status]").all_inner_texts()  # noqa: E731
+    notebook.wait_until(lambda: [text.startswith(words) for text in told()] == [True] * count, "both stories")
+
+
+def step(notebook: browser.Notebook, view: int) -> None:
+    """A key in one view shows the next frame in both."""
+    panels, page = notebook.page.locator(".stacklib-blinker"), notebook.page
+    before = int(panels.nth(view).get_attribute("data-shown"))
+    panels.nth(view).focus()
+    page.keyboard.press("ArrowRight")
+    expected = [[before + 1, before + 1]] * panels.count()
+    notebook.wait_until(lambda: page.evaluate(FRAMES) == expected, "the next frame in both views")
+
+
+#: Which frame each panel and its viewer show.
+FRAMES = """() => [...document.querySelectorAll('.stacklib-blinker')].map(panel =>
+    [Number(panel.dataset.shown), Number(panel.querySelector('.stacklib-viewer').dataset.page)])"""
+KEYS = {"explorer": slide, "inspector": choose_a_pixel, "selector": step}
