@@ -13,6 +13,7 @@ import stacklib as sl
 from stacklib.errors import RecipeError
 from stacklib.panels.app import Workbench, downloads
 from stacklib.panels.app.downloads import Downloads
+from stacklib.panels.common import beside_note
 from stacklib.panels.viewer.widget import ViewerWidget
 from stacklib.utils import progress
 from stacklib.utils.progress import bars_shown_by, progress_bar
@@ -140,3 +141,10 @@ def test_bars_are_shown_in_a_panel(monkeypatch):
     with bars_shown_by(shown.append, words.append), progress_bar(3, "Working", "frame") as bar:
         bar.update(2)
     assert len(shown) == 1 and "Working" in shown[0].children[0].value
+
+
+def test_panels_speak_of_the_notebook_only_where_there_is_one(monkeypatch):
+    (line,) = beside_note()
+    assert "Create New View for Cell Output" in line.value
+    monkeypatch.setenv("VOILA_KERNEL_ID", "1")
+    assert beside_note() == []
