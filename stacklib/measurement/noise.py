@@ -40,6 +40,8 @@ PART, MARGIN = (512, 1024), 2
 BORDER = 1 / 8
 #: Sums use this many interleaved accumulators.
 LANES = 64
+#: Squares of samples of less noise may be too small for float32.
+LEAST_SIGMA = 2.0**-40
 #: Maximum number of rounds; four or five are usual.
 ITERATIONS = 50
 
@@ -75,9 +77,19 @@ def plane_noise(plane: np.ndarray, low: float = 0.0, fill: float | None = None, 
         fill = location(plane, low, math.inf)
     if not math.isfinite(fill):
         return Noise(math.nan, 0.0, "none")
+    noise = _noise(plane, low, np.float32(fill), threads)
+    if 0 < noise.sigma < LEAST_SIGMA:
+        # In units in which the squares of the samples are too small for float32. A power of two is exact.
+        unit = 2.0 ** -math.frexp(noise.sigma)[1]
+        noise = _noise(*(np.float32(unit) * each for each in (plane, low, np.float32(fill))), threads)
+        noise = noise._replace(sigma=noise.sigma / unit)
+    return noise
+
+
+def _noise(plane: np.ndarray, low: np.float32, fill: np.float32, threads: int) -> Noise:
     squares, with_data = _border_squares(plane, low)
-    noise = _multiresolution(plane, low, np.float32(fill), squares, with_data, threads)
-    return noise or _k_sigma(plane, low, np.float32(fill), squares)
+    noise = _multiresolution(plane, low, fill, squares, with_data, threads)
+    return noise or _k_sigma(plane, low, fill, squares)
 
 
 def _border_squares(plane: np.ndarray, low: np.float32) -> tuple[np.ndarray, int]:
