@@ -270,7 +270,8 @@ def _contrast_noise(middle: np.ndarray, beyond: np.ndarray, error: np.ndarray, k
     if np.count_nonzero(sharp) < FEWEST:
         return 0.0
     # Many of the pixels lie where a star neither rises nor falls when the seeing changes.
-    return max(float(np.quantile((beyond[inner] / bend**2)[sharp], COVERED)), 0.0)
+    ratio = beyond[inner][sharp] / np.broadcast_to(bend**2, sharp.shape)[sharp]
+    return max(float(np.quantile(ratio, COVERED)), 0.0)
 
 
 #: Resolution of float32.

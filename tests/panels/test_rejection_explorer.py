@@ -350,6 +350,8 @@ def test_trails_are_switched_on_and_kept(trailed_folder, monkeypatch):
     # From code the result is that of integrate.
     panel.recipe = first
     assert len(searched) == 3
+    control(panel, "footprint_strength").slider.value = 0.6
+    assert len(searched) == 4 and searched[-1].footprint_strength == panel.recipe.footprint_strength == 0.6
 
 
 def test_hits_in_colour_are_up_to_date_when_the_slider_rests():

@@ -24,7 +24,7 @@ from stacklib.recipe.rules import RULES
 __all__ = ["OWN", "Controls"]
 
 #: What looks at neighbors.
-OF_NEIGHBOURS = ("footprints", "joint_colour", "large_scale_low", "large_scale_high")
+OF_NEIGHBOURS = ("footprints", "footprint_strength", "joint_colour", "large_scale_low", "large_scale_high")
 SWITCHES = ("clip_low", "clip_high", "range_clip_low", "range_clip_high")
 CHOICES = (
     "rejection",
