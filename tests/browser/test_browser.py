@@ -204,6 +204,7 @@ def change_the_selection(notebook: browser.Notebook, selected: Callable[[], int]
     page, before, cells = notebook.page, selected(), notebook.page.locator(".jp-Cell").count()
     order = page.evaluate(ROWS)
     page.locator("tr[data-frame='5'] td").nth(3).click()
+    shows(notebook, 5)
     page.keyboard.press("x")
     notebook.wait_until(lambda: selected() == before - 1, "x")
     assert not page.locator("tr[data-frame='5'] input").is_checked()
