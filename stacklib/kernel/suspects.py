@@ -11,7 +11,7 @@ from stacklib.kernel.passes import Tile
 from stacklib.kernel.pixels import Counts, Pixels
 from stacklib.kernel.scatter import curve_at
 from stacklib.kernel.tiles import REJECTION_FACTOR, REJECTION_OFFSET, WEIGHT, row_of
-from stacklib.kernel.verdicts import HIGH, KEPT, LOW
+from stacklib.kernel.verdicts import HIGH, KEPT, LOW, write_ends
 from stacklib.normalization.settings import Settings
 from stacklib.rejection.sorting import LANES
 from stacklib.utils.compiled import compiled
@@ -75,10 +75,7 @@ def _find(band, samples, table, compared, curve, enough, number, found):
     for b in range(ordered.shape[0]):
         first = start + b * LANES
         there = min(LANES, stop - first)
-        for p in range(LANES):
-            some = high[b, p] > low[b, p]
-            lowest[p] = ordered[b, low[b, p], p] if some else np.float32(np.inf)
-            highest[p] = ordered[b, high[b, p] - 1, p] if some else np.float32(-np.inf)
+        write_ends(ordered[b], low[b], high[b], lowest, highest)
         total[:] = 0.0
         weights[:] = 0.0
         for i in range(raw.shape[0]):

@@ -29,6 +29,7 @@ __all__ = [
     "last_round",
     "reject",
     "verdicts",
+    "write_ends",
 ]
 
 #: Fewest pixels from which noise is learned.
@@ -56,6 +57,15 @@ def _judge(samples, start, stop, verdict):
 
 
 @compiled
+def write_ends(ordered, low, high, lowest, highest):
+    """Write the lowest and the highest sample kept of each pixel; inf and -inf where none is."""
+    for p in range(LANES):
+        some = high[p] > low[p]
+        lowest[p] = ordered[low[p], p] if some else np.float32(np.inf)
+        highest[p] = ordered[high[p] - 1, p] if some else np.float32(-np.inf)
+
+
+@compiled
 def _write_judged(band, samples, table, judged):
     """Write what is left of the samples of a tile to the pixels of `judged`."""
     raw, start, stop = band
@@ -68,10 +78,7 @@ def _write_judged(band, samples, table, judged):
     for b in range(ordered.shape[0]):
         first = start + b * LANES
         there = min(LANES, stop - first)
-        for p in range(LANES):
-            some = high[b, p] > low[b, p]
-            lowest[p] = ordered[b, low[b, p], p] if some else np.float32(np.inf)
-            highest[p] = ordered[b, high[b, p] - 1, p] if some else np.float32(-np.inf)
+        write_ends(ordered[b], low[b], high[b], lowest, highest)
         total[:] = 0.0
         weights[:] = 0.0
         for i in range(raw.shape[0]):

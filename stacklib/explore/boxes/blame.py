@@ -332,12 +332,17 @@ def _shares(
     return tuple(sorted(found, key=lambda each: (-each.share, each.number)))
 
 
+def _level_and_spread(planes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return median and robust standard deviation of each channel, (channels, 1, 1)."""
+    centre = np.nanmedian(planes, axis=(1, 2), keepdims=True)
+    return centre, 1.4826 * np.nanmedian(np.abs(planes - centre), axis=(1, 2), keepdims=True)
+
+
 def _spreads(apart: np.ndarray) -> np.ndarray:
     """Return the noise of the samples of each frame in each channel, robustly, about its own level."""
 
     def spread(own: np.ndarray) -> np.ndarray:
-        centre = np.nanmedian(own, axis=(1, 2), keepdims=True)
-        return np.nan_to_num(1.4826 * np.nanmedian(np.abs(own - centre), axis=(1, 2)))
+        return np.nan_to_num(_level_and_spread(own)[1][:, 0, 0])
 
     with warnings.catch_warnings(), ThreadPoolExecutor(checked_threads(None)) as pool:
         warnings.simplefilter("ignore", RuntimeWarning)
@@ -348,8 +353,7 @@ def _stars(light: np.ndarray) -> np.ndarray:
     """Return where there is much more light than in most of the box, bool (height, width)."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
-        centre = np.nanmedian(light, axis=(1, 2), keepdims=True)
-        spread = 1.4826 * np.nanmedian(np.abs(light - centre), axis=(1, 2), keepdims=True)
+        centre, spread = _level_and_spread(light)
     return np.any(light > centre + STAR * np.maximum(spread, 1e-12), axis=0)
 
 
