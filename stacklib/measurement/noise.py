@@ -80,9 +80,9 @@ def plane_noise(plane: np.ndarray, low: float = 0.0, fill: float | None = None, 
     noise = _noise(plane, low, np.float32(fill), threads)
     if 0 < noise.sigma < LEAST_SIGMA:
         # In units in which the squares of the samples are too small for float32. A power of two is exact.
-        unit = 2.0 ** -math.frexp(noise.sigma)[1]
-        noise = _noise(*(np.float32(unit) * each for each in (plane, low, np.float32(fill))), threads)
-        noise = noise._replace(sigma=noise.sigma / unit)
+        power = math.frexp(noise.sigma)[1]
+        noise = _noise(*(np.ldexp(each, -power) for each in (plane, low, np.float32(fill))), threads)
+        noise = noise._replace(sigma=math.ldexp(noise.sigma, power))
     return noise
 
 

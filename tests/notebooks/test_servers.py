@@ -37,10 +37,21 @@ def served(command: list[str], folder) -> Iterator[tuple[int, str]]:
                 time.sleep(0.1)
                 token = re.search(r"[?]token=(\w{16,})", (folder / "log").read_text("utf-8", "replace"))
             assert token, (folder / "log").read_text("utf-8", "replace")
+            # The server writes its address before it listens.
+            while not listening(port) and time.monotonic() < end and process.poll() is None:
+                time.sleep(0.1)
             yield port, token[1]
         finally:
             process.terminate()
             process.wait(20)
+
+
+def listening(port: int) -> bool:
+    """Tell whether somebody answers at a port of this computer."""
+    for address in ("127.0.0.1", "::1"):
+        with contextlib.suppress(OSError), socket.create_connection((address, port), timeout=5):
+            return True
+    return False
 
 
 def status(port: int, token: str = "", host: str = "localhost") -> int:
