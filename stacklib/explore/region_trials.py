@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from stacklib.errors import RecipeError
 from stacklib.explore.advisor import Advice, advise
 from stacklib.explore.outliers import OutlierLight, window_sums
 from stacklib.explore.trials import NEAR, Trials, without_rule
@@ -18,6 +19,8 @@ from stacklib.integration.result import Integration
 from stacklib.integration.samples import Region
 from stacklib.recipe.recipe import Recipe
 from stacklib.recipe.rules import RULES, rule_in_words
+from stacklib.recipe.trail_names import TrailName
+from stacklib.spatial.ignored_trails import switch_trail
 from stacklib.spatial.means import MEANS
 
 __all__ = ["SIDE", "RegionTrials", "brightest_region", "in_short", "limits_preset"]
@@ -116,7 +119,8 @@ class RegionTrials:
         if self.shown.masks is None:
             return ""
         known = self.trials.searched_with(self.recipe)
-        if known is None or known == self.recipe:
+        # Trails are chosen after the search.
+        if known is None or known.replace(ignore_trails=self.recipe.ignore_trails) == self.recipe:
             return ""
         return rule_in_words(known.rule_for(self.shown.preparation.count), known.to_dict())
 
@@ -124,6 +128,20 @@ class RegionTrials:
     def searches_region(self) -> bool:
         """Whether a search needs the region only, which takes about as long as integrating it."""
         return not set(self.shown.masked) - NEAR
+
+    def with_trail(self, name: str, used: bool) -> Recipe:
+        """Return the recipe with a trail, by its name in `Integration.trails`, that is used or ignored.
+
+        Raise `RecipeError` if no such trail was found.
+        """
+        result = self.shown
+        names = result.preparation.measurements.names
+        for i, lines in ({} if result.masks is None else result.masks.lines).items():
+            for line in lines:
+                if str(TrailName.at(names[i], (line.x0, line.y0, line.x1, line.y1))) == name:
+                    ignored = switch_trail(self.recipe.ignored_trails, names[i], line, used)
+                    return self.recipe.replace(ignore_trails=[str(each) for each in ignored])
+        raise RecipeError(f"{name}: no such trail was found")
 
     # numbers -------------------------------------------------------------------------------------
 
@@ -167,8 +185,8 @@ class RegionTrials:
             region = left + (size[0] - width) // 2, top + (size[1] - height) // 2, width, height
         return advise(self.frames, self.recipe, region, progress=False, report=report)
 
-    def words(self, numbers: dict[str, float] | None = None) -> str:
-        """The numbers as text."""
+    def words(self, numbers: dict[str, float] | None = None, with_trails: bool = True) -> str:
+        """The numbers as text, with or without the number of trails."""
         n = self.numbers if numbers is None else numbers
         residual = n["residual_light"]
         average = "without rejection" if self.recipe.combination == "average" else "in the plain average"
@@ -184,10 +202,10 @@ class RegionTrials:
                 if "noise_for_light" in n
                 else ""
             )
-            + self._masked_in_words()
+            + self._masked_in_words(with_trails)
         )
 
-    def _masked_in_words(self) -> str:
+    def _masked_in_words(self, with_trails: bool) -> str:
         """Say what was rejected for its neighbors, in lines of their own; empty if they are not looked at."""
         result = self.shown
         if not result.masked:
@@ -198,7 +216,7 @@ class RegionTrials:
             if means.name in result.masked
         )
         text = f"\nrejected for their neighbors: {', '.join(lost)}"
-        if "line" in result.masked:
+        if with_trails and "line" in result.masked:
             words = trails_in_words(result)
             text += f"\n{words[0].lower()}{words[1:]}"
         if self.outdated and not self.searches_region:

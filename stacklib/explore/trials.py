@@ -20,7 +20,7 @@ from stacklib.integration.noise import NEIGHBOURHOOD, known_excess, with_noise
 from stacklib.integration.result import Integration
 from stacklib.integration.run import integrate_samples
 from stacklib.integration.samples import RESULT_BYTES, Region, Samples, parts, wait
-from stacklib.integration.second_pass import find_masks, passes, spatial_means
+from stacklib.integration.second_pass import Searched, passes, search_frames, spatial_means
 from stacklib.integration.threads import in_threads
 from stacklib.kernel.limit_trials import LimitTrials, can_share, without_limits
 from stacklib.kernel.passes import try_tiles
@@ -55,6 +55,8 @@ OF_NEIGHBOURS = (
 )
 #: Means that need only the pixels around a sample, and not whole frames.
 NEAR = {"colour", "own"}
+#: The last so many searches are kept as they were, so that trails can be switched on and off.
+SEARCHES = 2
 #: With fewer limits than this, `LimitTrials` does not save time.
 FEW = 4
 
@@ -87,11 +89,15 @@ class Trial:
 
 @dataclass(frozen=True)
 class _Search:
-    """Masks, the recipe they were found with, and the samples of the region without what is in them."""
+    """Masks, the recipe they were found with, and the samples of the region without what is in them.
+
+    `searched`, if it is still known, makes masks for another choice of trails.
+    """
 
     recipe: Recipe
     masks: FrameMasks
     samples: Samples
+    searched: Searched | None = None
 
 
 class Trials:
@@ -207,6 +213,8 @@ class Trials:
             return self.samples
         key = _search_key(p.recipe, p)
         known = self._searched.get(key)
+        if "line" in means and known and known.recipe.ignored_trails != p.recipe.ignored_trails:
+            known = self._choose_trails(key, known, p.recipe)
         if known is None or (search and known.recipe != p.recipe):
             near = not set(means) - NEAR
             around = NEIGHBOURHOOD * p.settings(0).period + 1
@@ -220,9 +228,25 @@ class Trials:
                 if report is not None:
                     report(min(done / total, 1.0))
 
-            masks = find_masks(samples, p, report=tell, whole=not near)
-            known = self._searched[key] = _Search(p.recipe, masks, self.samples.masked(masks))
+            searched = search_frames(samples, p, report=tell, whole=not near)
+            masks = searched.masks(p.recipe.ignored_trails, again=not near)
+            self._searched.pop(key, None)
+            known = _Search(p.recipe, masks, self.samples.masked(masks), None if near else searched)
+            self._searched[key] = known
+            for old in [each for each, one in self._searched.items() if one.searched][:-SEARCHES]:
+                self._searched[old] = replace(self._searched[old], searched=None)
         return known.samples
+
+    def _choose_trails(self, key: tuple, known: _Search, recipe: Recipe) -> _Search | None:
+        """Use or ignore other trails of a search; None if it is not known well enough."""
+        if known.searched is None:
+            return None
+        masks = known.searched.masks(recipe.ignored_trails, again=True)
+        searched_with = known.recipe.replace(ignore_trails=recipe.ignore_trails)
+        self._searched[key] = replace(
+            known, recipe=searched_with, masks=masks, samples=self.samples.masked(masks)
+        )
+        return self._searched[key]
 
     def outlier_light(self, recipe: Recipe, image: np.ndarray) -> OutlierLight:
         """Find the light of outliers with the normalization of a recipe without rejection.
@@ -372,8 +396,11 @@ def without_neighbours(recipe: Recipe) -> Recipe:
 
 
 def _search_key(recipe: Recipe, p: Preparation) -> tuple:
-    """Return what a search depends on, besides the rule and its limits."""
-    chosen = (str(getattr(recipe, name)) for name in OF_NEIGHBOURS)
+    """Return what a search depends on, besides the rule and its limits.
+
+    Which trails are ignored is a choice among those found.
+    """
+    chosen = (str(getattr(recipe, name)) for name in OF_NEIGHBOURS if name != "ignore_trails")
     return without_rule(recipe), p.used.tobytes(), spatial_means(p), *chosen
 
 
@@ -383,7 +410,7 @@ def _groups(preparations: Sequence[Preparation]) -> Iterator[tuple[list[int], bo
     for i, p in enumerate(preparations):
         compared = (p.rejection_factor[p.used], p.rejection_offset[p.used])
         samples = p.settings(0).data_range, id(p.surfaces)
-        masks = _search_key(p.recipe, p) if spatial_means(p) else ()
+        masks = (*_search_key(p.recipe, p), str(p.recipe.ignore_trails)) if spatial_means(p) else ()
         key = (p.used.tobytes(), *(a.tobytes() for a in compared), *samples, masks)
         alike.setdefault(key, []).append(i)
     for group in alike.values():

@@ -7,7 +7,8 @@ Masks are found on whole frames, whatever region is integrated.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+import itertools
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -26,6 +27,7 @@ from stacklib.kernel.pixels import Pixels, Ratios
 from stacklib.kernel.scatter import find_excess
 from stacklib.normalization.preparation import Preparation
 from stacklib.normalization.settings import Settings
+from stacklib.recipe.trail_names import TrailName
 from stacklib.spatial.colour import around_hits
 from stacklib.spatial.footprints import common_places, most_frames, without_common
 from stacklib.spatial.ignored_trails import find_ignored
@@ -35,7 +37,7 @@ from stacklib.spatial.means import ABOVE, COLOUR, FOOTPRINT, LARGE_HIGH, LARGE_L
 from stacklib.spatial.residuals import KeptMean, protected_places, write_noise
 from stacklib.utils.labels import counted, listed
 
-__all__ = ["Workers", "find_masks", "passes", "spatial_means"]
+__all__ = ["Searched", "Workers", "find_masks", "passes", "search_frames", "spatial_means"]
 
 #: Bytes of what is kept of a pixel between the passes, in each channel.
 KEPT_BYTES = 23
@@ -86,6 +88,22 @@ def find_masks(
 ) -> FrameMasks:
     """Find the samples that spatial rejection takes from the rule.
 
+    For parameters see `search_frames`. For the same frames and recipe the masks do not depend on budget,
+    threads and workers.
+    """
+    searched = search_frames(samples, preparation, workers, report, whole)
+    return searched.masks(preparation.recipe.ignored_trails)
+
+
+def search_frames(
+    samples: Samples,
+    preparation: Preparation,
+    workers: Workers | None = None,
+    report: Callable[[int], None] = lambda pixels: None,
+    whole: bool = True,
+) -> Searched:
+    """Search the frames for what spatial rejection takes from the rule.
+
     Parameters
     ----------
     samples : Samples
@@ -102,8 +120,8 @@ def find_masks(
 
     Returns
     -------
-    FrameMasks
-        For the same frames and recipe they do not depend on budget, threads and workers.
+    Searched
+        What was found; `Searched.masks` makes masks of it.
     """
     workers = Threads() if workers is None else workers
     samples = samples.masked(None)
@@ -113,7 +131,10 @@ def find_masks(
     judged = _judge(samples, preparation, settings, workers, report)
     matched = settings_by_starlight(preparation, settings, samples.threads)
     search = Search(samples, used, matched, spatial_means(preparation), preparation.own_masks)
-    return _Searched(search, judged).masks(preparation, workers, report)
+    paths = [preparation.frames[int(i)].path for i in used]
+    searched = Searched(search, judged, paths, preparation.measurements.names)
+    searched.run(search, workers, report)
+    return searched
 
 
 @dataclass(eq=False)
@@ -128,6 +149,13 @@ class _Judged:
     def verdict(self, number: int, channel: int) -> np.ndarray:
         """Return the verdicts on a plane, planes of bits, uint8 (2, height, bytes)."""
         return np.concatenate([planes[number].read() for _, planes in self.verdicts[channel]], axis=1)
+
+    def give_up(self, numbers: Iterable[int]) -> None:
+        """Give up the verdicts on some frames."""
+        nothing = BitPlanes(np.empty((2, 0, 0), np.uint8))
+        for number in numbers:
+            for _, planes in itertools.chain.from_iterable(self.verdicts):
+                planes[number] = nothing
 
 
 def _judge(
@@ -174,6 +202,13 @@ def _judge(
     return found
 
 
+def _places(samples: Samples, count: np.ndarray) -> int:
+    """Return the number of frames that may be searched at once, by the budget."""
+    held = 0 if samples.held is None else samples.held.nbytes
+    room = samples.left_for_samples - held + (RESULT_BYTES - KEPT_BYTES) * count.size
+    return max(1, int(room // search_bytes(count.shape)))
+
+
 class _Common(NamedTuple):
     """Where too many frames have dark and bright footprints, by channel, and hits.
 
@@ -184,14 +219,26 @@ class _Common(NamedTuple):
     hits: np.ndarray
 
 
-class _Searched:
-    """The second pass, and what follows once all frames are searched."""
+class Searched:
+    """Frames that were searched, of which masks are made.
 
-    def __init__(self, search: Search, judged: _Judged) -> None:
-        self.search, self.judged = search, judged
+    Which trails stay in the image is a choice that needs no other search, see `masks`.
+    """
+
+    def __init__(self, search: Search, judged: _Judged, paths: list[Any], names: Sequence[str]) -> None:
+        # Samples are not kept: those of another region may be wanted by now.
+        self.used, self.means, self.own_masks = search.used, search.means, search.own_masks
+        self.judged, self.paths, self.names = judged, paths, names
+        self.places = _places(search.samples, judged.count)
+        self.threads = min(search.samples.threads, self.places)
+        #: What was found in each frame; its final masks once `masks` has run.
         self.found = FrameMasks(search.samples.region)
-        #: Trails by number of the frame that the user wants to stay.
-        self.left_in: dict[int, list[Line]] = {}
+        #: The same of frames with trails, as it was found, for another choice of trails.
+        self._raw: dict[tuple[int, int], tuple[tuple[int, ...], BitPlanes]] = {}
+        #: Positions of the trails of each frame that the user wants to stay, as its masks have it.
+        self._left_in: dict[int, tuple[int, ...]] = {}
+        #: In how many frames a sample fell, uint16 (channels, height, width).
+        self._masked = np.zeros((0, 0, 0), np.uint16)
         #: Frames in which the user's mask marks something.
         self.marked: set[int] = set()
         channels, height, width = judged.count.shape
@@ -200,42 +247,81 @@ class _Searched:
         self.footprints = np.zeros((channels, 2, rows, width), np.uint16)
         self.hits = np.zeros((height * ("colour" in search.means), width), np.uint16)
 
-    def masks(self, preparation: Preparation, workers: Workers, report: Callable[[int], None]) -> FrameMasks:
-        """Search all frames and return their masks."""
-        samples, used = self.search.samples, self.search.used
+    def run(self, search: Search, workers: Workers, report: Callable[[int], None]) -> None:
+        """Search all frames."""
+        used = self.used
         channels, height, width = self.judged.count.shape
-        paths = [preparation.frames[int(i)].path for i in used]
         calls = [
             [partial(self.judged.verdict, number, channel) for channel in range(channels)]
             for number in range(used.size)
         ]
         pixels, done = channels * height * width, 0
         lines: list[list[Any]] = [[] for _ in used]
-        with closing(workers.search(self.search, self.judged.kept, calls, self._places())) as results:
+        with closing(workers.search(search, self.judged.kept, calls, self.places)) as results:
             for number, result in results:
                 lines[number] = [line for line in result.lines if not self._at_edge(line)]
                 for channel, (present, packed) in enumerate(result.planes):
-                    self.found.put_packed(int(used[number]), channel, present, packed, paths[number])
+                    self.found.put_packed(int(used[number]), channel, present, packed, self.paths[number])
                     self._count(channel, present, packed)
                     if OWN in present:
                         self.marked.add(int(used[number]))
                 done += 1
                 report(pixels * done // used.size - pixels * (done - 1) // used.size)
-        self._choose_lines(preparation, lines)
-        common = self._common()
-        masked = np.zeros(self.judged.count.shape, np.uint16)
-        with ThreadPoolExecutor(min(samples.threads, self._places())) as pool:
-            finishing = [
-                pool.submit(self._finish, number, paths[number], common) for number in range(used.size)
-            ]
+        del self.judged.kept
+        self._keep_lines(lines)
+        self.common = self._common()
+
+    def masks(self, ignored_trails: Sequence[TrailName] = (), again: bool = False) -> FrameMasks:
+        """Return the masks of all frames.
+
+        Parameters
+        ----------
+        ignored_trails : sequence of TrailName
+            Trails that take no samples.
+        again : bool
+            Whether masks for another choice of trails will be wanted. Otherwise what they would be made of
+            is given up, and this is the only call.
+        """
+        used, found = self.used, self.found
+        ignored: set[tuple[int, int]] = set()
+        notes: list[str] = []
+        if "line" in self.means:
+            ignored, notes = find_ignored(ignored_trails, found.lines, self.names)
+        left_in: dict[int, tuple[int, ...]] = {}
+        for i, position in sorted(ignored):
+            left_in[i] = (*left_in.get(i, ()), position)
+        numbers = list(range(used.size))
+        if not self._masked.size:
+            self._masked = np.zeros(self.judged.count.shape, np.uint16)
+            if again:
+                self._raw = {place: plane for place, plane in found.planes.items() if place[0] in found.lines}
+        else:
+            numbers = [n for n in numbers if left_in.get(int(used[n])) != self._left_in.get(int(used[n]))]
+            for number in numbers:
+                self._start_again(int(used[number]))
+        self._left_in = left_in
+        with ThreadPoolExecutor(self.threads) as pool:
+            finishing = [pool.submit(self._finish, number) for number in numbers]
             with cancelled_on_error(finishing):
                 for future in finishing:
-                    for counts, bits in zip(masked, future.result(), strict=True):
+                    for counts, bits in zip(self._masked, future.result(), strict=True):
                         if bits is not None:
                             count_bits(counts, bits)
-        spared = self._leave_some(masked, paths)
-        self.found.notes += self._about_own_masks(spared)
-        return self.found
+        self.judged.give_up(number for number in numbers if int(used[number]) not in found.lines)
+        final = found.copy() if again else found
+        final.unused |= dict.fromkeys(ignored, IGNORED)
+        spared = self._leave_some(final)
+        final.notes += [*notes, *self._about_own_masks(spared)]
+        return final
+
+    def _start_again(self, i: int) -> None:
+        """Put what was found in a frame in the place of its final masks."""
+        channels, _, width = self.judged.count.shape
+        for channel in range(channels):
+            if (i, channel) in self.found.planes:
+                taken = self.found.planes.pop((i, channel))[1].read()[0]
+                self._masked[channel] -= np.unpackbits(taken, axis=1, count=width)
+        self.found.planes |= {place: plane for place, plane in self._raw.items() if place[0] == i}
 
     def _at_edge(self, line: Line) -> bool:
         """Return whether a line is an edge of other frames."""
@@ -252,7 +338,7 @@ class _Searched:
 
     def _common(self) -> _Common:
         """Return where too many frames have the same; the counts are no longer needed."""
-        frames = self.search.used.size
+        frames = self.used.size
         places = [
             [np.packbits(side, axis=1) for side in common_places(low, high, frames)]
             for low, high in self.footprints
@@ -261,38 +347,25 @@ class _Searched:
         del self.footprints, self.hits
         return found
 
-    def _places(self) -> int:
-        """Return the number of frames that may be searched at once, by the budget."""
-        samples = self.search.samples
-        held = 0 if samples.held is None else samples.held.nbytes
-        room = samples.left_for_samples - held + (RESULT_BYTES - KEPT_BYTES) * self.judged.count.size
-        return max(1, int(room // search_bytes(self.judged.count.shape)))
-
-    def _choose_lines(self, preparation: Preparation, lines: list[list[Any]]) -> None:
-        """Keep the lines, and note which of them take no samples."""
+    def _keep_lines(self, lines: list[list[Any]]) -> None:
+        """Keep the lines, and note which of them lie at one place in many frames."""
         _, height, width = self.judged.count.shape
-        used, names = self.search.used, preparation.measurements.names
+        used = self.used
         self.found.lines = {int(i): own for i, own in zip(used, lines, strict=True) if own}
         for i, lie_fixed in zip(used, fixed_lines(lines, (height, width)), strict=True):
             fixed = [(int(i), position) for position, is_fixed in enumerate(lie_fixed) if is_fixed]
             self.found.unused |= dict.fromkeys(fixed, AT_ONE_PLACE)
-        if "line" in self.search.means:
-            ignored, notes = find_ignored(preparation.recipe.ignored_trails, self.found.lines, names)
-            self.found.notes += notes
-            self.found.unused |= dict.fromkeys(ignored, IGNORED)
-            for i, position in sorted(ignored):
-                self.left_in.setdefault(i, []).append(self.found.lines[i][position])
 
-    def _finish(self, number: int, path: Any, common: _Common) -> list[np.ndarray | None]:
+    def _finish(self, number: int) -> list[np.ndarray | None]:
         """Complete the masks of a frame; returns where they are by channel, bits (height, bytes)."""
-        i, channels = int(self.search.used[number]), len(self.judged.count)
-        joint = self._of_all_channels(i, common)
+        i, channels, path = int(self.used[number]), len(self.judged.count), self.paths[number]
+        joint = self._of_all_channels(i)
         spared = self._spared(i)
         masked: list[np.ndarray | None] = [None] * channels
         for channel in range(channels):
             if not joint and (i, channel) not in self.found.planes:
                 continue
-            bits = self._of_channel(i, channel, common, spared)
+            bits = self._of_channel(i, channel, spared)
             if joint:
                 every = np.bitwise_or.reduce(list(joint.values()))
                 dark = every & ~joint[ABOVE] if ABOVE in joint else every
@@ -308,7 +381,7 @@ class _Searched:
             masked[channel] = taken
         return masked
 
-    def _of_all_channels(self, i: int, common: _Common) -> dict[int, np.ndarray]:
+    def _of_all_channels(self, i: int) -> dict[int, np.ndarray]:
         """Return what falls in all channels of a frame, bits by flag."""
         channels, height, width = self.judged.count.shape
         joint: dict[int, np.ndarray] = {}
@@ -316,56 +389,55 @@ class _Searched:
             # The last plane has the hits in any channel.
             hits = self.found.flags(i, channels)
             for flag, above in ((COLOUR, False), (ABOVE, True)):
-                around = around_hits((hits & np.uint8(flag)) != 0, common.hits)
+                around = around_hits((hits & np.uint8(flag)) != 0, self.common.hits)
                 _add(joint, np.packbits(around, axis=1), COLOUR, above)
             self.found.planes.pop((i, channels))
         for k, line in enumerate(self.found.lines.get(i, [])):
-            if (i, k) not in self.found.unused:
+            if (i, k) not in self.found.unused and k not in self._left_in.get(i, ()):
                 _add(joint, np.packbits(line_mask(line, (height, width)), axis=1), LINE, True)
         return joint if any(plane.any() for plane in joint.values()) else {}
 
     def _spared(self, i: int) -> np.ndarray | np.uint8:
         """Return where footprints of a frame do not count, bits (height, bytes), or 0 for nowhere."""
         spared: np.ndarray | np.uint8 = np.uint8(0)
-        for line in self.left_in.get(i, []):
+        for k in self._left_in.get(i, ()):
             # They are the same trail.
+            line = self.found.lines[i][k]
             wide = replace(line, width=line.width + 2 * REACH)
             spared = spared | np.packbits(line_mask(wide, self.judged.count.shape[1:]), axis=1)
         return spared
 
-    def _of_channel(
-        self, i: int, channel: int, common: _Common, spared: np.ndarray | np.uint8
-    ) -> dict[int, np.ndarray]:
+    def _of_channel(self, i: int, channel: int, spared: np.ndarray | np.uint8) -> dict[int, np.ndarray]:
         """Return what was found in one channel of a frame alone, bits by flag."""
         found = self.found.bits(i, channel)
         bits = {flag: found[flag] for flag in (LARGE_LOW, LARGE_HIGH, OWN, ABOVE) if flag in found}
         if LARGE_HIGH in bits:
             _add(bits, bits[LARGE_HIGH], LARGE_HIGH, True)
-        sides = zip((FOOTPRINT, BRIGHT), (False, True), common.footprints[channel], strict=True)
+        sides = zip((FOOTPRINT, BRIGHT), (False, True), self.common.footprints[channel], strict=True)
         for flag, above, places in sides:
             if flag in found:
                 _add(bits, without_common(found[flag], places | spared), FOOTPRINT, above)
         return bits
 
-    def _leave_some(self, masked: np.ndarray, paths: list[Any]) -> int:
+    def _leave_some(self, masks: FrameMasks) -> int:
         """Take the masks off pixels that they would leave without any sample.
 
         Returns at how many pixels the user's masks are not heeded for that reason.
         """
-        bare = (masked > 0) & (masked >= self.judged.count)
+        bare = (self._masked > 0) & (self._masked >= self.judged.count)
         own = np.zeros(bare.shape[1:], bool)
         for channel in np.flatnonzero(bare.any(axis=(1, 2))).tolist():
-            for i, path in zip(self.search.used, paths, strict=True):
-                flags = self.found.flags(int(i), channel)
+            for i, path in zip(self.used, self.paths, strict=True):
+                flags = masks.flags(int(i), channel)
                 if flags[bare[channel]].any():
                     own |= bare[channel] & ((flags & np.uint8(OWN)) != 0)
                     flags[bare[channel]] = 0
-                    self.found.put(int(i), channel, flags, path)
+                    masks.put(int(i), channel, flags, path)
         return int(np.count_nonzero(own))
 
     def _about_own_masks(self, spared: int) -> list[str]:
         """Return notes about masks that mark nothing, and about pixels that they would leave empty."""
-        used, masks = set(self.search.used.tolist()), self.search.own_masks
+        used, masks = set(self.used.tolist()), self.own_masks
         blank = [mask.name for i, mask in masks.items() if i in used - self.marked]
         notes = []
         if blank:

@@ -12,7 +12,7 @@ from stacklib.recipe.trail_names import TrailName
 from stacklib.spatial.lines import Line, at_one_place
 from stacklib.utils.labels import listed
 
-__all__ = ["find_ignored"]
+__all__ = ["find_ignored", "switch_trail"]
 
 #: A trail found is told if it is so many times longer or shorter than the one that was named.
 OTHER_LENGTH = 1.5
@@ -58,6 +58,28 @@ def find_ignored(
     if changed:
         notes.append(f"ends have changed: {listed(changed)}; check that it is the same trail")
     return ignored, [f"ignore_trails: {note}" for note in notes]
+
+
+def switch_trail(names: Sequence[TrailName], frame: str, line: Line, used: bool) -> list[TrailName]:
+    """Return the trails to ignore once one of them is used, or ignored as well.
+
+    Parameters
+    ----------
+    names : sequence of TrailName
+        Trails to ignore so far. All that mean this trail are left out.
+    frame : str
+        Name of its frame.
+    line : Line
+        The trail.
+    used : bool
+        False adds its name.
+
+    Returns
+    -------
+    list of TrailName
+    """
+    others = [n for n in names if n.frame != frame or not at_one_place(line, _line_of(n, line))]
+    return others if used else [*others, TrailName.at(frame, (line.x0, line.y0, line.x1, line.y1))]
 
 
 def _line_of(name: TrailName, like: Line) -> Line:

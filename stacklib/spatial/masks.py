@@ -209,6 +209,12 @@ class FrameMasks:
         unused = {(places[i], k): why for (i, k), why in self.unused.items() if i in places}
         return FrameMasks(self.region, planes, lines, unused)
 
+    def copy(self) -> FrameMasks:
+        """Return masks that can be changed without changing these."""
+        return FrameMasks(
+            self.region, dict(self.planes), dict(self.lines), dict(self.unused), list(self.notes)
+        )
+
     def put(self, frame: int, channel: int, flags: np.ndarray, path: str | os.PathLike = "masks") -> None:
         """Store the mask of a plane, uint8 (height, width)."""
         present, packed = pack_flags(flags)

@@ -342,6 +342,61 @@ def test_a_panel_is_seen_whole_and_works_in_two_views(lab, m101_copy, root, name
         assert notebook.errors() == []
 
 
+def test_a_trail_is_switched_off_with_mouse_and_keyboard(lab, m101_copy, root):
+    made = (
+        "import stacklib as sl\nfrom stacklib.panels import RejectionExplorer\n"
+        "recipe = sl.Recipe.suggest(sl.open_frames('M101')).replace(footprints='trails')\n"
+        "panel = RejectionExplorer('M101', recipe)"
+    )
+    with lab.open(write_notebook(root, "trails.ipynb", made, "panel.widget")) as notebook:
+        notebook.run_all()
+        first, page = notebook.settled(), notebook.page
+        boxes, ignored = page.locator(".stacklib-trails input"), "print(panel.recipe.ignore_trails)"
+        assert boxes.count() == 3 and all(boxes.nth(k).is_checked() for k in range(3))
+        # The name is what a screen reader reads.
+        box = page.get_by_role("checkbox", name="Frame 13: 270 px long, 9 px wide, 3.4 sigma", exact=True)
+        for theme in ("Light", "Dark"):
+            page.evaluate(CHANGE_THEME, {"theme": f"JupyterLab {theme}"})
+            notebook.settled()
+            assert page.locator(".stacklib-trails .widget-label-basic").first.evaluate(CONTRAST) > 7
+        # Moves the picture of where samples were rejected, by the mouse.
+        before = page.evaluate(VERSIONS)
+        box.click()
+        notebook.wait_until(lambda: page.evaluate(VERSIONS) > before, "new pictures")
+        notebook.wait_until(
+            lambda: "not rejected: ignored" in page.locator(".stacklib-trails").inner_text(), "a word"
+        )
+        name = notebook.ask(ignored)
+        assert name.count("M101_Light_180s_0013") == 1 and not boxes.nth(2).is_checked()
+        assert notebook.settled() != first
+        # The box that was clicked still has the keyboard.
+        page.keyboard.press("Space")
+        notebook.wait_until(lambda: notebook.ask(ignored) == "", "using it again")
+        assert boxes.nth(2).is_checked() and notebook.settled() == first
+        page.keyboard.press("Shift+Tab")
+        page.keyboard.press("Space")
+        notebook.wait_until(lambda: "_0010" in notebook.ask(ignored), "the box before")
+        page.get_by_role("button", name="Undo", exact=True).click()
+        notebook.wait_until(lambda: notebook.ask(ignored) == "", "undoing it")
+        notebook.wait_until(lambda: boxes.nth(1).is_checked(), "the box that shows it")
+        assert notebook.errors() == []
+
+
+CHANGE_THEME = "theme => window.jupyterapp.commands.execute('apputils:change-theme', theme)"
+#: How much lighter or darker than what is behind it a text is, by the formula of the W3C.
+CONTRAST = """element => {
+    const numbers = colour => colour.match(/[0-9.]+/g).map(Number);
+    const light = colour => numbers(colour).slice(0, 3).map(v => v / 255)
+        .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+        .reduce((sum, v, k) => sum + v * [0.2126, 0.7152, 0.0722][k], 0);
+    let behind = element;
+    while (behind.parentElement && (numbers(getComputedStyle(behind).backgroundColor)[3] ?? 1) === 0)
+        behind = behind.parentElement;
+    const both = [light(getComputedStyle(element).color), light(getComputedStyle(behind).backgroundColor)];
+    return (Math.max(...both) + 0.05) / (Math.min(...both) + 0.05);
+}"""
+
+
 def slide(notebook: browser.Notebook, view: int) -> None:
     """A slider of one view moves that of the other, and all pictures."""
     handles, page = notebook.page.locator(".stacklib-panel"), notebook.page

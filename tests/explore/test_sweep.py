@@ -63,13 +63,13 @@ def test_every_setting_is_that_of_integrate(target, name):
 
 @pytest.mark.parametrize("changes", [{"footprints": "trails"}, {"joint_colour": True}])
 def test_frames_are_searched_once_for_all_limits(changes, trailed_folder, monkeypatch):
-    searched, find = [], trials_module.find_masks
+    searched, find = [], trials_module.search_frames
 
     def counted(samples, preparation, **options):
         searched.append(options["whole"])
         return find(samples, preparation, **options)
 
-    monkeypatch.setattr(trials_module, "find_masks", counted)
+    monkeypatch.setattr(trials_module, "search_frames", counted)
     colour = "joint_colour" in changes
     frames = sl.open_frames(SAMPLES / "M101" / "4_Registered" if colour else trailed_folder)
     region = (40, 30, 90, 60)

@@ -311,19 +311,20 @@ def test_unusable_settings_are_reported_and_change_nothing(live):
 
 
 def test_trails_are_switched_on_and_kept(trailed_folder, monkeypatch):
-    searched, find = [], trials.find_masks
+    searched, find = [], trials.search_frames
 
     def counted(samples, preparation, **options):
         searched.append(preparation.recipe)
         return find(samples, preparation, **options)
 
-    monkeypatch.setattr(trials, "find_masks", counted)
+    monkeypatch.setattr(trials, "search_frames", counted)
     panel = RejectionExplorer(trailed_folder, region=(40, 20, 96, 80))
     assert panel.widget.children and "neighbors" not in panel._panel.numbers.value
     control(panel, "footprints").value = "trails"
     first = panel.recipe
     assert searched == [first] and first.footprints == "trails"
-    assert panel._panel.again.disabled and "2 trails found in 2 of 10 frames" in panel._panel.numbers.value
+    assert panel._panel.again.disabled
+    assert "2 trails found in 2 of 10 frames" in panel._panel.trails.words.value
     masked = panel.numbers["masked"]
     assert masked > 0.5 and f"trail {masked:.3f} %" in panel._panel.numbers.value
     with warnings.catch_warnings():
@@ -352,6 +353,80 @@ def test_trails_are_switched_on_and_kept(trailed_folder, monkeypatch):
     assert len(searched) == 3
     control(panel, "footprint_strength").slider.value = 0.6
     assert len(searched) == 4 and searched[-1].footprint_strength == panel.recipe.footprint_strength == 0.6
+
+
+def test_a_trail_is_switched_off_without_another_search(trailed_folder, monkeypatch, tmp_path):
+    panel = RejectionExplorer(trailed_folder, region=(40, 20, 96, 80), path=tmp_path / "recipe.yaml")
+    panel.recipe = panel.recipe.replace(footprints="all")
+    trails, first, image = panel._panel.trails, panel.recipe, panel.result.image
+    monkeypatch.setattr(trials, "search_frames", lambda *_, **__: pytest.fail("searched again"))
+    names = list(panel.trails["name"])
+    assert [box.value for box in trails.boxes] == [True, True] and not any(b.disabled for b in trails.boxes)
+    assert trails.boxes[0].description.startswith("Frame 4: ") and " sigma" in trails.boxes[0].description
+
+    def assert_as_run(ignored):
+        assert panel.recipe == first.replace(ignore_trails=ignored)
+        assert [box.value for box in trails.boxes] == [name not in ignored for name in names]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", StacklibWarning)
+            whole = sl.integrate(trailed_folder, panel.recipe, region=panel.region, progress=False)
+        for plane in ("image", "rejection_low", "rejection_high", "coverage"):
+            np.testing.assert_array_equal(getattr(panel.result, plane), getattr(whole, plane), err_msg=plane)
+        assert list(panel.trails["reason"]) == list(whole.trails["reason"])
+        assert list(panel.result.masks) == list(whole.masks)
+        for place in whole.masks:
+            np.testing.assert_array_equal(panel.result.masks.flags(*place), whole.masks.flags(*place))
+
+    boxes = list(trails.boxes)
+    trails.boxes[0].value = False
+    assert_as_run(names[:1])
+    assert "not rejected: ignored" in trails.boxes[0].description
+    assert not np.array_equal(panel.result.image, image)
+    trails.boxes[1].value = False
+    assert_as_run(names)
+    trails.boxes[0].value = True
+    assert_as_run(names[1:])
+    panel._panel.controls.back.click()
+    assert_as_run(names)
+    for _ in range(2):
+        panel._panel.controls.back.click()
+    assert_as_run([])
+    np.testing.assert_array_equal(panel.result.image, image)
+    # The same boxes all the time: they keep the keyboard.
+    assert trails.boxes == boxes
+    panel.use_trail(names[1], False)
+    panel.use()
+    assert sl.Recipe.load(panel.path).ignore_trails == names[1:]
+    with pytest.raises(sl.RecipeError, match="no such trail was found"):
+        panel.use_trail("light.xisf:1,2-3,4")
+
+
+def test_the_list_of_trails_says_what_is_nowhere_and_where_the_others_are(trailed_folder):
+    panel = RejectionExplorer(trailed_folder, region=(0, 100, 60, 30))
+    trails = panel._panel.trails
+    assert trails.layout.display == "none"
+    panel.recipe = panel.recipe.replace(footprints="trails", ignore_trails="light.xisf:1,2-30,4")
+    assert trails.layout.display is None and "no such trail was found: light.xisf" in trails.words.value
+    inside = [_inside(row, (0, 100, 60, 30)) for row in panel.trails]
+    assert [box.description.endswith("outside this region") for box in trails.boxes] == [
+        not x for x in inside
+    ]
+    assert not all(inside)
+    panel.region = (0, 0, 170, 130)
+    assert not any("outside" in box.description for box in trails.boxes)
+    panel.recipe = panel.recipe.replace(footprints="off")
+    assert trails.layout.display == "none"
+
+
+def _inside(trail, region) -> bool:
+    """Whether a trail crosses a region, by the steps along it."""
+    left, top, width, height = region
+    for k in range(1001):
+        x = trail["x0"] + (trail["x1"] - trail["x0"]) * k / 1000
+        y = trail["y0"] + (trail["y1"] - trail["y0"]) * k / 1000
+        if left - 0.5 <= x <= left + width - 0.5 and top - 0.5 <= y <= top + height - 0.5:
+            return True
+    return False
 
 
 def test_hits_in_colour_are_up_to_date_when_the_slider_rests():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stacklib.errors import StacklibWarning
 from stacklib.explore.advisor import Advice
@@ -15,6 +16,9 @@ from stacklib.integration.result import Integration
 from stacklib.integration.samples import Region
 from stacklib.recipe.choices import choices_file, undo_write, write_settings
 from stacklib.recipe.recipe import Recipe
+
+if TYPE_CHECKING:
+    from astropy.table import Table
 
 __all__ = ["RejectionChoice"]
 
@@ -145,6 +149,31 @@ class RejectionChoice:
             What is looked for, see `Recipe`.
         """
         return self.model.trials.integrate(self.recipe.replace(footprints=footprints))
+
+    @property
+    def trails(self) -> Table:
+        """The trails found in all frames, see `stacklib.output.integrated_image.IntegratedImage.trails`."""
+        return self.model.shown.trails
+
+    def use_trail(self, name: str, used: bool = True) -> None:
+        """Use a trail, or ignore it: then its samples stay. The frames are not searched again.
+
+        Parameters
+        ----------
+        name : str
+            Its name, as in `trails`.
+        used : bool
+            Whether its samples are rejected.
+
+        Raises
+        ------
+        RecipeError
+            If there is no such trail.
+        """
+        before = self.recipe
+        self.model.integrate(self.model.with_trail(name, used), search=False)
+        self.remember(before)
+        self.changed()
 
     def suggest(self, report: Callable[[float], None] | None = None) -> Advice:
         """Apply the proposal of `advice`, and return it; its `reason` says why."""

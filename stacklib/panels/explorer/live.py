@@ -26,6 +26,7 @@ from stacklib.panels.explorer.choice import RejectionChoice
 from stacklib.panels.explorer.controls import OWN, Controls
 from stacklib.panels.explorer.pictures import Pictures
 from stacklib.panels.explorer.region_picker import RegionPicker
+from stacklib.panels.explorer.trail_list import TrailList
 from stacklib.recipe.recipe import Recipe
 
 __all__ = ["LiveExplorer"]
@@ -78,7 +79,8 @@ class LiveExplorer:
         self.controls.on_change(self._take_values, self._take_preset, self._take_limits, self._step_back)
         self.pictures = Pictures(choice)
         self.picker = RegionPicker(self.model.frames[self.model.reference], self._take_region)
-        below = (self.numbers, self._comparing(), self.message, self._saving(), *beside_note())
+        self.trails = TrailList(self._take_trail)
+        below = (self.numbers, self.trails, self._comparing(), self.message, self._saving(), *beside_note())
         parts = {
             "rule": self.controls.rule,
             "others": self.controls.others,
@@ -172,6 +174,12 @@ class LiveExplorer:
         self.choice.remember(before)
         self.refresh()
 
+    def _take_trail(self, name: str, used: bool) -> None:
+        if self._suggesting:
+            self.trails.show(self.model.shown)
+        else:
+            self._try_as_change(self.model.with_trail(name, used))
+
     def _step_back(self) -> None:
         if not self._suggesting:
             self.choice.step_back()
@@ -241,6 +249,7 @@ class LiveExplorer:
         self.controls.show_rule(self.model.shown.rule)
         self.controls.back.disabled = not self.choice.has_history
         self.again.disabled = self._suggesting or not self._may_search
+        self.trails.show(self.model.shown)
 
     @property
     def _may_search(self) -> bool:
@@ -249,6 +258,7 @@ class LiveExplorer:
     def _enable(self, enabled: bool) -> None:
         """Enable or disable all controls."""
         self.controls.enable(enabled)
+        self.trails.enable(enabled)
         pictures = self.pictures
         for part in (
             self.suggest,
@@ -265,7 +275,8 @@ class LiveExplorer:
 
     def _show_numbers(self) -> None:
         model = self.model
-        lines = [safe_html(line) for line in model.words(self.choice.numbers).splitlines()]
+        # The list below has the trails.
+        lines = [safe_html(line) for line in model.words(self.choice.numbers, with_trails=False).splitlines()]
         lines += [f"Note: {safe_html(note)}" for note in model.shown.preparation.notes]
         lines[3] = f'<span title="{escape(RESIDUAL_HELP)}">{lines[3]}</span>'
         self.numbers.say_html(*lines)
