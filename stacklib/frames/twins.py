@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -121,13 +122,15 @@ def _equal_among(frames: Sequence[Frame], places: Sequence[int]) -> Iterator[tup
             yield k, i
     sizes = {size for _, size in packed}
     seen: dict[object, list[int]] = {}
-    for i in plain:
-        size = frames[i].path.stat().st_size
+    plain_sizes = {i: frames[i].path.stat().st_size for i in plain}
+    often = Counter(plain_sizes.values())
+    for i, size in plain_sizes.items():
         if size % 2**32 in sizes:
             key = _crc(frames[i].path), size % 2**32
             if key in packed:
                 yield packed[key], i
-        if len(plain) < 2:
+        # Compressed frames hardly ever have the same size; to look into them takes as long as to use them.
+        if often[size] < 2:
             continue
         sample = _sample(frames[i])
         if sample is None:

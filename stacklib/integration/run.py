@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -126,11 +126,10 @@ def integrate(
         # They were decompressed before the run.
         frames.close()
     with memory_limited(spare):
-        with _measuring(progress, frames) as report:
-            planes: Callable[[int, int], Any] | None = None
-            if cluster is None and samples.whole and samples.fits() and not keeper.expected:
-                samples.hold()
-                planes = samples.plane
+        held = cluster is None and samples.whole and samples.fits() and not keeper.expected
+        # Frames are measured while the next ones are read.
+        reading = samples.held_soon() if held else nullcontext()
+        with _measuring(progress, frames) as report, reading as planes:
             preparation = prepare(frames, recipe, samples.threads, report, planes, spread=spread)
         planes = planes or keeper.planes
         if planes is not None:

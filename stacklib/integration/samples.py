@@ -212,12 +212,31 @@ class Samples:
     def hold(self) -> np.ndarray:
         """Read all samples of the region into memory, shape (channels, frames, height, width)."""
         if self.held is None:
-            _, _, width, height = self.region
-            held = np.empty((self.frames.channels, len(self.frames), height, width), np.float32)
-            with ThreadPoolExecutor(self.threads) as pool:
-                wait([pool.submit(self._fill_frame, held[:, i], i) for i in range(len(self.frames))])
-            self.held = held
+            with self.held_soon():
+                pass
+        assert self.held is not None
         return self.held
+
+    @contextmanager
+    def held_soon(self) -> Iterator[Callable[[int, int], np.ndarray]]:
+        """Read all samples into memory meanwhile: at the end they are held.
+
+        Yields a function that returns one channel of one frame, shape (height, width), as soon as that is
+        read.
+        """
+        _, _, width, height = self.region
+        held = np.empty((self.frames.channels, len(self.frames), height, width), np.float32)
+        with ThreadPoolExecutor(self.threads) as pool:
+            reading = [pool.submit(self._fill_frame, held[:, i], i) for i in range(len(self.frames))]
+
+            def plane(i: int, channel: int) -> np.ndarray:
+                reading[i].result()
+                return held[channel, i]
+
+            with cancelled_on_error(reading):
+                yield plane
+            wait(reading)
+        self.held = held
 
     def _fill_frame(self, out: np.ndarray, i: int) -> None:
         """Read all channels of a frame."""
