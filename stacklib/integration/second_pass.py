@@ -39,8 +39,10 @@ from stacklib.utils.labels import counted, listed
 
 __all__ = ["Searched", "Workers", "find_masks", "passes", "search_frames", "spatial_means"]
 
-#: Bytes of what is kept of a pixel between the passes, in each channel.
-KEPT_BYTES = 23
+#: Bytes of what is kept of a pixel between the passes, in each channel, besides four numbers of frames.
+KEPT_BYTES = 17
+#: Fewer frames than this are counted in one byte.
+ONE_BYTE = 256
 #: The footprints of a trail reach so many pixels farther to each side than the trail stands out.
 REACH = 8.0
 #: Why a trail takes no samples.
@@ -172,7 +174,7 @@ def _judge(
     if preparation.by_frame:
         excess = known_excess(samples, preparation, settings, workers.integrate, report)
     mean, weight, sigma, further = (np.empty((channels, height, width), np.float32) for _ in range(4))
-    count = np.empty((channels, height, width), np.uint16)
+    count = np.empty((channels, height, width), np.uint8 if used.size < ONE_BYTE else np.uint16)
     kept = KeptMean(mean, weight, sigma, further, np.empty((channels, height, width), bool))
     found = _Judged(kept, count, [[] for _ in range(channels)])
     paths = [preparation.frames[int(i)].path for i in used]
@@ -199,13 +201,15 @@ def _judge(
             factor = find_excess(ratios, own.relative_noise, places=own.places_from(*samples.region[:2]))
         kept.protected[channel] = protected_places(factor)
         write_noise(kept.part(channel), factor, own)
+    # The search does without the excess.
+    samples.kept.clear()
     return found
 
 
 def _places(samples: Samples, count: np.ndarray) -> int:
     """Return the number of frames that may be searched at once, by the budget."""
     held = 0 if samples.held is None else samples.held.nbytes
-    room = samples.left_for_samples - held + (RESULT_BYTES - KEPT_BYTES) * count.size
+    room = samples.left_for_samples - held + (RESULT_BYTES - KEPT_BYTES - 4 * count.itemsize) * count.size
     return max(1, int(room // search_bytes(count.shape)))
 
 
@@ -237,15 +241,15 @@ class Searched:
         self._raw: dict[tuple[int, int], tuple[tuple[int, ...], BitPlanes]] = {}
         #: Positions of the trails of each frame that the user wants to stay, as its masks have it.
         self._left_in: dict[int, tuple[int, ...]] = {}
-        #: In how many frames a sample fell, uint16 (channels, height, width).
-        self._masked = np.zeros((0, 0, 0), np.uint16)
+        #: In how many frames a sample fell, (channels, height, width).
+        self._masked = np.zeros((0, 0, 0), judged.count.dtype)
         #: Frames in which the user's mask marks something.
         self.marked: set[int] = set()
         channels, height, width = judged.count.shape
         # In how many frames there are dark and bright footprints, and hits.
         rows = height * ("footprint" in search.means)
-        self.footprints = np.zeros((channels, 2, rows, width), np.uint16)
-        self.hits = np.zeros((height * ("colour" in search.means), width), np.uint16)
+        self.footprints = np.zeros((channels, 2, rows, width), judged.count.dtype)
+        self.hits = np.zeros((height * ("colour" in search.means), width), judged.count.dtype)
 
     def run(self, search: Search, workers: Workers, report: Callable[[int], None]) -> None:
         """Search all frames."""
@@ -292,7 +296,7 @@ class Searched:
             left_in[i] = (*left_in.get(i, ()), position)
         numbers = list(range(used.size))
         if not self._masked.size:
-            self._masked = np.zeros(self.judged.count.shape, np.uint16)
+            self._masked = np.zeros_like(self.judged.count)
             if again:
                 self._raw = {place: plane for place, plane in found.planes.items() if place[0] in found.lines}
         else:

@@ -143,8 +143,8 @@ def common_places(low: np.ndarray, high: np.ndarray, frames: int) -> tuple[np.nd
     """
     most = most_frames(frames)
     common_low, common_high = low > most, high > most
-    # Of 16 bits, which hold twice the largest number of frames.
-    disagree = low + high > most
+    # The sum of both may be too large for their type; their difference is looked at where it makes sense.
+    disagree = high > low.dtype.type(most) - low
     disagree &= ~(common_low | common_high)
     common_low |= disagree
     common_high |= disagree

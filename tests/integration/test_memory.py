@@ -1,6 +1,7 @@
 """Decompressed frames count in the memory budget of a run."""
 
 import gzip
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ from simulated_targets import frames as simulated_frames
 import stacklib as sl
 from stacklib.formats import scratch
 from stacklib.integration.samples import Samples
+from stacklib.integration.second_pass import Searched
+from stacklib.recipe.presets import with_preset
 from stacklib.simulate import simulate_frames
 
 pytestmark = [
@@ -72,6 +75,37 @@ def test_frames_that_fit_are_decompressed_one_after_the_other(packed, most):
     samples = 4 * COUNT * HEIGHT * WIDTH + 24 * HEIGHT * WIDTH
     again = run(packed, samples + PLANE // 2)
     np.testing.assert_array_equal(again.image, expected.image)
+
+
+@pytest.mark.parametrize("preset", ["classic", "measured"])
+def test_a_search_keeps_little_of_each_pixel(packed, monkeypatch, preset):
+    """Bytes of a pixel: what is kept of the first pass, and what the search of a frame takes beside it."""
+    monkeypatch.setattr(Samples, "fits", lambda samples: False)
+    original, found = Searched.run, {}
+
+    def run_traced(searched, search, workers, report):
+        found["kept"] = tracemalloc.get_traced_memory()[0]
+        tracemalloc.reset_peak()
+        original(searched, search, workers, report)
+        found["peak"] = tracemalloc.get_traced_memory()[1]
+        found["after"] = tracemalloc.get_traced_memory()[0]
+
+    recipe = sl.Recipe(**with_preset({"preset": preset, "footprints": "all"}))
+    # Whatever is made once.
+    sl.integrate(packed, recipe, memory="20MB", threads=1, progress=False)
+    monkeypatch.setattr(Searched, "run", run_traced)
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        sl.integrate(packed, recipe, memory="20MB", threads=1, progress=False)
+    finally:
+        tracemalloc.stop()
+    kept, peak, after = ((found[name] - before) / (HEIGHT * WIDTH) for name in ("kept", "peak", "after"))
+    # Mean, weight, noise and further variance, what is protected, three numbers of frames; tables, texts.
+    assert 20 < kept < 21.5
+    assert peak < kept + 23
+    # The numbers of frames are left.
+    assert after < 2.5
 
 
 def test_a_limit_holds_for_its_context_only(tmp_path):

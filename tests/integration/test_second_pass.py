@@ -253,6 +253,21 @@ def test_without_anything_found_the_bits_stay(folders, monkeypatch):
         np.testing.assert_array_equal(a.table, b.table)
 
 
+def test_many_frames_are_counted_in_two_bytes(whole, monkeypatch):
+    monkeypatch.setattr(second_pass, "ONE_BYTE", 1)
+    kinds, original = [], second_pass.along_edge
+
+    def noted(line, count):
+        kinds.append(count.dtype)
+        return original(line, count)
+
+    monkeypatch.setattr(second_pass, "along_edge", noted)
+    found = integrate(folder_of(whole), whole.recipe)
+    assert set(kinds) == {np.dtype(np.uint16)}
+    assert_same(found, whole)
+    assert_same_masks(found.masks, whole.masks)
+
+
 def small_bands(monkeypatch):
     """Read in bands, of a few rows."""
     monkeypatch.setattr(samples, "LEAST_BAND_BYTES", COUNT * 4 * WIDTH * 12)

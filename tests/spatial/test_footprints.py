@@ -65,15 +65,17 @@ def test_every_shape_works(shape):
     assert not find(np.zeros(shape, np.float32)).any()
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
 @pytest.mark.parametrize(("frames", "most"), [(3, 2), (6, 2), (20, 2), (40, 3), (200, 8)])
-def test_common_places(frames, most):
+def test_common_places(frames, most, kind):
     assert most_frames(frames) == most
     # Rare, rare, common to one side, images of a bright trail in the others, frames that disagree.
-    high = np.array([[0, most, most + 1, 1, most - 1]], np.uint16)
-    low = np.array([[0, 0, 1, most + 2, 2]], np.uint16)
+    high = np.array([[0, most, most + 1, 1, most - 1, frames]], kind)
+    low = np.array([[0, 0, 1, most + 2, 2, frames]], kind)
     common_low, common_high = common_places(low, high, frames)
-    assert common_high.tolist() == [[False, False, True, False, True]]
-    assert common_low.tolist() == [[False, False, False, True, True]]
+    # The sum of the last two may be too large for one byte.
+    assert common_high.tolist() == [[False, False, True, False, True, True]]
+    assert common_low.tolist() == [[False, False, False, True, True, True]]
 
 
 def test_footprints_on_common_places_go_as_a_whole():
