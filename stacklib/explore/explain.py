@@ -179,7 +179,7 @@ class PixelStory:
         if missing:
             parts.append(f"{missing} without data")
         if fallen := self.fallen:
-            parts[-1] += f"; {fallen} for their neighbors"
+            parts[-1] += f"; {fallen} of the rejected for their neighbors"
         if missing == total:
             return f"no frame has data here ({total} frames)"
         text = f"{self.value:.6g} from {kept} of {total} samples ({', '.join(parts)})"

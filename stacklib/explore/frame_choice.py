@@ -35,8 +35,8 @@ __all__ = ["COLUMNS", "FrameChoice", "cell_text"]
 COLUMNS = {
     "time": ("start (UTC)", ""),
     "exposure": ("exposure (s)", "{:g}"),
-    "sky": ("sky", "{:.3g}"),
-    "noise": ("noise", "{:.3g}"),
+    "sky": ("sky", "{:#.3g}"),
+    "noise": ("noise", "{:#.3g}"),
     "scale": ("scale", "{:.3g}"),
     "weight": ("weight", "{:.2f}"),
     "gain": ("gain (%)", "{:.1f}"),
@@ -364,8 +364,10 @@ def cell_text(row: Row, name: str) -> str:
     value = row[name]
     if name == "time":
         return "–" if value is np.ma.masked or not value else str(value)[11:]
+    if not np.isfinite(value):
+        return "–"
     # Two digits of an exponent do not fit into a cell.
-    return COLUMNS[name][1].format(value).replace("e-0", "e-") if np.isfinite(value) else "–"
+    return COLUMNS[name][1].format(value).replace("e-0", "e-").removesuffix(".")
 
 
 def _measure(frames: FrameSet, recipe: Recipe, progress: bool) -> tuple[Table, tuple[str, float], str]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
+import shutil
 import sys
 import tempfile
 import webbrowser
@@ -23,10 +25,8 @@ __all__ = ["app_notebook", "main"]
 SAMPLE = "sample_data/M101/4_Registered"
 #: The page; its first cell is code, which Voila does not show.
 TITLE = """\
-# stacklib
-
-Choose the folder of your registered frames, and go through the pages from left to right. Only buttons write
-files.
+**stacklib**: choose the folder of your registered frames, and go through the pages from left to right. Only
+buttons write files.
 """
 SOURCE = """\
 from stacklib.notebook.session import set_up_session
@@ -35,6 +35,9 @@ from stacklib.panels.app import Workbench
 set_up_session()
 Workbench({frames!r}).widget
 """
+#: What the page of Voila loads from elsewhere: icons that the app does not use. Without a network the page
+#: would wait for them.
+FROM_ELSEWHERE = re.compile(r"<link[^>]*https?://[^>]*>")
 #: Page that leads the browser to the app: others may see the command of the browser, but not the token.
 REDIRECT = '<!DOCTYPE html><meta charset="utf-8"><meta http-equiv="refresh" content="0; url={}">'
 
@@ -79,6 +82,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         def init_settings(self) -> dict[str, Any]:
             """Return the settings of the server."""
             return super().init_settings() | {"allow_remote_access": False, "local_hostnames": ["localhost"]}
+
+        def setup_template_dirs(self) -> None:
+            """Put a copy of the page that loads nothing from elsewhere before that of Voila."""
+            super().setup_template_dirs()
+            name = "index.html.j2"
+            page = next(path for part in self.template_paths if (path := Path(part, name)).exists())
+            own = Path(tempfile.mkdtemp(prefix="stacklib-"))
+            atexit.register(shutil.rmtree, own, ignore_errors=True)
+            own.joinpath(name).write_text(
+                FROM_ELSEWHERE.sub("", page.read_text(encoding="utf-8")), encoding="utf-8"
+            )
+            self.template_paths = [str(own), *self.template_paths]
 
         def launch_browser(self) -> None:
             """Open the app by way of a page that only this user can read."""

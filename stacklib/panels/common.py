@@ -36,7 +36,7 @@ MATHEMATICS = re.compile(r"[$\\]")
 #: Endings of job files.
 YAML = (".yaml", ".yml")
 #: Width of the longest parameter name, of a number, and of the longest word of a unit.
-LABEL, BOX, UNIT = "12.5em", "5.4em", "4.8em"
+LABEL, BOX, UNIT = "11.8em", "5.4em", "4.8em"
 #: Room of the handle at both ends of a slider, in screen pixels.
 HANDLE = 12
 #: The name stands above a slider, which is as wide as the panel; the description is for screen readers.
@@ -46,6 +46,12 @@ SLIDER_STYLE = """<style>
 .stacklib-track { position: relative; overflow: visible }
 .stacklib-track .stacklib-band { position: absolute; inset: 0; pointer-events: none; z-index: 1; margin: 0;
   height: auto; overflow: visible }
+.stacklib-slider .noUi-base { z-index: auto }
+.stacklib-slider .noUi-origin { z-index: 2 }
+.stacklib-slider .noUi-handle { background: #fff; border: 2px solid #1976d2; opacity: 1 }
+.stacklib-slider .noUi-handle:focus, .stacklib-slider .noUi-handle:hover { background: #1976d2;
+  border-color: #fff }
+.stacklib-slider [disabled] .noUi-handle { border-color: #999 }
 </style>"""
 #: The part of the range that a slider covers, and its step; the number box covers the whole range.
 SLIDERS = {
@@ -116,14 +122,14 @@ class NumberSlider(widgets.VBox):
         # A label would not break into lines.
         unit = widgets.HTML(
             f'<div style="line-height:1.1;font-size:92%">{parameter.unit}</div>',
-            layout=widgets.Layout(width=UNIT, flex="0 0 auto", align_self="center"),
+            layout=widgets.Layout(min_width="2.8em", max_width=UNIT, flex="0 0 auto", align_self="center"),
         )
         known = parameter.recommended
         words = f"recommended: {known[0]:g} to {known[1]:g}" if known else ""
         name = widgets.HTML(
             f'<div style="line-height:1.2" title="{escape(parameter.help)}">{parameter.name}'
             f'<div style="font-size:85%;opacity:.75">{words}</div></div>',
-            layout=widgets.Layout(flex="1 1 auto", align_self="center"),
+            layout=widgets.Layout(flex="1 1 0", min_width="0", align_self="center", overflow="hidden"),
         )
         track = widgets.Box([self.slider, *([_band(known, low, high)] if known else [])])
         track.add_class("stacklib-track")
@@ -159,11 +165,13 @@ class NumberSlider(widgets.VBox):
 def _band(recommended: tuple[float, float], low: float, high: float) -> widgets.HTML:
     """Draw the recommended values on the track of a slider."""
     start, stop = (100 * (value - low) / (high - low) for value in recommended)
-    band = widgets.HTML(
-        f'<div style="position:absolute;inset:0 {HANDLE}px">'
-        f'<div style="position:absolute;left:{start:.1f}%;width:{stop - start:.1f}%;top:calc(50% - 4px);'
-        f'height:8px;background:#0072b2;opacity:.75;border-radius:3px"></div></div>'
+    # On the track, and below it, where the handle does not hide it.
+    bars = "".join(
+        f'<div style="position:absolute;left:{start:.1f}%;width:{stop - start:.1f}%;top:calc(50% {top}px);'
+        f'height:{height}px;background:#3b8fd4;border-radius:3px"></div>'
+        for top, height in (("- 4", 8), ("+ 11", 3))
     )
+    band = widgets.HTML(f'<div style="position:absolute;inset:0 {HANDLE}px">{bars}</div>')
     band.add_class("stacklib-band")
     return band
 

@@ -19,6 +19,9 @@ from stacklib.utils.labels import counted
 
 __all__ = ["FolderChooser"]
 
+#: The title names the folder. What stands beside the button, "No selection" at first, would contradict it.
+STYLE = "<style>.stacklib-folder .widget-hbox > .widget-box { display: none }</style>"
+
 
 class FolderChooser:
     """Choose the folder of the frames with the mouse instead of writing it into the parameters cell.
@@ -66,9 +69,18 @@ class FolderChooser:
             str(start.parent), show_only_dirs=True, select_desc="Choose", dir_icon="/", dir_icon_append=True
         )
         said = Readout()
-        chooser.register_callback(lambda chooser: said.say(self.choose(chooser.selected_path)))
-        chooser.title = f"<b>Frames:</b> {safe_html(str(self.frames))}"
-        return widgets.VBox([chooser, said], layout=widgets.Layout(max_width="980px"))
+
+        def name_frames() -> None:
+            chooser.title = f"<b>Frames:</b> {safe_html(str(self.frames))}"
+
+        def take(chooser: FileChooser) -> None:
+            said.say(self.choose(chooser.selected_path))
+            name_frames()
+
+        chooser.register_callback(take)
+        name_frames()
+        box = widgets.VBox([chooser, said, widgets.HTML(STYLE)], layout=widgets.Layout(max_width="980px"))
+        return box.add_class("stacklib-folder")
 
     def show(self, interactive: bool) -> None:
         """Display the panel in a browser; do nothing elsewhere."""

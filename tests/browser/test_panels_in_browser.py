@@ -322,6 +322,7 @@ def test_a_panel_is_seen_whole_and_works_in_two_views(lab, m101_copy, root, name
         assert page.locator(".jp-FileBrowser").is_visible() and page.viewport_size == size
         (place,) = page.evaluate(PLACES, selector)
         assert 800 < place["room"] < 900 and place["height"] <= place["room"] and place["beyond"] <= 0
+        stay_in_place(notebook, selector)
         page.set_viewport_size({"width": 1000, "height": 800})
         notebook.settled()
         (place,) = page.evaluate(PLACES, selector)
@@ -395,6 +396,45 @@ CONTRAST = """element => {
     const both = [light(getComputedStyle(element).color), light(getComputedStyle(behind).backgroundColor)];
     return (Math.max(...both) + 0.05) / (Math.min(...both) + 0.05);
 }"""
+
+
+#: Top and height of each picture of a panel.
+STAGES = """selector => [...document.querySelectorAll(`${selector} .stage`)].map(stage => {
+    const {top, height} = stage.getBoundingClientRect();
+    return [Math.round(top), Math.round(height)];
+})"""
+#: Whether there is a picture after a resize, told before the browser draws the next frame.
+RESIZED = """selector => {
+    const stage = document.querySelector(`${selector} .stage`), canvas = stage.querySelector('canvas');
+    const {width} = stage.style;
+    const seen = new Promise(resolve => {
+        const told = new ResizeObserver(() => {
+            if (canvas.clientWidth === before) return;
+            told.disconnect();
+            const {width, height} = canvas;
+            const {data} = canvas.getContext('2d').getImageData(width / 4, height / 4, 60, 60);
+            resolve(data.some((value, i) => i % 4 !== 3 && value > 40));
+        });
+        const before = canvas.clientWidth;
+        told.observe(stage);
+    });
+    stage.style.width = '80%';
+    return seen.then(bright => { stage.style.width = width; return bright; });
+}"""
+
+
+def stay_in_place(notebook: browser.Notebook, selector: str) -> None:
+    """Nothing moves when the pointer comes to a picture; another size shows the picture at once."""
+    page, before = notebook.page, notebook.page.evaluate(STAGES, selector)
+    box = page.locator(f"{selector} .stage").first.bounding_box()
+    page.mouse.move(box["x"] + 0.4 * box["width"], box["y"] + 0.5 * box["height"])
+    page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 0.5 * box["height"], steps=3)
+    readout = page.locator(f"{selector} .readout").first
+    notebook.wait_until(lambda: readout.inner_text().startswith("x "), "telling a pixel")
+    assert page.evaluate(STAGES, selector) == before
+    assert page.evaluate(RESIZED, selector)
+    page.mouse.move(5, 5)
+    notebook.settled()
 
 
 def slide(notebook: browser.Notebook, view: int) -> None:

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 
 import pytest
@@ -84,6 +85,13 @@ def test_the_app_is_for_this_computer_only(tmp_path):
     pytest.importorskip("voila", reason="no Voila for the test of make app: pip install voila")
     with served(["-m", "stacklib.notebook.app"], tmp_path) as (port, token):
         assert_closed_to_others(port, token)
+        # The page loads nothing from elsewhere, which would keep it waiting without a network.
+        asked = urllib.request.Request(
+            f"http://localhost:{port}/", headers={"Authorization": f"token {token}"}
+        )
+        with urllib.request.urlopen(asked, timeout=60) as answer:
+            page = answer.read().decode()
+        assert "rendered_cells" in page and not re.search(r"""(href|src)=["']https?://(?!localhost)""", page)
 
 
 def test_lab_is_for_this_computer_only(tmp_path):

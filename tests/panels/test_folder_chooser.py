@@ -33,6 +33,7 @@ def test_a_folder_that_is_chosen_replaces_the_frames(tmp_path):
     for folder in (tmp_path / "M13", tmp_path / "M13" / "4_Registered"):
         click_on(folder)
         assert chooser.frames.rstrip("/") == str(folder)
+        assert files.title == f"<b>Frames:</b> {chooser.frames}"
         assert "M13, 12 frames. Run the cells below" in said.value
         assert f"frames = &quot;{folder.as_posix()}&quot;" in said.value
 

@@ -8,9 +8,10 @@ function render({ model, el }) {
     const link = document.createElement("a");
     link.href = "#";
     link.textContent = name;
+    link.style.cssText = "color: var(--jp-content-link-color, #1976d2); text-decoration: underline";
     const words = document.createElement("span");
     words.setAttribute("role", "status");
-    const usual = ` ${(size / 1e6).toFixed(1)} MB`;
+    const usual = size < 1e5 ? ` ${Math.ceil(size / 1e3)} kB` : ` ${(size / 1e6).toFixed(1)} MB`;
     words.textContent = usual;
     link.onclick = (event) => {
       event.preventDefault();

@@ -17,7 +17,7 @@ from stacklib.frames.frame_set import FrameSet
 from stacklib.integration.result import Integration
 from stacklib.integration.run import integrate
 from stacklib.panels.app.downloads import Downloads
-from stacklib.panels.common import Readout, text_button
+from stacklib.panels.common import Readout, side_by_side, text_button
 from stacklib.panels.explorer import RejectionExplorer
 from stacklib.panels.folder_chooser import FolderChooser
 from stacklib.panels.frame_selector import FrameSelector
@@ -25,6 +25,7 @@ from stacklib.panels.inspector import PixelInspector
 from stacklib.panels.viewer import ResultViewer
 from stacklib.recipe.choices import read_choices, target_name
 from stacklib.recipe.recipe import Recipe
+from stacklib.recipe.rules import rule_in_words
 from stacklib.utils.labels import counted
 from stacklib.utils.progress import bars_shown_by
 
@@ -158,7 +159,7 @@ class _Select(_Step):
     def __init__(self, bench: Workbench) -> None:
         super().__init__(bench)
         measure = text_button("Measure these frames", self.open, button_style="primary")
-        self.box.children = (bench.chooser.widget, measure, *self.box.children)
+        self.box.children = (side_by_side(bench.chooser.widget, measure), *self.box.children)
 
     def needs(self) -> Any:
         return self.bench.chooser.frames
@@ -209,9 +210,12 @@ class _Integrate(_Step):
         bench = self.bench
         chosen, recipe = bench.chosen, bench.recipe
         of = f"{counted(len(chosen), 'frame')} of {target_name([frame.path for frame in chosen])}"
-        words = Readout()
-        words.say(f"{of}, all pixels.", *recipe.in_words(len(chosen)))
-        return [words, text_button("Integrate", self._run, button_style="primary"), widgets.VBox()]
+        words, settings = Readout(), Readout()
+        rule = rule_in_words(recipe.rule_for(len(chosen)), recipe.to_dict())
+        words.say(f"{of}, all pixels. Rejection: {rule}.")
+        settings.say(*recipe.in_words(len(chosen)))
+        every = widgets.Accordion([settings], titles=("All settings",))
+        return [words, every, text_button("Integrate", self._run, button_style="primary"), widgets.VBox()]
 
     def _run(self) -> None:
         bench = self.bench
@@ -226,7 +230,7 @@ class _Integrate(_Step):
                 if saved is not None:
                     files += [saved.table, saved.report]
                 words = Readout()
-                words.say(bench.result.summary, f"Saved in {files[0].parent}. To download:")
+                words.say(*bench.result.summary.splitlines(), f"Saved in {files[0].parent}. To download:")
                 shown.children = (words, Downloads(files), ResultViewer(bench.result).widget)
                 self.said.say()
         finally:

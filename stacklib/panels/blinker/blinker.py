@@ -10,6 +10,8 @@ import anywidget
 import ipywidgets as widgets
 import traitlets
 
+from stacklib.panels.viewer.widget import NO_ECHO
+
 __all__ = ["RATES", "Blinker"]
 
 HERE = Path(__file__).parent
@@ -31,7 +33,7 @@ class Blinker(anywidget.AnyWidget):
     meta = traitlets.Dict().tag(sync=True)
     viewer = traitlets.Instance(widgets.Widget).tag(sync=True, **widgets.widget_serialization)
     #: Index of the frame that is shown.
-    page = traitlets.Int(0).tag(sync=True)
+    page = traitlets.Int(0).tag(sync=True, **NO_ECHO)
     #: Which frames are chosen, and what is to be said about each.
     chosen = traitlets.List(traitlets.Bool()).tag(sync=True)
     notes = traitlets.List(traitlets.Unicode()).tag(sync=True)

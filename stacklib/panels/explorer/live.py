@@ -43,15 +43,15 @@ REST = 0.5
 STYLE = """<style>
 .stacklib-panel { container-type: inline-size; max-width: 1400px }
 .stacklib-explorer { gap: 4px 10px; grid-template: "rule pictures" auto "others pictures" auto
-  "region pictures" 1fr / minmax(280px, 1fr) minmax(0, 2fr) }
+  "region pictures" 1fr / minmax(300px, 1fr) minmax(0, 2fr) }
 .stacklib-explorer > * { min-width: 0 }
 .stacklib-rule { grid-area: rule }
 .stacklib-rule .jupyter-button { flex: 0 0 auto; margin: 2px 1px; padding: 0 8px }
 .stacklib-others { grid-area: others }
 .stacklib-pictures { grid-area: pictures }
 .stacklib-region { grid-area: region; align-self: start }
-.stacklib-plain .tools { display: none !important }
-.stacklib-pictures .readout { min-height: 1.4em !important }
+@container (max-width: 900px) {
+  .stacklib-others > .widget-dropdown > *, .stacklib-rule > .widget-dropdown > * { font-size: 12px } }
 @container (max-width: 780px) {
   .stacklib-explorer { grid-template: "rule" "pictures" "others" "region" / minmax(0, 1fr) }
   .stacklib-rule, .stacklib-rule > .widget-vbox { display: grid; gap: 0 10px;
@@ -108,7 +108,8 @@ class LiveExplorer:
 
     def _saving(self) -> widgets.Widget:
         style = {"description_width": "3em"}
-        self.file = widgets.Text(str(self.choice.path), description="File", style=style)
+        room = widgets.Layout(flex="1 1 260px", width="auto", min_width="0")
+        self.file = widgets.Text(str(self.choice.path), description="File", style=style, layout=room)
         self.use = text_button("Use these", self._save, button_style="primary")
         words = "Go back to the file as it was before the last save"
         self.undo = text_button("Undo save", self._undo, tooltip=words)

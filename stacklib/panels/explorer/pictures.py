@@ -56,11 +56,9 @@ class Pictures:
         for name, viewer in self.viewers.items():
             if name != "result":
                 viewer.widget.add_class("stacklib-plain")
-        # Titles of one and of two lines end at the same height.
-        layout = widgets.Layout(
-            grid_template_columns="repeat(2, minmax(0, 1fr))", grid_gap="6px", align_items="flex-end"
-        )
+        layout = widgets.Layout(grid_template_columns="repeat(2, minmax(0, 1fr))", grid_gap="0 6px")
         self.box = widgets.GridBox([viewer.widget for viewer in self.viewers.values()], layout=layout)
+        self.box.add_class("stacklib-aligned")
         self.play = widgets.Play(value=0, min=0, max=1, interval=BLINK, show_repeat=False, repeat=True)
         self.play.layout.width = "80px"
         for name in ("value", "playing"):
@@ -69,7 +67,7 @@ class Pictures:
             options=(NO_REJECTION, SETTING_A),
             description="Difference from",
             style={"description_width": "initial"},
-            layout=widgets.Layout(width="212px"),
+            layout=widgets.Layout(width="232px"),
         )
         self.against.observe(lambda change: self.show(), "value")
 

@@ -8,7 +8,7 @@ import ipywidgets as widgets
 
 from stacklib.frames.frame import Frame
 from stacklib.integration.samples import Region
-from stacklib.panels.common import enable_control, side_by_side
+from stacklib.panels.common import enable_control
 from stacklib.panels.viewer import Viewer
 
 __all__ = ["RegionPicker"]
@@ -33,7 +33,8 @@ class RegionPicker(widgets.VBox):
         words = widgets.HTML(
             '<div style="line-height:1.3">Drag the box or its edges. <b>Box</b> or Shift draws another.</div>'
         )
-        super().__init__([self.viewer.widget, words, side_by_side(*self.boxes)])
+        columns = widgets.Layout(grid_template_columns="repeat(2, 9em)", grid_gap="0 8px")
+        super().__init__([self.viewer.widget, words, widgets.GridBox(self.boxes, layout=columns)])
 
     def _box(self, name: str) -> widgets.BoundedIntText:
         box = widgets.BoundedIntText(

@@ -49,10 +49,9 @@ class BoxPart:
         )
         self.ranking.observe(lambda change: self._choose(), "value")
         self.reason, self._plot = Readout(), widgets.Box()
-        for viewer in self.viewers:
-            viewer.widget.layout = widgets.Layout(flex="1 1 200px", min_width="200px")
-        room = widgets.Layout(flex_flow="row wrap", grid_gap="8px")
-        pictures = widgets.HBox([viewer.widget for viewer in self.viewers], layout=room)
+        room = widgets.Layout(grid_template_columns="repeat(auto-fit, minmax(200px, 1fr))", grid_gap="0 8px")
+        pictures = widgets.GridBox([viewer.widget for viewer in self.viewers], layout=room)
+        pictures.add_class("stacklib-aligned")
         caption = widgets.HTML(f'<div style="line-height:1.35;font-size:92%">{CAPTION}</div>')
         samples = widgets.VBox([self._plot, caption])
         self.widget = widgets.VBox([self.reason, pictures, side_by_side(self.ranking, samples)])

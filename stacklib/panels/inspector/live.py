@@ -35,7 +35,6 @@ STYLE = """<style>
   "samples samples" auto "box box" auto "words words" auto "beside beside" auto
   / minmax(0, 3fr) minmax(0, 2fr) }
 .stacklib-inspector > * { min-width: 0 }
-.stacklib-inspector .stacklib-viewer .readout { min-height: 1.4em }
 .stacklib-inspector-map { grid-area: map }
 .stacklib-inspector-close { grid-area: close; justify-content: flex-end }
 .stacklib-inspector-choice { grid-area: choice }

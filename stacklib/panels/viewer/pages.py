@@ -15,7 +15,7 @@ from stacklib.frames.frame import Frame
 from stacklib.panels.viewer.pixels import FrameRows, Pyramid
 from stacklib.panels.viewer.sky import Sky
 from stacklib.panels.viewer.viewer import Viewer
-from stacklib.panels.viewer.widget import HERE, ViewerWidget
+from stacklib.panels.viewer.widget import HERE, NO_ECHO, ViewerWidget
 
 __all__ = ["PagesViewer", "PagesWidget"]
 
@@ -34,9 +34,9 @@ class PagesWidget(ViewerWidget):
 
     _esm = _front_end()
     #: Index of the image that is shown.
-    page = traitlets.Int(0).tag(sync=True)
+    page = traitlets.Int(0).tag(sync=True, **NO_ECHO)
     #: Whether all pages have the stretch of the reference, or each its own.
-    alike = traitlets.Bool(False).tag(sync=True)
+    alike = traitlets.Bool(False).tag(sync=True, **NO_ECHO)
     #: Pages that will be wanted next, and those that are there for what is seen. The browser uses them.
     ahead = traitlets.List(traitlets.Int()).tag(sync=True)
     ready = traitlets.List(traitlets.Int()).tag(sync=True)

@@ -17,6 +17,8 @@ const LINKED = "stacklib-viewer"; // event by which linked viewers tell each oth
 
 const BALANCES = { neutral: "neutral sky", linked: "linked", separate: "per channel" };
 const CURVES = { midtones: "midtones (STF)", asinh: "asinh", linear: "linear" };
+const SHORT_CURVES = { ...CURVES, midtones: "STF" };
+const LONG_VALUE = 0.12345679; // as many digits as a float32 has
 const HELP = "Wheel: zoom. Drag: move. Double click or f: fit. 1: one to one. + and -: zoom. Arrows: move. "
   + "Shift and arrows: move the crosshair. c: crosshair to the center. Enter: choose the pixel of the crosshair.";
 const BOX_HELP = " Shift and drag: draw a box. Drag its edges or its inside: change it. Escape: no box.";
@@ -133,6 +135,10 @@ function write(place, text) {
 const kindOf = ({ width, height, channels, names, palettes, scale, tops, compact, boxes }) =>
   JSON.stringify([width, height, channels, names, Object.keys(palettes ?? {}), scale, tops, compact, boxes]);
 
+/** What the length of the readout depends on. */
+const tellsOf = ({ width, height, names, unit, factor, zero, sky, compact }) =>
+  JSON.stringify([width, height, names, unit, factor, zero, Boolean(sky), compact]);
+
 /** Name of what a drag would do, for the shape of the pointer. */
 function gripName(sides) {
   if (!sides || sides === "new") return sides ?? "";
@@ -220,6 +226,7 @@ class Viewer {
       this.told = undefined;
     }
     if (this.kind !== kindOf(meta)) this.furnish();
+    if (this.wide && tellsOf(before) !== tellsOf(meta)) this.reserve();
     this.restretch();
   }
 
@@ -247,7 +254,7 @@ class Viewer {
       if (names.length > 1) tools.append(this.choice("colors", "colours", Object.fromEntries(names.map((name) => [name, name]))));
       if (meta.scale !== "classes") tools.append(this.slider("scale", "top", meta.tops[0], meta.tops[1], true));
     } else {
-      tools.append(this.choice("stretch", "curve", CURVES));
+      tools.append(this.choice("stretch", "curve", meta.compact ? SHORT_CURVES : CURVES));
       if (meta.channels > 1 && !meta.compact) tools.append(this.choice("black point", "balance", BALANCES));
       tools.append(this.slider("brightness", "target", 0.02, 0.6));
       if (!meta.compact) tools.append(this.slider("sigma to black", "clip", 0.5, 10));
@@ -832,28 +839,50 @@ class Viewer {
 
   read() {
     const { meta, cursor } = this;
-    const zoom = `zoom ${rounded(100 * this.view.scale * devicePixelRatio, 3)} %`;
     const scale = meta.sky ? `, ${rounded(meta.sky.scale, 4)}″ per pixel` : "";
     if (!cursor) {
-      write(this.readout, `${meta.width} x ${meta.height} pixels${scale}; ${zoom}`);
+      this.writeParts([`${meta.width} x ${meta.height} pixels${scale}; ${this.zoom}`]);
       return;
     }
     const { values, sky } = this.values(cursor);
     if (!values || (meta.sky && sky === undefined)) this.inquire();
-    const words = [`x ${cursor[0] + meta.origin[0]}, y ${cursor[1] + meta.origin[1]}`];
-    words.push(values ? this.inUnits(values) : "…");
-    if (sky) words.push(sky);
-    write(this.readout, [...words, zoom].join("   "));
+    this.writeParts(this.partsOf(cursor, values, sky));
+  }
+
+  get zoom() {
+    return `zoom ${rounded(100 * this.view.scale * devicePixelRatio, 3)} %`;
+  }
+
+  /** What is told of a pixel, in parts that stay on one line. Without room the zoom is told in the picture. */
+  partsOf([x, y], values, sky) {
+    const { origin, compact } = this.meta;
+    const place = `x ${x + origin[0]}, y ${y + origin[1]}`;
+    return [place, ...(values ? this.inUnits(values) : ["…"]), sky, compact ? "" : this.zoom].filter(Boolean);
   }
 
   /** The values as they are, and in the other unit. */
   inUnits(values) {
     const { names, unit, factor, zero } = this.meta;
-    const text = names.map((name, i) => `${name} ${shortest(values[i])}`.trim()).join("   ");
-    if (!unit) return text;
-    if (factor === 1 && zero === 0) return `${text} ${unit}`;
+    const parts = names.map((name, i) => `${name} ${shortest(values[i])}`.trim());
+    if (!unit) return parts;
+    if (factor === 1 && zero === 0) return [...parts.slice(0, -1), `${parts.at(-1)} ${unit}`];
     const others = values.map((value) => (Number.isFinite(value) ? rounded(value * factor + zero) : "–"));
-    return `${text}   (${others.join(", ")} ${unit})`;
+    return [...parts, `(${others.join(", ")} ${unit})`];
+  }
+
+  writeParts(parts) {
+    if (this.readout.textContent === parts.join("   ")) return;
+    const spans = parts.map((part) => element("span", {}, part));
+    this.readout.replaceChildren(...spans.flatMap((span, i) => (i ? ["   ", span] : [span])));
+  }
+
+  /** Give the readout the height that it may need, so that nothing moves when the pointer comes and goes. */
+  reserve() {
+    const { meta } = this;
+    const sky = meta.sky && "RA 00h00m00.00s  Dec +00d00m00.0s";
+    this.readout.style.minHeight = "";
+    this.writeParts(this.partsOf([meta.width - 1, meta.height - 1], meta.names.map(() => LONG_VALUE), sky));
+    this.readout.style.minHeight = `${this.readout.offsetHeight}px`;
   }
 
   /** Ask for the exact values; one question at a time, the last place wins. */
@@ -886,21 +915,27 @@ class Viewer {
       canvas.width = Math.round(this.wide * devicePixelRatio);
       canvas.height = Math.round(this.tall * devicePixelRatio);
     }
-    this.draw();
+    this.reserve();
+    // At once: a canvas of another size is empty.
+    this.drawAll();
   }
 
   draw() {
     this.due ??= requestAnimationFrame(() => {
       this.due = null;
-      if (this.ended.signal.aborted || !this.wide) return;
-      const start = performance.now();
-      this.drawPicture();
-      this.mark();
-      this.read();
-      this.forget();
-      this.root.dataset.milliseconds = (performance.now() - start).toFixed(1);
-      this.root.dataset.drawn = Number(this.root.dataset.drawn ?? 0) + 1;
+      this.drawAll();
     });
+  }
+
+  drawAll() {
+    if (this.ended.signal.aborted || !this.wide) return;
+    const start = performance.now();
+    this.drawPicture();
+    this.mark();
+    this.read();
+    this.forget();
+    this.root.dataset.milliseconds = (performance.now() - start).toFixed(1);
+    this.root.dataset.drawn = Number(this.root.dataset.drawn ?? 0) + 1;
   }
 
   drawPicture() {
@@ -1031,7 +1066,7 @@ class Viewer {
       context.lineTo(12 + long, height - 12);
       context.lineTo(12 + long, height - 18);
     });
-    label(text, 14, height - 22);
+    label(this.meta.compact && this.cursor ? `${text}, ${this.zoom}` : text, 14, height - 22);
     if (this.meta.sky) this.markDirections(width, height, twice, label, context);
   }
 

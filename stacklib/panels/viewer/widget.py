@@ -18,13 +18,15 @@ from stacklib.panels.viewer.pixels import Pyramid
 from stacklib.panels.viewer.sky import Sky
 from stacklib.panels.viewer.stretches import BALANCES, CURVES
 
-__all__ = ["BOTH_SIGNS", "COLOURS", "ViewerWidget", "named_palette", "palette"]
+__all__ = ["BOTH_SIGNS", "COLOURS", "NO_ECHO", "ViewerWidget", "named_palette", "palette"]
 
 HERE = Path(__file__).parent
 #: Color maps that look alike for every kind of color vision.
 COLOURS = ("inferno", "viridis", "cividis", "gray")
 #: One for values of both signs: blue is negative.
 BOTH_SIGNS = "RdBu_r"
+#: What changes quickly in the browser is not sent back by the kernel: a late answer would undo newer values.
+NO_ECHO = {"echo_update": False}
 #: Tiles of an image that takes the place of another one that are sent without being asked for.
 SENT_AHEAD = 8
 #: Views of one panel that are remembered.
@@ -55,15 +57,15 @@ class ViewerWidget(anywidget.AnyWidget):
     title = traitlets.Unicode("").tag(sync=True)
     alt = traitlets.Unicode("").tag(sync=True)
     height = traitlets.Int(0).tag(sync=True)
-    plane = traitlets.Int(-1).tag(sync=True)
-    curve = traitlets.Enum(CURVES, CURVES[0]).tag(sync=True)
-    balance = traitlets.Enum(BALANCES, BALANCES[0]).tag(sync=True)
-    target = traitlets.Float(BACKGROUND).tag(sync=True)
-    clip = traitlets.Float(BLACK_SIGMAS).tag(sync=True)
-    colours = traitlets.Unicode(COLOURS[0]).tag(sync=True)
-    top = traitlets.Float(1.0).tag(sync=True)
+    plane = traitlets.Int(-1).tag(sync=True, **NO_ECHO)
+    curve = traitlets.Enum(CURVES, CURVES[0]).tag(sync=True, **NO_ECHO)
+    balance = traitlets.Enum(BALANCES, BALANCES[0]).tag(sync=True, **NO_ECHO)
+    target = traitlets.Float(BACKGROUND).tag(sync=True, **NO_ECHO)
+    clip = traitlets.Float(BLACK_SIGMAS).tag(sync=True, **NO_ECHO)
+    colours = traitlets.Unicode(COLOURS[0]).tag(sync=True, **NO_ECHO)
+    top = traitlets.Float(1.0).tag(sync=True, **NO_ECHO)
     #: Pixel at the center, x and y in the image, and the width shown; empty: the whole image.
-    view = traitlets.List(traitlets.Float()).tag(sync=True)
+    view = traitlets.List(traitlets.Float()).tag(sync=True, **NO_ECHO)
     #: The pixel clicked last, x and y of the whole frames.
     pixel = traitlets.List(traitlets.Int()).tag(sync=True)
     #: Screen pixels per pixel of the page, as the browser tells.
