@@ -274,6 +274,9 @@ class ChannelComparison:
         binned = bin_plane(image, self.period)
         with ThreadPoolExecutor(1) as pool:
             structure = pool.submit(_small_structure, binned, self.period, image.shape)
+            if 16 * image.size > AT_ONCE:
+                # Each takes several planes.
+                structure.result()
             stars, _ = make_template(binned + np.float32(level), self.reader.measured.saturation)
             return Stack(image, binned, stars.of(binned), structure.result())
 
@@ -443,12 +446,14 @@ def _small_structure(binned: np.ndarray, period: int, shape: tuple[int, int], th
         filled = binned
         if missing.any():
             filled = np.where(missing, np.float32(np.median(binned[~missing])), binned)
-        fine, coarse = (gaussian_reflected(filled, size, threads) for size in SIZES)
-        fine -= coarse
-        some = fine[~missing] if missing.any() else fine.ravel()
+        # In place: planes of a hundred megapixels fill the memory.
+        contrast = gaussian_reflected(filled, SIZES[0], threads)
+        contrast -= gaussian_reflected(filled, SIZES[1], threads)
+        np.abs(contrast, out=contrast)
+        some = contrast[~missing] if missing.any() else contrast.ravel()
         step = max(1, some.size // SAMPLED) | 1
-        sigma = 1.4826 * median_of(np.abs(some[::step]))
-        found = grow(np.abs(fine) > SMALL * sigma, AROUND) if sigma > 0 else np.zeros_like(missing)
+        sigma = 1.4826 * median_of(some[::step])
+        found = grow(contrast > SMALL * sigma, AROUND) if sigma > 0 else np.zeros_like(missing)
     if period == 1:
         return found
     large = np.repeat(np.repeat(found, period, axis=0), period, axis=1)
