@@ -36,8 +36,13 @@ compiled: .venv/test.stamp
 fuzz: .venv/test.stamp
 	$(BIN)/python tests/fuzz/fuzz.py --count 20000 --keep fuzz_failures
 
+# About half an hour, on a machine that does nothing else.
 bench: .venv/bench.stamp
 	$(BIN)/python benchmarks/run.py
+	$(BIN)/python benchmarks/per_sample.py
+	$(BIN)/python benchmarks/compressed.py
+	$(BIN)/python benchmarks/growing.py
+	$(BIN)/python benchmarks/scale.py
 
 # Real frames of two targets through the notebooks in a browser, about five minutes; where the frames are.
 walk: .venv/test.stamp

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+BEGIN, END = "<!-- begin: growing -->", "<!-- end: growing -->"
 #: Frames that are known, and all of them.
 KNOWN, ALL = 200, 210
 #: Arrays that must be the same.
@@ -31,13 +32,20 @@ def main() -> None:
     parser.add_argument("--rules", nargs="+", default=["sigma", "none", "averaged_sigma", "winsorized_sigma"])
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=list(KINDS))
     parser.add_argument("--times", type=int, default=3)
+    parser.add_argument("--write", action="store_true", help="put the table into benchmarks/README.md")
     options = parser.parse_args()
     (HERE / "scratch").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=HERE / "scratch") as scratch:
         # Before stacklib is imported: its caches are those of the benchmark.
         os.environ["STACKLIB_CACHE"] = str(Path(scratch) / "cache")
+        lines = []
         for line in report(Path(scratch), options):
             print(line, flush=True)
+            lines.append(line)
+    if options.write:
+        from report import machine, write_readme
+
+        write_readme(HERE / "README.md", f"{machine()}\n\n" + "\n".join(lines), BEGIN, END)
 
 
 #: Channels, format and sample format of the frames.
