@@ -53,7 +53,7 @@ class Suspects(NamedTuple):
 
 
 @compiled
-def _find(band, samples, table, compared, curve, enough, number, found):
+def find_suspects(band, samples, table, compared, curve, enough, number, found):
     """Write the suspects of a tile, and how many samples of each pixel are data; return their number.
 
     `compared`, float64 (3, frames), are factor, offset and noise of the frames by which hits are told. With
@@ -151,7 +151,7 @@ def run_tiles_with_suspects(
     enough = ENOUGH_WEIGHT * float(settings.weights.max())
     for band, samples in tile.measured(raw, first, last):
         samples = tile.combine(band, samples, pixels, counts)
-        size = _find(band, samples, tile.table, by, tile.curve, enough, number, room)
+        size = find_suspects(band, samples, tile.table, by, tile.curve, enough, number, room)
         if size:
             parts.append(Suspects(*(array[:size].copy() for array in room)))
     return counts, Suspects.joined(parts)

@@ -137,13 +137,13 @@ def _leave_out(row, low, border, first, peak):
 def finest_rows(plane, low, fill, squares, rows, detail):
     """Write the finest layer of `rows` to `detail`, pixels with data only; returns their number."""
     height, width = plane.shape
-    rows_of_five = _aligned_rows(5, width)
+    # Not literal numbers, for which the functions below would be compiled again.
+    one, start, size = np.int64(1), np.int64(0), np.int64(0)
+    rows_of_five = _aligned_rows(np.int64(5), width)
     five = rows_of_five[0], rows_of_five[1], rows_of_five[2], rows_of_five[3], rows_of_five[4]
     peak = np.empty(width, np.float32)
     smooth = np.empty_like(five[0])
     padded = np.empty(smooth.size + 2 * LINE, np.float32)
-    # Not literal numbers, for which the functions below would be compiled again.
-    one, start, size = np.int64(1), np.int64(0), np.int64(0)
     for y in rows:
         for k in range(5):
             _fill_row(plane[_reflect(y + k - 2, height)], low, fill, rows_of_five[k])
@@ -173,8 +173,8 @@ def transform_part(plane, low, fill, squares, inverse, limits, rows, columns):
     # wrong, but out of reach.
     first, last = max(left - BESIDE, 0), min(right + BESIDE, width)
     size = last - first
-    ring = _aligned_rows(ROWS, size)
-    residual, padded = _aligned_rows(1, size)[0], np.empty(ring.shape[1] + 2 * LINE, np.float32)
+    ring = _aligned_rows(np.int64(ROWS), size)
+    residual, padded = _aligned_rows(np.int64(1), size)[0], np.empty(ring.shape[1] + 2 * LINE, np.float32)
     found = Found(np.zeros(3), *_room((bottom - top) * (right - left) + 1))
     work = Work(*_work(ring.shape[1]))
     missing = np.empty(ROWS, np.bool_)

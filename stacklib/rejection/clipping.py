@@ -183,7 +183,8 @@ def sigma(ordered, count, limits, table, max_iterations, low, high, detail):
         for p in range(LANES):
             if drops[p] and scale[p] > 0.0:
                 x = block[:, p]
-                lo, hi = 0, count[b, p]
+                # The types of later rounds, so that nothing is compiled twice.
+                lo, hi = np.int64(0), np.int64(count[b, p])
                 m, s = sums[CENTRES + p], scale[p]
                 for iteration in range(max_iterations):
                     if iteration > 0:

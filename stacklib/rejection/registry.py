@@ -31,8 +31,8 @@ def _no_table(recipe: Recipe, frames: int) -> np.ndarray:
 
 
 def _network_table(recipe: Recipe, frames: int) -> np.ndarray:
-    # The rule sorts distances with the sorting network, whose bits are passed as float64.
-    return sorting_network(frames).view(np.float64)
+    # The rule sorts distances with the sorting network.
+    return sorting_network(frames)
 
 
 def _gesd_table(recipe: Recipe, frames: int) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stacklib.rejection.clipping import SLOPE, clip, note_limits
+from stacklib.rejection.clipping import clip, note, note_limits
 from stacklib.rejection.estimators import median, moments, sn_scale, sn_scale_block
 from stacklib.rejection.sorting import LANES
 from stacklib.utils.compiled import compiled, larger, lowest, smaller
@@ -327,7 +327,8 @@ def _winsorized_block(block, n, pixels, cutoff, estimates, clamping, found):
     for p in range(pixels):
         lane[p] = p
         found[p] = 0.0
-    iteration, used = 0, pixels
+    # Not literal numbers, for which `_take_pass` would be compiled again.
+    iteration, start, used = np.int64(0), np.int64(0), pixels
     while iteration < WINSORIZATIONS:
         active = np.int32(0)
         apart = np.int32(0)
@@ -345,7 +346,7 @@ def _winsorized_block(block, n, pixels, cutoff, estimates, clamping, found):
             for p in range(used):
                 if (state[ACTIVE + p] > 0.0) & _core_is_clamped(p, limits):
                     _sum_clamped_alone(cleaned, p, limits, state)
-        _take_pass(0, used, n, iteration, cutoff, clamping, found)
+        _take_pass(start, used, n, iteration, cutoff, clamping, found)
         iteration += 1
     # The few that have not settled continue one by one.
     for p in range(pixels):
@@ -491,10 +492,11 @@ def winsorized_sigma(ordered, count, limits, table, max_iterations, low, high, d
     are. The other pixels, and those that dropped a sample, are packed into new blocks, the pixels with the
     most samples first, so that all pixels of a block have equally many.
     """
-    blocks, frames = ordered.shape[0], ordered.shape[1]
+    # Lanes are counted here, as a literal number of them would have `_round` compiled a second time.
+    blocks, frames, lanes = ordered.shape
     packed = np.empty((frames, LANES), np.float32)
     scratch = Round(
-        np.ascontiguousarray(table).view(np.int64),
+        table,
         np.empty((frames, LANES), np.float32),
         np.empty(frames),
         np.empty(LANES),
@@ -515,10 +517,11 @@ def winsorized_sigma(ordered, count, limits, table, max_iterations, low, high, d
     waiting = Waiting(
         np.full((frames + 1, 2), -1), np.empty(blocks * LANES, np.int64), np.zeros(blocks * LANES, np.int64)
     )
-    low[:] = 0
-    high[:] = count
-    detail[:, :SLOPE] = np.nan
-    detail[:, SLOPE] = 0.0
+    for b in range(blocks):
+        for p in range(LANES):
+            low[b, p] = 0
+            high[b, p] = count[b, p]
+            note(detail[b], p, np.nan, np.nan, np.nan, 0.0)
     if max_iterations < 1:
         return
     for b in range(blocks):
@@ -528,7 +531,7 @@ def winsorized_sigma(ordered, count, limits, table, max_iterations, low, high, d
                     _wait(waiting, b * LANES + p, count[b, p])
             continue
         block, noted = ordered[b], detail[b]
-        _round(block, frames, LANES, limits[3], limits, scratch, drops)
+        _round(block, frames, lanes, limits[3], limits, scratch, drops)
         for p in range(LANES):
             note_limits(noted, p, centre[p], scale[p], limits)
         for p in range(LANES):

@@ -10,6 +10,7 @@ writable place nothing is kept.
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import pickle
 import re
@@ -38,11 +39,13 @@ __all__ = [
     "fill_from",
     "highest",
     "is_kept",
+    "kept_in",
     "larger",
     "lowest",
     "not_kept",
     "seconds_of_compiling",
     "smaller",
+    "sources_of_code",
     "sum_of",
     "tell_of_compiling",
 ]
@@ -51,6 +54,8 @@ __all__ = [
 _config: Any = numba.config
 #: Days after which the compiled code of another state of the sources is removed from the user's cache.
 OTHER_DAYS = 30
+#: File beside what is kept that tells for which steps of a run the code is there, see `utils.ahead`.
+RECORD = "compiled.steps"
 #: An import of names from a module.
 _IMPORT = re.compile(rb"^from ([\w.]+) import (?:\(([^)]*)\)|([^(\n]+))", re.MULTILINE)
 
@@ -102,9 +107,11 @@ class _Place:
     """
 
     def __init__(self, package: Path) -> None:
+        self.package = package
         self.folder: Path | None = None
         self.problem, self.told = "", False
-        stamp = _stamp(package)
+        needed = _sources(package)
+        self.sources, stamp = list(needed), _stamp(package, needed)
         if not _config.CACHE_DIR and not _unwritable(package / "__pycache__"):
             _forget_outdated(package, stamp)
             return
@@ -177,17 +184,22 @@ class _Kept:
             _place.problem = _place.problem or _words(error)
 
 
-def _stamp(package: Path) -> str:
-    """Return a checksum of all that compiled code depends on."""
+def _sources(package: Path) -> dict[Path, bytes]:
+    """Return the files that compiled code depends on, and their contents."""
     contents = {source: source.read_bytes() for source in sorted(package.rglob("*.py"))}
     needed = [source for source, content in contents.items() if b"@compiled" in content]
     # The list grows: constants may be made of others.
     for source in needed:
         constants = _constants_of(contents[source], package)
         needed += [other for other in constants if other in contents and other not in needed]
+    return {source: contents[source] for source in sorted(needed)}
+
+
+def _stamp(package: Path, sources: dict[Path, bytes]) -> str:
+    """Return a checksum of all that compiled code depends on."""
     stamp = hashlib.sha256(numba.__version__.encode())
-    for source in sorted(needed):
-        stamp.update(source.relative_to(package).as_posix().encode() + contents[source])
+    for source, content in sources.items():
+        stamp.update(source.relative_to(package).as_posix().encode() + content)
     return stamp.hexdigest()
 
 
@@ -206,7 +218,7 @@ def _forget_outdated(package: Path, stamp: str) -> None:
         if stamp_file.exists() and stamp_file.read_text() == stamp:
             return
         for kept in package.rglob("__pycache__"):
-            for path in [*kept.glob("*.nbi"), *kept.glob("*.nbc")]:
+            for path in [*kept.glob("*.nbi"), *kept.glob("*.nbc"), *kept.glob(RECORD)]:
                 path.unlink(missing_ok=True)
         stamp_file.write_text(stamp)
 
@@ -235,19 +247,24 @@ def _words(error: OSError) -> str:
 
 
 class _Watch(event.Listener):
-    """Takes the time of compilation, which keeps everybody waiting."""
+    """Takes the time of compilation, which keeps everybody waiting.
+
+    Meanwhile no garbage is collected: the compiler makes so many objects that looking through all of them
+    again and again took a fifth of the time.
+    """
 
     def __init__(self) -> None:
         self.tell: Callable[[], None] | None = None
         self._seconds, self._depth, self._began = 0.0, 0, 0.0
-        self._lock = threading.Lock()
+        self._lock, self._collects = threading.Lock(), False
 
     def on_start(self, event: Any) -> None:
         """Compilation of a function begins, perhaps within that of another one."""
         with self._lock:
             tell = None if self._depth else self.tell
             if not self._depth:
-                self._began = time.monotonic()
+                self._began, self._collects = time.monotonic(), gc.isenabled()
+                gc.disable()
             self._depth += 1
         if tell is not None:
             tell()
@@ -258,6 +275,8 @@ class _Watch(event.Listener):
             self._depth -= 1
             if not self._depth:
                 self._seconds += time.monotonic() - self._began
+                if self._collects:
+                    gc.enable()
 
     @property
     def seconds(self) -> float:
@@ -274,6 +293,16 @@ class _Watch(event.Listener):
 def is_kept() -> bool:
     """Return whether compiled code is kept for the next process."""
     return not _place.problem
+
+
+def kept_in() -> Path | None:
+    """Return the folder with the record of compiled code; None if no code is kept."""
+    return None if _place.problem else _place.folder or _place.package / "__pycache__"
+
+
+def sources_of_code() -> list[Path]:
+    """Return the files that compiled code depends on."""
+    return _place.sources
 
 
 def compiling() -> bool:

@@ -185,7 +185,8 @@ class _Run:
         taken[:, np.count_nonzero(taken, axis=0) >= data.sum(axis=0)] = 0
         changed = taken.any(axis=0)
         places, plane = marks.pixels[changed], whole.part(channel)
-        raw, lost = raw[:, changed], taken[:, changed] != 0
+        # An index would give arrays in another order, for which the kernel would be compiled again.
+        raw, lost = (np.compress(changed, array, axis=1) for array in (raw, taken != 0))
         left = np.where(lost, np.float32(np.nan), raw)
         if not self.preparation.by_frame:
             self._again(plane, channel, places, (raw, left))
