@@ -15,7 +15,7 @@ import numpy as np
 import report
 import siril
 from contenders import RULES, forget
-from processes import COMPILED, Process, run_job
+from processes import COMPILED, Process, run, run_job
 from report import Target
 from siril import Siril
 from timing import Timings, number, spread
@@ -49,6 +49,10 @@ SIRIL_TARGETS = {
 #: Seconds of a whole process on the sample data with compiled code.
 SAMPLE_SECONDS = 1.6
 LINEAR = 1.3
+#: Calls that answer at once, and within how many seconds; those that compiling may take.
+HELP = ("--help", "run --help")
+START = {"`import stacklib`": 0.25, "`stacklib --help`": 0.35, "`stacklib run --help`": 0.35}
+COMPILING = 10
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,7 @@ class Benchmark:
             self.presets(large),
             compiling,
             self.second_process(),
+            self.start(),
             memory,
             self.linearity(large),
             self.agreement(small),
@@ -290,6 +295,35 @@ class Benchmark:
             targets.append(Target(text, spread(compiled, " s"), statistics.median(compiled) < SAMPLE_SECONDS))
         head = ["Sample data, whole process, seconds", "compiling what is missing", "compiled"]
         return Section(report.table(head, rows), targets)
+
+    def start(self) -> Section:
+        """Time what a user waits for at the start, and the first run on a computer, with nothing compiled."""
+        say("start")
+        commands = {"`import stacklib`": ("-c", "import stacklib")}
+        commands |= {f"`stacklib {words}`": ("-m", "stacklib.cli", *words.split()) for words in HELP}
+        rows, targets = [], []
+        for name, words in commands.items():
+            each = [run([sys.executable, *words], self.scratch) for _ in range(5)]
+            wall = [process.wall for process in each]
+            rows.append([name, spread(wall), number(statistics.median(process.cpu for process in each))])
+            targets.append(
+                Target(
+                    f"{name} in less than {START[name]} s",
+                    spread(wall, " s"),
+                    statistics.median(wall) < START[name],
+                )
+            )
+        for name in ("M13", "M101"):
+            folder, empty = self.scratch / f"sample_{name}", self.scratch / f"first_{name}"
+            both = []
+            for run_name in ("first run on a computer", "second run"):
+                forget(folder)
+                both.append(run_job("integrate_sample", self.scratch, empty, folder=folder))
+                rows.append([f"{name}, {run_name}", number(both[-1].wall), number(both[-1].cpu)])
+            seconds = both[0].wall - both[1].wall
+            text = f"sample data {name}: compiling, once, in less than {COMPILING} s"
+            targets.append(Target(text, f"{seconds:.1f} s", seconds < COMPILING))
+        return Section(report.table(["Start, whole process, seconds", "wall", "CPU"], rows), targets)
 
     def agreement(self, folder: Path) -> Section:
         """Compare the pixels with those of Siril, without normalization and with equal weights."""

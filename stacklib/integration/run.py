@@ -18,6 +18,7 @@ from stacklib.frames.frame_set import FrameSet, open_frames, refuse_single
 from stacklib.frames.kinds import calibration_kind
 from stacklib.integration.cluster import Cluster
 from stacklib.integration.colour.one_pass import fill_without_hits, takes_one_pass
+from stacklib.integration.first.plan import steps_of
 from stacklib.integration.kept.growing import Keeper
 from stacklib.integration.noise import Work, known_excess, with_noise
 from stacklib.integration.noise_image import measure_noise, noise_window
@@ -34,6 +35,7 @@ from stacklib.normalization.settings import Settings
 from stacklib.output.history import range_warnings
 from stacklib.recipe.recipe import Recipe
 from stacklib.spatial.masks import FrameMasks
+from stacklib.utils.ahead.processes import compile_ahead
 from stacklib.utils.compiled import not_kept
 from stacklib.utils.progress import progress_bar
 from stacklib.utils.resources import give_back_memory
@@ -114,6 +116,8 @@ def integrate(
     frames = frames if isinstance(frames, FrameSet) else open_frames(frames)
     recipe = Recipe.suggest(frames) if recipe is None else recipe
     refuse_single(frames)
+    if client is None:
+        compile_ahead(steps_of(frames, recipe), progress)
     # What measuring takes must not add to what the result takes.
     give_back_memory()
     samples = Samples(frames, region, threads, memory)

@@ -23,6 +23,7 @@ __all__ = [
     "in_notebook",
     "in_web_app",
     "progress_bar",
+    "say",
     "tell_what_takes_long",
 ]
 
@@ -68,15 +69,20 @@ class _Told:
             return
         words = GOES_ON if self.parts else COMPILING if is_kept() else COMPILING_AGAIN
         self.parts.add(self.part)
-        if _place is not None:
-            _place[1](words)
-        else:
-            tqdm.write(words, file=_stream())
+        say(words)
 
 
 _told = _Told()
 #: Where bars and words are shown instead of below the cell, see `bars_shown_by`.
 _place: tuple[Callable[[Any], None], Callable[[str], None]] | None = None
+
+
+def say(words: str) -> None:
+    """Print a line between bars, or show it where they are shown."""
+    if _place is not None:
+        _place[1](words)
+    else:
+        tqdm.write(words, file=_stream())
 
 
 @contextlib.contextmanager
@@ -157,14 +163,16 @@ def progress_bar(
     scale: bool = False,
     delay: float = 0.0,
     part: tuple[int, int] | None = None,
+    layout: str | None = None,
 ) -> tqdm:
     """Return a progress bar with the time left. Use it as a context manager.
 
     With the first bar shown, it is also said when code is compiled, in bars or between them. With `scale`,
     large numbers are shown as k and M. The bar appears after `delay` seconds. `part` is the percentage of the
-    whole run at the start and at the end of this bar.
+    whole run at the start and at the end of this bar. `layout` is another format of the bar, as in tqdm.
     """
-    common = dict(total=total, desc=title, unit=unit, unit_scale=scale, disable=not shown, delay=delay)
+    common: dict[str, Any] = dict(total=total, desc=title, unit=unit, unit_scale=scale, disable=not shown)
+    common |= dict(delay=delay, bar_format=layout)
     if shown:
         _told.part += 1
         tell_what_takes_long()

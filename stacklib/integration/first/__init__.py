@@ -1,0 +1,1 @@
+"""What the first run on a computer compiles before it begins."""
