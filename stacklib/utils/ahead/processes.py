@@ -234,9 +234,15 @@ class Forecast:
 
     def seconds(self, processes: int) -> float:
         """Return the seconds left with this many processes."""
-        rate = self.taken / self.expected if self.expected else 1.0
         now = time.monotonic()
-        left = [max(rate * seconds - (now - began), 0.0) for seconds, began in self.running.values()]
+        running = [(seconds, now - began) for seconds, began in self.running.values()]
+        rate = self.taken / self.expected if self.expected else 1.0
+        # Those that take longer already tell as much as those that are done.
+        late = [(seconds, elapsed) for seconds, elapsed in running if elapsed > rate * seconds]
+        if late:
+            expected, elapsed = map(sum, zip(*late, strict=True))
+            rate = (self.taken + elapsed) / (self.expected + expected)
+        left = [max(rate * seconds - elapsed, 0.0) for seconds, elapsed in running]
         left += [rate * seconds for seconds in self.waiting.values()]
         return max(sum(left) / processes, max(left, default=0.0))
 
