@@ -159,7 +159,9 @@ class _Select(_Step):
     def __init__(self, bench: Workbench) -> None:
         super().__init__(bench)
         measure = text_button("Measure these frames", self.open, button_style="primary")
-        self.box.children = (side_by_side(bench.chooser.widget, measure), *self.box.children)
+        above = side_by_side(bench.chooser.widget, measure)
+        above.layout.align_items = "flex-end"
+        self.box.children = (above, *self.box.children)
 
     def needs(self) -> Any:
         return self.bench.chooser.frames
