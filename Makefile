@@ -5,8 +5,9 @@ BIN := .venv/bin
 .PHONY: run test checked compiled fuzz walk faults lab app docs bench clean
 
 run: .venv/notebook.stamp
-	@echo "Integrating the sample frames. The first run takes a minute or two, later ones half a minute ..."
+	@echo "Integrating the sample frames. The first run compiles and gets the notebooks ready, which later ones need not ..."
 	$(BIN)/stacklib run sample_data/M101/4_Registered
+	@$(BIN)/python -P -m stacklib.commands.ready
 
 lab: .venv/notebook.stamp
 	$(BIN)/stacklib lab

@@ -145,6 +145,16 @@ def test_processes_of_a_pool_start_none():
         assert not pool.submit(processes._possible).result()
 
 
+def test_processes_that_compile_start_none(cache, tmp_path):
+    """They would wait for each other. What a function prints is no answer."""
+    told = tmp_path / "told"
+    asks = "from stacklib.utils.ahead import processes; print(processes._possible(), flush=True)"
+    writes = f"import os; os.mkdir({str(told)!r} + str(processes._possible()))"
+    compile_ahead([Step("builtins:exec", 9.0, (f"{asks}; {writes}",)), *folders(tmp_path, "one")])
+    assert (tmp_path / "toldFalse").is_dir() and (tmp_path / "one").is_dir()
+    assert record.missing_steps([step.name for step in folders(tmp_path, "one")]) == set()
+
+
 def test_workers_of_a_cluster_start_none():
     distributed = pytest.importorskip("distributed")
     with (

@@ -24,7 +24,9 @@ def main() -> None:
     # Ctrl-C in a terminal reaches this process as well. The other one then closes stdin.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     warnings.simplefilter("ignore")
-    answers, sys.stdout = os.fdopen(os.dup(1), "w", encoding="utf-8"), sys.stderr
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    # What the functions print is no answer.
+    os.dup2(2, 1)
     orders: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(orders,), daemon=True).start()
     while True:

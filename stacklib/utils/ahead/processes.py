@@ -36,6 +36,8 @@ CHILD = (
 )
 #: Most processes: the longest step takes a third of the time of all, and each process needs 300 MB.
 MOST = 3
+#: Environment variable of these processes, which start no others.
+COMPILES = "STACKLIB_COMPILES"
 #: With less to compile, in seconds, a process that compiles it takes longer to start than it saves.
 WORTH = 2.5
 #: Seconds between two looks at the time, and those that another process gets to compile.
@@ -105,7 +107,7 @@ def _possible() -> bool:
     config: Any = numba.config
     if kept_in() is None or config.DISABLE_JIT or not sys.executable or getattr(sys, "frozen", False):
         return False
-    return multiprocessing.parent_process() is None and not _in_cluster()
+    return COMPILES not in os.environ and multiprocessing.parent_process() is None and not _in_cluster()
 
 
 def _in_cluster() -> bool:
@@ -174,7 +176,7 @@ def _start() -> subprocess.Popen:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env=os.environ | {"PYTHONUTF8": "1"},
+        env=os.environ | {"PYTHONUTF8": "1", COMPILES: "1"},
         text=True,
         encoding="utf-8",
         # Windows would open a window for each.
