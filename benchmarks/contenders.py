@@ -63,11 +63,13 @@ def integrate(
         return stacklib.integrate(folder, settings, memory=memory, progress=False)
 
 
-def integrate_preset(folder: str | Path, preset: str, memory: str = "2GB") -> stacklib.Integration:
-    """Integrate a set of frames with a preset."""
+def integrate_preset(
+    folder: str | Path, preset: str, memory: str = "2GB", **changes: object
+) -> stacklib.Integration:
+    """Integrate a set of frames with a preset and changes."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", stacklib.StacklibWarning)
-        settings = stacklib.Recipe(**with_preset({"preset": preset}))
+        settings = stacklib.Recipe(**with_preset({"preset": preset, **changes}))
         return stacklib.integrate(folder, settings, memory=memory, progress=False)
 
 

@@ -15,6 +15,8 @@ from contenders import ccdproc_version, processors
 import stacklib
 
 BEGIN, END = "<!-- begin: last run -->", "<!-- end: last run -->"
+#: Markers of the part about the presets.
+PRESETS = "<!-- begin: presets -->", "<!-- end: presets -->"
 
 
 @dataclass(frozen=True)

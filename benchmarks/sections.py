@@ -15,6 +15,7 @@ import numpy as np
 import report
 import siril
 from contenders import RULES, forget
+from presets import Night, time_presets
 from processes import COMPILED, Process, run, run_job
 from report import Target
 from siril import Siril
@@ -38,8 +39,8 @@ KEPT, MEASURED = "stacklib, compiled code kept", "stacklib, compiled code and me
 SIRIL_PROCESS = "Siril"
 PROCESSES = (KEPT, MEASURED, SIRIL_PROCESS)
 
-#: Presets that are compared, and how much dearer the second one may be.
-PRESETS, DEARER = ("classic", "measured"), 2.0
+#: Presets whose memory is compared.
+PRESETS = ("classic", "measured")
 #: How many times faster we want to be, by rule, and how much dearer a megapixel of twice as many may be.
 KERNEL_TARGETS = {"sigma": 6.0, "winsorized_sigma": 1.5}
 SIRIL_TARGETS = {
@@ -62,6 +63,9 @@ class Plan:
     small: tuple[int, int, int] = (20, 1000, 1000)
     large: tuple[int, int, int] = (40, 1500, 2000)
     heights: tuple[int, ...] = (375, 750, 1500, 3000)
+    #: Frames for the presets: also the channels.
+    mono: tuple[int, int, int, int] = (20, 1500, 2000, 1)
+    colour: tuple[int, int, int, int] = (20, 1000, 1500, 3)
     repetitions: int = 3
     processes: int = 2
     linear: int = 3
@@ -71,11 +75,21 @@ class Plan:
         """Disk space of all frames in bytes."""
         shapes = [self.small, self.large]
         shapes += [(self.large[0], height, self.large[2]) for height in self.heights]
+        shapes += [self.mono[:3], (3 * self.colour[0], *self.colour[1:3])]
         return sum(4 * count * height * width for count, height, width in shapes)
 
 
 #: A test of the script itself.
-QUICK = Plan((10, 300, 400), (12, 600, 800), (150, 300, 600, 1200), 2, 1, 2)
+QUICK = Plan(
+    small=(10, 300, 400),
+    large=(12, 600, 800),
+    heights=(150, 300, 600, 1200),
+    mono=(10, 300, 400, 1),
+    colour=(10, 300, 400, 3),
+    repetitions=2,
+    processes=1,
+    linear=2,
+)
 
 
 def say(text: str) -> None:
@@ -112,7 +126,6 @@ class Benchmark:
         sections = [
             self.speed(large, self.plan.large),
             self.speed(small, self.plan.small),
-            self.presets(large),
             compiling,
             self.second_process(),
             self.start(),
@@ -122,8 +135,6 @@ class Benchmark:
         ]
         targets = [[t.text, t.measured, t.verdict] for section in sections for t in section.targets]
         tables = [report.table(["Target", "Measured", ""], targets), *(section.text for section in sections)]
-        if self.plan is QUICK:
-            tables.insert(0, "A quick run on small frames, where fixed costs prevail: it measures nothing.")
         return "\n\n".join([report.machine(), *tables])
 
     def frames(self, name: str, count: int, height: int, width: int) -> Path:
@@ -178,30 +189,14 @@ class Benchmark:
         targets = speed_targets(timings) if folder.name == "large" else process_targets(timings)
         return Section(speed_tables(timings, shape), targets)
 
-    def presets(self, folder: Path) -> Section:
-        """Time the presets by turns, everything measured and everything known."""
-        timings = Timings()
-        for preset in PRESETS:
-            # Compiles.
-            contenders.integrate_preset(folder, preset)
-        for repetition in range(self.plan.repetitions):
-            say(f"presets, repetition {repetition + 1} of {self.plan.repetitions}")
-            for preset in PRESETS:
-                forget(folder)
-                for name in (FIRST, AGAIN):
-                    timings.measure(name, preset, contenders.integrate_preset, folder, preset)
-        classic, measured = PRESETS
-        rows, targets = [], []
-        for name, words in ((FIRST, "first time"), (AGAIN, "measurements known")):
-            ratios = timings.ratios((name, measured), (name, classic))
-            cells = [cell for preset in PRESETS for cell in timings.cells(name, preset)]
-            rows.append([name, *cells, spread(ratios, " x")])
-            text = f"`preset: {measured}` takes at most {DEARER:g} x the time of `preset: {classic}`, {words}"
-            targets.append(Target(text, spread(ratios, " x"), statistics.median(ratios) <= DEARER))
-        count, height, width = self.plan.large
-        head = [f"{count} frames of {width} x {height}, seconds"]
-        head += [cell for preset in PRESETS for cell in (f"preset: {preset}", "CPU")]
-        return Section(report.table([*head, "ratio"], rows), targets)
+    def presets(self) -> str:
+        """Time the presets on mono and color frames."""
+        nights = []
+        for name, shape in (("mono", self.plan.mono), ("RGB", self.plan.colour)):
+            say(f"simulating {shape[0]} {name} frames of {shape[2]} x {shape[1]}")
+            make_benchmark_frames(self.scratch / name, *shape)
+            nights.append(Night(name, self.scratch / name, shape))
+        return time_presets(nights, self.plan.repetitions, say)
 
     def time_integrate(self, timings: Timings, folder: Path, rule: str) -> None:
         """Time `integrate` in this process, with and without known measurements."""

@@ -34,8 +34,18 @@ class Timings:
 
     def ratios(self, slow: tuple[str, str], fast: tuple[str, str]) -> list[float]:
         """Return how many times faster `fast` was than `slow`, for each repetition."""
-        pairs = zip(self.wall.get(slow, []), self.wall.get(fast, []), strict=False)
-        return [one / other for one, other in pairs]
+        return _ratios(self.wall, slow, fast)
+
+    def cpu_ratios(self, slow: tuple[str, str], fast: tuple[str, str]) -> list[float]:
+        """Return how many times more CPU seconds `slow` took than `fast`, for each repetition."""
+        return _ratios(self.cpu, slow, fast)
+
+
+def _ratios(
+    seconds: dict[tuple[str, str], list[float]], slow: tuple[str, str], fast: tuple[str, str]
+) -> list[float]:
+    pairs = zip(seconds.get(slow, []), seconds.get(fast, []), strict=False)
+    return [one / other for one, other in pairs]
 
 
 def spread(values: list[float], unit: str = "") -> str:

@@ -318,11 +318,16 @@ def cost(size: tuple[int, int], nights: int, numbers: Sequence[int]) -> Rows:
     head = ["frames", "width x height", "nights"]
     columns = ("noise, no trail", "noise, one trail", "stars, no trail", "stars, one trail")
     columns = [f"{name} (limit {100 * most:g} %)" for name, most in zip(columns, COST_LIMITS, strict=True)]
-    return [*head, *columns], rows
+    return [
+        *head,
+        *columns,
+        "the rule alone: noise, one trail",
+        "noise of the masked pixels, their share",
+    ], rows
 
 
 def _cost_row(size: tuple[int, int], nights: int, count: int) -> list[str]:
-    found = []
+    found, further = [], []
     for k in range(nights):
         night = simulate_night(count, *size, **NIGHT | conditions(count, k) | {"seed": SEED + 20 + k})
         alone, searched = Run(night, "measured"), Run(night, ALL_OF_IT)
@@ -336,13 +341,26 @@ def _cost_row(size: tuple[int, int], nights: int, count: int) -> list[str]:
                 struck.star_flux() / struck_alone.star_flux() - 1,
             ]
         )
+        further.append(
+            [struck_alone.noise() / alone.noise() - 1, *_noise_under_mask(struck, alone, count // 2)]
+        )
     values = np.array(found)
     worst = values[np.argmax(np.abs(values), axis=0), np.arange(4)]
     cells = [
         f"{100 * mean:+.2f} % ({100 * most:+.2f} %), {verdict(mean, most, limit)}"
         for mean, most, limit in zip(values.mean(0), worst, COST_LIMITS, strict=True)
     ]
+    rule, masked, share = 100 * np.mean(further, axis=0)
+    cells += [f"{rule:+.2f} %", f"{masked:+.1f} %, {share:.1f} %"]
     return say([str(count), f"{size[1]} x {size[0]}", str(nights), *cells])
+
+
+def _noise_under_mask(run: Run, clean: Run, frame: int) -> tuple[float, float]:
+    """Return how much more noise sky has where a frame is masked, and the share of these pixels."""
+    dark = run.light < 0.1 * run.night.sky_sigma[run.night.reference].mean()
+    sky = run.covered & clean.covered & dark
+    under = sky & run.masked(frame)
+    return float(np.std(run.error[under]) / np.std(clean.error[under]) - 1), float(under.sum() / sky.sum())
 
 
 def verdict(mean: float, worst: float, limit: float) -> str:
