@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from stacklib.simulate.registration import filtered
+
 SHAPE = (220, 300)
 
 
@@ -21,3 +23,9 @@ def field(fwhm, power=3.0, count=60, shift=0.0, seed=2):
 
 def noisy(image, sigma, rng):
     return image + rng.normal(0, sigma, SHAPE).astype(np.float32)
+
+
+def smear(image, variance):
+    """Smear an image by neighbors, as interpolation does, by this variance along each axis."""
+    taps = np.array([variance / 2, 1 - variance, variance / 2])
+    return filtered(image[np.newaxis].astype(float), taps, taps)[0].astype(np.float32)

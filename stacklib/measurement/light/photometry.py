@@ -3,7 +3,7 @@
 A star is measured by a sum over a disc minus the mean of a ring around it. Where the seeing differs, the disc
 of the sharper image is blurred as the stars of the other one are: then both see the same fraction of a star,
 and of its neighbors. So the disc can be small, which makes little noise, and stars need not be isolated. See
-`stacklib.measurement.light.profiles`.
+`stacklib.measurement.light.profiles` for the filters and `stacklib.measurement.light.blur` for the fit.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from stacklib.measurement.light.blur import NO_SMEAR, SMEAR_SPREAD, BlurFit, StackedStars
 from stacklib.measurement.light.profiles import (
     FINENESS,
     POWER_SPREAD,
@@ -37,18 +38,18 @@ __all__ = [
     "slope_of",
 ]
 
-#: Radius of the disc, of a smaller one that tells the seeing, and of a wide one, all in FWHM.
-DISC, CORE, WIDE = 1.5, 0.7, 2.2
-#: Number of stars, cells along each axis of the field over which they are spread, and number of the brightest
-#: ones, which tell the seeing.
-STARS, CELLS, BRIGHTEST = 200, 6, 60
+#: Radius of the disc in FWHM.
+DISC = 1.5
+#: Number of stars, and cells along each axis of the field over which they are spread.
+STARS, CELLS = 200, 6
 #: A star is used from this flux in the stack on, in errors.
 SIGNIFICANT = 20.0
 #: Least error of a star, as a fraction of its flux: pixels and flat fields are not perfect.
 LEAST_ERROR = 0.01
-#: Range of the seeing, relative to that of the stack, and how well it is found. Up to `WIDER`, stars of the
-#: stack need not be measured again.
-SEEING, EXACT, WIDER = (0.5, 2.5), 1e-3, 1.25
+#: The same where all stars are fitted together, and those that disagree by more are trusted less.
+LEAST_ERROR_OF_FIT = 0.003
+#: Up to this seeing, relative to that of the stack, stars of the stack need not be measured again.
+WIDER = 1.25
 
 
 class Template(NamedTuple):
@@ -151,10 +152,11 @@ def compare_stars(
 ) -> tuple[Light, float, StarFluxes]:
     """Compare the light of the same stars in an image and in a stack.
 
-    The light is the slope of the fluxes over those of the stack, weighted by their errors and clipped at 3
-    sigma. Its error has a part from that of the profile, which grows with the difference of the seeing.
-    Stars are chosen by their flux in the stack, never by that in the image, which would make the light of
-    faint images too large.
+    For a given seeing the light is the slope of the fluxes over those of the stack, weighted by their errors
+    and clipped at 3 sigma. Otherwise light and blur are fitted together, see
+    `stacklib.measurement.light.blur`. The error has a part from that of the profile, which grows with the
+    difference of the seeing. Stars are chosen by their flux in the stack, never by that in the image, which
+    would make the light of faint images too large.
 
     Parameters
     ----------
@@ -170,23 +172,43 @@ def compare_stars(
     light : Light
         Count 0 if nothing is known.
     fwhm : float
-        FWHM of the stars in the image in pixels, that for which discs of two sizes give the same light; NaN
-        if nothing is known.
+        FWHM of the stars in the image in pixels, as if the seeing alone blurred them; NaN if unknown.
     fluxes : StarFluxes
         What was compared.
     """
     pair = StarPair(image, template)
-    given, power = seeing, template.power
-    seeing = pair.seeing(power) if given is None else given
-    (found,) = pair.fluxes(seeing, power, DISC)
-    light = slope_of(found)
-    if light.known and given is None:
-        other = power * (1 + template.power_error)
-        (shifted,) = pair.fluxes(pair.seeing(other), other, DISC)
-        change = slope_of(shifted).ratio - light.ratio
-        if math.isfinite(change):
-            light = light._replace(error=math.hypot(light.error, change))
-    return light, seeing * template.fwhm if light.known else math.nan, found
+    if seeing is not None:
+        found = pair.fluxes(seeing, template.power)
+        light = slope_of(found)
+        return light, seeing * template.fwhm if light.known else math.nan, found
+    fitted = pair.fitted()
+    if fitted is None:
+        return NO_LIGHT, math.nan, pair.fluxes(1.0, template.power)
+    stars, fit = fitted
+    other = stars.fit(template.power * (1 + template.power_error), fit.seeing, fit.smear)
+    change = 0.0 if other is None else other.light - fit.light
+    light = Light(fit.light, math.hypot(fit.error, change), stars.count)
+    alone = stars.fit(template.power, fit.seeing, spread=NO_SMEAR)
+    fwhm = math.nan if alone is None or not light.known else alone.seeing * template.fwhm
+    return light, fwhm, pair.fluxes(fit.seeing, template.power, fit.smear)
+
+
+class FittedStars(NamedTuple):
+    """Stars that are fitted together, and what they tell.
+
+    `scatter` is the standard error of their light from what is no noise, as a fraction, `count` their number.
+    """
+
+    stacked: StackedStars
+    scatter: float
+    count: int
+
+    def fit(
+        self, power: float, seeing: float = 1.0, smear: float = 0.0, spread: float = SMEAR_SPREAD
+    ) -> BlurFit | None:
+        """Fit light, seeing and smear from first values, see `StackedStars.fit`."""
+        found = self.stacked.fit(power, seeing, smear, spread)
+        return found and found._replace(error=math.hypot(found.error, self.scatter * found.light))
 
 
 class StarPair:
@@ -197,39 +219,70 @@ class StarPair:
         self.around = measure_surroundings(self.image, template.x, template.y, template.fwhm)
         self._light = self._measured(template.light.steps)
 
-    def fluxes(
-        self, seeing: float, power: float, *discs: float, stars: int | None = None
-    ) -> list[StarFluxes]:
-        """Sum over discs of some radii in FWHM, for a FWHM relative to that of the stack."""
-        filters = make_filters(self.template.fwhm, power, seeing, discs)
-        return self._sums(filters, min(self.template.x.size, stars or self.template.x.size))
-
-    def disc_and_wings(self, power: float) -> list[StarFluxes]:
-        """Sum over the usual disc, and between it and a wide one, around the brightest stars."""
+    def fluxes(self, seeing: float, power: float, smear: float = 0.0) -> StarFluxes:
+        """Sum over the usual disc, for a FWHM relative to that of the stack and a smear beyond its own."""
         template = self.template
-        filters = make_filters(template.fwhm, power, self.seeing(power), (DISC, WIDE))
-        filters[:, 1] -= filters[:, 0]
-        return self._sums(filters, min(template.x.size, BRIGHTEST))
-
-    def _sums(self, filters: np.ndarray, stars: int) -> list[StarFluxes]:
-        """Sum the first stars times filters (2, filters, ends of steps) of the image and of the stack."""
-        template = self.template
-        flux = np.stack(
-            [each.sums(own, stars) for each, own in zip(self._lights(filters), filters, strict=True)]
+        filters = make_filters(template.fwhm, power, seeing, (DISC,), smear)
+        own, stack = (
+            each.sums(filter_, template.x.size)[0]
+            for each, filter_ in zip(self._lights(filters.shape[2] - 1), filters, strict=True)
         )
         reach = (filters.shape[2] - 2) * FINENESS
-        flux[:, :, ~whole_stars(self.image.shape, template.x[:stars], template.y[:stars], reach)] = np.nan
+        there = whole_stars(self.image.shape, template.x, template.y, reach)
         r = np.arange(filters.shape[2]) * FINENESS
-        errors = np.sqrt(np.sum(2 * math.pi * r * filters**2, axis=2) * FINENESS)
-        own, stack = self.around[1, :stars], template.around[1, :stars]
-        return [
-            StarFluxes(flux[0, k], own * errors[0, k], flux[1, k], stack * errors[1, k])
-            for k in range(filters.shape[1])
-        ]
+        errors = np.sqrt(np.sum(2 * math.pi * r * filters[:, 0] ** 2, axis=1) * FINENESS)
+        return StarFluxes(
+            np.where(there, own, np.nan),
+            self.around[1] * errors[0],
+            np.where(there, stack, np.nan),
+            template.around[1] * errors[1],
+        )
 
-    def _lights(self, filters: np.ndarray) -> tuple[LightByDistance, LightByDistance]:
-        """Return the light by distance in the image and in the stack, as far as the filters reach."""
-        template, steps = self.template, filters.shape[2] - 1
+    def fitted(self) -> tuple[FittedStars, BlurFit] | None:
+        """Weight the stars, sum and fit them; None if there are too few or there is no light."""
+        power = self.template.power
+        fluxes = self.fluxes(1.0, power)
+        first = slope_of(fluxes)
+        if not first.known:
+            return None
+        stars = self._summed(fluxes, first.ratio, self.template.light.steps)
+        fit = None if stars is None else stars.fit(power)
+        if fit is not None and fit.seeing > WIDER:
+            # What is farther out than was measured belongs to these stars.
+            steps = steps_of(self.template.fwhm, fit.seeing)
+            stars = self._summed(self.fluxes(fit.seeing, power, fit.smear), fit.light, steps)
+            fit = None if stars is None else stars.fit(power, fit.seeing, fit.smear)
+        return None if stars is None or fit is None else (stars, fit)
+
+    def _summed(self, fluxes: StarFluxes, ratio: float, steps: int) -> FittedStars | None:
+        template, lights = self.template, self._lights(steps)
+        usable = fluxes.good & whole_stars(self.image.shape, template.x, template.y, steps * FINENESS)
+        for light in lights:
+            usable &= np.isfinite(light.near.sum(axis=1))
+        index = np.flatnonzero(usable)
+        if index.size < FEWEST:
+            return None
+        own, error, stack = (each[index] for each in (fluxes.own, fluxes.error, fluxes.stack))
+        least = LEAST_ERROR_OF_FIT * ratio * stack
+        # The brighter half tells by how much stars disagree.
+        bright = stack >= middle_of(stack)
+        _, spread = _scatter((own - ratio * stack)[bright], np.hypot(error, least)[bright])
+        least *= spread
+        variance = error**2 + least**2
+        away, spread = _scatter(own - ratio * stack, np.sqrt(variance))
+        weights = np.zeros(template.x.size)
+        weights[index] = np.where(away < 3 * spread, stack / variance, 0)
+        kept = weights[index] > 0
+        if np.count_nonzero(kept) < FEWEST:
+            return None
+        stacked = StackedStars.of(lights, (self.around[1], template.around[1]), weights, template.fwhm)
+        used = weights[index]
+        scatter = spread * math.sqrt(np.sum((used * least) ** 2)) / (ratio * np.sum(used * stack))
+        return FittedStars(stacked, scatter, int(np.count_nonzero(kept)))
+
+    def _lights(self, steps: int) -> tuple[LightByDistance, LightByDistance]:
+        """Return the light by distance in the image and in the stack, at least to some number of steps."""
+        template = self.template
         if steps <= template.light.steps:
             return self._light, template.light
         # The seeing is much worse.
@@ -241,29 +294,12 @@ class StarPair:
     def _measured(self, steps: int) -> LightByDistance:
         return LightByDistance.of(self.image, self.template.x, self.template.y, self.around[0], steps)
 
-    def seeing(self, power: float) -> float:
-        """Find the FWHM relative to that of the stack for which core and disc give the same light."""
-        last, value = 1.0, self._excess(1.0, power)
-        if not math.isfinite(value):
-            return 1.0
-        # The core has about this much less light where the stars are this much wider.
-        seeing = min(max(1 - 0.8 * value, SEEING[0]), SEEING[1])
-        for _ in range(8):
-            other = self._excess(seeing, power)
-            if not math.isfinite(other) or other == value or abs(seeing - last) < EXACT:
-                break
-            step = (seeing - last) * other / (value - other)
-            last, value = seeing, other
-            seeing = min(max(seeing + min(max(step, -0.3), 0.3), SEEING[0]), SEEING[1])
-        return seeing
 
-    def _excess(self, seeing: float, power: float) -> float:
-        """Compare the light in the core with that in the disc; positive if the seeing is better.
-
-        The brightest stars tell it.
-        """
-        core, disc = map(slope_of, self.fluxes(seeing, power, CORE, DISC, stars=BRIGHTEST))
-        return core.ratio / disc.ratio - 1 if core.known and disc.known else math.nan
+def _scatter(away: np.ndarray, error: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return how far values are from their median, in errors, and their spread, at least 1."""
+    z = away / error
+    z = np.abs(z - middle_of(z))
+    return z, max(1.0, 1.4826 * middle_of(z))
 
 
 def slope_of(fluxes: StarFluxes) -> Light:

@@ -27,7 +27,7 @@ from stacklib.measurement.light.photometry import (
 )
 from stacklib.measurement.light.ratio import Light
 from stacklib.measurement.light.structure import compare_structure
-from stacklib.measurement.light.wings import best_power, compare_wings
+from stacklib.measurement.light.wings import Wings, best_power, compare_wings
 from stacklib.measurement.measurements import FrameMeasurements, Planes
 from stacklib.measurement.scale_noise import pixel_noise, scale_noise
 from stacklib.normalization.robust_stack import clipped_mean, median_stack
@@ -120,7 +120,7 @@ class Compared(NamedTuple):
     gain: np.ndarray | None
     fwhm: float
     noises: tuple[float, float]
-    wings: np.ndarray | None = None
+    wings: Wings | None = None
 
 
 class ChannelLight(NamedTuple):

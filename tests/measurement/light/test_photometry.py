@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from simulated_stars import SHAPE, field
+from simulated_stars import SHAPE, field, smear
 
 from stacklib.measurement.light.photometry import compare_stars, make_template
 from stacklib.measurement.light.structure import compare_structure
@@ -20,6 +20,39 @@ def test_light_does_not_depend_on_the_seeing(power, fwhm):
     assert light.count > 25 and light.known
     assert seeing / template.fwhm == pytest.approx(fwhm / 3.2, rel=0.02)
     assert fluxes.own.shape == fluxes.stack.shape == template.x.shape
+
+
+@pytest.mark.parametrize("fwhm", [2.7, 3.2, 3.9])
+def test_light_does_not_depend_on_what_smears_stars(fwhm):
+    template, _ = make_template(smear(field(3.2), 0.12) + np.float32(0.1))
+    widths = []
+    for variance in (0.0, 0.25):
+        light, width, _ = compare_stars(0.6 * smear(field(fwhm), variance), template)
+        assert light.ratio == pytest.approx(0.6, rel=0.0025)
+        widths.append(width)
+    # Less than their middles do, since the wings stay as they are.
+    assert 1.03 < widths[1] / widths[0] < 1.12
+
+
+def test_much_wider_stars_keep_their_light():
+    template, _ = make_template(field(2.6) + np.float32(0.1))
+    light, seeing, _ = compare_stars(0.6 * field(4.6), template)
+    assert light.ratio == pytest.approx(0.6, rel=0.006)
+    assert seeing / template.fwhm == pytest.approx(4.6 / 2.6, rel=0.03)
+
+
+def test_stars_that_disagree_are_trusted_less():
+    rng, stack = np.random.default_rng(6), field(3.2)
+    template, _ = make_template(stack + np.float32(0.1))
+    y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    # A pattern of 6 % that no flat field took out, finer than the field and larger than a star.
+    pattern = 1 + 0.06 * np.sin(x / 7) * np.sin(y / 7)
+    noise = rng.normal(0, 1e-3, SHAPE)
+    same, uneven = (
+        compare_stars((stack * each + noise).astype(np.float32), template)[0] for each in (1, pattern)
+    )
+    assert uneven.error > 2 * same.error
+    assert abs(uneven.ratio - 1) < 3 * uneven.error
 
 
 def test_the_claimed_error_is_that_of_many_trials():

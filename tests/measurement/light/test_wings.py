@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from simulated_stars import field, noisy
+from simulated_stars import field, noisy, smear
 
 from stacklib.measurement.light.photometry import make_template
 from stacklib.measurement.light.profiles import POWER_SPREAD
@@ -14,9 +14,13 @@ from stacklib.measurement.light.wings import best_power, compare_wings
 def test_wide_discs_tell_the_power_of_the_profile():
     template, _ = make_template(field(3.2, 4.2) + np.float32(0.1))
     rng = np.random.default_rng(5)
-    seen = [noisy(field(width, 4.2), 1e-3, rng) for width in (2.5, 2.9, 3.5, 4.2)]
+    seen = [noisy(field(width, 4.2), 1e-3, rng) for width in (2.4, 2.5, 2.7, 2.9, 3.5, 3.8, 4.2, 4.4)]
     power, error = best_power([compare_wings(image, template) for image in seen])
     assert power == pytest.approx(4.2, rel=0.1) and error < 0.1
+    # What smears stars is no other profile.
+    smeared = [smear(image, 0.2) if k % 2 else image for k, image in enumerate(seen)]
+    again, error = best_power([compare_wings(image, template) for image in smeared])
+    assert again == pytest.approx(power, rel=0.06) and error < 0.1
     # Without any difference of the seeing it is the usual one, within what is usual.
     same = [noisy(field(3.2, 4.2), 1e-2, rng) for _ in range(4)]
     for images in (same, []):
