@@ -270,8 +270,11 @@ def test_story_without_any_data_can_be_drawn():
 
 def test_a_box_ranks_the_frames_and_shows_it_without_one(panel):
     live = panel._panel
+    hidden = [viewer.widget.layout.visibility for viewer in live.shares.viewers]
+    assert hidden == [None, "hidden", "hidden"]
     panel.selected = (100, 100, 0)
     live.map.widget.box = [60, 50, 50, 40]
+    assert {viewer.widget.layout.visibility for viewer in live.shares.viewers[1:]} == {"visible"}
     found = panel.blame
     assert found is not None and found.box == panel.box == (60, 50, 50, 40)
     assert live.shares.widget.layout.display is None and live.of_pixel[0].layout.display == "none"

@@ -358,3 +358,14 @@ def test_clicks_and_boxes_are_told():
     assert told == [(110, 220), (101, 202, 3, 4), ()] and viewer.widget.meta["boxes"]
     viewer.mark(np.int64(105), 206)
     assert viewer.widget.mark == [105, 206]
+
+
+def test_what_changes_quickly_is_not_sent_back(image, monkeypatch):
+    """A late answer of a busy kernel would undo a newer zoom or stretch."""
+    widget, said = Viewer(image).widget, []
+    monkeypatch.setattr(widget, "_send", lambda message, buffers=None: said.append(message))
+    widget.set_state({"view": [5.0, 5.0, 9.0], "target": 0.3, "box": [1, 2, 3, 4]})
+    assert widget.view == [5.0, 5.0, 9.0] and widget.target == 0.3
+    assert [message["state"] for message in said if message["method"] == "echo_update"] == [
+        {"box": [1, 2, 3, 4]}
+    ]

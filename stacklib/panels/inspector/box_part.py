@@ -44,6 +44,9 @@ class BoxPart:
             for title, look in zip(TITLES, looks, strict=True)
         ]
         link(self.viewers)
+        # Nothing is better than the blank of the first box while code is compiled.
+        for viewer in self.viewers[1:]:
+            viewer.widget.layout.visibility = "hidden"
         self.ranking = widgets.Select(
             description="frame", rows=8, style={"description_width": "3.5em"}, layout={"width": "310px"}
         )
@@ -98,3 +101,5 @@ class BoxPart:
         difference = (box - without).mean(axis=0)
         top = difference_top(difference)
         self.viewers[2].show(difference, **look | {"top": top, "levels": plain_levels(top)})
+        for viewer in self.viewers[1:]:
+            viewer.widget.layout.visibility = "visible"
