@@ -50,7 +50,7 @@ STYLE = """<style>
 .stacklib-others { grid-area: others }
 .stacklib-pictures { grid-area: pictures }
 .stacklib-region { grid-area: region; align-self: start }
-@container (max-width: 900px) {
+@container (max-width: 940px) {
   .stacklib-others > .widget-dropdown > *, .stacklib-rule > .widget-dropdown > * { font-size: 12px } }
 @container (max-width: 780px) {
   .stacklib-explorer { grid-template: "rule" "pictures" "others" "region" / minmax(0, 1fr) }
