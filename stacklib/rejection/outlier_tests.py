@@ -1,4 +1,4 @@
-"""Outlier tests: generalized extreme Studentized deviate, calibrated sigma and robust Chauvenet."""
+"""Outlier tests: generalized extreme Studentized deviate and calibrated sigma."""
 
 from __future__ import annotations
 
@@ -7,22 +7,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stacklib.rejection.clipping import copied, note
+from stacklib.rejection.clipping import note
 from stacklib.rejection.estimators import (
     CENTRES,
     SQUARES,
     SUMS,
-    absolute_deviation,
     deviation_sums,
     median,
-    moments,
     sums_about_median,
 )
-from stacklib.rejection.line_fitting import l1_line
 from stacklib.rejection.sorting import LANES
 from stacklib.utils.compiled import compiled, highest, larger
 
-__all__ = ["calibrated_sigma", "chauvenet", "gesd"]
+__all__ = ["calibrated_sigma", "gesd"]
 
 
 @compiled
@@ -279,82 +276,3 @@ def calibrated_sigma(ordered, count, limits, table, max_iterations, low, high, d
             values[LOWER + p] = centre - math.sqrt(values[LOWER + p])
             values[UPPER + p] = centre + math.sqrt(values[UPPER + p])
         _write_tests(state, low[b], high[b], detail[b])
-
-
-@compiled
-def _chauvenet_centre_and_scale(x, low, high, phase, abscissae, distance, order, residual):
-    """Return center and scale of a phase of robust Chauvenet rejection, from robust to precise."""
-    n = high - low
-    m = median(x, low, high)
-    if phase == 2:
-        return moments(x, low, high, m)
-    # Correct for the small spread of few samples (Maples et al. 2018, 68.3 % deviation).
-    correction = 1.0 / (1.0 - 2.9442 * n**-1.073)
-    points = int(0.683 * n + 0.317)
-    if phase == 1 or points < 8:
-        return m, correction * absolute_deviation(x, low, high, m, int(0.683 * n))
-    right = low
-    while right < high and x[right] < m:
-        right += 1
-    left = right - 1
-    for i in range(points):
-        below = m - x[left] if left >= low else np.inf
-        above = x[right] - m if right < high else np.inf
-        distance[i] = min(below, above)
-        if below <= above:
-            left -= 1
-        else:
-            right += 1
-    intercept, gradient = l1_line(abscissae, distance, 0, points, order, residual)
-    return m, correction * (intercept + gradient)
-
-
-@compiled
-def chauvenet(ordered, count, limits, table, max_iterations, low, high, detail):
-    """Reject by the robust Chauvenet criterion (Maples et al. 2018).
-
-    A sample is dropped if fewer than `limit` are expected that far out. There are three phases: median and a
-    line through the inner deviations, median and 68.3 % deviation, mean and standard deviation. Each ends
-    when nothing drops. `max_iterations` limits the number of dropped samples.
-    """
-    limit = limits[3]
-    quantile = table[0]
-    use_low, use_high = np.isfinite(limits[0]), np.isfinite(limits[1])
-    floor = limits[2]
-    frames = ordered.shape[1]
-    column = np.empty(frames, np.float32)
-    distance = np.empty(frames)
-    order = np.empty(frames, np.int64)
-    residual = np.empty(frames)
-    root2 = math.sqrt(2.0)
-    for b in range(ordered.shape[0]):
-        for p in range(LANES):
-            lo, hi = 0, count[b, p]
-            x = copied(ordered[b], p, hi, column)
-            note(detail[b], p, np.nan, np.nan, np.nan, 0.0)
-            phase = 0
-            dropped = 0
-            while phase < 3 and hi - lo >= 3 and dropped < max_iterations:
-                n = hi - lo
-                m, s = _chauvenet_centre_and_scale(x, lo, hi, phase, table[n], distance, order, residual)
-                if s <= 0.0:
-                    # Half of the samples are equal, so the spread is unknown.
-                    phase += 1
-                    continue
-                s = max(s, floor)
-                # At the end farther out fewer samples are expected.
-                z_low = (m - x[lo]) / s if use_low else -np.inf
-                z_high = (x[hi - 1] - m) / s if use_high else -np.inf
-                lower = m - quantile[n] * s if use_low else -np.inf
-                upper = m + quantile[n] * s if use_high else np.inf
-                note(detail[b], p, m, lower, upper, 0.0)
-                if n * 0.5 * math.erfc(max(z_low, z_high) / root2) >= limit:
-                    phase += 1
-                elif z_low >= z_high:
-                    lo += 1
-                    dropped += 1
-                else:
-                    hi -= 1
-                    dropped += 1
-            low[b, p] = lo
-            high[b, p] = hi

@@ -13,10 +13,11 @@ from stacklib.recipe.recipe import Recipe
 from stacklib.recipe.rules import RULES, RuleSpec
 from stacklib.rejection import ends
 from stacklib.rejection.calibration import critical_values
+from stacklib.rejection.chauvenet import chauvenet
 from stacklib.rejection.clipping import averaged_sigma, ccd_noise, min_max, none, percentile, sigma
 from stacklib.rejection.line_fitting import linear_fit
 from stacklib.rejection.noise_model import noise_model
-from stacklib.rejection.outlier_tests import calibrated_sigma, chauvenet, gesd
+from stacklib.rejection.outlier_tests import calibrated_sigma, gesd
 from stacklib.rejection.sorting import sorting_network
 from stacklib.rejection.winsorizing import winsorized_sigma
 

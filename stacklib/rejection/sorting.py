@@ -1,4 +1,4 @@
-"""Sorting of many pixels at once.
+"""Sorting of many pixels at once, and blocks of pixels with equally many samples.
 
 A *block* is a float32 array ``(frames, LANES)`` with the samples of `LANES` neighboring pixels. A sorting
 network compares the same pairs of frames whatever their values, so each step runs over all pixels of the
@@ -8,15 +8,29 @@ block in the vector units of the processor. A *tile* is an array of blocks, ``(b
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
 from stacklib.utils.compiled import compiled, larger, smaller
 
-__all__ = ["LANES", "sort_block", "sorting_network"]
+__all__ = [
+    "FILLED",
+    "LANES",
+    "Waiting",
+    "filled",
+    "pack",
+    "sort_block",
+    "sorting_network",
+    "take",
+    "wait",
+    "waiting_for",
+]
 
 #: Pixels in a block. 40 frames of them fit into the first-level cache of a core.
 LANES = 128
+#: Of so many pixels a multiple goes as fast as a few less.
+FILLED = 16
 
 
 @lru_cache(maxsize=64)
@@ -54,3 +68,71 @@ def sort_block(block, network, pixels=LANES):
             b = upper[p]
             lower[p] = smaller(a, b)
             upper[p] = larger(a, b)
+
+
+class Waiting(NamedTuple):
+    """Pixels of a tile that wait for others, in lists by number of kept samples and kind of work.
+
+    Rules that fit something to many pixels at once want blocks of pixels with equally many samples.
+
+    `head`, int64 (frames + 1, kinds), has the first pixel of each list, `after` the next one of each pixel,
+    -1 for none.
+    """
+
+    head: np.ndarray
+    after: np.ndarray
+
+
+@compiled
+def waiting_for(blocks, frames, kinds):
+    """Return `Waiting` without any pixel of a tile."""
+    head = np.empty((frames + 1, kinds), np.int64)
+    for n in range(frames + 1):
+        for kind in range(kinds):
+            head[n, kind] = -1
+    return Waiting(head, np.empty(blocks * LANES, np.int64))
+
+
+@compiled
+def wait(waiting, q, n, kind):
+    """Add a pixel with n kept samples to those that wait."""
+    waiting.after[q] = waiting.head[n, kind]
+    waiting.head[n, kind] = q
+
+
+@compiled
+def take(waiting, n, kind, chosen):
+    """Take pixels with n kept samples from those that wait, as many as fit, and return their number."""
+    size = 0
+    q = waiting.head[n, kind]
+    while q >= 0 and size < chosen.size:
+        chosen[size] = q
+        size += 1
+        q = waiting.after[q]
+    waiting.head[n, kind] = q
+    return size
+
+
+@compiled
+def filled(size):
+    """Return in how many lanes to work on so many pixels: as fast as in a few less."""
+    return (size + FILLED - 1) // FILLED * FILLED
+
+
+@compiled
+def pack(ordered, low, n, chosen, pixels, places, block):
+    """Copy the n kept samples of each of the chosen pixels into a block. Beyond them the largest is repeated.
+
+    The last of the chosen pixels fills the lanes up to `pixels`. `places` is scratch.
+    """
+    frames = ordered.shape[1]
+    samples = ordered.reshape(-1)
+    for k in range(pixels):
+        q = chosen[min(k, chosen.size - 1)]
+        b, p = q // LANES, q % LANES
+        # An index without a sign needs no test for negative ones.
+        places[k] = np.uint64((b * frames + low[b, p]) * LANES + p)
+    for i in range(frames):
+        row, further = block[i], np.uint64(min(i, n - 1) * LANES)
+        for k in range(pixels):
+            row[k] = samples[places[k] + further]

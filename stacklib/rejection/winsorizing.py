@@ -9,7 +9,7 @@ import numpy as np
 
 from stacklib.rejection.clipping import clip, note, note_limits
 from stacklib.rejection.estimators import median, moments, sn_scale, sn_scale_block
-from stacklib.rejection.sorting import LANES
+from stacklib.rejection.sorting import LANES, pack, take, wait, waiting_for
 from stacklib.utils.compiled import compiled, larger, lowest, smaller
 
 __all__ = ["winsorized_sigma"]
@@ -379,25 +379,6 @@ def _start(block, n, pixels, network, distances, work, centre, scale):
 
 
 @compiled
-def _pack(ordered, low, n, chosen, pixels, places, block):
-    """Copy the n kept samples of each of the chosen pixels into a block. Beyond them the largest is repeated.
-
-    The last of the chosen pixels fills the lanes up to `pixels`. `places` is scratch.
-    """
-    frames = ordered.shape[1]
-    samples = ordered.reshape(-1)
-    for k in range(pixels):
-        q = chosen[min(k, chosen.size - 1)]
-        b, p = q // LANES, q % LANES
-        # An index without a sign needs no test for negative ones.
-        places[k] = np.uint64((b * frames + low[b, p]) * LANES + p)
-    for i in range(frames):
-        row, further = block[i], np.uint64(min(i, n - 1) * LANES)
-        for k in range(pixels):
-            row[k] = samples[places[k] + further]
-
-
-@compiled
 def _decide(block, n, pixels, limits, estimates, drops):
     """Finish the scales, NaN if there is none, and find the pixels that drop a sample."""
     start, centre, scale = estimates
@@ -438,39 +419,6 @@ def _round(block, n, pixels, cutoff, limits, scratch, drops):
                 block[:, p], 0, n, m, start[p], cutoff, scratch.value, scratch.size
             )
     _decide(block, n, pixels, limits, scratch.estimates, drops)
-
-
-class Waiting(NamedTuple):
-    """Pixels of a tile that wait for a round, in lists by number of kept samples and whether it is the first.
-
-    `head` has the first pixel of each list, `after` the next one of each pixel, -1 for none; `rounds` the
-    number of rounds that a pixel had.
-    """
-
-    head: np.ndarray
-    after: np.ndarray
-    rounds: np.ndarray
-
-
-@compiled
-def _wait(waiting, q, n):
-    """Add a pixel with n kept samples to those that wait."""
-    first = np.int64(waiting.rounds[q] == 0)
-    waiting.after[q] = waiting.head[n, first]
-    waiting.head[n, first] = q
-
-
-@compiled
-def _take(waiting, n, first, chosen):
-    """Take pixels with n kept samples from those that wait, as many as fit, and return their number."""
-    size = 0
-    q = waiting.head[n, first]
-    while q >= 0 and size < chosen.size:
-        chosen[size] = q
-        size += 1
-        q = waiting.after[q]
-    waiting.head[n, first] = q
-    return size
 
 
 @compiled
@@ -514,9 +462,9 @@ def winsorized_sigma(ordered, count, limits, table, max_iterations, low, high, d
     centre, scale = estimates.centre, estimates.scale
     drops = np.empty(LANES, np.bool_)
     chosen, places = np.empty(LANES, np.int64), np.empty(LANES, np.uint64)
-    waiting = Waiting(
-        np.full((frames + 1, 2), -1), np.empty(blocks * LANES, np.int64), np.zeros(blocks * LANES, np.int64)
-    )
+    # Lists of those that wait for the first round, 1, and for another one, 0.
+    waiting = waiting_for(blocks, frames, 2)
+    rounds = np.zeros(blocks * LANES, np.int64)
     for b in range(blocks):
         for p in range(LANES):
             low[b, p] = 0
@@ -528,7 +476,7 @@ def winsorized_sigma(ordered, count, limits, table, max_iterations, low, high, d
         if frames < 3 or lowest(count[b]) < frames:
             for p in range(LANES):
                 if count[b, p] >= 3:
-                    _wait(waiting, b * LANES + p, count[b, p])
+                    wait(waiting, b * LANES + p, count[b, p], 1)
             continue
         block, noted = ordered[b], detail[b]
         _round(block, frames, lanes, limits[3], limits, scratch, drops)
@@ -536,25 +484,25 @@ def winsorized_sigma(ordered, count, limits, table, max_iterations, low, high, d
             note_limits(noted, p, centre[p], scale[p], limits)
         for p in range(LANES):
             q = b * LANES + p
-            waiting.rounds[q] = 1
+            rounds[q] = 1
             if drops[p]:
                 left = _clip_pixel(block, p, q, frames, limits, estimates, low, high)
                 if 3 <= left < frames and max_iterations > 1:
-                    _wait(waiting, q, left)
+                    wait(waiting, q, left, 0)
     for n in range(frames, 2, -1):
         for first in range(2):
             while waiting.head[n, first] >= 0:
-                size = _take(waiting, n, first, chosen)
+                size = take(waiting, n, first, chosen)
                 # Vectors are filled, unless there are so few pixels that they go one by one.
                 pixels = size if size < TOGETHER else (size + FILLED - 1) // FILLED * FILLED
-                _pack(ordered, low, n, chosen[:size], pixels, places, packed)
+                pack(ordered, low, n, chosen[:size], pixels, places, packed)
                 _round(packed, n, pixels, limits[3] if first else np.inf, limits, scratch, drops)
                 for k in range(size):
                     q = chosen[k]
-                    waiting.rounds[q] += 1
+                    rounds[q] += 1
                     if scale[k] > 0.0:
                         note_limits(detail[q // LANES], q % LANES, centre[k], scale[k], limits)
                     if drops[k]:
                         left = _clip_pixel(packed, k, q, n, limits, estimates, low, high)
-                        if 3 <= left < n and waiting.rounds[q] < max_iterations:
-                            _wait(waiting, q, left)
+                        if 3 <= left < n and rounds[q] < max_iterations:
+                            wait(waiting, q, left, 0)
