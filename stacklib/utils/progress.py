@@ -30,8 +30,8 @@ __all__ = [
 #: File in the work folder of a run with the percentage done.
 PROGRESS_NAME = "progress"
 #: What is said when code is compiled, where it is kept and where it cannot be, and when that goes on.
-COMPILING = "Compiling for this processor: once, and it takes about a minute ..."
-COMPILING_AGAIN = "Compiling for this processor, which takes about a minute ..."
+COMPILING = "Compiling for this computer: once, and it takes some seconds to a minute ..."
+COMPILING_AGAIN = "Compiling for this computer, which takes about a minute ..."
 GOES_ON = "Compiling the next step ..."
 #: Steps after which the time left is shown.
 FIRST_STEPS = 2
