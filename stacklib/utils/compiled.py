@@ -18,7 +18,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,8 @@ _config: Any = numba.config
 OTHER_DAYS = 30
 #: File beside what is kept that tells for which steps of a run the code is there, see `utils.ahead`.
 RECORD = "compiled.steps"
+#: Lock beside it of the process that saves, and seconds that others wait for it.
+SAVING, SAVING_SECONDS = "saving.lock", 10
 #: An import of names from a module.
 _IMPORT = re.compile(rb"^from ([\w.]+) import (?:\(([^)]*)\)|([^(\n]+))", re.MULTILINE)
 
@@ -174,14 +176,39 @@ class _Kept:
     def save_overload(self, *arguments: Any) -> None:
         """Keep compiled code if possible."""
         try:
-            try:
-                self._cache.save_overload(*arguments)
-            except (EOFError, ValueError, pickle.PickleError):
-                # The index is damaged.
-                self._cache.flush()
-                self._cache.save_overload(*arguments)
+            with _one_at_a_time():
+                try:
+                    self._cache.save_overload(*arguments)
+                except (EOFError, ValueError, pickle.PickleError):
+                    # The index is damaged.
+                    self._cache.flush()
+                    self._cache.save_overload(*arguments)
+        except TimeoutError:
+            # Another process that saves hangs. The next run compiles it again.
+            pass
         except OSError as error:
             _place.problem = _place.problem or _words(error)
+
+
+@contextlib.contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Wait while another process saves: two at once may give the name of one file to two signatures."""
+    # Here, because most runs save nothing.
+    from filelock import FileLock
+
+    if (folder := kept_in()) is None:
+        yield
+        return
+    lock = FileLock(folder / SAVING, timeout=SAVING_SECONDS)
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(lock)
+        except TimeoutError:
+            raise
+        except (OSError, NotImplementedError):
+            # Some file systems know no locks.
+            pass
+        yield
 
 
 def _sources(package: Path) -> dict[Path, bytes]:

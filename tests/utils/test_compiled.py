@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numba
 import pytest
+from filelock import FileLock, Timeout
 
 from stacklib.utils import compiled
 from stacklib.utils.package import CACHE_VARIABLE
@@ -168,6 +169,29 @@ def test_a_disk_that_becomes_full_costs_nothing(tmp_path, monkeypatch, number):
     monkeypatch.setattr(double._cache._cache._cache_file, "_save_data", refuse)
     assert double(2) == 4 and double(2.5) == 5.0
     assert os.strerror(number) in compiled.not_kept()
+
+
+def test_processes_save_one_after_the_other(tmp_path, monkeypatch):
+    """At once, they would give the same file to different signatures."""
+    folder = package(tmp_path / "package")
+    place(folder)
+    lock, held = compiled.kept_in() / compiled.SAVING, []
+    double = compiled.compiled(function(folder))
+    save = double._cache._cache.save_overload
+
+    def watched(*arguments):
+        with pytest.raises(Timeout):
+            FileLock(lock, timeout=0).acquire()
+        held.append(True)
+        save(*arguments)
+
+    monkeypatch.setattr(double._cache._cache, "save_overload", watched)
+    assert double(2) == 4 and held == [True] and len(kept(folder)) == 2
+    # One that hangs keeps nobody from computing.
+    monkeypatch.setattr(compiled, "SAVING_SECONDS", 0.1)
+    with FileLock(lock):
+        assert double(2.5) == 5.0
+    assert held == [True] and len(kept(folder)) == 2 and compiled.is_kept()
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80"])
