@@ -106,8 +106,9 @@ def _chauvenet_alone(block, p, n, limits, table, max_iterations, detail, scratch
     return lo, hi
 
 
-#: Share of a limit within which rounding to float32 may decide, and so may that of a tangent.
-UNSURE = 1e-4
+#: Share of a limit within which rounding to float32 may decide: if the scale is that of a line, and if not.
+#: A tangent so near 0 may be there by rounding, too.
+UNSURE, UNSURE_DEVIATION = 1e-4, 1e-6
 #: Rounding errors of deviations in float32, as a share of the largest one.
 ON_LINE = 1.5e-7
 #: Parts of the numbers of a block, float64: center and scale of the samples; what becomes of the pixel: it is
@@ -218,6 +219,7 @@ def _test_ends(block, n, pixels, phase, limits, quantile, numbers):
     use_low, use_high = np.isfinite(limits[0]), np.isfinite(limits[1])
     first, last = block[0], block[n - 1]
     none_known = 0.0 if phase == 2 else -1.0
+    rounding = UNSURE if phase == 0 else UNSURE_DEVIATION
     for p in range(pixels):
         m, s = numbers[MIDDLE + p], numbers[SCALE + p]
         unknown, equal = (s < 0.0) | (s == none_known), s == 0.0
@@ -227,7 +229,7 @@ def _test_ends(block, n, pixels, phase, limits, quantile, numbers):
         z_high = above / s if use_high else -np.inf
         z = larger(z_low, z_high)
         alike = (abs(below - above) < UNSURE**2 * abs(above)) & (below != above)
-        unsure = (abs(z - quantile) <= UNSURE * quantile) | ((z > quantile) & alike)
+        unsure = (abs(z - quantile) <= rounding * quantile) | ((z > quantile) & alike)
         fate = DROPS_LOWEST if z_low >= z_high else DROPS_HIGHEST
         fate = fate if z > quantile else TESTED
         fate = TESTED if equal else fate

@@ -95,14 +95,15 @@ def _guess(block, abscissa, n, pixels, state):
         state[MET + p] = 0.0
     for i in range(rank - width, rank + width + 1):
         run += abscissa[n - 1 - i] - abscissa[i]
-        total += abscissa[n - 1 - i] + abscissa[i]
-        lower, upper = block[i], block[n - 1 - i]
+        between = n // 2 - rank + i
+        total += abscissa[n - 1 - i] + abscissa[i] + abscissa[between]
+        lower, middle, upper = block[i], block[between], block[n - 1 - i]
         for p in range(pixels):
             state[REACHED + p] += upper[p] - lower[p]
-            state[MET + p] += (upper[p] - centre[p]) + (lower[p] - centre[p])
+            state[MET + p] += (upper[p] - centre[p]) + (lower[p] - centre[p]) + (middle[p] - centre[p])
     # Not through two samples: these would be on the line.
-    per_run, per_point = np.float32(1.0001 / run), np.float32(0.5 / (2 * width + 1))
-    at = np.float32(0.5 * total / (2 * width + 1))
+    per_run, per_point = np.float32(1.0001 / run), np.float32(1.0 / (6 * width + 3))
+    at = np.float32(total / (6 * width + 3))
     for p in range(pixels):
         state[REACHED + p] *= per_run
         state[MET + p] = state[MET + p] * per_point - at * state[REACHED + p]
@@ -116,15 +117,21 @@ def _split(block, abscissa, n, pixels, search):
     centre = block[n // 2]
     for p in range(pixels):
         state[BALANCE + p] = 0.0
-    for i in range(n):
-        sample, point, residual, u = block[i], points[i], residuals[i], np.float32(abscissa[i])
+    # Two rows at a time, so that slope and balance are loaded and stored less often.
+    for i in range(0, n, 2):
+        following = min(i + 1, n - 1)
+        u1, u2 = np.float32(abscissa[i]), np.float32(abscissa[following])
+        x1, x2, point1, point2 = block[i], block[following], points[i], points[following]
+        r1, r2, half = residuals[i], residuals[following], np.float32(following - i)
         for p in range(pixels):
-            x = sample[p] - centre[p]
-            r = x - u * state[REACHED + p]
-            point[p] = x
-            residual[p] = r
-            state[BALANCE + p] += one if r < state[MET + p] else -one
-    # Rows that are no samples are never met.
+            slope, met, middle = state[REACHED + p], state[MET + p], centre[p]
+            v, w = x1[p] - middle, x2[p] - middle
+            a, b = v - u1 * slope, w - u2 * slope
+            point1[p] = v
+            point2[p] = w
+            r1[p] = a
+            r2[p] = b
+            state[BALANCE + p] += (one if a < met else -one) + (half if b < met else -half)
     for i in range(n, (n + GROUP - 1) // GROUP * GROUP):
         point, residual = points[i], residuals[i]
         for p in range(pixels):
