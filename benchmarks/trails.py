@@ -46,6 +46,7 @@ MOST_NIGHTS = len(REGISTRATIONS)
 USUAL, SMALL, QUICK = (400, 530), (300, 400), (240, 320)
 #: Larger frames, of which a trail covers less, for some numbers of frames.
 LARGE, LARGE_NUMBERS = (1500, 2000), (10,)
+MIDDLE = (900, 1200)
 #: Side of the blocks whose medians are background, in pixels.
 BLOCK = 50
 #: Light is summed within this many pixels of a trail.
@@ -288,26 +289,30 @@ def light_left(size: tuple[int, int], nights: int, numbers: Sequence[int]) -> Ro
 
 def several(size: tuple[int, int], nights: int, numbers: Sequence[int]) -> Rows:
     """Measure three trails in one frame, and color."""
-    rows = []
-    for channels, kind in ((1, "galaxy"), (3, "galaxy")):
-        for count in numbers[:2]:
-            options = NIGHT | {"kind": kind, "registration": "bicubic", "seed": SEED + 10 + channels}
-            night = simulate_night(count, *size, channels=channels, **options)
-            clean = Run(night, "measured")
-            cells = []
-            for peak in PEAKS[:3]:
-                trails = crossing_trails(count // 2, size, peak)
-                run = Run(replace(night, trails=tuple(trails)), ALL_OF_IT)
-                near = np.min([distance(trail, size) for trail in trails], axis=0) <= NEAR
-                light = light_of(night, trails)
-                rest, whole = left(run, clean, {count // 2: light}, near)
-                bare = [~run.masked(count // 2, channel)[near] for channel in range(channels)]
-                bare_share = np.mean([light[near][part].sum() for part in bare]) / light[near].sum()
-                lines = sum(map(len, run.lines().values()))
-                cells.append(f"{100 * rest / whole:.0f} %, {100 * bare_share:.2f} %, {lines} lines")
-            name = f"{kind}, {'RGB' if channels == 3 else 'mono'}"
-            rows.append(say([name, str(count), *cells]))
-    return ["three trails in one frame", "frames", *(f"{peak:g} sigma" for peak in PEAKS[:3])], rows
+    chosen = [(channels, count, size) for channels in (1, 3) for count in numbers[:2]]
+    if size == USUAL and LARGE_NUMBERS[0] in numbers:
+        chosen.append((3, LARGE_NUMBERS[0], MIDDLE))
+    head = ["three trails in one frame", "width x height", "frames"]
+    return [*head, *(f"{peak:g} sigma" for peak in PEAKS[:3])], [_several_row(*each) for each in chosen]
+
+
+def _several_row(channels: int, count: int, size: tuple[int, int]) -> list[str]:
+    options = NIGHT | {"kind": "galaxy", "registration": "bicubic", "seed": SEED + 10 + channels}
+    night = simulate_night(count, *size, channels=channels, **options)
+    clean = Run(night, "measured")
+    cells = []
+    for peak in PEAKS[:3]:
+        trails = crossing_trails(count // 2, size, peak)
+        run = Run(replace(night, trails=tuple(trails)), ALL_OF_IT)
+        near = np.min([distance(trail, size) for trail in trails], axis=0) <= NEAR
+        light = light_of(night, trails)
+        rest, whole = left(run, clean, {count // 2: light}, near)
+        bare = [~run.masked(count // 2, channel)[near] for channel in range(channels)]
+        bare_share = np.mean([light[near][part].sum() for part in bare]) / light[near].sum()
+        lines = sum(map(len, run.lines().values()))
+        cells.append(f"{100 * rest / whole:.0f} %, {100 * bare_share:.2f} %, {lines} lines")
+    name = f"galaxy, {'RGB' if channels == 3 else 'mono'}"
+    return say([name, f"{size[1]} x {size[0]}", str(count), *cells])
 
 
 def cost(size: tuple[int, int], nights: int, numbers: Sequence[int]) -> Rows:
@@ -542,7 +547,8 @@ HEADINGS = {
     "several": (
         "Three trails in one frame that cross each other, one of which ends in the frame. What is left in "
         "one night, the\npart of the light under no mask, and the lines found. Three trails in so small "
-        "a frame change its background\nas well, by some percent of their light:\n\n"
+        "a frame change its background\nas well, by some percent of their light, and less in a larger one:"
+        "\n\n"
     ),
     "kinds": (
         "## Other hits\n\nTwenty frames. The light left of what is no straight trail. An asteroid that moves "
@@ -569,7 +575,7 @@ def main() -> None:
         part, size = PARTS[name]
         size = QUICK if options.quick else size
         head, rows = part(size, *((1, NUMBERS[:1]) if options.quick else (options.nights, options.frames)))
-        frames = "" if name in ("speed", "cost") else f", frames of {size[1]} x {size[0]} pixels"
+        frames = "" if name in ("speed", "cost", "several") else f", frames of {size[1]} x {size[0]} pixels"
         text = f"Measured on {datetime.date.today()} with stacklib {sl.__version__}{frames}."
         nights = f" Nights of each row: {options.nights}." if name == "light" else ""
         text = f"{HEADINGS.get(name, '')}{text}{nights}\n\n{table(head, rows)}"
