@@ -73,7 +73,8 @@ class CompiledRule:
     `more_limits` takes recipe and full scale (ADU at the value 1) and returns the limits after the first
     three; `first_round_limit` is the position of the limit that applies to the first round only, if any.
     `table` takes recipe and number of frames. `by_ends` is the number of the rule in
-    `stacklib.rejection.ends`, if it needs no more than that.
+    `stacklib.rejection.ends`, if it needs no more than that. `seconds` is what it takes to compile the rule
+    on a processor of 2024, for forecasts.
     """
 
     spec: RuleSpec
@@ -82,6 +83,7 @@ class CompiledRule:
     first_round_limit: int | None = None
     by_ends: int | None = None
     table: Callable[[Recipe, int], np.ndarray] = _no_table
+    seconds: float = 1.2
 
     def limits(self, recipe: Recipe, floor: float, full_scale: float) -> np.ndarray:
         """Return the numbers that the compiled function reads, float64."""
@@ -95,8 +97,8 @@ class CompiledRule:
 COMPILED: dict[str, CompiledRule] = {
     rule.spec.name: rule
     for rule in (
-        CompiledRule(spec=RULES["none"], function=none, by_ends=ends.NONE),
-        CompiledRule(spec=RULES["min_max"], function=min_max, by_ends=ends.MIN_MAX),
+        CompiledRule(spec=RULES["none"], function=none, by_ends=ends.NONE, seconds=0.4),
+        CompiledRule(spec=RULES["min_max"], function=min_max, by_ends=ends.MIN_MAX, seconds=0.4),
         CompiledRule(spec=RULES["percentile"], function=percentile, by_ends=ends.PERCENTILE),
         CompiledRule(spec=RULES["sigma"], function=sigma, by_ends=ends.SIGMA),
         CompiledRule(
@@ -105,9 +107,10 @@ COMPILED: dict[str, CompiledRule] = {
             more_limits=lambda recipe, full_scale: (recipe.winsorization_cutoff,),
             first_round_limit=3,
             table=_network_table,
+            seconds=4.4,
         ),
         CompiledRule(spec=RULES["averaged_sigma"], function=averaged_sigma, by_ends=ends.AVERAGED_SIGMA),
-        CompiledRule(spec=RULES["linear_fit"], function=linear_fit),
+        CompiledRule(spec=RULES["linear_fit"], function=linear_fit, seconds=3.5),
         CompiledRule(
             spec=RULES["gesd"],
             function=gesd,
@@ -117,6 +120,7 @@ COMPILED: dict[str, CompiledRule] = {
                 float(recipe.gesd_variant == "pixinsight"),
             ),
             table=_gesd_table,
+            seconds=3.0,
         ),
         CompiledRule(spec=RULES["calibrated_sigma"], function=calibrated_sigma, table=_calibrated_table),
         CompiledRule(spec=RULES["noise_model"], function=noise_model),
@@ -125,6 +129,7 @@ COMPILED: dict[str, CompiledRule] = {
             function=chauvenet,
             more_limits=lambda recipe, full_scale: (recipe.chauvenet_limit,),
             table=_chauvenet_table,
+            seconds=4.5,
         ),
         CompiledRule(
             spec=RULES["ccd_noise"],

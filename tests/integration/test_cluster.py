@@ -148,7 +148,7 @@ def test_bands_of_few_rows_and_a_region(client, m101, monkeypatch):
 @pytest.fixture(scope="module")
 def changing(tmp_path_factory):
     """Two folders with the same frames of a changing night: neither knows what is found in the other."""
-    night = simulate_night(6, 200, 260, 1, "field", 6501, transparency=(0.5, 1), gradient=0.02, dither=3)
+    night = simulate_night(6, 240, 320, 1, "field", 6501, transparency=(0.5, 1), gradient=0.02, dither=3)
     folders = [tmp_path_factory.mktemp(name) for name in ("there", "here")]
     for folder in folders:
         night.save(folder, "fits", "f32")

@@ -8,13 +8,10 @@ from stacklib.frames.frame_set import FrameSet
 from stacklib.frames.kinds import calibration_kind
 from stacklib.recipe.recipe import Recipe
 from stacklib.recipe.rules import RULES
+from stacklib.rejection.registry import COMPILED
 from stacklib.utils.ahead.processes import Step
 
 __all__ = ["steps_of"]
-
-#: Seconds to compile rules; the others take as long as `sigma`.
-RULE_SECONDS = {"winsorized_sigma": 4.4, "gesd": 3.0, "none": 0.4, "min_max": 0.4}
-USUAL_SECONDS = 1.2
 
 
 def steps_of(frames: FrameSet, recipe: Recipe) -> list[Step]:
@@ -23,7 +20,7 @@ def steps_of(frames: FrameSet, recipe: Recipe) -> list[Step]:
     steps = [
         _step("measure_levels", 1.4, recipe.scale_estimator),
         _step("measure_noise", 2.1),
-        _step("reject", RULE_SECONDS.get(rule, USUAL_SECONDS), rule),
+        _step("reject", COMPILED[rule].seconds, rule),
         _step("combine_samples", 2.0, int(recipe.output_bits)),
         _step("sort_samples", 0.6),
         _step("measure_result", 0.6),
