@@ -107,7 +107,7 @@ COMPILED: dict[str, CompiledRule] = {
             more_limits=lambda recipe, full_scale: (recipe.winsorization_cutoff,),
             first_round_limit=3,
             table=_network_table,
-            seconds=4.4,
+            seconds=7.0,
         ),
         CompiledRule(spec=RULES["averaged_sigma"], function=averaged_sigma, by_ends=ends.AVERAGED_SIGMA),
         CompiledRule(spec=RULES["linear_fit"], function=linear_fit, seconds=3.5),
