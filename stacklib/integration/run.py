@@ -38,7 +38,7 @@ from stacklib.spatial.masks import FrameMasks
 from stacklib.utils.ahead.processes import compile_ahead
 from stacklib.utils.compiled import not_kept
 from stacklib.utils.progress import progress_bar
-from stacklib.utils.resources import give_back_memory
+from stacklib.utils.resources import give_back_memory, one_thread_in_blas
 
 if TYPE_CHECKING:
     from dask.distributed import Client
@@ -50,6 +50,7 @@ MEASURING, INTEGRATING = (0, 40), (40, 100)
 SEARCHING = (40, 80)
 
 
+@one_thread_in_blas()
 def integrate(
     frames: FrameSet | str | Path | list,
     recipe: Recipe | None = None,

@@ -44,6 +44,7 @@ from stacklib.recipe.presets import PRESETS
 from stacklib.recipe.recipe import BY_LIGHT, Recipe
 from stacklib.recipe.rules import RULES
 from stacklib.utils.labels import listed
+from stacklib.utils.resources import one_thread_in_blas
 
 __all__ = ["Preparation", "prepare"]
 
@@ -250,6 +251,7 @@ def _about_kind(frames: list[Frame], recipe: Recipe) -> list[str]:
     return [f"these are {kind} frames, treated like light frames; with preset {kind} they are not"]
 
 
+@one_thread_in_blas()
 def prepare(
     frames: FrameSet,
     recipe: Recipe,

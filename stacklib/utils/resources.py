@@ -8,14 +8,24 @@ import operator
 import os
 import re
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
+
+from threadpoolctl import threadpool_limits
 
 from stacklib.errors import RecipeError
 from stacklib.utils.labels import quoted
 
-__all__ = ["by_parts", "by_rows", "checked_threads", "give_back_memory", "parse_memory"]
+__all__ = [
+    "by_parts",
+    "by_rows",
+    "checked_threads",
+    "give_back_memory",
+    "one_thread_in_blas",
+    "parse_memory",
+]
 
 #: What is found in a part of something.
 Part = TypeVar("Part")
@@ -96,3 +106,41 @@ def give_back_memory() -> None:
         # Others than glibc have no such function.
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE)
+
+
+class _OneThread:
+    """Who needs BLAS in one thread, as the number of its threads is one for the whole process."""
+
+    def __init__(self) -> None:
+        self.lock, self.count = threading.Lock(), 0
+        self.limits: threadpool_limits | None = None
+
+    def begin(self) -> None:
+        with self.lock:
+            self.count += 1
+            if self.count == 1:
+                self.limits = threadpool_limits(1, user_api="blas")
+
+    def end(self) -> None:
+        with self.lock:
+            self.count -= 1
+            if self.count == 0 and self.limits is not None:
+                self.limits.restore_original_limits()
+                self.limits = None
+
+
+_one_thread = _OneThread()
+
+
+@contextlib.contextmanager
+def one_thread_in_blas() -> Iterator[None]:
+    """Let products and solutions of matrices use the thread that asks for them alone meanwhile.
+
+    The matrices here are small, and the threads that BLAS would start for them take a third of the processor
+    from those that work.
+    """
+    _one_thread.begin()
+    try:
+        yield
+    finally:
+        _one_thread.end()

@@ -1,4 +1,4 @@
-"""Freed memory goes back to the system where the C library can be told so."""
+"""Freed memory goes back to the system, and BLAS takes no threads from those that work."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from stacklib.utils import resources
 
@@ -42,3 +43,23 @@ def test_parts_cover_everything_once_and_in_order(size, threads, multiple):
     parts = resources.by_parts(lambda start, stop: (start, stop), size, threads, multiple)
     assert [i for start, stop in parts for i in range(start, stop)] == list(range(size))
     assert all((stop - start) % multiple == 0 for start, stop in parts[:-1])
+
+
+def test_blas_has_one_thread_as_long_as_anybody_needs_it():
+    def threads():
+        return {each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"}
+
+    with threadpool_limits(2, user_api="blas"):
+        before = threads()
+        first, second = resources.one_thread_in_blas(), resources.one_thread_in_blas()
+        first.__enter__()
+        second.__enter__()
+        assert threads() <= {1}
+        # Runs in two threads do not end in the order in which they began.
+        first.__exit__(None, None, None)
+        assert threads() <= {1}
+        second.__exit__(None, None, None)
+        assert threads() == before
+        with pytest.raises(ZeroDivisionError), resources.one_thread_in_blas():
+            1 / 0  # noqa: B018
+        assert threads() == before
