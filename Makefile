@@ -43,7 +43,6 @@ bench: .venv/bench.stamp
 	$(BIN)/python benchmarks/per_sample.py
 	$(BIN)/python benchmarks/compressed.py
 	$(BIN)/python benchmarks/growing.py
-	$(BIN)/python benchmarks/scale.py
 
 # Real frames of two targets through the notebooks in a browser, about five minutes; where the frames are.
 walk: .venv/test.stamp
