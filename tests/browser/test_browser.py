@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import re
 import shutil
@@ -285,8 +286,10 @@ def blink_frames(notebook: browser.Notebook, count: int, say: Say) -> None:
     frames, pauses = page.evaluate(PLAY, 3)
     median = float(np.median(pauses))
     say(f"blinking {count} frames: {1000 / median:.1f} a second (wanted: 10)")
-    start = order.index(frames[0])
-    assert frames == [order[(start + i) % len(order)] for i in range(len(frames))] and len(frames) > 2
+    places = [order.index(frame) for frame in frames]
+    steps = [(other - one) % len(order) for one, other in itertools.pairwise(places)]
+    # A machine that is busy with something else misses one now and then.
+    assert len(steps) > 1 and set(steps) <= {1, 2} and steps.count(1) >= 0.8 * len(steps)
     page.get_by_label("only selected").uncheck()
 
 
