@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from processes import peak_memory
 from report import table, write_readme
 
 import stacklib as sl
@@ -131,13 +132,6 @@ def slow_down() -> None:
             yield late
 
     FileBlock.reader = reader
-
-
-def peak_memory() -> int:
-    """Return the peak memory of this process in bytes; 0 if the system does not report it."""
-    status = Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.exists() else []
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), 0)
 
 
 if __name__ == "__main__":

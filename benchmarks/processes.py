@@ -49,3 +49,10 @@ def run_job(name: str, scratch: Path, compiled: Path, **arguments: object) -> Pr
     """Run a job of `job.py`, with its compiled code kept in the folder `compiled`."""
     command = [sys.executable, str(HERE / "job.py"), name, json.dumps(arguments, default=str)]
     return run(command, scratch, NUMBA_CACHE_DIR=str(compiled))
+
+
+def peak_memory() -> int:
+    """Return the peak memory of this process in bytes; 0 if the system does not report it."""
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), 0)

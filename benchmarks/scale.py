@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 from astropy.io import fits
-from processes import run
+from processes import peak_memory, run
 from report import machine, table, write_readme
 from timing import number
 
@@ -213,13 +213,6 @@ def made_as_they_are_read() -> list[int]:
 
     FileBlock.reader = reader
     return handles
-
-
-def peak_memory() -> int:
-    """Return the peak memory of this process in bytes; 0 if the system does not report it."""
-    status = Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.exists() else []
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), 0)
 
 
 if __name__ == "__main__":
