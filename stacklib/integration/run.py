@@ -144,19 +144,21 @@ def integrate(
         samples = samples.settled(preparation.marks, preparation.used)
         for note in preparation.notes:
             warnings.warn(note, StacklibWarning, stacklevel=2)
-        one_pass = cluster is None and takes_one_pass(samples, preparation)
-        if not one_pass and spatial_means(preparation):
+        without_hits = None
+        if cluster is None and takes_one_pass(samples, preparation):
+            without_hits = _without_hits(samples, preparation, progress)
+        if without_hits is None and spatial_means(preparation):
             masks = _searched(samples, preparation, workers, progress)
             samples = samples.masked(masks)
             preparation = replace(preparation, notes=(*preparation.notes, *masks.notes))
             for note in masks.notes:
                 warnings.warn(note, StacklibWarning, stacklevel=2)
-        spatial = one_pass or samples.masks is not None
+        spatial = without_hits is not None or samples.masks is not None
         with keeper.work(samples, preparation, spatial, workers.integrate) as work:
-            if one_pass:
-                samples, result = _without_hits(samples, preparation, progress)
-            else:
+            if without_hits is None:
                 result = integrate_samples(samples, preparation, progress, work=work)
+            else:
+                samples, result = without_hits
         result.shift, result.how = shift, keeper.words
         result.measure_scale = partial(measure_noise, noise_window(samples), _without_claims)
     notes = range_warnings(result.range_factor, result.truncated, result.recipe.output_range)
@@ -258,13 +260,20 @@ def integrate_samples(
     return _assembled(samples, preparation, settings, whole, counts)
 
 
-def _without_hits(samples: Samples, preparation: Preparation, progress: bool) -> tuple[Samples, Integration]:
-    """Integrate samples without what hits in color took with them; returns the samples left, too."""
+def _without_hits(
+    samples: Samples, preparation: Preparation, progress: bool
+) -> tuple[Samples, Integration] | None:
+    """Integrate samples without what hits in color took with them; returns the samples left, too.
+
+    None if there are too many hits for that, see `fill_without_hits`.
+    """
     frames, used = preparation.frames, preparation.used
     total = frames.channels * frames.width * frames.height * (1 + preparation.by_frame)
     title = f"{used.size} frames integrated"
     with progress_bar(total, title, " pixels", progress, scale=True, part=INTEGRATING) as bar:
         filled = fill_without_hits(samples, preparation, bar.update)
+    if filled is None:
+        return None
     left = samples.masked(filled.masks)
     return left, _assembled(left, preparation, *filled[1:])
 

@@ -261,12 +261,23 @@ class Samples:
         self._mark(plane, i, channel, 0)
         return plane
 
-    def bands(self, used: np.ndarray, rows: int | None = None) -> list[tuple[int, int, int]]:
-        """Return channel, start and stop row of each band. By default a band fills the memory budget."""
+    def leaving(self, size: int) -> Samples:
+        """Return samples whose bands leave so many bytes of the budget to other arrays."""
+        other = copy.copy(self)
+        other.left_for_samples -= size
+        return other
+
+    def bands(
+        self, used: np.ndarray, rows: int | None = None, channel: int | None = None
+    ) -> list[tuple[int, int, int]]:
+        """Return channel, start and stop row of each band, of all channels or one.
+
+        By default a band fills the memory budget.
+        """
         height, rows = self.region[3], rows or self.rows(used)
         return [
-            (channel, start, min(start + rows, height))
-            for channel in range(self.frames.channels)
+            (each, start, min(start + rows, height))
+            for each in (range(self.frames.channels) if channel is None else [channel])
             for start in range(0, height, rows)
         ]
 
@@ -303,13 +314,13 @@ class Samples:
         return Band(samples.reshape(used.size, -1), reading)
 
     def read_ahead(
-        self, used: np.ndarray, rows: int | None = None
+        self, used: np.ndarray, rows: int | None = None, channel: int | None = None
     ) -> Generator[tuple[int, int, int, np.ndarray], None, None]:
         """Yield channel, start row, stop row and samples of each band while reading the next one.
 
         Delete the samples before requesting the next band: the budget is for two bands.
         """
-        bands = self.bands(used, rows)
+        bands = self.bands(used, rows, channel)
         with ThreadPoolExecutor(self.threads) as readers:
             coming = self.read(bands[0], used, readers)
             for position, band in enumerate(bands):

@@ -5,7 +5,7 @@ import pytest
 from astropy.io import fits
 
 import stacklib as sl
-from stacklib.integration import run
+from stacklib.integration import run, samples
 from stacklib.integration.colour import one_pass
 
 pytestmark = pytest.mark.filterwarnings("ignore::stacklib.StacklibWarning")
@@ -39,11 +39,32 @@ def folder(tmp_path_factory):
     return folder
 
 
+def in_bands(rows, monkeypatch):
+    """Let bands have so many rows; returns the budget for that."""
+    monkeypatch.setattr(samples, "LEAST_BAND_BYTES", 2 * 4 * COUNT * WIDTH * rows)
+    return "1MB"
+
+
+def test_more_hits_than_memory_has_room_for_take_two_passes(folder, monkeypatch):
+    usual = sl.integrate(folder, recipe_for("sigma"), progress=False)
+    fill, found = one_pass.fill_without_hits, []
+    monkeypatch.setattr(run, "fill_without_hits", lambda *given: found.append(fill(*given)) or found[-1])
+    memory = in_bands(20, monkeypatch)
+    for room in (one_pass.SUSPECT_BYTES, one_pass.SUSPECT_BYTES * 2000):
+        # Not enough for the suspects, nor for the samples beside hits.
+        monkeypatch.setattr(one_pass, "LEAST_ROOM", room)
+        again = sl.integrate(folder, recipe_for("sigma"), memory=memory, progress=False)
+        assert found.pop() is None
+        for name in PLANES:
+            np.testing.assert_array_equal(getattr(again, name), getattr(usual, name), name)
+
+
 def recipe_for(rule, **changes):
     given = dict(rejection=rule, allow_unregistered=True, output_range="truncate") | changes
     return sl.Recipe(**given)
 
 
+@pytest.mark.parametrize("rows", [HEIGHT, 13], ids=["in memory", "in bands"])
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize(
     "recipe",
@@ -58,12 +79,14 @@ def recipe_for(rule, **changes):
     ],
     ids=lambda recipe: recipe.rejection,
 )
-def test_the_bits_are_those_of_two_passes(folder, recipe, threads, monkeypatch):
+def test_the_bits_are_those_of_two_passes(folder, recipe, threads, rows, monkeypatch):
     called = []
     fill = one_pass.fill_without_hits
-    monkeypatch.setattr(run, "fill_without_hits", lambda *given: called.append(0) or fill(*given))
-    found = sl.integrate(folder, recipe, threads=threads, progress=False)
-    assert called
+    monkeypatch.setattr(run, "fill_without_hits", lambda *given: called.append(given[0]) or fill(*given))
+    with monkeypatch.context() as context:
+        memory = "2GB" if rows == HEIGHT else in_bands(rows, context)
+        found = sl.integrate(folder, recipe, threads=threads, memory=memory, progress=False)
+    assert [each.held is None for each in called] == [rows < HEIGHT]
     monkeypatch.setattr(run, "takes_one_pass", lambda *given: False)
     slow = sl.integrate(folder, recipe, progress=False)
     assert len(called) == 1

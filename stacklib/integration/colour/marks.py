@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +25,20 @@ def _mark_around(places, width, flag, flags):
         for row in range(max(y - 1, 0), min(y + 2, height)):
             for column in range(max(x - 1, 0), min(x + 2, width)):
                 flags[row * width + column] |= flag
+
+
+@compiled
+def _in_frames(frame, pixel, size):
+    """Return in how many frames each pixel of a plane is hit; several channels of a frame count once.
+
+    `frame` is in order.
+    """
+    number, last = np.zeros(size, np.int32), np.full(size, -1, np.int32)
+    for k in range(frame.size):
+        if last[pixel[k]] != frame[k]:
+            last[pixel[k]] = frame[k]
+            number[pixel[k]] += 1
+    return number
 
 
 @compiled
@@ -59,17 +74,18 @@ class HitMarks:
     def grow(self) -> None:
         """Mark what is around the hits, but not around those at one place in many frames."""
         frame, pixel, above = (np.concatenate(arrays) for arrays in zip(*self._hits, strict=True))
+        order = np.argsort(frame, kind="stable")
+        frame, pixel, above = frame[order], pixel[order], above[order]
         size = self.shape[0] * self.shape[1]
-        # Several channels of a frame count once.
-        in_frames = np.bincount(np.unique(frame.astype(np.int64) * size + pixel) % size, minlength=size)
-        alone = in_frames[pixel] <= most_frames(self.frames)
+        alone = _in_frames(frame, pixel, size)[pixel] <= most_frames(self.frames)
         frame, pixel, above = frame[alone], pixel[alone], above[alone]
+        bounds = np.searchsorted(frame, np.arange(self.frames + 1))
         found, some = [], np.zeros(size, bool)
-        for i in range(self.frames):
+        for start, stop in itertools.pairwise(bounds):
             flags = np.zeros(size, np.uint8)
-            own = frame == i
-            _mark_around(pixel[own], self.shape[1], np.uint8(COLOUR), flags)
-            _mark_around(pixel[own & above], self.shape[1], np.uint8(ABOVE), flags)
+            own, bright = pixel[start:stop], above[start:stop]
+            _mark_around(own, self.shape[1], np.uint8(COLOUR), flags)
+            _mark_around(own[bright], self.shape[1], np.uint8(ABOVE), flags)
             places = np.flatnonzero(flags)
             found.append((places, flags[places]))
             some[places] = True

@@ -2,7 +2,8 @@
 
 The result is that of a search for hits in all frames followed by an integration without what they take with
 them, see `stacklib.integration.second_pass`, bit for bit. Here the samples are judged while they are in the
-cache of the processor for the integration, and only those far from the others are looked at again.
+cache of the processor for the integration, and only those far from the others are looked at again. Frames
+that do not fit into memory are read twice, in place of three times.
 """
 
 from __future__ import annotations
@@ -32,6 +33,11 @@ from stacklib.spatial.residuals import KeptMean, residuals_of, write_noise
 
 __all__ = ["Filled", "fill_without_hits", "takes_one_pass"]
 
+#: What hits may take of the budget that samples have, as one part in so many, and in bytes at least.
+FOR_HITS, LEAST_ROOM = 4, 64 << 20
+#: Bytes of a suspect, and of a sample beside a hit while it is integrated again.
+SUSPECT_BYTES, COLUMN_BYTES = 50, 12
+
 
 class Filled(NamedTuple):
     """Planes and counts of an integration by channel, before the maps count what fell to a mask.
@@ -46,11 +52,9 @@ class Filled(NamedTuple):
 
 
 def takes_one_pass(samples: Samples, preparation: Preparation) -> bool:
-    """Return whether one pass will do: hits alone are looked for, in whole frames held in memory."""
+    """Return whether one pass will do: hits alone are looked for, in whole frames."""
     means = preparation.recipe.spatial_means(preparation.count, preparation.frames.channels)
-    if means != ("colour",) or not samples.whole or samples.held is None:
-        return False
-    if samples.marked(preparation.marks).marks is not None:
+    if means != ("colour",) or not samples.whole:
         return False
     # In a mosaic some places are noisier than the curve says.
     return all(with_noise(preparation, channel).period == 1 for channel in range(preparation.frames.channels))
@@ -58,8 +62,10 @@ def takes_one_pass(samples: Samples, preparation: Preparation) -> bool:
 
 def fill_without_hits(
     samples: Samples, preparation: Preparation, report: Callable[[int], None] = lambda pixels: None
-) -> Filled:
+) -> Filled | None:
     """Integrate samples of whole frames without what hits take with them.
+
+    Samples that are not in memory are read again where hits are.
 
     Parameters
     ----------
@@ -73,23 +79,37 @@ def fill_without_hits(
 
     Returns
     -------
-    Filled
+    Filled or None
+        None if there are more hits than the memory budget has room for.
     """
-    return _Run(samples, preparation).fill(report)
+    try:
+        return _Run(samples, preparation).fill(report)
+    except _TooMany:
+        return None
+
+
+class _TooMany(Exception):
+    """There are more hits than the memory budget has room for."""
 
 
 class _Run:
     """An integration, step by step."""
 
     def __init__(self, samples: Samples, preparation: Preparation) -> None:
-        self.samples, self.preparation = samples, preparation
+        self.preparation = preparation
         self.used, channels = preparation.used, range(preparation.frames.channels)
         _, _, self.width, self.height = samples.region
+        planes = (4 * len(channels) * preparation.by_frame + 1) * 4 * self.width * self.height
+        left = samples.left_for_samples - planes - samples.in_memory
+        #: Bytes that hits may take.
+        self.room = max(left // FOR_HITS, LEAST_ROOM)
+        self.samples = samples.leaving(planes + self.room).marked(preparation.marks)
         self.settings = [with_noise(preparation, channel, claims=True) for channel in channels]
         self.compared = settings_by_starlight(preparation, self.settings, samples.threads)
         shape = len(channels), self.width * self.height
         self.ratios = Ratios.empty(shape if preparation.by_frame else (len(channels), 0))
-        self.number = np.empty(shape, np.float32)
+        #: Samples of the pixels of one channel that are data.
+        self.number = np.empty(self.width * self.height, np.float32)
         self.counts = [Counts.zeros(self.used.size) for _ in channels]
 
     def fill(self, report: Callable[[int], None]) -> Filled:
@@ -101,14 +121,20 @@ class _Run:
                 for _, pixels, _ in done:
                     report(pixels)
             excess = np.stack([self._excess(channel) for channel in channels])
-        whole = Pixels.empty(self.number.shape, self.settings[0], excess=excess)
+        shape = len(channels), self.width * self.height
+        whole = Pixels.empty(shape, self.settings[0], excess=excess)
         marks = HitMarks(self.used.size, (self.height, self.width))
-        for channel, suspects in enumerate(self._integrate(whole, report)):
-            self._mark(marks, channel, suspects, whole)
+        for channel in channels:
+            self._mark(marks, channel, self._integrate(channel, whole, report), whole)
         marks.grow()
+        self._check_room(marks.pixels.size * self.used.size * (len(channels) + COLUMN_BYTES))
         taken = [self._without(whole, channel, marks) for channel in channels]
         masks = marks.masks(self.samples.region, taken, self._paths(), self.used)
         return Filled(masks, self.settings, whole, self.counts)
+
+    def _check_room(self, size: int) -> None:
+        if size > self.room:
+            raise _TooMany
 
     def _paths(self) -> list:
         return [self.preparation.frames[int(i)].path for i in self.used]
@@ -119,30 +145,33 @@ class _Run:
         planes = Ratios(*(array.reshape(self.height, self.width) for array in self.ratios.part(channel)))
         return find_excess(planes, own.relative_noise, own.contrast, self.samples.threads).reshape(-1)
 
-    def _integrate(self, whole: Pixels, report: Callable[[int], None]) -> list[Suspects]:
-        """Integrate all samples, and return the suspects of each channel, by place in the plane."""
-        found: list[list[Suspects]] = [[] for _ in self.settings]
+    def _integrate(self, channel: int, whole: Pixels, report: Callable[[int], None]) -> Suspects:
+        """Integrate all samples of a channel, and return the suspects, by place in the plane."""
+        found: list[Suspects] = []
         threads, width = self.samples.threads, self.width
+        own, compared = self.settings[channel], self.compared[channel]
         with (
             ThreadPoolExecutor(threads) as workers,
-            closing(self.samples.read_ahead(self.used)) as bands,
+            closing(self.samples.read_ahead(self.used, channel=channel)) as bands,
         ):
-            for channel, start, stop, raw in bands:
-                own, compared = self.settings[channel], self.compared[channel]
+            for _, start, stop, raw in bands:
                 band = slice(start * width, stop * width)
-                out, number = whole.part(channel).part(band), self.number[channel, band]
+                out, number = whole.part(channel).part(band), self.number[band]
                 pieces = parts(raw.shape[1], threads)
                 running = [
                     workers.submit(run_tiles_with_suspects, raw, own, compared, out, number, *piece)
                     for piece in pieces
                 ]
+                del raw
                 with cancelled_on_error(running):
                     for (first, last), future in zip(pieces, running, strict=True):
                         counts, suspects = future.result()
                         self.counts[channel].add(counts)
-                        found[channel].append(suspects._replace(pixel=suspects.pixel + start * width))
+                        found.append(suspects._replace(pixel=suspects.pixel + start * width))
                         report(last - first)
-        return [Suspects.joined(each) for each in found]
+                del running, future
+                self._check_room(SUSPECT_BYTES * sum(each.pixel.size for each in found))
+        return Suspects.joined(found)
 
     def _mark(self, marks: HitMarks, channel: int, suspects: Suspects, whole: Pixels) -> None:
         """Mark those of the suspects of a channel that are hits."""
@@ -151,7 +180,7 @@ class _Run:
             factor = whole.excess[channel]
         else:
             shape = self.height, self.width
-            number = self.number[channel].reshape(shape)
+            number = self.number.reshape(shape)
             # Without contrast, levels and noise do not matter.
             ratios = Ratios(whole.ratio[channel].reshape(shape), number, number, number)
             factor = find_excess(ratios, own.relative_noise, threads=self.samples.threads).ravel()
@@ -167,10 +196,26 @@ class _Run:
         marks.add(suspects.frame, suspects.pixel, above, above | (rejected & (z < -HIT)))
 
     def _columns(self, channel: int, places: np.ndarray) -> np.ndarray:
-        """Return the samples of some pixels, (frames, pixels)."""
-        assert self.samples.held is not None
-        planes = self.samples.held[channel].reshape(len(self.preparation.frames), -1)
-        return np.stack([planes[i].take(places) for i in self.used])
+        """Return the samples of some pixels, in their order, (frames, pixels)."""
+        columns = np.empty((self.used.size, places.size), np.float32)
+        if not places.size:
+            return columns
+        threads, width = self.samples.threads, self.width
+        with (
+            ThreadPoolExecutor(threads) as workers,
+            closing(self.samples.read_ahead(self.used, channel=channel)) as bands,
+        ):
+            for _, start, stop, raw in bands:
+                first, last = np.searchsorted(places, (start * width, stop * width))
+                here = places[first:last] - start * width
+                wait(
+                    [
+                        workers.submit(row.take, here, out=column[first:last], mode="clip")
+                        for row, column in zip(raw, columns, strict=True)
+                    ]
+                )
+                del raw
+        return columns
 
     def _without(self, whole: Pixels, channel: int, marks: HitMarks) -> np.ndarray:
         """Integrate the marked pixels of a channel again without the samples that hits take.
