@@ -75,15 +75,14 @@ def known_excess(
     (left, top, width, height), region = wide.region, samples.region
     down, right = region[1] - top, region[0] - left
     inside = slice(down, down + region[3]), slice(right, right + region[2])
-    ratios = Ratios.empty((len(settings), width * height))
-    with closing(
-        work(wide, used, settings, [ratios.part(channel) for channel in range(len(settings))])
-    ) as done:
-        for _, pixels, _ in done:
-            report(pixels)
     excess = np.empty((len(settings), region[2] * region[3]), np.float32)
+    # Those of one channel at a time: there is room for that, as the result comes later.
+    ratios = Ratios.empty(width * height)
     for channel, each in enumerate(settings):
-        planes = Ratios(*(plane.reshape(height, width) for plane in ratios.part(channel)))
+        with closing(work(wide.of_channel(channel), used, settings, [ratios] * len(settings))) as done:
+            for _, pixels, _ in done:
+                report(pixels)
+        planes = Ratios(*(plane.reshape(height, width) for plane in ratios))
         found = find_excess(
             planes, each.relative_noise, each.contrast, samples.threads, each.places_from(left, top)
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import operator
 import warnings
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -89,6 +89,7 @@ class Samples:
         self.masks: FrameMasks | None = None
         self.kept: dict[tuple, tuple] = {}
         self.keeps_marked = False
+        self._channels: Sequence[int] = range(frames.channels)
         self._marked: list[_Marked] = []
         self._settled: Marks | None = None
         self._corrected = False
@@ -267,17 +268,18 @@ class Samples:
         other.left_for_samples -= size
         return other
 
-    def bands(
-        self, used: np.ndarray, rows: int | None = None, channel: int | None = None
-    ) -> list[tuple[int, int, int]]:
-        """Return channel, start and stop row of each band, of all channels or one.
+    def of_channel(self, channel: int) -> Samples:
+        """Return samples that have bands of one channel only."""
+        other = copy.copy(self)
+        other._channels = (channel,)
+        return other
 
-        By default a band fills the memory budget.
-        """
+    def bands(self, used: np.ndarray, rows: int | None = None) -> list[tuple[int, int, int]]:
+        """Return channel, start and stop row of each band. By default a band fills the memory budget."""
         height, rows = self.region[3], rows or self.rows(used)
         return [
-            (each, start, min(start + rows, height))
-            for each in (range(self.frames.channels) if channel is None else [channel])
+            (channel, start, min(start + rows, height))
+            for channel in self._channels
             for start in range(0, height, rows)
         ]
 
@@ -314,13 +316,13 @@ class Samples:
         return Band(samples.reshape(used.size, -1), reading)
 
     def read_ahead(
-        self, used: np.ndarray, rows: int | None = None, channel: int | None = None
+        self, used: np.ndarray, rows: int | None = None
     ) -> Generator[tuple[int, int, int, np.ndarray], None, None]:
         """Yield channel, start row, stop row and samples of each band while reading the next one.
 
         Delete the samples before requesting the next band: the budget is for two bands.
         """
-        bands = self.bands(used, rows, channel)
+        bands = self.bands(used, rows)
         with ThreadPoolExecutor(self.threads) as readers:
             coming = self.read(bands[0], used, readers)
             for position, band in enumerate(bands):

@@ -40,7 +40,8 @@ def folder(tmp_path_factory):
 
 
 def in_bands(rows, monkeypatch):
-    """Let bands have so many rows; returns the budget for that."""
+    """Let bands have so many rows, whatever other planes need; returns the budget for that."""
+    monkeypatch.setattr(one_pass, "_planes", lambda *given: 0)
     monkeypatch.setattr(samples, "LEAST_BAND_BYTES", 2 * 4 * COUNT * WIDTH * rows)
     return "1MB"
 
@@ -57,6 +58,14 @@ def test_more_hits_than_memory_has_room_for_take_two_passes(folder, monkeypatch)
         assert found.pop() is None
         for name in PLANES:
             np.testing.assert_array_equal(getattr(again, name), getattr(usual, name), name)
+
+
+def test_a_rule_with_limits_for_each_frame_needs_memory_for_one_pass(folder, monkeypatch):
+    usual = sl.integrate(folder, recipe_for("noise_model"), progress=False)
+    monkeypatch.setattr(run, "fill_without_hits", None)
+    again = sl.integrate(folder, recipe_for("noise_model"), memory="1.5MB", progress=False)
+    for name in PLANES:
+        np.testing.assert_array_equal(getattr(again, name), getattr(usual, name), name)
 
 
 def recipe_for(rule, **changes):

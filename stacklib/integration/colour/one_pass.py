@@ -56,8 +56,21 @@ def takes_one_pass(samples: Samples, preparation: Preparation) -> bool:
     means = preparation.recipe.spatial_means(preparation.count, preparation.frames.channels)
     if means != ("colour",) or not samples.whole:
         return False
+    left = samples.left_for_samples - samples.in_memory
+    if _planes(samples, preparation) > (left // 2 if samples.held is None else left):
+        return False
     # In a mosaic some places are noisier than the curve says.
     return all(with_noise(preparation, channel).period == 1 for channel in range(preparation.frames.channels))
+
+
+def _planes(samples: Samples, preparation: Preparation) -> int:
+    """Return the bytes of the planes that are needed beside those of the result.
+
+    A rule with limits for each frame needs the ratios of all channels, every other one a number of samples.
+    """
+    _, _, width, height = samples.region
+    channels = preparation.frames.channels
+    return (20 * channels if preparation.by_frame else 0) * width * height + 4 * width * height
 
 
 def fill_without_hits(
@@ -99,7 +112,7 @@ class _Run:
         self.preparation = preparation
         self.used, channels = preparation.used, range(preparation.frames.channels)
         _, _, self.width, self.height = samples.region
-        planes = (4 * len(channels) * preparation.by_frame + 1) * 4 * self.width * self.height
+        planes = _planes(samples, preparation)
         left = samples.left_for_samples - planes - samples.in_memory
         #: Bytes that hits may take.
         self.room = max(left // FOR_HITS, LEAST_ROOM)
@@ -152,7 +165,7 @@ class _Run:
         own, compared = self.settings[channel], self.compared[channel]
         with (
             ThreadPoolExecutor(threads) as workers,
-            closing(self.samples.read_ahead(self.used, channel=channel)) as bands,
+            closing(self.samples.of_channel(channel).read_ahead(self.used)) as bands,
         ):
             for _, start, stop, raw in bands:
                 band = slice(start * width, stop * width)
@@ -203,7 +216,7 @@ class _Run:
         threads, width = self.samples.threads, self.width
         with (
             ThreadPoolExecutor(threads) as workers,
-            closing(self.samples.read_ahead(self.used, channel=channel)) as bands,
+            closing(self.samples.of_channel(channel).read_ahead(self.used)) as bands,
         ):
             for _, start, stop, raw in bands:
                 first, last = np.searchsorted(places, (start * width, stop * width))
