@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from stacklib.rejection.sorting import LANES, sort_block
+from stacklib.rejection.sorting import LANES, WHOLE, sort_block
 from stacklib.utils.compiled import compiled, highest, larger, lowest, smaller
 
 __all__ = [
@@ -17,7 +17,6 @@ __all__ = [
     "deviation_sums",
     "median",
     "moments",
-    "sn_scale",
     "sn_scale_block",
     "sums_about_median",
     "sums_in_order",
@@ -147,66 +146,23 @@ def _sn_factor(n):
 
 
 @compiled
-def sn_scale(x, low, high, work):
-    """Return Sn of Rousseeuw and Croux (1993, JASA 88, 1273) as a Gaussian sigma, with finite-sample factor.
+def sn_scale_block(block, n, pixels, network, distances, scale):
+    """Compute Sn of Rousseeuw and Croux (1993, JASA 88, 1273) as a Gaussian sigma, with finite-sample factor.
 
     Sn is the lower median, over all samples, of the upper median of the distances to all samples, itself
-    included. The nearest neighbors of a sorted sample are a window around it, and the best window only moves
-    to the right, so that one walk finds them all. `work` is float64 scratch for at least ``high - low``
-    values.
+    included. The nearest neighbors of a sorted sample are a window around it.
+
+    It is computed of the first n samples, at least 2, of the first `pixels` pixels of a block, a multiple of
+    `stacklib.rejection.sorting.FILLED`. The sorted samples are finite up to position ``n - 1``. `network` is
+    the `stacklib.rejection.sorting.median_network` for as many samples as frames, `distances` float32 scratch
+    of the shape of the block, (frames, LANES). Fills `scale`, float64 (LANES,).
     """
-    n = high - low
-    if n < 2:
-        return 0.0
-    width = n // 2 + 1
-    start = low
-    for i in range(low, high):
-        while start + width < high and (start + width <= i or x[i] - x[start] > x[start + width] - x[i]):
-            start += 1
-        work[i - low] = np.float32(max(x[i] - x[start], x[start + width - 1] - x[i]))
-    return _sn_factor(n) * _smallest(work, n, (n - 1) // 2)
-
-
-@compiled
-def _smallest(values, n, rank):
-    """Return the value of `rank`, counted from 0, among ``values[:n]``, which are reordered (Hoare)."""
-    left, right = 0, n - 1
-    while left < right:
-        pivot = values[(left + right) // 2]
-        i, j = left, right
-        while i <= j:
-            while values[i] < pivot:
-                i += 1
-            while values[j] > pivot:
-                j -= 1
-            if i <= j:
-                values[i], values[j] = values[j], values[i]
-                i += 1
-                j -= 1
-        if rank <= j:
-            right = j
-        elif rank >= i:
-            left = i
-        else:
-            break
-    return values[rank]
-
-
-@compiled
-def sn_scale_block(block, n, pixels, network, distances, scale):
-    """Compute `sn_scale` of the first `n` samples of the first `pixels` pixels of a block, bit for bit.
-
-    The sorted samples are finite up to position ``n - 1``, with n at least 2. `network` is the sorting
-    network for as many samples as frames, `distances` float32 scratch of the shape of the block, (frames,
-    LANES). Fills `scale`, float64 (LANES,).
-    """
-    # Trying every window needs no branches and runs over the pixels in vector lanes. Rounding to float32
-    # keeps the order, so both functions give the same bits.
+    # Trying every window needs no branches and runs over the pixels in vector lanes.
     last = n // 2
     for i in range(n):
         nearest = distances[i]
         sample = block[i]
-        for p in range(pixels):
+        for p in range(pixels & WHOLE):
             nearest[p] = np.inf
         start = max(0, i - last)
         stop = min(i, n - last - 1) + 1
@@ -215,7 +171,7 @@ def sn_scale_block(block, n, pixels, network, distances, scale):
             a1, a2, a3, a4 = block[start], block[start + 1], block[start + 2], block[start + 3]
             z = start + last
             z1, z2, z3, z4 = block[z], block[z + 1], block[z + 2], block[z + 3]
-            for p in range(pixels):
+            for p in range(pixels & WHOLE):
                 x = sample[p]
                 d1 = larger(x - a1[p], z1[p] - x)
                 d2 = larger(x - a2[p], z2[p] - x)
@@ -225,12 +181,16 @@ def sn_scale_block(block, n, pixels, network, distances, scale):
             start += 4
         while start < stop:
             a1, z1 = block[start], block[start + last]
-            for p in range(pixels):
+            for p in range(pixels & WHOLE):
                 x = sample[p]
                 nearest[p] = smaller(nearest[p], larger(x - a1[p], z1[p] - x))
             start += 1
-    distances[n:] = np.inf
+    # As many below and above that their median stays the same.
+    middle = (distances.shape[0] - 1) // 2
+    above = n + middle - (n - 1) // 2
+    distances[n:above] = 0.0
+    distances[above:] = np.inf
     sort_block(distances, network, pixels)
     factor = _sn_factor(n)
-    for p in range(pixels):
-        scale[p] = factor * distances[(n - 1) // 2, p]
+    for p in range(pixels & WHOLE):
+        scale[p] = factor * distances[middle, p]

@@ -17,8 +17,10 @@ from stacklib.utils.compiled import compiled, larger, smaller
 __all__ = [
     "FILLED",
     "LANES",
+    "WHOLE",
     "Waiting",
     "filled",
+    "median_network",
     "pack",
     "sort_block",
     "sorting_network",
@@ -31,6 +33,9 @@ __all__ = [
 LANES = 128
 #: Of so many pixels a multiple goes as fast as a few less.
 FILLED = 16
+#: ``pixels & WHOLE`` is a multiple of that, and the compiler knows it: it makes no code for the rest of a
+#: vector, which is slower and takes long to compile.
+WHOLE = -FILLED
 
 
 @lru_cache(maxsize=64)
@@ -57,13 +62,27 @@ def sorting_network(count: int) -> np.ndarray:
     return np.ascontiguousarray(network, dtype=np.int64)
 
 
+@lru_cache(maxsize=64)
+def median_network(count: int) -> np.ndarray:
+    """Return the pairs of `sorting_network` that decide which sample becomes the lower median."""
+    needed, pairs = {max(count - 1, 0) // 2}, []
+    for pair in reversed(sorting_network(count).tolist()):
+        if not needed.isdisjoint(pair):
+            needed.update(pair)
+            pairs.append(pair)
+    return np.array(pairs[::-1], np.int64).reshape(-1, 2)
+
+
 @compiled
 def sort_block(block, network, pixels=LANES):
-    """Sort the first `pixels` pixels of `block` along the frames in place. NaN is not allowed."""
+    """Sort the first `pixels` pixels of `block`, a multiple of `FILLED`, along the frames in place.
+
+    NaN is not allowed.
+    """
     for k in range(network.shape[0]):
         lower = block[network[k, 0]]
         upper = block[network[k, 1]]
-        for p in range(pixels):
+        for p in range(pixels & WHOLE):
             a = lower[p]
             b = upper[p]
             lower[p] = smaller(a, b)
@@ -127,12 +146,12 @@ def pack(ordered, low, n, chosen, pixels, places, block):
     """
     frames = ordered.shape[1]
     samples = ordered.reshape(-1)
-    for k in range(pixels):
+    for k in range(pixels & WHOLE):
         q = chosen[min(k, chosen.size - 1)]
         b, p = q // LANES, q % LANES
         # An index without a sign needs no test for negative ones.
         places[k] = np.uint64((b * frames + low[b, p]) * LANES + p)
     for i in range(frames):
         row, further = block[i], np.uint64(min(i, n - 1) * LANES)
-        for k in range(pixels):
+        for k in range(pixels & WHOLE):
             row[k] = samples[places[k] + further]

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from stacklib.rejection.clipping import clip, note, note_limits
-from stacklib.rejection.estimators import median, moments, sn_scale, sn_scale_block
-from stacklib.rejection.sorting import LANES, pack, take, wait, waiting_for
+from stacklib.rejection.estimators import median, moments, sn_scale_block
+from stacklib.rejection.sorting import FILLED, LANES, WHOLE, filled, pack, take, wait, waiting_for
 from stacklib.utils.compiled import compiled, larger, lowest, smaller
 
 __all__ = ["winsorized_sigma"]
@@ -19,8 +19,6 @@ WINSORIZATION = 1.5
 WINSORIZED_CONSTANT = 1.134
 #: Largest number of passes until mean and sigma settle.
 WINSORIZATIONS = 100
-#: With at least this many pixels, working on them at once is faster; of these, a multiple goes as fast.
-TOGETHER, FILLED = 10, 32
 #: With fewer pixels that have not settled, they are worked on one by one.
 FEW = 4
 
@@ -149,18 +147,18 @@ def _sum_core(cleaned, pixels, limits, state):
     fours = first + (last - first) // 4 * 4
     for i in range(first, fours, 4):
         c1, c2, c3, c4 = cleaned[i], cleaned[i + 1], cleaned[i + 2], cleaned[i + 3]
-        for p in range(pixels):
+        for p in range(pixels & WHOLE):
             least = smaller(smaller(c1[p], c2[p]), smaller(c3[p], c4[p]))
             most = larger(larger(c1[p], c2[p]), larger(c3[p], c4[p]))
             limits[CORE_LOWEST + p] = smaller(limits[CORE_LOWEST + p], least)
             limits[CORE_HIGHEST + p] = larger(limits[CORE_HIGHEST + p], most)
-        for p in range(pixels):
+        for p in range(pixels & WHOLE):
             d1, d2, d3, d4 = np.float64(c1[p]), np.float64(c2[p]), np.float64(c3[p]), np.float64(c4[p])
             state[CORE_SUM + p] = state[CORE_SUM + p] + d1 + d2 + d3 + d4
             state[CORE_SQUARES + p] = state[CORE_SQUARES + p] + d1 * d1 + d2 * d2 + d3 * d3 + d4 * d4
     for i in range(fours, last):
         clean = cleaned[i]
-        for p in range(pixels):
+        for p in range(pixels & WHOLE):
             limits[CORE_LOWEST + p] = smaller(limits[CORE_LOWEST + p], clean[p])
             limits[CORE_HIGHEST + p] = larger(limits[CORE_HIGHEST + p], clean[p])
             d = np.float64(clean[p])
@@ -178,13 +176,13 @@ def _sum_clamped(cleaned, pixels, limits, state):
     """Sum the clamped deviations of a block and their squares, if the core is not clamped."""
     frames = cleaned.shape[0]
     quarter = frames // 4
-    for p in range(pixels):
+    for p in range(pixels & WHOLE):
         state[SUM + p] = state[CORE_SUM + p]
         state[SQUARES + p] = state[CORE_SQUARES + p]
     # Four rows at a time, so that the sums are loaded and stored less often.
     for i in range(0, quarter - 1, 2):
         c1, c2, c3, c4 = cleaned[i], cleaned[frames - 1 - i], cleaned[i + 1], cleaned[frames - 2 - i]
-        for p in range(pixels):
+        for p in range(pixels & WHOLE):
             bottom, top = limits[BOTTOM + p], limits[TOP + p]
             d1 = _clamped(c1[p], bottom, top)
             d2 = _clamped(c2[p], bottom, top)
@@ -194,7 +192,7 @@ def _sum_clamped(cleaned, pixels, limits, state):
             state[SQUARES + p] = state[SQUARES + p] + d1 * d1 + d2 * d2 + d3 * d3 + d4 * d4
     if quarter % 2:
         c1, c2 = cleaned[quarter - 1], cleaned[frames - quarter]
-        for p in range(pixels):
+        for p in range(pixels & WHOLE):
             bottom, top = limits[BOTTOM + p], limits[TOP + p]
             d1 = _clamped(c1[p], bottom, top)
             d2 = _clamped(c2[p], bottom, top)
@@ -266,7 +264,7 @@ def _clean(block, n, pixels, cutoff, estimates, clamping):
     """Find the deviations of the samples from the median, and start with the first limits."""
     start, centre, scale = estimates
     cleaned, limits, state = clamping.cleaned, clamping.limits, clamping.state
-    for p in range(pixels):
+    for p in range(pixels & WHOLE):
         state[MEAN + p] = 0.0
         state[SIGMA + p] = start[p]
         state[ACTIVE + p] = 1.0 if start[p] > 0.0 else 0.0
@@ -275,7 +273,7 @@ def _clean(block, n, pixels, cutoff, estimates, clamping):
         scale[p] = 0.0
     for i in range(n):
         sample, clean = block[i], cleaned[i]
-        for p in range(pixels):
+        for p in range(pixels & WHOLE):
             d = np.float64(sample[p]) - centre[p]
             clean[p] = np.float32(0.0 if abs(d) > cutoff * start[p] else d)
     cleaned[n:] = 0.0
@@ -297,7 +295,7 @@ def _move_together(pixels, clamping, found):
     """Move the pixels that need another pass to the first lanes, and return their number."""
     cleaned, limits, state, lane = clamping
     number = 0
-    for p in range(pixels):
+    for p in range(pixels & WHOLE):
         if state[ACTIVE + p] > 0.0:
             # Lanes are moved down only.
             for part in range(PARTS):
@@ -324,7 +322,7 @@ def _winsorized_block(block, n, pixels, cutoff, estimates, clamping, found):
     """
     cleaned, limits, state, lane = clamping
     _clean(block, n, pixels, cutoff, estimates, clamping)
-    for p in range(pixels):
+    for p in range(pixels & WHOLE):
         lane[p] = p
         found[p] = 0.0
     # Not literal numbers, for which `_take_pass` would be compiled again.
@@ -332,7 +330,7 @@ def _winsorized_block(block, n, pixels, cutoff, estimates, clamping, found):
     while iteration < WINSORIZATIONS:
         active = np.int32(0)
         apart = np.int32(0)
-        for p in range(used):
+        for p in range(used & WHOLE):
             needed = state[ACTIVE + p] > 0.0
             active = np.int32(active + np.int32(needed))
             apart = np.int32(apart + np.int32(needed & _core_is_clamped(p, limits)))
@@ -343,7 +341,7 @@ def _winsorized_block(block, n, pixels, cutoff, estimates, clamping, found):
             pixels, used = _move_together(used, clamping, found), FILLED
         _sum_clamped(cleaned, used, limits, state)
         if apart > 0:
-            for p in range(used):
+            for p in range(used & WHOLE):
                 if (state[ACTIVE + p] > 0.0) & _core_is_clamped(p, limits):
                     _sum_clamped_alone(cleaned, p, limits, state)
         _take_pass(start, used, n, iteration, cutoff, clamping, found)
@@ -360,20 +358,16 @@ def _winsorized_block(block, n, pixels, cutoff, estimates, clamping, found):
 
 
 @compiled
-def _start(block, n, pixels, network, distances, work, centre, scale):
+def _start(block, n, pixels, network, distances, centre, scale):
     """Compute median and Sn of the n samples of each pixel, or the standard deviation if Sn is 0."""
-    if pixels >= TOGETHER:
-        sn_scale_block(block, n, pixels, network, distances, scale)
-    else:
-        for p in range(pixels):
-            scale[p] = sn_scale(block[:, p], 0, n, work)
+    sn_scale_block(block, n, pixels, network, distances, scale)
     lower, upper = block[(n - 1) // 2], block[n // 2]
     zeros = np.int32(0)
-    for p in range(pixels):
+    for p in range(pixels & WHOLE):
         centre[p] = 0.5 * (np.float64(lower[p]) + np.float64(upper[p]))
         zeros = np.int32(zeros + np.int32(scale[p] == 0.0))
     if zeros > 0:
-        for p in range(pixels):
+        for p in range(pixels & WHOLE):
             if scale[p] == 0.0:
                 scale[p] = moments(block[:, p], 0, n, centre[p])[1]
 
@@ -383,7 +377,7 @@ def _decide(block, n, pixels, limits, estimates, drops):
     """Finish the scales, NaN if there is none, and find the pixels that drop a sample."""
     start, centre, scale = estimates
     first, last = block[0], block[n - 1]
-    for p in range(pixels):
+    for p in range(pixels & WHOLE):
         s = larger(scale[p], limits[2])
         clips = (start[p] > 0.0) & (s > 0.0)
         drops[p] = ((centre[p] - first[p]) / s > limits[0]) | ((last[p] - centre[p]) / s > limits[1])
@@ -393,11 +387,10 @@ def _decide(block, n, pixels, limits, estimates, drops):
 
 
 class Round(NamedTuple):
-    """What a round works with, besides its block: the sorting network, and scratch."""
+    """What a round works with, besides its block: the network that finds a median, and scratch."""
 
     network: np.ndarray
     distances: np.ndarray
-    work: np.ndarray
     found: np.ndarray
     estimates: Estimates
     clamping: Clamping
@@ -410,9 +403,9 @@ def _round(block, n, pixels, cutoff, limits, scratch, drops):
     """Estimate center and scale of the n samples of each pixel of a block, and find those that drop one."""
     centre, scale = scratch.estimates.centre, scratch.estimates.scale
     start = scratch.estimates.start
-    _start(block, n, pixels, scratch.network, scratch.distances, scratch.work, centre, start)
+    _start(block, n, pixels, scratch.network, scratch.distances, centre, start)
     _winsorized_block(block, n, pixels, cutoff, scratch.estimates, scratch.clamping, scratch.found)
-    for p in range(pixels):
+    for p in range(pixels & WHOLE):
         if np.isnan(scale[p]):
             m = median(block[:, p], 0, n)
             centre[p], scale[p] = _winsorized(
@@ -445,7 +438,6 @@ def winsorized_sigma(ordered, count, limits, table, max_iterations, low, high, d
     scratch = Round(
         table,
         np.empty((frames, LANES), np.float32),
-        np.empty(frames),
         np.empty(LANES),
         Estimates(np.empty(LANES), np.empty(LANES), np.empty(LANES)),
         Clamping(
@@ -461,48 +453,42 @@ def winsorized_sigma(ordered, count, limits, table, max_iterations, low, high, d
     centre, scale = estimates.centre, estimates.scale
     drops = np.empty(LANES, np.bool_)
     chosen, places = np.empty(LANES, np.int64), np.empty(LANES, np.uint64)
-    # Lists of those that wait for the first round, 1, and for another one, 0.
+    # Those that wait for the first round, 1, and for another one, 0.
     waiting = waiting_for(blocks, frames, 2)
     rounds = np.zeros(blocks * LANES, np.int64)
-    for b in range(blocks):
-        for p in range(LANES):
-            low[b, p] = 0
-            high[b, p] = count[b, p]
-            note(detail[b], p, np.nan, np.nan, np.nan, 0.0)
-    if max_iterations < 1:
-        return
-    for b in range(blocks):
-        if frames < 3 or lowest(count[b]) < frames:
+    # Not literal numbers, for which functions would be compiled again.
+    b, n, first = np.int64(0), frames, np.int64(1)
+    while b < blocks or n > 2:
+        # First blocks as they are, then packed ones.
+        block, size = packed, LANES
+        if b < blocks:
+            whole = lowest(count[b]) == frames and frames >= 3 and max_iterations > 0
             for p in range(LANES):
-                if count[b, p] >= 3:
-                    wait(waiting, b * LANES + p, count[b, p], 1)
-            continue
-        block, noted = ordered[b], detail[b]
-        # The literal number of lanes has `_round` compiled for it alone, which is a quarter faster.
-        _round(block, frames, LANES, limits[3], limits, scratch, drops)
-        for p in range(LANES):
-            note_limits(noted, p, centre[p], scale[p], limits)
-        for p in range(LANES):
-            q = b * LANES + p
-            rounds[q] = 1
-            if drops[p]:
-                left = _clip_pixel(block, p, q, frames, limits, estimates, low, high)
-                if 3 <= left < frames and max_iterations > 1:
-                    wait(waiting, q, left, 0)
-    for n in range(frames, 2, -1):
-        for first in range(2):
-            while waiting.head[n, first] >= 0:
-                size = take(waiting, n, first, chosen)
-                # Vectors are filled, unless there are so few pixels that they go one by one.
-                pixels = size if size < TOGETHER else (size + FILLED - 1) // FILLED * FILLED
-                pack(ordered, low, n, chosen[:size], pixels, places, packed)
-                _round(packed, n, pixels, limits[3] if first else np.inf, limits, scratch, drops)
-                for k in range(size):
-                    q = chosen[k]
-                    rounds[q] += 1
-                    if scale[k] > 0.0:
-                        note_limits(detail[q // LANES], q % LANES, centre[k], scale[k], limits)
-                    if drops[k]:
-                        left = _clip_pixel(packed, k, q, n, limits, estimates, low, high)
-                        if 3 <= left < n and rounds[q] < max_iterations:
-                            wait(waiting, q, left, 0)
+                chosen[p] = b * LANES + p
+                low[b, p] = 0
+                high[b, p] = count[b, p]
+                note(detail[b], p, np.nan, np.nan, np.nan, 0.0)
+                if count[b, p] >= 3 and max_iterations > 0 and not whole:
+                    wait(waiting, chosen[p], np.int64(count[b, p]), first)
+            block = ordered[b]
+            b += 1
+            if not whole:
+                continue
+        else:
+            size = take(waiting, n, first, chosen)
+            if size == 0:
+                first -= 1
+                if first < 0:
+                    n, first = n - 1, np.int64(1)
+                continue
+            pack(ordered, low, n, chosen[:size], filled(size), places, packed)
+        _round(block, n, filled(size), limits[3] if first else np.inf, limits, scratch, drops)
+        for k in range(size):
+            q = chosen[k]
+            rounds[q] += 1
+            if scale[k] > 0.0:
+                note_limits(detail[q // LANES], q % LANES, centre[k], scale[k], limits)
+            if drops[k]:
+                left = _clip_pixel(block, k, q, n, limits, estimates, low, high)
+                if 3 <= left < n and rounds[q] < max_iterations:
+                    wait(waiting, q, np.int64(left), np.int64(0))

@@ -9,7 +9,7 @@ from scipy import special
 
 from stacklib.rejection import estimators
 from stacklib.rejection.line_fitting import l1_line
-from stacklib.rejection.sorting import LANES, sort_block, sorting_network
+from stacklib.rejection.sorting import FILLED, LANES, median_network, sort_block, sorting_network
 
 
 def columns(rng, count):
@@ -55,6 +55,14 @@ def test_network_of_every_size():
             expected = np.sort(block, axis=0)
             sort_block(block, network)
             assert np.array_equal(block, expected)
+
+
+@pytest.mark.parametrize("count", range(1, 13))
+def test_network_of_a_median_finds_it_among_all_zeros_and_ones(count):
+    x = np.arange(2**count) >> np.arange(count)[:, None] & 1
+    network, middle = median_network(count), (count - 1) // 2
+    assert len(network) < max(len(sorting_network(count)), 1) or count in (1, 2, 3, 4)
+    assert np.array_equal(apply(network, x.copy())[middle], np.sort(x, axis=0)[middle])
 
 
 def test_sorting_with_missing_samples_last():
@@ -104,36 +112,29 @@ def test_absolute_deviation_of_a_part():
     assert deviations == [0.25, 0.25, 0.5, 1.25]
 
 
+def sn_of(block, count, pixels=LANES):
+    """Return Sn of the first samples of some pixels of a block, and -7 for the others."""
+    scale, distances = np.full(LANES, -7.0), np.empty(block.shape, np.float32)
+    estimators.sn_scale_block(block, count, pixels, median_network(len(block)), distances, scale)
+    return scale
+
+
 def test_sn_is_the_definition():
     rng = np.random.default_rng(5)
-    work = np.empty(70)
-    for count in (*range(2, 24), 40, 61):
-        for x in columns(rng, count):
-            padded = np.concatenate([[np.float32(-1e9)], x, [np.float32(1e9)]])
-            expected = reference.sn_scale(x.tolist())
-            assert estimators.sn_scale(padded, 1, count + 1, work) == pytest.approx(expected, rel=1e-7)
+    for count in (*range(2, 24), 31, 40, 61):
+        kinds = list(columns(rng, count))
+        block = np.stack([kinds[p % len(kinds)] for p in range(LANES)], axis=1)
+        scale = sn_of(block, count)
+        for p, x in enumerate(kinds):
+            assert scale[p] == pytest.approx(reference.sn_scale(x.tolist()), rel=1e-7)
+            assert (scale[p :: len(kinds)] == scale[p]).all()
 
 
 def test_sn_of_a_gaussian_is_its_sigma():
     rng = np.random.default_rng(6)
     for count in (5, 6, 12, 25):
-        x = np.sort(rng.standard_normal((4000, count)).astype(np.float32), axis=1)
-        mean = np.mean([estimators.sn_scale(column, 0, count, np.empty(count)) for column in x])
-        assert mean == pytest.approx(1, abs=0.03)
-
-
-def test_sn_of_a_block_is_that_of_its_pixels():
-    rng = np.random.default_rng(7)
-    for count in (*range(2, 14), 31, 60):
-        kinds = [x for _ in range(-(-LANES // 6)) for x in columns(rng, count)]
-        block = np.stack(kinds[:LANES], axis=1)
-        scale = np.empty(LANES)
-        distances = np.empty((count, LANES), np.float32)
-        estimators.sn_scale_block(block, count, LANES, sorting_network(count), distances, scale)
-        one_by_one = [
-            estimators.sn_scale(block[:, p].copy(), 0, count, np.empty(count)) for p in range(LANES)
-        ]
-        assert scale.tolist() == one_by_one
+        blocks = np.sort(rng.standard_normal((32, count, LANES)).astype(np.float32), axis=1)
+        assert np.mean([sn_of(block, count) for block in blocks]) == pytest.approx(1, abs=0.03)
 
 
 def abscissae(count):
@@ -194,16 +195,13 @@ def test_l1_line_that_is_flat_is_exactly_flat():
 
 
 @pytest.mark.parametrize("count", [2, 3, 7, 12, 41])
-def test_sn_of_a_part_of_a_block(count):
+@pytest.mark.parametrize("more", [0, 1, 2, 30])
+def test_sn_of_a_part_of_a_block(count, more):
     rng = np.random.default_rng(count)
-    block = np.sort(rng.standard_normal((count + 3, LANES)).astype(np.float32), axis=0)
-    scale, distances = np.full(LANES, -7.0), np.empty(block.shape, np.float32)
-    estimators.sn_scale_block(block, count, 11, sorting_network(count + 3), distances, scale)
-    alone = [
-        estimators.sn_scale(np.ascontiguousarray(block[:, p]), 0, count, np.empty(count)) for p in range(11)
-    ]
-    np.testing.assert_array_equal(scale[:11], alone)
-    assert (scale[11:] == -7).all()
+    block = np.sort(rng.standard_normal((count + more, LANES)).astype(np.float32), axis=0)
+    scale = sn_of(block, count, FILLED)
+    np.testing.assert_array_equal(scale[:FILLED], sn_of(block[:count], count)[:FILLED])
+    assert (scale[FILLED:] == -7).all()
 
 
 def test_sums_of_a_block_are_those_of_its_pixels():
