@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -17,17 +18,20 @@ from stacklib.utils.progress import in_web_app
 from stacklib.utils.texts import one_line, printable
 
 __all__ = [
+    "REST",
     "NumberSlider",
     "Readout",
     "beside_note",
     "chosen_file",
     "control_value",
     "enable_control",
+    "later",
     "parameter_control",
     "safe_html",
     "safe_label",
     "set_control",
     "side_by_side",
+    "tabs",
     "text_button",
 ]
 
@@ -39,6 +43,8 @@ YAML = (".yaml", ".yml")
 LABEL, BOX, UNIT = "11.8em", "5.4em", "4.8em"
 #: Room of the handle at both ends of a slider, in screen pixels.
 HANDLE = 12
+#: Seconds after which a slider or the choice in a list rests.
+REST = 0.5
 #: The name stands above a slider, which is as wide as the panel; the description is for screen readers.
 SLIDER_STYLE = """<style>
 .stacklib-slider.widget-slider .widget-label { display: none }
@@ -52,6 +58,11 @@ SLIDER_STYLE = """<style>
 .stacklib-slider .noUi-handle:focus, .stacklib-slider .noUi-handle:hover { background: #1976d2;
   border-color: #fff }
 .stacklib-slider [disabled] .noUi-handle { border-color: #999 }
+</style>"""
+#: Titles as wide as their words, and little room around the contents.
+TABS_STYLE = """<style>
+.stacklib-tabs > .lm-TabBar .lm-TabBar-tab { flex: 0 0 auto !important; max-width: none; min-width: 0 }
+.stacklib-tabs > .widget-tab-contents { padding: 4px 6px !important; overflow: hidden }
 </style>"""
 #: The part of the range that a slider covers, and its step; the number box covers the whole range.
 SLIDERS = {
@@ -241,6 +252,16 @@ def enable_control(control: widgets.Widget, enabled: bool) -> None:
         part.disabled = not enabled
 
 
+def later(seconds: float, call: Callable[[], None]) -> None:
+    """Call a function after a pause in which the kernel handles what waits; at once without a kernel."""
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        call()
+    else:
+        loop.call_later(seconds, call)
+
+
 def text_button(text: str, call: Callable[[], object], **options: Any) -> widgets.Button:
     """Create a button as wide as its text; options such as ``tooltip`` are those of the widget."""
     layout = widgets.Layout(width="auto", align_self="flex-start")
@@ -258,6 +279,13 @@ def beside_note() -> list[widgets.HTML]:
         "drag the new tab to the side."
     )
     return [widgets.HTML(f'<div style="line-height:1.3;font-size:85%;opacity:.75">{words}</div>')]
+
+
+def tabs(parts: Mapping[str, widgets.Widget]) -> widgets.Tab:
+    """Put widgets, by title, behind each other, with a tab for each."""
+    first, *others = parts.values()
+    styled = widgets.VBox([widgets.HTML(TABS_STYLE), first])
+    return widgets.Tab([styled, *others], titles=tuple(parts)).add_class("stacklib-tabs")
 
 
 def side_by_side(*parts: widgets.Widget) -> widgets.HBox:

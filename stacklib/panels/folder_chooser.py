@@ -19,8 +19,13 @@ from stacklib.utils.labels import counted
 
 __all__ = ["FolderChooser"]
 
-#: The title names the folder. What stands beside the button, "No selection" at first, would contradict it.
-STYLE = "<style>.stacklib-folder .widget-hbox > .widget-box { display: none }</style>"
+#: The title names the folder, with the button beside it. "No selection", which would stand there at first,
+#: would contradict it.
+STYLE = """<style>
+.stacklib-folder .widget-hbox > .widget-box { display: none }
+.stacklib-folder > .widget-vbox { flex-flow: row wrap; align-items: center; gap: 0 12px }
+.stacklib-folder .widget-gridbox { order: 1; flex: 1 1 100% }
+</style>"""
 
 
 class FolderChooser:

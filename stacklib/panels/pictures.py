@@ -69,6 +69,7 @@ class FigurePicture(widgets.HBox):
         self._columns = [round(cut * wide) for cut in (0, *cuts, 1)]
         parts = [Picture("", f"{last - first}px") for first, last in pairwise(self._columns)]
         super().__init__(parts, layout=widgets.Layout(flex_flow="row wrap"))
+        self.add_class("stacklib-figure")
 
     def describe(self, *words: str) -> None:
         """Set the descriptions of the parts."""

@@ -734,22 +734,43 @@ def test_voila_serves_all_steps_as_an_app(lab, root):
         page.goto(server.address(""), wait_until="commit", timeout=90_000)
         page.get_by_role("button", name="Measure these frames").click(timeout=120_000)
         page.get_by_text("20 of 20 frames are selected").wait_for(timeout=120_000)
+        page.locator("tr[data-frame]").first.wait_for()
+        needs_no_scrolling(notebook)
         page.get_by_text("2 Rejection").click()
         page.wait_for_selector(".stacklib-pictures .stacklib-viewer", timeout=120_000)
         notebook.settled()
+        needs_no_scrolling(notebook)
         by_keyboard_and_mouse(notebook)
         page.get_by_text("3 Pixels").click()
         notebook.wait_until(lambda: "rejected" in notebook.readouts(), "the story of a pixel")
+        needs_no_scrolling(notebook)
         page.get_by_text("4 Integrate").click()
         page.get_by_role("button", name="Integrate", exact=True).click(timeout=60_000)
         link = page.get_by_role("link", name=".xisf").first
         link.wait_for(timeout=120_000)
+        page.locator(".stacklib-result .stage").first.wait_for()
+        needs_no_scrolling(notebook)
         with page.expect_download() as download:
             link.click()
         saved = folder.parent / "5_Integration" / download.value.suggested_filename
         assert Path(download.value.path()).read_bytes() == saved.read_bytes()
         assert notebook.errors() == []
         page.close()
+
+
+def needs_no_scrolling(notebook: browser.Notebook) -> None:
+    """The page of the app that is shown fits the window."""
+    notebook.settled()
+    assert notebook.page.evaluate(TOO_HIGH) == []
+
+
+#: What is around the app and higher than its room.
+TOO_HIGH = """() => {
+    const found = [];
+    for (let part = document.querySelector('.stacklib-app'); part; part = part.parentElement)
+        if (part.scrollHeight > part.clientHeight + 1) found.push([part.className, part.scrollHeight]);
+    return found;
+}"""
 
 
 # without a browser -------------------------------------------------------------------------------

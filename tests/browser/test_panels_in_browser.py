@@ -231,8 +231,8 @@ def drag_by(notebook: browser.Notebook, across: int, down: int) -> float:
 
 # a box and its frames ----------------------------------------------------------------------------
 
-#: Viewers of the box, of the box without a frame, and of what the frame adds.
-BOX_VIEWERS = ".stacklib-inspector-box .stacklib-viewer"
+#: Viewers of the box without a frame, and of what the frame adds; that of the box comes first.
+WITHOUT_VIEWERS = ".stacklib-inspector-box .stacklib-aligned > :nth-child(n + 2) .stacklib-viewer"
 
 
 def test_a_box_is_seen_without_a_frame(lab, large, root, say):
@@ -270,7 +270,7 @@ def test_a_box_is_seen_without_a_frame(lab, large, root, say):
         measured = []
         for number in order[1:8]:
             page.wait_for_timeout(300)
-            notebook.start_stopwatch(BOX_VIEWERS)
+            notebook.start_stopwatch(WITHOUT_VIEWERS)
             page.keyboard.press("ArrowDown")
             measured.append(max(notebook.stopwatch()))
             notebook.wait_until(
@@ -292,6 +292,11 @@ PLACES = """selector => [...document.querySelectorAll(selector)].map(panel => {
     const beyond = panel.scrollWidth - panel.clientWidth;
     return {height: panel.offsetHeight, beyond, room: room.clientHeight};
 })"""
+START = """import stacklib as sl
+from stacklib import notebook
+from stacklib.panels import *
+notebook.set_up_session()
+"""
 PANELS = {
     "explorer": (".stacklib-panel", "RejectionExplorer('M101')"),
     "inspector": (".stacklib-inspector-panel", "PixelInspector(sl.integrate('M101', progress=False))"),
@@ -308,26 +313,13 @@ def m101_copy(root) -> Path:
 @pytest.mark.parametrize("name", PANELS)
 def test_a_panel_is_seen_whole_and_works_in_two_views(lab, m101_copy, root, name):
     selector, made = PANELS[name]
-    start = (
-        "import stacklib as sl\n"
-        "from stacklib import notebook\n"
-        "from stacklib.panels import *\n"
-        "notebook.set_up_session()\n"
-    )
-    path = write_notebook(root, f"{name}.ipynb", f"{start}panel = {made}", "panel.widget")
+    path = write_notebook(root, f"{name}.ipynb", f"{START}panel = {made}", "panel.widget")
     with lab.open(path) as notebook:
         notebook.run_all()
         notebook.settled()
-        page, size = notebook.page, {"width": 1400, "height": 1000}
-        assert page.locator(".jp-FileBrowser").is_visible() and page.viewport_size == size
-        (place,) = page.evaluate(PLACES, selector)
-        assert 800 < place["room"] < 900 and place["height"] <= place["room"] and place["beyond"] <= 0
+        page = notebook.page
+        assert page.locator(".jp-FileBrowser").is_visible() and page.viewport_size == LARGE_WINDOW
         stay_in_place(notebook, selector)
-        page.set_viewport_size({"width": 1000, "height": 800})
-        notebook.settled()
-        (place,) = page.evaluate(PLACES, selector)
-        assert place["beyond"] <= 0
-        page.set_viewport_size(size)
         # As the panel says.
         page.locator(selector).scroll_into_view_if_needed()
         page.locator(f"{selector} .stage").first.click(button="right")
@@ -343,6 +335,120 @@ def test_a_panel_is_seen_whole_and_works_in_two_views(lab, m101_copy, root, name
         assert notebook.errors() == []
 
 
+def fits_the_window(notebook: browser.Notebook, selector: str) -> None:
+    """The panel fits a window 1000 pixels high, and is never wider than its room."""
+    page = notebook.page
+    for size, room in ((LARGE_WINDOW, 879), (SMALL_WINDOW, 679)):
+        for side in ("collapseLeft", "expandLeft"):
+            page.set_viewport_size(size)
+            page.evaluate(f"window.jupyterapp.shell.{side}()")
+            notebook.settled()
+            (place,) = page.evaluate(PLACES, selector)
+            assert place["room"] == room and place["beyond"] <= 0, (size, side, place)
+            assert size == SMALL_WINDOW or place["height"] <= room, (side, place)
+    page.set_viewport_size(LARGE_WINDOW)
+
+
+LARGE_WINDOW, SMALL_WINDOW = {"width": 1400, "height": 1000}, {"width": 1000, "height": 800}
+
+
+def search_trails(notebook: browser.Notebook) -> None:
+    notebook.page.get_by_role("tab", name="Settings").click()
+    notebook.page.get_by_label("footprints", exact=True).select_option("all")
+    notebook.page.get_by_role("tab", name="3 trails").click(timeout=90_000)
+
+
+def take_what_has_most_words(notebook: browser.Notebook) -> None:
+    page = notebook.page
+    page.get_by_label("preset", exact=True).select_option("measured")
+    notebook.wait_until(lambda: "noise for equal starlight" in notebook.readouts(), "matching by light", 90)
+    page.get_by_role("button", name="Keep as A").click()
+    page.get_by_role("button", name="Suggest", exact=True).click()
+    notebook.wait_until(lambda: "Suggested. " in notebook.readouts(), "suggesting", 90)
+
+
+def take_what_has_most_sliders(notebook: browser.Notebook) -> None:
+    notebook.page.get_by_label("rejection", exact=True).select_option("ccd_noise")
+    notebook.page.get_by_role("tab", name="More").click()
+    notebook.wait_until(lambda: notebook.page.get_by_text("ccd_scale_noise").first.is_visible(), "sliders")
+
+
+def show_a_mask(notebook: browser.Notebook) -> None:
+    notebook.page.get_by_label("picture", exact=True).select_option("mask of a frame")
+    notebook.wait_until(lambda: "Where frame 1 was rejected" in notebook.titles(), "the mask")
+
+
+def show_the_table(notebook: browser.Notebook) -> None:
+    notebook.page.get_by_role("tab", name="Sample and verdict of each frame").click()
+    notebook.page.get_by_label("verdicts").wait_for()
+
+
+def draw_a_box(notebook: browser.Notebook) -> None:
+    page = notebook.page
+    box = page.locator(".stacklib-inspector .stage").first.bounding_box()
+    page.keyboard.down("Shift")
+    page.mouse.move(box["x"] + 0.45 * box["width"], box["y"] + 0.3 * box["height"])
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 0.6 * box["height"], steps=4)
+    page.mouse.up()
+    page.keyboard.up("Shift")
+    notebook.wait_until(lambda: "Without frame" in notebook.titles(), "the box without a frame", 60)
+
+
+def have_notes(notebook: browser.Notebook) -> None:
+    notebook.page.get_by_role("button", name="Leave out suggested", exact=True).click()
+    notebook.wait_until(lambda: "Left out: " in notebook.readouts(), "leaving out")
+
+
+#: What makes a panel higher, one after another.
+STATES = {
+    "explorer": (search_trails, take_what_has_most_words, take_what_has_most_sliders),
+    "inspector": (show_a_mask, show_the_table, draw_a_box),
+    "selector": (have_notes,),
+}
+
+
+@pytest.mark.parametrize("name", PANELS)
+def test_a_panel_fits_the_window_whatever_it_shows(lab, m101_copy, root, name):
+    selector, made = PANELS[name]
+    path = write_notebook(root, f"{name}_fits.ipynb", f"{START}panel = {made}", "panel.widget")
+    with lab.open(path) as notebook:
+        notebook.run_all()
+        page = notebook.page
+        for theme in ("Dark", "Light"):
+            page.evaluate(CHANGE_THEME, {"theme": f"JupyterLab {theme}"})
+            scheme = f"() => getComputedStyle(document.querySelector('{selector}')).colorScheme"
+            dark = theme == "Dark"
+            notebook.wait_until(lambda s=scheme, dark=dark: (page.evaluate(s) == "dark") == dark, theme)
+            fits_the_window(notebook, selector)
+        if name == "inspector":
+            follow_each_other(notebook)
+        for change in STATES[name]:
+            change(notebook)
+            fits_the_window(notebook, selector)
+        assert notebook.errors() == []
+
+
+def follow_each_other(notebook: browser.Notebook) -> None:
+    """In a small window with the file browser, map and close-up are side by side above the samples."""
+    page = notebook.page
+    page.set_viewport_size(SMALL_WINDOW)
+    page.evaluate("window.jupyterapp.shell.expandLeft()")
+    notebook.settled()
+    page.evaluate("() => document.querySelector('.stacklib-inspector').scrollIntoView()")
+    first, close, samples = (
+        page.locator(part).first.bounding_box()
+        for part in (
+            ".stacklib-inspector-map .stage",
+            ".stacklib-inspector-close .stage",
+            "img.stacklib-picture",
+        )
+    )
+    assert abs(first["y"] - close["y"]) < 10 and first["x"] + first["width"] < close["x"]
+    assert first["y"] + first["height"] < samples["y"]
+    assert samples["y"] + 0.8 * samples["height"] < SMALL_WINDOW["height"] - 30
+
+
 def test_a_trail_is_switched_off_with_mouse_and_keyboard(lab, m101_copy, root):
     made = (
         "import stacklib as sl\nfrom stacklib.panels import RejectionExplorer\n"
@@ -352,6 +458,7 @@ def test_a_trail_is_switched_off_with_mouse_and_keyboard(lab, m101_copy, root):
     with lab.open(write_notebook(root, "trails.ipynb", made, "panel.widget")) as notebook:
         notebook.run_all()
         first, page = notebook.settled(), notebook.page
+        page.get_by_role("tab", name="3 trails").click()
         boxes, ignored = page.locator(".stacklib-trails input"), "print(panel.recipe.ignore_trails)"
         assert boxes.count() == 3 and all(boxes.nth(k).is_checked() for k in range(3))
         # The name is what a screen reader reads.

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from astropy.io import fits
-from conftest import SAMPLES
+from conftest import SAMPLES, integrate_quietly
 
 import stacklib as sl
 from stacklib.explore.boxes.blame_plots import figure_blame
@@ -105,6 +105,24 @@ def test_without_a_frame_is_the_real_run(target, changes, numbers):
     for name in ("image", "rejection_low", "rejection_high", "coverage"):
         np.testing.assert_array_equal(getattr(without, name), getattr(real, name), err_msg=name)
     np.testing.assert_array_equal(found.image_without(*numbers), real.original)
+
+
+def test_without_a_search_the_masks_are_those_of_all_frames(m101, m13):
+    found = sl.blame(m101, BOX)
+    assert found.searches and not sl.blame(m13, BOX).searches
+    quick, exact = (found.image_without(3, search=search) for search in (False, True))
+    differs = np.any(quick != exact, axis=0)
+    left, top, width, height = BOX
+    beside = np.zeros((height, width), bool)
+    for channel in range(3):
+        for i in set(range(20)) - {2}:
+            rows = np.ones((height, width), np.float32)
+            m101.masks.blank(rows, i, channel, top, left)
+            beside |= np.isnan(rows)
+    # Only what the other search finds, or does not find, is different: next to nothing.
+    assert beside.any() and differs.mean() < 0.1 * beside.mean()
+    alone = sl.blame(integrate_quietly("M101", joint_colour=False), BOX)
+    assert np.any(quick != alone.image_without(3))
 
 
 def test_trails_found_with_all_frames_are_taken(trailed):

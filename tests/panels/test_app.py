@@ -57,7 +57,7 @@ def test_from_the_folder_to_the_files(folder):
     click(last, "Integrate")
     assert bench.result.recipe.sigma_high == 2.5 and len(bench.result.frames) == number
     # One line each for frames, rejection and noise.
-    result = last.room.children[-1].children[0].value
+    result = last.room.children[-1].children[0].children[0].value
     assert result.count("<br>") == len(bench.result.summary.splitlines()) == 3
     links = next(w for w in everything(last.box) if isinstance(w, Downloads))
     assert {Path(f["name"]).suffix for f in links.files} == {".xisf", ".ecsv", ".txt"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 
 import numpy as np
@@ -12,10 +13,12 @@ from matplotlib.image import imread
 
 import stacklib as sl
 from stacklib.explore import masks, story_plots
+from stacklib.explore.boxes.blame import Blame, blame
 from stacklib.explore.explain import tell
 from stacklib.kernel.verdicts import HIGH, LOW
 from stacklib.normalization.settings import Settings
 from stacklib.panels import PixelInspector
+from stacklib.panels.inspector import inspection
 from stacklib.panels.inspector.inspection import MASK
 
 
@@ -166,11 +169,11 @@ def test_a_trail_has_a_symbol_words_and_a_place_of_its_own(trailed):
     line = trailed.trails[trailed.trails["file"] == trailed.preparation.measurements.names[3]][0]
     x, y = (round(float(line[f"{name}0"] + line[f"{name}1"]) / 2) for name in "xy")
     panel = PixelInspector(trailed, x=x, y=y)
-    box, panel._panel.listed.selected_index = panel.widget, 0
+    panel._panel.listed.selected_index = 1
     table = panel._panel.table.value
     assert table.count("◆") == 2 and "px long" in table and "found as a line" in table
-    legends = [each.value for each in box.children[1].children[4].children if hasattr(each, "value")]
-    assert "◆ trail" in legends[0] and "★" not in legends[0]
+    legend = panel._panel.legend.value
+    assert "◆ trail" in legend and "★" not in legend
     assert "Rejected for their neighbors: 0004 (trail" in panel._panel.told.value
     panel.frame = 4
     assert panel.mask()[0][y, x] == 2 and "% for their neighbors" in panel.text
@@ -182,13 +185,13 @@ def test_table_shows_every_frame_by_symbol_and_word(panel):
     panel.selected = (115, 85, 0)
     # It is written when it is opened.
     assert live.table.value == ""
-    live.listed.selected_index = 0
+    live.listed.selected_index = 1
     table = live.table.value
     assert table.count("<tr") == 21 and [table.count(symbol) for symbol in "▲★▼"] == [8, 1, 2]
     assert 'title="M101_Light_180s_0007_c_d_r.xisf">0007<' in table and "rejected high in round 1" in table
     panel.round = 1
     assert live.table.value.count("▲") == 3 and "still kept in this round" in live.table.value
-    live.listed.selected_index = None
+    live.listed.selected_index = 0
 
 
 def test_keyboard_and_screen_readers_have_names(panel):
@@ -291,6 +294,41 @@ def test_a_box_ranks_the_frames_and_shows_it_without_one(panel):
     live.map.widget.pixel = [120, 90]
     assert panel.box == () and live.map.widget.box == [] and panel.selected[:2] == (120, 90)
     assert live.shares.widget.layout.display == "none" and live.of_pixel[0].layout.display is None
+
+
+def test_neighbors_of_hits_are_searched_when_the_choice_rests(panel, monkeypatch):
+    monkeypatch.setattr("stacklib.panels.inspector.box_part.REST", 0.05)
+    shares, asked = panel._panel.shares, []
+    real = Blame.image_without
+
+    def image_without(found: Blame, number: int, search: bool) -> np.ndarray:
+        asked.append((number, search))
+        return real(found, number, search=search)
+
+    monkeypatch.setattr(Blame, "image_without", image_without)
+
+    async def choose() -> None:
+        panel.box = (60, 50, 50, 40)
+        others = [number for _, number in shares.ranking.options[1:3]]
+        for number in others:
+            shares.ranking.value = number
+        assert [search for _, search in asked] == [False] * 3 and "searched again" in shares.reason.value
+        await asyncio.sleep(0.3)
+        assert asked[3:] == [(others[-1], True)] and "searched again" not in shares.reason.value
+        shown = shares.viewers[1]._pyramid.rows.read(0, 40)
+        np.testing.assert_array_equal(shown, panel.blame.without(others[-1]).original)
+
+    asyncio.run(choose())
+    panel.box = ()
+
+
+def test_a_box_is_ranked_once(panel, monkeypatch):
+    ranked = []
+    monkeypatch.setattr(inspection, "blame", lambda result, box: ranked.append(box) or blame(result, box))
+    panel.box = (60, 50, 30, 20)
+    panel._panel.map.widget.box = [60, 50, 30, 21]
+    assert ranked == [(60, 50, 30, 20), (60, 50, 30, 21)]
+    panel.box = ()
 
 
 def test_a_box_that_is_too_large_is_refused(panel, monkeypatch):

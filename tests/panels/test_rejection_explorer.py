@@ -404,9 +404,10 @@ def test_a_trail_is_switched_off_without_another_search(trailed_folder, monkeypa
 def test_the_list_of_trails_says_what_is_nowhere_and_where_the_others_are(trailed_folder):
     panel = RejectionExplorer(trailed_folder, region=(0, 100, 60, 30))
     trails = panel._panel.trails
-    assert trails.layout.display == "none"
+    assert trails.title == "Trails" and "Not looked for" in trails.words.value
     panel.recipe = panel.recipe.replace(footprints="trails", ignore_trails="light.xisf:1,2-30,4")
-    assert trails.layout.display is None and "no such trail was found: light.xisf" in trails.words.value
+    assert "no such trail was found: light.xisf" in trails.words.value
+    assert trails.title == f"{len(panel.trails)} trails" == panel._panel.others.get_title(3)
     inside = [_inside(row, (0, 100, 60, 30)) for row in panel.trails]
     assert [box.description.endswith("outside this region") for box in trails.boxes] == [
         not x for x in inside
@@ -415,7 +416,7 @@ def test_the_list_of_trails_says_what_is_nowhere_and_where_the_others_are(traile
     panel.region = (0, 0, 170, 130)
     assert not any("outside" in box.description for box in trails.boxes)
     panel.recipe = panel.recipe.replace(footprints="off")
-    assert trails.layout.display == "none"
+    assert panel._panel.others.get_title(3) == "Trails" and not trails.boxes
 
 
 def _inside(trail, region) -> bool:
@@ -588,7 +589,7 @@ def test_nothing_changes_the_settings_while_limits_are_tried(live, monkeypatch):
         return SimpleNamespace(recipe=proposed, reason="because.")
 
     monkeypatch.setattr("stacklib.explore.region_trials.advise", advise)
-    monkeypatch.setattr("stacklib.panels.explorer.live._later", lambda _, call: later.append(call))
+    monkeypatch.setattr("stacklib.panels.explorer.live.later", lambda _, call: later.append(call))
     live._panel.suggest.click()
     assert "42 %" in shown[0][0] and shown[0][1:] == (True, True)
     control(live, "sigma_high").slider.value = 5.0

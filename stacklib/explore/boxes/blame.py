@@ -176,13 +176,16 @@ class Blame:
         """
         return self._integrated_without(numbers, with_uncertainty=True)
 
-    def image_without(self, *numbers: int) -> np.ndarray:
+    def image_without(self, *numbers: int, search: bool = True) -> np.ndarray:
         """Return the image of `without`, before `output_range`, in a part of the time.
 
         Parameters
         ----------
         *numbers : int
             The frames, counted from 1.
+        search : bool
+            Whether to search again for what looks at neighbors, as `without` does if it is `exact`. That
+            measures the noise of the other frames first. Otherwise what was found with all frames is taken.
 
         Returns
         -------
@@ -194,9 +197,16 @@ class Blame:
         IntegrationError
             If there is no such frame, or fewer than two are left.
         """
-        return self._integrated_without(numbers, with_uncertainty=False).original
+        return self._integrated_without(numbers, with_uncertainty=False, search=search).original
 
-    def _integrated_without(self, numbers: tuple[int, ...], with_uncertainty: bool) -> Integration:
+    @property
+    def searches(self) -> bool:
+        """Whether the image of `image_without` depends on `search`."""
+        return self.exact and self.result.masks is not None
+
+    def _integrated_without(
+        self, numbers: tuple[int, ...], with_uncertainty: bool, search: bool = True
+    ) -> Integration:
         frames, recipe = self.result.preparation.frames, self.result.recipe
         wrong = [number for number in numbers if not 1 <= number <= len(frames)]
         if wrong:
@@ -208,11 +218,12 @@ class Blame:
         samples = Samples(trials.frames, self.box)
         samples.held = np.ascontiguousarray(self._samples.hold()[:, left])
         trials.samples = samples
-        if self.result.masks is not None and not self.exact:
+        search = search and self.exact
+        if self.result.masks is not None and not search:
             trials.take_masks(recipe, self.result.masks.of_frames(left))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", StacklibWarning)
-            return trials.integrate(recipe, search=self.exact, with_uncertainty=with_uncertainty)
+            return trials.integrate(recipe, search=search, with_uncertainty=with_uncertainty)
 
 
 def blame(result: Integration, box: Region) -> Blame:

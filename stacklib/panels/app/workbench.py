@@ -31,6 +31,16 @@ from stacklib.utils.progress import bars_shown_by
 
 __all__ = ["Workbench"]
 
+#: Each page fits the window. Scroll bars and boxes to tick are dark in the dark.
+STYLE = """<style>
+html:has([data-jp-theme-light="false"]) { color-scheme: dark }
+[data-voila] .jp-RenderedHTMLCommon p { margin: 0 }
+.stacklib-app > .widget-tab-contents { padding: 6px 10px !important }
+.stacklib-app .stacklib-pictures .stage { height: clamp(150px, (100vh - 480px) / 2, 400px) !important }
+.stacklib-app .stacklib-result .stage { max-height: max(200px, 100vh - 490px) }
+.stacklib-app .stacklib-maps .stage { max-height: max(120px, (100vh - 580px) / 2) }
+</style>"""
+
 
 class Workbench:
     """All steps of an integration on one page.
@@ -64,6 +74,7 @@ class Workbench:
     def widget(self) -> widgets.Tab:
         """The page."""
         tabs = widgets.Tab([step.box for step in self.steps], titles=[step.title for step in self.steps])
+        tabs.add_class("stacklib-app")
         tabs.observe(lambda change: self.steps[change["new"]].open(), "selected_index")
         return tabs
 
@@ -160,8 +171,8 @@ class _Select(_Step):
         super().__init__(bench)
         measure = text_button("Measure these frames", self.open, button_style="primary")
         above = side_by_side(bench.chooser.widget, measure)
-        above.layout.align_items = "flex-end"
-        self.box.children = (above, *self.box.children)
+        above.layout.align_items = "center"
+        self.box.children = (widgets.HTML(STYLE), above, *self.box.children)
 
     def needs(self) -> Any:
         return self.bench.chooser.frames
@@ -233,7 +244,9 @@ class _Integrate(_Step):
                     files += [saved.table, saved.report]
                 words = Readout()
                 words.say(*bench.result.summary.splitlines(), f"Saved in {files[0].parent}. To download:")
-                shown.children = (words, Downloads(files), ResultViewer(bench.result).widget)
+                words.layout.flex = "1 1 480px"
+                links = side_by_side(words, Downloads(files))
+                shown.children = (links, ResultViewer(bench.result).widget)
                 self.said.say()
         finally:
             before[-1].disabled = False

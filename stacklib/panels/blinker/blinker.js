@@ -5,7 +5,9 @@ const SPACE = "http://www.w3.org/2000/svg";
 const HELP = "Space: play or stop. Left and right: step. Up and down: step in the table. x: leave out or take back. "
   + "u: undo. Home and End: first and last.";
 const TEXT = "input:not([type=checkbox]):not([type=button]):not([type=range]), textarea, select, [contenteditable=true]";
-const PLOT = { height: 118, left: 46, right: 10, top: 20, bottom: 8, axis: 30 };
+const PLOT = { left: 46, right: 10, top: 20, bottom: 8, axis: 30 };
+/** Height of a plot without its axis: three of them are about as high as the picture beside them. */
+const tall = () => Math.round(Math.min(Math.max(0.118 * innerHeight, 84), 118));
 
 function element(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);
@@ -149,7 +151,7 @@ class Blinker {
   fit() {
     const width = this.root.clientWidth;
     this.root.classList.toggle("narrow", width < 640);
-    if (this.plots.clientWidth !== this.drawnWidth) this.drawPlots();
+    if (this.plots.clientWidth !== this.drawnWidth || tall() !== this.drawnHeight) this.drawPlots();
   }
 
   set(name, value) {
@@ -365,11 +367,12 @@ class Blinker {
   drawPlots() {
     this.drawnWidth = this.plots.clientWidth;
     if (!this.drawnWidth) return;
+    const each = this.drawnHeight = tall();
     const across = 2, width = Math.floor((this.drawnWidth - 8) / across);
     const { x, x_label, plots, names } = this.meta;
     this.series = plots.map(({ title, values }, number) => {
       const bottom = number >= plots.length - across;
-      const height = PLOT.height + (bottom ? PLOT.axis : 0);
+      const height = each + (bottom ? PLOT.axis : 0);
       const image = drawn("svg", { width, height, role: "img", "aria-label": `${title} over time` });
       const known = values.flatMap((value, i) => (value === null ? [] : [[x[i], value]]));
       const range = (all) => {
@@ -378,7 +381,7 @@ class Blinker {
         return [low - room, high + room];
       };
       const [xs, ys] = [range(x), known.length ? range(known.map(([, y]) => y)) : [0, 1]];
-      const end = PLOT.height - PLOT.bottom;
+      const end = each - PLOT.bottom;
       const right = (value) => PLOT.left + ((value - xs[0]) / (xs[1] - xs[0])) * (width - PLOT.left - PLOT.right);
       const down = (value) => end - ((value - ys[0]) / (ys[1] - ys[0])) * (end - PLOT.top);
       image.append(drawn("text", { x: PLOT.left, y: 13, class: "title" }, title));

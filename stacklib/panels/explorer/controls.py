@@ -56,8 +56,8 @@ class Controls:
 
     Attributes
     ----------
-    rule, others : ipywidgets.VBox
-        The controls of the rule, and all others.
+    rule, settings, more : ipywidgets.VBox
+        The controls of the rule, other important ones, and the rest.
     each : dict of str to Widget
         Control of each parameter.
     preset : ipywidgets.Dropdown
@@ -94,15 +94,10 @@ class Controls:
             "Undo", lambda: self._back_wanted(), tooltip="Undo the last change of the settings"
         )
         others = [name for name in OF_NEIGHBOURS[1:] if name in self.each]
-        more = widgets.VBox([self.each[name] for name in (*CHOICES[4:], *SWITCHES, *others)])
         limits = widgets.HBox([widgets.Label("limits"), *self.limits, self.back])
         self.rule = widgets.VBox([self.preset, self.each["rejection"], self.rule_box, limits])
-        self.others = widgets.VBox(
-            [
-                *(self.each[name] for name in (*OF_NEIGHBOURS[:1], *CHOICES[1:4])),
-                widgets.Accordion([more], titles=("More settings",)),
-            ]
-        )
+        self.settings = widgets.VBox([self.each[name] for name in (*OF_NEIGHBOURS[:1], *CHOICES[1:4])])
+        self.more = widgets.VBox([self.each[name] for name in (*CHOICES[4:], *SWITCHES, *others)])
 
     def _make(self, recipe: Recipe, in_colour: bool) -> dict[str, widgets.Widget]:
         parameters = Recipe.parameters()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
 from functools import partial
 from html import escape
 
@@ -14,12 +12,15 @@ from stacklib.explore.both_presets import COMPARED
 from stacklib.explore.region_trials import limits_preset
 from stacklib.integration.samples import Region
 from stacklib.panels.common import (
+    REST,
     Readout,
     beside_note,
     chosen_file,
     enable_control,
+    later,
     safe_html,
     side_by_side,
+    tabs,
     text_button,
 )
 from stacklib.panels.explorer.choice import RejectionChoice
@@ -36,29 +37,29 @@ COMPARING = (
 )
 #: Seconds after which the browser has sent all input from before it disabled the controls.
 HEARD = 1.0
-#: Seconds after which a slider rests.
-REST = 0.5
-#: The pictures have twice the room of the controls. Where there is little room, they follow the sliders,
-#: which then have two columns, so that both are seen.
+#: The pictures have twice the room of the controls, and are as high as the window allows. Where there is
+#: little room, they follow the sliders, which then have two columns, so that both are seen.
 STYLE = """<style>
 .stacklib-panel { container-type: inline-size; max-width: 1400px }
-.stacklib-explorer { gap: 4px 10px; grid-template: "rule pictures" auto "others pictures" auto
-  "region pictures" 1fr / minmax(300px, 1fr) minmax(0, 2fr) }
+.stacklib-explorer { gap: 4px 10px; grid-template: "rule pictures" auto "others pictures" 1fr
+  / minmax(300px, 9fr) minmax(0, 20fr) }
 .stacklib-explorer > * { min-width: 0 }
 .stacklib-rule { grid-area: rule }
+.stacklib-rule > .widget-dropdown > .widget-label { width: auto !important }
 .stacklib-rule .jupyter-button { flex: 0 0 auto; margin: 2px 1px; padding: 0 8px }
-.stacklib-others { grid-area: others }
+.stacklib-others { grid-area: others; align-self: start }
 .stacklib-pictures { grid-area: pictures }
-.stacklib-region { grid-area: region; align-self: start }
+.stacklib-pictures .stage { height: clamp(150px, (100vh - 560px) / 2, 240px) !important }
+.stacklib-region .stage { height: clamp(110px, (100vh - 660px) * 0.56, 190px) !important }
+.stacklib-words > * { font-size: 12px }
+.stacklib-words span { display: inline-block; margin-right: 0.8em }
 @container (max-width: 940px) {
-  .stacklib-others > .widget-dropdown > *, .stacklib-rule > .widget-dropdown > * { font-size: 12px } }
+  .stacklib-others .widget-dropdown > *, .stacklib-rule > .widget-dropdown > * { font-size: 12px } }
 @container (max-width: 780px) {
-  .stacklib-explorer { grid-template: "rule" "pictures" "others" "region" / minmax(0, 1fr) }
+  .stacklib-explorer { grid-template: "rule" "pictures" "others" / minmax(0, 1fr) }
   .stacklib-rule, .stacklib-rule > .widget-vbox { display: grid; gap: 0 10px;
     grid-template-columns: repeat(2, minmax(0, 1fr)) }
-  .stacklib-rule > .widget-vbox, .stacklib-rule > .widget-hbox { grid-column: 1 / -1 }
-  .stacklib-rule > .widget-dropdown > .widget-label { width: auto !important }
-  .stacklib-pictures .stage { height: 175px !important } }
+  .stacklib-rule > .widget-vbox, .stacklib-rule > .widget-hbox { grid-column: 1 / -1 } }
 </style>"""
 RESIDUAL_HELP = (
     "Wherever a sample is more than 5 sigma above the median of the frames: the excess of the result over "
@@ -80,12 +81,20 @@ class LiveExplorer:
         self.pictures = Pictures(choice)
         self.picker = RegionPicker(self.model.frames[self.model.reference], self._take_region)
         self.trails = TrailList(self._take_trail)
-        below = (self.numbers, self.trails, self._comparing(), self.message, self._saving(), *beside_note())
+        for words in (self.numbers, self.message):
+            words.add_class("stacklib-words")
+        below = (self.numbers, self._comparing(), self.message, self._saving(), *beside_note())
+        others = {
+            "Region": self.picker.add_class("stacklib-region"),
+            "Settings": self.controls.settings,
+            "More": self.controls.more,
+            "Trails": self.trails,
+        }
+        self.others = tabs(others)
         parts = {
             "rule": self.controls.rule,
-            "others": self.controls.others,
+            "others": self.others,
             "pictures": widgets.VBox([self.pictures.box, *below]),
-            "region": widgets.VBox([self.picker]),
         }
         boxes = [part.add_class(f"stacklib-{name}") for name, part in parts.items()]
         grid = widgets.GridBox(boxes).add_class("stacklib-explorer")
@@ -131,7 +140,7 @@ class LiveExplorer:
         self._changes += 1
         if self.model.outdated and self.model.searches_region:
             # Masks of the pixels around hits are brought up to date once the slider rests.
-            _later(REST, partial(self._refine, self._changes))
+            later(REST, partial(self._refine, self._changes))
 
     def _refine(self, changes: int) -> None:
         if changes == self._changes and self.model.outdated:
@@ -205,7 +214,7 @@ class LiveExplorer:
         except StacklibError as error:
             self.say(f"No suggestion: {error}")
         finally:
-            _later(HEARD, self._end_suggesting)
+            later(HEARD, self._end_suggesting)
 
     def _say_tried(self, fraction: float) -> None:
         self.say(f"Trying limits on these frames: {100 * fraction:.0f} %")
@@ -249,12 +258,13 @@ class LiveExplorer:
         self.controls.show_preset(next(known, OWN))
         self.controls.show_rule(self.model.shown.rule)
         self.controls.back.disabled = not self.choice.has_history
-        self.again.disabled = self._suggesting or not self._may_search
+        self._show_whether_to_search(not self._suggesting)
         self.trails.show(self.model.shown)
+        self.others.set_title(len(self.others.children) - 1, self.trails.title)
 
-    @property
-    def _may_search(self) -> bool:
-        return bool(self.model.outdated) and not self.model.searches_region
+    def _show_whether_to_search(self, enabled: bool) -> None:
+        may = bool(self.model.outdated) and not self.model.searches_region
+        self.again.disabled, self.again.layout.display = not (enabled and may), None if may else "none"
 
     def _enable(self, enabled: bool) -> None:
         """Enable or disable all controls."""
@@ -271,23 +281,13 @@ class LiveExplorer:
             self.file,
         ):
             enable_control(part, enabled)
-        self.again.disabled = not (enabled and self._may_search)
+        self._show_whether_to_search(enabled)
         self.picker.enabled = enabled
 
     def _show_numbers(self) -> None:
         model = self.model
-        # The list below has the trails.
+        # The list has the trails.
         lines = [safe_html(line) for line in model.words(self.choice.numbers, with_trails=False).splitlines()]
-        lines += [f"Note: {safe_html(note)}" for note in model.shown.preparation.notes]
         lines[3] = f'<span title="{escape(RESIDUAL_HELP)}">{lines[3]}</span>'
-        self.numbers.say_html(*lines)
-
-
-def _later(seconds: float, call: Callable[[], None]) -> None:
-    """Call a function after a pause in which the kernel handles what waits; at once without a kernel."""
-    try:
-        loop = asyncio.get_running_loop()
-    except RuntimeError:
-        call()
-    else:
-        loop.call_later(seconds, call)
+        notes = [f"Note: {safe_html(note)}" for note in model.shown.preparation.notes]
+        self.numbers.say_html("".join(f"<span>{line}</span> " for line in lines), *notes)

@@ -21,20 +21,21 @@ __all__ = ["TrailList"]
 
 #: Trails that have a check box at most; a browser shows some hundreds without delay.
 MOST = 200
-#: Several columns if there is room. Long lists scroll in themselves.
+#: Long lists scroll in themselves.
 STYLE = """<style>
-.stacklib-trails { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(350px, 100%), 1fr));
-  max-height: 62px; overflow: auto; padding: 2px }
+.stacklib-trails { max-height: 240px; overflow: auto; padding: 2px }
 .stacklib-trails .widget-checkbox { height: auto; width: auto; min-height: 20px; margin: 0 }
-.stacklib-trails .widget-label-basic { line-height: 1.3; align-items: flex-start; overflow: visible }
+.stacklib-trails .widget-label-basic { display: flex; align-items: flex-start; line-height: 1.3;
+  overflow: visible }
 .stacklib-trails .widget-label-basic span { white-space: normal; overflow: visible }
 .stacklib-trails input[type=checkbox] { margin: 3px 6px 0 0 }
 </style>"""
 HELP = "Clear the box of one that is none: its samples stay."
+NOT_LOOKED_FOR = "Not looked for. Under Settings, footprints: trails or all looks for them."
 
 
 class TrailList(widgets.VBox):
-    """A list of the trails of a result, hidden if they were not looked for.
+    """A list of the trails of a result.
 
     `choose` is called with the name of a trail and whether its samples are to be rejected.
 
@@ -42,6 +43,8 @@ class TrailList(widgets.VBox):
     ----------
     boxes : list of Checkbox
         Those of the trails, in the order of `Integration.trails`.
+    title : str
+        What the list is called: with the number of trails, if they were looked for.
     """
 
     def __init__(self, choose: Callable[[str, bool], None]) -> None:
@@ -51,9 +54,9 @@ class TrailList(widgets.VBox):
         self._used: list[bool] = []
         self._fixed: list[bool] = []
         self.boxes: list[widgets.Checkbox] = []
-        self.words = Readout()
+        self.words, self.title = Readout(), "Trails"
         self._rows = widgets.VBox().add_class("stacklib-trails")
-        super().__init__([widgets.HTML(STYLE), self.words, self._rows], layout={"display": "none"})
+        super().__init__([widgets.HTML(STYLE), self.words, self._rows])
 
     def show(self, result: Integration) -> None:
         """Show the trails of a result."""
@@ -70,7 +73,7 @@ class TrailList(widgets.VBox):
     def _show_others(self, result: Integration) -> None:
         """Show other trails, or the same ones that are used otherwise."""
         looked = "line" in result.masked
-        self.layout.display = None if looked else "none"
+        self.title = counted(len(result.trails), "trail") if looked else "Trails"
         trails = result.trails[:MOST] if looked else result.trails[:0]
         if list(trails["name"]) != self._names:
             self._make(trails)
@@ -80,7 +83,10 @@ class TrailList(widgets.VBox):
         for box, label in zip(self.boxes, _labels(trails, result), strict=True):
             box.description = label
         self.enable(self._enabled)
-        self._say(result)
+        if looked:
+            self._say(result)
+        else:
+            self.words.say(NOT_LOOKED_FOR)
 
     def enable(self, enabled: bool) -> None:
         """Enable or disable the check boxes."""

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import ipywidgets as widgets
 import numpy as np
 from matplotlib.figure import Figure
 
 from stacklib.errors import StacklibError
-from stacklib.explore.boxes.blame import Blame
+from stacklib.explore.boxes.blame import Blame, FrameShare
 from stacklib.explore.boxes.blame_plots import BlameAxes, difference_top
 from stacklib.figures.look import GROUND
 from stacklib.figures.screen import levels_of
-from stacklib.panels.common import Readout, safe_label, side_by_side
+from stacklib.panels.common import REST, Readout, later, safe_label, side_by_side
 from stacklib.panels.pictures import FigurePicture
 from stacklib.panels.viewer import Viewer, link
 from stacklib.panels.viewer.viewer import plain_levels
@@ -36,7 +39,7 @@ class BoxPart:
 
     def __init__(self) -> None:
         self._found: Blame | None = None
-        self._quiet = False
+        self._quiet, self._choices = False, 0
         blank = np.zeros((1, 2, 2), np.float32)
         looks = ({}, {}, {"colours": BOTH_SIGNS})
         self.viewers = [
@@ -73,6 +76,14 @@ class BoxPart:
         self._axes = BlameAxes(figure.add_axes((0.14, 0.24, 0.84, 0.72)), found)
         self._samples = FigurePicture(figure, self._axes.moving)
         self._plot.children = (self._samples,)
+        box, adu = found.present, found.result.preparation.full_scale
+        self._look: dict[str, Any] = {
+            "origin": found.box[:2],
+            "unit": ("ADU", adu) if adu > 1 else None,
+            "levels": levels_of(box),
+        }
+        # The box is seen while the other pictures are made.
+        self.viewers[0].show(box, **self._look)
         self._choose()
 
     def _choose(self) -> None:
@@ -80,26 +91,38 @@ class BoxPart:
         found, number = self._found, self.ranking.value
         if self._quiet or found is None or number is None:
             return
+        self._choices += 1
         share = next(each for each in found.frames if each.number == number)
         self._axes.mark(number)
         self._samples.update(self._sharpness)
         self._samples.describe(f"Samples of each frame in the box; frame {number} is marked")
+        # At once with what was found beside hits with all frames; exactly when the choice rests.
+        if self._show_without(share, search=not found.searches) and found.searches:
+            later(REST, partial(self._search, share, self._choices))
+
+    def _search(self, share: FrameShare, choices: int) -> None:
+        if choices == self._choices:
+            self._show_without(share, search=True)
+
+    def _show_without(self, share: FrameShare, search: bool) -> bool:
+        """Show the box without a frame, and what the frame adds; return whether that is possible."""
+        found, number = self._found, share.number
+        assert found is not None
         lines = [f"Frame {number} ({share.label}): {share.reason}."]
         if not found.exact:
             lines.append("Trails and the like are those that were found with all frames.")
+        elif not search:
+            lines.append("What fell beside hits is searched again without it ...")
         self.reason.say(*lines)
-        box, adu = found.present, found.result.preparation.full_scale
-        look = {"origin": found.box[:2], "unit": ("ADU", adu) if adu > 1 else None, "levels": levels_of(box)}
-        # The box is seen while the other pictures are made.
-        self.viewers[0].show(box, **look)
         try:
-            without = found.image_without(number)
+            without = found.image_without(number, search=search)
         except StacklibError as error:
             self.reason.say(f"Frame {number}: {error}")
-            return
-        self.viewers[1].show(without, title=f"Without frame {number} ({share.label})", **look)
-        difference = (box - without).mean(axis=0)
+            return False
+        self.viewers[1].show(without, title=f"Without frame {number} ({share.label})", **self._look)
+        difference = (found.present - without).mean(axis=0)
         top = difference_top(difference)
-        self.viewers[2].show(difference, **look | {"top": top, "levels": plain_levels(top)})
+        self.viewers[2].show(difference, **self._look | {"top": top, "levels": plain_levels(top)})
         for viewer in self.viewers[1:]:
             viewer.widget.layout.visibility = "visible"
+        return True

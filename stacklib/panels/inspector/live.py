@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from stacklib.errors import StacklibError
 from stacklib.explore.story_plots import VIEWS, StoryAxes, legend_words
 from stacklib.figures.look import GROUND
-from stacklib.panels.common import Readout, beside_note, safe_label, side_by_side
+from stacklib.panels.common import Readout, beside_note, safe_label, side_by_side, tabs
 from stacklib.panels.inspector.box_part import BoxPart
 from stacklib.panels.inspector.inspection import MASK, PixelInspection
 from stacklib.panels.inspector.verdict_table import verdict_table
@@ -28,7 +28,7 @@ TALL, WIDTH = 260, 940
 CUT = 0.56
 #: What map and close-up have in common.
 COMMON = ("curve", "balance", "target", "clip", "colours", "top", "plane")
-#: All is seen together. Where there is little room, the samples come before the close-up.
+#: All is seen together: pictures are as high as the window allows, and lower while there is a box.
 STYLE = """<style>
 .stacklib-inspector-panel { container-type: inline-size; max-width: 980px }
 .stacklib-inspector { gap: 2px 10px; grid-template: "choice choice" auto "map close" auto "rounds rounds" auto
@@ -40,17 +40,17 @@ STYLE = """<style>
 .stacklib-inspector-choice { grid-area: choice }
 .stacklib-inspector-rounds { grid-area: rounds }
 .stacklib-inspector-samples { grid-area: samples }
-.stacklib-inspector-samples > .widget-hbox { flex-wrap: nowrap !important }
+.stacklib-inspector-samples .stacklib-figure { flex-wrap: nowrap !important }
 .stacklib-inspector-samples .stacklib-picture { flex: 0 1 auto; min-width: 0 }
 .stacklib-inspector-box { grid-area: box }
 .stacklib-inspector-box .tools { display: none !important }
+.stacklib-inspector .stage { height: clamp(150px, (100vh - 600px) * 0.62, 260px) !important }
+.stacklib-inspector.with-box .stage { height: clamp(130px, (100vh - 500px) * 0.38, 190px) !important }
 .stacklib-inspector-words { grid-area: words }
 .stacklib-inspector-beside { grid-area: beside }
 @container (max-width: 640px) {
-  .stacklib-inspector {
-    grid-template: "choice" "map" "rounds" "samples" "box" "close" "words" "beside" / minmax(0, 1fr) }
-  .stacklib-inspector-samples > .widget-hbox { flex-wrap: wrap !important }
-  .stacklib-inspector .stacklib-viewer .stage { height: 220px !important } }
+  .stacklib-inspector .tools :is([aria-label^="Zoom"], [aria-label^="Back"]) { display: none }
+  .stacklib-inspector-samples .stacklib-figure { flex-wrap: wrap !important } }
 </style>"""
 
 
@@ -66,7 +66,6 @@ class LiveInspector:
         self.choices = self._choices()
         self.heading, self.told, self.where = Readout(), Readout(), Readout()
         self.table = widgets.HTML()
-        self.listed = widgets.Accordion([self.table], titles=("Sample and verdict of each frame",))
         self.map, self.close = self._viewers()
         self.samples = self._samples()
         self.shares = BoxPart()
@@ -74,6 +73,8 @@ class LiveInspector:
             widgets.jslink((self.map.widget, name), (viewer.widget, name))
         words = legend_words(inspection.story.means)
         self.legend = widgets.HTML(f'<div style="line-height:1.35">{words}</div>')
+        plot = widgets.VBox([self.samples, self.legend])
+        self.listed = tabs({"Samples": plot, "Sample and verdict of each frame": self.table})
         self.box = self._arranged()
         self.show_pixel()
         self._listen()
@@ -129,16 +130,16 @@ class LiveInspector:
             "map": widgets.VBox([self.map.widget]),
             "close": widgets.VBox([self.close.widget]),
             "rounds": widgets.VBox([side_by_side(*self.rounds, self.heading)]),
-            "samples": widgets.VBox([self.samples, self.legend]),
+            "samples": self.listed,
             "box": self.shares.widget,
-            "words": widgets.VBox([self.told, self.where, self.listed]),
+            "words": widgets.VBox([self.told, self.where]),
             "beside": widgets.VBox(beside_note()),
         }
         self.of_pixel = [parts["rounds"], parts["samples"], parts["words"]]
         for name, part in parts.items():
             part.add_class(f"stacklib-inspector-{name}")
-        grid = widgets.GridBox(tuple(parts.values())).add_class("stacklib-inspector")
-        panel = widgets.VBox([widgets.HTML(STYLE), grid]).add_class("stacklib-inspector-panel")
+        self.grid = widgets.GridBox(tuple(parts.values())).add_class("stacklib-inspector")
+        panel = widgets.VBox([widgets.HTML(STYLE), self.grid]).add_class("stacklib-inspector-panel")
         return panel.add_class("stacklib-keys")
 
     # from the browser ----------------------------------------------------------------------------
@@ -164,6 +165,8 @@ class LiveInspector:
         return self.x.value, self.y.value, self.channel.value
 
     def _take_box(self, box: tuple[int, ...]) -> None:
+        if box == self.inspection.box:
+            return
         try:
             self.inspection.box = box
         except StacklibError as error:
@@ -192,7 +195,7 @@ class LiveInspector:
 
     def _show_table(self) -> None:
         """Write the table, if it is seen."""
-        if self.listed.selected_index is not None:
+        if self.listed.selected_index == 1:
             self.table.value = verdict_table(self.inspection.story, self.inspection.round)
 
     def show_view(self) -> None:
@@ -236,7 +239,10 @@ class LiveInspector:
         for part in self.of_pixel:
             part.layout.display = "none" if found else None
         self.shares.widget.layout.display = None if found else "none"
-        if found is not None:
+        if found is None:
+            self.grid.remove_class("with-box")
+        else:
+            self.grid.add_class("with-box")
             self.shares.show(found, self.map.widget.sharpness)
 
 

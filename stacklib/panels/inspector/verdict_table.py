@@ -38,7 +38,7 @@ def verdict_table(story: PixelStory, number: int) -> str:
     head = "".join(_cell('th scope="col"', word, style) for word, style in COLUMNS.items())
     left_out = "".join(f"<div>Left out: {safe_html(text)}</div>" for text in story.excluded)
     return (
-        '<div style="max-height:340px;overflow:auto;line-height:1.45" tabindex="0" aria-label="verdicts">'
+        '<div style="max-height:245px;overflow:auto;line-height:1.45" tabindex="0" aria-label="verdicts">'
         f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>{left_out}</div>"
     )
 

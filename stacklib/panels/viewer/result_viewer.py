@@ -49,8 +49,9 @@ class ResultViewer:
             each.layout = widgets.Layout(flex="1 1 225px", min_width="225px")
         # Below each other beside the image; beside each other below it where there is less room.
         room = widgets.Layout(flex="1 1 240px", min_width="230px", flex_flow="row wrap", grid_gap="10px")
-        beside = widgets.HBox(maps, layout=room)
-        return widgets.HBox([image, beside], layout=widgets.Layout(flex_flow="row wrap", grid_gap="10px"))
+        beside = widgets.HBox(maps, layout=room).add_class("stacklib-maps")
+        both = widgets.HBox([image, beside], layout=widgets.Layout(flex_flow="row wrap", grid_gap="10px"))
+        return both.add_class("stacklib-result")
 
     def figure(self) -> Figure:
         """Draw image and maps as a static figure."""
