@@ -83,3 +83,12 @@ def test_every_public_name_of_a_stub_is_there(stub):
     """They are imported on first use: a misspelt one would be missed only then."""
     package = importlib.import_module(".".join(stub.parent.relative_to(ROOT).parts))
     assert package.__all__ and all(hasattr(package, name) for name in package.__all__)
+
+
+def test_the_first_notebook_imports_no_figures():
+    """What its panel does not need would double the time until it is seen."""
+    used = "from stacklib.notebook import read_parameters, show_panel, show_table\n"
+    used += "from stacklib.panels import FolderChooser, FrameSelector\n"
+    found = "import json, sys\nprint(json.dumps([0, [n.partition('.')[0] for n in sys.modules]]))"
+    _, packages = packages_after(used + found)
+    assert "anywidget" in packages and not packages & {"matplotlib", "drizzle", "papermill", "nbformat"}

@@ -29,7 +29,7 @@ from stacklib.utils.labels import listed, own_parts
 from stacklib.utils.progress import progress_bar
 from stacklib.utils.texts import one_line
 
-__all__ = ["COLUMNS", "FrameChoice", "cell_text"]
+__all__ = ["COLUMNS", "PLOTTED", "FrameChoice", "cell_text", "time_axis"]
 
 #: Column of the table: heading and format.
 COLUMNS = {
@@ -47,6 +47,15 @@ COLUMNS = {
     "shift_x": ("shift x (px)", "{:+.2f}"),
     "shift_y": ("shift y (px)", "{:+.2f}"),
     "matched": ("matched", "{:.2f}"),
+}
+#: Columns that are plotted over time, with their labels.
+PLOTTED = {
+    "sky": "sky ({level})",
+    "stars": "stars",
+    "fwhm": "FWHM (pixels)",
+    "noise": "noise ({level})",
+    "weight": "weight (best = 1)",
+    "eccentricity": "eccentricity",
 }
 #: Columns of pixels of a thumbnail.
 THUMBNAIL = 180
@@ -368,6 +377,14 @@ def cell_text(row: Row, name: str) -> str:
         return "–"
     # Two digits of an exponent do not fit into a cell.
     return COLUMNS[name][1].format(value).replace("e-0", "e-").removesuffix(".")
+
+
+def time_axis(table: Table) -> tuple[np.ndarray, str]:
+    """Return the hours since the first frame, or the numbers of the frames without times, and a label."""
+    hours = np.asarray(table["hours"], float)
+    if np.isfinite(hours).all():
+        return hours, "hours"
+    return np.asarray(table["number"], float), "frame"
 
 
 def _measure(frames: FrameSet, recipe: Recipe, progress: bool) -> tuple[Table, tuple[str, float], str]:

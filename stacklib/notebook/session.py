@@ -9,21 +9,10 @@ import sys
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from astropy.table import Table
-from matplotlib.figure import Figure
-
-from stacklib.drizzle.result import Drizzled
 from stacklib.errors import RecipeError, StacklibError, StacklibWarning
-from stacklib.explore.both_presets import BothPresets
-from stacklib.figures.drizzle_plots import figure_drizzled
-from stacklib.figures.night_plots import figure_night
-from stacklib.figures.result_plots import figure_preview
-from stacklib.figures.trail_plots import figure_trails, trails_in_words
 from stacklib.frames.finding import resolve_path
-from stacklib.frames.kinds import calibration_kind
-from stacklib.integration.result import Integration
 from stacklib.notebook.executed import NOTE, RESULT_MIME
 from stacklib.notebook.parameters import (
     NOTEBOOKS,
@@ -34,13 +23,20 @@ from stacklib.notebook.parameters import (
     parameters_cell,
 )
 from stacklib.notebook.preview import save_preview
-from stacklib.output.report import numbers
 from stacklib.recipe.choices import NO_FILE, job_with_choices
 from stacklib.recipe.presets import PRESET, with_preset
 from stacklib.recipe.recipe import Job
 from stacklib.utils.parameters import Checked, Parameter
 from stacklib.utils.progress import in_live_notebook, tell_what_takes_long
 from stacklib.utils.texts import one_line, printable, printable_table
+
+if TYPE_CHECKING:
+    from astropy.table import Table
+    from matplotlib.figure import Figure
+
+    from stacklib.drizzle.result import Drizzled
+    from stacklib.explore.both_presets import BothPresets
+    from stacklib.integration.result import Integration
 
 __all__ = [
     "compare_presets",
@@ -169,6 +165,9 @@ def compare_presets(shown: Any, wanted: bool) -> BothPresets | None:
     """
     from IPython.display import display
 
+    from stacklib.explore.both_presets import BothPresets
+    from stacklib.integration.result import Integration
+
     if not wanted:
         print("Not compared: compare is False.")
         return None
@@ -190,6 +189,9 @@ def show_night(result: Integration) -> None:
     """Display transparency, sky and surfaces of the frames, if they were compared by their light."""
     from IPython.display import display
 
+    from stacklib.figures.night_plots import figure_night
+    from stacklib.frames.kinds import calibration_kind
+
     if calibration_kind(result.preparation.used_frames):
         print("These are calibration frames: there is no light of stars to compare them by.")
         return
@@ -205,6 +207,8 @@ def show_trails(result: Integration) -> None:
     Without trails, or if they were not looked for, this is said.
     """
     from IPython.display import display
+
+    from stacklib.figures.trail_plots import figure_trails, trails_in_words
 
     print(f"{trails_in_words(result)}.")
     if len(result.trails):
@@ -229,6 +233,9 @@ def show_table(table: Table) -> None:
 
 def show_files(result: Integration, files: Iterable[str | Path]) -> None:
     """Display the files of a result, and store the list in the notebook for programs."""
+    from stacklib.figures.result_plots import figure_preview
+    from stacklib.output.report import numbers
+
     paths = [Path(file).absolute() for file in files]
     if result.saved is not None:
         paths += [result.saved.table, result.saved.report]
@@ -248,6 +255,8 @@ def show_drizzled(drizzled: Drizzled, files: Iterable[str | Path], beside: Integ
     beside : Integration, optional
         The integration of the registered frames, for the preview.
     """
+    from stacklib.figures.drizzle_plots import figure_drizzled
+
     paths = [Path(file).absolute() for file in files]
     paths += [paths[0].with_name(f"{paths[0].stem}{end}") for end in ("_frames.ecsv", "_report.txt")]
     known = {"frames": len(drizzled.frames), "used": int(drizzled.used.size)} | drizzled.recipe.to_dict()
@@ -310,8 +319,11 @@ def set_up_session() -> None:
     if shell is None:
         return
     if getattr(shell, "kernel", None) is not None:
-        shell.run_line_magic("matplotlib", "inline")
-        shell.display_formatter.formatters["image/png"].for_type(Figure, _described)
+        # Jupyter's own choice for a kernel is inline as well: Matplotlib need not be imported for it.
+        if "matplotlib" in sys.modules:
+            shell.run_line_magic("matplotlib", "inline")
+        described = shell.display_formatter.formatters["image/png"]
+        described.for_type_by_name("matplotlib.figure", "Figure", _described)
     warnings.formatwarning = _short_warning
     tell_what_takes_long()
     # Python gives a warning once in a session. It has to be there again when the notebook is run again.

@@ -1,17 +1,6 @@
 """Live panels for notebooks, built from widgets."""
 
-from stacklib.panels.explorer import RejectionExplorer
-from stacklib.panels.folder_chooser import FolderChooser
-from stacklib.panels.frame_selector import FrameSelector
-from stacklib.panels.inspector import PixelInspector
-from stacklib.panels.viewer import ResultViewer, Viewer, link
+import lazy_loader
 
-__all__ = [
-    "FolderChooser",
-    "FrameSelector",
-    "PixelInspector",
-    "RejectionExplorer",
-    "ResultViewer",
-    "Viewer",
-    "link",
-]
+# A notebook waits only for the panels that it shows.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

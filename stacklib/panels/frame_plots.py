@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from astropy.table import Table
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
 
-from stacklib.explore.frame_choice import FrameChoice
+from stacklib.explore.frame_choice import PLOTTED, FrameChoice, time_axis
 from stacklib.figures.look import FAINT, GROUND, HIGH, INK, LOW, dress_axes
 
-__all__ = ["PLOTTED", "figure_selection", "time_axis"]
-
-#: Columns that are plotted over time, with their labels.
-PLOTTED = {
-    "sky": "sky ({level})",
-    "stars": "stars",
-    "fwhm": "FWHM (pixels)",
-    "noise": "noise ({level})",
-    "weight": "weight (best = 1)",
-    "eccentricity": "eccentricity",
-}
+__all__ = ["figure_selection"]
 
 
 def figure_selection(selector: FrameChoice) -> Figure:
@@ -43,14 +32,6 @@ def figure_selection(selector: FrameChoice) -> Figure:
     upper.suptitle(words, color=INK, fontsize=11.5, x=0.01, ha="left")
     _night(lower, selector)
     return figure
-
-
-def time_axis(table: Table) -> tuple[np.ndarray, str]:
-    """Return the hours since the first frame, or the numbers of the frames without times, and a label."""
-    hours = np.asarray(table["hours"], float)
-    if np.isfinite(hours).all():
-        return hours, "hours"
-    return np.asarray(table["number"], float), "frame"
 
 
 def _caption(selector: FrameChoice, axes: Axes, index: int) -> None:

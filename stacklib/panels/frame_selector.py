@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import ipywidgets as widgets
-from matplotlib.figure import Figure
 
 from stacklib.explore.frame_choice import FrameChoice
-from stacklib.panels.frame_plots import figure_selection
 from stacklib.panels.frame_widgets import SelectorWidgets
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["FrameSelector"]
 
@@ -22,6 +24,8 @@ class FrameSelector(FrameChoice):
 
     def figure(self) -> Figure:
         """Draw all frames and their measurements over time; frames left out are crossed."""
+        from stacklib.panels.frame_plots import figure_selection
+
         return figure_selection(self)
 
     @property

@@ -6,10 +6,9 @@ import ipywidgets as widgets
 import numpy as np
 
 from stacklib.errors import RecipeError, StacklibError
-from stacklib.explore.frame_choice import FrameChoice
+from stacklib.explore.frame_choice import PLOTTED, FrameChoice, time_axis
 from stacklib.panels.blinker import RATES, Blinker, frame_grid
 from stacklib.panels.common import Readout, beside_note, chosen_file, side_by_side, text_button
-from stacklib.panels.frame_plots import PLOTTED, time_axis
 from stacklib.panels.viewer import PagesViewer
 
 __all__ = ["SelectorWidgets"]

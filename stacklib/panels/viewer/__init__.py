@@ -1,7 +1,5 @@
 """One viewer for every picture: zoom, pan, stretch, values and positions, as quick for 100 megapixels."""
 
-from stacklib.panels.viewer.pages import PagesViewer
-from stacklib.panels.viewer.result_viewer import ResultViewer
-from stacklib.panels.viewer.viewer import Viewer, link
+import lazy_loader
 
-__all__ = ["PagesViewer", "ResultViewer", "Viewer", "link"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import astropy.units as u
 import numpy as np
-from astropy.coordinates import Angle
-from astropy.wcs import WCS
 
 from stacklib.formats.fits_header import astropy_alone
+
+if TYPE_CHECKING:
+    from astropy.wcs import WCS
 
 __all__ = ["Sky"]
 
@@ -60,6 +60,9 @@ class Sky:
 
     def __call__(self, x: float, y: float) -> str:
         """Return the position of a pixel in words, empty if it is not in the sky."""
+        import astropy.units as u
+        from astropy.coordinates import Angle
+
         try:
             longitude, latitude = self._degrees(x, y)
         except Exception:  # astropy raises almost anything where a distortion has no solution

@@ -6,14 +6,10 @@ import uuid
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-from astropy.wcs import WCS
-from matplotlib.colors import ListedColormap, Normalize, PowerNorm
-from matplotlib.figure import Figure
 
-from stacklib.figures.look import colour_bar, new_figure, show_picture
 from stacklib.figures.screen import SCREEN_WIDTH, Levels
 from stacklib.frames.frame import Frame
 from stacklib.integration.result import Integration
@@ -34,6 +30,10 @@ from stacklib.panels.viewer.widget import BOTH_SIGNS, COLOURS, ViewerWidget, nam
 from stacklib.utils.labels import channel_names
 from stacklib.utils.progress import in_live_notebook
 from stacklib.utils.texts import one_line
+
+if TYPE_CHECKING:
+    from astropy.wcs import WCS
+    from matplotlib.figure import Figure
 
 __all__ = ["Viewer", "link", "plain_levels"]
 
@@ -258,6 +258,8 @@ class Viewer:
 
     def _palettes(self) -> dict[str, str] | None:
         if self.classes:
+            from matplotlib.colors import ListedColormap
+
             return {"classes": palette(ListedColormap([colour for _, colour, _ in self.classes]))}
         names = (self.colours,) if self.colours == BOTH_SIGNS else COLOURS
         return {name: named_palette(name) for name in names} if self.colours else None
@@ -307,6 +309,10 @@ class Viewer:
 
     def figure(self) -> Figure:
         """Draw the image as a static figure, for where there is no browser."""
+        from matplotlib.colors import ListedColormap, Normalize, PowerNorm
+
+        from stacklib.figures.look import colour_bar, new_figure, show_picture
+
         _, height, width = self._pyramid.shape
         side = -(-width // SCREEN_WIDTH)
         strip = side * max(1, STRIP // side)

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anywidget
 import numpy as np
 import traitlets
-from matplotlib import colormaps
-from matplotlib.colors import Colormap
 
 from stacklib.errors import StacklibError
 from stacklib.figures.screen import BACKGROUND, BLACK_SIGMAS
 from stacklib.panels.viewer.pixels import Pyramid
 from stacklib.panels.viewer.sky import Sky
 from stacklib.panels.viewer.stretches import BALANCES, CURVES
+
+if TYPE_CHECKING:
+    from matplotlib.colors import Colormap
 
 __all__ = ["BOTH_SIGNS", "COLOURS", "NO_ECHO", "ViewerWidget", "named_palette", "palette"]
 
@@ -36,6 +37,8 @@ VIEWS = 4
 @cache
 def named_palette(name: str) -> str:
     """Return the `palette` of a color map of Matplotlib."""
+    from matplotlib import colormaps
+
     return palette(colormaps[name])
 
 
