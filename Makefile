@@ -1,8 +1,8 @@
-# make run | test | fuzz | walk | faults | lab | app | docs | bench        with another Python: make run PYTHON=python3.12
+# make run | test | fuzz | walk | latency | faults | lab | app | docs | bench        with another Python: make run PYTHON=python3.12
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test checked compiled fuzz walk faults lab app docs bench clean
+.PHONY: run test checked compiled fuzz walk latency faults lab app docs bench clean
 
 run: .venv/notebook.stamp
 	@echo "Integrating the sample frames. The first run compiles and gets the notebooks ready, which later ones need not ..."
@@ -47,6 +47,11 @@ bench: .venv/bench.stamp
 # Real frames of two targets through the notebooks in a browser, about five minutes; where the frames are.
 walk: .venv/test.stamp
 	WALK=1 $(BIN)/python -m pytest tests/browser/test_walk.py
+
+# How quickly panels answer in a browser, also on sixteen frames of 26 megapixels: medians beside what is wanted. About
+# ten minutes, on a machine that does nothing else, with 4 GB for frames.
+latency: .venv/test.stamp
+	LARGE=16 $(BIN)/python -m pytest tests/browser -m latency
 
 # Kills runs, saves and batches at many random moments, which takes an hour. Linux and macOS only.
 faults: .venv/test.stamp

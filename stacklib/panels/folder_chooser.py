@@ -70,9 +70,9 @@ class FolderChooser:
         where = resolve_path(self.frames) if isinstance(self.frames, str | Path) else Path.cwd()
         start = where if where.is_dir() else Path.cwd()
         # Somebody who looks for another folder starts above the present one.
-        chooser = FileChooser(
-            str(start.parent), show_only_dirs=True, select_desc="Choose", dir_icon="/", dir_icon_append=True
-        )
+        words = {"select_desc": "Choose", "dir_icon": "/", "dir_icon_append": True}
+        room = widgets.Layout(width="auto")
+        chooser = FileChooser(str(start.parent), show_only_dirs=True, layout=room, **words)
         said = Readout()
 
         def name_frames() -> None:

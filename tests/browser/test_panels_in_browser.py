@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import nbformat
 import numpy as np
 import pytest
 from astropy.io import fits
-from conftest import SAMPLES
+from conftest import ROOT, SAMPLES
 from nbformat.v4 import new_code_cell, new_notebook
 
 import stacklib as sl
@@ -68,6 +69,7 @@ def large(root) -> Path:
 # a slider and the region -------------------------------------------------------------------------
 
 
+@pytest.mark.latency
 def test_large_regions_are_quick_and_can_be_dragged(lab, large, root, say):
     cells = ["from stacklib.panels import RejectionExplorer"]
     for number, pattern in ((20, "light_[01]*.fits"), (50, "light_*.fits")):
@@ -183,6 +185,7 @@ def night(root) -> Path:
     return folder
 
 
+@pytest.mark.latency
 def test_the_region_moves_on_large_frames(lab, night, root, say):
     """From the end of a drag to all four pictures of another region; numbers are those of a run."""
     cell = (
@@ -229,12 +232,51 @@ def drag_by(notebook: browser.Notebook, across: int, down: int) -> float:
     return measured
 
 
+#: Opens a notebook in JupyterLab as a person does in its file browser.
+OPEN = "path => { window.jupyterapp.commands.execute('docmanager:open', {path}); }"
+#: Whether the notebook with this path is seen, and whether its panel shows a frame and the table.
+OPENED = """path => {
+    const {context, content} = window.jupyterapp.shell.currentWidget ?? {};
+    return context?.path === path && content.widgets.length > 5;
+}"""
+SHOWN = """() => {
+    const waiting = document.querySelector('.stacklib-blinker .stacklib-viewer')?.dataset.waiting;
+    return waiting === '0' && document.querySelectorAll('.stacklib-blinker tr[data-frame]').length > 0;
+}"""
+
+
+@pytest.mark.latency
+def test_the_first_notebook_opens_on_large_frames(lab, night, root, say):
+    """From the file browser to the frame that is seen, once the frames are measured."""
+    book = nbformat.read(ROOT / "notebooks" / "1_select_frames.ipynb", as_version=4)
+    cell = next(cell for cell in book.cells if "parameters" in cell.metadata.get("tags", ()))
+    cell.source = f"frames = {str(night)!r}"
+    nbformat.write(book, root / "first.ipynb")
+    with lab.open("first.ipynb") as notebook:
+        notebook.run_all()
+        assert notebook.errors() == []
+    other, measured = write_notebook(root, "other.ipynb", "0"), []
+    for _ in range(3):
+        with lab.open(other) as notebook:
+            start = time.perf_counter()
+            notebook.page.evaluate(OPEN, "first.ipynb")
+            notebook.page.wait_for_function(OPENED, arg="first.ipynb")
+            notebook.page.wait_for_function(browser.KERNEL_READY, timeout=60_000)
+            notebook.run_all()
+            notebook.page.wait_for_function(SHOWN)
+            measured.append(1e3 * (time.perf_counter() - start))
+            assert f"{LARGE} of {LARGE} frames are selected" in notebook.readouts()
+            assert notebook.errors() == []
+    report(say, f"opening notebook 1 on {LARGE} frames of 26 megapixels", measured)
+
+
 # a box and its frames ----------------------------------------------------------------------------
 
 #: Viewers of the box without a frame, and of what the frame adds; that of the box comes first.
 WITHOUT_VIEWERS = ".stacklib-inspector-box .stacklib-aligned > :nth-child(n + 2) .stacklib-viewer"
 
 
+@pytest.mark.latency
 def test_a_box_is_seen_without_a_frame(lab, large, root, say):
     """Another frame of the ranking: from the key to both pictures, which are those of a run without it."""
     cell = (

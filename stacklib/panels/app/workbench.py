@@ -36,6 +36,7 @@ STYLE = """<style>
 html:has([data-jp-theme-light="false"]) { color-scheme: dark }
 [data-voila] .jp-RenderedHTMLCommon p { margin: 0 }
 .stacklib-app > .widget-tab-contents { padding: 6px 10px !important }
+.stacklib-app .stacklib-blinker .stage { max-height: max(170px, 54vh - 220px) }
 .stacklib-app .stacklib-pictures .stage { height: clamp(150px, (100vh - 480px) / 2, 400px) !important }
 .stacklib-app .stacklib-result .stage { max-height: max(200px, 100vh - 490px) }
 .stacklib-app .stacklib-maps .stage { max-height: max(120px, (100vh - 580px) / 2) }
