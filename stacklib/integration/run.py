@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -24,12 +25,13 @@ from stacklib.integration.noise import Work, known_excess, with_noise
 from stacklib.integration.noise_image import measure_noise, noise_window
 from stacklib.integration.registration import check_registration, registration_of
 from stacklib.integration.result import Integration
-from stacklib.integration.samples import Region, Samples
+from stacklib.integration.samples import Region, Samples, cancelled_on_error, wait
 from stacklib.integration.second_pass import Workers, find_masks, passes, spatial_means
 from stacklib.integration.starlight import starlight_notes
 from stacklib.integration.threads import Threads, in_threads
 from stacklib.kernel.pixels import DATA, Counts, Pixels
 from stacklib.kernel.scatter import widen
+from stacklib.measurement.measurements import Planes
 from stacklib.normalization.preparation import Preparation, prepare
 from stacklib.normalization.settings import Settings
 from stacklib.output.history import range_warnings
@@ -136,11 +138,10 @@ def integrate(
         reading = samples.held_soon() if held else nullcontext()
         with _measuring(progress, frames) as report, reading as planes:
             preparation = prepare(frames, recipe, samples.threads, report, planes, spread=spread)
-        planes = planes or keeper.planes
-        if planes is not None:
-            for channel in range(frames.channels):
-                preparation.frame_noise(channel, planes)
-        preparation, shift = _checked(preparation, samples)
+        # Samples that were kept are read by one thread.
+        with ThreadPoolExecutor(samples.threads if held else 1) as pool:
+            noise = _noise_of_frames(preparation, planes or keeper.planes, pool)
+            preparation, shift = _checked(preparation, samples, noise)
         samples = samples.settled(preparation.marks, preparation.used)
         for note in preparation.notes:
             warnings.warn(note, StacklibWarning, stacklevel=2)
@@ -172,17 +173,34 @@ def _without_claims(samples: Samples, preparation: Preparation) -> Integration:
     return integrate_samples(samples, preparation, true_claims=False)
 
 
-def _checked(preparation: Preparation, samples: Samples) -> tuple[Preparation, np.ndarray | None]:
+def _noise_of_frames(
+    preparation: Preparation, planes: Planes | None, pool: ThreadPoolExecutor
+) -> list[Future]:
+    """Start to measure the noise of the frames in planes that are in memory, if they are."""
+    if planes is None:
+        return []
+    return [
+        pool.submit(preparation.frame_noise, channel, planes)
+        for channel in range(preparation.frames.channels)
+    ]
+
+
+def _checked(
+    preparation: Preparation, samples: Samples, noise: list[Future]
+) -> tuple[Preparation, np.ndarray | None]:
     """Check that the frames lie on each other, and what their factors and weights go by.
 
-    Returns the shift of each, (frames, 2), NaN if not known; None for calibration frames, whose pixels are
-    those of the camera.
+    The `noise` of the frames is measured meanwhile. Returns the shift of each, (frames, 2), NaN if not known;
+    None for calibration frames, whose pixels are those of the camera.
     """
     if calibration_kind(preparation.used_frames):
+        wait(noise)
         notes = [*preparation.notes, *preparation.doubts_about_weights()]
         return replace(preparation, notes=tuple(notes)), None
     held = samples.held if samples.whole else None
-    found = registration_of(preparation, held, samples.threads)
+    with cancelled_on_error(noise):
+        found = registration_of(preparation, held, samples.threads)
+    wait(noise)
     used = preparation.used
     names = [preparation.measurements.names[i] for i in used]
     notes = check_registration(found, names, preparation.recipe.allow_unregistered)

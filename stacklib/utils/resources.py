@@ -30,8 +30,8 @@ __all__ = [
 #: What is found in a part of something.
 Part = TypeVar("Part")
 
-#: Size in bytes of a large array, and the number by which glibc knows this setting.
-LARGE, M_MMAP_THRESHOLD = 16 << 20, -3
+#: Size in bytes of a large array, and the numbers by which glibc knows the settings for them.
+LARGE, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = 16 << 20, -3, -1
 
 
 def parse_memory(memory: str | int) -> int:
@@ -100,12 +100,15 @@ def give_back_memory() -> None:
     """From now on, return large arrays to the system once they are freed.
 
     The C library of Linux keeps freed arrays of up to 32 MB for later, in each thread. That adds a hundred
-    megabytes and more to the budget of a run.
+    megabytes and more to the budget of a run. Smaller arrays come and go, and each thread keeps some room for
+    them: with the first of these settings alone it would get new pages from the system for every one.
     """
     if sys.platform == "linux":
         # Others than glibc have no such function.
         with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE)
+            library = ctypes.CDLL(None)
+            library.mallopt(M_MMAP_THRESHOLD, LARGE)
+            library.mallopt(M_TRIM_THRESHOLD, LARGE)
 
 
 class _OneThread:
