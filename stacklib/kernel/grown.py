@@ -54,14 +54,14 @@ class Places(NamedTuple):
     """Where the samples are in a run.
 
     `known` is the position of each frame known before among the frames used, -1 if it is not used any more,
-    `more` that of the others, int64. `scale` is by what the weights of the known ones have been multiplied
-    since. `removed` tells whether any of them is not used any more.
+    `more` that of the others, `gone` are the numbers of the frames that are not used any more, all int64.
+    `scale` is by what the weights of the known ones have been multiplied since.
     """
 
     known: np.ndarray
     more: np.ndarray
+    gone: np.ndarray
     scale: float
-    removed: bool
 
 
 @compiled
@@ -235,27 +235,60 @@ def _sorted_more(more, first, last, places, table, how, rooms, sums):
 
 
 @compiled
-def _remove(known, b, places, table, values, numbers, sums, p):
-    """Copy the values of the frames that are still used, and subtract the others from the sums.
+def _leave_out(known, b, gone, network, ranks, values):
+    """Copy the sorted values of a block of pixels without those of the frames that are not used any more.
 
-    `numbers` is filled with their places in `known`. Returns how many they are.
+    `gone` are the numbers of these frames. `ranks`, float32 (frames that are gone, LANES), is filled with
+    the positions of their samples in ascending order, by `network`; `values` is float32 (frames, LANES).
     """
-    n = 0
+    source, before = known.source[b], known.values[b]
+    # Of the type of the source, as many fit into a vector as possible.
+    places, one = np.zeros(LANES, source.dtype), np.empty(2, source.dtype)
+    for j in range(gone.size):
+        one[0] = gone[j]
+        for k in range(source.shape[0]):
+            one[1] = k
+            number, place, numbers = one[0], one[1], source[k]
+            for p in range(LANES):
+                old = places[p]
+                places[p] = place if numbers[p] == number else old
+        rank = ranks[j]
+        for p in range(LANES):
+            rank[p] = places[p]
+    sort_block(ranks, network)
+    for k in range(source.shape[0] - gone.size):
+        value, same = values[k], before[k]
+        for p in range(LANES):
+            value[p] = same[p]
+        for j in range(gone.size):
+            rank, later, place = ranks[j], before[k + j + 1], np.float32(k + j)
+            for p in range(LANES):
+                new, old = later[p], value[p]
+                value[p] = new if rank[p] <= place else old
+
+
+@compiled
+def _position(ranks, i, p):
+    """Return the position among all known samples of sample i of those that are left, see `_leave_out`."""
+    for j in range(ranks.shape[0]):
+        if ranks[j, p] > i:
+            break
+        i += 1
+    return i
+
+
+@compiled
+def _subtract(known, b, ranks, table, sums, p):
+    """Subtract the samples that are left out from the sums of a pixel."""
     level = sums[0, p]
-    for k in range(known.source.shape[1]):
+    for j in range(ranks.shape[0]):
+        k = int(ranks[j, p])
         i = known.source[b, k, p]
-        v = known.values[b, k, p]
-        values[0, n, p] = v
-        numbers[n] = k
-        if places.known[i] >= 0:
-            n += 1
-        else:
-            d = np.float64(v) - level
-            sums[1, p] -= d
-            sums[2, p] -= d * d
-            x = np.float64(known.raw[b, k, p])
-            sums[3, p] -= table[WEIGHT, i] * (x * table[FACTOR, i] + table[OFFSET, i] - level)
-    return n
+        d = np.float64(known.values[b, k, p]) - level
+        sums[1, p] -= d
+        sums[2, p] -= d * d
+        x = np.float64(known.raw[b, k, p])
+        sums[3, p] -= table[WEIGHT, i] * (x * table[FACTOR, i] + table[OFFSET, i] - level)
 
 
 @compiled
@@ -297,12 +330,13 @@ def grow(known, more, places, tables, how, statistics, pixels, counted):
 
     `more` are the raw samples of the frames that are new, float32 (others, pixels). `tables` are the frame
     tables of the frames known before and of those used now, see `stacklib.kernel.tiles.frame_table`. `how` is
-    (rule, limits, max_iterations, data_range, sorting network of the new frames), `statistics` is (unbiased,
+    (rule, limits, max_iterations, data_range, sorting networks of as many frames as are new and as are gone),
+    `statistics` is (unbiased,
     curve, claims), see `stacklib.kernel.passes.Tile`. `pixels` are the arrays of
     `stacklib.kernel.pixels.Pixels`; the image is float32. `counted` is a pair: the table of `Counts` to which
     samples are added, and an array int64 (pixels,) for the numbers of the pixels that are left.
     """
-    rule, limits, max_iterations, data_range, network = how
+    rule, limits, max_iterations, data_range, networks = how
     unbiased, curve, claims = statistics
     image, uncertainty, map_low, map_high, coverage, _, ratio, _ = pixels
     tally, left = counted
@@ -328,10 +362,8 @@ def grow(known, more, places, tables, how, statistics, pixels, counted):
     shift, output_shift = np.abs(table[REJECTION_OFFSET]).max(), np.abs(table[OFFSET]).max()
     others = more.shape[0]
     block, some = np.empty((others, LANES), np.float32), np.full((LANES, others + 1), np.float32(np.inf))
-    values, positions = (
-        np.empty((1, known.values.shape[1], LANES), np.float32),
-        np.arange(known.values.shape[1]),
-    )
+    gone = places.gone
+    values, ranks = np.empty((1, n - others, LANES), np.float32), np.empty((gone.size, LANES), np.float32)
     sums, added = np.empty((4, LANES)), np.empty((3, LANES))
     lost = np.empty(n, np.int64)
     waiting = 0
@@ -342,8 +374,10 @@ def grow(known, more, places, tables, how, statistics, pixels, counted):
             sums[0, :there] = known.level[q : q + there]
             for k in range(there):
                 sums[1, k], sums[2, k], sums[3, k] = known.sums[q + k]
-            sorting = data_range, network
+            sorting = data_range, networks[0]
             _sorted_more(more, q, q + there, places, table, sorting, (block, some), (sums[0], added))
+            if gone.size > 0:
+                _leave_out(known, q // LANES, gone, networks[1], ranks, values[0])
         # Whatever ends this round early leaves the pixel.
         left[waiting] = q
         waiting += 1
@@ -351,9 +385,9 @@ def grow(known, more, places, tables, how, statistics, pixels, counted):
         if level != level or (others > 0 and some[p, 0] == np.inf):
             continue
         pixel = Pixel(known.values, q // LANES, p, known.values.shape[1], some, others)
-        if places.removed:
-            size = _remove(known, q // LANES, places, kept, values, positions, sums, p)
-            pixel = Pixel(values, 0, p, size, some, others)
+        if gone.size > 0:
+            _subtract(known, q // LANES, ranks, kept, sums, p)
+            pixel = Pixel(values, 0, p, n - others, some, others)
         first, second = sums[1, p] + added[0, p], sums[2, p] + added[1, p]
         weighted = sums[3, p] * places.scale + added[2, p]
         middle = split_at(pixel, (n - 1) // 2)
@@ -377,7 +411,7 @@ def grow(known, more, places, tables, how, statistics, pixels, counted):
                 v = value_at(pixel, i, j)
                 next_i, next_j = forth(pixel, i, j)
                 if next_i > i:
-                    at = positions[i]
+                    at = _position(ranks, i, p)
                     place = places.known[known.source[q // LANES, at, p]]
                     sample = known.raw[q // LANES, at, p]
                 else:

@@ -108,7 +108,8 @@ class _Task:
         blocks = slice(first // LANES, -(-last // LANES))
         known = Known(*(array[blocks if array.ndim == 3 else slice(first, last)] for array in self.known))
         more = np.ascontiguousarray(raw[:, first - origin : last - origin])
-        how = (rule.by_ends, tile.limits, ALL_ITERATIONS, tile.data_range, sorting_network(len(more)))
+        networks = sorting_network(len(more)), sorting_network(self.places.gone.size)
+        how = (rule.by_ends, tile.limits, ALL_ITERATIONS, tile.data_range, networks)
         statistics = (tile.unbiased, tile.curve, tile.claims)
         tables = (self.table, tile.table)
         waiting = grow(known, more, self.places, tables, how, statistics, pixels, (counts.table, left))
@@ -149,9 +150,9 @@ def _growth_of(store: Store, preparation: Preparation) -> Growth | str:
     numbers = store.numbers_of(p.used_frames)
     known = np.full(len(store.names), -1, np.int64)
     known[numbers[numbers >= 0]] = np.flatnonzero(numbers >= 0)
-    more, removed = np.flatnonzero(numbers < 0), np.count_nonzero(known < 0)
-    if more.size + removed > MOST_CHANGED * known.size:
-        return f"{counted(int(more.size + removed), 'frame')} of {known.size} changed"
+    more, gone = np.flatnonzero(numbers < 0), np.flatnonzero(known < 0)
+    if more.size + gone.size > MOST_CHANGED * known.size:
+        return f"{counted(more.size + gone.size, 'frame')} of {known.size} changed"
     kept = known >= 0
     places = []
     for channel in range(p.frames.channels):
@@ -164,10 +165,10 @@ def _growth_of(store: Store, preparation: Preparation) -> Growth | str:
         scale = float(now[WEIGHT, 0] / before[WEIGHT, 0])
         if not np.allclose(now[WEIGHT], scale * before[WEIGHT], rtol=ROUNDING, atol=0):
             return "the weights changed"
-        places.append(Places(known, more, scale, bool(removed)))
+        places.append(Places(known, more, gone, scale))
     words = " and ".join(
-        f"{counted(int(number), 'frame')} {what}"
-        for number, what in ((more.size, "added"), (removed, "left out"))
+        f"{counted(number, 'frame')} {what}"
+        for number, what in ((more.size, "added"), (gone.size, "left out"))
         if number
     )
     return Growth(store, places, words or "the same frames")
@@ -224,7 +225,8 @@ class _KeptBand:
             part = Known(
                 *(array[blocks] if array.ndim == 3 else array[first : first + count] for array in known)
             )
-            every = Places(np.arange(frames), np.empty(0, np.int64), 1.0, False)
+            none = np.empty(0, np.int64)
+            every = Places(np.arange(frames), none, none, 1.0)
             self._samples = np.empty((frames, count), np.float32)
             chosen = np.arange(first % LANES, first % LANES + count)
             unsorted(part, chosen, every, np.empty((0, count), np.float32), self._samples)
