@@ -36,7 +36,6 @@ THEME = "window.jupyterapp.commands.execute('apputils:change-theme', {theme: 'Ju
 def opened(lab: browser.Lab, name: str) -> Iterator[browser.Notebook]:
     """Open a notebook in the dark and run it."""
     with lab.open(f"notebooks/{name}.ipynb") as notebook:
-        notebook.page.set_viewport_size({"width": 1400, "height": 1600})
         notebook.page.evaluate(THEME)
         notebook.page.evaluate("window.jupyterapp.shell.collapseLeft()")
         notebook.run_all()

@@ -121,6 +121,12 @@ STOPWATCH = """([selector, types]) => {
 }"""
 
 
+# Adds up how far the wheel was turned, as the page hears it.
+HEAR_WHEEL = """() => {
+    window.turned = 0;
+    window.hears ??= (addEventListener('wheel', event => { window.turned += event.deltaY; }, true), true);
+}"""
+
 ASK = """async code => {
     const {kernel} = window.jupyterapp.shell.currentWidget.sessionContext.session;
     const asked = kernel.requestExecute({code});
@@ -307,6 +313,15 @@ class Notebook:
         measured = self.page.evaluate("() => window.stopwatch")
         assert None not in measured, "a picture or a text did not change within 20 s"
         return measured
+
+    def turn_wheel(self, steps: int, delta: int = -200) -> None:
+        """Turn the wheel, and wait until the page has heard all of it: a later drag may be heard earlier."""
+        self.page.evaluate(HEAR_WHEEL)
+        for _ in range(steps):
+            self.page.mouse.wheel(0, delta)
+        self.wait_until(
+            lambda: self.page.evaluate("() => window.turned") == steps * delta, "turning the wheel"
+        )
 
     def ask(self, code: str) -> str:
         """Run code in the kernel, and return what it prints."""

@@ -163,8 +163,7 @@ def look_at_frames(notebook: browser.Notebook) -> None:
     across, down = box["x"] + 0.5 * box["width"], box["y"] + 0.4 * box["height"]
     page.mouse.move(across - 5, down)
     page.mouse.move(across, down)
-    for _ in range(4):
-        page.mouse.wheel(0, -200)
+    notebook.turn_wheel(4)
     pattern = r"x (\d+), y (\d+)\s+R ([\d.]+)\s+G ([\d.]+).*zoom ([\d.]+) %"
     seen = []
     for place in (0, 1):
@@ -185,10 +184,12 @@ def look_at_frames(notebook: browser.Notebook) -> None:
         seen.append((x, y, zoom))
         page.keyboard.press("ArrowRight")
     assert seen[0] == seen[1] and float(seen[0][2]) > 300
-    # The stretch of the cloudy frame is its own, or that of all.
-    page.keyboard.press("f")
+    # The stretch of the cloudy frame is its own, or that of all. The key zooms wherever the panel has it.
     page.locator("tr[data-frame='16'] td").nth(3).click()
     shows(notebook, 16)
+    page.keyboard.press("f")
+    whole = re.compile(r"zoom 1\d\d %")
+    notebook.wait_until(lambda: whole.search(readout(notebook)), "seeing the whole frame")
     own = brightness(notebook)
     page.get_by_label("stretch of the frames").select_option("alike")
     notebook.wait_until(lambda: brightness(notebook) > own + 40, "a bright sky that is shown as bright")
@@ -294,8 +295,8 @@ def blink_frames(notebook: browser.Notebook, count: int, say: Say) -> None:
     report(say, f"time between {count} frames that blink", pauses)
     places = [order.index(frame) for frame in frames]
     steps = [(other - one) % len(order) for one, other in itertools.pairwise(places)]
-    # A machine that is busy with something else misses one now and then.
-    assert len(steps) > 1 and set(steps) <= {1, 2} and steps.count(1) >= 0.8 * len(steps)
+    # Also on a busy machine, each frame is drawn before the next one.
+    assert len(steps) > 1 and set(steps) == {1}
     page.get_by_label("only selected").uncheck()
 
 
@@ -585,8 +586,7 @@ def use_the_mouse(notebook: browser.Notebook, image: np.ndarray, root: Path) -> 
     sky = WCS(fits.getheader(root / "notebooks" / "master.fits")).pixel_to_world(x, y)
     words = sky.ra.to_string("hour", precision=2, pad=True)
     notebook.wait_until(lambda: f"RA {words}" in readout(notebook), "telling the place in the sky")
-    for _ in range(8):
-        page.mouse.wheel(0, -200)
+    notebook.turn_wheel(8)
     notebook.wait_until(lambda: told(notebook)[3] > 20 * fitted, "zooming")
     see_all_tiles(notebook)
     close_x, close_y, value, zoom = told(notebook)

@@ -3,8 +3,9 @@
 
 const SPACE = "http://www.w3.org/2000/svg";
 const HELP = "Space: play or stop. Left and right: step. Up and down: step in the table. x: leave out or take back. "
-  + "u: undo. Home and End: first and last.";
+  + "u: undo. Home and End: first and last. 1, f, + and -: zoom.";
 const TEXT = "input:not([type=checkbox]):not([type=button]):not([type=range]), textarea, select, [contenteditable=true]";
+const ZOOMS = ["1", "f", "+", "=", "-"];
 const PLOT = { left: 46, right: 10, top: 20, bottom: 8, axis: 30 };
 /** Height of a plot without its axis: three of them are about as high as the picture beside them. */
 const tall = () => Math.round(Math.min(Math.max(0.118 * innerHeight, 84), 118));
@@ -242,8 +243,10 @@ class Blinker {
     if (!this.playing || !this.root.isConnected) return;
     clearTimeout(this.timer);
     const now = performance.now();
-    if (now < this.due - 2) {
-      this.timer = setTimeout(() => this.advance(), this.due - now);
+    // A frame that the browser has not drawn yet would never be seen.
+    const drawn = Number(this.root.querySelector(".stacklib-viewer").dataset.page) === this.page;
+    if (now < this.due - 2 || !drawn) {
+      this.timer = setTimeout(() => this.advance(), Math.max(this.due - now, 8));
       return;
     }
     const next = this.after(1);
@@ -271,11 +274,17 @@ class Blinker {
       if (!target.closest(".stage")) Object.assign(actions, { ArrowUp: () => this.row(-1), ArrowDown: () => this.row(1) });
       Object.assign(actions, { Home: () => this.go(this.order[0]), End: () => this.go(this.order.at(-1)) });
       if (!control && !heading) actions[" "] = () => this.toggle();
+      if (!target.closest(".stage")) for (const zoom of ZOOMS) actions[zoom] = () => this.toPicture(zoom);
     }
     if (!actions[key]) return;
     if (!event.repeat || key.startsWith("Arrow")) actions[key]();
     event.preventDefault();
     event.stopPropagation();
+  }
+
+  /** Keys that zoom are for the picture, wherever the panel has them. */
+  toPicture(key) {
+    this.root.querySelector(".stage").dispatchEvent(new KeyboardEvent("keydown", { key, cancelable: true }));
   }
 
   /** Step in the table, also to frames that do not blink; it ends at its ends. */
@@ -382,21 +391,24 @@ class Blinker {
       };
       const [xs, ys] = [range(x), known.length ? range(known.map(([, y]) => y)) : [0, 1]];
       const end = each - PLOT.bottom;
-      const right = (value) => PLOT.left + ((value - xs[0]) / (xs[1] - xs[0])) * (width - PLOT.left - PLOT.right);
+      // Long numbers have the room that they need.
+      const heights = known.length ? ticks(...ys, 3) : [];
+      const left = Math.max(PLOT.left, 8 + 6.5 * Math.max(0, ...heights.map((value) => String(value).length)));
+      const right = (value) => left + ((value - xs[0]) / (xs[1] - xs[0])) * (width - left - PLOT.right);
       const down = (value) => end - ((value - ys[0]) / (ys[1] - ys[0])) * (end - PLOT.top);
-      image.append(drawn("text", { x: PLOT.left, y: 13, class: "title" }, title));
-      for (const value of known.length ? ticks(...ys, 3) : []) {
+      image.append(drawn("text", { x: left, y: 13, class: "title" }, title));
+      for (const value of heights) {
         const y = down(value);
-        image.append(drawn("line", { x1: PLOT.left, x2: width - PLOT.right, y1: y, y2: y, class: "grid" }),
-          drawn("text", { x: PLOT.left - 5, y: y + 4, class: "tick", "text-anchor": "end" }, String(value)));
+        image.append(drawn("line", { x1: left, x2: width - PLOT.right, y1: y, y2: y, class: "grid" }),
+          drawn("text", { x: left - 5, y: y + 4, class: "tick", "text-anchor": "end" }, String(value)));
       }
-      image.append(drawn("line", { x1: PLOT.left, x2: width - PLOT.right, y1: end, y2: end, class: "axis" }));
+      image.append(drawn("line", { x1: left, x2: width - PLOT.right, y1: end, y2: end, class: "axis" }));
       for (const value of bottom ? ticks(...xs, 4) : []) {
         image.append(drawn("line", { x1: right(value), x2: right(value), y1: end, y2: end + 4, class: "axis" }),
           drawn("text", { x: right(value), y: end + 15, class: "tick", "text-anchor": "middle" }, String(value)));
       }
       if (bottom) {
-        const middle = (PLOT.left + width - PLOT.right) / 2;
+        const middle = (left + width - PLOT.right) / 2;
         image.append(drawn("text", { x: middle, y: end + 30, class: "tick", "text-anchor": "middle" }, x_label));
       }
       const dots = values.map((value, i) => {

@@ -45,7 +45,7 @@ STYLE = """<style>
   / minmax(300px, 9fr) minmax(0, 20fr) }
 .stacklib-explorer > * { min-width: 0 }
 .stacklib-rule { grid-area: rule }
-.stacklib-rule > .widget-dropdown > .widget-label { width: auto !important }
+.stacklib-rule > .widget-dropdown > .widget-label { width: 4.6em !important }
 .stacklib-rule .jupyter-button { flex: 0 0 auto; margin: 2px 1px; padding: 0 8px }
 .stacklib-others { grid-area: others; align-self: start }
 .stacklib-pictures { grid-area: pictures }
@@ -53,7 +53,7 @@ STYLE = """<style>
 .stacklib-region .stage { height: clamp(110px, (100vh - 660px) * 0.56, 190px) !important }
 .stacklib-words > * { font-size: 12px }
 .stacklib-words span { display: inline-block; margin-right: 0.8em }
-@container (max-width: 940px) {
+@container (max-width: 1100px) {
   .stacklib-others .widget-dropdown > *, .stacklib-rule > .widget-dropdown > * { font-size: 12px } }
 @container (max-width: 780px) {
   .stacklib-explorer { grid-template: "rule" "pictures" "others" / minmax(0, 1fr) }

@@ -73,7 +73,9 @@ class BoxPart:
         self.ranking.value = found.frames[0].number
         self._quiet = False
         figure = Figure(figsize=(WIDTH / 100, HIGH / 100), dpi=100, facecolor=GROUND)
-        self._axes = BlameAxes(figure.add_axes((0.14, 0.24, 0.84, 0.72)), found)
+        self._axes = BlameAxes(figure.add_axes((0.16, 0.24, 0.82, 0.72)), found)
+        # Beside the longest numbers, and not beyond the edge.
+        self._axes.axes.yaxis.set_label_coords(-0.115, 0.5)
         self._samples = FigurePicture(figure, self._axes.moving)
         self._plot.children = (self._samples,)
         box, adu = found.present, found.result.preparation.full_scale

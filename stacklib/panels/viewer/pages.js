@@ -93,7 +93,7 @@ class Pages extends Viewer {
   drawPicture() {
     if (this.stamp !== this.stretch) this.restretch();
     super.drawPicture();
-    this.root.dataset.page = this.tiles.size ? this.page : -1;
+    this.root.dataset.page = this.tiles.size || this.problem ? this.page : -1;
     this.plan();
   }
 

@@ -378,6 +378,7 @@ class Viewer {
     } else if (message.kind === "problem") {
       this.problem = message.text;
       this.wait();
+      this.draw();
     }
   }
 
