@@ -317,9 +317,12 @@ def test_neighbors_of_hits_are_searched_when_the_choice_rests(panel, monkeypatch
         assert asked[3:] == [(others[-1], True)] and "searched again" not in shares.reason.value
         shown = shares.viewers[1]._pyramid.rows.read(0, 40)
         np.testing.assert_array_equal(shown, panel.blame.without(others[-1]).original)
+        shares.ranking.value = others[0]
+        panel.box = ()
+        await asyncio.sleep(0.2)
+        assert asked[4:] == [(others[0], False)]
 
     asyncio.run(choose())
-    panel.box = ()
 
 
 def test_a_box_is_ranked_once(panel, monkeypatch):

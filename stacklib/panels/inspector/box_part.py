@@ -88,6 +88,10 @@ class BoxPart:
         self.viewers[0].show(box, **self._look)
         self._choose()
 
+    def forget(self) -> None:
+        """Do not search for a box that is gone."""
+        self._choices += 1
+
     def _choose(self) -> None:
         """Show the box without the chosen frame."""
         found, number = self._found, self.ranking.value

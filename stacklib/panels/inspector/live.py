@@ -241,6 +241,7 @@ class LiveInspector:
         self.shares.widget.layout.display = None if found else "none"
         if found is None:
             self.grid.remove_class("with-box")
+            self.shares.forget()
         else:
             self.grid.add_class("with-box")
             self.shares.show(found, self.map.widget.sharpness)
