@@ -35,10 +35,13 @@ NUMBERS = (6, 10, 20, 40)
 #: Height and width of the frames.
 USUAL, SMALL, QUICK = (600, 800), (400, 530), (200, 260)
 CLASSIC_WAY, MEASURED_WAY = "classic", "measured"
+#: Seeds of the nights that tell bad luck from bias, and their numbers of frames.
+NIGHT_SEEDS, FEW_AND_MANY = (7521, 7522, 7523, 7524), (6, 40)
 #: Heads of the tables.
 BOTH = ["", CLASSIC_WAY, MEASURED_WAY]
 HEADS = {
     "grid": ["target", "registration", "least possible", *(f"{count} frames" for count in NUMBERS)],
+    "nights": ["target", "registration", *(f"{count} frames" for count in FEW_AND_MANY)],
     "light": [
         *("target", "pixels", "stars", "error of the light of a frame, found", "told", "least possible"),
         *("largest error of a factor in a night", "flux of stars in the master, mean of the nights"),
@@ -49,6 +52,8 @@ LIGHT_SEEDS, SATURATED = (7311, 7312, 7313), 0.9
 STEADY = {"transparency": (1.0, 1.0), "gradient": 0.0, "sky_drift": 0.0, "fwhm": (3.0, 3.0)}
 #: Targets of the grid: largest error of a factor, usually and in the nebula, and of the flux of stars.
 FACTOR, FLUX = (0.015, 0.03), 0.005
+#: Number of stars that tell the flux of a master.
+BRIGHTEST = 100
 #: Below this level a pixel is sky, in sigma of one frame above the background.
 SKY_SIGMA = 0.1
 
@@ -150,12 +155,30 @@ class Run:
         return sep.sum_circle(image.astype(np.float64), x, y, self._aperture, bkgann=ring)[0]
 
     def star_bias(self) -> tuple[float, float]:
-        """Return how much too bright the stars are, from the slope of their fluxes, and its error."""
-        true = self.star_flux(self.true_light + self.true_background)
-        found = self.star_flux(self.result.original[0])
-        slope = found @ true / (true @ true)
-        error = np.sqrt(np.sum((true * (found - slope * true)) ** 2)) / (true @ true)
-        return float(slope) - 1, float(error)
+        """Return how much too bright the stars are, and the standard error of that.
+
+        The error of the master around the brightest stars is fitted by their true light, each pixel with the
+        weight that its noise gives. An aperture would add noise of its own.
+        """
+        night, fwhm = self.night, self.night.fwhm.mean()
+        variance = night.sigma(night.reference)[0] ** 2
+        disc, ring = (1.5 * fwhm, (self._aperture + 1, self._aperture + 6))
+        excess, light = [], []
+        for star in night.isolated_stars(BRIGHTEST, radius=6.0):
+            x, y = night.scene.x[star], night.scene.y[star]
+            box = tuple(slice(max(int(at - ring[1]), 0), int(at + ring[1]) + 2) for at in (y, x))
+            rows, columns = (np.arange(size)[part] for size, part in zip(variance.shape, box, strict=True))
+            distance = np.hypot(rows[:, np.newaxis] - y, columns - x)
+            error, true = self.error[box], self.true_light[box]
+            within, around = distance < disc, (ring[0] < distance) & (distance < ring[1])
+            if not np.isfinite(error[within]).all():
+                continue
+            above = (true - np.nanmedian(true[around]))[within] / variance[box][within]
+            excess.append(above @ (error[within] - np.nanmedian(error[around])))
+            light.append(above @ (true[within] - np.nanmedian(true[around])))
+        slope = np.sum(excess) / np.sum(light)
+        error = np.sqrt(np.sum((np.array(excess) - slope * np.array(light)) ** 2)) / np.sum(light)
+        return float(slope), float(error)
 
     def star_loss(self) -> np.ndarray:
         """Return the part of the flux that each star lost to rejection."""
@@ -236,10 +259,10 @@ class Table:
     head: list[str]
     rows: list[list[str]] = field(default_factory=list)
 
-    def night(self, seed: int = 0, **options: object) -> ChangingNight:
-        """Simulate a night of the size of this table."""
+    def night(self, number: int = 0, **options: object) -> ChangingNight:
+        """Simulate a night of the size of this table, by default with one of the `SEEDS`."""
         return simulate_night(
-            **{"height": self.size[0], "width": self.size[1], "seed": SEEDS[seed], "blur": "psf"} | options
+            **{"height": self.size[0], "width": self.size[1], "seed": SEEDS[number], "blur": "psf"} | options
         )
 
     def add(self, text: str, night: ChangingNight, measure: Callable[[Run], str]) -> None:
@@ -335,6 +358,23 @@ def grid(page: Table) -> None:
                 cells.append(f"{100 * worst:.1f} %, {bias(run)}{missed(kind, worst, run.star_bias()[0])}")
             possible = percent(float(np.mean(least)), 2)[1:]
             page.rows.append([kind, registration, possible, *cells])
+            print(" | ".join(page.rows[-1]), file=sys.stderr, flush=True)
+
+
+def nights(page: Table) -> None:
+    """Add a row for each target and registration: the flux of stars over several nights."""
+    for kind in ("spiral", "nebula"):
+        for registration in ("none", "bilinear", "bicubic"):
+            cells = []
+            for count in FEW_AND_MANY:
+                found = []
+                for seed in NIGHT_SEEDS:
+                    night = page.night(count=count, kind=kind, registration=registration, seed=seed)
+                    found.append(100 * Run(night, MEASURED_WAY).star_bias()[0])
+                mean, spread = np.mean(found), np.std(found, ddof=1)
+                each = " ".join(f"{value:+.2f}" for value in found)
+                cells.append(f"{mean:+.2f} ± {spread / len(found) ** 0.5:.2f} %, {spread:.2f} % ({each})")
+            page.rows.append([kind, registration, *cells])
             print(" | ".join(page.rows[-1]), file=sys.stderr, flush=True)
 
 
@@ -459,6 +499,8 @@ def trail_row(page: Table, count: int, peaks: Sequence[float] = (1.5, 2, 3, 4, 6
             added = run.night.defects(frame)[0]
             share = run.weights[np.searchsorted(run.used, frame)]
             rest = run.result.original[0].astype(float) - clean.result.original[0]
+            # The trail may change the frames that set the background, and so its level.
+            rest -= np.median(rest[run.covered & (added < 0.01 * added.max())])
             left.append((rest * added)[run.covered].sum() / (share * added * added)[run.covered].sum())
         cells.append(" ".join(f"{100 * part:.0f}" for part in left) + " %")
     text = " ".join(f"{peak:g}" for peak in peaks)
@@ -471,6 +513,7 @@ PARTS: dict[str, Callable[[Table], None]] = {
     "weights": weights,
     "rejection": rejection,
     "grid": grid,
+    "nights": nights,
     "light": light,
 }
 
@@ -491,17 +534,17 @@ def main() -> None:
             HEADS.get(name, BOTH),
         )
         PARTS[name](page)
-        text = describe(page) + (f"\n\n{kept(page.rows)}" if name == "grid" else "")
+        text = describe(page, name) + (f"\n\n{kept(page.rows)}" if name == "grid" else "")
         print(f"{text}\n")
         if options.write:
             write_readme(PAGE, text, f"<!-- begin: {name} -->", f"<!-- end: {name} -->")
     print(f"Took {(time.monotonic() - start) / 60:.1f} minutes.", file=sys.stderr)
 
 
-def describe(page: Table) -> str:
+def describe(page: Table, name: str) -> str:
     """Return the table below a line with date, size, seeds, and recipes."""
     measured = ", ".join(f"`{name}: {value}`" for name, value in PRESETS["measured"].items())
-    seeds = ", ".join(map(str, SEEDS))
+    seeds = ", ".join(map(str, {"light": LIGHT_SEEDS, "nights": NIGHT_SEEDS}.get(name, SEEDS)))
     text = (
         f"Measured on {datetime.date.today()} with stacklib {sl.__version__}: {page.size[1]} x "
         f"{page.size[0]} pixels, 20 frames unless said otherwise, seeds {seeds}. *Classic* is the "
