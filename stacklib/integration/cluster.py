@@ -28,17 +28,10 @@ from stacklib.errors import FrameError, IntegrationError, StacklibError, Stackli
 from stacklib.formats.scratch import MEMORY_IN_ALL
 from stacklib.frames.frame_set import FrameSet
 from stacklib.integration.samples import RESULT_BYTES, Samples
-from stacklib.integration.search import (
-    VERDICT_BYTES,
-    Found,
-    JudgedBand,
-    Search,
-    search_bytes,
-    search_frame,
-)
+from stacklib.integration.search import Found, JudgedBands, Search, search_bytes, search_frame
 from stacklib.kernel.passes import fill_planes
 from stacklib.kernel.pixels import Counts, Judgement, Pixels, Ratios
-from stacklib.kernel.verdicts import judge_tiles
+from stacklib.kernel.verdicts import by_rows, judge_tiles
 from stacklib.normalization.settings import Settings
 from stacklib.spatial.masks import FrameMasks
 from stacklib.spatial.residuals import KeptMean
@@ -132,17 +125,19 @@ class Cluster:
         self._forget()
 
     def judge(
-        self, samples: Samples, used: np.ndarray, settings: list[Settings], excess: np.ndarray
-    ) -> Generator[JudgedBand, None, None]:
+        self, samples: Samples, used: np.ndarray, settings: list[Settings], judged: Judgement
+    ) -> JudgedBands:
         """Judge the samples band by band; see `stacklib.integration.second_pass.Workers`."""
         width = samples.region[2]
-        bands = samples.bands(used, self._rows(samples, used, VERDICT_BYTES))
+        bands = samples.bands(used, self._rows(samples, used))
         packed = pickle.dumps((samples.masked(None), used, settings))
-        known = [excess[channel, start * width : stop * width] for channel, start, stop in bands]
-        jobs = [(packed, band, own) for band, own in zip(bands, known, strict=True)]
+        parts = [judged.part((channel, slice(start * width, stop * width))) for channel, start, stop in bands]
+        jobs = [(packed, band, part.excess) for band, part in zip(bands, parts, strict=True)]
         with contextlib.closing(self._run(_judge_band, jobs)) as done:
-            for _, judged in done:
-                yield judged
+            for number, (found, verdicts) in done:
+                for name, array in found.items():
+                    getattr(parts[number], name)[...] = array
+                yield bands[number], verdicts, Counts.zeros(used.size)
         self._forget()
 
     def search(
@@ -179,12 +174,12 @@ class Cluster:
             for name, worker in known.items()
         }
 
-    def _rows(self, samples: Samples, used: np.ndarray, beside: int = 0) -> int:
+    def _rows(self, samples: Samples, used: np.ndarray) -> int:
         """Return the rows of a band: few enough for each worker's memory and for all to have work."""
         _, _, width, height = samples.region
         workers = self._workers().values()
         share = min((min(self.budget, room) / threads for threads, room in workers), default=self.budget)
-        most = int(max(share, LEAST_SHARE)) // (width * ((4 + beside) * used.size + RESULT_BYTES))
+        most = int(max(share, LEAST_SHARE)) // (width * (4 * used.size + RESULT_BYTES))
         bands = BANDS * max(1, sum(threads for threads, _ in workers)) // self.frames.channels
         even = max(LEAST_ROWS, -(-height // max(1, bands)))
         return max(1, min(height, most, even))
@@ -406,14 +401,19 @@ def _integrate_band(
     return found, counts
 
 
-def _judge_band(packed: bytes, band: tuple[int, int, int], excess: np.ndarray) -> JudgedBand:
-    """Judge a band on a worker."""
+def _judge_band(
+    packed: bytes, band: tuple[int, int, int], excess: np.ndarray
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Judge a band on a worker; returns planes by name, and verdicts."""
     samples, used, settings = _unpacked(packed)
     with ThreadPoolExecutor(READERS) as readers:
         raw = samples.read(band, used, readers).wait()
     judged = Judgement.empty(raw.shape[1], used.size, excess)
-    judge_tiles(raw, settings[band[0]], judged)
-    return JudgedBand.packed(band, judged)
+    verdicts = np.empty((used.size, 2, -(-raw.shape[1] // 8)), np.uint8)
+    judge_tiles(raw, settings[band[0]], judged, verdicts)
+    found = judged._asdict()
+    found.pop("excess")
+    return found, by_rows(verdicts, samples.region[2], band[2] - band[1])
 
 
 def _search_frame(packed: bytes, number: int, verdicts: list[np.ndarray], kept: KeptMean) -> Found:

@@ -26,9 +26,16 @@ from stacklib.integration.noise_image import measure_noise, noise_window
 from stacklib.integration.registration import check_registration, registration_of
 from stacklib.integration.result import Integration
 from stacklib.integration.samples import Region, Samples, cancelled_on_error, wait
-from stacklib.integration.second_pass import Workers, find_masks, passes, spatial_means
+from stacklib.integration.second_pass import (
+    Workers,
+    find_masks,
+    integrate_and_search,
+    integrates_meanwhile,
+    passes,
+    spatial_means,
+)
 from stacklib.integration.starlight import starlight_notes
-from stacklib.integration.threads import Threads, in_threads
+from stacklib.integration.threads import Integrated, Threads, in_threads
 from stacklib.kernel.pixels import DATA, Counts, Pixels
 from stacklib.kernel.scatter import widen
 from stacklib.measurement.measurements import Planes
@@ -47,9 +54,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Work", "integrate", "integrate_samples"]
 
-#: Percentages of a whole run, at the start and at the end of each step; SEARCHING takes a part of the others.
+#: Percentages of a whole run, at the start and at the end of each step; the latter two with a search.
 MEASURING, INTEGRATING = (0, 40), (40, 100)
-SEARCHING = (40, 80)
+SEARCHING, AFTER_SEARCH = (40, 80), (80, 100)
 
 
 @one_thread_in_blas()
@@ -145,21 +152,24 @@ def integrate(
         samples = samples.settled(preparation.marks, preparation.used)
         for note in preparation.notes:
             warnings.warn(note, StacklibWarning, stacklevel=2)
-        without_hits = None
+        without_hits = integrated = None
         if cluster is None and takes_one_pass(samples, preparation):
             without_hits = _without_hits(samples, preparation, progress)
         if without_hits is None and spatial_means(preparation):
-            masks = _searched(samples, preparation, workers, progress)
+            meanwhile = cluster is None and integrates_meanwhile(samples, preparation)
+            masks, integrated = _searched(samples, preparation, workers, progress, meanwhile)
             samples = samples.masked(masks)
             preparation = replace(preparation, notes=(*preparation.notes, *masks.notes))
             for note in masks.notes:
                 warnings.warn(note, StacklibWarning, stacklevel=2)
         spatial = without_hits is not None or samples.masks is not None
         with keeper.work(samples, preparation, spatial, workers.integrate) as work:
-            if without_hits is None:
-                result = integrate_samples(samples, preparation, progress, work=work)
-            else:
+            if without_hits is not None:
                 samples, result = without_hits
+            elif integrated is not None:
+                result = _without_masked(samples, preparation, integrated, progress)
+            else:
+                result = integrate_samples(samples, preparation, progress, work=work)
         result.shift, result.how = shift, keeper.words
         result.measure_scale = partial(measure_noise, noise_window(samples), _without_claims)
     notes = range_warnings(result.range_factor, result.truncated, result.recipe.output_range)
@@ -211,15 +221,33 @@ def _checked(
     return replace(preparation, notes=tuple(notes)), shift
 
 
-def _searched(samples: Samples, preparation: Preparation, workers: Workers, progress: bool) -> FrameMasks:
-    """Find the masks of a run."""
+def _searched(
+    samples: Samples, preparation: Preparation, workers: Workers, progress: bool, meanwhile: bool
+) -> tuple[FrameMasks, Integrated | None]:
+    """Find the masks of a run, and perhaps integrate the samples `meanwhile`."""
     frames, used = preparation.frames, preparation.used
     total = frames.channels * frames.width * frames.height * passes(preparation)
     title = f"{used.size} frames searched"
     with progress_bar(total, title, " pixels", progress, scale=True, part=SEARCHING) as bar:
-        masks = find_masks(samples, preparation, workers, bar.update)
+        integrated = None
+        if meanwhile:
+            masks, integrated = integrate_and_search(samples, preparation, bar.update)
+        else:
+            masks = find_masks(samples, preparation, workers, bar.update)
         bar.update(total - bar.n)
-    return masks
+    return masks, integrated
+
+
+def _without_masked(
+    samples: Samples, preparation: Preparation, integrated: Integrated, progress: bool
+) -> Integration:
+    """Integrate the pixels with masked samples again."""
+    masks, whole = samples.masks, integrated.whole
+    assert masks is not None
+    title = f"{preparation.used.size} frames integrated"
+    with progress_bar(whole.image.size, title, " pixels", progress, scale=True, part=AFTER_SEARCH) as bar:
+        integrated.take_out(masks, bar.update)
+    return _assembled(samples, preparation, integrated.settings, whole, integrated.counts)
 
 
 @contextmanager
@@ -261,7 +289,7 @@ def integrate_samples(
         settings = [preparation.settings(channel) for channel in range(channels)]
     # The edge of a region has the same neighbors as in the whole image.
     first_pass = preparation.by_frame or (true_claims and not samples.whole)
-    percent = INTEGRATING if samples.masks is None else (SEARCHING[1], INTEGRATING[1])
+    percent = INTEGRATING if samples.masks is None else AFTER_SEARCH
     total, title = channels * width * height, f"{used.size} frames integrated"
     counts = [Counts.zeros(used.size) for _ in range(channels)]
     with progress_bar(total * (1 + first_pass), title, " pixels", progress, scale=True, part=percent) as bar:
@@ -269,7 +297,6 @@ def integrate_samples(
         bar.update(total * first_pass - bar.n)
         whole = Pixels.empty((channels, width * height), settings[0], with_uncertainty, excess)
         planes = [whole.part(channel) for channel in range(channels)]
-        samples = samples.leaving(whole.excess.nbytes)
         with closing(work(samples, used, settings, planes)) as done:
             for channel, pixels, found in done:
                 counts[channel].add(found)

@@ -252,10 +252,13 @@ class Samples:
         return self.hold()[channel, i]
 
     def marked_plane(self, i: int, channel: int) -> np.ndarray:
-        """Return a copy of one channel of one frame, marked, (height, width)."""
+        """Return one channel of one frame, marked, (height, width), not to be changed."""
         _, _, width, height = self.region
         if self.held is not None:
-            plane = self.held[channel, i].copy()
+            plane = self.held[channel, i]
+            if self.marks is None and not self.masks:
+                return plane
+            plane = plane.copy()
         else:
             plane = np.empty((height, width), np.float32)
             self._fill(plane, i, channel, 0, height)
@@ -283,18 +286,18 @@ class Samples:
             for start in range(0, height, rows)
         ]
 
-    def rows(self, used: np.ndarray, beside: int = 0) -> int:
-        """Return the number of rows of a band, of which each sample takes so many bytes `beside` its own."""
+    def rows(self, used: np.ndarray) -> int:
+        """Return the number of rows of a band."""
         _, _, width, height = self.region
         if self.held is None:
             # Two bands are in memory: one is read while the other is integrated.
             band_bytes = max(self.left_for_samples, LEAST_BAND_BYTES) // 2
-        elif beside or (self._needs_copy(used) and not self._keeps()):
+        elif self._needs_copy(used) and not self._keeps():
             # The kernel needs contiguous frames, so the used ones are copied, a band at a time.
             band_bytes = LEAST_BAND_BYTES
         else:
             return height
-        return max(1, min(height, band_bytes // ((4 + beside) * used.size * width)))
+        return max(1, min(height, band_bytes // (4 * used.size * width)))
 
     def read(self, band: tuple[int, int, int], used: np.ndarray, pool: ThreadPoolExecutor) -> Band:
         """Start reading a band of the frames used."""

@@ -6,7 +6,7 @@ This is the work of one task, in a thread or on the worker of a cluster.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -15,57 +15,29 @@ import numpy as np
 from stacklib.frames.frame import Frame
 from stacklib.frames.frame_masks import read_mask
 from stacklib.integration.samples import Samples
-from stacklib.kernel.pixels import Judgement
+from stacklib.kernel.pixels import Counts
 from stacklib.kernel.verdicts import HIGH, LOW
 from stacklib.normalization.settings import Settings
 from stacklib.spatial.colour import mark_hits
 from stacklib.spatial.footprints import find_footprints
 from stacklib.spatial.large_scale import large_structures
 from stacklib.spatial.lines import find_lines
-from stacklib.spatial.masks import add_flags, pack_flags
+from stacklib.spatial.masks import pack_bits, pack_flags
 from stacklib.spatial.means import ABOVE, FOOTPRINT, LARGE_HIGH, LARGE_LOW, OWN
 from stacklib.spatial.planes import smooth_part
 from stacklib.spatial.residuals import KeptMean, residuals, unpack_verdicts
-from stacklib.utils.filters.discs import grow
 
-__all__ = ["BRIGHT", "VERDICT_BYTES", "Found", "JudgedBand", "Search", "search_bytes", "search_frame"]
+__all__ = ["BRIGHT", "Found", "JudgedBands", "Search", "search_bytes", "search_frame"]
 
-#: Bytes of the verdict on a sample before they are packed, and while they are.
-VERDICT_BYTES = 2
+#: Channel, start and stop row of each judged band; the verdicts on its samples, uint8 (frames, 2, rows,
+#: bytes), see `stacklib.spatial.residuals.unpack_verdicts`; and samples by verdict if they were integrated.
+JudgedBands = Generator[tuple[tuple[int, int, int], np.ndarray, Counts], None, None]
 #: Bytes of a pixel during the search of a frame, in all channels together and in each.
 SEARCH_BYTES, MASK_BYTES = 16, 4
 #: Flag of a bright footprint until all frames are searched; that of a dark one is `FOOTPRINT`.
 BRIGHT = 128
 #: Pixels by which footprints grow.
 GROWTH = 2
-
-
-class JudgedBand(NamedTuple):
-    """The judged samples of a band, which is channel, start and stop row.
-
-    `mean`, `weight`, `ratio` and `number` are those of `stacklib.kernel.pixels.Judgement`. `verdicts` are
-    planes of bits, uint8 (frames, 2, rows, bytes), see `stacklib.spatial.residuals.unpack_verdicts`.
-    """
-
-    band: tuple[int, int, int]
-    mean: np.ndarray
-    weight: np.ndarray
-    ratio: np.ndarray
-    number: np.ndarray
-    verdicts: np.ndarray
-
-    @classmethod
-    def packed(cls, band: tuple[int, int, int], judged: Judgement) -> JudgedBand:
-        """Pack the verdicts of a band."""
-        frames = len(judged.verdict)
-        by_row = judged.verdict.reshape(frames, band[2] - band[1], -1)
-        verdicts = np.stack(
-            [
-                [np.packbits(plane & np.uint8(1), axis=1), np.packbits(plane >> np.uint8(1), axis=1)]
-                for plane in by_row
-            ]
-        )
-        return cls(band, judged.mean, judged.weight, judged.ratio, judged.number, verdicts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +93,7 @@ def search_frame(search: Search, kept: KeptMean, number: int, verdicts: Sequence
     number : int
         Position of the frame among those used.
     verdicts : sequence of ndarray or of callables
-        Verdicts on its samples, planes of bits of each channel; see `JudgedBand`. Callables return them.
+        Verdicts on its samples, planes of bits of each channel; see `unpack_verdicts`. Callables return them.
 
     Returns
     -------
@@ -131,39 +103,36 @@ def search_frame(search: Search, kept: KeptMean, number: int, verdicts: Sequence
     _, _, width, height = samples.region
     channels = len(search.settings)
     with_lines, with_colour = "line" in means, "colour" in means
-    flags = np.zeros((channels + with_colour, height, width), np.uint8)
+    hits = np.zeros((height, width), np.uint8) if with_colour else None
+    planes: list[dict[int, np.ndarray]] = []
     together = smooth = None
     strength = search.settings[0].recipe.footprint_strength
     i = int(search.used[number])
     own_mask = search.own_mask(i)
     for channel, settings in enumerate(search.settings):
-        planes = verdicts[channel]
-        verdict = unpack_verdicts(planes() if callable(planes) else planes, width)
-        own, found = kept.part(channel), flags[channel]
-        if "large_scale" in means:
-            _grow_structures(found, verdict, settings)
+        given = verdicts[channel]
+        packed = given() if callable(given) else given
+        own = kept.part(channel)
+        found = _large_scale(packed, width, settings) if "large_scale" in means else {}
+        planes.append(found)
         if not {"line", "footprint", "colour", "own"} & set(means):
             continue
-        z = samples.marked_plane(i, channel)
-        residuals(z, verdict, own, settings, number)
-        if not with_colour:
-            del verdict
+        z = residuals(samples.marked_plane(i, channel), packed, own, settings, number)
         if "footprint" in means:
             smooth = smooth_part(z, own.protected)
-            signs = find_footprints(z, own.protected, smooth, strength)
-            add_flags(found, grow(signs < 0, GROWTH), FOOTPRINT)
-            add_flags(found, grow(signs > 0, GROWTH), BRIGHT)
-            del signs
-        if with_colour:
-            mark_hits(z, verdict, flags[-1])
+            dark, bright = find_footprints(z, own.protected, smooth, strength, GROWTH)
+            found |= {FOOTPRINT: dark, BRIGHT: bright}
+        if hits is not None:
+            mark_hits(z, unpack_verdicts(packed, width), hits)
         if own_mask is not None:
-            add_flags(found, own_mask[channel], OWN)
-            add_flags(found, own_mask[channel] & (z > 0), ABOVE)
+            found[OWN] = np.packbits(own_mask[channel], axis=1)
+            found[ABOVE] = np.packbits(own_mask[channel] & (z > 0), axis=1)
         if with_lines:
             together = z if together is None else np.add(together, z, out=together)
         del z
-    packed = [pack_flags(plane) for plane in flags]
-    del flags, found
+    packed_planes = [pack_bits(found, (height, width)) for found in planes]
+    if hits is not None:
+        packed_planes.append(pack_flags(hits))
     lines = []
     if together is not None:
         together /= np.float32(np.sqrt(channels))
@@ -175,14 +144,18 @@ def search_frame(search: Search, kept: KeptMean, number: int, verdicts: Sequence
             )
             # A trail as bright in every channel stands out this many times more in their sum.
             lines = [replace(line, peak=line.peak / math.sqrt(channels)) for line in found_lines]
-    return Found(lines, packed)
+    return Found(lines, packed_planes)
 
 
-def _grow_structures(found: np.ndarray, verdict: np.ndarray, settings: Settings) -> None:
-    """Add large structures of rejected samples to flags."""
-    recipe = settings.recipe
+def _large_scale(packed: np.ndarray, width: int, settings: Settings) -> dict[int, np.ndarray]:
+    """Return large structures of rejected samples as bits by flag."""
+    recipe, verdict = settings.recipe, unpack_verdicts(packed, width)
     layers, growth = recipe.large_scale_layers, recipe.large_scale_growth
-    if recipe.large_scale_low and recipe.clip_low:
-        add_flags(found, large_structures(verdict == LOW, layers, growth), LARGE_LOW)
-    if recipe.large_scale_high and recipe.clip_high:
-        add_flags(found, large_structures(verdict == HIGH, layers, growth), LARGE_HIGH)
+    found = {}
+    for side, flag, wanted in (
+        (LOW, LARGE_LOW, recipe.large_scale_low and recipe.clip_low),
+        (HIGH, LARGE_HIGH, recipe.large_scale_high and recipe.clip_high),
+    ):
+        if wanted:
+            found[flag] = np.packbits(large_structures(verdict == side, layers, growth), axis=1)
+    return found

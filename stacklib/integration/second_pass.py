@@ -1,13 +1,15 @@
 """Find the samples that spatial rejection takes from the rule, in two passes over the frames.
 
-First the rule judges all samples, band by band. Then each frame is searched, with its residuals against what
-was kept of the others. What is found at one place in many frames is no defect of one of them, and stays.
-Masks are found on whole frames, whatever region is integrated.
+First the rule judges all samples, band by band; samples in memory are integrated at the same time, so that
+later only the pixels that lose some are integrated again. Then each frame is searched, with its residuals
+against what was kept of the others. What is found at one place in many frames is no defect of one of them,
+and stays. Masks are found on whole frames, whatever region is integrated.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -19,11 +21,10 @@ import numpy as np
 
 from stacklib.integration.noise import Parts, known_excess, with_noise
 from stacklib.integration.samples import RESULT_BYTES, Samples, cancelled_on_error
-from stacklib.integration.search import BRIGHT, Found, JudgedBand, Search, search_bytes
+from stacklib.integration.search import BRIGHT, Found, JudgedBands, Search, search_bytes
 from stacklib.integration.starlight import settings_by_starlight
-from stacklib.integration.threads import Threads
-from stacklib.kernel.passes import NO_EXCESS
-from stacklib.kernel.pixels import Pixels, Ratios
+from stacklib.integration.threads import Integrated, Threads, stays_in_memory
+from stacklib.kernel.pixels import Judgement, Pixels, Ratios, count_type
 from stacklib.kernel.scatter import find_excess
 from stacklib.normalization.preparation import Preparation
 from stacklib.normalization.settings import Settings
@@ -37,12 +38,23 @@ from stacklib.spatial.means import ABOVE, COLOUR, FOOTPRINT, LARGE_HIGH, LARGE_L
 from stacklib.spatial.residuals import KeptMean, protected_places, write_noise
 from stacklib.utils.labels import counted, listed
 
-__all__ = ["Searched", "Workers", "find_masks", "passes", "search_frames", "spatial_means"]
+__all__ = [
+    "Searched",
+    "Workers",
+    "find_masks",
+    "integrate_and_search",
+    "integrates_meanwhile",
+    "passes",
+    "search_frames",
+    "spatial_means",
+]
 
 #: Bytes of what is kept of a pixel between the passes, in each channel, besides four numbers of frames.
 KEPT_BYTES = 17
-#: Fewer frames than this are counted in one byte.
-ONE_BYTE = 256
+#: Bytes of a pixel of the result by the noise of the frames, besides its six planes.
+NOISE_BYTES = 20
+#: If more than this fraction of the pixels loses samples, all of them are integrated again.
+MANY = 0.3
 #: The footprints of a trail reach so many pixels farther to each side than the trail stands out.
 REACH = 8.0
 #: Why a trail takes no samples.
@@ -58,9 +70,9 @@ class Workers(Protocol):
         """Integrate; see `stacklib.integration.noise.Work`."""
 
     def judge(
-        self, samples: Samples, used: np.ndarray, settings: list[Settings], excess: np.ndarray
-    ) -> Generator[JudgedBand, None, None]:
-        """Judge the samples band by band; `excess` has the shape (channels, pixels), or no pixels."""
+        self, samples: Samples, used: np.ndarray, settings: list[Settings], judged: Judgement
+    ) -> JudgedBands:
+        """Judge the samples band by band into planes of shape (channels, pixels)."""
 
     def search(
         self, search: Search, kept: KeptMean, verdicts: Sequence[Sequence], places: int
@@ -103,6 +115,7 @@ def search_frames(
     workers: Workers | None = None,
     report: Callable[[int], None] = lambda pixels: None,
     whole: bool = True,
+    integrated: Integrated | None = None,
 ) -> Searched:
     """Search the frames for what spatial rejection takes from the rule.
 
@@ -119,6 +132,8 @@ def search_frames(
         Called with numbers of pixels that are done, see `passes`.
     whole : bool
         False searches the region only: enough for means that need no more than the pixels around a sample.
+    integrated : Integrated, optional
+        The samples are integrated as well while they are judged, in the threads of this process.
 
     Returns
     -------
@@ -129,14 +144,59 @@ def search_frames(
     samples = samples.masked(None)
     samples = (samples.of_whole_frames() if whole else samples).marked(preparation.marks)
     used, channels = preparation.used, preparation.frames.channels
-    settings = [with_noise(preparation, channel) for channel in range(channels)]
-    judged = _judge(samples, preparation, settings, workers, report)
+    if integrated is None:
+        settings = [with_noise(preparation, channel) for channel in range(channels)]
+    else:
+        settings = integrated.settings
+    judged = _judge(samples, preparation, settings, workers, report, integrated)
     matched = settings_by_starlight(preparation, settings, samples.threads)
     search = Search(samples, used, matched, spatial_means(preparation), preparation.own_masks)
     paths = [preparation.frames[int(i)].path for i in used]
-    searched = Searched(search, judged, paths, preparation.measurements.names)
+    places = _places(samples, preparation, judged.count.shape, integrated is not None)
+    searched = Searched(search, judged, paths, preparation.measurements.names, max(1, places))
     searched.run(search, workers, report)
     return searched
+
+
+def integrates_meanwhile(samples: Samples, preparation: Preparation) -> bool:
+    """Return whether the samples are integrated while they are judged, see `integrate_and_search`.
+
+    They are if they stay in memory, and the budget has room for the result and the search of some frames.
+    """
+    if not spatial_means(preparation) or not stays_in_memory(samples, preparation):
+        return False
+    _, _, width, height = samples.region
+    shape = preparation.frames.channels, height, width
+    return _places(samples, preparation, shape, integrated=True) >= samples.threads
+
+
+def integrate_and_search(
+    samples: Samples, preparation: Preparation, report: Callable[[int], None] = lambda pixels: None
+) -> tuple[FrameMasks, Integrated | None]:
+    """Find the masks as `find_masks` does, and integrate the samples while they are judged.
+
+    So only pixels that lose samples need another integration, see `Integrated.take_out`.
+
+    Parameters
+    ----------
+    samples : Samples
+        Those for which `integrates_meanwhile` is true.
+    preparation : Preparation
+        The prepared frames.
+    report : callable
+        Called with numbers of pixels that are done, see `passes`.
+
+    Returns
+    -------
+    masks : FrameMasks
+        The masks.
+    integrated : Integrated or None
+        None if so many pixels lose samples that it is faster to integrate all of them again.
+    """
+    integrated = Integrated(samples, preparation, report)
+    searched = search_frames(samples, preparation, None, report, integrated=integrated)
+    masks = searched.masks(preparation.recipe.ignored_trails)
+    return masks, None if searched.share_of_pixels > MANY else integrated
 
 
 @dataclass(eq=False)
@@ -166,51 +226,61 @@ def _judge(
     settings: list[Settings],
     workers: Workers,
     report: Callable[[int], None],
+    integrated: Integrated | None,
 ) -> _Judged:
     """Run the rule."""
     _, _, width, height = samples.region
     used, channels = preparation.used, len(settings)
-    excess = np.broadcast_to(NO_EXCESS, (channels, 0))
-    if preparation.by_frame:
+    if integrated is not None:
+        excess = integrated.whole.excess
+    elif preparation.by_frame:
         excess = known_excess(samples, preparation, settings, workers.integrate, report)
-    mean, weight, sigma, further = (np.empty((channels, height, width), np.float32) for _ in range(4))
-    count = np.empty((channels, height, width), np.uint8 if used.size < ONE_BYTE else np.uint16)
-    kept = KeptMean(mean, weight, sigma, further, np.empty((channels, height, width), bool))
-    found = _Judged(kept, count, [[] for _ in range(channels)])
+    else:
+        excess = np.empty((channels, 0), np.float32)
+    judged = Judgement.empty((channels, height * width), used.size, excess)
     paths = [preparation.frames[int(i)].path for i in used]
-    with closing(workers.judge(samples, used, settings, excess)) as bands:
-        for judged in bands:
-            channel, start, stop = judged.band
-            shape = stop - start, width
-            mean[channel, start:stop] = judged.mean.reshape(shape)
-            weight[channel, start:stop] = judged.weight.reshape(shape)
-            # What `further` is made of.
-            further[channel, start:stop] = judged.ratio.reshape(shape)
-            count[channel, start:stop] = judged.number.reshape(shape)
-            planes = [BitPlanes(bits, path) for bits, path in zip(judged.verdicts, paths, strict=True)]
-            found.verdicts[channel].append((start, planes))
-            report(judged.mean.size)
-    for channel, (own, verdicts) in enumerate(zip(settings, found.verdicts, strict=True)):
-        verdicts.sort(key=lambda band: band[0])
+    bits: list[list[tuple[int, list[BitPlanes]]]] = [[] for _ in range(channels)]
+    if integrated is None:
+        judging = workers.judge(samples, used, settings, judged)
+    else:
+        judging = Threads.judge(samples, used, settings, judged, integrated.whole)
+    with closing(judging) as bands:
+        for (channel, start, stop), verdicts, counts in bands:
+            bits[channel].append((start, [BitPlanes(*each) for each in zip(verdicts, paths, strict=True)]))
+            if integrated is not None:
+                integrated.counts[channel].add(counts)
+            report((stop - start) * width)
+    shape = channels, height, width
+    # What `further` is made of takes its place.
+    mean, weight, further, count = (plane.reshape(shape) for plane in judged[:4])
+    kept = KeptMean(mean, weight, np.empty(shape, np.float32), further, np.empty(shape, bool))
+    found = _Judged(kept, count, bits)
+    for channel, (own, by_band) in enumerate(zip(settings, bits, strict=True)):
+        by_band.sort(key=lambda band: band[0])
         if preparation.by_frame:
             factor = excess[channel].reshape(height, width)
         else:
             counted = count[channel].astype(np.float32)
             # Without contrast, levels and noise do not matter.
             ratios = Ratios(further[channel], counted, counted, counted)
-            factor = find_excess(ratios, own.relative_noise, places=own.places_from(*samples.region[:2]))
+            places = own.places_from(*samples.region[:2])
+            factor = find_excess(ratios, own.relative_noise, threads=samples.threads, places=places)
         kept.protected[channel] = protected_places(factor)
-        write_noise(kept.part(channel), factor, own)
+        write_noise(kept.part(channel), factor, own, samples.threads)
     # The search does without the excess.
     samples.kept.clear()
     return found
 
 
-def _places(samples: Samples, count: np.ndarray) -> int:
-    """Return the number of frames that may be searched at once, by the budget."""
+def _places(samples: Samples, preparation: Preparation, shape: tuple[int, ...], integrated: bool) -> int:
+    """Return the number of frames that may be searched at once, by the budget.
+
+    `shape` is (channels, height, width). The result is in memory by then if the samples are `integrated`.
+    """
     held = 0 if samples.held is None else samples.held.nbytes
-    room = samples.left_for_samples - held + (RESULT_BYTES - KEPT_BYTES - 4 * count.itemsize) * count.size
-    return max(1, int(room // search_bytes(count.shape)))
+    taken = KEPT_BYTES + 4 * count_type(preparation.count).itemsize
+    taken += NOISE_BYTES * preparation.by_frame if integrated else -RESULT_BYTES
+    return int((samples.left_for_samples - held - taken * math.prod(shape)) // search_bytes(shape))
 
 
 class _Common(NamedTuple):
@@ -229,12 +299,13 @@ class Searched:
     Which trails stay in the image is a choice that needs no other search, see `masks`.
     """
 
-    def __init__(self, search: Search, judged: _Judged, paths: list[Any], names: Sequence[str]) -> None:
+    def __init__(
+        self, search: Search, judged: _Judged, paths: list[Any], names: Sequence[str], places: int
+    ) -> None:
         # Samples are not kept: those of another region may be wanted by now.
         self.used, self.means, self.own_masks = search.used, search.means, search.own_masks
         self.judged, self.paths, self.names = judged, paths, names
-        self.places = _places(search.samples, judged.count)
-        self.threads = min(search.samples.threads, self.places)
+        self.places, self.threads = places, min(search.samples.threads, places)
         #: What was found in each frame; its final masks once `masks` has run.
         self.found = FrameMasks(search.samples.region)
         #: The same of frames with trails, as it was found, for another choice of trails.
@@ -317,6 +388,11 @@ class Searched:
         spared = self._leave_some(final)
         final.notes += [*notes, *self._about_own_masks(spared)]
         return final
+
+    @property
+    def share_of_pixels(self) -> float:
+        """The share of the pixels at which a sample is masked."""
+        return float(np.count_nonzero(self._masked) / self._masked.size)
 
     def _start_again(self, i: int) -> None:
         """Put what was found in a frame in the place of its final masks."""

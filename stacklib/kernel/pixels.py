@@ -20,7 +20,17 @@ __all__ = [
     "Judgement",
     "Pixels",
     "Ratios",
+    "count_type",
 ]
+
+
+#: Fewer frames than this are counted in one byte.
+ONE_BYTE = 256
+
+
+def count_type(frames: int) -> np.dtype:
+    """Return the type of numbers of frames."""
+    return np.dtype(np.uint8 if frames < ONE_BYTE else np.uint16)
 
 
 class Pixels(NamedTuple):
@@ -76,7 +86,7 @@ class Pixels(NamedTuple):
             excess=np.empty((*shape[:-1], 0), np.float32) if excess is None else excess,
         )
 
-    def part(self, index: int | slice) -> Pixels:
+    def part(self, index: int | slice | tuple[int, slice]) -> Pixels:
         """Return views of one channel, or of some of the pixels."""
         return Pixels(*(array[index] for array in self))
 
@@ -107,23 +117,25 @@ class Judgement(NamedTuple):
     """What a rule leaves of the compared samples: planes of one shape, for rejection that looks at neighbors.
 
     `mean` is the weighted mean of the kept samples as they are compared, NaN without any, `weight` the sum of
-    their weights, `ratio` the variance of all samples relative to the noise curve, `number` their number, all
-    float32. `verdict`, uint8 (frames, pixels), has the verdicts of `stacklib.kernel.verdicts`. `excess` is an
-    input, see `Pixels`.
+    their weights, `ratio` the variance of all samples relative to the noise curve, all float32, and `number`
+    their number, an integer. `excess` is an input, see `Pixels`.
     """
 
     mean: np.ndarray
     weight: np.ndarray
     ratio: np.ndarray
     number: np.ndarray
-    verdict: np.ndarray
     excess: np.ndarray
 
     @classmethod
-    def empty(cls, pixels: int, frames: int, excess: np.ndarray) -> Judgement:
-        """Create arrays for the pixels of a band."""
-        planes = (np.empty(pixels, np.float32) for _ in range(4))
-        return cls(*planes, np.empty((frames, pixels), np.uint8), excess)
+    def empty(cls, shape: int | tuple[int, ...], frames: int, excess: np.ndarray) -> Judgement:
+        """Create planes to be filled."""
+        mean, weight, ratio = (np.empty(shape, np.float32) for _ in range(3))
+        return cls(mean, weight, ratio, np.empty(shape, count_type(frames)), excess)
+
+    def part(self, index: int | tuple[int, slice]) -> Judgement:
+        """Return views of one channel, or of some of the pixels of one."""
+        return Judgement(*(array[index] for array in self))
 
 
 #: Rows of the table of counts.

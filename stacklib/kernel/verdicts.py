@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from stacklib.kernel.passes import NO_EXCESS, Tile, scatter_tiles
-from stacklib.kernel.pixels import Judgement, Ratios
+from stacklib.kernel.pixels import Counts, Judgement, Pixels, Ratios
 from stacklib.kernel.scatter import find_excess
 from stacklib.kernel.tiles import REJECTION_FACTOR, REJECTION_OFFSET, WEIGHT, row_of
 from stacklib.normalization.noise_curve import BLOCK, FrameNoise, blocks_of, spread_rows
@@ -17,7 +17,7 @@ from stacklib.recipe.recipe import Recipe
 from stacklib.rejection.noise_model import MODEL, OWN
 from stacklib.rejection.registry import ALL_ITERATIONS, rule_for
 from stacklib.rejection.sorting import LANES
-from stacklib.utils.compiled import compiled, fill_from
+from stacklib.utils.compiled import compiled
 
 __all__ = [
     "HIGH",
@@ -25,6 +25,7 @@ __all__ = [
     "LOW",
     "NO_DATA",
     "LastRound",
+    "by_rows",
     "judge_tiles",
     "last_round",
     "reject",
@@ -34,6 +35,8 @@ __all__ = [
 
 #: Fewest pixels from which noise is learned.
 ENOUGH = 100
+#: A factor by which the lowest bits of eight bytes meet in the highest byte of their product.
+GATHER = np.uint64(0x8040201008040201)
 #: Verdicts on a sample.
 NO_DATA, KEPT, LOW, HIGH = 0, 1, 2, 3
 
@@ -66,15 +69,23 @@ def write_ends(ordered, low, high, lowest, highest):
 
 
 @compiled
-def _write_judged(band, samples, table, judged):
-    """Write what is left of the samples of a tile to the pixels of `judged`."""
+def _put_bits(found, pixels, out):
+    """Pack the bits of a block, bytes of 0 and 1."""
+    words = found.view(np.uint64)
+    for k in range((pixels + 7) >> 3):
+        out[k] = np.uint8((words[k] * GATHER) >> np.uint64(56))
+
+
+@compiled
+def _write_judged(band, samples, table, judged, verdicts):
+    """Write what is left of the samples of a tile to the pixels of `judged`, and the verdicts on them."""
     raw, start, stop = band
     values, ordered, count, low, high, _, scatter = samples
-    mean, weight, ratio, counted, verdict, _ = judged
+    mean, weight, ratio, counted, _ = judged
     lowest, highest = np.empty(LANES, np.float32), np.empty(LANES, np.float32)
     total, weights = np.empty(LANES), np.empty(LANES)
     padded = np.empty(LANES, np.float32)
-    found = np.empty(LANES, np.uint8)
+    upper, out = np.empty(LANES, np.uint8), np.empty(LANES, np.uint8)
     for b in range(ordered.shape[0]):
         first = start + b * LANES
         there = min(LANES, stop - first)
@@ -82,16 +93,18 @@ def _write_judged(band, samples, table, judged):
         total[:] = 0.0
         weights[:] = 0.0
         for i in range(raw.shape[0]):
-            row = row_of(raw, i, first, stop, padded)
+            row, own = row_of(raw, i, first, stop, padded), values[b, i]
             f, o, w = table[REJECTION_FACTOR, i], table[REJECTION_OFFSET, i], table[WEIGHT, i]
             for p in range(LANES):
-                v = values[b, i, p]
-                below, above, data = v < lowest[p], v > highest[p], v < np.inf
-                keep = data & (not below) & (not above)
-                found[p] = (KEPT if keep else LOW if below else HIGH) if data else NO_DATA
+                keep = (own[p] >= lowest[p]) & (own[p] <= highest[p])
                 total[p] += w * (np.float64(row[p]) * f + o) if keep else 0.0
                 weights[p] += w if keep else 0.0
-            fill_from(found[:there], verdict[i, first:])
+            for p in range(LANES):
+                data = own[p] < np.inf
+                upper[p] = data & (own[p] >= lowest[p])
+                out[p] = data & ((own[p] < lowest[p]) | (own[p] > highest[p]))
+            _put_bits(upper, there, verdicts[i, 0, first >> 3 :])
+            _put_bits(out, there, verdicts[i, 1, first >> 3 :])
         for p in range(there):
             q = first + p
             mean[q] = total[p] / weights[p] if weights[p] > 0.0 else np.nan
@@ -102,13 +115,69 @@ def _write_judged(band, samples, table, judged):
 
 
 def judge_tiles(
-    raw: np.ndarray, settings: Settings, judged: Judgement, first: int = 0, last: int | None = None
-) -> None:
-    """Judge the samples of the pixels ``first:last`` of a band, with the bits of `run_tiles`."""
-    tile = Tile(settings)
+    raw: np.ndarray,
+    settings: Settings,
+    judged: Judgement,
+    verdicts: np.ndarray,
+    first: int = 0,
+    last: int | None = None,
+    pixels: Pixels | None = None,
+) -> Counts:
+    """Judge the samples of the pixels ``first:last`` of a band, with the bits of `run_tiles`.
+
+    Parameters
+    ----------
+    raw : ndarray of float32, shape (frames, pixels)
+        The samples.
+    settings : Settings
+        Those of the channel.
+    judged : Judgement
+        Filled, arrays of shape (pixels,).
+    verdicts : ndarray of uint8, shape (frames, 2, bytes)
+        Filled with two bits of each verdict: those of kept and of high samples, and of low and of high ones.
+    first, last : int
+        The pixels to judge, by default all. The first one is that of a block.
+    pixels : Pixels, optional
+        Filled as by `run_tiles`. By default the samples are not integrated.
+
+    Returns
+    -------
+    Counts
+        Samples of each frame by verdict; none without `pixels`.
+    """
+    tile, counts = Tile(settings), Counts.zeros(settings.frames)
     for band, samples in tile.measured(raw, first, last):
-        excess = judged.excess[band.start : band.stop] if tile.by_frame else NO_EXCESS
-        _write_judged(band, tile.reject(samples, excess), tile.table, judged)
+        if pixels is not None:
+            samples = tile.combine(band, samples, pixels, counts)
+        else:
+            excess = judged.excess[band.start : band.stop] if tile.by_frame else NO_EXCESS
+            samples = tile.reject(samples, excess)
+        _write_judged(band, samples, tile.table, judged, verdicts)
+    return counts
+
+
+@compiled
+def _align(packed, width, rows):
+    """Pack bits of a plane along its rows."""
+    for r in range(rows.shape[0]):
+        place, shift = (r * width) >> 3, np.uint8((r * width) & 7)
+        for k in range(rows.shape[1]):
+            here, after = packed[place + k], packed[min(place + k + 1, packed.size - 1)]
+            rows[r, k] = (here << shift) | (after >> (np.uint8(8) - shift))
+        rows[r, -1] &= np.uint8(0xFF << (8 * rows.shape[1] - width) & 0xFF)
+
+
+def by_rows(verdicts: np.ndarray, width: int, rows: int) -> np.ndarray:
+    """Return bits that `judge_tiles` wrote packed along the rows, uint8 (frames, 2, rows, bytes)."""
+    shape = *verdicts.shape[:2], rows, -(-width // 8)
+    if width % 8 == 0:
+        return verdicts.reshape(shape)
+    found = np.empty(shape, np.uint8)
+    for packed, plane in zip(
+        verdicts.reshape(-1, verdicts.shape[2]), found.reshape(-1, *shape[2:]), strict=True
+    ):
+        _align(packed, width, plane)
+    return found
 
 
 class LastRound(NamedTuple):

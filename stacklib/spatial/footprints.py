@@ -11,6 +11,7 @@ import numpy as np
 
 from stacklib.spatial.planes import Smooth, bin_residual, robust_spread, some_places
 from stacklib.utils.compiled import compiled
+from stacklib.utils.filters.discs import half_widths
 from stacklib.utils.filters.smoothing import gaussian_alone
 
 __all__ = ["common_places", "find_footprints", "most_frames", "without_common"]
@@ -27,7 +28,11 @@ MOSTLY, AROUND = 0.5, 1
 
 
 def find_footprints(
-    z: np.ndarray, protected: np.ndarray, smooth: Smooth | None = None, strength: float = 1.0
+    z: np.ndarray,
+    protected: np.ndarray,
+    smooth: Smooth | None = None,
+    strength: float = 1.0,
+    growth: int = 0,
 ) -> np.ndarray:
     """Find blobs and streaks in the residual of a frame.
 
@@ -45,12 +50,13 @@ def find_footprints(
         The smooth part of the residual. By default it is measured.
     strength : float
         What stands out is divided by it.
+    growth : int
+        Pixels by which footprints grow: their faint rim does not stand out.
 
     Returns
     -------
-    ndarray of int8, shape (height, width)
-        1 for what is too bright, -1 for what is too dark, else 0. The faint rim of a footprint does not stand
-        out: grow each sign by 2 pixels before they are counted.
+    ndarray of uint8, shape (2, height, bytes)
+        Bits, packed along the rows: what is too dark, and what is too bright.
     """
     total, number, _ = bin_residual(z, protected, SIDE, CUT, smooth)
     # Bins without protected pixels tell the noise; in very small or patchy frames all bins.
@@ -75,8 +81,10 @@ def find_footprints(
         if (bits & places).any():
             _drop_mostly_on(places, bits.copy(), bits)
             marked[:] = np.unpackbits(bits, axis=1, count=shape[1])
-    found = np.zeros(z.shape, np.int8)
-    _spread(low, high, protected, found)
+    found = np.zeros((2, z.shape[0], -(-z.shape[1] // 8)), np.uint8)
+    halves = half_widths(growth + 0.5, growth)
+    for marked, bits in zip((low, high), found, strict=True):
+        _spread(np.flatnonzero(marked), shape[1], protected, halves, bits)
     return found
 
 
@@ -105,16 +113,23 @@ def _surround(number, around, near):
 
 
 @compiled
-def _spread(low, high, protected, found):
-    """Write the signs of bins to their pixels."""
-    height, width = found.shape
-    for r in range(low.shape[0]):
-        for k in range(low.shape[1]):
-            if low[r, k] or high[r, k]:
-                for y in range(r * SIDE, min(height, (r + 1) * SIDE)):
-                    for x in range(k * SIDE, min(width, (k + 1) * SIDE)):
-                        if not protected[y, x]:
-                            found[y, x] = 1 if high[r, k] else -1
+def _spread(bins, across, protected, halves, bits):
+    """Set the bits of a disc around each pixel of some bins; `halves` are the half widths of its rows.
+
+    `bins` are places in a plane of bins, of which `across` are in a row.
+    """
+    height, width = protected.shape
+    reach = halves.size // 2
+    for place in bins:
+        top, left = place // across * SIDE, place % across * SIDE
+        for y in range(top, min(height, top + SIDE)):
+            for x in range(left, min(width, left + SIDE)):
+                if protected[y, x]:
+                    continue
+                for row in range(max(y - reach, 0), min(y + reach + 1, height)):
+                    half = halves[row - y + reach]
+                    for column in range(max(x - half, 0), min(x + half + 1, width)):
+                        bits[row, column >> 3] |= np.uint8(128 >> (column & 7))
 
 
 def most_frames(frames: int) -> int:

@@ -18,7 +18,7 @@ from stacklib.formats.scratch import MemoryBlock, ScratchBlock, hold
 from stacklib.spatial.means import ABOVE, MEANS
 from stacklib.utils.compiled import compiled
 
-__all__ = ["BitPlanes", "FrameMasks", "MaskCounts", "add_flags", "count_bits", "pack_flags"]
+__all__ = ["BitPlanes", "FrameMasks", "MaskCounts", "count_bits", "pack_bits", "pack_flags"]
 
 #: Number of different flags, those of all means and `ABOVE` together.
 FLAGS = 2 * ABOVE
@@ -82,9 +82,14 @@ def _pack(flags, present, packed):
                             packed[j + 1, r, k] |= here
 
 
-def add_flags(flags: np.ndarray, where: np.ndarray, added: int) -> None:
-    """Add flags to a plane of uint8 in place, where a mask, bool of the same shape, is True."""
-    flags |= where.view(np.uint8) * np.uint8(added)
+def pack_bits(bits: dict[int, np.ndarray], shape: tuple[int, int]) -> tuple[tuple[int, ...], np.ndarray]:
+    """Return what `pack_flags` returns for a plane of a shape that is given as bits by flag."""
+    present = sorted(flag for flag, plane in bits.items() if plane.any())
+    packed = np.zeros((len(present) + 1, shape[0], -(-shape[1] // 8)), np.uint8)
+    for number, flag in enumerate(present, 1):
+        packed[number] = bits[flag]
+        packed[0] |= bits[flag]
+    return tuple(present), packed
 
 
 @compiled
@@ -238,12 +243,9 @@ class FrameMasks:
         self, frame: int, channel: int, bits: dict[int, np.ndarray], path: str | os.PathLike = "masks"
     ) -> None:
         """Store the mask of a plane that is given as bits by flag, see `bits`; flags may be without any."""
-        present = sorted(flag for flag, plane in bits.items() if plane.any())
-        planes = [bits[flag] for flag in present]
-        packed = (
-            np.stack([np.bitwise_or.reduce(planes), *planes]) if planes else np.empty((0, 0, 0), np.uint8)
-        )
-        self.put_packed(frame, channel, tuple(present), packed, path)
+        _, _, width, height = self.region
+        present, packed = pack_bits(bits, (height, width))
+        self.put_packed(frame, channel, present, packed, path)
 
     def bits(self, frame: int, channel: int) -> dict[int, np.ndarray]:
         """Return the mask of a plane as bits by flag, uint8 (height, bytes), of the flags that occur."""
@@ -251,6 +253,10 @@ class FrameMasks:
             return {}
         present, planes = self.planes[frame, channel]
         return dict(zip(present, planes.read()[1:], strict=True))
+
+    def taken(self, frame: int, channel: int) -> np.ndarray:
+        """Return the masked samples of a plane that has some, bits (height, bytes)."""
+        return self.planes[frame, channel][1].read()[0]
 
     def flags(
         self, frame: int, channel: int, start: int | None = None, stop: int | None = None

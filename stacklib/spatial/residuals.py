@@ -9,6 +9,7 @@ the noise exceeds its curve, is alike in all frames, see `stacklib.rejection.noi
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from stacklib.kernel.verdicts import KEPT, NO_DATA
 from stacklib.normalization.settings import Settings
 from stacklib.rejection.calibration import typical_variance
 from stacklib.utils.compiled import compiled
+from stacklib.utils.resources import by_rows
 
 __all__ = ["KeptMean", "protected_places", "residuals", "residuals_of", "unpack_verdicts", "write_noise"]
 
@@ -25,8 +27,8 @@ __all__ = ["KeptMean", "protected_places", "residuals", "residuals_of", "unpack_
 DISAGREE = 1.34
 #: A sample has others if their share of the weight is at least this.
 LEAST_SHARE = 1e-6
-#: Pixels whose noise is computed at once.
-PIECE = 1 << 20
+#: The bits of each byte, as eight bytes of 0 and 1 in one number.
+SPREAD = np.unpackbits(np.arange(256, dtype=np.uint8)).view(np.uint64)
 
 
 class KeptMean(NamedTuple):
@@ -85,12 +87,17 @@ def _residual(value, code, pixel, frame, shared):
 
 
 @compiled
-def _residuals(rows, verdict, kept, frame, shared):
+def _residuals(samples, bits, kept, frame, shared, spread, out):
     mean, weight, sigma, further, _ = kept
-    for r in range(rows.shape[0]):
-        for q in range(rows.shape[1]):
+    width = samples.shape[1]
+    verdict = np.empty(8 * bits.shape[2], np.uint8)
+    words = verdict.view(np.uint64)
+    for r in range(samples.shape[0]):
+        for k in range(words.size):
+            words[k] = spread[bits[0, r, k]] | (spread[bits[1, r, k]] << np.uint64(1))
+        for q in range(width):
             pixel = mean[r, q], weight[r, q], sigma[r, q], further[r, q]
-            rows[r, q] = _residual(rows[r, q], verdict[r, q], pixel, frame, shared)
+            out[r, q] = _residual(samples[r, q], verdict[q], pixel, frame, shared)
 
 
 @compiled
@@ -103,24 +110,33 @@ def _some_residuals(values, verdict, kept, numbers, frames, shared, out):
         out[k] = _residual(values[k], verdict[k], pixel, frame, shared)
 
 
-def residuals(rows: np.ndarray, verdict: np.ndarray, kept: KeptMean, settings: Settings, number: int) -> None:
-    """Replace the samples of a frame by their residuals.
+def residuals(
+    samples: np.ndarray, verdicts: np.ndarray, kept: KeptMean, settings: Settings, number: int
+) -> np.ndarray:
+    """Find the residuals of the samples of a frame.
 
     Parameters
     ----------
-    rows : ndarray of float32, shape (height, width)
-        Raw samples in, residuals out: in sigma, NaN without data or without others to compare with.
-    verdict : ndarray of uint8, shape (height, width)
-        Verdicts of the rule.
+    samples : ndarray of float32, shape (height, width)
+        Raw samples.
+    verdicts : ndarray of uint8, shape (2, height, bytes)
+        Verdicts of the rule, see `unpack_verdicts`.
     kept : KeptMean
         What the rule kept, planes of the same shape.
     settings : Settings
         Those of the channel, with the noise of the frames.
     number : int
         Position of the frame among those used.
+
+    Returns
+    -------
+    ndarray of float32, shape (height, width)
+        In sigma, NaN without data or without others to compare with.
     """
     by_frame, shared = _frames(settings)
-    _residuals(rows, verdict, kept, tuple(by_frame[:, number].tolist()), shared)
+    out = np.empty(samples.shape, np.float32)
+    _residuals(samples, verdicts, kept, tuple(by_frame[:, number].tolist()), shared, SPREAD, out)
+    return out
 
 
 def residuals_of(
@@ -144,18 +160,34 @@ def _frames(settings: Settings) -> tuple[np.ndarray, float]:
     return np.stack([settings.rejection_factor, settings.rejection_offset, weights, noise]), shared
 
 
-def write_noise(kept: KeptMean, factor: np.ndarray, settings: Settings) -> None:
+@compiled
+def _noise_at(level, levels, variances, last):
+    """Interpolate the noise curve as `numpy.interp` does; `last` is the knot before the last level."""
+    if not levels[0] <= level < levels[-1]:
+        return variances[-1] if level >= levels[-1] else variances[0] if level < levels[0] else level, last
+    if not levels[last] <= level < levels[last + 1]:
+        last = np.searchsorted(levels, level, "right") - 1
+    slope = (variances[last + 1] - variances[last]) / (levels[last + 1] - levels[last])
+    return slope * (level - levels[last]) + variances[last], last
+
+
+@compiled
+def _write_noise(mean, factor, curve, typical, sigma, further, first, stop):
+    last = 0
+    for r in range(first, stop):
+        for q in range(mean.shape[1]):
+            noise, last = _noise_at(np.float64(mean[r, q]), curve[0], curve[1], last)
+            noise, square = np.float32(math.sqrt(noise)), np.float64(factor[r, q]) ** 2
+            if factor[r, q] < 0:
+                # Noise of the frames, see `stacklib.kernel.scatter`.
+                noise = np.float32(noise * math.sqrt(square))
+                square = 1.0
+            sigma[r, q], further[r, q] = noise, typical * (square - 1)
+
+
+def write_noise(kept: KeptMean, factor: np.ndarray, settings: Settings, threads: int = 1) -> None:
     """Write the noise by the curve, and what exceeds it by a `factor`, to the planes of a channel."""
-    levels, variances = settings.curve if settings.curve is not None else np.array([[0.0], [0.0]])
+    curve = settings.curve if settings.curve is not None else np.array([[0.0], [0.0]])
     typical = typical_variance(tuple(settings.relative_noise.tolist()))
-    rows = max(1, PIECE // factor.shape[1])
-    for start in range(0, len(factor), rows):
-        part = slice(start, start + rows)
-        kept.sigma[part] = np.sqrt(np.interp(kept.mean[part], levels, variances))
-        square = factor[part].astype(np.float64) ** 2
-        own = factor[part] < 0
-        if own.any():
-            # Noise of the frames, see `stacklib.kernel.scatter`.
-            kept.sigma[part][own] *= np.sqrt(square[own])
-            square[own] = 1
-        kept.further[part] = typical * (square - 1)
+    planes = kept.mean, factor, curve, typical, kept.sigma, kept.further
+    by_rows(partial(_write_noise, *planes), len(factor), threads)

@@ -17,6 +17,8 @@ from stacklib.integration.run import integrate_samples
 from stacklib.integration.samples import Samples
 from stacklib.integration.second_pass import find_masks
 from stacklib.integration.starlight import settings_by_starlight
+from stacklib.integration.threads import Integrated
+from stacklib.kernel import pixels
 from stacklib.kernel.verdicts import HIGH, KEPT, LOW, NO_DATA, verdicts
 from stacklib.normalization.preparation import prepare
 from stacklib.rejection.calibration import typical_variance
@@ -162,8 +164,9 @@ def slow_masks(p, lines_used):
             flags[i, c, low] |= LARGE_LOW
             flags[i, c, high] |= LARGE_HIGH | ABOVE
     for c in range(channels):
-        signs = [find_footprints(z[c, i], protected[c]) for i in range(p.count)]
-        grown = np.array([[grow(plane == side, 2) for plane in signs] for side in (-1, 1)])
+        packed = [find_footprints(z[c, i], protected[c]) for i in range(p.count)]
+        planes = np.unpackbits(packed, axis=-1, count=width).astype(bool)
+        grown = np.array([[grow(plane, 2) for plane in planes[:, side]] for side in range(2)])
         common = common_places(*grown.sum(axis=1), p.count)
         for side, places, found in zip((0, ABOVE), common, grown, strict=True):
             for i in range(p.count):
@@ -244,7 +247,7 @@ def test_without_anything_found_the_bits_stay(folders, monkeypatch):
     folder = folders[1]
     plain = integrate(folder, recipe_for(footprints="off"))
     monkeypatch.setattr("stacklib.integration.search.find_lines", lambda *given, **options: [])
-    nothing = lambda z, *given: np.zeros(z.shape, np.int8)  # noqa: E731
+    nothing = lambda z, *given: np.zeros((2, len(z), -(-z.shape[1] // 8)), np.uint8)  # noqa: E731
     monkeypatch.setattr("stacklib.integration.search.find_footprints", nothing)
     found = integrate(folder, recipe_for(footprints="all"))
     assert_same(found, plain)
@@ -254,7 +257,7 @@ def test_without_anything_found_the_bits_stay(folders, monkeypatch):
 
 
 def test_many_frames_are_counted_in_two_bytes(whole, monkeypatch):
-    monkeypatch.setattr(second_pass, "ONE_BYTE", 1)
+    monkeypatch.setattr(pixels, "ONE_BYTE", 1)
     kinds, original = [], second_pass.along_edge
 
     def noted(line, count):
@@ -285,6 +288,40 @@ def test_budget_and_threads_do_not_matter(whole, options, monkeypatch):
     assert_same_masks(found.masks, whole.masks)
     for name in whole.masked:
         np.testing.assert_array_equal(found.masked[name], whole.masked[name])
+
+
+@pytest.mark.parametrize("many", [1.0, 0.0])
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        recipe_for(**ALL, combination="median", min_weight=0.3),
+        recipe_for("sigma", footprints="trails", weights="none", normalization="none"),
+        recipe_for("noise_model", footprints="all", output_bits="64", large_scale_high=True),
+    ],
+    ids=lambda recipe: recipe.rejection,
+)
+def test_only_pixels_that_lose_samples_are_integrated_twice(folders, recipe, many, monkeypatch):
+    again, integrate_again = [], Integrated.without
+
+    def noted(self, *given):
+        again.append(given)
+        integrate_again(self, *given)
+
+    monkeypatch.setattr(second_pass, "MANY", many)
+    monkeypatch.setattr(Integrated, "without", noted)
+    once = integrate(folders[1], recipe, threads=3)
+    assert again if many else not again
+    for _, places, lost in again:
+        assert 0 < places.size < 0.3 * HEIGHT * WIDTH and lost.any(axis=0).all()
+    again.clear()
+    monkeypatch.setattr(run, "integrates_meanwhile", lambda *given: False)
+    twice = integrate(folders[1], recipe)
+    assert not again
+    assert_same(once, twice)
+    assert_same_masks(once.masks, twice.masks)
+    for name in ("counts", "mask_counts"):
+        for a, b in zip(getattr(once, name), getattr(twice, name), strict=True):
+            np.testing.assert_array_equal(a.table, b.table)
 
 
 @pytest.mark.parametrize("region", [(31, 22, 90, 100), (0, 0, 203, 9), (202, 0, 1, 150)])
@@ -393,7 +430,8 @@ def test_a_cancelled_run_leaves_nothing(folders, monkeypatch):
     assert scratch._current_arena().live == live
 
 
-def test_progress_reaches_the_end_in_order(folders, monkeypatch):
+@pytest.mark.parametrize("name", ["find_masks", "integrate_and_search"])
+def test_progress_reaches_the_end_in_order(folders, monkeypatch, name):
     seen = []
 
     def bar(total, title, unit, shown=True, part=None, **options):
@@ -404,16 +442,17 @@ def test_progress_reaches_the_end_in_order(folders, monkeypatch):
     original = run.progress_bar
     monkeypatch.setattr(run, "progress_bar", bar)
     reported = []
-    find = run.find_masks
+    search = getattr(run, name)
 
-    def noted(samples, preparation, workers, report):
+    def noted(*given):
         def add(pixels):
             reported.append(pixels)
-            report(pixels)
+            given[-1](pixels)
 
-        return find(samples, preparation, workers, add)
+        return search(*given[:-1], add)
 
-    monkeypatch.setattr(run, "find_masks", noted)
+    monkeypatch.setattr(run, name, noted)
+    monkeypatch.setattr(run, "integrates_meanwhile", lambda *given: name == "integrate_and_search")
     integrate(folders[1], recipe_for("noise_model", footprints="all"))
     parts = [part for _, part, _, _ in seen]
     assert parts == [(0, 40), (40, 80), (80, 100)]

@@ -2,13 +2,15 @@
 
 import numpy as np
 import pytest
-from spatial.trails import SHAPE, noise, nothing_protected, quieter, trail
+from scipy import ndimage
+from spatial.trails import SHAPE, noise, nothing_protected, quieter, signs, trail
 
 from stacklib.spatial.footprints import common_places, find_footprints, most_frames, without_common
 
 
-def find(z, protected=None):
-    return find_footprints(z, nothing_protected(z) if protected is None else protected)
+def find(z, protected=None, strength=1.0, growth=0):
+    protected = nothing_protected(z) if protected is None else protected
+    return signs(find_footprints(z, protected, strength=strength, growth=growth), z.shape[1])
 
 
 @pytest.mark.parametrize("sign", [1, -1])
@@ -30,12 +32,25 @@ def test_noise_has_few_footprints(blur):
 
 def test_strength_takes_more_of_everything():
     z = noise(44)
-    weak, usual, strong = (
-        find_footprints(z, nothing_protected(z), strength=strength) for strength in (0.7, 1.0, 1.2)
-    )
+    weak, usual, strong = (find(z, strength=strength) for strength in (0.7, 1.0, 1.2))
     assert np.array_equal(usual, find(z))
     shares = [(found != 0).mean() for found in (weak, usual, strong)]
     assert shares[0] < 1e-5 and shares[1] < 3e-4 < shares[2] < 3e-3
+
+
+@pytest.mark.parametrize("growth", [1, 2, 5])
+def test_footprints_grow_by_a_disc(growth):
+    z = noise(45, (71, 93)) + trail((-5, 20), (100, 60), 2.0, shape=(71, 93))
+    z[:3, 80:86], z[50:54, 74:80] = 9.0, -9.0
+    protected = nothing_protected(z)
+    protected[30:40, 30:50] = True
+    y, x = np.mgrid[-growth : growth + 1, -growth : growth + 1]
+    disc = y**2 + x**2 <= (growth + 0.5) ** 2
+    grown = find_footprints(z, protected, growth=growth)
+    for side, bits in zip((-1, 1), grown, strict=True):
+        expected = ndimage.binary_dilation(find(z, protected) == side, disc)
+        assert expected.any()
+        np.testing.assert_array_equal(np.unpackbits(bits, axis=1, count=93).astype(bool), expected)
 
 
 def test_smooth_light_is_no_footprint():
@@ -60,7 +75,7 @@ def test_protected_pixels_and_missing_ones_have_no_footprints():
 @pytest.mark.parametrize("shape", [(1, 1), (1, 40), (40, 1), (7, 5), (64, 64), (65, 129)])
 def test_every_shape_works(shape):
     found = find(noise(49, shape))
-    assert found.shape == shape and found.dtype == np.int8
+    assert found.shape == shape
     assert not find(np.full(shape, np.nan, np.float32)).any()
     assert not find(np.zeros(shape, np.float32)).any()
 

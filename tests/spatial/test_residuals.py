@@ -9,11 +9,19 @@ from scipy import ndimage
 import stacklib as sl
 from stacklib.kernel.passes import NO_EXCESS
 from stacklib.kernel.pixels import Judgement
-from stacklib.kernel.verdicts import KEPT, NO_DATA, judge_tiles, verdicts
+from stacklib.kernel.verdicts import KEPT, NO_DATA, by_rows, judge_tiles, verdicts
 from stacklib.normalization.settings import Settings
-from stacklib.spatial.residuals import DISAGREE, KeptMean, protected_places, residuals, unpack_verdicts
+from stacklib.rejection.calibration import typical_variance
+from stacklib.spatial.residuals import (
+    DISAGREE,
+    KeptMean,
+    protected_places,
+    residuals,
+    unpack_verdicts,
+    write_noise,
+)
 
-HEIGHT, WIDTH, FRAMES = 50, 64, 7
+HEIGHT, WIDTH, FRAMES = 50, 67, 7
 RULES = ["winsorized_sigma", "noise_model", "none", "min_max"]
 
 
@@ -47,18 +55,20 @@ def judged(rule):
     raw = samples_of(settings)
     excess = np.ones(raw.shape[1], np.float32) if rule == "noise_model" else NO_EXCESS
     found = Judgement.empty(raw.shape[1], FRAMES, excess)
+    bits = np.empty((FRAMES, 2, -(-raw.shape[1] // 8)), np.uint8)
     # In two pieces, as two threads would.
-    judge_tiles(raw, settings, found, 0, 1280)
-    judge_tiles(raw, settings, found, 1280)
-    return settings, raw, found
+    judge_tiles(raw, settings, found, bits, 0, 1280)
+    judge_tiles(raw, settings, found, bits, 1280)
+    return settings, raw, found, by_rows(bits, WIDTH, HEIGHT)
 
 
 @pytest.mark.parametrize("rule", RULES)
 def test_what_the_rule_leaves(rule):
-    settings, raw, found = judged(rule)
-    excess = found.excess
-    np.testing.assert_array_equal(found.verdict, verdicts(raw, settings, excess=excess))
-    kept = found.verdict == KEPT
+    settings, raw, found, bits = judged(rule)
+    verdict = verdicts(raw, settings, excess=found.excess)
+    for packed, own in zip(bits, verdict, strict=True):
+        np.testing.assert_array_equal(unpack_verdicts(packed, WIDTH).reshape(-1), own)
+    kept = verdict == KEPT
     compared = raw * settings.rejection_factor[:, None] + settings.rejection_offset[:, None]
     weight = np.where(kept, settings.weights[:, None], 0)
     some = kept.any(axis=0)
@@ -72,8 +82,9 @@ def test_what_the_rule_leaves(rule):
 
 @pytest.mark.parametrize("rule", RULES)
 def test_residuals_follow_the_formula(rule):
-    settings, raw, found = judged(rule)
+    settings, raw, found, bits = judged(rule)
     shape = HEIGHT, WIDTH
+    verdict = verdicts(raw, settings, excess=found.excess)
     sigma = np.linspace(0.01, 0.02, HEIGHT * WIDTH, dtype=np.float32)
     further = np.linspace(0, 3, HEIGHT * WIDTH, dtype=np.float32)
     planes = KeptMean(found.mean, found.weight, sigma, further, np.zeros(sigma.shape, bool))
@@ -81,9 +92,8 @@ def test_residuals_follow_the_formula(rule):
     compared = raw.astype(float) * settings.rejection_factor[:, None] + settings.rejection_offset[:, None]
     weights, noise = settings.weights, settings.noise
     for i in range(FRAMES):
-        z = raw[i].reshape(shape).copy()
-        residuals(z, found.verdict[i].reshape(shape), planes, settings, i)
-        others = found.verdict == KEPT
+        z = residuals(raw[i].reshape(shape), bits[i], planes, settings, i)
+        others = verdict == KEPT
         others[i] = False
         total = (weights[:, None] * others).sum(axis=0)
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -92,19 +102,18 @@ def test_residuals_follow_the_formula(rule):
             variance = (weights[:, None] * noise[:, None] * others) ** 2
             error = sigma * np.sqrt(noise[i] ** 2 + further + variance.sum(axis=0) / total**2)
             expected = (compared[i] - mean) / error
-        expected[found.verdict[i] == NO_DATA] = np.nan
+        expected[verdict[i] == NO_DATA] = np.nan
         np.testing.assert_allclose(z.reshape(-1), expected, rtol=2e-4, atol=2e-4)
         assert np.isnan(z.reshape(-1)[:8]).all()
 
 
 def test_residuals_of_noise_have_sigma_1():
-    settings, raw, found = judged("noise_model")
+    settings, raw, found, bits = judged("noise_model")
     sigma, further = np.full_like(found.mean, 0.01), np.zeros_like(found.mean)
     planes = KeptMean(found.mean, found.weight, sigma, further, np.zeros(sigma.shape, bool))
     planes = KeptMean(*(plane.reshape(HEIGHT, WIDTH) for plane in planes))
     for i in range(FRAMES):
-        z = raw[i].reshape(HEIGHT, WIDTH).copy()
-        residuals(z, found.verdict[i].reshape(HEIGHT, WIDTH), planes, settings, i)
+        z = residuals(raw[i].reshape(HEIGHT, WIDTH), bits[i], planes, settings, i)
         good = np.abs(z) < 8
         assert abs(z[good].std() - 1) < 0.05 and abs(z[good].mean()) < 0.06
 
@@ -113,6 +122,30 @@ def test_verdicts_are_packed_in_two_bits():
     verdict = np.random.default_rng(4).integers(0, 4, (5, 13)).astype(np.uint8)
     packed = np.stack([np.packbits(verdict & 1, axis=1), np.packbits(verdict >> 1, axis=1)])
     np.testing.assert_array_equal(unpack_verdicts(packed, 13), verdict)
+
+
+@pytest.mark.parametrize("slope", [0.0, 3e-4])
+def test_the_noise_is_that_of_the_curve(slope):
+    rng = np.random.default_rng(6)
+    settings = replace(settings_of("none"), curve=np.array([[0.1, 0.2, 0.5], [1e-4, 1e-4 + slope, 5e-4]]))
+    mean = rng.uniform(0.0, 0.6, (40, 33)).astype(np.float32)
+    mean[0, :4] = np.nan, 0.1, 0.2, 0.5
+    factor = rng.choice([1.0, 1.7, -1.3], mean.shape).astype(np.float32)
+    planes = [np.empty_like(mean) for _ in range(2)]
+    kept = KeptMean(mean, mean, *planes, np.zeros(mean.shape, bool))
+    write_noise(kept, factor, settings, threads=3)
+    sigma = np.sqrt(np.interp(mean, *settings.curve)) * np.where(factor < 0, -factor, 1)
+    np.testing.assert_allclose(kept.sigma, sigma, rtol=2e-7)
+    typical = typical_variance(tuple(settings.noise.tolist()))
+    further = typical * (np.maximum(factor.astype(float), 1) ** 2 - 1)
+    np.testing.assert_allclose(kept.further, further, rtol=2e-7)
+
+
+@pytest.mark.parametrize("width", [1, 7, 8, 9, 16, 29])
+def test_verdicts_are_packed_along_the_rows(width):
+    flat = np.random.default_rng(5).integers(0, 2, (3, 2, 11 * width)).astype(np.uint8)
+    expected = np.packbits(flat.reshape(3, 2, 11, width), axis=-1)
+    np.testing.assert_array_equal(by_rows(np.packbits(flat, axis=-1), width, 11), expected)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (7, 1), (30, 40)])

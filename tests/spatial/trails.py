@@ -16,6 +16,12 @@ def noise(seed: int, shape: tuple[int, int] = SHAPE, blur: float = 0.0) -> np.nd
     return plane.astype(np.float32)
 
 
+def signs(found: np.ndarray, width: int) -> np.ndarray:
+    """Footprints as int8 (height, width): -1 for what is too dark, 1 for what is too bright."""
+    dark, bright = (np.unpackbits(bits, axis=1, count=width).astype(np.int8) for bits in found)
+    return bright - dark
+
+
 def quieter(blur: float) -> float:
     """The noise of a pixel after smoothing, relative to that before: light stands out that much more."""
     if not blur:

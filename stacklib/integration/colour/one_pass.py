@@ -8,7 +8,7 @@ that do not fit into memory are read twice, in place of three times.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import NamedTuple
@@ -17,10 +17,9 @@ import numpy as np
 
 from stacklib.integration.colour.marks import HitMarks
 from stacklib.integration.noise import with_noise
-from stacklib.integration.samples import Samples, cancelled_on_error, parts, wait
+from stacklib.integration.samples import Samples, cancelled_on_error, parts
 from stacklib.integration.starlight import settings_by_starlight
-from stacklib.integration.threads import in_threads
-from stacklib.kernel.passes import run_tiles, scatter_tiles
+from stacklib.integration.threads import Integrated
 from stacklib.kernel.pixels import Counts, Pixels, Ratios
 from stacklib.kernel.scatter import find_excess
 from stacklib.kernel.suspects import Suspects, run_tiles_with_suspects
@@ -96,7 +95,7 @@ def fill_without_hits(
         None if there are more hits than the memory budget has room for.
     """
     try:
-        return _Run(samples, preparation).fill(report)
+        return _Run(samples, preparation, report).fill()
     except _TooMany:
         return None
 
@@ -108,57 +107,38 @@ class _TooMany(Exception):
 class _Run:
     """An integration, step by step."""
 
-    def __init__(self, samples: Samples, preparation: Preparation) -> None:
-        self.preparation = preparation
-        self.used, channels = preparation.used, range(preparation.frames.channels)
+    def __init__(self, samples: Samples, preparation: Preparation, report: Callable[[int], None]) -> None:
+        self.preparation, self.report, self.used = preparation, report, preparation.used
         _, _, self.width, self.height = samples.region
         planes = _planes(samples, preparation)
         left = samples.left_for_samples - planes - samples.in_memory
         #: Bytes that hits may take.
         self.room = max(left // FOR_HITS, LEAST_ROOM)
         self.samples = samples.leaving(planes + self.room).marked(preparation.marks)
-        self.settings = [with_noise(preparation, channel, claims=True) for channel in channels]
+        self.first = Integrated(self.samples, preparation, report)
+        self.settings, self.whole = self.first.settings, self.first.whole
         self.compared = settings_by_starlight(preparation, self.settings, samples.threads)
-        shape = len(channels), self.width * self.height
-        self.ratios = Ratios.empty(shape if preparation.by_frame else (len(channels), 0))
         #: Samples of the pixels of one channel that are data.
         self.number = np.empty(self.width * self.height, np.float32)
-        self.counts = [Counts.zeros(self.used.size) for _ in channels]
 
-    def fill(self, report: Callable[[int], None]) -> Filled:
+    def fill(self) -> Filled:
         """Integrate, find the hits, and integrate again what they touch."""
-        excess, channels = None, range(len(self.settings))
-        if self.preparation.by_frame:
-            planes = [self.ratios.part(channel) for channel in channels]
-            with closing(in_threads(self.samples, self.used, self.settings, planes)) as done:
-                for _, pixels, _ in done:
-                    report(pixels)
-            excess = np.stack([self._excess(channel) for channel in channels])
-        shape = len(channels), self.width * self.height
-        whole = Pixels.empty(shape, self.settings[0], excess=excess)
+        channels = range(len(self.settings))
         marks = HitMarks(self.used.size, (self.height, self.width))
         for channel in channels:
-            self._mark(marks, channel, self._integrate(channel, whole, report), whole)
+            self._mark(marks, channel, self._integrate(channel))
         marks.grow()
         self._check_room(marks.pixels.size * self.used.size * (len(channels) + COLUMN_BYTES))
-        taken = [self._without(whole, channel, marks) for channel in channels]
-        masks = marks.masks(self.samples.region, taken, self._paths(), self.used)
-        return Filled(masks, self.settings, whole, self.counts)
+        taken = [self._without(channel, marks) for channel in channels]
+        paths = [self.preparation.frames[int(i)].path for i in self.used]
+        masks = marks.masks(self.samples.region, taken, paths, self.used)
+        return Filled(masks, self.settings, self.whole, self.first.counts)
 
     def _check_room(self, size: int) -> None:
         if size > self.room:
             raise _TooMany
 
-    def _paths(self) -> list:
-        return [self.preparation.frames[int(i)].path for i in self.used]
-
-    def _excess(self, channel: int) -> np.ndarray:
-        """Return by how much the noise of a channel exceeds the curve, (pixels,)."""
-        own = self.settings[channel]
-        planes = Ratios(*(array.reshape(self.height, self.width) for array in self.ratios.part(channel)))
-        return find_excess(planes, own.relative_noise, own.contrast, self.samples.threads).reshape(-1)
-
-    def _integrate(self, channel: int, whole: Pixels, report: Callable[[int], None]) -> Suspects:
+    def _integrate(self, channel: int) -> Suspects:
         """Integrate all samples of a channel, and return the suspects, by place in the plane."""
         found: list[Suspects] = []
         threads, width = self.samples.threads, self.width
@@ -169,7 +149,7 @@ class _Run:
         ):
             for _, start, stop, raw in bands:
                 band = slice(start * width, stop * width)
-                out, number = whole.part(channel).part(band), self.number[band]
+                out, number = self.whole.part(channel).part(band), self.number[band]
                 pieces = parts(raw.shape[1], threads)
                 running = [
                     workers.submit(run_tiles_with_suspects, raw, own, compared, out, number, *piece)
@@ -179,16 +159,16 @@ class _Run:
                 with cancelled_on_error(running):
                     for (first, last), future in zip(pieces, running, strict=True):
                         counts, suspects = future.result()
-                        self.counts[channel].add(counts)
+                        self.first.counts[channel].add(counts)
                         found.append(suspects._replace(pixel=suspects.pixel + start * width))
-                        report(last - first)
+                        self.report(last - first)
                 del running, future
                 self._check_room(SUSPECT_BYTES * sum(each.pixel.size for each in found))
         return Suspects.joined(found)
 
-    def _mark(self, marks: HitMarks, channel: int, suspects: Suspects, whole: Pixels) -> None:
+    def _mark(self, marks: HitMarks, channel: int, suspects: Suspects) -> None:
         """Mark those of the suspects of a channel that are hits."""
-        own = self.settings[channel]
+        own, whole = self.settings[channel], self.whole
         if whole.excess.size:
             factor = whole.excess[channel]
         else:
@@ -208,83 +188,19 @@ class _Run:
         above = (z > KEPT_HIT) | (rejected & (z > HIT))
         marks.add(suspects.frame, suspects.pixel, above, above | (rejected & (z < -HIT)))
 
-    def _columns(self, channel: int, places: np.ndarray) -> np.ndarray:
-        """Return the samples of some pixels, in their order, (frames, pixels)."""
-        columns = np.empty((self.used.size, places.size), np.float32)
-        if not places.size:
-            return columns
-        threads, width = self.samples.threads, self.width
-        with (
-            ThreadPoolExecutor(threads) as workers,
-            closing(self.samples.of_channel(channel).read_ahead(self.used)) as bands,
-        ):
-            for _, start, stop, raw in bands:
-                first, last = np.searchsorted(places, (start * width, stop * width))
-                here = places[first:last] - start * width
-                wait(
-                    [
-                        workers.submit(row.take, here, out=column[first:last], mode="clip")
-                        for row, column in zip(raw, columns, strict=True)
-                    ]
-                )
-                del raw
-        return columns
-
-    def _without(self, whole: Pixels, channel: int, marks: HitMarks) -> np.ndarray:
+    def _without(self, channel: int, marks: HitMarks) -> np.ndarray:
         """Integrate the marked pixels of a channel again without the samples that hits take.
 
         Returns the flags of these samples, uint8 (frames, marked pixels).
         """
-        raw, own = self._columns(channel, marks.pixels), self.settings[channel]
-        low, high = own.data_range
+        raw = self.first.columns(channel, marks.pixels)
+        low, high = self.settings[channel].data_range
         data = (raw > low) & (raw < high)
         taken = np.where(data, marks.flags, np.uint8(0))
         # Some sample stays.
         taken[:, np.count_nonzero(taken, axis=0) >= data.sum(axis=0)] = 0
         changed = taken.any(axis=0)
-        places, plane = marks.pixels[changed], whole.part(channel)
         # An index would give arrays in another order, for which the kernel would be compiled again.
         raw, lost = (np.compress(changed, array, axis=1) for array in (raw, taken != 0))
-        left = np.where(lost, np.float32(np.nan), raw)
-        if not self.preparation.by_frame:
-            self._again(plane, channel, places, (raw, left))
-            return taken
-        ratios = Ratios.empty(places.size)
-        scatter_tiles(left, own, ratios)
-        for target, new in zip(self.ratios.part(channel), ratios, strict=True):
-            target[places] = new
-        excess = self._excess(channel)
-        # Around them the noise has changed as well.
-        noisier = excess != plane.excess
-        noisier[places] = False
-        more = np.flatnonzero(noisier)
-        beside = self._columns(channel, more)
-        both = [np.concatenate([part, beside], axis=1) for part in (raw, left)]
-        self._again(plane, channel, np.concatenate([places, more]), both, excess)
-        plane.excess[:] = excess
+        self.first.without(channel, marks.pixels[changed], lost, raw)
         return taken
-
-    def _again(
-        self,
-        plane: Pixels,
-        channel: int,
-        places: np.ndarray,
-        both: Sequence[np.ndarray],
-        excess: np.ndarray | None = None,
-    ) -> None:
-        """Integrate some pixels of a channel again.
-
-        `both` are their samples as they were and without those that are taken, `excess` is that of the plane
-        without them.
-        """
-        own, counts = self.settings[channel], self.counts[channel]
-        known = (None, None) if excess is None else (plane.excess[places], excess[places])
-        pieces = parts(places.size, self.samples.threads)
-        with ThreadPoolExecutor(self.samples.threads) as workers:
-            for sign, raw, noise in zip((-1, 1), both, known, strict=True):
-                out = Pixels.empty(places.size, own, excess=noise)
-                for found in wait([workers.submit(run_tiles, raw, own, out, *piece) for piece in pieces]):
-                    counts.table += sign * found.table
-        for name, values in out._asdict().items():
-            if values.size and name != "excess":
-                getattr(plane, name)[places] = values

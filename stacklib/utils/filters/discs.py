@@ -9,7 +9,7 @@ import numpy as np
 
 from stacklib.utils.compiled import any_of, compiled
 
-__all__ = ["grow", "reached"]
+__all__ = ["grow", "half_widths", "reached"]
 
 
 @compiled
@@ -69,10 +69,13 @@ def _reached(mask, halves, least, out):
                 out[middle, x] |= count[x] >= least[k]
 
 
-def _half_widths(radius: float, reach: int) -> list[int]:
-    """Return the half widths of the rows of a disc, from `reach` above its middle to below; -1 for none."""
+def half_widths(radius: float, reach: int) -> np.ndarray:
+    """Return the half widths of the rows of a disc, from `reach` above its middle to below; -1 for none.
+
+    The disc has the pixels whose distance from the middle is at most `radius`.
+    """
     room = [radius**2 - dy**2 for dy in range(-reach, reach + 1)]
-    return [math.floor(math.sqrt(left)) if left >= 0 else -1 for left in room]
+    return np.array([math.floor(math.sqrt(left)) if left >= 0 else -1 for left in room])
 
 
 def reached(mask: np.ndarray, radii: Sequence[float], share: float) -> np.ndarray:
@@ -92,7 +95,7 @@ def reached(mask: np.ndarray, radii: Sequence[float], share: float) -> np.ndarra
     ndarray of bool, shape (height, width)
     """
     reach = max(math.floor(radius) for radius in radii)
-    halves = np.array([_half_widths(radius, reach) for radius in radii])
+    halves = np.array([half_widths(radius, reach) for radius in radii])
     areas = np.where(halves >= 0, 2 * halves + 1, 0).sum(axis=1)
     least = np.floor(share * areas).astype(np.uint16) + np.uint16(1)
     out = np.empty(mask.shape, np.bool_)
