@@ -297,6 +297,7 @@ def integrate_samples(
         bar.update(total * first_pass - bar.n)
         whole = Pixels.empty((channels, width * height), settings[0], with_uncertainty, excess)
         planes = [whole.part(channel) for channel in range(channels)]
+        samples = samples.leaving(whole.excess.nbytes)
         with closing(work(samples, used, settings, planes)) as done:
             for channel, pixels, found in done:
                 counts[channel].add(found)
