@@ -46,14 +46,12 @@ def opened(lab: browser.Lab, name: str) -> Iterator[browser.Notebook]:
 def shoot(notebook: browser.Notebook, panel: str) -> Image.Image:
     """Return a picture of a panel, without the place where its choices are saved."""
     found = notebook.page.locator(panel).first
-    found.scroll_into_view_if_needed()
-    notebook.settled(0.3)
-    picture = Image.open(io.BytesIO(found.screenshot())).convert("RGB")
     save = found.get_by_role("button", name=re.compile("^(Save|Use these)$"))
     if save.count():
-        end = save.bounding_box()["y"] - found.bounding_box()["y"] - 4
-        picture = picture.crop((0, 0, picture.width, round(end)))
-    return picture
+        save.evaluate("button => { button.closest('.widget-hbox').style.display = 'none'; }")
+    found.scroll_into_view_if_needed()
+    notebook.settled(0.3)
+    return Image.open(io.BytesIO(found.screenshot())).convert("RGB")
 
 
 def resized(picture: Image.Image) -> Image.Image:
@@ -70,7 +68,7 @@ def save_slider(lab: browser.Lab) -> None:
             handle.focus()
             notebook.page.keyboard.press(key)
             pictures.append(shoot(notebook, ".stacklib-explorer"))
-    # A note below the pictures moves the buttons down.
+    # A note below the pictures may make the panel higher.
     size = pictures[0].size
     pictures = [resized(picture.crop((0, 0, *size))) for picture in pictures]
     durations = [STEP] * len(pictures)
