@@ -546,9 +546,10 @@ PARTS: dict[str, tuple[Callable[..., Rows], tuple[int, int]]] = {
 HEADINGS = {
     "several": (
         "Three trails in one frame that cross each other, one of which ends in the frame. What is left in "
-        "one night, the\npart of the light under no mask, and the lines found. Three trails in so small "
-        "a frame change its background\nas well, by some percent of their light, and less in a larger one:"
-        "\n\n"
+        "one night, the\npart of the light under no mask, and the lines found. The light of three trails in "
+        "so small a frame counts as its\nbackground as well, so the frame is taken a little too dark, but "
+        "for where the trails are masked. That is some percent of\ntheir light, and less in a larger "
+        "frame:\n\n"
     ),
     "kinds": (
         "## Other hits\n\nTwenty frames. The light left of what is no straight trail. An asteroid that moves "
