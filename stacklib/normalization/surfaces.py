@@ -91,8 +91,9 @@ class Surfaces:
         gain = np.empty((0, 0, 0, 0)) if self.gain is None else self.gain[i, channel]
         if offset.any() or gain.size:
             height, width = rows.shape
-            down = _along(self.height)[:, top : top + height * step : step]
-            across = _along(self.width)[:, left : left + width]
+            # Copies, which are contiguous whatever the part, so that one function is compiled for all.
+            down = _along(self.height)[:, top : top + height * step : step].copy()
+            across = _along(self.width)[:, left : left + width].copy()
             limits = np.array(self.limits, np.float32)
             _correct(rows, (top, left, step), down, across, offset, gain, limits)
         return rows
@@ -401,7 +402,7 @@ def _robust_fit(design, level, weights):
         square, right = np.zeros((terms, terms)), np.zeros(terms)
         for i in range(blocks):
             _add_block(design[i], level[i], own[i], square, right)
-        solution = _solve(square, right, RIDGE * np.trace(square) / terms)
+        solution = _solve(square, right, RIDGE * _trace(square) / terms)
         for i in range(blocks):
             away[i] = abs(level[i] - _dot(design[i], solution)) * math.sqrt(weights[i])
         scale = 4.685 * 1.4826 * np.median(away)
@@ -421,15 +422,30 @@ def _left_out_errors(design, level, weights, square):
         _add_block(design[i], level[i], weights[i], parts[square[i]], rights[square[i]])
     whole, right = np.zeros((terms, terms)), np.zeros(terms)
     for number in range(FOLDS):
-        whole += parts[number]
-        right += rights[number]
-    ridge = RIDGE * np.trace(whole) / terms
+        for j in range(terms):
+            right[j] += rights[number, j]
+            for k in range(terms):
+                whole[j, k] += parts[number, j, k]
+    ridge = RIDGE * _trace(whole) / terms
     for number in range(FOLDS):
-        rights[number] = _solve(whole - parts[number], right - rights[number], ridge)
+        others, own = parts[number], rights[number]
+        for j in range(terms):
+            own[j] = right[j] - own[j]
+            for k in range(terms):
+                others[j, k] = whole[j, k] - others[j, k]
+        _solve(others, own, ridge)
     errors = np.empty(blocks)
     for i in range(blocks):
         errors[i] = (level[i] - _dot(design[i], rights[square[i]])) ** 2
     return errors
+
+
+@compiled
+def _trace(square):
+    total = 0.0
+    for j in range(square.shape[0]):
+        total += square[j, j]
+    return total
 
 
 @compiled

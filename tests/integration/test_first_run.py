@@ -67,6 +67,11 @@ def test_the_first_run_compiles_ahead_all_that_it_needs(tmp_path):
     assert mono["compiled"][0] == "sigma" and "combine" not in mono["compiled"]
     usual, _ = run(tmp_path / "M13", tmp_path / "usual", {})
     assert mono["result"] == usual["result"]
+    # What matches frames by their stars is compiled ahead as well.
+    by_light = {"normalization": "photometric", "rejection_normalization": "photometric"}
+    matched, said = run(tmp_path / "M13", tmp_path / "matched", empty, **by_light)
+    assert COMPILED in said
+    assert not {"_measure_blocks", "_robust_fit", "_correct", "_reached"}.intersection(matched["compiled"])
 
 
 def test_a_cache_that_cannot_be_written(tmp_path):

@@ -6,7 +6,7 @@ from typing import Any
 
 from stacklib.frames.frame_set import FrameSet
 from stacklib.frames.kinds import calibration_kind
-from stacklib.recipe.recipe import Recipe
+from stacklib.recipe.recipe import BY_LIGHT, Recipe
 from stacklib.recipe.rules import RULES
 from stacklib.rejection.registry import COMPILED
 from stacklib.utils.ahead.processes import Step
@@ -27,6 +27,8 @@ def steps_of(frames: FrameSet, recipe: Recipe) -> list[Step]:
     ]
     if not calibration_kind(frames):
         steps += [_step("register", 0.4), _step("compare_light", 1.5)]
+    if {recipe.normalization, recipe.rejection_normalization}.intersection(BY_LIGHT):
+        steps += [_step("fit_surfaces", 3.0), _step("find_structure", 0.6)]
     if "colour" in recipe.spatial_means(count, frames.channels):
         steps += [_step("look_for_hits", 0.6), _step("mark_hits", 0.5)]
     if RULES[rule].by_frame:

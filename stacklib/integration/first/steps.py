@@ -20,6 +20,8 @@ __all__ = [
     "combine_samples",
     "compare_light",
     "find_noisy_places",
+    "find_structure",
+    "fit_surfaces",
     "look_for_hits",
     "mark_hits",
     "measure_levels",
@@ -73,6 +75,27 @@ def compare_light() -> None:
     stack = median_stack(lambda k, start, stop: planes[k][start:stop], FRAMES, (SIDE, SIDE), 1)
     y, x = (places.ravel().astype(np.float64) for places in _star_places())
     compare_stars(planes[0], Template.measured(stack, x, y, 2.35 * WIDTH, 3.0), seeing=1.0)
+
+
+def fit_surfaces() -> None:
+    """Fit a surface to the background, and correct a plane by it."""
+    from stacklib.normalization.surfaces import Surfaces, block_levels, block_side, fit_surface
+
+    plane, structure = _plane(), np.zeros((SIDE, SIDE), bool)
+    side = block_side(SIDE, SIDE)
+    block_levels(plane, structure, side)
+    fitted = fit_surface(block_levels(plane, structure, side, _plane(1), 1.0), SIDE, SIDE)
+    if fitted is not None:
+        Surfaces(SIDE, SIDE, fitted[0][None, None, None, None]).correct(0, 0, plane)
+
+
+def find_structure() -> None:
+    """Smooth a plane, and grow what is found in it."""
+    from stacklib.utils.filters.discs import grow
+    from stacklib.utils.filters.smoothing import gaussian_reflected
+
+    plane = gaussian_reflected(_plane(), WIDTH)
+    grow(plane > plane.mean(), 1)
 
 
 def sort_samples() -> None:
