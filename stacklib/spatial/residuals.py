@@ -166,7 +166,10 @@ def _noise_at(level, levels, variances, last):
     if not levels[0] <= level < levels[-1]:
         return variances[-1] if level >= levels[-1] else variances[0] if level < levels[0] else level, last
     if not levels[last] <= level < levels[last + 1]:
-        last = np.searchsorted(levels, level, "right") - 1
+        # There are a few knots only.
+        last = 0
+        while levels[last + 1] <= level:
+            last += 1
     slope = (variances[last + 1] - variances[last]) / (levels[last + 1] - levels[last])
     return slope * (level - levels[last]) + variances[last], last
 

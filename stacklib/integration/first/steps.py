@@ -158,7 +158,7 @@ def look_for_hits() -> None:
     from stacklib.kernel.suspects import Suspects, find_suspects
     from stacklib.kernel.tiles import Band
     from stacklib.rejection.sorting import LANES
-    from stacklib.spatial.residuals import KeptMean, residuals_of
+    from stacklib.spatial.residuals import KeptMean, residuals_of, write_noise
 
     tile, found = _tile("none"), Suspects.empty(LANES * FRAMES)
     number, by = np.empty(LANES, np.float32), np.ones((3, FRAMES))
@@ -166,6 +166,7 @@ def look_for_hits() -> None:
     first, one = Suspects(*(array[:1] * 0 for array in found)), np.ones(1, np.float32)
     kept = KeptMean(one, one, one, one, np.zeros(1, bool))
     residuals_of(first.value, first.verdict, kept, tile.settings, first.frame)
+    write_noise(KeptMean(*(array.reshape(1, 1) for array in kept)), one.reshape(1, 1), tile.settings)
 
 
 def mark_hits() -> None:
