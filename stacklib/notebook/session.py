@@ -319,11 +319,15 @@ def set_up_session() -> None:
     if shell is None:
         return
     if getattr(shell, "kernel", None) is not None:
-        # Jupyter's own choice for a kernel is inline as well: Matplotlib need not be imported for it.
-        if "matplotlib" in sys.modules:
-            shell.run_line_magic("matplotlib", "inline")
         described = shell.display_formatter.formatters["image/png"]
-        described.for_type_by_name("matplotlib.figure", "Figure", _described)
+        if "matplotlib" in sys.modules:
+            from matplotlib.figure import Figure
+
+            shell.run_line_magic("matplotlib", "inline")
+            described.for_type(Figure, _described)
+        else:
+            # Jupyter's own choice for a kernel is inline as well: Matplotlib need not be imported for it.
+            described.for_type_by_name("matplotlib.figure", "Figure", _described)
     warnings.formatwarning = _short_warning
     tell_what_takes_long()
     # Python gives a warning once in a session. It has to be there again when the notebook is run again.
