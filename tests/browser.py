@@ -323,6 +323,16 @@ class Notebook:
             lambda: self.page.evaluate("() => window.turned") == steps * delta, "turning the wheel"
         )
 
+    def draw_a_box(self, selector: str) -> None:
+        """Draw a box with the mouse in the first picture, as Shift lets one."""
+        box = self.page.locator(selector).first.bounding_box()
+        self.page.keyboard.down("Shift")
+        self.page.mouse.move(box["x"] + 0.45 * box["width"], box["y"] + 0.3 * box["height"])
+        self.page.mouse.down()
+        self.page.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 0.6 * box["height"], steps=4)
+        self.page.mouse.up()
+        self.page.keyboard.up("Shift")
+
     def ask(self, code: str) -> str:
         """Run code in the kernel, and return what it prints."""
         return self.page.evaluate(ASK, code).strip()

@@ -423,13 +423,7 @@ def click_pixels(notebook: browser.Notebook, root: Path, say: Say) -> None:
 def draw_a_box(notebook: browser.Notebook, result: sl.Integration) -> None:
     """Its frames are ranked, and it is shown as a run without the first of them makes it."""
     page = notebook.page
-    box = page.locator(".stacklib-inspector .stage").first.bounding_box()
-    page.keyboard.down("Shift")
-    page.mouse.move(box["x"] + 0.45 * box["width"], box["y"] + 0.3 * box["height"])
-    page.mouse.down()
-    page.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 0.6 * box["height"], steps=4)
-    page.mouse.up()
-    page.keyboard.up("Shift")
+    notebook.draw_a_box(".stacklib-inspector .stage")
     ranking = page.locator(".stacklib-inspector-box select[size] option")
     notebook.wait_until(lambda: ranking.count() == 20, "ranking the frames")
     drawn = tuple(map(int, notebook.ask("print(*panel.box)").split()))

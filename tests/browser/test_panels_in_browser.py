@@ -426,14 +426,7 @@ def show_the_table(notebook: browser.Notebook) -> None:
 
 
 def draw_a_box(notebook: browser.Notebook) -> None:
-    page = notebook.page
-    box = page.locator(".stacklib-inspector .stage").first.bounding_box()
-    page.keyboard.down("Shift")
-    page.mouse.move(box["x"] + 0.45 * box["width"], box["y"] + 0.3 * box["height"])
-    page.mouse.down()
-    page.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 0.6 * box["height"], steps=4)
-    page.mouse.up()
-    page.keyboard.up("Shift")
+    notebook.draw_a_box(".stacklib-inspector .stage")
     notebook.wait_until(lambda: "Without frame" in notebook.titles(), "the box without a frame", 60)
 
 
