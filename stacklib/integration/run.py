@@ -321,8 +321,9 @@ def _without_hits(
         filled = fill_without_hits(samples, preparation, bar.update)
     if filled is None:
         return None
-    left = samples.masked(filled.masks)
-    return left, _assembled(left, preparation, *filled[1:])
+    masks, integrated = filled
+    left = samples.masked(masks)
+    return left, _assembled(left, preparation, integrated.settings, integrated.whole, integrated.counts)
 
 
 def _assembled(

@@ -23,7 +23,7 @@ from stacklib.integration.noise import Parts, known_excess, with_noise
 from stacklib.integration.samples import RESULT_BYTES, Samples, cancelled_on_error
 from stacklib.integration.search import BRIGHT, Found, JudgedBands, Search, search_bytes
 from stacklib.integration.starlight import settings_by_starlight
-from stacklib.integration.threads import Integrated, Threads, stays_in_memory
+from stacklib.integration.threads import NOISE_BYTES, Integrated, Threads, stays_in_memory
 from stacklib.kernel.pixels import Judgement, Pixels, Ratios, count_type
 from stacklib.kernel.scatter import find_excess
 from stacklib.normalization.preparation import Preparation
@@ -51,8 +51,6 @@ __all__ = [
 
 #: Bytes of what is kept of a pixel between the passes, in each channel, besides four numbers of frames.
 KEPT_BYTES = 17
-#: Bytes of a pixel of the result by the noise of the frames, besides its six planes.
-NOISE_BYTES = 20
 #: If more than this fraction of the pixels loses samples, all of them are integrated again.
 MANY = 0.3
 #: The footprints of a trail reach so many pixels farther to each side than the trail stands out.

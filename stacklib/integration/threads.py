@@ -20,8 +20,10 @@ from stacklib.normalization.settings import Settings
 from stacklib.spatial.masks import FrameMasks
 from stacklib.spatial.residuals import KeptMean
 
-__all__ = ["Integrated", "Threads", "in_threads", "stays_in_memory"]
+__all__ = ["NOISE_BYTES", "Integrated", "Threads", "in_threads", "stays_in_memory"]
 
+#: Bytes of a pixel of `Integrated` by the noise of the frames, besides the six planes of the result.
+NOISE_BYTES = 20
 #: Samples that are integrated again at once.
 AT_ONCE = 1 << 22
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from typing import NamedTuple
 
 import numpy as np
 
@@ -19,35 +18,22 @@ from stacklib.integration.colour.marks import HitMarks
 from stacklib.integration.noise import with_noise
 from stacklib.integration.samples import Samples, cancelled_on_error, parts
 from stacklib.integration.starlight import settings_by_starlight
-from stacklib.integration.threads import Integrated
-from stacklib.kernel.pixels import Counts, Pixels, Ratios
+from stacklib.integration.threads import NOISE_BYTES, Integrated
+from stacklib.kernel.pixels import Ratios
 from stacklib.kernel.scatter import find_excess
 from stacklib.kernel.suspects import Suspects, run_tiles_with_suspects
 from stacklib.kernel.verdicts import HIGH, LOW
 from stacklib.normalization.preparation import Preparation
-from stacklib.normalization.settings import Settings
 from stacklib.spatial.colour import HIT, KEPT_HIT
 from stacklib.spatial.masks import FrameMasks
 from stacklib.spatial.residuals import KeptMean, residuals_of, write_noise
 
-__all__ = ["Filled", "fill_without_hits", "takes_one_pass"]
+__all__ = ["fill_without_hits", "takes_one_pass"]
 
 #: What hits may take of the budget that samples have, as one part in so many, and in bytes at least.
 FOR_HITS, LEAST_ROOM = 4, 64 << 20
 #: Bytes of a suspect, and of a sample beside a hit while it is integrated again.
 SUSPECT_BYTES, COLUMN_BYTES = 50, 12
-
-
-class Filled(NamedTuple):
-    """Planes and counts of an integration by channel, before the maps count what fell to a mask.
-
-    `masks` are what hits took with them.
-    """
-
-    masks: FrameMasks
-    settings: list[Settings]
-    whole: Pixels
-    counts: list[Counts]
 
 
 def takes_one_pass(samples: Samples, preparation: Preparation) -> bool:
@@ -69,12 +55,12 @@ def _planes(samples: Samples, preparation: Preparation) -> int:
     """
     _, _, width, height = samples.region
     channels = preparation.frames.channels
-    return (20 * channels if preparation.by_frame else 0) * width * height + 4 * width * height
+    return (NOISE_BYTES * channels * preparation.by_frame + 4) * width * height
 
 
 def fill_without_hits(
     samples: Samples, preparation: Preparation, report: Callable[[int], None] = lambda pixels: None
-) -> Filled | None:
+) -> tuple[FrameMasks, Integrated] | None:
     """Integrate samples of whole frames without what hits take with them.
 
     Samples that are not in memory are read again where hits are.
@@ -91,7 +77,8 @@ def fill_without_hits(
 
     Returns
     -------
-    Filled or None
+    tuple of FrameMasks and Integrated, or None
+        What hits took with them, and the integration without it, before the maps count what fell to a mask.
         None if there are more hits than the memory budget has room for.
     """
     try:
@@ -121,7 +108,7 @@ class _Run:
         #: Samples of the pixels of one channel that are data.
         self.number = np.empty(self.width * self.height, np.float32)
 
-    def fill(self) -> Filled:
+    def fill(self) -> tuple[FrameMasks, Integrated]:
         """Integrate, find the hits, and integrate again what they touch."""
         channels = range(len(self.settings))
         marks = HitMarks(self.used.size, (self.height, self.width))
@@ -132,7 +119,7 @@ class _Run:
         taken = [self._without(channel, marks) for channel in channels]
         paths = [self.preparation.frames[int(i)].path for i in self.used]
         masks = marks.masks(self.samples.region, taken, paths, self.used)
-        return Filled(masks, self.settings, self.whole, self.first.counts)
+        return masks, self.first
 
     def _check_room(self, size: int) -> None:
         if size > self.room:
