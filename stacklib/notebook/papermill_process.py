@@ -32,6 +32,7 @@ def main() -> None:
             connection = _connection(ports, sockets)
             report = _papermill(notebook, executed, values, connection, own_errors, re.compile(hidden))
     except KeyboardInterrupt:
+        _end_kernel()
         if parent and os.name != "nt" and os.getppid() != parent:
             # Nobody else is left to remove these folders.
             from stacklib.utils.file_sets import clear_room, remove_tree
@@ -54,6 +55,17 @@ def _interrupt_when_alone() -> None:
         # The kernel watches this process, and ends too.
         os._exit(1)
     os.kill(os.getpid(), signal.SIGINT)
+
+
+def _end_kernel() -> None:
+    """End a kernel that papermill had only just started, before it makes its folder anew."""
+    import psutil
+
+    below = psutil.Process().children(recursive=True)
+    for process in below:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(below, timeout=10)
 
 
 @contextlib.contextmanager

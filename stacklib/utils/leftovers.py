@@ -57,14 +57,19 @@ def hold_name(folder: Path) -> Iterator[Path]:
 
 
 def _release(lock: FileLock) -> None:
-    """Remove a lock and release it. Windows removes no open file, so there it goes afterwards."""
-    held = lock.is_locked
+    """Release a lock and remove it, unless what it belongs to is still there: the next start tries again.
+
+    Windows removes no open file, so there the lock goes after its release.
+    """
+    path = Path(lock.lock_file)
+    left = [each for each in path.parent.glob(f"{path.name.removesuffix(LOCK)}*") if each != path]
+    held = lock.is_locked and not left
     for release in (False, True):
         if release:
             lock.release()
         if held:
             with contextlib.suppress(OSError):
-                Path(lock.lock_file).unlink()
+                path.unlink()
 
 
 def clear_leftovers(folder: Path, remove_folder: Callable[[Path], None] | None = None) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -269,3 +272,17 @@ def test_the_heading_is_printed_once_when_its_code_begins(capsys):
     for index, cell in enumerate(cells):
         headings(cell=cell, cell_index=index)
     assert capsys.readouterr().out.splitlines() == ["4. Integrate ...", "Look ..."]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the kernel watches the process there")
+def test_a_kernel_that_has_only_just_started_ends_with_an_interrupted_run():
+    program = """
+import subprocess, sys
+from stacklib.notebook.papermill_process import _end_kernel
+
+kernel = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
+_end_kernel()
+print(kernel.poll() is not None)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "True"

@@ -112,6 +112,20 @@ def test_a_living_process_is_left_alone_and_a_dead_one_is_not(tmp_path):
     assert names(tmp_path) == []
 
 
+def test_what_cannot_be_removed_yet_goes_with_the_next_start(tmp_path):
+    room, _ = leave(tmp_path)
+    (room / "open").touch()
+    clear_leftovers(tmp_path, lambda folder: None)
+    assert names(tmp_path) == [room.name, f"{room.name}.lock"]
+    clear_leftovers(tmp_path, clear_room)
+    assert names(tmp_path) == []
+    with hold_name(tmp_path) as folder:
+        folder.mkdir()
+    assert names(tmp_path) == [folder.name, f"{folder.name}.lock"]
+    clear_leftovers(tmp_path, clear_room)
+    assert names(tmp_path) == []
+
+
 def test_a_lock_inside_a_folder_counts(tmp_path):
     """The process that started the run is gone, the one that runs the notebook is not."""
     room, _ = leave(tmp_path)
