@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
-from astropy.io import fits
 
 from stacklib.errors import FrameError
 from stacklib.formats.fits_header import whole
@@ -345,6 +344,9 @@ def _header(
     heap: int,
 ) -> bytes:
     """Return a header of checked cards only."""
+    # Here, because only packed images need it.
+    from astropy.io import fits
+
     header = fits.Header()
     header["XTENSION"] = "BINTABLE"
     header.update(

@@ -1,18 +1,22 @@
-"""Write FITS images, completely or not at all."""
+"""Write FITS images, completely or not at all.
+
+Astropy is imported when something is written: what reads FITS images mostly does without.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from astropy.io import fits
-from astropy.io.fits.verify import VerifyError
 
 from stacklib.formats.fits_header import CARD, astropy_alone
 from stacklib.formats.xisf_write import ascii_text, written
+
+if TYPE_CHECKING:
+    from astropy.io import fits
 
 __all__ = ["unwritable", "write_image", "write_mask"]
 
@@ -52,6 +56,8 @@ def write_image(
     ValueError
         If the array is not an image.
     """
+    from astropy.io import fits
+
     path = Path(path)
     image = np.asarray(image)
     if image.dtype != np.float64:
@@ -90,6 +96,8 @@ def write_mask(
     SaveError
         If the file exists or cannot be written. No partial file is left behind.
     """
+    from astropy.io import fits
+
     path = Path(path)
     pixels = mask[0] if len(mask) == 1 else mask
     rows = min(MASK_ROWS, pixels.shape[-2])
@@ -129,6 +137,9 @@ def unwritable(keywords: Iterable[Card]) -> dict[str, str]:
 
 def _card(name: str, value: Any, comment: str) -> fits.Card | str:
     """Return a card, or the reason why FITS cannot hold it."""
+    from astropy.io import fits
+    from astropy.io.fits.verify import VerifyError
+
     name = ascii_text(name).strip().upper()
     if not NAME.fullmatch(name):
         return "FITS allows letters, digits, - and _ in names"
@@ -146,6 +157,8 @@ def _card(name: str, value: Any, comment: str) -> fits.Card | str:
 
 
 def _header_to_write(keywords: Iterable[Card], row_order: str) -> fits.Header:
+    from astropy.io import fits
+
     header = fits.Header()
     for name, value, comment in keywords:
         name = ascii_text(name).strip().upper()

@@ -6,6 +6,7 @@ import contextlib
 import math
 import os
 import re
+import stat
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -63,11 +64,16 @@ class FileStamp(NamedTuple):
 
     @classmethod
     def of(cls, path: Path) -> FileStamp:
-        """Take the stamp of a file. Raises `FrameError` if there is none."""
+        """Take the stamp of a file. Raises `FrameError` if there is none, or no regular one."""
         try:
             found = os.stat(path)  # noqa: PTH116
         except OSError as error:
             raise unreadable(path, error) from error
+        except ValueError as error:
+            # A name that no file can have.
+            raise unreadable(path, FileNotFoundError(path)) from error
+        if not stat.S_ISREG(found.st_mode):
+            raise FrameError(f"{path}: is not a regular file; name an image file")
         return cls(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
 
     def is_same(self, other: FileStamp) -> bool:
@@ -81,11 +87,15 @@ class FileStamp(NamedTuple):
 
     def check(self, path: Path) -> None:
         """Raise `FrameError` unless `path` is still the same file."""
-        if not path.exists():
+        try:
+            found = FileStamp.of(path)
+        except FrameError as error:
+            if not isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
+                raise
             raise FrameError(
                 f"{path}: there is no such file any more; put it back, or open the frames again without it"
-            )
-        if not self.is_same(FileStamp.of(path)):
+            ) from None
+        if not self.is_same(found):
             raise FrameError(
                 f"{path}: has changed since it was opened; open the frames again, and do not write to them "
                 "meanwhile"
@@ -414,14 +424,7 @@ def regular_file_size(path: Path) -> int:
     FrameError
         If the file does not exist, or is a folder, a pipe or a device.
     """
-    try:
-        if not path.is_file():
-            if path.exists():
-                raise FrameError(f"{path}: is not a regular file; name an image file")
-            raise FileNotFoundError(path)
-        return os.stat(path).st_size  # noqa: PTH116
-    except OSError as error:
-        raise unreadable(path, error) from error
+    return FileStamp.of(path).size
 
 
 def transparency_note(planes: int) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 
 from stacklib.errors import FrameError, StacklibWarning
 from stacklib.formats import xisf
-from stacklib.formats.source import FileStamp, ImageSource, regular_file_size, unreadable
+from stacklib.formats.source import FileStamp, ImageSource, unreadable
 from stacklib.frames.finding import ENDINGS
 from stacklib.frames.headers import HeaderFacts
 from stacklib.utils.checksums import file_checksum
@@ -53,7 +53,7 @@ class Frame(HeaderFacts):
     def __init__(self, path: str | Path, quiet: bool = False) -> None:
         self.path = Path(path)
         self._lock = threading.Lock()
-        self.stamp = _stamp(self.path)
+        self.stamp = FileStamp.of(self.path)
         self._source: ImageSource | None = _open_source(self.path, self.stamp)
         for note in () if quiet else self.notes:
             warnings.warn(f"{self.path}: {note}", StacklibWarning, stacklevel=2)
@@ -75,8 +75,11 @@ class Frame(HeaderFacts):
     @property
     def source(self) -> ImageSource:
         """The opened file. Raises `FrameError` if it has changed since the frame was opened."""
+        if self._source is not None:
+            return self._source
         with self._lock:
             if self._source is None:
+                self.check_unchanged()
                 self._source = _open_source(self.path, self.stamp)
             return self._source
 
@@ -237,16 +240,10 @@ class Frame(HeaderFacts):
             raise unreadable(self.path, error) from error
 
 
-def _stamp(path: Path) -> FileStamp:
-    regular_file_size(path)
-    return FileStamp.of(path)
-
-
 def _open_source(path: Path, stamp: FileStamp) -> ImageSource:
     name = path.name.lower()
     if not name.endswith(ENDINGS):
         raise FrameError(f"{path}: is not a supported image; supported endings are {', '.join(ENDINGS)}")
-    stamp.check(path)
     if name.endswith(".xisf"):
         source = xisf.open_image(path)
     else:

@@ -150,8 +150,9 @@ class HeaderFacts:
             if _observed(f"2000-01-01T{str(clock).strip()}") is None:
                 expected = "a time such as 21:10:05; midnight is taken as the start"
                 notes.append(f"{name} is {_shown(clock)}, expected {expected}")
+        held = self.keywords.keys() | self.properties.keys()
         for names, parse, expected in _CHECKS:
-            for name in names:
+            for name in [] if held.isdisjoint(names) else names:
                 value = self._value(name)
                 if value is not None and (not _is_scalar(value) or parse(value) is None):
                     notes.append(f"{name} is {_shown(value)}, expected {expected}; it is left out")

@@ -47,22 +47,21 @@ class Kind(NamedTuple):
 
 def kind_of(frame: Frame) -> Kind | None:
     """Return what an image is, or None for a light frame."""
-    own = "stacklib:Run" in frame.properties or str(frame.keywords.get("SWMODIFY", "")).startswith(
-        "stacklib "
-    )
+    keywords = frame.keywords
+    own = "stacklib:Run" in frame.properties or str(keywords.get("SWMODIFY", "")).startswith("stacklib ")
     if own:
         shown = _MAP.search(frame.path.name)
         return Kind("map" if shown else MASTER, "a result of stacklib", True)
-    for name in TYPES:
-        text = str(frame.keywords.get(name, "")).strip()
+    said = {name: str(keywords[name]).strip() for name in TYPES if name in keywords}
+    for name, text in said.items():
         for what, pattern in _TYPES.items():
             if pattern.search(text):
                 return Kind(what, f"{_with_article(what)} ({name} {quoted(text)})", True)
     for name in COUNTS:
-        count = frame.keywords.get(name)
+        count = keywords.get(name)
         if _is_several(count):
             return Kind(MASTER, f"a stack ({name} {count:g})", False)
-    if any(re.search("light|object", str(frame.keywords.get(name, "")), re.IGNORECASE) for name in TYPES):
+    if any(re.search("light|object", text, re.IGNORECASE) for text in said.values()):
         return None
     for what, pattern in _NAMES.items():
         if pattern.search(frame.path.name.partition(".")[0]):

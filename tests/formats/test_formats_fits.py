@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from image_files import header, raw_fits, read_all
 
 from stacklib.errors import FrameError, SaveError
-from stacklib.formats import fits, scratch
+from stacklib.formats import fits, fits_header, scratch
 from stacklib.frames.frame_set import Frame
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -189,6 +189,31 @@ def test_broken_cards_warn_and_are_left_out(file, broken):
 def test_decimal_commas_are_read(file, text):
     source = fits.open_image(raw_fits(file, integers("u1"), [f"EXPTIME = {text} / s", "GAIN    = 1"]))
     assert (source.keywords["EXPTIME"], source.keywords["GAIN"], source.notes) == (6.4e-05, 1, [])
+
+
+#: Parts of cards: names, what separates them from values, values, and comments.
+CARDS = st.tuples(
+    st.sampled_from(["OBJECT", "A-B_9", "lower", "HIERARCH", "COMMENT", "HISTORY", "CONTINUE", "A B"]),
+    st.sampled_from(["= ", "= ", "=", "  ", " =", "=    "]),
+    st.one_of(
+        st.sampled_from(["'M 31'", "'it''s'", "'  '", "'AXIS.1: 2'", "'a&'", "'open", "'a'b", "T", "F x"]),
+        st.from_regex(r"[+-]?[0-9]{0,19}[.,]?[0-9]{0,3}( ?[EeD][+-]?[0-9]{1,3})?", fullmatch=True),
+        st.text(st.characters(max_codepoint=255), max_size=9),
+    ),
+    st.sampled_from(["", "/c", "  / it's: 'c'", "  x"]),
+)
+
+
+@given(st.lists(CARDS, min_size=1, max_size=5))
+@settings(deadline=None)
+def test_plain_cards_are_read_as_astropy_reads_them(cards):
+    content = header([f"{name:8}{between}{value}{after}" for name, between, value, after in cards])
+    found = []
+    for plain in (fits_header._plain_card, lambda image: None):
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(fits_header, "_plain_card", plain)
+            found.append(repr(fits_header.parse_header(content, Path("a.fits"))))
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize(
