@@ -144,10 +144,12 @@ def _obstacle(samples: Samples, preparation: Preparation, spatial: bool) -> str:
     return "" if p.count <= MOST_FRAMES else f"there are more than {MOST_FRAMES} frames"
 
 
-def _growth_of(store: Store, preparation: Preparation) -> Growth | str:
-    """Return how the frames used differ from those of a store, or why that is too much."""
+def _growth_of(store: Store, numbers: np.ndarray, preparation: Preparation) -> Growth | str:
+    """Return how the frames used differ from those of a store, or why that is too much.
+
+    `numbers` are the places of these frames in the store, see `Store.numbers_of`.
+    """
     p = preparation
-    numbers = store.numbers_of(p.used_frames)
     known = np.full(len(store.names), -1, np.int64)
     known[numbers[numbers >= 0]] = np.flatnonzero(numbers >= 0)
     more, gone = np.flatnonzero(numbers < 0), np.flatnonzero(known < 0)
@@ -261,7 +263,8 @@ class Keeper:
     def __init__(self, frames: FrameSet, wanted: bool) -> None:
         self.wanted, self.words, self.note = wanted, "", ""
         self.store = Store.find(list(frames), frames.shape) if wanted else None
-        found = -1 if self.store is None else np.count_nonzero(self.store.numbers_of(list(frames)) >= 0)
+        self._numbers = np.empty(0, np.int64) if self.store is None else self.store.numbers_of(frames)
+        found = np.count_nonzero(self._numbers >= 0)
         self.expected = self.store is not None and found >= (1 - MOST_CHANGED) * len(self.store.names)
         self._frames = frames
 
@@ -274,9 +277,8 @@ class Keeper:
         """
         if self.store is None or not self.expected:
             return None
-        numbers = self.store.numbers_of(list(self._frames))
         band = _KeptBand(self.store, self._frames.width)
-        return lambda i, channel: _KeptPlane(self._frames[i], channel, int(numbers[i]), band)
+        return lambda i, channel: _KeptPlane(self._frames[i], channel, int(self._numbers[i]), band)
 
     @contextlib.contextmanager
     def work(self, samples: Samples, preparation: Preparation, spatial: bool, usual: Work) -> Iterator[Work]:
@@ -292,7 +294,7 @@ class Keeper:
             self.words, self.note = "in full", f"keep_samples: the samples are of no use, as {why}"
             yield usual
             return
-        growth = None if self.store is None else _growth_of(self.store, p)
+        growth = None if self.store is None else _growth_of(self.store, self._numbers[p.used], p)
         if isinstance(growth, Growth):
             self.words = growth.words
             yield growth.work

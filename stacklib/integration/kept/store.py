@@ -22,7 +22,7 @@ import numpy as np
 
 from stacklib.frames.frame import Frame
 from stacklib.kernel.grown import Known
-from stacklib.measurement.cache.sets import identity
+from stacklib.measurement.cache.sets import identities
 from stacklib.rejection.sorting import LANES
 from stacklib.utils.atomic_files import flush_to_disk
 from stacklib.utils.file_sets import remove_tree
@@ -91,7 +91,7 @@ def _layout(pixels: int, count: int) -> dict[str, tuple[tuple[int, ...], np.dtyp
 
 
 class Store:
-    """The samples of the frames in `names`, as `stacklib.measurement.cache.identity` names them.
+    """The samples of the frames in `names`, as `stacklib.measurement.cache.sets.identities` names them.
 
     `tables`, float64 (channels, 6, frames), are the frame tables by which they were sorted, `data_range` is
     the range of data. `known` has the arrays of each channel.
@@ -142,7 +142,7 @@ class Store:
         home.mkdir(parents=True, exist_ok=True)
         clear_leftovers(home, remove_tree)
         _remove_unused(home)
-        names = [identity(frame) or "" for frame in frames]
+        names = [name or "" for name in identities(frames)]
         channels, height, width = shape
         layout = _layout(height * width, len(names))
         with hold_name(home) as folder:
@@ -150,7 +150,7 @@ class Store:
                 folder.mkdir(mode=0o700)
                 known = [_mapped(folder, channel, layout, "w+") for channel in range(channels)]
                 yield cls(names, tables, data_range, known)
-                if names != [identity(frame) for frame in frames]:
+                if names != identities(frames):
                     return
                 buffer = io.BytesIO()
                 np.savez(
@@ -175,7 +175,7 @@ class Store:
     def numbers_of(self, frames: Sequence[Frame]) -> np.ndarray:
         """Return the place in the store of each of some frames, -1 if it is not there, int64."""
         places = {name: i for i, name in enumerate(self.names)}
-        return np.array([places.get(identity(frame) or "", -1) for frame in frames], np.int64)
+        return np.array([places.get(name or "", -1) for name in identities(frames)], np.int64)
 
 
 def _version() -> list[str]:

@@ -219,11 +219,14 @@ def save_stores(
         store.content[store.path.name] = {"size": store.size, "mtime_ns": store.mtime_ns, "sets": sets}
     for folder, content in folders.items():
         path, real = cache_file(folder), os.path.realpath(folder)
-        document = {"folder": real, "version": MEASUREMENT_VERSION, "frames": content}
+        head = {"folder": real, "version": MEASUREMENT_VERSION}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            # One value a line, so that `_folder_of` need not read it all.
-            replace_atomically(path, json.dumps(document, allow_nan=False, indent=0).encode("utf-8"))
+            # The folder has a line of its own, so that `_folder_of` need not read it all. To indent what is
+            # known of the frames, too, would take Python ten times as long.
+            known = json.dumps(content, allow_nan=False)
+            text = f'{json.dumps(head, indent=0)[:-2]},\n"frames": {known}}}'
+            replace_atomically(path, text.encode())
         except (SaveError, OSError, ValueError) as error:
             _log.debug("the cache %s is not written: %s", path, error)
     if folders:

@@ -13,8 +13,9 @@ import hashlib
 import io
 import logging
 import os
+import stat
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import fields, is_dataclass
 from functools import lru_cache
@@ -29,7 +30,7 @@ from stacklib.measurement.cache.planes import sets_folder
 from stacklib.utils.atomic_files import replace_atomically
 from stacklib.utils.package import FOLDER, VERSION, cache_folder
 
-__all__ = ["identity", "kept_by_frame", "kept_for_set", "kept_for_settings"]
+__all__ = ["identities", "kept_by_frame", "kept_for_set", "kept_for_settings"]
 
 #: Files of sets that are kept for a folder, those used last, and days after which they are removed.
 SETS, SET_DAYS = 60, 90
@@ -67,7 +68,7 @@ def kept_by_frame(
         The numbers of all frames.
     """
     place = _set_file([frames[i] for i in stacked], settings)
-    names = [identity(frame) for frame in frames]
+    names = identities(frames)
     if place is None or None in names:
         return find(list(range(len(frames))))
     known: dict[str, np.ndarray] = {}
@@ -78,9 +79,9 @@ def kept_by_frame(
         found = find(missing)
         known |= {names[i]: numbers for i, numbers in zip(missing, found, strict=True)}
         # The files may have changed meanwhile.
-        changed = [i for i in missing if identity(frames[i]) != names[i]]
+        unchanged = identities([frames[i] for i in missing]) == [names[i] for i in missing]
         latest = list(known)[-MOST_FRAMES:]
-        if not changed and _set_file([frames[i] for i in stacked], settings) == place:
+        if unchanged and _set_file([frames[i] for i in stacked], settings) == place:
             _keep(place, {"names": np.array(latest), "numbers": np.stack([known[name] for name in latest])})
     return np.stack([known[name] for name in names])
 
@@ -184,31 +185,42 @@ def _keep(path: Path, arrays: Mapping[str, np.ndarray], most: int | None = None)
         _log.debug("the cache %s is not written: %s", path, error)
 
 
-def identity(frame: Frame) -> str | None:
-    """Return what tells the file of a frame from others, None if it is not a file."""
-    try:
-        path = Path(frame.path)
-        stat = path.stat()
-        name = os.fsencode(os.path.realpath(path)) + f" {stat.st_size} {stat.st_mtime_ns}\n".encode()
-    except (OSError, TypeError):
-        return None
-    return hashlib.sha256(name).hexdigest()[:32]
+def identities(frames: Sequence[Frame]) -> list[str | None]:
+    """Return what tells the file of each frame from others, None for one that is not a file."""
+    return [None if file is None else hashlib.sha256(file).hexdigest()[:32] for file in _files(frames)]
+
+
+def _files(frames: Sequence[Frame]) -> Iterator[bytes | None]:
+    """Yield the real path, size and time of the file of each frame, None for one that is not a file."""
+    folders: dict[str, str] = {}
+    for frame in frames:
+        # Without objects of Path, which take longer than the calls of the system.
+        try:
+            path = os.fspath(frame.path)
+            found = os.lstat(path)
+            folder, name = os.path.split(path)
+            if stat.S_ISLNK(found.st_mode):
+                found, real = os.stat(path), os.path.realpath(path)  # noqa: PTH116
+            else:
+                if folder not in folders:
+                    folders[folder] = os.path.realpath(folder)
+                real = os.path.join(folders[folder], name)  # noqa: PTH118
+        except (OSError, TypeError):
+            yield None
+        else:
+            yield os.fsencode(real) + f" {found.st_size} {found.st_mtime_ns}\n".encode()
 
 
 def _set_file(frames: Sequence[Frame], settings: Sequence[Any]) -> Path | None:
     """Return the file for a set of frames and settings, None if a frame is not a file."""
-    digest = hashlib.sha256(_code().encode())
-    try:
-        for frame in frames:
-            path = Path(frame.path)
-            stat = path.stat()
-            digest.update(os.fsencode(os.path.realpath(path)))
-            digest.update(f" {stat.st_size} {stat.st_mtime_ns}\n".encode())
-        folder = sets_folder(Path(frames[0].path).parent)
-    except (OSError, TypeError, IndexError):
+    files = list(_files(frames))
+    if not files or None in files:
         return None
+    digest = hashlib.sha256(_code().encode())
+    for file in filter(None, files):
+        digest.update(file)
     _feed(digest, tuple(settings))
-    return folder / _name(settings, digest)
+    return sets_folder(Path(frames[0].path).parent) / _name(settings, digest)
 
 
 def _name(settings: Sequence[Any], digest: hashlib._Hash) -> str:
@@ -221,8 +233,8 @@ def _code() -> str:
     states = [VERSION]
     for source in sorted(FOLDER.rglob("*.py")):
         with contextlib.suppress(OSError):
-            stat = source.stat()
-            states.append(f"{source.relative_to(FOLDER)} {stat.st_size} {stat.st_mtime_ns}")
+            found = source.stat()
+            states.append(f"{source.relative_to(FOLDER)} {found.st_size} {found.st_mtime_ns}")
     return "\n".join(states)
 
 
