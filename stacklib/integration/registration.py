@@ -26,6 +26,7 @@ from stacklib.normalization.preparation import Preparation
 from stacklib.utils.compiled import compiled
 from stacklib.utils.filters.smoothing import box_mean
 from stacklib.utils.labels import counted, listed
+from stacklib.utils.ranks import median_of
 from stacklib.utils.resources import checked_threads
 
 __all__ = [
@@ -508,7 +509,7 @@ def _band_passed(window: np.ndarray, least: float = 0.0) -> np.ndarray:
     every = bool(good.all())
     if not good.any():
         return np.zeros(window.shape, np.float32)
-    level = np.float32(np.median(_some(window, good, every)))
+    level = np.float32(median_of(_some(window, good, every)))
     values = window - level if every else np.where(good, window - level, np.float32(0))
     background = box_mean(values, BACKGROUND)
     if not every:
@@ -520,13 +521,14 @@ def _band_passed(window: np.ndarray, least: float = 0.0) -> np.ndarray:
         values[~good] = 0
     detail = _smoothed(values)
     some = np.abs(_some(detail, good, every))
-    sigma = max(1.4826 * float(np.median(some)) if some.size else 0.0, least)
+    # The median of float32 values, which is one.
+    sigma = max(1.4826 * float(np.float32(median_of(some))) if some.size else 0.0, least)
     return detail / np.float32(sigma) if sigma > 0 else np.zeros(window.shape, np.float32)
 
 
 def _some(plane: np.ndarray, good: np.ndarray, every: bool) -> np.ndarray:
     """Return one in seven of the good pixels of a plane."""
-    return (np.ascontiguousarray(plane).ravel() if every else plane[good])[::7]
+    return np.ascontiguousarray((np.ascontiguousarray(plane).ravel() if every else plane[good])[::7])
 
 
 @compiled

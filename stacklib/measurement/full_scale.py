@@ -16,6 +16,7 @@ from stacklib.errors import FrameError
 from stacklib.frames.frame import Frame
 from stacklib.measurement.cache.planes import Entries, PlaneMeasurements
 from stacklib.utils.labels import listed
+from stacklib.utils.ranks import sorted_floats
 
 __all__ = ["ADU", "UNIT_MAXIMUM", "Brightness", "FullScale", "brightness", "full_scale_of", "in_unit_range"]
 
@@ -61,8 +62,7 @@ def brightness(plane: np.ndarray) -> Brightness:
         return Brightness(math.nan, math.nan, False)
     lone = max(3, sample.size * LONE // SAMPLES)
     ranks = [math.ceil(0.99 * sample.size) - 1, max(sample.size - 1 - lone, 0)]
-    # Sorting is faster than a partition at two ranks.
-    ordered = np.sort(sample)
+    ordered = sorted_floats(sample)
     counts = bool(ordered[-1] > 1 and np.array_equal(sample, np.rint(sample)))
     return Brightness(float(ordered[ranks[0]]), float(ordered[ranks[1]]), counts)
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from stacklib.utils.compiled import compiled, fill_from
-from stacklib.utils.ranks import Ranks
+from stacklib.utils.ranks import Ranks, sorted_floats
 from stacklib.utils.resources import by_parts
 
 __all__ = [
@@ -194,7 +194,7 @@ def quantization_step(plane: np.ndarray, low: float = UNIT_BOUNDS[0], high: floa
     all of them if that half is tied.
     """
     flat = _as_flat(plane)
-    sample = np.sort(flat[:: max(1, flat.size // 8192)])
+    sample = sorted_floats(flat[:: max(1, flat.size // 8192)])
     lower, upper = _bounds(low, high)
     sample = sample[(sample > lower) & (sample < upper)].astype(np.float64)
     values = np.unique(sample[sample.size // 4 : sample.size - sample.size // 4])

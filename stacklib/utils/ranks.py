@@ -14,7 +14,7 @@ import numpy as np
 from stacklib.utils.compiled import compiled, fill_from, highest, lowest
 from stacklib.utils.resources import by_parts
 
-__all__ = ["Ranks", "median_of"]
+__all__ = ["Ranks", "median_of", "sorted_floats"]
 
 #: Samples that brackets are based on. A bracket then holds 1 % of the plane.
 SAMPLE_SIZE = 1 << 16
@@ -23,6 +23,8 @@ SAMPLE_SIZE = 1 << 16
 BRACKET = 2.5
 #: Samples that are looked at together, and those that are kept or not with one look.
 BLOCK, GROUP = 4096, 8
+#: Bits by which floats are sorted at once, and the number of them from which on that is worth it.
+DIGIT, MANY = 11, 4096
 
 
 class Ranks:
@@ -41,7 +43,7 @@ class Ranks:
         while stride > 1 and math.gcd(stride, width) > 1:
             stride += 1
         # NaN is sorted to the end.
-        self.sample = _between(np.sort(flat[::stride]), low, high)
+        self.sample = _between(sorted_floats(flat[::stride]), low, high)
         self.complete = stride == 1
         if self.complete:
             self.count = self.sample.size
@@ -107,7 +109,7 @@ class Ranks:
         """Count and keep the samples of three brackets in one pass."""
         self.lo, self.hi = np.array(brackets, dtype=np.float32).T.copy()
         found = by_parts(self._look_at, self.flat.size, self.threads, BLOCK)
-        self.kept = np.sort(np.concatenate([kept for kept, _ in found]))
+        self.kept = sorted_floats(np.concatenate([kept for kept, _ in found]))
         counts = np.sum([counts for _, counts in found], axis=0)
         not_valid = counts[0]
         self.count = int(counts[1] - not_valid)
@@ -126,6 +128,45 @@ class Ranks:
 def _between(ordered: np.ndarray, low: np.float32, high: np.float32) -> np.ndarray:
     """Return the sorted samples strictly between `low` and `high`."""
     return ordered[np.searchsorted(ordered, low, "right") : np.searchsorted(ordered, high, "left")]
+
+
+def sorted_floats(values: np.ndarray) -> np.ndarray:
+    """Sort float32 values, 1-D; NaN come last.
+
+    The sort of NumPy takes as long at best, and four times as long on processors that are slow to pick single
+    elements of a vector.
+    """
+    if values.size < MANY:
+        return np.sort(values)
+    values = np.ascontiguousarray(values)
+    bits = values.view(np.int32)
+    # As integers without a sign, these are in the order of the floats.
+    keys = (bits ^ ((bits >> 31) | np.int32(-0x80000000))).view(np.uint32)
+    keys[np.isnan(values)] = 0xFFFFFFFF
+    other = np.empty_like(keys)
+    for shift in range(0, 32, DIGIT):
+        _sort_by_digit(keys, np.uint32(shift), other)
+        keys, other = other, keys
+    bits = keys.view(np.int32)
+    return (bits ^ (~(bits >> 31) | np.int32(-0x80000000))).view(np.float32)
+
+
+@compiled
+def _sort_by_digit(keys, shift, out):
+    """Sort integers by `DIGIT` of their bits from `shift` on; those that agree in them keep their order."""
+    place = np.zeros(1 << DIGIT, np.uint32)
+    mask = np.uint32(place.size - 1)
+    for i in range(keys.size):
+        place[(keys[i] >> shift) & mask] += np.uint32(1)
+    total = np.uint32(0)
+    for k in range(place.size):
+        count = place[k]
+        place[k] = total
+        total += count
+    for i in range(keys.size):
+        k = (keys[i] >> shift) & mask
+        out[place[k]] = keys[i]
+        place[k] += np.uint32(1)
 
 
 @compiled

@@ -1,11 +1,11 @@
-"""The median by bisection."""
+"""The median by bisection, and sorting by digits."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from stacklib.utils.ranks import median_of, middle_of
+from stacklib.utils.ranks import MANY, median_of, middle_of, sorted_floats
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 10, 11, 1000, 4097])
@@ -41,3 +41,16 @@ def test_median_of_doubles(size):
 def test_of_nothing():
     assert np.isnan(median_of(np.empty(0, np.float32)))
     assert np.isnan(middle_of(np.empty(0)))
+
+
+@pytest.mark.parametrize("size", [0, 1, MANY - 1, MANY, 3 * MANY + 1])
+def test_sorted(size):
+    rng = np.random.default_rng(size)
+    normal = rng.normal(size=size).astype(np.float32)
+    strange = np.where(normal > 1, np.float32(np.nan), np.copysign(np.float32(np.inf), normal))
+    strange = np.where(normal < -1, -np.float32(np.nan), strange)
+    for values in (normal, np.rint(normal), normal * np.float32(1e-40), np.exp(20 * normal), strange):
+        kept = values.copy()
+        np.testing.assert_equal(sorted_floats(values), np.sort(values))
+        np.testing.assert_equal(sorted_floats(values[::-2]), np.sort(values[::-2]))
+        np.testing.assert_equal(values, kept)
