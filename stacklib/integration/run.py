@@ -34,7 +34,7 @@ from stacklib.integration.second_pass import (
     passes,
     spatial_means,
 )
-from stacklib.integration.starlight import starlight_notes
+from stacklib.integration.starlight import Starlight, has_unknown_light, starlight_notes, starlight_of
 from stacklib.integration.threads import Integrated, Threads, in_threads
 from stacklib.kernel.pixels import DATA, Counts, Pixels
 from stacklib.kernel.scatter import widen
@@ -148,7 +148,8 @@ def integrate(
         # Samples that were kept are read by one thread.
         with ThreadPoolExecutor(samples.threads if held else 1) as pool:
             noise = _noise_of_frames(preparation, planes or keeper.planes, pool)
-            preparation, shift = _checked(preparation, samples, noise)
+            light = _light_of_stars(preparation, samples, pool)
+            preparation, shift = _checked(preparation, samples, noise, light)
         samples = samples.settled(preparation.marks, preparation.used)
         for note in preparation.notes:
             warnings.warn(note, StacklibWarning, stacklevel=2)
@@ -195,26 +196,39 @@ def _noise_of_frames(
     ]
 
 
+def _light_of_stars(
+    preparation: Preparation, samples: Samples, pool: ThreadPoolExecutor
+) -> Future[Starlight] | None:
+    """Start to measure the light of the stars, if there are any and it is not known."""
+    if calibration_kind(preparation.used_frames) or not has_unknown_light(preparation):
+        return None
+    return pool.submit(starlight_of, preparation, _whole_frames(samples), samples.threads)
+
+
+def _whole_frames(samples: Samples) -> np.ndarray | None:
+    return samples.held if samples.whole else None
+
+
 def _checked(
-    preparation: Preparation, samples: Samples, noise: list[Future]
+    preparation: Preparation, samples: Samples, noise: list[Future], light: Future[Starlight] | None
 ) -> tuple[Preparation, np.ndarray | None]:
     """Check that the frames lie on each other, and what their factors and weights go by.
 
-    The `noise` of the frames is measured meanwhile. Returns the shift of each, (frames, 2), NaN if not known;
-    None for calibration frames, whose pixels are those of the camera.
+    The `noise` of the frames and the `light` of the stars are measured meanwhile. Returns the shift of each,
+    (frames, 2), NaN if not known; None for calibration frames, whose pixels are those of the camera.
     """
     if calibration_kind(preparation.used_frames):
         wait(noise)
         notes = [*preparation.notes, *preparation.doubts_about_weights()]
         return replace(preparation, notes=tuple(notes)), None
-    held = samples.held if samples.whole else None
-    with cancelled_on_error(noise):
-        found = registration_of(preparation, held, samples.threads)
-    wait(noise)
+    meanwhile = noise if light is None else [*noise, light]
+    with cancelled_on_error(meanwhile):
+        found = registration_of(preparation, _whole_frames(samples), samples.threads)
+    wait(meanwhile)
     used = preparation.used
     names = [preparation.measurements.names[i] for i in used]
     notes = check_registration(found, names, preparation.recipe.allow_unregistered)
-    said = starlight_notes(preparation, found, held, samples.threads)
+    said = starlight_notes(preparation, found, None if light is None else light.result())
     notes = [*said, *notes, *preparation.doubts_about_weights()]
     shift = np.full((len(preparation.frames), 2), np.nan)
     shift[used] = found.shift

@@ -28,7 +28,14 @@ from stacklib.normalization.robust_stack import median_stack
 from stacklib.normalization.settings import Settings
 from stacklib.utils.resources import checked_threads
 
-__all__ = ["Starlight", "compared_light", "settings_by_starlight", "starlight_notes", "starlight_of"]
+__all__ = [
+    "Starlight",
+    "compared_light",
+    "has_unknown_light",
+    "settings_by_starlight",
+    "starlight_notes",
+    "starlight_of",
+]
 
 #: Side of the window in the middle of the frames, and the one that is tried if fewer stars than this are in
 #: it; no more than the second number are measured.
@@ -61,10 +68,7 @@ class Starlight(NamedTuple):
 
 
 def starlight_notes(
-    preparation: Preparation,
-    registration: Registration,
-    held: np.ndarray | None = None,
-    threads: int | None = None,
+    preparation: Preparation, registration: Registration, known: Starlight | None = None
 ) -> tuple[str, ...]:
     """Return the notes of a preparation, with what the stars say in place of what their spread suggests.
 
@@ -74,8 +78,8 @@ def starlight_notes(
         Factors and weights of the frames.
     registration : Registration
         How the frames used lie on each other.
-    held, threads
-        See `starlight_of`.
+    known : Starlight, optional
+        Light of the stars. Default is what `starlight_of` finds.
 
     Returns
     -------
@@ -84,18 +88,18 @@ def starlight_notes(
         are too few stars, or if the frames are no lights.
     """
     p = preparation
-    if not _unknown_light(p):
+    if not has_unknown_light(p):
         return p.notes
-    found = starlight_of(p, held, threads)
+    light, error = starlight_of(p) if known is None else known
     off = np.nan_to_num(registration.distance) > SHIFTED
     off[list(registration.apart)] = True
-    found.light[off] = np.nan
+    light = np.where(off[:, np.newaxis], np.nan, light)
     used = p.used
     weights = np.stack([p.settings(channel).weights for channel in range(p.frames.channels)], axis=1)
     matched = Matched(p.rejection_factor[used], p.factor[used], weights, p.measurements.noise[used])
     names = [p.measurements.names[i] for i in used]
     reference = int(np.searchsorted(used, p.reference))
-    notes = doubts_about_starlight(names, p.recipe, matched, reference, *found)
+    notes = doubts_about_starlight(names, p.recipe, matched, reference, light, error)
     return p.notes if notes is None else (*(note for note in p.notes if note not in p.doubts), *notes)
 
 
@@ -117,7 +121,7 @@ def compared_light(preparation: Preparation, threads: int | None = None) -> np.n
     """
     p = preparation
     found = np.ones((p.used.size, p.frames.channels))
-    if not _unknown_light(p):
+    if not has_unknown_light(p):
         return found
     light, error = starlight_of(p, threads=threads)
     compared = light * p.rejection_factor[p.used]
@@ -129,7 +133,7 @@ def compared_light(preparation: Preparation, threads: int | None = None) -> np.n
     return found
 
 
-def _unknown_light(p: Preparation) -> bool:
+def has_unknown_light(p: Preparation) -> bool:
     """Return whether frames are matched without regard to their stars although they have some."""
     return goes_by_spread(p.recipe) and not _has_calibration(p.used_frames)
 
