@@ -17,7 +17,7 @@ import numpy as np
 
 from stacklib.kernel.pixels import DATA, REJECTED_HIGH, REJECTED_LOW
 from stacklib.kernel.tiles import FACTOR, NOISE, OFFSET, REJECTION_FACTOR, REJECTION_OFFSET, WEIGHT, row_of
-from stacklib.rejection.ends import Pixel, back, forth, interval, median_at, moved, split_at, value_at
+from stacklib.rejection.ends import Pixel, back, forth, interval, split_at, value_at
 from stacklib.rejection.noise_model import FAR
 from stacklib.rejection.sorting import LANES, sort_block
 from stacklib.utils.compiled import compiled
@@ -36,16 +36,15 @@ class Known(NamedTuple):
     """Samples of pixels, sorted by their normalized values.
 
     `values`, float32 (blocks, frames, LANES), are in ascending order along the frames; `raw` are the samples
-    that they were made of, and `source` the number of the frame of each. `window` is the first of the half of
-    them that is nearest to the median, int32 (pixels,). `level` is a center of each pixel, float32 (pixels,),
-    NaN where a frame has no data. `sums` are float64 (pixels, 3): of the deviations of the normalized samples
-    from it, of their squares, and of the weighted deviations of the samples as they are combined.
+    that they were made of, and `source` the number of the frame of each. `level` is a center of each pixel,
+    float32 (pixels,), NaN where a frame has no data. `sums` are float64 (pixels, 3): of the deviations of the
+    normalized samples from it, of their squares, and of the weighted deviations of the samples as they are
+    combined.
     """
 
     values: np.ndarray
     raw: np.ndarray
     source: np.ndarray
-    window: np.ndarray
     level: np.ndarray
     sums: np.ndarray
 
@@ -62,18 +61,6 @@ class Places(NamedTuple):
     more: np.ndarray
     gone: np.ndarray
     scale: float
-
-
-@compiled
-def _window(block, p):
-    """Return the first of the half of the sorted samples of a pixel that is nearest to their median."""
-    n = block.shape[0]
-    size = n // 2
-    centre = 0.5 * (block[(n - 1) // 2, p] + block[n // 2, p])
-    first = 0
-    while first < n - size - 1 and block[first + size, p] - centre < centre - block[first, p]:
-        first += 1
-    return first
 
 
 @compiled
@@ -123,7 +110,6 @@ def keep_sorted(raw, table, data_range, network, known):
                 first_sum += d
                 squares += d * d
                 weighted += table[WEIGHT, i] * (x * table[FACTOR, i] + table[OFFSET, i] - level)
-            known.window[q] = _window(block, p) if whole else 0
             known.sums[q, 0] = first_sum
             known.sums[q, 1] = squares
             known.sums[q, 2] = weighted
@@ -147,40 +133,75 @@ def unsorted(known, chosen, places, more, out):
 
 
 @compiled
-def _spread(pixel, n, centre, start):
-    """Return the median absolute deviation from `centre`: the nearest half of sorted samples is a window.
+def _rank(known, others, rank, out):
+    """Find the samples of a rank among known and other ones, both sorted, float32 (frames, LANES).
 
-    It is looked for from the known sample `start` on.
+    Of i known and j other samples, rank + 1 in all, it is the larger of the last of both, for the i and j that
+    make it least. So the pixels of a block are looked at together, without a search in each of them.
     """
-    size = n // 2
-    i1, j1 = min(start, pixel.known - 1), 0
-    while pixel.more[pixel.lane, j1] < pixel.values[pixel.block, i1, pixel.lane]:
-        j1 += 1
-    rank = i1 + j1
-    if rank > n - size - 1:
-        rank = n - size - 1
-        i1, j1 = split_at(pixel, rank)
-    i2, j2 = split_at(pixel, rank + size)
-    below = centre - value_at(pixel, i1, j1)
-    above = value_at(pixel, i2, j2) - centre
-    best = max(below, above)
-    up = above < below
-    # The one distance falls with the place of the window, the other rises: the best one is where they cross.
-    while rank < n - size - 1 if up else rank > 0:
-        if up:
-            rank += 1
-            i1, j1 = forth(pixel, i1, j1)
-            i2, j2 = forth(pixel, i2, j2)
+    first, last = max(0, rank + 1 - known.shape[0]), min(others.shape[0], rank + 1)
+    for j in range(first, last + 1):
+        i = rank + 1 - j
+        one = known[i - 1] if i > 0 else others[j - 1]
+        other = others[j - 1] if j > 0 else one
+        if j == first:
+            for p in range(LANES):
+                out[p] = one[p] if one[p] > other[p] else other[p]
         else:
-            rank -= 1
-            i1, j1 = back(pixel, i1, j1)
-            i2, j2 = back(pixel, i2, j2)
-        below = centre - value_at(pixel, i1, j1)
-        above = value_at(pixel, i2, j2) - centre
-        best = min(best, max(below, above))
-        if (above >= below) == up:
-            break
-    return best
+            for p in range(LANES):
+                v = one[p] if one[p] > other[p] else other[p]
+                out[p] = v if v < out[p] else out[p]
+
+
+@compiled
+def _centres(known, others, looked_at, rooms, centres):
+    """Find the medians of a block of pixels, float64 (LANES,), see `_rank`; NaN for those not to look at."""
+    n = known.shape[0] + others.shape[0]
+    lower, upper = rooms
+    _rank(known, others, (n - 1) // 2, lower)
+    _rank(known, others, n // 2, upper)
+    for p in range(LANES):
+        centre = 0.5 * (np.float64(lower[p]) + np.float64(upper[p]))
+        centres[p] = centre if looked_at[p] else np.nan
+
+
+@compiled
+def _deviations(known, others, centres, rooms, found):
+    """Find the median absolute deviations from the centers of a block of pixels, float64 (LANES,).
+
+    The half of the sorted samples that is nearest to the center lies between two ranks. The distance of the
+    lower one falls with its rank, that of the upper one rises: the best place is where they cross.
+    """
+    n = known.shape[0] + others.shape[0]
+    size = n // 2
+    last = n - size - 1
+    pixels = 0
+    for p in range(LANES):
+        pixels += np.int64(centres[p] == centres[p])
+        found[p] = np.inf
+    # From the middle, where most pixels cross, in both directions.
+    for step in (1, -1):
+        rank = last // 2 if step > 0 else last // 2 - 1
+        while 0 <= rank <= last:
+            if _crossed(known, others, rank, size, centres, rooms, found) == (pixels if step > 0 else 0):
+                break
+            rank += step
+
+
+@compiled
+def _crossed(known, others, rank, size, centres, rooms, found):
+    """Lower the deviations to those of the window at a rank; return how many pixels it is far enough up for."""
+    lower, upper = rooms
+    _rank(known, others, rank, lower)
+    _rank(known, others, rank + size, upper)
+    count = 0
+    for p in range(LANES):
+        below = centres[p] - np.float64(lower[p])
+        above = np.float64(upper[p]) - centres[p]
+        larger = below if below > above else above
+        found[p] = larger if larger < found[p] else found[p]
+        count += np.int64(above >= below)
+    return count
 
 
 @compiled
@@ -310,6 +331,8 @@ def _with_ties(pixel, kept):
     """Widen an interval to samples that equal its ends; return it and the place above."""
     low, high, i, j, above_i, above_j = kept
     n = pixel.known + pixel.others
+    if low == 0 and high == n:
+        return low, high, above_i, above_j
     lowest = value_at(pixel, i, j)
     while low > 0:
         i, j = back(pixel, i, j)
@@ -365,6 +388,8 @@ def grow(known, more, places, tables, how, statistics, pixels, counted):
     gone = places.gone
     values, ranks = np.empty((1, n - others, LANES), np.float32), np.empty((gone.size, LANES), np.float32)
     sums, added = np.empty((4, LANES)), np.empty((3, LANES))
+    centres, deviations, looked_at = np.empty(LANES), np.empty(LANES), np.empty(LANES, np.bool_)
+    rooms = np.empty(LANES, np.float32), np.empty(LANES, np.float32)
     lost = np.empty(n, np.int64)
     waiting = 0
     for q in range(known.level.size):
@@ -378,11 +403,17 @@ def grow(known, more, places, tables, how, statistics, pixels, counted):
             _sorted_more(more, q, q + there, places, table, sorting, (block, some), (sums[0], added))
             if gone.size > 0:
                 _leave_out(known, q // LANES, gone, networks[1], ranks, values[0])
+            for k in range(LANES):
+                whole = k < there and sums[0, k] == sums[0, k]
+                looked_at[k] = whole and (others == 0 or some[k, 0] != np.inf)
+            ordered = values[0] if gone.size > 0 else known.values[q // LANES]
+            _centres(ordered, block, looked_at, rooms, centres)
+            _deviations(ordered, block, centres, rooms, deviations)
         # Whatever ends this round early leaves the pixel.
         left[waiting] = q
         waiting += 1
         level = sums[0, p]
-        if level != level or (others > 0 and some[p, 0] == np.inf):
+        if not looked_at[p]:
             continue
         pixel = Pixel(known.values, q // LANES, p, known.values.shape[1], some, others)
         if gone.size > 0:
@@ -390,19 +421,17 @@ def grow(known, more, places, tables, how, statistics, pixels, counted):
             pixel = Pixel(values, 0, p, n - others, some, others)
         first, second = sums[1, p] + added[0, p], sums[2, p] + added[1, p]
         weighted = sums[3, p] * places.scale + added[2, p]
-        middle = split_at(pixel, (n - 1) // 2)
-        centre = median_at(pixel, middle[0], middle[1], n % 2 == 0)
-        found = interval(rule, pixel, middle, (level, first, second), limits, max_iterations)
+        centre = centres[p]
+        found = interval(rule, pixel, centre, (level, first, second), limits, max_iterations)
         if found.high < 0:
             continue
         low, high, above_i, above_j = _with_ties(pixel, found)
-        own = _spread(pixel, n, centre, known.window[q]) if n > 1 else 0.0
-        own = unbiased[n] * own * own
+        own = unbiased[n] * deviations[p] * deviations[p]
         model = _variance_at(curve, slopes, centre) if curve.shape[1] > 0 else own
         lost_weight, lost_squares, near, out = 0.0, 0.0, 0, 0
         if low > 0 or high < n:
             reach = FAR * math.sqrt(model)
-            i, j = moved(pixel, middle[0], middle[1], (low + high) // 2 - (n - 1) // 2)
+            i, j = split_at(pixel, (low + high) // 2)
             near_to = np.float64(value_at(pixel, i, j))
             i, j = 0, 0
             for k in range(low + n - high):

@@ -148,11 +148,11 @@ def _beyond(apart, scale, limit, tolerance):
 
 
 @compiled
-def interval(rule, pixel, middle, sums, limits, max_iterations):
+def interval(rule, pixel, centre, sums, limits, max_iterations):
     """Find the interval of the samples that a rule keeps.
 
-    `middle` is the place of the lower sample in their middle. `sums` are a center, and the sums of the
-    deviations of all samples from it and of their squares; `limits` are those of the rule. Returns `Kept`.
+    `centre` is the median of all samples. `sums` are a center, and the sums of the deviations of all samples
+    from it and of their squares; `limits` are those of the rule. Returns `Kept`.
     """
     known, others = pixel.known, pixel.others
     n = known + others
@@ -171,9 +171,7 @@ def interval(rule, pixel, middle, sums, limits, max_iterations):
         return Kept(low, high, i, j, above_i, above_j)
     limit_low, limit_high, floor = limits[0], limits[1], limits[2]
     level, first, second = sums
-    middle_i, middle_j = middle
-    rank = (n - 1) // 2
-    m = median_at(pixel, middle_i, middle_j, n % 2 == 0)
+    m = centre
     # Rounding errors of the sum of squares, at most.
     error = ROUNDING * n * (second + n * (m - level) * (m - level))
     tolerance, per_root = 0.0, 0.0
@@ -186,9 +184,7 @@ def interval(rule, pixel, middle, sums, limits, max_iterations):
     for iteration in range(1 if rule == PERCENTILE else max_iterations):
         size = high - low
         if iteration > 0:
-            middle_i, middle_j = moved(pixel, middle_i, middle_j, (low + high - 1) // 2 - rank)
-            rank = (low + high - 1) // 2
-            m = median_at(pixel, middle_i, middle_j, size % 2 == 0)
+            m = median_at(pixel, *split_at(pixel, (low + high - 1) // 2), size % 2 == 0)
         if rule == SIGMA:
             squares = second - first * first / size
             if not squares > 1e3 * error:

@@ -32,7 +32,7 @@ from stacklib.utils.package import VERSION, cache_folder
 __all__ = ["Store", "room_for", "store_folder"]
 
 #: Increases whenever the files change their meaning.
-FORMAT = 1
+FORMAT = 2
 #: File with the frames and settings of a store.
 TABLE = "table.npz"
 #: Free space that a store leaves on the disk, in bytes.
@@ -84,7 +84,6 @@ def _layout(pixels: int, count: int) -> dict[str, tuple[tuple[int, ...], np.dtyp
         "values": (samples, np.dtype(np.float32)),
         "raw": (samples, np.dtype(np.float32)),
         "source": (samples, _number_type(count)),
-        "window": ((pixels,), np.dtype(np.int32)),
         "level": ((pixels,), np.dtype(np.float32)),
         "sums": ((pixels, 3), np.dtype(np.float64)),
     }
