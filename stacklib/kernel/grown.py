@@ -136,8 +136,8 @@ def unsorted(known, chosen, places, more, out):
 def _rank(known, others, rank, out):
     """Find the samples of a rank among known and other ones, both sorted, float32 (frames, LANES).
 
-    Of i known and j other samples, rank + 1 in all, it is the larger of the last of both, for the i and j that
-    make it least. So the pixels of a block are looked at together, without a search in each of them.
+    Of i known and j other samples, rank + 1 in all, it is the larger of the last of both, where that is
+    least. So the pixels of a block are looked at together, without a search in each of them.
     """
     first, last = max(0, rank + 1 - known.shape[0]), min(others.shape[0], rank + 1)
     for j in range(first, last + 1):
@@ -190,7 +190,7 @@ def _deviations(known, others, centres, rooms, found):
 
 @compiled
 def _crossed(known, others, rank, size, centres, rooms, found):
-    """Lower the deviations to those of the window at a rank; return how many pixels it is far enough up for."""
+    """Lower the deviations to those at a rank, and return the number of pixels that cross below."""
     lower, upper = rooms
     _rank(known, others, rank, lower)
     _rank(known, others, rank + size, upper)
