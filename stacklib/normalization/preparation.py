@@ -135,8 +135,13 @@ class Preparation:
             floor=float((steps * factor).max() * HALF_STEP),
             full_scale=self.full_scale,
             bounds=self.data_limits,
-            period=mosaic_period(self.used_frames),
+            period=self._period,
         )
+
+    @cached_property
+    def _period(self) -> int:
+        """Period of the color filter pattern of the frames used."""
+        return mosaic_period(self.used_frames)
 
     @cached_property
     def marks(self) -> DataRange | CorrectedRange | None:
@@ -221,15 +226,16 @@ class Preparation:
         NaN for no data.
         """
         low, high = settings.data_range
-        found = []
-        for i, factor, offset in zip(
-            self.used, settings.rejection_factor, settings.rejection_offset, strict=True
-        ):
-            stop = min(start + BLOCK * settings.period, self.frames.height)
-            blocks = blocks_of(read(int(i), start, stop, channel), columns, settings.period)
-            data = (blocks > low) & (blocks < high)
-            found.append(np.where(data, blocks * factor + offset, np.nan).astype(np.float32))
-        return np.stack(found)
+        stop = min(start + BLOCK * settings.period, self.frames.height)
+        blocks = np.stack(
+            [blocks_of(read(int(i), start, stop, channel), columns, settings.period) for i in self.used]
+        )
+        factor, offset = (
+            values[:, np.newaxis, np.newaxis]
+            for values in (settings.rejection_factor, settings.rejection_offset)
+        )
+        data = (blocks > low) & (blocks < high)
+        return np.where(data, blocks * factor + offset, np.nan).astype(np.float32)
 
     def normalised_noise(self, channel: int, pixels: bool = False) -> np.ndarray:
         """Return the noise of the used frames after normalization, (frames,); NaN if not known.
