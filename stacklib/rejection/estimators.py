@@ -7,7 +7,15 @@ import math
 import numpy as np
 
 from stacklib.rejection.sorting import LANES, WHOLE, sort_block
-from stacklib.utils.compiled import compiled, highest, larger, lowest, smaller
+from stacklib.utils.compiled import (
+    compiled,
+    highest,
+    larger,
+    larger_distance,
+    lowest,
+    smaller,
+    smaller_distance,
+)
 
 __all__ = [
     "CENTRES",
@@ -146,45 +154,66 @@ def _sn_factor(n):
 
 
 @compiled
+def _nearest(x, first, last, p):
+    """Return the smallest of the largest distances of a sample to those in four windows of pixel `p`."""
+    d1 = larger_distance(x - first[p], last[p] - x)
+    d2 = larger_distance(x - first[LANES + p], last[LANES + p] - x)
+    d3 = larger_distance(x - first[2 * LANES + p], last[2 * LANES + p] - x)
+    d4 = larger_distance(x - first[3 * LANES + p], last[3 * LANES + p] - x)
+    return smaller_distance(smaller_distance(d1, d2), smaller_distance(d3, d4))
+
+
+@compiled
+def _median_distances(block, n, pixels, distances):
+    """Find the upper median of the distances of each sample to all samples, itself included.
+
+    The nearest neighbors of a sorted sample are a window around it. Trying every window needs no branches and
+    runs over the pixels in vector lanes. Windows without the sample are never the nearest ones.
+    """
+    samples, found = block.reshape(-1), distances.reshape(-1)
+    size = n // 2
+    windows = n - size
+    # Two samples and four windows at a time, so that everything is loaded and stored less often. At the end,
+    # some are done again. Rows at fixed distances tell the compiler what does not overlap.
+    for pair in range(0, n, 2):
+        i = min(pair, n - 2)
+        x, nearest = samples[i * LANES : (i + 2) * LANES], found[i * LANES : (i + 2) * LANES]
+        for p in range(pixels & WHOLE):
+            nearest[p] = np.inf
+            nearest[LANES + p] = np.inf
+        start, stop = max(0, i - size), min(i + 2, windows)
+        if windows < 4:
+            for k in range(start, stop):
+                first, last = block[k], block[k + size]
+                for p in range(pixels & WHOLE):
+                    x1, x2 = x[p], x[LANES + p]
+                    nearest[p] = smaller(nearest[p], larger(x1 - first[p], last[p] - x1))
+                    nearest[LANES + p] = smaller(nearest[LANES + p], larger(x2 - first[p], last[p] - x2))
+            continue
+        for four in range(start, stop, 4):
+            k = min(four, windows - 4)
+            first = samples[k * LANES : (k + 4) * LANES]
+            last = samples[(k + size) * LANES : (k + size + 4) * LANES]
+            for p in range(pixels & WHOLE):
+                d1 = _nearest(x[p], first, last, p)
+                d2 = _nearest(x[LANES + p], first, last, p)
+                nearest[p] = smaller_distance(nearest[p], d1)
+                nearest[LANES + p] = smaller_distance(nearest[LANES + p], d2)
+
+
+@compiled
 def sn_scale_block(block, n, pixels, network, distances, scale):
     """Compute Sn of Rousseeuw and Croux (1993, JASA 88, 1273) as a Gaussian sigma, with finite-sample factor.
 
     Sn is the lower median, over all samples, of the upper median of the distances to all samples, itself
-    included. The nearest neighbors of a sorted sample are a window around it.
+    included.
 
     It is computed of the first n samples, at least 2, of the first `pixels` pixels of a block, a multiple of
     `stacklib.rejection.sorting.FILLED`. The sorted samples are finite up to position ``n - 1``. `network` is
     the `stacklib.rejection.sorting.median_network` for as many samples as frames, `distances` float32 scratch
     of the shape of the block, (frames, LANES). Fills `scale`, float64 (LANES,).
     """
-    # Trying every window needs no branches and runs over the pixels in vector lanes.
-    last = n // 2
-    for i in range(n):
-        nearest = distances[i]
-        sample = block[i]
-        for p in range(pixels & WHOLE):
-            nearest[p] = np.inf
-        start = max(0, i - last)
-        stop = min(i, n - last - 1) + 1
-        # Four windows at a time, so that the best one is loaded and stored less often.
-        while start + 4 <= stop:
-            a1, a2, a3, a4 = block[start], block[start + 1], block[start + 2], block[start + 3]
-            z = start + last
-            z1, z2, z3, z4 = block[z], block[z + 1], block[z + 2], block[z + 3]
-            for p in range(pixels & WHOLE):
-                x = sample[p]
-                d1 = larger(x - a1[p], z1[p] - x)
-                d2 = larger(x - a2[p], z2[p] - x)
-                d3 = larger(x - a3[p], z3[p] - x)
-                d4 = larger(x - a4[p], z4[p] - x)
-                nearest[p] = smaller(nearest[p], smaller(smaller(d1, d2), smaller(d3, d4)))
-            start += 4
-        while start < stop:
-            a1, z1 = block[start], block[start + last]
-            for p in range(pixels & WHOLE):
-                x = sample[p]
-                nearest[p] = smaller(nearest[p], larger(x - a1[p], z1[p] - x))
-            start += 1
+    _median_distances(block, n, pixels, distances)
     # As many below and above that their median stays the same.
     middle = (distances.shape[0] - 1) // 2
     above = n + middle - (n - 1) // 2

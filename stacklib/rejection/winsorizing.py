@@ -19,8 +19,6 @@ WINSORIZATION = 1.5
 WINSORIZED_CONSTANT = 1.134
 #: Largest number of passes until mean and sigma settle.
 WINSORIZATIONS = 100
-#: With fewer pixels that have not settled, they are worked on one by one.
-FEW = 4
 
 
 @compiled
@@ -172,13 +170,22 @@ def _clamped(x, bottom, top):
 
 
 @compiled
-def _sum_clamped(cleaned, pixels, limits, state):
-    """Sum the clamped deviations of a block and their squares, if the core is not clamped."""
+def _sum_clamped(cleaned, pixels, core_is_clamped, limits, state):
+    """Sum the clamped deviations of a block and their squares, those of the core again if any is clamped."""
     frames = cleaned.shape[0]
     quarter = frames // 4
-    for p in range(pixels & WHOLE):
-        state[SUM + p] = state[CORE_SUM + p]
-        state[SQUARES + p] = state[CORE_SQUARES + p]
+    if core_is_clamped:
+        state[SUM : SQUARES + LANES] = 0.0
+        for i in range(quarter, frames - quarter):
+            clean = cleaned[i]
+            for p in range(pixels & WHOLE):
+                d = _clamped(clean[p], limits[BOTTOM + p], limits[TOP + p])
+                state[SUM + p] += d
+                state[SQUARES + p] += d * d
+    else:
+        for p in range(pixels & WHOLE):
+            state[SUM + p] = state[CORE_SUM + p]
+            state[SQUARES + p] = state[CORE_SQUARES + p]
     # Four rows at a time, so that the sums are loaded and stored less often.
     for i in range(0, quarter - 1, 2):
         c1, c2, c3, c4 = cleaned[i], cleaned[frames - 1 - i], cleaned[i + 1], cleaned[frames - 2 - i]
@@ -201,42 +208,15 @@ def _sum_clamped(cleaned, pixels, limits, state):
 
 
 @compiled
-def _core_is_clamped(p, limits):
-    return (limits[BOTTOM + p] > limits[CORE_LOWEST + p]) | (limits[TOP + p] < limits[CORE_HIGHEST + p])
-
-
-@compiled
-def _sum_clamped_alone(cleaned, p, limits, state):
-    """Do `_sum_clamped` for one pixel, bit for bit, even if the core is clamped."""
-    frames = cleaned.shape[0]
-    quarter = frames // 4
-    bottom, top = limits[BOTTOM + p], limits[TOP + p]
-    total, squares = state[CORE_SUM + p], state[CORE_SQUARES + p]
-    if _core_is_clamped(p, limits):
-        total, squares = 0.0, 0.0
-        for i in range(quarter, frames - quarter):
-            d = _clamped(cleaned[i, p], bottom, top)
-            total += d
-            squares += d * d
-    for i in range(quarter):
-        d1 = _clamped(cleaned[i, p], bottom, top)
-        d2 = _clamped(cleaned[frames - 1 - i, p], bottom, top)
-        total = total + d1 + d2
-        squares = squares + d1 * d1 + d2 * d2
-    state[SUM + p] = total
-    state[SQUARES + p] = squares
-
-
-@compiled
-def _take_pass(first, last, n, iteration, cutoff, clamping, scale):
-    """Compute mean and sigma of lanes ``first:last`` from their sums, and the next limits.
+def _take_pass(pixels, n, iteration, cutoff, clamping, scale):
+    """Compute mean and sigma of a block from the sums, and the next limits.
 
     A pixel whose clamped samples lie beyond the cutoff gets a `scale` of NaN.
     """
     limits, state = clamping.limits, clamping.state
     beyond, per_size = np.float64(clamping.cleaned.shape[0] - n), 1.0 / n
     per_freedom = WINSORIZED_CONSTANT**2 / (n - 1.0)
-    for p in range(first, last):
+    for p in range(pixels & WHOLE):
         bottom, top = limits[BOTTOM + p], limits[TOP + p]
         # Rows beyond the samples of a pixel hold its median, which may be clamped as well.
         d = _clamped(np.float32(0.0), bottom, top)
@@ -297,18 +277,22 @@ def _move_together(pixels, clamping, found):
     number = 0
     for p in range(pixels & WHOLE):
         if state[ACTIVE + p] > 0.0:
-            # Lanes are moved down only.
-            for part in range(PARTS):
-                state[part * LANES + number] = state[part * LANES + p]
-            for part in range(EXTREMES):
-                limits[part * LANES + number] = limits[part * LANES + p]
-            for i in range(cleaned.shape[0]):
-                cleaned[i, number] = cleaned[i, p]
-            lane[number] = lane[p]
-            found[number] = 0.0
+            lane[number] = p
             number += 1
-    for p in range(number, FILLED):
-        state[ACTIVE + p] = 0.0
+    # Lanes are moved down only.
+    for k in range(number):
+        p = lane[k]
+        for part in range(PARTS):
+            state[part * LANES + k] = state[part * LANES + p]
+        for part in range(EXTREMES):
+            limits[part * LANES + k] = limits[part * LANES + p]
+        found[k] = 0.0
+    for i in range(cleaned.shape[0]):
+        clean = cleaned[i]
+        for k in range(number):
+            clean[k] = clean[lane[k]]
+    for k in range(number, FILLED):
+        state[ACTIVE + k] = 0.0
     return number
 
 
@@ -325,35 +309,27 @@ def _winsorized_block(block, n, pixels, cutoff, estimates, clamping, found):
     for p in range(pixels & WHOLE):
         lane[p] = p
         found[p] = 0.0
-    # Not literal numbers, for which `_take_pass` would be compiled again.
-    iteration, start, used = np.int64(0), np.int64(0), pixels
+    # Not a literal number, for which `_take_pass` would be compiled again.
+    iteration, used = np.int64(0), pixels
     while iteration < WINSORIZATIONS:
         active = np.int32(0)
         apart = np.int32(0)
         for p in range(used & WHOLE):
             needed = state[ACTIVE + p] > 0.0
+            low = limits[BOTTOM + p] > limits[CORE_LOWEST + p]
+            high = limits[TOP + p] < limits[CORE_HIGHEST + p]
             active = np.int32(active + np.int32(needed))
-            apart = np.int32(apart + np.int32(needed & _core_is_clamped(p, limits)))
-        if active < FEW:
+            apart = np.int32(apart + np.int32(needed & (low | high)))
+        if active == 0:
             break
         if active <= FILLED < used:
             _write_settled(used, estimates, clamping, found)
             pixels, used = _move_together(used, clamping, found), FILLED
-        _sum_clamped(cleaned, used, limits, state)
-        if apart > 0:
-            for p in range(used & WHOLE):
-                if (state[ACTIVE + p] > 0.0) & _core_is_clamped(p, limits):
-                    _sum_clamped_alone(cleaned, p, limits, state)
-        _take_pass(start, used, n, iteration, cutoff, clamping, found)
+        _sum_clamped(cleaned, used, apart > 0, limits, state)
+        _take_pass(used, n, iteration, cutoff, clamping, found)
         iteration += 1
-    # The few that have not settled continue one by one.
-    for p in range(pixels):
-        own = iteration
-        while state[ACTIVE + p] > 0.0 and own < WINSORIZATIONS:
-            _sum_clamped_alone(cleaned, p, limits, state)
-            _take_pass(p, p + 1, n, own, cutoff, clamping, found)
-            own += 1
-        state[ACTIVE + p] = 0.0
+    # The others have done all passes.
+    state[ACTIVE : ACTIVE + LANES] = 0.0
     _write_settled(pixels, estimates, clamping, found)
 
 
@@ -460,19 +436,20 @@ def winsorized_sigma(ordered, count, limits, table, max_iterations, low, high, d
     b, n, first = np.int64(0), frames, np.int64(1)
     while b < blocks or n > 2:
         # First blocks as they are, then packed ones.
-        block, size = packed, LANES
+        block, noted, size, whole = packed, detail[0], LANES, False
         if b < blocks:
-            whole = lowest(count[b]) == frames and frames >= 3 and max_iterations > 0
+            block, noted, below, above, there = ordered[b], detail[b], low[b], high[b], count[b]
+            whole = lowest(there) == frames and frames >= 3 and max_iterations > 0
             for p in range(LANES):
                 chosen[p] = b * LANES + p
-                low[b, p] = 0
-                high[b, p] = count[b, p]
-                note(detail[b], p, np.nan, np.nan, np.nan, 0.0)
-                if count[b, p] >= 3 and max_iterations > 0 and not whole:
-                    wait(waiting, chosen[p], np.int64(count[b, p]), first)
-            block = ordered[b]
+                below[p] = 0
+                above[p] = there[p]
             b += 1
             if not whole:
+                for p in range(LANES):
+                    note(noted, p, np.nan, np.nan, np.nan, 0.0)
+                    if there[p] >= 3 and max_iterations > 0:
+                        wait(waiting, chosen[p], np.int64(there[p]), first)
                 continue
         else:
             size = take(waiting, n, first, chosen)
@@ -483,12 +460,15 @@ def winsorized_sigma(ordered, count, limits, table, max_iterations, low, high, d
                 continue
             pack(ordered, low, n, chosen[:size], filled(size), places, packed)
         _round(block, n, filled(size), limits[3] if first else np.inf, limits, scratch, drops)
+        if whole:
+            for p in range(LANES):
+                note_limits(noted, p, centre[p], scale[p], limits)
         for k in range(size):
             q = chosen[k]
-            rounds[q] += 1
-            if scale[k] > 0.0:
+            if scale[k] > 0.0 and not whole:
                 note_limits(detail[q // LANES], q % LANES, centre[k], scale[k], limits)
             if drops[k]:
+                rounds[q] += 1
                 left = _clip_pixel(block, k, q, n, limits, estimates, low, high)
                 if 3 <= left < n and rounds[q] < max_iterations:
                     wait(waiting, q, np.int64(left), np.int64(0))
