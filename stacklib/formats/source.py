@@ -283,6 +283,11 @@ class ImageSource:
         """Difference between neighboring values, or 0.0 for floats."""
         return abs(self.scale) / self.divisor if self.integer else 0.0
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether rows are read from the file, without decoding or verifying all of it first."""
+        return isinstance(self.block, FileBlock) and (self.mask is None or self.mask.is_plain)
+
     def close(self) -> None:
         """Release scratch space. File handles are never kept between reads."""
         _close(self.block)

@@ -141,13 +141,16 @@ def integrate(
         frames.close()
     with memory_limited(spare):
         held = cluster is None and samples.whole and samples.fits() and not keeper.expected
-        # Frames are measured while the next ones are read.
-        reading = samples.held_soon() if held else nullcontext()
+        # Frames are measured while the next ones are read, unless all is known.
+        reading = samples.held_soon(at_once=False) if held else nullcontext()
         with _measuring(progress, frames) as report, reading as planes:
             preparation = prepare(frames, recipe, samples.threads, report, planes, spread=spread)
+        if held and samples.held is None and (keep_samples or not _takes_bands(preparation)):
+            samples.hold()
+        planes = keeper.planes if samples.held is None else samples.plane
         # Samples that were kept are read by one thread.
         with ThreadPoolExecutor(samples.threads if held else 1) as pool:
-            noise = _noise_of_frames(preparation, planes or keeper.planes, pool)
+            noise = _noise_of_frames(preparation, planes, pool)
             light = _light_of_stars(preparation, samples, pool)
             preparation, shift = _checked(preparation, samples, noise, light)
         samples = samples.settled(preparation.marks, preparation.used)
@@ -178,6 +181,12 @@ def integrate(
         warnings.warn(note, StacklibWarning, stacklevel=2)
     frames.close()
     return result
+
+
+def _takes_bands(preparation: Preparation) -> bool:
+    """Return whether samples that are read band by band are read as fast as if all of them were held."""
+    once = not preparation.by_frame and not spatial_means(preparation)
+    return once and all(frame.source.is_plain for frame in preparation.used_frames)
 
 
 def _without_claims(samples: Samples, preparation: Preparation) -> Integration:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import math
 import operator
+import threading
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -31,6 +33,9 @@ Marks = DataRange | CorrectedRange
 
 #: Minimum size of a band in bytes, whatever the memory budget.
 LEAST_BAND_BYTES = 16 << 20
+#: Bytes of a frame that are read at once. More would be hardly faster, and the system takes longer to provide
+#: memory than to read into it.
+READ_BYTES = 3 << 19
 #: Bytes of the result per pixel: six arrays of float32.
 RESULT_BYTES = 24
 #: Parts into which a band is cut for each thread, so that all end at about the same time.
@@ -219,25 +224,35 @@ class Samples:
         return self.held
 
     @contextmanager
-    def held_soon(self) -> Iterator[Callable[[int, int], np.ndarray]]:
+    def held_soon(self, at_once: bool = True) -> Iterator[Callable[[int, int], np.ndarray]]:
         """Read all samples into memory meanwhile: at the end they are held.
 
         Yields a function that returns one channel of one frame, shape (height, width), as soon as that is
-        read.
+        read. Unless `at_once`, its first call begins to read. Without any, none are held.
         """
         _, _, width, height = self.region
         held = np.empty((self.frames.channels, len(self.frames), height, width), np.float32)
-        with ThreadPoolExecutor(self.threads) as pool:
-            reading = [pool.submit(self._fill_frame, held[:, i], i) for i in range(len(self.frames))]
+        reading: list[Future] = []
+        begins = threading.Lock()
+        with ThreadPoolExecutor(self.threads) as pool, cancelled_on_error(reading):
+
+            def read() -> None:
+                with begins:
+                    if not reading:
+                        frames = range(len(self.frames))
+                        reading.extend([pool.submit(self._fill_frame, held[:, i], i) for i in frames])
 
             def plane(i: int, channel: int) -> np.ndarray:
+                read()
                 reading[i].result()
                 return held[channel, i]
 
-            with cancelled_on_error(reading):
-                yield plane
+            if at_once:
+                read()
+            yield plane
             wait(reading)
-        self.held = held
+        if reading:
+            self.held = held
 
     def _fill_frame(self, out: np.ndarray, i: int) -> None:
         """Read all channels of a frame."""
@@ -291,7 +306,8 @@ class Samples:
         _, _, width, height = self.region
         if self.held is None:
             # Two bands are in memory: one is read while the other is integrated.
-            band_bytes = max(self.left_for_samples, LEAST_BAND_BYTES) // 2
+            most = max(READ_BYTES * used.size, LEAST_BAND_BYTES)
+            band_bytes = min(max(self.left_for_samples, LEAST_BAND_BYTES) // 2, most)
         elif self._needs_copy(used) and not self._keeps():
             # The kernel needs contiguous frames, so the used ones are copied, a band at a time.
             band_bytes = LEAST_BAND_BYTES
@@ -299,8 +315,14 @@ class Samples:
             return height
         return max(1, min(height, band_bytes // (4 * used.size * width)))
 
-    def read(self, band: tuple[int, int, int], used: np.ndarray, pool: ThreadPoolExecutor) -> Band:
-        """Start reading a band of the frames used."""
+    def read(
+        self,
+        band: tuple[int, int, int],
+        used: np.ndarray,
+        pool: ThreadPoolExecutor,
+        room: np.ndarray | None = None,
+    ) -> Band:
+        """Start reading a band of the frames used, into `room` if there is any, float32 (samples,)."""
         channel, start, stop = band
         if self.held is not None:
             if not self._needs_copy(used):
@@ -311,7 +333,10 @@ class Samples:
             samples = self.held[channel][used, start:stop]
             marking = self._start_marking(samples, used, channel, start, pool)
             return Band(samples.reshape(used.size, -1), marking)
-        samples = np.empty((used.size, stop - start, self.region[2]), np.float32)
+        shape = used.size, stop - start, self.region[2]
+        if room is None:
+            room = np.empty(math.prod(shape), np.float32)
+        samples = room[: math.prod(shape)].reshape(shape)
         reading = [
             pool.submit(self._fill_marked, out, int(i), channel, start, stop)
             for out, i in zip(samples, used, strict=True)
@@ -323,15 +348,20 @@ class Samples:
     ) -> Generator[tuple[int, int, int, np.ndarray], None, None]:
         """Yield channel, start row, stop row and samples of each band while reading the next one.
 
-        Delete the samples before requesting the next band: the budget is for two bands.
+        Delete the samples before requesting the next band: the budget is for two bands, whose memory the
+        following ones get.
         """
         bands = self.bands(used, rows)
+        rooms: list[np.ndarray | None] = [None, None]
+        if self.held is None:
+            _, start, stop = bands[0]
+            rooms = [np.empty(used.size * (stop - start) * self.region[2], np.float32) for _ in rooms]
         with ThreadPoolExecutor(self.threads) as readers:
-            coming = self.read(bands[0], used, readers)
+            coming = self.read(bands[0], used, readers, rooms[0])
             for position, band in enumerate(bands):
                 raw = coming.wait()
                 if position + 1 < len(bands):
-                    coming = self.read(bands[position + 1], used, readers)
+                    coming = self.read(bands[position + 1], used, readers, rooms[(position + 1) % 2])
                 with cancelled_on_error(coming.reading):
                     yield *band, raw
                     del raw

@@ -11,7 +11,8 @@ import pytest
 
 import stacklib as sl
 from stacklib.errors import StacklibWarning
-from stacklib.integration import registration
+from stacklib.integration import registration, samples
+from stacklib.integration.samples import Samples
 from stacklib.normalization.light import photometric
 from stacklib.normalization.noise_curve import FrameNoise
 from stacklib.recipe.presets import with_preset
@@ -97,3 +98,14 @@ def test_the_bits_do_not_depend_on_memory_and_threads(night, calls, monkeypatch,
     assert calls["light"] == 3 and calls["noise"] == 3
     same(results[0], results[1])
     same(results[0], results[2])
+
+
+def test_frames_that_are_known_are_read_band_by_band(night, monkeypatch):
+    classic = sl.Recipe(**with_preset({"preset": "classic"}))
+    first = integrate(night, classic)
+    monkeypatch.setattr(Samples, "hold", lambda samples: pytest.fail("all frames are read into memory"))
+    monkeypatch.setattr(samples, "READ_BYTES", 40 * 4 * first.image.shape[2])
+    monkeypatch.setattr(samples, "LEAST_BAND_BYTES", 0)
+    again = integrate(night, classic)
+    same(first, again)
+    assert again.scale_noise.scale == first.scale_noise.scale
