@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -81,8 +82,25 @@ CUT_MEAN, LEFT_OF_NOISE = 0.757, 0.2
 #: ``read(k, window)`` returns samples of frame `k` in a window (left, top, width, height), float32 (height,
 #: width), NaN for no data.
 ReadWindow = Callable[[int, tuple[int, int, int, int]], np.ndarray]
-#: See `measure_shifts`.
-Keep = Callable[[int, list[int], Callable[[list[int]], np.ndarray]], np.ndarray]
+
+
+class Stack(NamedTuple):
+    """Sum of the spectra of frames, moved onto each other, and the places of these among the stacked ones."""
+
+    total: np.ndarray
+    places: np.ndarray
+
+
+@dataclass(frozen=True)
+class Keep:
+    """What keeps what is found in a window of some side with some stacked frames, or knows it from before.
+
+    ``peaks(side, stacked, find)`` returns what ``find(indices)`` finds of frames, for all of them, and
+    ``stack(side, stacked, find)`` what ``find()`` finds. By default everything is found.
+    """
+
+    peaks: Callable[[int, list[int], Callable[[list[int]], np.ndarray]], np.ndarray]
+    stack: Callable[[int, list[int], Callable[[], Stack]], Stack]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,14 +189,19 @@ def registration_of(
     first = int(np.searchsorted(p.used, p.reference))
     stacked = stacked_frames([frame.name for frame in p.used_frames])
 
-    def keep(side: int, chosen: list[int], find: Callable[[list[int]], np.ndarray]) -> np.ndarray:
-        return kept_by_frame(
-            p.used_frames, chosen, ("peaks", side, channel, low, chosen.index(first), p.marks), find
-        )
+    def inputs_of(side: int, chosen: list[int]) -> tuple:
+        return side, channel, low, chosen.index(first), p.marks
+
+    def peaks(side: int, chosen: list[int], find: Callable[[list[int]], np.ndarray]) -> np.ndarray:
+        return kept_by_frame(p.used_frames, chosen, ("peaks", *inputs_of(side, chosen)), find)
+
+    def stack(side: int, chosen: list[int], find: Callable[[], Stack]) -> Stack:
+        frames, inputs = [p.used_frames[i] for i in chosen], ("stack", *inputs_of(side, chosen))
+        return kept_for_set(frames, inputs, find, Stack._asdict, lambda arrays: Stack(**arrays))
 
     def measure() -> Registration:
         shape = p.frames.height, p.frames.width
-        return measure_shifts(read, p.count, shape, first, threads, stacked=stacked, keep=keep)
+        return measure_shifts(read, p.count, shape, first, threads, stacked=stacked, keep=Keep(peaks, stack))
 
     inputs = ("registration", channel, low, first, p.used, p.marks)
     return kept_for_set(p.used_frames, inputs, measure, Registration.to_arrays, Registration.from_arrays)
@@ -295,9 +318,8 @@ def measure_shifts(
         Number of frames that are measured at the same time. Default is one per CPU.
     stacked : sequence of int, optional
         The frames whose sum the others are compared with, see `stacked_frames`. Default is the first ones.
-    keep : callable, optional
-        ``keep(side, stacked, find)`` returns what ``find(indices)`` finds of frames, for all of them, in a
-        window of this side. By default it is found.
+    keep : Keep, optional
+        Knows what was found before, and keeps what is found.
 
     Returns
     -------
@@ -314,11 +336,8 @@ def measure_shifts(
         def part(i: int, window: tuple[int, int, int, int] = window) -> np.ndarray:
             return read(i, window)
 
-        def kept(find: Callable[[list[int]], np.ndarray], side: int = side) -> np.ndarray:
-            return find(list(range(count))) if keep is None else keep(side, chosen, find)
-
         with ThreadPoolExecutor(checked_threads(threads)) as pool:
-            found = _measure(part, count, (first, chosen), pool, kept)
+            found = _measure(part, count, (window[3], window[2]), (first, chosen), pool, side, keep)
         if side >= max(height, width) or np.mean(np.isfinite(found.error)) >= MOST:
             break
     return found
@@ -327,28 +346,46 @@ def measure_shifts(
 def _measure(
     read: Callable[[int], np.ndarray],
     count: int,
+    shape: tuple[int, int],
     stacked: tuple[int, list[int]],
     pool: ThreadPoolExecutor,
-    kept: Callable[[Callable[[list[int]], np.ndarray]], np.ndarray],
+    side: int,
+    keep: Keep | None,
 ) -> Registration:
     """Measure all frames against the sum of the stacked ones, of which the first is named first."""
     first, chosen = stacked
-    shape = read(first).shape
 
     def spectrum_of(i: int) -> np.ndarray:
         return scipy.fft.rfft2(_spots(read(i)))
 
-    spectra = dict(zip(chosen, pool.map(spectrum_of, chosen), strict=True))
-    moved = _aligned(spectra, first, shape)
-    if len(moved) <= max(1, len(chosen) / 2):
+    @cache
+    def aligned() -> tuple[dict[int, np.ndarray], dict[int, np.ndarray]]:
+        """Return the spectra of the stacked frames, and those that match, moved onto each other."""
+        spectra = dict(zip(chosen, pool.map(spectrum_of, chosen), strict=True))
+        return spectra, _aligned(spectra, first, shape)
+
+    def stack() -> Stack:
+        moved = aligned()[1]
+        return Stack(np.sum(list(moved.values()), axis=0), np.array([chosen.index(i) for i in moved]))
+
+    total, places = stack() if keep is None else keep.stack(side, chosen, stack)
+    summed = {chosen[k] for k in places.tolist()}
+    if len(summed) <= max(1, len(chosen) / 2):
         return _unknown(count, _all_apart(read, count))
-    total = np.sum(list(moved.values()), axis=0)
+
+    def sum_of_others(i: int) -> np.ndarray:
+        return total - aligned()[1][i] if i in summed else total
 
     def peak_of(i: int) -> _Peak:
-        spectrum = spectra[i] if i in spectra else spectrum_of(i)
-        return _peak(spectrum, total - moved[i] if i in moved else total, shape)
+        return _peak(aligned()[0][i] if i in chosen else spectrum_of(i), sum_of_others(i), shape)
 
-    found = kept(lambda some: np.array(list(pool.map(peak_of, some)), np.float64))
+    def peaks_of(some: list[int]) -> np.ndarray:
+        if not set(chosen).isdisjoint(some):
+            # Now, as it takes the same threads.
+            aligned()
+        return np.array(list(pool.map(peak_of, some)), np.float64)
+
+    found = peaks_of(list(range(count))) if keep is None else keep.peaks(side, chosen, peaks_of)
     peaks = [_Peak(y, x, error, bool(matches)) for y, x, error, matches in found.tolist()]
     shift = np.array([[p.x, p.y] if p.matches else [math.nan] * 2 for p in peaks])
     error = np.array([p.error if p.matches else math.nan for p in peaks])
@@ -358,13 +395,15 @@ def _measure(
     middle = np.nanmedian(shift, axis=0) if count > 2 or np.isnan(shift[first]).any() else shift[first]
     for i in np.flatnonzero(np.hypot(*(shift - middle).T) > ACCEPTED).tolist():
         # Without the frame itself, whose cosmic rays are in the sum as well.
-        others, number = (total - moved[i], len(moved) - 1) if i in moved else (total, len(moved))
-        if not _meet(_spots(read(i)), scipy.fft.irfft2(others, s=shape) > number * IN_MOST, shift[i]):
+        stars = scipy.fft.irfft2(sum_of_others(i), s=shape) > (len(summed) - (i in summed)) * IN_MOST
+        if not _meet(_spots(read(i)), stars, shift[i]):
             shift[i] = error[i] = math.nan
     if np.count_nonzero(np.isfinite(error)) <= max(1, count / 2):
         return _unknown(count)
-    stars = scipy.fft.irfft2(total, s=shape) > len(moved) * IN_MOST
-    return Registration(shift=shift - middle, error=error, apart=_apart(read, stars, shift))
+    apart: tuple[int, ...] = ()
+    if np.isnan(shift).any():
+        apart = _apart(read, scipy.fft.irfft2(total, s=shape) > len(summed) * IN_MOST, shift)
+    return Registration(shift=shift - middle, error=error, apart=apart)
 
 
 def _unknown(count: int, apart: tuple[int, ...] = ()) -> Registration:
@@ -396,8 +435,6 @@ def _apart(read: Callable[[int], np.ndarray], stars: np.ndarray, shift: np.ndarr
     A frame behind clouds has none.
     """
     known = np.isfinite(shift[:, 0])
-    if known.all():
-        return ()
     counts = np.array([_common(_spots(read(i)), stars, shift[i]) for i in np.flatnonzero(known)[:STACKED]])
     common, others = np.median(counts[:, 1]), np.median(counts[:, 0] - counts[:, 1])
     least = 2 * others + max(LEAST_STARS, STAR_SHARE * common)

@@ -241,10 +241,12 @@ def test_frames_to_compare_with_are_the_same_when_one_is_added_or_left_out():
     assert same > 150
 
 
-def test_shifts_of_frames_added_later_are_those_of_all_at_once(tmp_path):
+@pytest.mark.filterwarnings("ignore::stacklib.errors.StacklibWarning")
+@pytest.mark.parametrize("apart", [0.3, 0.9])
+def test_shifts_of_frames_added_later_are_those_of_all_at_once(tmp_path, apart):
     rng = np.random.default_rng(313)
-    files = saved(tmp_path / "frames", night(rng, 22, rng.uniform(-0.3, 0.3, (22, 2))))
-    recipe = sl.Recipe(rejection="sigma", weights="none", reference="f3")
+    files = saved(tmp_path / "frames", night(rng, 22, rng.uniform(-apart, apart, (22, 2))))
+    recipe = sl.Recipe(rejection="sigma", weights="none", reference="f3", allow_unregistered=True)
     paths = [str(frame.path) for frame in files]
 
     def shifts(some):
@@ -252,6 +254,11 @@ def test_shifts_of_frames_added_later_are_those_of_all_at_once(tmp_path):
 
     shifts(paths[:18])
     later, without = shifts(paths), shifts(paths[:5] + paths[6:])
+    # The sum of the frames that all are compared with is still known.
+    for name in ("peaks", "registration"):
+        for path in sets_folder(tmp_path / "frames").glob(f"{name}-*.npz"):
+            path.unlink()
+    np.testing.assert_array_equal(later, shifts(paths))
     forget(tmp_path / "frames")
     np.testing.assert_array_equal(later, shifts(paths))
     forget(tmp_path / "frames")
