@@ -180,6 +180,22 @@ def starlight_of(
     return kept_for_set(p.used_frames, inputs, measure, Starlight.to_arrays, Starlight.from_arrays)
 
 
+class _Stars(NamedTuple):
+    """Stars in the median of some frames, in a window of some side, see `Template`."""
+
+    side: int
+    image: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+    fwhm: float
+    power: float
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> _Stars:
+        image, x, y = (arrays[name] for name in ("image", "x", "y"))
+        return cls(int(arrays["side"]), image, x, y, float(arrays["fwhm"]), float(arrays["power"]))
+
+
 def _measure(
     p: Preparation, channel: int, held: np.ndarray | None, pool: ThreadPoolExecutor
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -190,34 +206,39 @@ def _measure(
         table[p.used, channel].astype(np.float32) for table in (p.rejection_factor, p.rejection_offset)
     )
     some = stacked_frames([frame.name for frame in p.used_frames])
-    for side in SIDES:
+    parts: dict[int, np.ndarray] = {}
+
+    def part(k: int, side: int) -> np.ndarray:
         left, top, width, height = window_of(p.frames.width, p.frames.height, side)
-        window = left - left % period, top - top % period, width, height
+        samples = read(k, (left - left % period, top - top % period, width, height))
+        samples[samples >= full] = np.nan
+        return bin_plane(samples, period)
 
-        def part(k: int, window: tuple[int, int, int, int] = window) -> np.ndarray:
-            samples = read(k, window)
-            samples[samples >= full] = np.nan
-            return bin_plane(samples, period)
+    def rows(j: int, start: int, stop: int) -> np.ndarray:
+        k = some[j]
+        return parts[k][start:stop] * factors[k] + offsets[k]
 
-        parts = list(pool.map(part, some))
+    def find() -> _Stars:
+        for side in SIDES:
+            parts.update(zip(some, pool.map(part, some, [side] * len(some)), strict=True))
+            stars, _ = make_template(median_stack(rows, len(some), parts[some[0]].shape, 1), full)
+            if stars.x.size >= ENOUGH or side >= max(p.frames.width, p.frames.height):
+                break
+        stars = stars.first(PLENTY)
+        return _Stars(side, stars.image, stars.x, stars.y, stars.fwhm, stars.power)
 
-        def rows(k: int, start: int, stop: int, parts: list[np.ndarray] = parts) -> np.ndarray:
-            return parts[k][start:stop] * factors[some[k]] + offsets[some[k]]
-
-        stars, _ = make_template(median_stack(rows, len(some), parts[0].shape, 1), full)
-        if stars.x.size >= ENOUGH or side >= max(p.frames.width, p.frames.height):
-            break
-    stars = stars.first(PLENTY)._replace(fwhm=WIDER * stars.fwhm).of(stars.image)
-    known = dict(zip(some, parts, strict=True))
+    inputs = (channel, p.settings(channel).data_range, full, factors[some], offsets[some], p.marks)
+    found = kept_for_set(
+        [p.used_frames[k] for k in some], ("template", *inputs), find, _Stars._asdict, _Stars.from_arrays
+    )
+    side, stars = found.side, Template.measured(*found[1:4], WIDER * found.fwhm, found.power)
 
     def light_of(k: int) -> tuple[float, float]:
-        return _light(known[k] if k in known else part(k), stars)
+        return _light(parts[k] if k in parts else part(k, side), stars)
 
-    inputs = ("light", channel, p.settings(channel).data_range, full, factors[some], offsets[some], p.marks)
-    found = kept_by_frame(
-        p.used_frames, some, inputs, lambda frames: np.array(list(pool.map(light_of, frames)))
-    )
-    light, error = found.T
+    light, error = kept_by_frame(
+        p.used_frames, some, ("light", *inputs), lambda frames: np.array(list(pool.map(light_of, frames)))
+    ).T
     # A single frame with light among many without any makes no template.
     return (light, error) if np.count_nonzero(light > 0) > p.count / 2 else (light * np.nan, error)
 

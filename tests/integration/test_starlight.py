@@ -1,6 +1,7 @@
 """Notes on starlight that factors and weights miss: as large as in truth, and only where it matters."""
 
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from stacklib.integration import second_pass, starlight
 from stacklib.integration.registration import registration_of
 from stacklib.integration.samples import Samples
 from stacklib.integration.starlight import compared_light, starlight_notes, starlight_of
+from stacklib.measurement.cache.planes import sets_folder
 from stacklib.normalization.preparation import prepare
 from stacklib.simulate import simulate_night
 
@@ -62,6 +64,22 @@ def test_light_of_the_frames_is_that_of_the_night(cloudy):
     held = np.stack([frame.read() for frame in frames], axis=1)
     again = starlight_of(p, held, threads=3)
     assert again.light.tobytes() == found.light.tobytes()
+
+
+def test_light_of_frames_added_later_is_that_of_all_at_once(tmp_path, monkeypatch):
+    night = simulate_night(20, 300, 400, 1, "field", 2001, transparency=(0.5, 1.0), blur="psf")
+    frames = saved(tmp_path / "night", night)
+    recipe, stacks = sl.Recipe(reference=frames[3].name), []
+    find = starlight.make_template
+    monkeypatch.setattr(starlight, "make_template", lambda *given: stacks.append(given) or find(*given))
+    starlight_of(prepare(frames[:18], recipe))
+    known = len(stacks)
+    later = starlight_of(prepare(frames, recipe))
+    # The stars are those of frames that are there in both.
+    assert len(stacks) == known > 0
+    shutil.rmtree(sets_folder(tmp_path / "night"))
+    np.testing.assert_array_equal(later, starlight_of(prepare(frames, recipe)))
+    assert np.isfinite(later.light).all()
 
 
 def test_clouds_are_said_with_their_size(cloudy):
