@@ -24,7 +24,7 @@ from stacklib.recipe.rules import RULES
 
 __all__ = ["measure_noise", "noise_images", "noise_window"]
 
-#: Largest side of the window, and bytes of the samples in it, which are kept with the result.
+#: Largest side of the window, and bytes of the samples in it, which may be kept with the result.
 SIDE, KEPT_BYTES = 512, 64 << 20
 #: By how much weights are raised and lowered, as a fraction.
 STEP = 0.5
@@ -38,16 +38,12 @@ Integrate = Callable[[Samples, Preparation], IntegratedImage]
 
 
 def noise_window(samples: Samples) -> Samples:
-    """Return the samples of a window in the middle, with a copy of those in memory."""
+    """Return the samples of a window in the middle."""
     left, top, width, height = samples.region
     count = len(samples.frames) * samples.frames.channels
     side = max(16, min(SIDE, math.isqrt(KEPT_BYTES // (4 * count))))
     x, y, across, down = window_of(width, height, side)
-    part = copy.copy(samples)
-    part.region, part.held = (left + x, top + y, across, down), None
-    if samples.held is not None:
-        part.held = samples.held[:, :, y : y + down, x : x + across].copy()
-    return part
+    return samples.part((left + x, top + y, across, down))
 
 
 def measure_noise(samples: Samples, integrate: Integrate, result: IntegratedImage) -> ScaleNoise | None:

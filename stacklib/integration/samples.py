@@ -193,6 +193,23 @@ class Samples:
             other._marked = []
         return other
 
+    def part(self, region: Region) -> Samples:
+        """Return the samples of a smaller region, to be kept for later.
+
+        They are read from the files then. Those of compressed frames in memory are copied, and those that
+        hold other values than the files.
+        """
+        other = copy.copy(self)
+        other.region = region
+        if self.held is None:
+            return other
+        if not self._corrected and all(frame.source.is_plain for frame in self.frames):
+            other.held, other._settled, other._marked = None, None, []
+        else:
+            left, top, width, height = region[0] - self.region[0], region[1] - self.region[1], *region[2:]
+            other.held = self.held[:, :, top : top + height, left : left + width].copy()
+        return other
+
     @property
     def whole(self) -> bool:
         """Whether the region is the whole image."""
