@@ -26,6 +26,9 @@ __all__ = ["NO_EXCESS", "Tile", "fill_planes", "run_tiles", "scatter_tiles", "tr
 
 #: Bytes of sorted samples in a tile. They share the second-level cache with unsorted and raw ones.
 TILE_BYTES = 1 << 18
+#: Fewest blocks in a tile. The more frames, the more pixels it takes to fill blocks with those that keep
+#: equally many samples. That gains more than is lost where a tile does not fit into the cache.
+FEWEST_BLOCKS = 8
 
 
 #: Bytes of a cache line. A vector across two lines takes twice as long to load.
@@ -49,7 +52,7 @@ class Tile:
 
     def __init__(self, settings: Settings, max_iterations: int = ALL_ITERATIONS) -> None:
         frames = settings.frames
-        blocks = max(1, TILE_BYTES // (4 * LANES * max(frames, 1)))
+        blocks = max(FEWEST_BLOCKS, TILE_BYTES // (4 * LANES * max(frames, 1)))
         self.max_iterations = max_iterations
         self.network = sorting_network(frames)
         self._set(settings)

@@ -77,6 +77,7 @@ def test_pixels_do_not_know_of_each_other(rule, monkeypatch):
     same(whole, work(raw, chosen, [(0, LANES), (LANES, 2 * LANES), (2 * LANES, raw.shape[1])]))
     same(whole, work(raw, chosen, [(i, min(i + 7, raw.shape[1])) for i in range(0, raw.shape[1], 7)]))
     monkeypatch.setattr(kernel, "TILE_BYTES", 1)
+    monkeypatch.setattr(kernel, "FEWEST_BLOCKS", 1)
     same(whole, work(raw, chosen))
     monkeypatch.undo()
     order = np.random.default_rng(3).permutation(raw.shape[1])
