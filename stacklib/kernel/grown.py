@@ -390,6 +390,7 @@ def grow(known, more, places, tables, how, statistics, pixels, counted):
     sums, added = np.empty((4, LANES)), np.empty((3, LANES))
     centres, deviations, looked_at = np.empty(LANES), np.empty(LANES), np.empty(LANES, np.bool_)
     rooms = np.empty(LANES, np.float32), np.empty(LANES, np.float32)
+    lowest, highest = np.empty(LANES, np.float32), np.empty(LANES, np.float32)
     lost = np.empty(n, np.int64)
     waiting = 0
     for q in range(known.level.size):
@@ -403,12 +404,17 @@ def grow(known, more, places, tables, how, statistics, pixels, counted):
             _sorted_more(more, q, q + there, places, table, sorting, (block, some), (sums[0], added))
             if gone.size > 0:
                 _leave_out(known, q // LANES, gone, networks[1], ranks, values[0])
+                # One after the other, so that the processor waits for many samples at a time.
+                for k in range(there):
+                    _subtract(known, q // LANES, ranks, kept, sums, k)
             for k in range(LANES):
                 whole = k < there and sums[0, k] == sums[0, k]
                 looked_at[k] = whole and (others == 0 or some[k, 0] != np.inf)
             ordered = values[0] if gone.size > 0 else known.values[q // LANES]
             _centres(ordered, block, looked_at, rooms, centres)
             _deviations(ordered, block, centres, rooms, deviations)
+            _rank(ordered, block, 0, lowest)
+            _rank(ordered, block, n - 1, highest)
         # Whatever ends this round early leaves the pixel.
         left[waiting] = q
         waiting += 1
@@ -417,7 +423,6 @@ def grow(known, more, places, tables, how, statistics, pixels, counted):
             continue
         pixel = Pixel(known.values, q // LANES, p, known.values.shape[1], some, others)
         if gone.size > 0:
-            _subtract(known, q // LANES, ranks, kept, sums, p)
             pixel = Pixel(values, 0, p, n - others, some, others)
         first, second = sums[1, p] + added[0, p], sums[2, p] + added[1, p]
         weighted = sums[3, p] * places.scale + added[2, p]
@@ -458,8 +463,7 @@ def grow(known, more, places, tables, how, statistics, pixels, counted):
                 i, j = next_i, next_j
             if out < low + n - high:
                 continue
-        i, j = back(pixel, pixel.known, others)
-        largest = max(abs(value_at(pixel, 0, 0)), abs(value_at(pixel, i, j)))
+        largest = max(abs(lowest[p]), abs(highest[p]))
         weight = weights - lost_weight
         mean = level + (first / (high - low) if same else weighted / weight)
         error = 64.0 * UNIT * n * (grown * (np.float64(largest) + shift) + output_shift) * (weights / weight)
