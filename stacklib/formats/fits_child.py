@@ -19,7 +19,10 @@ import warnings
 from typing import Any, BinaryIO
 
 import numpy as np
-from astropy.io import fits
+
+# The other process imports this module for its name and numbers only.
+if __name__ == "__main__":
+    from astropy.io import fits
 
 #: Seconds without work after which the process ends.
 IDLE = 60.0
