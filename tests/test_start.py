@@ -76,6 +76,13 @@ def test_mistakes_are_told_before_anything_heavy_is_imported(arguments):
     assert status in (1, 2) and not packages & HEAVY
 
 
+def test_fits_frames_are_opened_without_astropy():
+    code = f"import json, sys, stacklib\nstacklib.open_frames({M13!r})\n"
+    code += "print(json.dumps([0, [n.partition('.')[0] for n in sys.modules]]))"
+    _, packages = packages_after(code)
+    assert "numpy" in packages and "astropy" not in packages
+
+
 @pytest.mark.parametrize(
     "stub", sorted((ROOT / "stacklib").rglob("__init__.pyi")), ids=lambda s: s.parent.name
 )
