@@ -197,10 +197,15 @@ def quantization_step(plane: np.ndarray, low: float = UNIT_BOUNDS[0], high: floa
     sample = sorted_floats(flat[:: max(1, flat.size // 8192)])
     lower, upper = _bounds(low, high)
     sample = sample[(sample > lower) & (sample < upper)].astype(np.float64)
-    values = np.unique(sample[sample.size // 4 : sample.size - sample.size // 4])
-    values = values if values.size > 1 else np.unique(sample)
+    values = _distinct(sample[sample.size // 4 : sample.size - sample.size // 4])
+    values = values if values.size > 1 else _distinct(sample)
     repeated = 1 < values.size < sample.size / 16
     return float(np.diff(values).min()) if repeated else 0.0
+
+
+def _distinct(ordered: np.ndarray) -> np.ndarray:
+    """Return the different ones of sorted values."""
+    return ordered[np.diff(ordered, prepend=-np.inf) > 0]
 
 
 def grid_step(plane: np.ndarray, low: float, high: float) -> float:

@@ -17,6 +17,8 @@ from itertools import pairwise
 import numpy as np
 import scipy
 
+from stacklib.utils.ranks import median_of_many, middle_of
+
 __all__ = ["BLOCK", "MEDIAN_ERROR", "NO_PATTERN", "FrameNoise", "NoiseCurve", "blocks_of", "spread_rows"]
 
 #: Side of the blocks whose variance is pooled, in pixels.
@@ -181,7 +183,8 @@ class FrameNoise:
             _relative_noise(beyond, known, n, floor),
             _larger_noise(middle, beyond, known, floor),
         )
-        scaled = np.abs(beyond) / relative[:, np.newaxis, np.newaxis]
+        scaled = np.abs(beyond)
+        scaled /= relative[:, np.newaxis, np.newaxis]
         by_block = (np.moveaxis(array, 0, 1).reshape(n.shape[0], -1) for array in (scaled, known))
         # Of few samples those next to the median tell little.
         few = np.median(n, axis=1) / np.maximum(np.median(n, axis=1) - 2, 1)
@@ -292,16 +295,19 @@ def _relative_noise(beyond: np.ndarray, known: np.ndarray, n: np.ndarray, floor:
     # A sample without others deviates from nothing.
     known = known & (n > 1)
     # An outlier of one frame must not be noise of the others.
-    limit = FAR * SIGMA * float(np.median(np.abs(beyond[known])))
+    limit = FAR * SIGMA * median_of_many(np.abs(beyond[known]))
     if limit > 0:
         beyond = np.clip(beyond, -limit, limit)
     total = beyond.sum(axis=0)
-    apart = beyond - (total - beyond) / others
+    apart = total - beyond
+    apart /= others
+    np.subtract(beyond, apart, out=apart)
     # Frames differ by smooth backgrounds as well, which are no noise of a pixel.
     blocks = apart.shape[1] // NEIGHBOURS * NEIGHBOURS
     shape = (frames, max(blocks // NEIGHBOURS, 1), -1)
     pieces, there = (array[:, : blocks or None].reshape(shape) for array in (apart, known))
-    pieces = np.abs(pieces - _medians(pieces, there)[..., np.newaxis])
+    pieces = pieces - _medians(pieces, there)[..., np.newaxis]
+    np.abs(pieces, out=pieces)
     found = np.array(
         [_clipped_variance(piece[data], floor) for piece, data in zip(pieces, there, strict=True)]
     )
@@ -356,7 +362,8 @@ def _larger_noise(middle: np.ndarray, beyond: np.ndarray, known: np.ndarray, flo
 
 def _medians(values: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Return the medians of the known values along the last axis, float64; 0 where none is known."""
-    ordered = np.sort(np.where(known, values, np.inf), axis=-1)
+    ordered = np.where(known, values, np.inf)
+    ordered.sort(axis=-1)
     n = known.sum(axis=-1)
     ranks = np.maximum(n - 1, 0) // 2, n // 2
     lower, upper = (
@@ -371,12 +378,12 @@ def _clipped_variance(deviations: np.ndarray, floor: float) -> float:
     """Return the variance of absolute deviations from 0 without outliers, NaN for none."""
     if deviations.size < 2:
         return np.nan
-    sigma = SIGMA * float(np.median(deviations))
+    sigma = SIGMA * middle_of(deviations)
     for _ in range(2):
         # Of quantized samples most may be equal.
         sigma = max(sigma, floor)
         near = deviations[deviations <= 4 * sigma] if sigma > 0 else deviations
-        sigma = float(np.sqrt(np.mean(near.astype(np.float64) ** 2)))
+        sigma = float(np.sqrt(np.mean(near**2)))
     return sigma**2
 
 

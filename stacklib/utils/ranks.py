@@ -14,7 +14,7 @@ import numpy as np
 from stacklib.utils.compiled import compiled, fill_from, highest, lowest
 from stacklib.utils.resources import by_parts
 
-__all__ = ["Ranks", "median_of", "sorted_floats"]
+__all__ = ["Ranks", "median_of", "median_of_many", "sorted_floats"]
 
 #: Samples that brackets are based on. A bracket then holds 1 % of the plane.
 SAMPLE_SIZE = 1 << 16
@@ -25,6 +25,8 @@ BRACKET = 2.5
 BLOCK, GROUP = 4096, 8
 #: Bits by which floats are sorted at once, and the number of them from which on that is worth it.
 DIGIT, MANY = 11, 4096
+#: One in so many values brackets the median of many.
+STRIDE = 64
 
 
 class Ranks:
@@ -149,6 +151,25 @@ def sorted_floats(values: np.ndarray) -> np.ndarray:
         keys, other = other, keys
     bits = keys.view(np.int32)
     return (bits ^ (~(bits >> 31) | np.int32(-0x80000000))).view(np.float32)
+
+
+def median_of_many(values: np.ndarray) -> float:
+    """Return the median of float64 values, 1-D; NaN for none.
+
+    It is looked for among the few values around the median of some of them, which takes a third of the time.
+    """
+    some = np.sort(values[::STRIDE])
+    # Four standard deviations.
+    reach = int(2 * math.sqrt(some.size))
+    if 2 * reach < some.size:
+        low, high = some[some.size // 2 - reach], some[some.size // 2 + reach]
+        near = values[(values >= low) & (values <= high)]
+        below = np.count_nonzero(values < low)
+        first, last = (values.size - 1) // 2 - below, values.size // 2 - below
+        if first >= 0 and last < near.size:
+            near.partition((first, last))
+            return 0.5 * float(near[first] + near[last])
+    return float(np.median(values))
 
 
 @compiled

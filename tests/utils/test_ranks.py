@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stacklib.utils.ranks import MANY, median_of, middle_of, sorted_floats
+from stacklib.utils.ranks import MANY, STRIDE, median_of, median_of_many, middle_of, sorted_floats
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 10, 11, 1000, 4097])
@@ -54,3 +54,15 @@ def test_sorted(size):
         np.testing.assert_equal(sorted_floats(values), np.sort(values))
         np.testing.assert_equal(sorted_floats(values[::-2]), np.sort(values[::-2]))
         np.testing.assert_equal(values, kept)
+
+
+@pytest.mark.parametrize("size", [1, 2, 63, 1000, 20_001, 20_002])
+def test_median_of_many(size):
+    rng = np.random.default_rng(size)
+    normal = rng.normal(size=size)
+    for values in (normal, np.rint(normal), np.sort(normal), np.abs(normal), np.zeros(size)):
+        assert median_of_many(values) == np.median(values)
+    # Those that are looked at first are none of the others.
+    values = np.arange(size, dtype=float)
+    values[::STRIDE] = size
+    assert median_of_many(values) == np.median(values)
