@@ -66,15 +66,8 @@ _IMPORT = re.compile(rb"^from ([\w.]+) import (?:\(([^)]*)\)|([^(\n]+))", re.MUL
 
 def compiled(function: Callable) -> Callable:
     """Compile a function on its first call. It runs without the GIL."""
-    if _config.DISABLE_JIT:
-        return function
-    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
-    found: Any = numba.njit(**options)(function)
+    found: Any = numba.njit(nogil=True, error_model="numpy")(function)
     found._cache = _Kept(function)
-    # Compiled code that calls it contains a copy. To make it takes less time without what Python would call
-    # and without the cache.
-    part: Any = numba.njit(**options | {"no_cpython_wrapper": True})(function)
-    found.get_call_template, found.get_overload = part.get_call_template, part.get_overload
     return found
 
 

@@ -87,19 +87,6 @@ def test_code_is_kept_beside_the_sources(tmp_path):
     assert not kept(folder)
 
 
-def test_what_compiled_code_calls_is_kept_as_a_part_of_it(tmp_path):
-    folder = package(tmp_path / "package")
-    rule = folder / "rules" / "rule.py"
-    rule.write_text(rule.read_text() + "def triple(x):\n    return x + double(x)\n")
-    place(folder)
-    names = function(folder).__globals__
-    names["double"] = compiled.compiled(names["double"])
-    triple = compiled.compiled(names["triple"])
-    # Two files for each function.
-    assert triple(2) == 6 and len(kept(folder)) == 2
-    assert names["double"](2) == 4 and len(kept(folder)) == 4
-
-
 def test_a_changed_constant_of_another_file_counts(tmp_path):
     """Also one that another constant is made of, in files without compiled functions; nothing else does."""
     folder = tmp_path / "package"
