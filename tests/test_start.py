@@ -76,8 +76,9 @@ def test_mistakes_are_told_before_anything_heavy_is_imported(arguments):
     assert status in (1, 2) and not packages & HEAVY
 
 
-def test_fits_frames_are_opened_without_astropy():
-    code = f"import json, sys, stacklib\nstacklib.open_frames({M13!r})\n"
+@pytest.mark.parametrize("call", ["open_frames({})", "integrate({}, progress=False)"])
+def test_fits_frames_are_opened_and_integrated_without_astropy(call):
+    code = f"import json, sys, stacklib\nstacklib.{call.format(repr(M13))}\n"
     code += "print(json.dumps([0, [n.partition('.')[0] for n in sys.modules]]))"
     _, packages = packages_after(code)
     assert "numpy" in packages and "astropy" not in packages

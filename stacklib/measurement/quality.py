@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from astropy.table import MaskedColumn, Table
 
 from stacklib.frames.frame import Frame
 from stacklib.frames.frame_set import FrameSet
@@ -23,6 +22,9 @@ from stacklib.measurement.stars import (
     require_sep,
     unpack_stars,
 )
+
+if TYPE_CHECKING:
+    from astropy.table import Table
 
 __all__ = ["UNITS", "measure_quality", "stars_of", "suggest_exclusions"]
 
@@ -198,6 +200,9 @@ def _usual(values: Any) -> tuple[float, float]:
 
 
 def _header_columns(frames: FrameSet) -> Table:
+    # Here, because astropy takes a fifth of a second to import, and few runs need it.
+    from astropy.table import MaskedColumn, Table
+
     dates = [frame.date for frame in frames]
     begin = min((date for date in dates if date), default=None)
     hours = [(date - begin).total_seconds() / 3600 if date else math.nan for date in dates]
