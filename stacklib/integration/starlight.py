@@ -227,7 +227,7 @@ def _measure(
         stars = stars.first(PLENTY)
         return _Stars(side, stars.image, stars.x, stars.y, stars.fwhm, stars.power)
 
-    inputs = (channel, p.settings(channel).data_range, full, factors[some], offsets[some], p.marks)
+    inputs = (channel, p.settings(channel).data_range, full, factors[some], offsets[some], p.marks, period)
     found = kept_for_set(
         [p.used_frames[k] for k in some], ("template", *inputs), find, _Stars._asdict, _Stars.from_arrays
     )

@@ -82,6 +82,18 @@ def test_light_of_frames_added_later_is_that_of_all_at_once(tmp_path, monkeypatc
     assert np.isfinite(later.light).all()
 
 
+def test_light_is_found_again_if_an_added_frame_has_another_pattern(tmp_path, monkeypatch):
+    night = simulate_night(20, 300, 400, 1, "field", 2001, transparency=(0.5, 1.0), blur="psf")
+    frames = saved(tmp_path / "night", night)
+    recipe = sl.Recipe(reference=frames[3].name)
+    # Only where all frames have the same pattern are its places binned.
+    monkeypatch.setattr(starlight, "mosaic_period", lambda some: 2 if len(some) < 20 else 1)
+    starlight_of(prepare(frames[:18], recipe))
+    later = starlight_of(prepare(frames, recipe))
+    shutil.rmtree(sets_folder(tmp_path / "night"))
+    np.testing.assert_array_equal(later, starlight_of(prepare(frames, recipe)))
+
+
 def test_clouds_are_said_with_their_size(cloudy):
     night, frames = cloudy
     recipe = sl.Recipe.suggest(frames)
