@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import stacklib as sl
+from stacklib.integration import run
 from stacklib.integration.kept import growing, store
 from stacklib.kernel import grown, passes
 from stacklib.rejection.registry import COMPILED
@@ -186,6 +187,25 @@ def test_a_changed_frame_is_another_one(mono, tmp_path):
     result = integrate(files)
     assert result.how == "1 frame added and 1 frame left out"
     assert_same(result, integrate(files, keep=False))
+
+
+def test_samples_of_a_file_that_changed_during_the_run_are_not_kept(mono, kept, tmp_path, monkeypatch):
+    files = [shutil.copy2(file, tmp_path) for file in mono[:12]]
+    find = run._noise_of_frames
+
+    def change(*given):
+        shutil.copy(mono[40], files[7])
+        return find(*given)
+
+    how = {"normalization": "none", "rejection_normalization": "none", "weights": "none"}
+    with monkeypatch.context() as patched:
+        # All samples are in memory by then.
+        patched.setattr(run, "_noise_of_frames", change)
+        integrate(files, **how)
+    assert not list(kept.iterdir())
+    result = integrate(files, **how)
+    assert result.how == "in full"
+    assert_same(result, integrate(files, keep=False, **how))
 
 
 def test_a_full_disk_is_said(mono, kept, monkeypatch):

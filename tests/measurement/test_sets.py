@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from stacklib.errors import SaveError
+from stacklib.formats.source import FileStamp
 from stacklib.measurement.cache import sets
 from stacklib.measurement.cache.planes import sets_folder
 from stacklib.measurement.cache.sets import kept_by_frame, kept_for_set, kept_for_settings
@@ -23,6 +24,17 @@ class Setting:
 
     name: str
     values: np.ndarray
+
+
+class File:
+    """Stands for a frame that is opened again whenever its file changes."""
+
+    def __init__(self, path) -> None:
+        self.path = path
+
+    @property
+    def stamp(self) -> FileStamp:
+        return FileStamp.of(self.path)
 
 
 #: Pack and unpack.
@@ -49,7 +61,7 @@ def frames(tmp_path):
     for name in ("a", "b", "c"):
         path = tmp_path / f"{name}.fits"
         path.write_bytes(name.encode() * 100)
-        made.append(SimpleNamespace(path=path))
+        made.append(File(path))
     return made
 
 
@@ -136,6 +148,19 @@ def test_a_file_that_changes_meanwhile_is_not_kept(frames, finder):
     assert finder.calls == 2
 
 
+def test_what_was_found_from_a_file_that_has_changed_since_is_not_kept(frames, finder):
+    opened = [SimpleNamespace(path=frame.path, stamp=frame.stamp) for frame in frames]
+    frames[0].path.write_bytes(b"changed")
+    # They go by samples in memory.
+    finder(opened)
+    find = ByFrame()
+    for stacked in ([0], [1]):
+        find(opened, stacked)
+    finder(frames)
+    find(frames, [1])
+    assert finder.calls == 2 and find.found == [["a", "b", "c"]] * 3
+
+
 def test_frames_without_files_and_a_full_disk(frames, finder, monkeypatch):
     def refuse(path, content):
         raise SaveError("no room")
@@ -145,7 +170,7 @@ def test_frames_without_files_and_a_full_disk(frames, finder, monkeypatch):
     monkeypatch.undo()
     frames[0].path.unlink()
     assert finder(frames).size == 4
-    assert finder([SimpleNamespace(path=None)]).size == 4
+    assert finder([File(None)]).size == 4
     assert not list(sets_folder(frames[1].path.parent).glob("*"))
 
 
@@ -215,7 +240,7 @@ def test_a_damaged_file_of_frames_is_made_again(frames):
 def test_a_frame_that_is_no_file_is_looked_at_again(frames):
     find = ByFrame()
     for _ in range(2):
-        find([*frames, SimpleNamespace(path=frames[0].path.with_name("d"))], [0])
+        find([*frames, File(frames[0].path.with_name("d"))], [0])
     assert find.found == [["a", "b", "c", "d"]] * 2
 
 

@@ -186,12 +186,15 @@ def _keep(path: Path, arrays: Mapping[str, np.ndarray], most: int | None = None)
 
 
 def identities(frames: Sequence[Frame]) -> list[str | None]:
-    """Return what tells the file of each frame from others, None for one that is not a file."""
+    """Return what tells the file of each frame from others, None for one that is not a file; see `_files`."""
     return [None if file is None else hashlib.sha256(file).hexdigest()[:32] for file in _files(frames)]
 
 
 def _files(frames: Sequence[Frame]) -> Iterator[bytes | None]:
-    """Yield the real path, size and time of the file of each frame, None for one that is not a file."""
+    """Yield the real path, size and time of the file of each frame, None for one that is not a file.
+
+    Nor is one that has changed since the frame was opened: samples in memory are those of the file as it was.
+    """
     folders: dict[str, str] = {}
     for frame in frames:
         # Without objects of Path, which take longer than the calls of the system.
@@ -208,7 +211,9 @@ def _files(frames: Sequence[Frame]) -> Iterator[bytes | None]:
         except (OSError, TypeError):
             yield None
         else:
-            yield os.fsencode(real) + f" {found.st_size} {found.st_mtime_ns}\n".encode()
+            known = found.st_size, found.st_mtime_ns
+            same = known == (frame.stamp.size, frame.stamp.mtime_ns)
+            yield os.fsencode(real) + f" {known[0]} {known[1]}\n".encode() if same else None
 
 
 def _set_file(frames: Sequence[Frame], settings: Sequence[Any]) -> Path | None:
