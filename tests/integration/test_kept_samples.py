@@ -223,6 +223,44 @@ def test_damaged_samples_are_made_again(mono, kept):
     assert integrate(mono[:40]).how == "4 frames left out"
 
 
+def test_samples_that_another_run_replaces_meanwhile_are_not_used(mono, kept, tmp_path, monkeypatch):
+    integrate(mono[:38])
+    (folder,) = kept.iterdir()
+    shutil.copytree(folder, tmp_path / "first")
+    integrate(mono[20:] + mono[:14])
+    shutil.move(folder, tmp_path / "other")
+    shutil.copytree(tmp_path / "first", folder)
+    mapped = store._mapped
+
+    def swap(*given):
+        monkeypatch.setattr(store, "_mapped", mapped)
+        shutil.rmtree(folder)
+        shutil.move(tmp_path / "other", folder)
+        return mapped(*given)
+
+    monkeypatch.setattr(store, "_mapped", swap)
+    result = integrate(mono[:38])
+    assert result.how == "in full"
+    assert_same(result, integrate(mono[:38], keep=False))
+
+
+def test_old_samples_that_cannot_be_removed_cost_no_result(mono, kept, monkeypatch):
+    integrate(mono[:20])
+    remove = store.remove_tree
+    monkeypatch.setattr(store, "remove_tree", lambda path: path.name[0] == "." and remove(path))
+    result = integrate(mono)
+    assert "24 frames of 20 changed" in result.how
+    assert [path.name.startswith(".") for path in kept.iterdir()] == [False]
+    assert integrate(mono[:19]).how == "1 frame left out"
+
+
+def test_a_cache_that_cannot_be_written_is_said(mono, kept):
+    kept.parent.mkdir()
+    kept.write_text("in the way")
+    result = integrate(mono[:12])
+    assert result.how == "in full" and f"not kept, as {kept.parent} cannot be used" in result.said[0]
+
+
 def test_a_run_that_is_stopped_leaves_the_old_samples(mono, kept, monkeypatch):
     integrate(mono[:38])
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from stacklib.frames.frame_set import Frame, FrameSet
-from stacklib.integration.kept.store import Store, room_for
+from stacklib.integration.kept.store import Store, room_for, unusable
 from stacklib.integration.noise import Parts, Work
 from stacklib.integration.samples import Samples, cancelled_on_error, wait
 from stacklib.kernel.grown import MOST_FRAMES, Known, Places, grow, keep_sorted, unsorted
@@ -312,5 +312,10 @@ class Keeper:
         settings = [p.settings(channel) for channel in range(p.frames.channels)]
         tables = np.stack([frame_table(each) for each in settings])
         low, high = map(float, settings[0].data_range)
-        with Store.new(p.used_frames, p.frames.shape, tables, (low, high)) as store:
-            yield _keeping(store, usual)
+        with contextlib.ExitStack() as opened:
+            try:
+                store = opened.enter_context(Store.new(p.used_frames, p.frames.shape, tables, (low, high)))
+                work = _keeping(store, usual)
+            except OSError as error:
+                self.note, work = f"keep_samples: not kept, as {unusable(error)}", usual
+            yield work

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import logging
 import os
 import shutil
 import time
@@ -29,7 +30,7 @@ from stacklib.utils.file_sets import remove_tree
 from stacklib.utils.leftovers import clear_leftovers, hold_name
 from stacklib.utils.package import VERSION, cache_folder
 
-__all__ = ["Store", "room_for", "store_folder"]
+__all__ = ["Store", "room_for", "store_folder", "unusable"]
 
 #: Increases whenever the files change their meaning.
 FORMAT = 2
@@ -39,6 +40,7 @@ TABLE = "table.npz"
 LEFT_FREE = 1 << 30
 #: Days without use after which a store is removed.
 UNUSED_DAYS = 30
+_log = logging.getLogger(__name__)
 
 
 def store_folder(frames: Sequence[Frame]) -> Path:
@@ -56,16 +58,21 @@ def room_for(shape: tuple[int, int, int], count: int) -> str:
         place.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(place).free
     except OSError as error:
-        return f"{place} cannot be used ({error.strerror or error})"
+        return unusable(error)
     if needed + LEFT_FREE <= free:
         return ""
     sizes = f"that takes {needed / 1e9:.1f} GB, and {place} has {free / 1e9:.1f} GB"
     return f"{sizes}; STACKLIB_CACHE names another folder"
 
 
+def unusable(error: OSError) -> str:
+    """Return that the folder of the stores cannot be used, and why."""
+    return f"{cache_folder()} cannot be used ({error.strerror or error})"
+
+
 def _bytes(shape: tuple[int, int, int], count: int) -> int:
     channels, height, width = shape
-    return channels * _blocks(height * width) * LANES * (count * (8 + _number_type(count).itemsize) + 32)
+    return channels * _blocks(height * width) * LANES * (count * (8 + _number_type(count).itemsize) + 28)
 
 
 def _blocks(pixels: int) -> int:
@@ -112,7 +119,8 @@ class Store:
         channels, height, width = shape
         # Whatever the damage.
         with contextlib.suppress(Exception):
-            with np.load(io.BytesIO((folder / TABLE).read_bytes())) as arrays:
+            content = (folder / TABLE).read_bytes()
+            with np.load(io.BytesIO(content)) as arrays:
                 table = {name: arrays[name] for name in arrays.files}
             names = table["names"].tolist()
             if table["version"].tolist() != _version() or table["shape"].tolist() != list(shape):
@@ -120,6 +128,9 @@ class Store:
             layout = _layout(height * width, len(names))
             known = [_mapped(folder, channel, layout, "c") for channel in range(channels)]
             os.utime(folder)
+            # Another run may have put its own store there before the arrays were mapped.
+            if (folder / TABLE).read_bytes() != content:
+                return None
             return cls(names, table["tables"], tuple(table["data_range"].tolist()), known)
         return None
 
@@ -134,7 +145,8 @@ class Store:
     ) -> Iterator[Store]:
         """Yield a store to be filled.
 
-        It takes the place of an older one at the end, or vanishes after an error.
+        It takes the place of an older one at the end, or vanishes after an error. Raises `OSError` if it
+        cannot be made; one that cannot be finished is not kept.
         """
         final = store_folder(frames)
         home = final.parent
@@ -160,14 +172,19 @@ class Store:
                     shape=np.array(shape),
                     version=np.array(_version()),
                 )
-                # A power failure must not leave a table without samples.
-                for path in folder.iterdir():
-                    flush_to_disk(path)
-                (folder / TABLE).write_bytes(buffer.getvalue())
-                flush_to_disk(folder / TABLE)
-                del known
-                remove_tree(final)
-                folder.replace(final)
+                # Windows moves no files that are mapped into memory.
+                known.clear()
+                try:
+                    # A power failure must not leave a table without samples.
+                    for path in folder.iterdir():
+                        flush_to_disk(path)
+                    (folder / TABLE).write_bytes(buffer.getvalue())
+                    flush_to_disk(folder / TABLE)
+                    # Another run may do the same, and Windows removes no files that are open.
+                    remove_tree(final)
+                    folder.replace(final)
+                except OSError as error:
+                    _log.debug("the samples %s are not kept: %s", final, error)
             finally:
                 remove_tree(folder)
 
