@@ -380,14 +380,18 @@ def grow(known, more, places, tables, how, statistics, pixels, counted):
     slopes = np.empty(max(curve.shape[1] - 1, 0))
     for k in range(slopes.size):
         slopes[k] = (curve[1, k + 1] - curve[1, k]) / (curve[0, k + 1] - curve[0, k])
-    # A bound of the samples as they are combined, from those that are compared.
-    grown = np.abs(table[FACTOR]).max() / np.abs(table[REJECTION_FACTOR]).min()
-    shift, output_shift = np.abs(table[REJECTION_OFFSET]).max(), np.abs(table[OFFSET]).max()
+    # A bound of the samples as they are combined, from those that are compared. Those that are subtracted
+    # count as well: the sums keep their rounding errors.
+    least = min(np.abs(table[REJECTION_FACTOR]).min(), np.abs(kept[REJECTION_FACTOR]).min())
+    grown = max(np.abs(table[FACTOR]).max(), np.abs(kept[FACTOR]).max()) / least
+    shift = max(np.abs(table[REJECTION_OFFSET]).max(), np.abs(kept[REJECTION_OFFSET]).max())
+    output_shift = max(np.abs(table[OFFSET]).max(), np.abs(kept[OFFSET]).max())
+    summed = max(weights, places.scale * kept[WEIGHT].sum())
     others = more.shape[0]
     block, some = np.empty((others, LANES), np.float32), np.full((LANES, others + 1), np.float32(np.inf))
     gone = places.gone
     values, ranks = np.empty((1, n - others, LANES), np.float32), np.empty((gone.size, LANES), np.float32)
-    sums, added = np.empty((4, LANES)), np.empty((3, LANES))
+    sums, once, added = np.empty((4, LANES)), np.empty(LANES), np.empty((3, LANES))
     centres, deviations, looked_at = np.empty(LANES), np.empty(LANES), np.empty(LANES, np.bool_)
     rooms = np.empty(LANES, np.float32), np.empty(LANES, np.float32)
     lowest, highest = np.empty(LANES, np.float32), np.empty(LANES, np.float32)
@@ -400,6 +404,7 @@ def grow(known, more, places, tables, how, statistics, pixels, counted):
             sums[0, :there] = known.level[q : q + there]
             for k in range(there):
                 sums[1, k], sums[2, k], sums[3, k] = known.sums[q + k]
+                once[k] = sums[2, k]
             sorting = data_range, networks[0]
             _sorted_more(more, q, q + there, places, table, sorting, (block, some), (sums[0], added))
             if gone.size > 0:
@@ -427,7 +432,8 @@ def grow(known, more, places, tables, how, statistics, pixels, counted):
         first, second = sums[1, p] + added[0, p], sums[2, p] + added[1, p]
         weighted = sums[3, p] * places.scale + added[2, p]
         centre = centres[p]
-        found = interval(rule, pixel, centre, (level, first, second), limits, max_iterations)
+        terms = level, first, second, once[p] + added[1, p]
+        found = interval(rule, pixel, centre, terms, limits, max_iterations)
         if found.high < 0:
             continue
         low, high, above_i, above_j = _with_ties(pixel, found)
@@ -464,9 +470,12 @@ def grow(known, more, places, tables, how, statistics, pixels, counted):
             if out < low + n - high:
                 continue
         largest = max(abs(lowest[p]), abs(highest[p]))
+        if gone.size > 0:
+            ends = known.values[q // LANES, 0, p], known.values[q // LANES, known.values.shape[1] - 1, p]
+            largest = max(largest, max(abs(ends[0]), abs(ends[1])))
         weight = weights - lost_weight
         mean = level + (first / (high - low) if same else weighted / weight)
-        error = 64.0 * UNIT * n * (grown * (np.float64(largest) + shift) + output_shift) * (weights / weight)
+        error = 64.0 * UNIT * n * (grown * (np.float64(largest) + shift) + output_shift) * (summed / weight)
         if np.float32(mean - error) != np.float32(mean + error):
             continue
         if uncertainty.size > 0:

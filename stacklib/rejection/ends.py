@@ -151,8 +151,9 @@ def _beyond(apart, scale, limit, tolerance):
 def interval(rule, pixel, centre, sums, limits, max_iterations):
     """Find the interval of the samples that a rule keeps.
 
-    `centre` is the median of all samples. `sums` are a center, and the sums of the deviations of all samples
-    from it and of their squares; `limits` are those of the rule. Returns `Kept`.
+    `centre` is the median of all samples. `sums` are a center, the sums of the deviations of all samples from
+    it and of their squares, and what the latter was before samples were subtracted; `limits` are those of the
+    rule. Returns `Kept`.
     """
     known, others = pixel.known, pixel.others
     n = known + others
@@ -170,10 +171,10 @@ def interval(rule, pixel, centre, sums, limits, max_iterations):
     if rule == NONE or n < 3:
         return Kept(low, high, i, j, above_i, above_j)
     limit_low, limit_high, floor = limits[0], limits[1], limits[2]
-    level, first, second = sums
+    level, first, second, once = sums
     m = centre
-    # Rounding errors of the sum of squares, at most.
-    error = ROUNDING * n * (second + n * (m - level) * (m - level))
+    # Rounding errors of the sum of squares, at most. What was subtracted has left its own.
+    error = ROUNDING * n * (once + n * (m - level) * (m - level))
     tolerance, per_root = 0.0, 0.0
     if rule == AVERAGED_SIGMA and m > 0.0:
         squares = second - 2.0 * (m - level) * first + n * (m - level) * (m - level)
