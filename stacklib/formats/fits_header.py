@@ -209,7 +209,10 @@ def _images(text: str) -> Iterator[str]:
 
 
 def _plain_card(image: str) -> tuple[str, Any] | None:
-    """Return name and value of a card that leaves no doubt about them, as astropy does; None for others."""
+    """Return name and value of a card that leaves no doubt about them, as astropy does; None for others.
+
+    Only an empty text before a comment with a quote is read as the standard says: astropy takes the comment.
+    """
     if len(image) > CARD:
         return None
     if image.startswith(("COMMENT ", "HISTORY ")):
@@ -268,6 +271,8 @@ def _card_value(card: Card, name: str, path: Path, broken: list[str]) -> Any:
         with contextlib.suppress(*errors):
             value = type(card).fromstring(alone).value
             broken.append(f"a CONTINUE card after {name} cannot be read; it is left out")
+            if isinstance(value, Undefined):
+                return None
             return value.rstrip().removesuffix("&") if isinstance(value, str) else value
     if NUMBERS.fullmatch(name):
         raise _no_number(path, name, quoted(shown))
