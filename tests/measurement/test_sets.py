@@ -227,6 +227,18 @@ def test_other_frames_to_compare_with_or_settings_find_everything_again(frames):
     assert find.found == [["a", "b", "c"]] * 4
 
 
+def test_a_file_of_frames_that_is_used_stays(frames, finder, monkeypatch):
+    monkeypatch.setattr(sets, "SETS", 2)
+    find = ByFrame()
+    find(frames, [0])
+    (path,) = sets_folder(frames[0].path.parent).glob("by frame-*.npz")
+    for number in range(3):
+        os.utime(path, (time.time() - 86400,) * 2)
+        find(frames[:2], [0])
+        finder(frames, number)
+    assert path.exists() and find.found == [["a", "b", "c"]]
+
+
 def test_a_damaged_file_of_frames_is_made_again(frames):
     find = ByFrame()
     find(frames, [0])

@@ -75,6 +75,8 @@ def kept_by_frame(
     # A damaged file is as good as none, whatever the damage.
     with contextlib.suppress(Exception), np.load(io.BytesIO(place.read_bytes())) as arrays:
         known = dict(zip(arrays["names"].tolist(), arrays["numbers"], strict=True))
+        # The time of the last use decides when it is removed.
+        os.utime(place)
     if missing := [i for i, name in enumerate(names) if name not in known]:
         found = find(missing)
         known |= {names[i]: numbers for i, numbers in zip(missing, found, strict=True)}
