@@ -84,7 +84,8 @@ def integrate(
     memory : str or int
         Memory budget for samples and result, such as ``"800MB"``, ``"4GB"`` or a number of bytes. Frames
         that fit are read once. Otherwise they are read once for measuring (unless measurements are cached)
-        and once for integration.
+        and once for integration, in bands. So are frames that fit if they are measured already and not
+        compressed, which takes less memory.
     threads : int, optional
         Number of threads. Default is one per CPU.
     progress : bool
