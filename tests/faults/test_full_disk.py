@@ -16,6 +16,7 @@ from simulated_targets import frames as simulated_frames
 import stacklib as sl
 from stacklib.errors import FrameError, SaveError, StacklibError
 from stacklib.formats import scratch
+from stacklib.integration.kept import store
 from stacklib.measurement.cache.planes import cache_file
 from stacklib.utils import atomic_files
 from stacklib.utils.package import CACHE_VARIABLE
@@ -150,6 +151,19 @@ def test_a_cache_that_cannot_be_written_costs_nothing(folder, result, tmp_path, 
         again = quietly(sl.integrate, folder, progress=False)
         assert not cache_file(folder).is_file()
     np.testing.assert_array_equal(again.image, result.image)
+
+
+def test_samples_are_kept_only_where_there_is_room_for_all(folder, tmp_path, monkeypatch):
+    # A map of a file without room would end the process when it is written to.
+    frames, shape = list(sl.open_frames(folder)), (1, 200, 200)
+    with disk(tmp_path / "small", "size=256k") as small:
+        monkeypatch.setenv(CACHE_VARIABLE, str(small))
+        with (
+            pytest.raises(OSError, match="No space left"),
+            store.Store.new(frames, shape, np.zeros((1, 6, len(frames))), (0.0, 1.0)),
+        ):
+            pytest.fail("there is no room")
+        assert not list((small / "samples").iterdir())
 
 
 def test_read_only_frames_and_results(folder, result, tmp_path):

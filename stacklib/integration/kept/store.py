@@ -9,6 +9,7 @@ folder of frames and filter.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import logging
@@ -40,6 +41,8 @@ TABLE = "table.npz"
 LEFT_FREE = 1 << 30
 #: Days without use after which a store is removed.
 UNUSED_DAYS = 30
+#: Errors of a file system that cannot claim room.
+NO_CLAIM = {errno.EINVAL, errno.ENODEV, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 _log = logging.getLogger(__name__)
 
 
@@ -159,7 +162,7 @@ class Store:
         with hold_name(home) as folder:
             try:
                 folder.mkdir(mode=0o700)
-                known = [_mapped(folder, channel, layout, "w+") for channel in range(channels)]
+                known = [_mapped(folder, channel, layout, "r+") for channel in range(channels)]
                 yield cls(names, tables, data_range, known)
                 if names != identities(frames):
                     return
@@ -198,15 +201,35 @@ def _version() -> list[str]:
     return [str(FORMAT), VERSION]
 
 
-def _mapped(folder: Path, channel: int, layout: dict, mode: Literal["c", "w+"]) -> Known:
-    """Map the arrays of a channel into memory. Those of mode ``c`` look writable to compiled code."""
+def _mapped(folder: Path, channel: int, layout: dict, mode: Literal["c", "r+"]) -> Known:
+    """Map the arrays of a channel into memory. Those of mode ``c`` look writable to compiled code.
+
+    Those of mode ``r+`` are new.
+    """
     arrays = {}
     for name, (shape, kind) in layout.items():
-        path = folder / f"{name}_{channel}"
-        if mode == "c" and path.stat().st_size != int(np.prod(shape)) * kind.itemsize:
+        path, size = folder / f"{name}_{channel}", int(np.prod(shape)) * kind.itemsize
+        if mode == "r+":
+            _reserve(path, size)
+        elif path.stat().st_size != size:
             raise ValueError(f"{path}: has another size")
         arrays[name] = np.asarray(np.memmap(path, kind, mode, shape=shape))
     return Known(**arrays)
+
+
+def _reserve(path: Path, size: int) -> None:
+    """Make a file of a size, and claim its room on the disk where the system can.
+
+    On a disk that others fill meanwhile, what is written to a map would end the process.
+    """
+    with path.open("wb") as stream:
+        stream.truncate(size)
+        if hasattr(os, "posix_fallocate"):
+            try:
+                os.posix_fallocate(stream.fileno(), 0, size)
+            except OSError as error:
+                if error.errno not in NO_CLAIM:
+                    raise
 
 
 def _remove_unused(home: Path) -> None:
