@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from stacklib.errors import FrameError
 from stacklib.integration.registration import window_of
 from stacklib.integration.samples import Samples
 from stacklib.measurement.scale_noise import APERTURES, aperture_noise, scale_noise
@@ -61,8 +60,12 @@ def measure_noise(samples: Samples, integrate: Integrate, result: IntegratedImag
     Returns
     -------
     ScaleNoise or None
-        In the units of the frames; None for a combination other than the average, or if the frames cannot be
-        read any more.
+        In the units of the frames; None for a combination other than the average.
+
+    Raises
+    ------
+    FrameError
+        If the frames cannot be read any more.
     """
     if result.recipe.combination != "average" or min(samples.region[2:]) < 16:
         return None
@@ -71,11 +74,8 @@ def measure_noise(samples: Samples, integrate: Integrate, result: IntegratedImag
     inside = slice(rows, rows + height), slice(columns, columns + width)
     mean = np.where(result.coverage[:, *inside] > 0, result.original[:, *inside], np.float32(np.nan))
     p = result.preparation
-    try:
-        images, grown = noise_images(samples, p, mean, integrate)
-        missed = _missed(samples, p, integrate)
-    except FrameError:
-        return None
+    images, grown = noise_images(samples, p, mean, integrate)
+    missed = _missed(samples, p, integrate)
     apertures = np.array([[aperture_noise(plane) for plane in planes] for planes in images])
     scale = np.array([[scale_noise(plane) for plane in planes] for planes in images])
     # From the second layer on, the noise of pixels matters no more.

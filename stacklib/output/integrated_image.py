@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
 
+from stacklib.errors import FrameError
 from stacklib.kernel.expectation import expected_noise_factor, expected_rejection
 from stacklib.kernel.pixels import Counts, Pixels
 from stacklib.measurement.noise import plane_noise
@@ -144,6 +145,7 @@ class IntegratedImage:
     measure_scale: Callable[[IntegratedImage], ScaleNoise | None] | None = field(
         default=None, repr=False, compare=False
     )
+    scale_noise_missing: str = field(default="", init=False, repr=False, compare=False)
 
     @classmethod
     def assemble(
@@ -334,10 +336,15 @@ class IntegratedImage:
     def scale_noise(self) -> ScaleNoise | None:
         """Noise in apertures and at the scale that matters; None if it cannot be measured.
 
-        It is measured on the frames, in the middle of the image, when it is first asked for.
+        It is measured on the frames, in the middle of the image, when it is first asked for. If they cannot
+        be read any more, `scale_noise_missing` says so.
         """
         measure, self.measure_scale = self.measure_scale, None
-        return None if measure is None else measure(self)
+        try:
+            return None if measure is None else measure(self)
+        except FrameError as error:
+            self.scale_noise_missing = str(error)
+            return None
 
     @cached_property
     def reference_noise(self) -> np.ndarray:

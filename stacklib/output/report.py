@@ -376,7 +376,8 @@ def _noise(result: IntegratedImage) -> list[str]:
 def _apertures(result: IntegratedImage) -> list[str]:
     """Compare the noise in apertures with that of white noise."""
     if result.scale_noise is None:
-        return []
+        missing = result.scale_noise_missing
+        return [f"Noise in apertures: not measured, {missing}"] if missing else []
     noise = _adu(result.preparation) * np.sqrt(np.mean(result.scale_noise.apertures**2, axis=1))
     sides = np.array(APERTURES)
     lines = [f"{'Noise in apertures':<26}" + "".join(f"{f'{side} x {side}':>12}" for side in sides)]

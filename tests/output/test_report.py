@@ -185,6 +185,8 @@ def test_a_frame_that_is_gone_costs_only_its_noise(tmp_path):
         path.unlink()
     lines = section(result.report(), "Noise")
     assert lines[0].split()[-1] == "-" and lines[2].split()[-1] == "-"
+    said = " ".join(result.report().split())
+    assert f"Noise in apertures: not measured, {tmp_path}" in said and "put it back" in said
 
 
 @pytest.mark.parametrize(

@@ -32,8 +32,9 @@ from stacklib.utils.package import FOLDER, VERSION, cache_folder
 
 __all__ = ["identities", "kept_by_frame", "kept_for_set", "kept_for_settings"]
 
-#: Files of sets that are kept for a folder, those used last, and days after which they are removed.
-SETS, SET_DAYS = 60, 90
+#: Files of sets that are kept for a folder, those used last, and days after which they are removed. A set of
+#: color frames has 13, so this is enough for seven filters and two recipes. The largest have about 1 MB.
+SETS, SET_DAYS = 200, 90
 #: Most frames whose numbers are kept in one of these files, those found last.
 MOST_FRAMES = 5000
 #: Folder of what follows from settings, number of files in it, and bytes of the largest.
