@@ -3,7 +3,7 @@
 ``python benchmarks/growing.py`` simulates 210 frames in several formats. For each of them 200 frames are
 integrated with `keep_samples`, and then 210 and 199: once with the samples, once in full. Both start from the
 same state, with the measurements of the 200 frames known. Results must be the same bit for bit. Times are CPU
-seconds of all threads.
+seconds of all threads. A run with the samples should take a fifth of a full one.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ HERE = Path(__file__).resolve().parent
 BEGIN, END = "<!-- begin: growing -->", "<!-- end: growing -->"
 #: Frames that are known, and all of them.
 KNOWN, ALL = 200, 210
+#: Largest ratio of a run with kept samples to a full one.
+MOST = 0.2
 #: Arrays that must be the same.
 ARRAYS = ("image", "rejection_low", "rejection_high", "coverage", "uncertainty")
 
@@ -29,7 +31,7 @@ def main() -> None:
     """Parse the options, run, print, tidy up."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", type=int, nargs=2, default=(600, 800), metavar=("HEIGHT", "WIDTH"))
-    parser.add_argument("--rules", nargs="+", default=["sigma", "none", "averaged_sigma", "winsorized_sigma"])
+    parser.add_argument("--rules", nargs="+", default=["sigma", "none", "winsorized_sigma"])
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=list(KINDS))
     parser.add_argument("--times", type=int, default=3)
     parser.add_argument("--write", action="store_true", help="put the table into benchmarks/README.md")
@@ -59,8 +61,11 @@ KINDS = {
 
 def report(scratch: Path, options: argparse.Namespace) -> Iterator[str]:
     """Yield the lines of a table in Markdown."""
-    yield "| frames | rule | full, 210 | with samples | ratio | ratio, 199 | looked at | keeping 200 |"
-    yield "|---|---|---|---|---|---|---|---|"
+    yield (
+        f"| CPU seconds | rule | full, {ALL} | with samples | ratio, at most {MOST} | ratio, {KNOWN - 1} "
+        f"| how | keeping {KNOWN} |  |"
+    )
+    yield "|---|---|---|---|---|---|---|---|---|"
     for kind in options.kinds:
         folder = scratch / "frames"
         files = make_frames(folder, *options.size, *KINDS[kind])
@@ -123,8 +128,8 @@ def row(scratch: Path, kind: str, rule: str, files: list[str], times: int) -> st
     full, grown = (statistics.median(spent[ALL, keep]) for keep in (False, True))
     ratios = [statistics.median(spent[n, True]) / statistics.median(spent[n, False]) for n in some]
     return (
-        f"| {kind} | {rule} | {full:.2f} s | {grown:.2f} s | {ratios[0]:.2f} | {ratios[1]:.2f} | {how} | "
-        f"{keeping:.2f} s |"
+        f"| {kind} | {rule} | {full:.2f} | {grown:.2f} | {ratios[0]:.2f} | {ratios[1]:.2f} | {how} | "
+        f"{keeping:.2f} | {'ok' if max(ratios) <= MOST else 'missed'} |"
     )
 
 
