@@ -126,6 +126,13 @@ def test_wrong_calls_end_with_2_and_one_line(arguments, words, capsys, tmp_path)
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.parametrize("every", ["soon", "0", "nan"])
+def test_time_between_two_looks_is_checked(every, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["watch", str(M13), "--every", every])
+    assert f"--every: got {every}, expected 0.1 to 86400 seconds" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("target", ["nowhere", "nowhere.yaml", "README.md"])
 def test_frames_that_cannot_be_used_are_named(target, capsys):
     assert cli.main(["run", target]) in (1, 2)

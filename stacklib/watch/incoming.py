@@ -31,12 +31,16 @@ AGAIN = 60.0
 
 @dataclass
 class Arrived:
-    """What is in the folder: frames that can be used, files to wait for, and others with the reason."""
+    """What is in the folder: frames that can be used, files to wait for, and others with the reason.
+
+    `nothing` says why there are no images at all.
+    """
 
     frames: list[Frame] = field(default_factory=list)
     waiting: list[str] = field(default_factory=list)
     unreadable: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    nothing: str = ""
 
     @property
     def key(self) -> tuple:
@@ -85,8 +89,8 @@ class Incoming:
         arrived = Arrived()
         try:
             paths = find_images(self.where).images
-        except FrameError:
-            paths = []
+        except FrameError as error:
+            paths, arrived.nothing = [], f"{error}."
         seen = {}
         for path in paths:
             try:

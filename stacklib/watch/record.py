@@ -51,9 +51,10 @@ class Entry:
         """What another hour brings, in words; empty if that is not known."""
         if self.hour is None or self.frames_per_hour is None:
             return ""
+        count = self.frames_per_hour
         return (
-            f"Another hour brings {percent(self.hour)} of signal-to-noise ratio "
-            f"(about {self.frames_per_hour:.3g} frames like the last ones)."
+            f"Another hour raises the signal-to-noise ratio by {percent(self.hour)} "
+            f"(about {count:.{1 if count < 9.95 else 0}f} frames like the last ones)."
         )
 
 

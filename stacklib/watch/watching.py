@@ -90,9 +90,12 @@ class Watch:
         """
         self.say(f"Watching {self.shown.folder}; Ctrl-C ends it.")
         try:
+            self.step()
+            if self.result is None and not self.shown.error:
+                self.say(self.shown.state)
             while True:
-                self.step()
                 pause(every)
+                self.step()
         except KeyboardInterrupt:
             self.say("Stopping ...")
             self.finish()
@@ -104,8 +107,10 @@ class Watch:
         known = arrived.key == self._done and self.incoming.clock() < self._retry
         if len(arrived.frames) < FEWEST or known:
             if self.result is None and not self.shown.error:
-                words = f"{counted(len(arrived.frames), 'frame')} so far; two are needed."
-                self.shown.state = words if arrived.frames else "Waiting for frames."
+                if arrived.frames:
+                    self.shown.state = f"{counted(len(arrived.frames), 'frame')} so far; two are needed."
+                else:
+                    self.shown.state = f"Waiting for frames. {arrived.nothing}".strip()
             self._write_page()
             return False
         self._open(arrived)
@@ -132,9 +137,10 @@ class Watch:
         try:
             if self.result is not None and self.output is not None:
                 job = self.job
+                also = {"maps": job.save_maps, "fits": job.save_fits, "masks": job.save_masks}
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
-                    images = self.result.save(self.output, maps=job.save_maps, fits=job.save_fits)
+                    images = self.result.save(self.output, **also, drizzle_data=job.drizzle_data)
                 self.shown.state = f"Stopped. The result is saved as {images[0].name}, with its maps."
                 self.say("\n".join(str(path) for path in images))
         finally:

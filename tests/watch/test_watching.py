@@ -81,7 +81,7 @@ def test_the_page_tells_how_it_goes(night):
     page, (entry,) = night.page, night.entries
     assert "location.reload()" in page and "5 frames of 5 used" in page
     assert page.count("data:image/jpeg;base64,") == page.count("data:image/png;base64,") == 1
-    assert f"Another hour brings {percent(entry['hour'])}" in page
+    assert f"Another hour raises the signal-to-noise ratio by {percent(entry['hour'])}" in page
     assert f"noise {entry['noise']:.3g} of that of one frame" in page
     assert 'href="live_master.xisf"' in page
     name = FRAMES[5].name
@@ -129,12 +129,31 @@ def test_the_end_is_a_usual_result(night):
     ]
 
 
+def test_what_the_job_wants_is_saved_at_the_end(night, monkeypatch):
+    night.come(*FRAMES[:3])
+    wanted = {"save_fits": True, "save_masks": True, "drizzle_data": True}
+    watch, saved = night.watch(**wanted), {}
+    watch.step()
+
+    def save(self, folder, **also):
+        saved.update(also)
+        return [folder / "master.xisf"]
+
+    monkeypatch.setattr(sl.Integration, "save", save)
+    watch.finish()
+    assert saved == {"maps": False, "fits": True, "masks": True, "drizzle_data": True}
+
+
 def test_without_frames_it_ends_without_a_trace(night):
     def pause(_):
         raise KeyboardInterrupt
 
     night.watch().run(pause=pause)
     assert not night.live.parent.exists()
+    assert any("Waiting for frames" in words for words in night.said)
+    night.folder.rmdir()
+    night.watch().run(pause=pause)
+    assert any("no such" in words for words in night.said)
 
 
 def test_a_run_that_fails_is_told_and_watching_goes_on(night, tmp_path):
@@ -176,7 +195,7 @@ def test_names_cannot_change_the_page():
     entry = Entry("2026-01-01T22:00:00", 2, 2, 60.0, None, None, None, None, 1.0, "<b>")
     page = watch_page(Shown("<script>x()</script>", "a<b", unreadable={"<i>.fits": "&"}), [entry])
     assert "<script>x()" not in page and "<i>" not in page and "<b>" not in page
-    assert "Another hour brings" not in page
+    assert "Another hour raises" not in page
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C of another process")
@@ -195,5 +214,5 @@ def test_ctrl_c_ends_the_command(night):
     finally:
         process.kill()
     assert process.returncode == 0
-    assert re.search(r"5 frames, noise 0\.\d+ of one frame\. Another hour brings", said)
+    assert re.search(r"5 frames, noise 0\.\d+ of one frame\. Another hour raises", said)
     assert "_rejection_high.xisf" in said and "Stopped." in night.page
