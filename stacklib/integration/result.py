@@ -68,8 +68,9 @@ class Integration(IntegratedImage):
 
     @property
     def summary(self) -> str:
-        """Summary in three lines: frames, rejection, noise."""
-        return summary(self)
+        """Summary in three lines: frames, rejection, noise. A fourth one says what `keep_samples` did."""
+        how = f"\nintegrated with keep_samples: {self.how}" if self.how else ""
+        return summary(self) + how
 
     def report(self) -> str:
         """Return the report as text. `save` writes it next to the images.

@@ -95,8 +95,11 @@ def integrate(
         `memory` is then the budget of each worker, within its own limit. See
         `stacklib.integration.cluster`.
     keep_samples : bool
-        Keep the sorted samples in the cache folder, and use those that are there: when some frames were
-        added or left out, only what matters is looked at again. `Integration.how` says whether.
+        Keep the sorted samples in the cache folder, 9 bytes each, and use those that are there: when a few
+        frames were added or left out, the others are not read again. This is for rules that need only the
+        ends of the sorted samples, such as sigma, and neither for winsorized_sigma nor for `joint_colour`,
+        the defaults for many frames and for color, nor for a `client`. If it cannot be, all frames are
+        integrated, with a warning. `Integration.how` says what was done.
 
     Returns
     -------
@@ -134,6 +137,8 @@ def integrate(
     samples = Samples(frames, region, threads, memory)
     cluster = None if client is None else Cluster(client, frames, memory)
     keeper = Keeper(frames, keep_samples and cluster is None)
+    if keep_samples and cluster is not None:
+        warnings.warn("keep_samples: without effect on a cluster", StacklibWarning, stacklevel=2)
     workers: Workers = Threads() if cluster is None else cluster
     spread = None if cluster is None else cluster.measure
     spare = samples.spare if cluster is None else MEMORY_IN_ALL

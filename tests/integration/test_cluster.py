@@ -132,6 +132,12 @@ def test_the_result_is_the_local_one_bit_for_bit(name, client, tmp_path):
     np.testing.assert_array_equal(there.preparation.measurements.noise, here.preparation.measurements.noise)
 
 
+def test_samples_are_not_kept_on_a_cluster_and_that_is_said(client):
+    with pytest.warns(sl.StacklibWarning, match="keep_samples: without effect on a cluster"):
+        result = sl.integrate(SETS["M13"], client=client, progress=False, keep_samples=True)
+    assert result.how == ""
+
+
 def test_bands_of_few_rows_and_a_region(client, m101, monkeypatch):
     monkeypatch.setattr(cluster, "LEAST_ROWS", 1)
     monkeypatch.setattr(cluster, "BANDS", 40)

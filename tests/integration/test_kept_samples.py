@@ -89,6 +89,7 @@ def test_frames_added_and_left_out_give_the_bits_of_a_full_run(rule, kind, reque
     for words, chosen in some.items():
         result = integrate(chosen, rejection=rule)
         assert result.how == words and not result.said
+        assert result.summary.endswith(f"\nintegrated with keep_samples: {words}")
         assert_same(result, integrate(chosen, keep=False, rejection=rule))
     pixels = 70 * 93 * (3 if kind == "color" else 1)
     if rule not in ("ccd_noise", "percentile"):
@@ -292,5 +293,6 @@ def test_a_run_that_is_stopped_leaves_the_old_samples(mono, kept, monkeypatch):
 
 
 def test_nothing_is_kept_without_a_wish(mono, kept):
-    assert integrate(mono[:30], keep=False).how == ""
+    result = integrate(mono[:30], keep=False)
+    assert result.how == "" and "keep_samples" not in result.summary
     assert not kept.exists()
