@@ -5,7 +5,7 @@ BIN := .venv/bin
 .PHONY: run test checked compiled fuzz walk latency faults lab app docs bench clean
 
 run: .venv/notebook.stamp
-	@echo "Integrating the sample frames. The first run compiles and gets the notebooks ready, which later ones need not ..."
+	@echo "Integrating the sample frames. The first time, code is compiled for this computer and the notebooks get ready ..."
 	$(BIN)/stacklib run sample_data/M101/4_Registered
 	@$(BIN)/python -P -m stacklib.commands.ready
 
