@@ -137,10 +137,15 @@ class Watch:
         try:
             if self.result is not None and self.output is not None:
                 job = self.job
-                also = {"maps": job.save_maps, "fits": job.save_fits, "masks": job.save_masks}
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
-                    images = self.result.save(self.output, **also, drizzle_data=job.drizzle_data)
+                    images = self.result.save(
+                        self.output,
+                        maps=job.save_maps,
+                        fits=job.save_fits,
+                        masks=job.save_masks,
+                        drizzle_data=job.drizzle_data,
+                    )
                 self.shown.state = f"Stopped. The result is saved as {images[0].name}, with its maps."
                 self.say("\n".join(str(path) for path in images))
         finally:
