@@ -14,11 +14,13 @@ from filelock import FileLock, Timeout
 
 from stacklib.errors import SaveError, StacklibError
 from stacklib.frames.finding import expanded, resolve_path
+from stacklib.integration.first.plan import steps_of
 from stacklib.integration.result import Integration
 from stacklib.integration.run import integrate
 from stacklib.output.naming import default_folder, most_common
 from stacklib.output.saving import replace_master
 from stacklib.recipe.recipe import Job
+from stacklib.utils.ahead.processes import compile_ahead
 from stacklib.utils.atomic_files import replace_atomically
 from stacklib.utils.file_sets import existing_folder
 from stacklib.utils.labels import counted
@@ -159,6 +161,8 @@ class Watch:
     def _integrate(self, arrived: Arrived) -> None:
         began, job = time.monotonic(), self.job
         frames = arrived.frame_set()
+        # With its bar, as it takes long; the bars of each integration would say little.
+        compile_ahead(steps_of(frames, job.recipe))
         with warnings.catch_warnings(record=True) as notes:
             warnings.simplefilter("always")
             result = integrate(

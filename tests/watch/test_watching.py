@@ -16,6 +16,7 @@ from conftest import ROOT, SAMPLES
 import stacklib as sl
 from stacklib.errors import SaveError, StacklibError
 from stacklib.simulate import simulate_frames
+from stacklib.watch import watching
 from stacklib.watch.incoming import Incoming
 from stacklib.watch.page import Shown, watch_page
 from stacklib.watch.record import Entry, percent
@@ -72,6 +73,14 @@ def test_what_has_come_in_is_integrated(night):
     # The master on the disk is that of the page.
     saved = sl.open_frames(night.live / "live_master.xisf", everything=True)[0].read()
     np.testing.assert_allclose(saved, whole.image, rtol=1e-6)
+
+
+def test_compiling_is_shown(night, monkeypatch):
+    night.come(*FRAMES[:3])
+    compiled = []
+    monkeypatch.setattr(watching, "compile_ahead", lambda steps: compiled.append(len(steps)))
+    night.watch().step()
+    assert len(compiled) == 1 and compiled[0] > 3
 
 
 def test_the_page_tells_how_it_goes(night):
