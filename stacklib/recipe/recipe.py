@@ -493,7 +493,7 @@ class Job(Checked):
         False, "Also save drizzle data: the .xdrz file of each frame, completed by this run."
     )
     keep_samples: bool = switch_field(
-        False, "Keep sorted samples: a few frames more or less then take less time."
+        False, "Keep sorted samples: with sigma, a few frames more or less take less time."
     )
     compare: bool = switch_field(
         False, "Also integrate a region with the presets classic and measured, and compare them."
