@@ -17,6 +17,7 @@ from stacklib.integration.kept import growing, store
 from stacklib.kernel import grown, passes
 from stacklib.rejection.registry import COMPILED
 from stacklib.simulate import simulate_frames
+from stacklib.spatial.means import MEANS
 
 #: The rules that need no more than the ends of the sorted samples.
 RULES = [name for name, rule in COMPILED.items() if rule.by_ends is not None]
@@ -177,13 +178,19 @@ def integrate_all(files, reference, **changes):
         ({"rejection": "winsorized_sigma"}, "winsorized_sigma looks at all samples"),
         ({"combination": "median"}, "combination median looks at all samples"),
         ({"output_bits": "64"}, "64 bits"),
-        ({"large_scale_high": True}, "neighbors"),
+        ({"large_scale_high": True}, "neighbors in all frames (large_scale)"),
     ],
 )
 def test_what_cannot_be_kept_is_said_and_run_in_full(mono, kept, changes, words):
     result = integrate(mono[:30], **changes)
     assert result.how == "in full" and words in result.said[0]
     assert not list(kept.glob("*"))
+
+
+def test_settings_that_look_at_neighbors_are_named(color):
+    result = integrate(color[:12], joint_colour=True)
+    assert "neighbors in all frames (joint_colour)" in result.said[0]
+    assert set(growing.SETTINGS) == {means.name for means in MEANS}
 
 
 def test_what_changes_every_sample_is_said_and_run_in_full(mono):

@@ -33,6 +33,14 @@ MOST_CHANGED = 0.3
 ROUNDING = 1e-14
 #: Blocks of pixels that a thread takes at a time.
 BLOCKS = 64
+#: Settings of the means that look at neighbors, see `stacklib.spatial.means`.
+SETTINGS = {
+    "large_scale": "large_scale",
+    "footprint": "footprints",
+    "line": "footprints",
+    "colour": "joint_colour",
+    "own": "masks",
+}
 
 
 @dataclass(frozen=True)
@@ -130,11 +138,13 @@ def _obstacle(samples: Samples, preparation: Preparation, spatial: bool) -> str:
     recipe, p = preparation.recipe, preparation
     rule = rule_for(recipe, p.count)
     if rule.by_ends is None:
-        return f"{rule.spec.name} looks at all samples of a pixel"
+        return f"{rule.spec.name} looks at all samples of a pixel; sigma does not"
     if recipe.combination != "average":
         return f"combination {recipe.combination} looks at all samples of a pixel"
     if spatial:
-        return "what looks at neighbors (footprints, joint_colour, large_scale, masks) needs all frames"
+        means = recipe.spatial_means(p.count, p.frames.channels)
+        settings = ", ".join(dict.fromkeys(SETTINGS[name] for name in means))
+        return f"the samples are compared with their neighbors in all frames ({settings})"
     if str(recipe.output_bits) != "32":
         return "the last digits of 64 bits depend on the order of the sum"
     if p.marks is not None:
