@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from stacklib.commands.printing import say
-from stacklib.errors import RecipeError, StacklibError
+from stacklib.errors import RecipeError, StacklibError, interrupts_kept
 from stacklib.utils import package
 
 __all__ = ["main"]
@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"unknown argument {rest[0]!r}{_hint(rest[0], given, options)}")
     options.rest = rest
     try:
-        with _stopped_in_order():
+        with _stopped_in_order(), interrupts_kept():
             return options.command(options)
     except RecipeError as error:
         say(f"stacklib: {error}", sys.stderr)

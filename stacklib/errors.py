@@ -1,8 +1,10 @@
-"""Exceptions and the warning category of stacklib."""
+"""Exceptions and the warning category of stacklib, and Ctrl-C."""
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 __all__ = [
@@ -14,6 +16,7 @@ __all__ = [
     "SaveError",
     "StacklibError",
     "StacklibWarning",
+    "interrupts_kept",
     "printable",
 ]
 
@@ -34,6 +37,23 @@ def printable(text: str, keep: str = "\n\t") -> str:
     'M\\x1b[31m31'
     """
     return HIDDEN.sub(lambda found: found[0] if found[0] in keep else _escaped(found[0]), text)
+
+
+@contextlib.contextmanager
+def interrupts_kept() -> Iterator[None]:
+    """Raise `KeyboardInterrupt` also if Ctrl-C came while numba looked for the code of a function.
+
+    Numba makes a `SystemError` of it there, with the interrupt as its cause.
+    """
+    try:
+        yield
+    except SystemError as error:
+        found: BaseException | None = error
+        while found is not None and not isinstance(found, KeyboardInterrupt):
+            found = found.__cause__ or found.__context__
+        if found is None:
+            raise
+        raise KeyboardInterrupt(*found.args) from error
 
 
 def _escaped(letter: str) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from stacklib.errors import SaveError, StacklibError
+from stacklib.errors import SaveError, StacklibError, interrupts_kept
 from stacklib.frames.finding import expanded, resolve_path
 from stacklib.integration.first.plan import steps_of
 from stacklib.integration.result import Integration
@@ -92,12 +92,13 @@ class Watch:
         """
         self.say(f"Watching {self.shown.folder}; Ctrl-C ends it.")
         try:
-            self.step()
-            if self.result is None and not self.shown.error:
-                self.say(self.shown.state)
-            while True:
-                pause(every)
+            with interrupts_kept():
                 self.step()
+                if self.result is None and not self.shown.error:
+                    self.say(self.shown.state)
+                while True:
+                    pause(every)
+                    self.step()
         except KeyboardInterrupt:
             self.say("Stopping ...")
             self.finish()
@@ -173,8 +174,10 @@ class Watch:
                 progress=False,
                 keep_samples=job.keep_samples,
             )
+        # From here on Ctrl-C saves this one.
+        self.result = result
         entry = entry_of(result, time.monotonic() - began, result.how, datetime.now())
-        self.result, self.entries = result, [*self.entries, entry]
+        self.entries = [*self.entries, entry]
         shown = self.shown
         shown.error, shown.notes = "", list(dict.fromkeys(str(note.message) for note in notes))
         shown.title = most_common(frame.object for frame in frames) or "Watching"
