@@ -13,6 +13,7 @@ import siril
 from contenders import ccdproc_version, processors
 
 import stacklib
+from stacklib.utils.labels import counted
 
 BEGIN, END = "<!-- begin: last run -->", "<!-- end: last run -->"
 #: Markers of the part about the presets.
@@ -51,7 +52,8 @@ def machine() -> str:
         "ccdproc": ccdproc_version() or "not installed",
     }
     listed = ", ".join(f"{name} {version}" for name, version in versions.items())
-    hardware = f"{processors()} cores of {_processor()}, {gigabytes:.0f} GB of memory, {platform.system()}"
+    cores = counted(processors(), "core")
+    hardware = f"{cores} of {_processor()}, {gigabytes:.0f} GB of memory, {platform.system()}"
     return f"{hardware}. {listed}."
 
 

@@ -28,6 +28,8 @@ HERE = Path(__file__).resolve().parent
 BEGIN, END = "<!-- begin: scale -->", "<!-- end: scale -->"
 #: Largest cost of a sample over that of the small set; megabytes above the budget and an idle process.
 MOST, ABOVE = 1.3, 300
+#: Most files that may be open at the same time.
+MOST_FILES = 64
 #: Numbers of frames of one small size.
 COUNTS = (5, 10, 20, 50, 100, 200, 500, 1000)
 #: Values that are repeated: a prime number, so that rows and frames differ.
@@ -125,7 +127,7 @@ def counts(scratch: Path) -> str:
         rows.append([*cells, str(found["handles"])])
     head = ["frames of 600 x 500, CPU ns a sample"]
     head += [f"{rule}, {name}" for rule in RULES for name in ("first", "known")]
-    return table([*head, "most open files"], rows)
+    return table([*head, f"most open files, at most {MOST_FILES}"], rows)
 
 
 def megabytes(memory: str) -> float:
