@@ -210,7 +210,7 @@ def test_the_time_left_goes_by_what_is_done(monkeypatch):
     monkeypatch.setattr(processes.time, "monotonic", lambda: now[0])
     steps = [Step("a:a", 4.0), Step("b:b", 2.0), Step("c:c", 2.0)]
     forecast = Forecast(steps)
-    assert forecast.seconds(2) == 4.0
+    assert forecast.seconds(2) == 4.0 and forecast.words(2) == "at least 4 s left"
     forecast.take(steps[0], None)
     forecast.take(steps[1], None)
     now[0] += 4.0

@@ -250,4 +250,6 @@ class Forecast:
 
     def words(self, processes: int) -> str:
         """Return the time left in words."""
-        return f"about {max(round(self.seconds(processes)), 1)} s left"
+        # Until a step is done, nothing is known of this processor but that it takes no less.
+        about = "about" if self.expected else "at least"
+        return f"{about} {max(round(self.seconds(processes)), 1)} s left"
