@@ -72,7 +72,7 @@ class Watch:
         self.output: Path | None = expanded(job.output).absolute() if job.output else None
         self._done: tuple = ()
         self._retry = math.inf
-        self._page = ""
+        self._page, self._unwritten = "", ""
         self._lock: FileLock | None = None
 
     @property
@@ -81,7 +81,7 @@ class Watch:
         return self.output / LIVE_FOLDER / PAGE if self.output else None
 
     def run(self, every: float = EVERY, pause: Callable[[float], object] = time.sleep) -> None:
-        """Watch until Ctrl-C. What was integrated last is then saved like any result.
+        """Watch until Ctrl-C. What was integrated last is then saved like any result, and also after an error.
 
         Parameters
         ----------
@@ -102,6 +102,12 @@ class Watch:
         except KeyboardInterrupt:
             self.say("Stopping ...")
             self.finish()
+        except Exception:
+            # Whatever it was, the night is not lost.
+            if self.result is not None:
+                self.say("Stopping because of an error ...")
+            self.finish()
+            raise
 
     def step(self) -> bool:
         """Look once, and integrate if other frames are there than at the last time. Return whether it did."""
@@ -220,10 +226,19 @@ class Watch:
         self.say(f"The page: {self.page}")
 
     def _write_page(self) -> None:
-        """Write the page if anything on it has changed and there is a place for it."""
+        """Write the page if anything on it has changed and there is a place for it.
+
+        If that is not possible, as on a full disk, it is said, and tried again at the next look.
+        """
         if self._lock is None:
             return
         text = watch_page(self.shown, self.entries)
         if text != self._page:
-            replace_atomically(self._live / PAGE, text.encode("utf-8"))
-            self._page = text
+            try:
+                replace_atomically(self._live / PAGE, text.encode("utf-8"))
+            except SaveError as error:
+                if str(error) != self._unwritten:
+                    self._unwritten = str(error)
+                    self.say(f"stacklib: {error}")
+                return
+            self._page, self._unwritten = text, ""

@@ -202,6 +202,37 @@ def test_a_run_that_fails_is_told_and_watching_goes_on(night, tmp_path):
     assert watch.step() and "the frames differ" not in night.page and watch.result is not None
 
 
+def test_an_error_that_nobody_expects_loses_no_result(night):
+    night.come(*FRAMES[:4])
+    watch = night.watch()
+
+    def break_down(seconds):
+        raise RuntimeError("a fault of our own")
+
+    with pytest.raises(RuntimeError, match="a fault of our own"):
+        watch.run(pause=break_down)
+    assert "Stopping because of an error ..." in night.said
+    saved = [path for path in night.live.parent.glob("*.xisf") if "rejection" not in path.name]
+    assert len(saved) == 1 and saved[0].name in night.page and not list(night.live.glob("*.lock"))
+
+
+def test_a_page_that_cannot_be_written_ends_no_night(night, monkeypatch):
+    night.come(*FRAMES[:4])
+    watch, full = night.watch(), True
+    write = watching.replace_atomically
+
+    def replace(path, content):
+        if full and path.name == "live.html":
+            raise SaveError(f"{path}: there is no space left on the device")
+        write(path, content)
+
+    monkeypatch.setattr(watching, "replace_atomically", replace)
+    assert watch.step() and not watch.step()
+    assert sum("no space left" in words for words in night.said) == 1
+    full = False
+    assert not watch.step() and "4 frames integrated" in night.page
+
+
 def test_two_do_not_watch_for_one_folder_and_a_night_goes_on_later(night):
     night.come(*FRAMES[:4])
     first, second = night.watch(), night.watch()
