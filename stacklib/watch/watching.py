@@ -81,7 +81,7 @@ class Watch:
         return self.output / LIVE_FOLDER / PAGE if self.output else None
 
     def run(self, every: float = EVERY, pause: Callable[[float], object] = time.sleep) -> None:
-        """Watch until Ctrl-C. What was integrated last is saved like any result then, and after an error, too.
+        """Watch until Ctrl-C or an error. What was integrated last is then saved like any result.
 
         Parameters
         ----------
