@@ -17,11 +17,8 @@ from stacklib.figures.screen import binned, screen_limits, stretch
 from stacklib.integration.noise_image import measure_noise, noise_window
 from stacklib.integration.result import Integration
 from stacklib.integration.run import integrate_samples
-from stacklib.integration.samples import Samples
 from stacklib.measurement.light.photometry import compare_stars, make_template
 from stacklib.measurement.light.structure import compare_structure
-from stacklib.normalization.preparation import Preparation
-from stacklib.output.integrated_image import IntegratedImage
 from stacklib.recipe.recipe import Recipe
 
 __all__ = ["COMPARED", "BothPresets"]
@@ -67,7 +64,8 @@ class BothPresets:
         assert trials.samples is not None
         self.region = trials.samples.region
         for result in self.results.values():
-            result.measure_scale = partial(measure_noise, noise_window(trials.samples), _without_claims)
+            again = partial(integrate_samples, true_claims=False)
+            result.measure_scale = partial(measure_noise, noise_window(trials.samples), again)
 
     @classmethod
     def of_result(cls, result: Integration, memory: str | int = "2GB") -> BothPresets:
@@ -197,10 +195,6 @@ class BothPresets:
         colour_bar(figure, drawn, "in units of the\nnoise of measured", axes[2], extend="both")
         write_title(figure, "The same frames with the presets classic and measured, with the same stretch")
         return figure
-
-
-def _without_claims(samples: Samples, preparation: Preparation) -> IntegratedImage:
-    return integrate_samples(samples, preparation, true_claims=False)
 
 
 def _with_holes(result: Integration, channel: int) -> np.ndarray:

@@ -181,7 +181,8 @@ def integrate(
             else:
                 result = integrate_samples(samples, preparation, progress, work=work)
         result.shift, result.how = shift, keeper.words
-        result.measure_scale = partial(measure_noise, noise_window(samples), _without_claims)
+        again = partial(integrate_samples, true_claims=False)
+        result.measure_scale = partial(measure_noise, noise_window(samples), again)
     notes = range_warnings(result.range_factor, result.truncated, result.recipe.output_range)
     for note in filter(None, [*notes, keeper.note, not_kept()]):
         warnings.warn(note, StacklibWarning, stacklevel=2)
@@ -193,10 +194,6 @@ def _takes_bands(preparation: Preparation) -> bool:
     """Return whether samples that are read band by band are read as fast as if all of them were held."""
     once = not preparation.by_frame and not spatial_means(preparation)
     return once and all(frame.source.is_plain for frame in preparation.used_frames)
-
-
-def _without_claims(samples: Samples, preparation: Preparation) -> Integration:
-    return integrate_samples(samples, preparation, true_claims=False)
 
 
 def _noise_of_frames(
