@@ -146,6 +146,9 @@ def _by_astropy(path: Path) -> list[np.ndarray]:
         return []
     try:
         with np.errstate(all="ignore"), fits.open(path, memmap=False) as units:
+            # Of 16-bit integers it takes BSCALE as a float32: 0 times 1e300 is NaN there, and 0 here.
+            if any(not np.isfinite(np.float32(unit.header.get("BSCALE", 1))) for unit in units):
+                return []
             return [np.asarray(unit.data, np.float64) for unit in units if getattr(unit, "is_image", False)]
     except Exception:  # it raises almost anything, which says nothing about us
         return []
