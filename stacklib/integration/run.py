@@ -136,9 +136,7 @@ def integrate(
     give_back_memory()
     samples = Samples(frames, region, threads, memory)
     cluster = None if client is None else Cluster(client, frames, memory)
-    keeper = Keeper(frames, keep_samples and cluster is None)
-    if keep_samples and cluster is not None:
-        warnings.warn("keep_samples: without effect on a cluster", StacklibWarning, stacklevel=2)
+    keeper = Keeper(frames, keep_samples, cluster is not None)
     workers: Workers = Threads() if cluster is None else cluster
     spread = None if cluster is None else cluster.measure
     spare = samples.spare if cluster is None else MEMORY_IN_ALL

@@ -522,6 +522,16 @@ class Job(Checked):
             )
         return left, top, width, height
 
+    @property
+    def also_saved(self) -> dict[str, Any]:
+        """What is saved beside image and rejection maps: arguments of `stacklib.Integration.save` by name."""
+        return {
+            "maps": self.save_maps,
+            "fits": self.save_fits,
+            "masks": self.save_masks,
+            "drizzle_data": self.drizzle_data,
+        }
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], source: str = "parameters") -> Job:
         """Make a job from names and values, those of the recipe included.

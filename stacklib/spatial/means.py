@@ -44,12 +44,15 @@ class Means:
         What it finds, in words, such as ``trail``.
     column : str
         Column of the frame table with the fraction of samples that fell to it.
+    setting : str
+        Parameter of a recipe that switches it on; ``large_scale`` for both sides of it.
     """
 
     name: str
     flags: int
     words: str
     column: str
+    setting: str
 
     def found(self, flags: np.ndarray) -> np.ndarray:
         """Return where a mask has a flag of this means, bool, same shape."""
@@ -58,11 +61,17 @@ class Means:
 
 #: All means. A sample that several of them found counts for the first one.
 MEANS = (
-    Means("own", OWN, "your mask", "rejected_mask"),
-    Means("line", LINE, "trail", "rejected_trail"),
-    Means("footprint", FOOTPRINT, "footprint", "rejected_footprint"),
-    Means("large_scale", LARGE_LOW | LARGE_HIGH, "large-scale structure", "rejected_large_scale"),
-    Means("colour", COLOUR, "color of a hit", "rejected_colour"),
+    Means("own", OWN, "your mask", "rejected_mask", "masks"),
+    Means("line", LINE, "trail", "rejected_trail", "footprints"),
+    Means("footprint", FOOTPRINT, "footprint", "rejected_footprint", "footprints"),
+    Means(
+        "large_scale",
+        LARGE_LOW | LARGE_HIGH,
+        "large-scale structure",
+        "rejected_large_scale",
+        "large_scale",
+    ),
+    Means("colour", COLOUR, "color of a hit", "rejected_colour", "joint_colour"),
 )
 
 

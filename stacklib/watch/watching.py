@@ -101,13 +101,13 @@ class Watch:
                     self.step()
         except KeyboardInterrupt:
             self.say("Stopping ...")
-            self.finish()
         except Exception:
-            # Whatever it was, the night is not lost.
             if self.result is not None:
                 self.say("Stopping because of an error ...")
-            self.finish()
             raise
+        finally:
+            # Whatever it was, the night is not lost.
+            self.finish()
 
     def step(self) -> bool:
         """Look once, and integrate if other frames are there than at the last time. Return whether it did."""
@@ -145,16 +145,9 @@ class Watch:
         self.shown.state = "Stopped."
         try:
             if self.result is not None and self.output is not None:
-                job = self.job
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
-                    images = self.result.save(
-                        self.output,
-                        maps=job.save_maps,
-                        fits=job.save_fits,
-                        masks=job.save_masks,
-                        drizzle_data=job.drizzle_data,
-                    )
+                    images = self.result.save(self.output, **self.job.also_saved)
                 self.shown.state = f"Stopped. The result is saved as {images[0].name}, with its maps."
                 self.say("\n".join(str(path) for path in images))
         finally:

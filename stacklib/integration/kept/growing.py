@@ -23,6 +23,7 @@ from stacklib.normalization.preparation import Preparation
 from stacklib.normalization.settings import Settings
 from stacklib.rejection.registry import ALL_ITERATIONS, rule_for
 from stacklib.rejection.sorting import LANES, sorting_network
+from stacklib.spatial.means import MEANS
 from stacklib.utils.labels import counted
 
 __all__ = ["Keeper"]
@@ -33,14 +34,6 @@ MOST_CHANGED = 0.3
 ROUNDING = 1e-14
 #: Blocks of pixels that a thread takes at a time.
 BLOCKS = 64
-#: Settings of the means that look at neighbors, see `stacklib.spatial.means`.
-SETTINGS = {
-    "large_scale": "large_scale",
-    "footprint": "footprints",
-    "line": "footprints",
-    "colour": "joint_colour",
-    "own": "masks",
-}
 
 
 @dataclass(frozen=True)
@@ -142,8 +135,8 @@ def _obstacle(samples: Samples, preparation: Preparation, spatial: bool) -> str:
     if recipe.combination != "average":
         return f"combination {recipe.combination} looks at all samples of a pixel"
     if spatial:
-        means = recipe.spatial_means(p.count, p.frames.channels)
-        settings = ", ".join(dict.fromkeys(SETTINGS[name] for name in means))
+        active = recipe.spatial_means(p.count, p.frames.channels)
+        settings = ", ".join(dict.fromkeys(means.setting for means in MEANS if means.name in active))
         return f"the samples are compared with their neighbors in all frames ({settings})"
     if str(recipe.output_bits) != "32":
         return "the last digits of 64 bits depend on the order of the sum"
@@ -267,12 +260,13 @@ class Keeper:
 
     `expected` tells before the frames are measured whether most of the samples are known. `words` say
     afterwards how the image was integrated, and `note` what the user should know about that; empty without a
-    wish to keep any.
+    wish to keep any. A cluster keeps none.
     """
 
-    def __init__(self, frames: FrameSet, wanted: bool) -> None:
-        self.wanted, self.words, self.note = wanted, "", ""
-        self.store = Store.find(list(frames), frames.shape) if wanted else None
+    def __init__(self, frames: FrameSet, wanted: bool, on_cluster: bool) -> None:
+        self.wanted, self.words = wanted and not on_cluster, ""
+        self.note = "keep_samples: without effect on a cluster" if wanted and on_cluster else ""
+        self.store = Store.find(list(frames), frames.shape) if self.wanted else None
         self._numbers = np.empty(0, np.int64) if self.store is None else self.store.numbers_of(frames)
         found = np.count_nonzero(self._numbers >= 0)
         self.expected = self.store is not None and found >= (1 - MOST_CHANGED) * len(self.store.names)

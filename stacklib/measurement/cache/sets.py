@@ -72,12 +72,7 @@ def kept_by_frame(
     names = identities(frames)
     if place is None or None in names:
         return find(list(range(len(frames))))
-    known: dict[str, np.ndarray] = {}
-    # A damaged file is as good as none, whatever the damage.
-    with contextlib.suppress(Exception), np.load(io.BytesIO(place.read_bytes())) as arrays:
-        known = dict(zip(arrays["names"].tolist(), arrays["numbers"], strict=True))
-        # The time of the last use decides when it is removed.
-        os.utime(place)
+    (known,) = _read(place, _by_name) or ({},)
     if missing := [i for i, name in enumerate(names) if name not in known]:
         found = find(missing)
         known |= {names[i]: numbers for i, numbers in zip(missing, found, strict=True)}
@@ -87,6 +82,10 @@ def kept_by_frame(
         if unchanged and _set_file([frames[i] for i in stacked], settings) == place:
             _keep(place, {"names": np.array(latest), "numbers": np.stack([known[name] for name in latest])})
     return np.stack([known[name] for name in names])
+
+
+def _by_name(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return dict(zip(arrays["names"].tolist(), arrays["numbers"], strict=True))
 
 
 Found = TypeVar("Found")
@@ -170,6 +169,7 @@ def _read(path: Path | None, unpack: Callable[[Mapping[str, np.ndarray]], Found]
         if path is not None and path.is_file():
             with np.load(io.BytesIO(path.read_bytes())) as arrays:
                 found = unpack({name: arrays[name] for name in arrays.files})
+            # The time of the last use decides when it is removed.
             with contextlib.suppress(OSError):
                 os.utime(path)
             return (found,)
